@@ -1,0 +1,124 @@
+"""Every error lepton-compile raises on purpose.
+
+    LeptonError                 catch this one
+    ├── UsageError              a command or a call that cannot be carried out as written   (exit 2)
+    │   └── RecipeError         the recipe: unknown key, wrong type, impossible combination
+    ├── SourceError             the model cannot be found, read or trusted                  (exit 1)
+    │   └── CheckpointError     its weights: missing, extra, truncated, of another shape
+    ├── ExportError             the model cannot be captured as a graph
+    ├── PassError               a pass broke the graph, or was asked for something impossible
+    ├── EngineError             the target's builder or runtime refused the graph
+    ├── ArtifactError           the artifact folder cannot be written or is not intact
+    └── GateError               built, but a number the recipe demands was missed           (exit 3)
+
+A message says what failed; the fields say where, what was found, what was available and what to do
+next. They are separate so that the command line can lay them out and ``--json`` can carry them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "EngineError",
+    "ExportError",
+    "GateError",
+    "LeptonError",
+    "PassError",
+    "RecipeError",
+    "SourceError",
+    "UsageError",
+]
+
+
+class LeptonError(Exception):
+    """Base of every deliberate error.
+
+    Args:
+        message: what failed, one sentence.
+        where: where in the recipe or the model, such as ``recipe.yaml:4`` or ``model.layers.3``.
+        found: the offending value.
+        available: what would have been accepted.
+        hint: what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        found: str | None = None,
+        available: Sequence[str] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.found = found
+        self.available = tuple(available)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.found is not None:
+            lines.append(f"  found: {self.found}")
+        if self.available:
+            lines.append(f"  available: {', '.join(self.available)}")
+        if self.hint:
+            lines.append(f"  next: {self.hint}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as JSON-ready data, for ``--json``."""
+        return {
+            "error": type(self).__name__,
+            "message": self.message,
+            "where": self.where,
+            "found": self.found,
+            "available": list(self.available),
+            "hint": self.hint,
+        }
+
+
+class UsageError(LeptonError):
+    """A command or a call that cannot be carried out as written."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """The recipe is wrong: unknown key, wrong type, impossible combination."""
+
+
+class SourceError(LeptonError):
+    """The model cannot be found, read or trusted."""
+
+
+class CheckpointError(SourceError):
+    """The weights are missing, extra, truncated or of another shape."""
+
+
+class ExportError(LeptonError):
+    """The model cannot be captured as a graph."""
+
+
+class PassError(LeptonError):
+    """A pass broke the graph, or was asked for something impossible."""
+
+
+class EngineError(LeptonError):
+    """The target's builder or runtime refused the graph."""
+
+
+class ArtifactError(LeptonError):
+    """The artifact folder cannot be written, or is not intact."""
+
+
+class GateError(LeptonError):
+    """The build finished, but a number that the recipe demands was missed."""
+
+    exit_code = 3

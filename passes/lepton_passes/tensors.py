@@ -1,0 +1,150 @@
+"""Tensors that are read, and computed, in blocks of rows.
+
+A weight is never held whole: an initializer carries a recipe for its rows, and the writer asks for a
+few rows at a time. Passes build new tensors from old ones (concatenate, cast, quantize) the same way,
+so a chain of passes costs one block of memory, whatever the size of the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["StreamedTensor", "cast", "concat_rows", "rows_of", "transposed"]
+
+BLOCK_BYTES = 16 << 20
+
+
+class StreamedTensor(ir.TensorBase):
+    """An ONNX tensor whose rows are produced on demand.
+
+    Args:
+        name: tensor name, for messages; the initializer's value carries the graph name.
+        dtype: element type.
+        shape: static shape. Rows are slices along axis 0; a scalar has one row.
+        read: ``read(start, stop)`` returns rows ``start..stop`` as an array of shape
+            ``(stop - start, *shape[1:])`` with numpy type ``dtype.numpy()`` (4-bit types unpacked,
+            one ``ml_dtypes`` element each).
+    """
+
+    __slots__ = ("_dtype", "_read", "_shape")
+
+    def __init__(
+        self,
+        name: str,
+        dtype: ir.DataType,
+        shape: Sequence[int],
+        read: Callable[[int, int], np.ndarray],
+    ) -> None:
+        super().__init__(name)
+        self._dtype = dtype
+        self._shape = ir.Shape(tuple(shape), frozen=True)
+        self._read = read
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self._dtype
+
+    @property
+    def shape(self) -> ir.Shape:
+        return self._shape
+
+    @property
+    def raw(self) -> object:
+        return self._read
+
+    def __repr__(self) -> str:
+        return self._repr_base()
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows ``start..stop`` along axis 0."""
+        return self._read(start, stop)
+
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
+        """All rows in order, in blocks of about ``block_bytes`` in fp32."""
+        count = self._rows
+        row_bytes = 4 * max(1, self.size // max(1, count))
+        step = max(1, block_bytes // row_bytes)
+        for start in range(0, count, step):
+            yield self._read(start, min(count, start + step))
+
+    def numpy(self) -> np.ndarray:
+        return self._read(0, self._rows).reshape(self._shape.numpy())
+
+    def __array__(self, dtype: np.typing.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def tobytes(self) -> bytes:
+        return b"".join(_packed(block, self._dtype) for block in self.blocks())
+
+    def tofile(self, file) -> None:  # type: ignore[no-untyped-def]  # signature of onnx_ir
+        for block in self.blocks():
+            file.write(_packed(block, self._dtype))
+
+    @property
+    def _rows(self) -> int:
+        shape = self._shape.numpy()
+        return int(shape[0]) if shape else 1
+
+
+def rows_of(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
+    """Rows ``start..stop`` of any tensor, streamed where the tensor can."""
+    if isinstance(tensor, StreamedTensor):
+        return tensor.rows(start, stop)
+    return np.atleast_1d(tensor.numpy())[start:stop]
+
+
+def cast(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
+    """The same values in another element type."""
+    if tensor.dtype == dtype:
+        return tensor
+    target = dtype.numpy()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return rows_of(tensor, start, stop).astype(target)
+
+    return StreamedTensor(tensor.name or "", dtype, tensor.shape.numpy(), read)
+
+
+def concat_rows(name: str, tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
+    """Tensors joined along axis 0; they agree in type and in every other axis."""
+    first = tensors[0]
+    edges = np.cumsum([0, *(int(t.shape.numpy()[0]) for t in tensors)])
+
+    def read(start: int, stop: int) -> np.ndarray:
+        parts = []
+        for tensor, low, high in zip(tensors, edges[:-1], edges[1:], strict=True):
+            a, b = max(start, int(low)), min(stop, int(high))
+            if a < b:
+                parts.append(rows_of(tensor, a - int(low), b - int(low)))
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    return StreamedTensor(name, first.dtype, (int(edges[-1]), *first.shape.numpy()[1:]), read)
+
+
+def transposed(tensor: ir.TensorProtocol) -> StreamedTensor:
+    """A matrix with its two axes swapped. Reads the whole source for each block of its rows."""
+    rows, columns = (int(d) for d in tensor.shape.numpy())
+
+    def read(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, rows), dtype=tensor.dtype.numpy())
+        step = max(1, BLOCK_BYTES // max(1, 4 * columns))
+        for row in range(0, rows, step):
+            end = min(rows, row + step)
+            out[:, row:end] = rows_of(tensor, row, end)[:, start:stop].T
+        return out
+
+    return StreamedTensor(tensor.name or "", tensor.dtype, (columns, rows), read)
+
+
+def _packed(block: np.ndarray, dtype: ir.DataType) -> bytes:
+    """Storage bytes of a block: little endian, two 4-bit values a byte, low nibble first."""
+    if dtype.bitwidth == 4:
+        nibbles = block.reshape(-1).view(np.uint8) & 0x0F
+        if nibbles.size % 2:
+            nibbles = np.append(nibbles, np.uint8(0))
+        return (nibbles[0::2] | (nibbles[1::2] << 4)).astype(np.uint8).tobytes()
+    return np.ascontiguousarray(block).tobytes()
