@@ -1,0 +1,1 @@
+"""Plugins: ops of our own for the runtimes, a folder each (see plugins/README.md)."""

@@ -1,0 +1,25 @@
+"""Settings every test shares: no model hub, fixed seeds, and a line on how big the code is."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+
+# Before anything imports huggingface_hub: a test that reaches for the hub fails at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    from tests.sources import size_report
+
+    terminalreporter.write_line(size_report())

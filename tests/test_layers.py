@@ -1,0 +1,154 @@
+"""Imports follow the flow: a layer knows those below it, never those above.
+
+    cli
+    api
+    export | pipeline | engines | numerics | tactics
+    recipe | artifact                                     lepton_passes
+    errors                                                lepton_plugins.spec
+
+    runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
+
+An import inside a function counts as much as one at the top of the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sources import SOURCE_ROOTS, Module, parse, sources
+
+ERRORS, RECIPE, ARTIFACT = (
+    "lepton_compile.errors",
+    "lepton_compile.recipe",
+    "lepton_compile.artifact",
+)
+RUNTIME, SPEC, PASSES = "lepton_compile.runtime", "lepton_plugins.spec", "lepton_passes"
+EXPORT, PIPELINE = "lepton_compile.export", "lepton_compile.pipeline"
+ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
+TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
+PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
+
+BASE = (ERRORS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIFACT, RUNTIME)
+
+# Unit -> the units it may import besides itself. A unit is named by the longest prefix.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    SPEC: (),
+    PLUGINS: (SPEC,),
+    PASSES: (SPEC,),
+    RECIPES: (),
+    ERRORS: (),
+    RUNTIME: (),
+    RECIPE: (ERRORS, RECIPES),
+    ARTIFACT: (ERRORS, RUNTIME),
+    EXPORT: BASE,
+    PIPELINE: BASE,
+    # Later stages of the same row may look at what an earlier stage hands over.
+    ENGINES: (*BASE, EXPORT),
+    TACTICS: (*BASE, ENGINES),
+    NUMERICS: (*BASE, EXPORT, ENGINES),
+    API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS),
+    CLI: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, API),
+    # The package itself gives the public names of every layer, on first use.
+    "lepton_compile": (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, API, CLI),
+}
+
+LOADER_AT_THE_TOP = {"numpy"}
+LOADER_INSIDE_FUNCTIONS = {
+    *("numpy", "onnxruntime", "tokenizers", "jinja2"),
+    *("tensorrt", "tensorrt_rtx", "cuda"),
+}
+
+
+def unit_of(name: str) -> str | None:
+    """The unit a dotted name belongs to, or None for what is not ours."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in ALLOWED), None)
+
+
+def imports(module: Module, nodes: Iterator[ast.AST] | None = None) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything ``module`` imports."""
+    package = module.name.split(".") if module.is_package else module.name.split(".")[:-1]
+    for node in nodes or ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def violations(module: Module) -> list[str]:
+    """Each import that the table does not allow, readable."""
+    unit = unit_of(module.name)
+    assert unit is not None, f"{module.name} belongs to no layer: add it to ALLOWED"
+    found = []
+    for line, name in imports(module):
+        target = unit_of(name)
+        if target not in (None, unit, *ALLOWED[unit]):
+            found.append(f"{module.path}:{line}: {unit} may not import {target} ({name})")
+    return found
+
+
+def test_no_layer_imports_one_above() -> None:
+    found = [violation for module in sources() for violation in violations(module)]
+    assert not found, "\n".join(found)
+
+
+def test_every_source_root_has_modules() -> None:
+    assert {module.name.split(".")[0] for module in sources()} >= {"lepton_compile", PASSES}
+    assert set(SOURCE_ROOTS) <= {unit.split(".")[0] for unit in ALLOWED}
+
+
+def test_the_runtime_needs_nothing_but_numpy_to_be_imported() -> None:
+    for module in (m for m in sources() if unit_of(m.name) == RUNTIME):
+        top = {name.split(".")[0] for _, name in imports(module, iter(module.tree.body))}
+        everywhere = {name.split(".")[0] for _, name in imports(module)}
+        ours_or_stdlib = {*sys.stdlib_module_names, "lepton_compile"}
+        assert top - ours_or_stdlib <= LOADER_AT_THE_TOP, module.path
+        assert everywhere - ours_or_stdlib <= LOADER_INSIDE_FUNCTIONS, module.path
+
+
+def test_the_emitted_loader_stands_alone() -> None:
+    for module in (m for m in sources() if m.name == "lepton_compile.runtime.loader"):
+        ours = [name for _, name in imports(module) if unit_of(name)]
+        assert not ours, f"{module.path} is copied into artifacts, yet imports {ours}"
+
+
+def test_plugin_specs_need_only_the_standard_library() -> None:
+    for module in (m for m in sources() if m.name == SPEC):
+        names = {name.split(".")[0] for _, name in imports(module)}
+        assert names <= {*sys.stdlib_module_names, PLUGINS}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lepton_compile.errors", "import lepton_compile.recipe"),
+        ("lepton_compile.export.trace", "from ..api import build"),
+        ("lepton_compile.recipe.schema", "def f() -> None:\n    from lepton_compile import export"),
+        ("lepton_compile.runtime.loader", "from lepton_compile.errors import LeptonError"),
+        ("lepton_passes.catalog", "import lepton_compile.errors"),
+        ("lepton_passes.catalog", "from lepton_plugins import attention"),
+        ("lepton_plugins.attention.reference", "from lepton_passes.tensors import cast"),
+    ],
+)
+def test_the_walk_sees_a_forbidden_import(name: str, text: str) -> None:
+    assert len(violations(parse(name, Path("made_up.py"), text))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lepton_compile.cli.build", "from lepton_compile.api import build"),
+        ("lepton_compile.export.trace", "from .bind import bind\nimport torch"),
+        ("lepton_passes.fusion.gelu", "from lepton_plugins.spec import PluginSpec"),
+    ],
+)
+def test_the_walk_lets_an_allowed_import_pass(name: str, text: str) -> None:
+    assert violations(parse(name, Path("made_up.py"), text)) == []

@@ -1,0 +1,53 @@
+"""Importing the light parts loads none of the heavy libraries: checked in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "optimum")
+
+LIGHT = (
+    "lepton_compile",
+    "lepton_compile.errors",
+    "lepton_compile.artifact",
+    "lepton_compile.recipe",
+    "lepton_compile.runtime",
+    "lepton_compile.runtime.loader",
+    "lepton_compile.cli",
+)
+
+
+def loaded_by(statement: str) -> list[str]:
+    """The heavy libraries that are in ``sys.modules`` after ``statement``."""
+    program = f"""
+{statement}
+import json, sys
+print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+def exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_import_is_light(name: str) -> None:
+    if not exists(name):
+        pytest.skip(f"{name} is not there yet")
+    assert loaded_by(f"import {name}") == []
+
+
+def test_the_check_sees_a_heavy_library() -> None:
+    assert "onnx" in loaded_by("import onnx")
