@@ -1,8 +1,8 @@
 """Tensors that are read, and computed, in blocks of rows.
 
-A weight is never held whole: an initializer carries a recipe for its rows, and the writer asks for a
-few rows at a time. Passes build new tensors from old ones (concatenate, cast, quantize) the same way,
-so a chain of passes costs one block of memory, whatever the size of the weight.
+A weight is never held whole: an initializer carries a recipe for its rows, and the writer asks for
+a few rows at a time. Passes build new tensors from old ones (concatenate, cast, quantize) the same
+way, so a chain of passes costs one block of memory, whatever the size of the weight.
 """
 
 from __future__ import annotations
