@@ -1,0 +1,200 @@
+"""Attention and its mask, captured through transformers' own interfaces.
+
+Every model that calls attention through ``ALL_ATTENTION_FUNCTIONS`` hands us query, key and value
+after rotary and cache update; every model that makes its mask with ``masking_utils`` hands us the
+rule of the mask as a function of two indices. The rule is settled by evaluating it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
+
+from lepton_compile.errors import ExportError
+
+from .. import ops  # noqa: F401  # defines torch.ops.lepton
+from .probe import outside_trace
+
+__all__ = ["AttentionCapture", "LeptonCache", "MaskRule", "NAME"]
+
+NAME = "lepton"
+_PROBE = 1 << 17  # wider than any sliding window in use
+_active: list[AttentionCapture] = []
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Which keys a query sees, padding aside: ``window`` is -1 where unlimited."""
+
+    causal: bool
+    window: int
+
+
+class LeptonCache(Cache):
+    """A cache that passes keys and values through: the attention op owns the real one."""
+
+    def __init__(self, total: Any) -> None:
+        super().__init__(layers=[])
+        self.total = total
+        self.updated: set[int] = set()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self.updated.add(id(key_states))
+        if _active:
+            _active[-1].fresh_keys.append(key_states)
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def get_query_offset(self, layer_idx: int | None = None) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: Any, layer_idx: int | None = None) -> tuple[Any, int]:
+        return self.total, 0
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        return []
+
+
+class AttentionCapture:
+    """State of one capture: masks by identity with their rule, keys that went through the cache."""
+
+    def __init__(self) -> None:
+        self.rules: dict[int, MaskRule] = {}
+        self.fresh_keys: list[Tensor] = []
+        self._alive: list[Tensor] = []
+
+    def remember(self, mask: Tensor, rule: MaskRule) -> None:
+        """Note the rule of a mask tensor that the model will pass on to its layers."""
+        self.rules[id(mask)] = rule
+        self._alive.append(mask)  # an id is only unique while its object lives
+
+    def rule_of(self, value: object) -> MaskRule | None:
+        return self.rules.get(id(value))
+
+    @contextmanager
+    def patched(self, model: nn.Module, implementation: str = NAME) -> Iterator[None]:
+        """Have the model call attention by ``implementation`` while the context is open."""
+        AttentionInterface.register(NAME, _attention)
+        AttentionMaskInterface.register(NAME, _mask)
+        configs = _configs(model)
+        before = [config._attn_implementation for config in configs]
+        for config in configs:
+            config._attn_implementation = implementation
+        _active.append(self)
+        try:
+            yield
+        finally:
+            _active.pop()
+            for config, name in zip(configs, before, strict=True):
+                config._attn_implementation = name
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    return list(found.values())
+
+
+def _mask(
+    *args: Any,
+    attention_mask: Tensor | None = None,
+    mask_function: Callable[..., Any],
+    **kwargs: Any,
+) -> Tensor | None:
+    """Stand in for transformers' mask builders: the padding mask itself, its rule noted."""
+    rule = _settle(mask_function)
+    if attention_mask is None:
+        return None
+    mask: Tensor = torch.ops.lepton.mask(attention_mask)
+    _active[-1].remember(mask, rule)
+    return mask
+
+
+def _settle(mask_function: Callable[..., Any]) -> MaskRule:
+    """Evaluate a mask rule on real indices and name it, or refuse."""
+    with outside_trace():
+        zero = torch.zeros((), dtype=torch.long)
+        middle = torch.tensor(_PROBE)
+        keys = torch.arange(0, 2 * _PROBE)
+        try:
+            seen = torch.as_tensor(mask_function(zero, zero, middle, keys)).expand(keys.shape)
+        except Exception as error:
+            raise ExportError(
+                "the model builds its attention mask from more than two positions",
+                found=f"{type(error).__name__}: {error}",
+                hint="the model is traced without captured attention instead",
+            ) from error
+        causal = not bool(seen[_PROBE + 1 :].any())
+        reach = int(seen[: _PROBE + 1].sum())
+        rule = MaskRule(causal, -1 if reach == _PROBE + 1 else reach)
+        query = torch.randint(0, _PROBE, (512,))
+        span = max(8, 2 * rule.window)
+        near = query + torch.randint(-span, span, (512,))
+        found = torch.as_tensor(mask_function(zero, zero, query, near)).expand(query.shape)
+        if not torch.equal(found, _visible(rule, query, near)):
+            raise ExportError(
+                "the model's attention mask is neither causal, bidirectional nor a sliding window",
+                hint="the model is traced without captured attention instead",
+            )
+    return rule
+
+
+def _visible(rule: MaskRule, query: Tensor, key: Tensor) -> Tensor:
+    seen = key <= query if rule.causal else torch.ones_like(key, dtype=torch.bool)
+    if rule.window >= 0:
+        distance = query - key if rule.causal else (query - key).abs()
+        seen = seen & (distance < rule.window)
+    return seen
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers; query is (batch, heads, sequence, dim)."""
+    if s_aux is not None:
+        raise ExportError("attention sinks are not supported in this version")
+    state = _active[-1]
+    rule = state.rule_of(attention_mask)
+    if rule is None:
+        if attention_mask is not None:
+            raise ExportError(
+                "attention is called with a mask that the mask interface did not make"
+            )
+        causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", False))
+        rule = MaskRule(causal, -1 if sliding_window is None else sliding_window)
+    cached = any(fresh is key for fresh in state.fresh_keys)
+    scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
+    out = torch.ops.lepton.attention(
+        query,
+        key,
+        value,
+        attention_mask,
+        float(scale),
+        rule.causal,
+        rule.window,
+        float(softcap or 0.0),
+        cached,
+    )
+    return out, None

@@ -1,0 +1,84 @@
+"""RMS norms, told from their numbers.
+
+A candidate is any module with one 1-D parameter, no children and an epsilon. The real module runs on
+random numbers and is compared with ``x / rms(x) * (offset + w)`` for offset 0 (Llama) and 1 (Gemma).
+RMSNorm: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops  # noqa: F401  # defines torch.ops.lepton
+from .probe import outside_trace, real_copy
+
+__all__ = ["capture_norms"]
+
+_OFFSETS = (0.0, 1.0)
+
+
+@contextmanager
+def capture_norms(model: nn.Module) -> Iterator[int]:
+    """Replace the forward of every recognised RMS norm; yields how many there are."""
+    settled: dict[tuple[type, float], float | None] = {}
+    patched: list[nn.Module] = []
+    for module in model.modules():
+        epsilon = _epsilon(module)
+        if epsilon is None:
+            continue
+        key = (type(module), epsilon)
+        if key not in settled:
+            settled[key] = _settle(module, epsilon)
+        offset = settled[key]
+        if offset is not None:
+            module.forward = _forward(module, epsilon, offset)  # type: ignore[method-assign]
+            patched.append(module)
+    try:
+        yield len(patched)
+    finally:
+        for module in patched:
+            del module.forward
+
+
+def _epsilon(module: nn.Module) -> float | None:
+    parameters = list(module.parameters(recurse=False))
+    if isinstance(module, nn.LayerNorm) or len(parameters) != 1 or parameters[0].ndim != 1:
+        return None
+    if any(True for _ in module.children()) or getattr(module, "weight", None) is None:
+        return None
+    for name in ("variance_epsilon", "eps", "epsilon"):
+        value = getattr(module, name, None)
+        if isinstance(value, float):
+            return value
+    return None
+
+
+def _settle(module: nn.Module, epsilon: float) -> float | None:
+    with outside_trace():
+        twin = real_copy(module)
+        x = torch.randn(3, 5, twin.weight.shape[0]) * 3
+        # Small rows make the place and the size of epsilon visible.
+        x[0] *= epsilon**0.5
+        try:
+            found = twin(x)
+        except Exception:  # any module may look like a norm; one that cannot run is not one
+            return None
+        if not isinstance(found, Tensor) or found.shape != x.shape:
+            return None
+        for offset in _OFFSETS:
+            scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
+            if torch.allclose(found, scaled * (offset + twin.weight), rtol=1e-4, atol=1e-5):
+                return offset
+    return None
+
+
+def _forward(module: nn.Module, epsilon: float, offset: float):  # type: ignore[no-untyped-def]
+    def forward(hidden_states: Tensor) -> Tensor:
+        out: Tensor = torch.ops.lepton.rms_norm(hidden_states, module.weight, epsilon, offset)
+        return out
+
+    return forward

@@ -1,0 +1,190 @@
+"""Trace each distinct layer once.
+
+Layers built on transformers' ``GradientCheckpointingLayer`` are replaced by one opaque op while the
+outer model is traced; each kind of layer is then traced alone. Two layers are of a kind when their
+modules, scalar attributes and inputs agree; the first and the last of a kind are both traced and
+their graphs compared, so that a difference hidden in the code of the model shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lepton_compile.errors import ExportError
+
+from . import ops
+from .capture import Capture, LeptonCache
+from .capture.attention import MaskRule
+
+__all__ = ["LayerCall", "LayerModule", "LayerTrace", "kinds_of", "stamping"]
+
+_INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
+
+
+@dataclass
+class LayerCall:
+    """One call of one layer: what went in and what came out.
+
+    ``leaves`` are the flattened arguments; tensors are replaced by their position in ``shapes``.
+    """
+
+    module: nn.Module
+    path: str
+    leaves: list[Any]
+    spec: pytree.TreeSpec
+    inputs: list[Tensor]
+    rules: list[MaskRule | None]
+    out_spec: pytree.TreeSpec | None = None
+    like: list[int] = field(default_factory=list)
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with other tensors in place of its own, and a fresh cache."""
+        leaves: list[Any] = []
+        for leaf in self.leaves:
+            if isinstance(leaf, _Slot):
+                leaves.append(tensors[leaf.index])
+            elif isinstance(leaf, LeptonCache):
+                leaves.append(LeptonCache(None))
+            else:
+                leaves.append(leaf)
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        return args, kwargs
+
+
+@dataclass(frozen=True)
+class _Slot:
+    index: int
+
+
+class LayerTrace:
+    """Collects the layer calls of one outer trace."""
+
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self.calls: list[LayerCall] = []
+        self._seen: dict[tuple[Any, ...], LayerCall] = {}
+
+    def stub(self, layer: nn.Module, path: str) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            call = self._record(layer, path, args, kwargs)
+            outputs = torch.ops.lepton.layer(call.inputs, len(self.calls) - 1)
+            assert call.out_spec is not None
+            return pytree.tree_unflatten(list(outputs), call.out_spec)
+
+        return forward
+
+    def shapes(self, inputs: Sequence[Tensor], index: int) -> list[Tensor]:
+        """Shape rule of a layer: run the first of a kind, copy its pattern for the others."""
+        call = self.calls[index]
+        first = self._seen.setdefault(kind_of(call), call)
+        if first.out_spec is None:
+            self._run(first, inputs)
+        call.out_spec, call.like = first.out_spec, first.like
+        return [torch.empty_like(inputs[i]) for i in call.like]
+
+    def _record(self, layer: nn.Module, path: str, args: Any, kwargs: Any) -> LayerCall:
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        tensors: list[Tensor] = []
+        leaves: list[Any] = []
+        for leaf in flat:
+            if isinstance(leaf, torch.SymInt):
+                raise ExportError("a layer takes a dynamic size as an argument", where=path)
+            if isinstance(leaf, Tensor):
+                leaves.append(_Slot(len(tensors)))
+                tensors.append(leaf)
+            else:
+                leaves.append(leaf)
+        rules = [self.capture.attention.rule_of(t) for t in tensors]
+        call = LayerCall(layer, path, leaves, spec, tensors, rules)
+        self.calls.append(call)
+        return call
+
+    def _run(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
+        for tensor, rule in zip(inputs, call.rules, strict=True):
+            if rule is not None:
+                self.capture.attention.remember(tensor, rule)
+        args, kwargs = call.arguments(inputs)
+        flat, call.out_spec = pytree.tree_flatten(
+            type(call.module).forward(call.module, *args, **kwargs)
+        )
+        for out in flat:
+            match = [i for i, t in enumerate(inputs) if _alike(t, out)]
+            if not match:
+                raise ExportError(
+                    "a layer returns something of another shape than it takes", where=call.path
+                )
+            call.like.append(match[0])
+
+
+def _alike(tensor: Tensor, out: Any) -> bool:
+    return isinstance(out, Tensor) and tensor.dtype == out.dtype and tensor.shape == out.shape
+
+
+@contextmanager
+def stamping(model: nn.Module, capture: Capture) -> Iterator[LayerTrace]:
+    """Replace each checkpointing layer of ``model`` by the opaque op while the context is open."""
+    trace = LayerTrace(capture)
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)]
+    for path, layer in layers:
+        layer.forward = trace.stub(layer, path)
+    ops.layer_shapes.append(trace.shapes)
+    try:
+        yield trace
+    finally:
+        ops.layer_shapes.pop()
+        for _, layer in layers:
+            del layer.forward
+
+
+def kind_of(call: LayerCall) -> tuple[Any, ...]:
+    """What two calls must share to be of one kind."""
+    modules = tuple(
+        (name, type(module).__qualname__, _scalars(module))
+        for name, module in call.module.named_modules()
+    )
+    weights = tuple((n, tuple(p.shape), p.dtype) for n, p in call.module.named_parameters())
+    leaves = tuple("cache" if isinstance(leaf, LeptonCache) else repr(leaf) for leaf in call.leaves)
+    inputs = tuple((str(t.dtype), str(tuple(t.shape))) for t in call.inputs)
+    return modules, weights, leaves, str(call.spec), inputs, tuple(call.rules)
+
+
+def _scalars(module: nn.Module) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name, repr(value))
+        for name, value in sorted(module.__dict__.items())
+        if isinstance(value, bool | int | float | str) and name not in _INDEX_NAMES
+    )
+
+
+def kinds_of(calls: Sequence[LayerCall]) -> list[list[int]]:
+    """Indices of the calls of each kind, in the order of their first call."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, call in enumerate(calls):
+        groups.setdefault(kind_of(call), []).append(index)
+    return list(groups.values())
+
+
+class LayerModule(nn.Module):
+    """A layer as a module of tensors alone, for tracing."""
+
+    def __init__(self, call: LayerCall, capture: Capture) -> None:
+        super().__init__()
+        self.layer = call.module
+        self._call, self._capture = call, capture
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        for tensor, rule in zip(inputs, self._call.rules, strict=True):
+            if rule is not None:
+                self._capture.attention.remember(tensor, rule)
+        args, kwargs = self._call.arguments(inputs)
+        out = type(self.layer).forward(self.layer, *args, **kwargs)
+        flat: list[Tensor] = pytree.tree_flatten(out)[0]
+        return flat

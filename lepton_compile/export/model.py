@@ -1,0 +1,268 @@
+"""Export: from a source and a task to a neutral graph with lazily bound weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from lepton_compile.errors import ExportError
+
+from . import meta
+from .builder import Builder
+from .capture import Capture, capturing
+from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
+from .layers import LayerTrace, stamping
+from .stamp import LayerFunction, layer_functions, program_parts
+from .tasks import TaskModule
+from .trace import EXAMPLE_SIZES, dims_of, trace
+from .translate import HANDLERS, Translator
+
+__all__ = ["CacheLayer", "Graph", "build_graph"]
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """One cached attention: KV heads, head width and window (None where unlimited)."""
+
+    heads: int
+    head_dim: int
+    window: int | None
+
+
+@dataclass
+class Graph:
+    """A neutral graph without values.
+
+    Attributes:
+        model: weights are initializers without a tensor.
+        parameters: value name -> (parameter path, transform) of each weight to bind.
+        values: small tensors that export made itself (rotary tables, buffers), by value name.
+        how: "stamped" (each distinct layer traced once), "whole", or "plain" (attention not captured).
+    """
+
+    model: ir.Model
+    parameters: dict[str, tuple[str, str]]
+    values: dict[str, np.ndarray]
+    caches: list[CacheLayer]
+    how: str
+    kinds: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+def build_graph(make: Callable[[bool], TaskModule], positions: int) -> Graph:
+    """Trace a model and translate it: by layer, else whole, else with its own attention.
+
+    Args:
+        make: the task's module on the meta device; its argument says whether attention is captured
+            (a decoder has a cache only then).
+        positions: rows of the rotary tables, and the longest sequence.
+
+    Raises:
+        ExportError: no way works; the reasons of all are in the message.
+    """
+    refused: list[str] = []
+    for how in ("stamped", "whole", "plain"):
+        try:
+            graph = _build(make(how != "plain"), positions, how)
+        except ExportError as error:
+            where = f" at {error.where}" if error.where else ""
+            found = f" ({error.found})" if error.found else ""
+            refused.append(f"{how}: {error.message}{where}{found}")
+            continue
+        graph.refused = refused
+        return graph
+    raise ExportError("the model cannot be captured as a graph", found="; ".join(refused))
+
+
+def _build(module: TaskModule, positions: int, how: str) -> Graph:
+    with torch.no_grad(), capturing(module.network, positions, attention=how != "plain") as capture:
+        examples = module.example(EXAMPLE_SIZES)
+        if how != "stamped":
+            program = trace(module, examples, module.input_dims, positions)
+            return _assemble(module, program, capture, None, [], how)
+        with stamping(module.network, capture) as layers:
+            program = trace(module, examples, module.input_dims, positions)
+        if not layers.calls:
+            raise ExportError("the model has no layers that transformers marks as such")
+        layers.calls = layers.calls[-_layer_nodes(program) :]
+        symbols = dims_of(program, module.input_dims)
+        made = layer_functions(layers.calls, capture, symbols, positions)
+        return _assemble(module, program, capture, layers, made, how)
+
+
+def _layer_nodes(program: ExportedProgram) -> int:
+    return sum(str(node.target) == "lepton.layer.default" for node in program.graph.nodes)
+
+
+def _assemble(
+    module: TaskModule,
+    program: ExportedProgram,
+    capture: Capture,
+    layers: LayerTrace | None,
+    made: list[LayerFunction],
+    how: str,
+) -> Graph:
+    builder = Builder()
+    lifted, constants = program_parts(program, "network.")
+    handlers = dict(HANDLERS)
+    if layers is not None:
+        handlers["lepton.layer"] = _CallSites(layers, made)
+    translator = Translator(
+        builder,
+        handlers,
+        dims=dims_of(program, module.input_dims),
+        lifted=lifted,
+        constants=constants,
+    )
+    inputs = _inputs(module)
+    outputs = translator.run(program.graph, inputs)
+    for value, name in zip(outputs, module.output_names, strict=True):
+        value.name = name
+        value.dtype = ir.DataType.FLOAT
+        value.shape = _output_shape(name, value)
+    caches = _name_caches(translator)
+    model = _model(builder, inputs, outputs, translator, [m.function for m in made])
+    values = _own_values(module.network, builder, capture)
+    parameters = {
+        p.value.name or "": (p.name, p.transform)
+        for p in builder.parameters.values()
+        if p.name not in values
+    }
+    named = {
+        p.value.name or "": values[p.name] for p in builder.parameters.values() if p.name in values
+    }
+    return Graph(model, parameters, named, caches, how, len({id(m) for m in made}))
+
+
+class _CallSites:
+    """Handler of ``lepton::layer``: a call of the layer's function with its own weights."""
+
+    def __init__(self, layers: LayerTrace, made: list[LayerFunction]) -> None:
+        self._layers, self._made = layers, made
+        self._next = 0
+
+    def __call__(self, t: Translator, node: fx.Node) -> list[ir.Value]:
+        call, layer = self._layers.calls[self._next], self._made[self._next]
+        path = call.path
+        self._next += 1
+        given = [t.value(n) for n in node.args[0]]  # type: ignore[union-attr]
+        inputs = [given[i] for i in layer.activations]
+        for parameter in layer.parameters:
+            value = parameter.value
+            shape = [int(d) for d in value.shape]  # type: ignore[union-attr, arg-type]
+            assert value.dtype is not None
+            name = f"{path}.{parameter.name}"
+            inputs.append(t.builder.parameter(name, shape, value.dtype, parameter.transform))
+        pairs = [self._cache(t, layer, i) for i in range(layer.caches)]
+        inputs += [value for pair in pairs for value in pair]
+        function = layer.function
+        count = len(function.outputs)
+        made = ir.node(
+            function.name,
+            inputs,
+            domain=LAYER_DOMAIN,
+            num_outputs=count,
+            name=t.builder.unique(path),
+        )
+        t.builder.nodes.append(made)
+        for value, formal in zip(made.outputs, function.outputs, strict=True):
+            value.name = f"{path}.{formal.name}"
+            value.dtype, value.shape = formal.dtype, formal.shape
+        results = count - 2 * layer.caches
+        presents = made.outputs[results:]
+        for i, pair in enumerate(pairs):
+            t.caches.append((*pair, presents[2 * i], presents[2 * i + 1]))
+        t.windows += layer.windows
+        return list(made.outputs[:results])
+
+    @staticmethod
+    def _cache(t: Translator, layer: LayerFunction, index: int) -> tuple[ir.Value, ir.Value]:
+        formal = layer.function.inputs[len(layer.function.inputs) - 2 * layer.caches :]
+        pair = formal[2 * index : 2 * index + 2]
+        made = [
+            ir.Value(
+                name=f"{v.name}_{len(t.caches) + index}",
+                type=ir.TensorType(ir.DataType.FLOAT),
+                shape=v.shape,
+            )
+            for v in pair
+        ]
+        return made[0], made[1]
+
+
+def _inputs(module: TaskModule) -> list[ir.Value]:
+    return [
+        ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(list(dims)))
+        for name, dims in zip(module.input_names, module.input_dims, strict=True)
+    ]
+
+
+def _output_shape(name: str, value: ir.Value) -> ir.Shape | None:
+    """The traced shape, but for what ``keep_last`` shortens."""
+    if value.shape is None or name != "logits" or len(value.shape) != 3:
+        return value.shape
+    kept = "kept" if str(value.shape[1]) == "sequence" else value.shape[1]
+    return ir.Shape([value.shape[0], kept, value.shape[2]])
+
+
+def _name_caches(translator: Translator) -> list[CacheLayer]:
+    """Give caches their outer names; returns their description in order."""
+    found: list[CacheLayer] = []
+    for index, (past_key, past_value, key, value) in enumerate(translator.caches):
+        past_key.name, past_value.name = (f"past_key_values.{index}.{k}" for k in ("key", "value"))
+        key.name, value.name = (f"present.{index}.{k}" for k in ("key", "value"))
+        assert past_key.shape is not None
+        heads, width = int(past_key.shape[1]), int(past_key.shape[3])  # type: ignore[arg-type]
+        found.append(CacheLayer(heads, width, translator.windows[index]))
+    return found
+
+
+def _model(
+    builder: Builder,
+    inputs: list[ir.Value],
+    outputs: list[ir.Value],
+    translator: Translator,
+    layers: list[ir.Function],
+) -> ir.Model:
+    past = [value for cache in translator.caches for value in cache[:2]]
+    present = [value for cache in translator.caches for value in cache[2:]]
+    graph = ir.Graph(
+        [*inputs, *past],
+        [*outputs, *present],
+        nodes=builder.nodes,
+        initializers=[p.value for p in builder.parameters.values()],
+        opset_imports={"": OPSET, DOMAIN: 1, LAYER_DOMAIN: 1},
+        name="main",
+    )
+    for value in inputs:
+        if value.name == "logits_to_keep":  # optional: its default keeps every position
+            value.const_value = ir.tensor(np.array(0, dtype=np.int64), name=value.name)
+            graph.register_initializer(value)
+    unique = list({id(f): f for f in layers}.values())
+    bodies = [graph, *(f.graph for f in unique)]
+    used = {n.op_type for body in bodies for n in body if n.domain == DOMAIN}
+    return ir.Model(
+        graph, ir_version=11, producer_name="lepton-compile", functions=[*unique, *functions(used)]
+    )
+
+
+def _own_values(network: nn.Module, builder: Builder, capture: Capture) -> dict[str, np.ndarray]:
+    """Rotary tables and buffers: what the checkpoint does not have."""
+    values: dict[str, np.ndarray] = {}
+    buffers: Mapping[str, Tensor] = meta.real_buffers(network)
+    persistent = network.state_dict(keep_vars=True)
+    for parameter in builder.parameters.values():
+        parts = parameter.name.split(".")
+        if parts[0] == "rotary" and len(parts) == 3:
+            table = capture.tables[int(parts[1])][0 if parts[2] == "cos" else 1]
+            values[parameter.name] = table
+            parameter.value.shape = ir.Shape(table.shape)
+        elif parameter.name in buffers and parameter.name not in persistent:
+            values[parameter.name] = buffers[parameter.name].numpy()
+    return values

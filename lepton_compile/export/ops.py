@@ -1,0 +1,77 @@
+"""The ops a captured model is traced with, one for each thing the graph should keep whole.
+
+They exist for ``torch.export`` alone: each has a schema and a shape rule, and none computes. The
+translator (``translate/lepton.py``) turns them into the neutral dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["layer_shapes"]
+
+_library = torch.library.Library("lepton", "DEF")
+
+# Shape rule of `layer`, set while the outer model is traced: (inputs, index) -> output tensors.
+layer_shapes: list[Callable[[Sequence[Tensor], int], list[Tensor]]] = []
+
+
+def _define(schema: str, fake: Callable[..., object]) -> None:
+    _library.define(schema)
+    name = "lepton::" + schema.split("(")[0]
+    torch.library.register_fake(name, fake, lib=_library)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int,
+    softcap: float,
+    cached: bool,
+) -> Tensor:
+    batch, heads, sequence, _ = query.shape
+    return query.new_empty((batch, sequence, heads, value.shape[-1]))
+
+
+def _layer(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
+    return layer_shapes[-1](inputs, index)
+
+
+_define(
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, bool causal, "
+    "int window, float softcap, bool cached) -> Tensor",
+    _attention,
+)
+_define("mask(Tensor mask) -> Tensor", lambda mask: torch.empty_like(mask, dtype=torch.bool))
+_define(
+    "rms_norm(Tensor x, Tensor weight, float epsilon, float offset) -> Tensor",
+    lambda x, weight, epsilon, offset: torch.empty_like(x),
+)
+_define(
+    "rotary(Tensor x, Tensor cos, Tensor sin, bool interleaved) -> Tensor",
+    lambda x, cos, sin, interleaved: torch.empty_like(x),
+)
+_define(
+    "rotary_table(Tensor positions, int table, int width) -> (Tensor, Tensor)",
+    lambda positions, table, width: (
+        positions.new_empty((*positions.shape, width), dtype=torch.float32),
+        positions.new_empty((*positions.shape, width), dtype=torch.float32),
+    ),
+)
+_define(
+    "positions(Tensor attention_mask, Tensor input_ids) -> Tensor",
+    lambda attention_mask, input_ids: torch.empty_like(input_ids),
+)
+_define(
+    # The true output has fewer positions; nothing after it may depend on how many.
+    "keep_last(Tensor hidden, Tensor count) -> Tensor",
+    lambda hidden, count: torch.empty_like(hidden),
+)
+_define("layer(Tensor[] inputs, int index) -> Tensor[]", _layer)

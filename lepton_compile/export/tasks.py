@@ -1,0 +1,160 @@
+"""What each task takes and gives: the model class, the traced module, the names at its edges.
+
+Task names are optimum's. A traced module takes one tuple of tensors, as ``trace.trace`` calls it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lepton_compile.errors import ExportError
+
+from . import ops  # noqa: F401  # defines torch.ops.lepton
+from .capture import LeptonCache
+
+__all__ = ["AUTO_CLASSES", "Pooling", "TaskModule", "task_module"]
+
+AUTO_CLASSES = {
+    "feature-extraction": "AutoModel",
+    "fill-mask": "AutoModelForMaskedLM",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "text-classification": "AutoModelForSequenceClassification",
+    "text-generation": "AutoModelForCausalLM",
+    "token-classification": "AutoModelForTokenClassification",
+}
+
+_OUTPUTS = {
+    "feature-extraction": ("last_hidden_state",),
+    "fill-mask": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken."""
+
+    kind: str
+    normalize: bool
+
+
+class TaskModule(nn.Module):
+    """A model with the inputs and outputs of its task.
+
+    ``input_names``/``input_dims``/``output_names`` describe the tuple that ``forward`` takes and the
+    list it returns. The model itself is ``network``.
+    """
+
+    input_names: list[str]
+    input_dims: list[tuple[str, ...]]
+    output_names: list[str]
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def example(self, sizes: dict[str, int]) -> list[Tensor]:
+        """Meta tensors of the right rank for tracing."""
+        return [
+            torch.zeros([sizes[d] for d in dims], dtype=torch.int64, device="meta")
+            for dims in self.input_dims
+        ]
+
+
+class EncoderModule(TaskModule):
+    """Every position at once, no cache."""
+
+    def __init__(self, network: nn.Module, task: str, pooling: Pooling | None) -> None:
+        super().__init__(network)
+        self.pooling = pooling
+        self.input_names = ["input_ids", "attention_mask"]
+        if "token_type_ids" in inspect.signature(network.forward).parameters and _has_types(
+            network
+        ):
+            self.input_names.append("token_type_ids")
+        self.input_dims = [("batch", "sequence")] * len(self.input_names)
+        self.output_names = list(_OUTPUTS[task])
+        if pooling is not None:
+            self.output_names.append("sentence_embedding")
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        named = dict(zip(self.input_names, inputs, strict=True))
+        found = self.network(**named)
+        outputs = [found[name] for name in self.output_names if name != "sentence_embedding"]
+        if self.pooling is not None:
+            outputs.append(_pool(outputs[0], named["attention_mask"], self.pooling))
+        return outputs
+
+
+class DecoderModule(TaskModule):
+    """Text generation with a cache, or without one where the model's attention is not captured."""
+
+    def __init__(self, network: nn.Module, cached: bool) -> None:
+        super().__init__(network)
+        self.cached = cached
+        total = "total_sequence" if cached else "sequence"
+        self.input_names = ["input_ids", "attention_mask", "logits_to_keep"]
+        self.input_dims = [("batch", "sequence"), ("batch", total), ()]
+        self.output_names = ["logits"]
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        input_ids, attention_mask, keep = inputs
+        arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        accepted = inspect.signature(self.network.forward).parameters
+        if "position_ids" in accepted:
+            arguments["position_ids"] = torch.ops.lepton.positions(attention_mask, input_ids)
+        if self.cached:
+            arguments["past_key_values"] = LeptonCache(attention_mask.shape[1])
+        head = self.network.get_output_embeddings()
+        hook = head.register_forward_pre_hook(
+            lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])
+        )
+        try:
+            found = self.network(**arguments, use_cache=self.cached)
+        finally:
+            hook.remove()
+        return [found["logits"].to(torch.float32)]
+
+
+def task_module(
+    network: nn.Module, task: str, *, pooling: Pooling | None = None, cached: bool = True
+) -> TaskModule:
+    """The module to trace for a task.
+
+    Raises:
+        ExportError: the task is not one this version compiles.
+    """
+    if task == "text-generation":
+        return DecoderModule(network, cached)
+    if task not in _OUTPUTS:
+        raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
+    return EncoderModule(network, task, pooling)
+
+
+def _has_types(network: nn.Module) -> bool:
+    """RoBERTa accepts token types and has a table of one: nothing to choose."""
+    return int(getattr(network.config, "type_vocab_size", 0) or 0) > 1
+
+
+def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    if pooling.kind == "mean":
+        pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+    elif pooling.kind == "cls":
+        pooled = hidden[:, 0]
+    elif pooling.kind == "max":
+        pooled = hidden.masked_fill(weight == 0, -1e9).amax(1)
+    else:
+        raise ExportError(
+            "this pooling is not supported", found=pooling.kind, available=["mean", "cls", "max"]
+        )
+    if pooling.normalize:
+        pooled = pooled / (pooled * pooled).sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+    return pooled

@@ -1,0 +1,72 @@
+"""``torch.export`` on the meta device, with named dynamic dimensions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from lepton_compile.errors import ExportError
+
+__all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
+
+# Distinct sizes above one, so that no dimension is taken for another or for a constant.
+EXAMPLE_SIZES = {"batch": 2, "sequence": 5, "total_sequence": 11}
+
+Dims = Sequence[str | None]
+
+
+def trace(
+    module: nn.Module, inputs: Sequence[Tensor], dims: Sequence[Dims], longest: int | None = None
+) -> ExportedProgram:
+    """Trace ``module(inputs)``; the module takes one tuple of tensors.
+
+    Args:
+        inputs: meta tensors.
+        dims: for each input the name of each dimension, None where it is static.
+        longest: upper bound of every dimension but the batch, where the model has one.
+
+    Raises:
+        ExportError: torch cannot trace the model; its own words are in ``found``.
+    """
+    known: dict[str, Dim] = {}
+    shapes = [
+        {
+            axis: known.setdefault(name, Dim(name, max=None if name == "batch" else longest))
+            for axis, name in enumerate(names)
+            if name is not None
+        }
+        for names in dims
+    ]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(
+                module, (tuple(inputs),), dynamic_shapes=(tuple(shapes),), strict=False
+            )
+        except ExportError:
+            raise
+        except Exception as error:
+            raise ExportError(
+                "torch.export could not trace the model",
+                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            ) from error
+
+
+def dims_of(program: ExportedProgram, dims: Sequence[Dims]) -> dict[str, str]:
+    """The symbol (``s27``) of each named dimension, from the traced inputs: symbol -> name."""
+    names: dict[str, str] = {}
+    inputs = [
+        n
+        for n in program.graph.nodes
+        if n.op == "placeholder" and n.name in program.graph_signature.user_inputs
+    ]
+    for node, wanted in zip(inputs, dims, strict=True):
+        for axis, name in enumerate(wanted):
+            size = node.meta["val"].shape[axis]
+            if name is not None and isinstance(size, torch.SymInt):
+                names[str(size.node.expr)] = name
+    return names

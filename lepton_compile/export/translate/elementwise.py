@@ -1,0 +1,236 @@
+"""Elementwise arithmetic, comparisons and activations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, fx
+
+from .core import DTYPES, Handler, Translator
+
+__all__ = ["HANDLERS"]
+
+
+def _same(t: Translator, node: fx.Node) -> Any:
+    return t.value(node.args[0]) if not t.is_weight(node.args[0]) else t.get(node.args[0])
+
+
+def _unary(op_type: str) -> Handler:
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        return t.builder.op(op_type, [t.value(node.args[0])], at=t.path(node))
+
+    return handler
+
+
+def _binary(op_type: str, *, compare: bool = False, reverse: bool = False) -> Handler:
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        dtype = _common(node.args[:2]) if compare else node.meta["val"].dtype
+        left, right = (_typed(t, argument, dtype) for argument in node.args[:2])
+        alpha = node.kwargs.get("alpha", 1)
+        if alpha != 1:
+            right = t.builder.op("Mul", [right, t.value(alpha, node)])
+        pair = [right, left] if reverse else [left, right]
+        return t.builder.op(op_type, pair, at=t.path(node))
+
+    return handler
+
+
+def _common(arguments: Any) -> torch.dtype:
+    values = [a.meta["val"] if isinstance(a, fx.Node) else a for a in arguments]
+    values = [int(v.node.hint) if isinstance(v, torch.SymInt) else v for v in values]
+    return torch.result_type(*values)
+
+
+def _typed(t: Translator, argument: Any, dtype: torch.dtype) -> ir.Value:
+    """An operand in the type torch promotes to."""
+    found = t.get(argument)
+    if isinstance(found, bool | int | float):
+        return t.builder.constant(torch.tensor(found, dtype=dtype).numpy())
+    value = t.value(argument)
+    meta = argument.meta["val"]
+    if isinstance(meta, torch.SymInt):
+        value = t.builder.op("Squeeze", [t.size(meta), t.builder.ints(0)])
+    if isinstance(meta, Tensor) and meta.dtype == dtype:
+        return value
+    return t.builder.op("Cast", [value], {"to": DTYPES[dtype].value})
+
+
+def _division(t: Translator, node: fx.Node) -> ir.Value:
+    mode = node.kwargs.get("rounding_mode")
+    quotient = _binary("Div")(t, node)
+    whole = not node.meta["val"].dtype.is_floating_point
+    if mode is None or whole:
+        return quotient  # type: ignore[no-any-return]
+    if mode == "floor":
+        return t.builder.op("Floor", [quotient])
+    return t.builder.op(
+        "Mul",
+        [
+            t.builder.op("Sign", [quotient]),
+            t.builder.op("Floor", [t.builder.op("Abs", [quotient])]),
+        ],
+    )
+
+
+def _cast(t: Translator, node: fx.Node) -> Any:
+    source, target = node.args[0].meta["val"].dtype, node.meta["val"].dtype  # type: ignore[union-attr]
+    if source == target:
+        return _same(t, node)
+    return t.builder.op(
+        "Cast", [t.value(node.args[0])], {"to": DTYPES[target].value}, at=t.path(node)
+    )
+
+
+def _gelu(t: Translator, node: fx.Node) -> ir.Value:
+    approximate = t.arg(node, 1, "approximate", "none")
+    return t.builder.op(
+        "Gelu", [t.value(node.args[0])], {"approximate": approximate}, at=t.path(node)
+    )
+
+
+def _silu(t: Translator, node: fx.Node) -> ir.Value:
+    x = t.value(node.args[0])
+    gate = t.builder.op("Sigmoid", [x], at=t.path(node))
+    gate.dtype, gate.shape = x.dtype, x.shape
+    return t.builder.op("Mul", [x, gate], at=t.path(node))
+
+
+def _rsqrt(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op(
+        "Reciprocal", [t.builder.op("Sqrt", [t.value(node.args[0])])], at=t.path(node)
+    )
+
+
+def _clamp(t: Translator, node: fx.Node) -> ir.Value:
+    result = t.value(node.args[0])
+    for index, name, op_type in ((1, "min", "Max"), (2, "max", "Min")):
+        bound = t.arg(node, index, name)
+        if bound is not None:
+            result = t.builder.op(op_type, [result, _typed(t, bound, node.meta["val"].dtype)])
+    return result
+
+
+def _where(t: Translator, node: fx.Node) -> ir.Value:
+    dtype = node.meta["val"].dtype
+    chosen, other = (_typed(t, argument, dtype) for argument in node.args[1:3])
+    return t.builder.op("Where", [t.value(node.args[0]), chosen, other], at=t.path(node))
+
+
+def _masked_fill(t: Translator, node: fx.Node) -> ir.Value:
+    fill = _typed(t, node.args[2], node.meta["val"].dtype)
+    return t.builder.op(
+        "Where", [t.value(node.args[1]), fill, t.value(node.args[0])], at=t.path(node)
+    )
+
+
+def _bitwise(op_type: str) -> Handler:
+    """Boolean tensors use the logical op; integers the bitwise one."""
+
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        boolean = node.meta["val"].dtype == torch.bool
+        values = [
+            _typed(t, a, node.meta["val"].dtype) for a in node.args[: 1 if op_type == "Not" else 2]
+        ]
+        return t.builder.op(op_type if boolean else f"Bitwise{op_type}", values, at=t.path(node))
+
+    return handler
+
+
+def _not_equal(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op("Not", [_binary("Equal", compare=True)(t, node)])
+
+
+def _softplus(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op("Softplus", [t.value(node.args[0])], at=t.path(node))
+
+
+def _log1p(t: Translator, node: fx.Node) -> ir.Value:
+    x = t.value(node.args[0])
+    return t.builder.op("Log", [t.builder.op("Add", [x, t.value(1.0, node)])])
+
+
+def _square(t: Translator, node: fx.Node) -> ir.Value:
+    x = t.value(node.args[0])
+    return t.builder.op("Mul", [x, x], at=t.path(node))
+
+
+def _leaky_relu(t: Translator, node: fx.Node) -> ir.Value:
+    slope = float(t.arg(node, 1, "negative_slope", 0.01))
+    return t.builder.op("LeakyRelu", [t.value(node.args[0])], {"alpha": slope}, at=t.path(node))
+
+
+def _log2(t: Translator, node: fx.Node) -> ir.Value:
+    log = t.builder.op("Log", [t.value(node.args[0])])
+    return t.builder.op("Mul", [log, t.value(1.0 / math.log(2.0), node)])
+
+
+_UNARY = {
+    "abs": "Abs", "ceil": "Ceil", "cos": "Cos", "erf": "Erf", "exp": "Exp", "floor": "Floor", "log": "Log",
+    "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid",
+    "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "tanh": "Tanh", "isnan": "IsNaN", "logical_not": "Not",
+    "mish": "Mish", "hardswish": "HardSwish", "elu": "Elu",
+}  # fmt: skip
+_COMPARE = {
+    "eq": "Equal",
+    "lt": "Less",
+    "le": "LessOrEqual",
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+}
+_IDENTITY = (
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "detach_",
+    "dropout",
+    "dropout_",
+    "lift_fresh_copy",
+    "lift_fresh",
+)
+
+HANDLERS: dict[str, Handler] = {
+    **{f"aten.{name}": _unary(op_type) for name, op_type in _UNARY.items()},
+    **{f"aten.{name}_": _unary(op_type) for name, op_type in _UNARY.items()},
+    **{f"aten.{name}": _binary(op_type, compare=True) for name, op_type in _COMPARE.items()},
+    **{f"aten.{name}": _same for name in _IDENTITY},
+    "aten.add": _binary("Add"),
+    "aten.add_": _binary("Add"),
+    "aten.sub": _binary("Sub"),
+    "aten.rsub": _binary("Sub", reverse=True),
+    "aten.mul": _binary("Mul"),
+    "aten.mul_": _binary("Mul"),
+    "aten.div": _division,
+    "aten.floor_divide": _division,
+    "aten.pow": _binary("Pow"),
+    "aten.maximum": _binary("Max"),
+    "aten.minimum": _binary("Min"),
+    "aten.remainder": _binary("Mod"),
+    "aten.ne": _not_equal,
+    "aten.to": _cast,
+    "aten._to_copy": _cast,
+    "aten.type_as": _cast,
+    "aten.gelu": _gelu,
+    "aten.silu": _silu,
+    "aten.silu_": _silu,
+    "aten.rsqrt": _rsqrt,
+    "aten.square": _square,
+    "aten.softplus": _softplus,
+    "aten.log1p": _log1p,
+    "aten.log2": _log2,
+    "aten.leaky_relu": _leaky_relu,
+    "aten.clamp": _clamp,
+    "aten.where": _where,
+    "aten.masked_fill": _masked_fill,
+    "aten.masked_fill_": _masked_fill,
+    "aten.bitwise_not": _bitwise("Not"),
+    "aten.bitwise_and": _bitwise("And"),
+    "aten.bitwise_or": _bitwise("Or"),
+    "aten.logical_and": _bitwise("And"),
+    "aten.logical_or": _bitwise("Or"),
+    "aten.__and__": _bitwise("And"),
+    "aten.__or__": _bitwise("Or"),
+}

@@ -1,0 +1,108 @@
+"""Reading and writing parts of tensors."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+from torch import fx
+
+from lepton_compile.errors import ExportError
+
+from .core import Handler, Translator
+
+__all__ = ["HANDLERS"]
+
+_END = torch.iinfo(torch.int64).max
+
+
+def _embedding(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op(
+        "Gather", [t.value(node.args[0]), t.value(node.args[1])], {"axis": 0}, at=t.path(node)
+    )
+
+
+def _slice(t: Translator, node: fx.Node) -> ir.Value:
+    source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    if [str(d) for d in source] == [str(d) for d in node.meta["val"].shape] and t.arg(
+        node, 4, "step", 1
+    ) == 1:
+        return t.value(node.args[0])
+    axis = int(t.arg(node, 1, "dim", 0))
+    start, end = (t.get(t.arg(node, i, name)) for i, name in ((2, "start"), (3, "end")))
+    start, end = (0 if start is None else start), (_END if end is None else end)
+    inputs = [t.value(node.args[0]), t.size(start), t.size(end), t.builder.ints(axis)]
+    step = t.arg(node, 4, "step", 1)
+    if step != 1:
+        inputs.append(t.builder.ints(int(step)))
+    return t.builder.op("Slice", inputs, at=t.path(node))
+
+
+def _select(t: Translator, node: fx.Node) -> ir.Value:
+    axis = int(t.arg(node, 1, "dim"))
+    index = t.get(t.arg(node, 2, "index"))
+    scalar = t.builder.op("Squeeze", [t.size(index), t.builder.ints(0)])
+    return t.builder.op("Gather", [t.value(node.args[0]), scalar], {"axis": axis}, at=t.path(node))
+
+
+def _index(t: Translator, node: fx.Node) -> ir.Value:
+    """``x[i]`` and ``x[i, j]`` with index tensors on the leading axes, or one on any axis."""
+    indices = list(node.args[1])  # type: ignore[arg-type]
+    used = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    if any(index.meta["val"].dtype == torch.bool for _, index in used):
+        raise ExportError("the model indexes with a boolean mask", where=t.path(node))
+    source = t.value(node.args[0])
+    if len(used) == 1:
+        axis, index = used[0]
+        return t.builder.op("Gather", [source, t.value(index)], {"axis": axis}, at=t.path(node))
+    if [axis for axis, _ in used] != list(range(len(used))):
+        raise ExportError(
+            "the model indexes axes that are not the leading ones", where=t.path(node)
+        )
+    shapes = [list(index.meta["val"].shape) for _, index in used]
+    wide = list(torch.broadcast_shapes(*[tuple(s) for s in shapes]))
+    target = t.shape_value(wide)
+    columns = []
+    for _, index in used:
+        spread = t.builder.op("Expand", [t.value(index), target])
+        columns.append(t.builder.op("Unsqueeze", [spread, t.builder.ints(-1)]))
+    where = t.builder.op("Concat", columns, {"axis": -1})
+    return t.builder.op("GatherND", [source, where], at=t.path(node))
+
+
+def _gather(t: Translator, node: fx.Node) -> ir.Value:
+    axis = int(t.arg(node, 1, "dim"))
+    return t.builder.op(
+        "GatherElements",
+        [t.value(node.args[0]), t.value(node.args[2])],
+        {"axis": axis},
+        at=t.path(node),
+    )
+
+
+def _index_select(t: Translator, node: fx.Node) -> ir.Value:
+    axis = int(t.arg(node, 1, "dim"))
+    return t.builder.op(
+        "Gather", [t.value(node.args[0]), t.value(node.args[2])], {"axis": axis}, at=t.path(node)
+    )
+
+
+def _triangle(upper: int) -> Handler:
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        diagonal = t.builder.constant(torch.tensor(int(t.arg(node, 1, "diagonal", 0))).numpy())
+        return t.builder.op(
+            "Trilu", [t.value(node.args[0]), diagonal], {"upper": upper}, at=t.path(node)
+        )
+
+    return handler
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten.embedding": _embedding,
+    "aten.slice": _slice,
+    "aten.select": _select,
+    "aten.index": _index,
+    "aten.gather": _gather,
+    "aten.index_select": _index_select,
+    "aten.tril": _triangle(0),
+    "aten.triu": _triangle(1),
+}

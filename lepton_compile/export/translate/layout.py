@@ -1,0 +1,161 @@
+"""Shape changes: nothing here computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import fx
+
+from .core import Handler, Translator
+
+__all__ = ["HANDLERS"]
+
+
+def _rank(argument: Any) -> int:
+    return len(argument.meta["val"].shape)
+
+
+def _reshape(t: Translator, node: fx.Node) -> ir.Value:
+    """Sizes come from the traced result, where -1 is already resolved."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    shape = t.shape_value(list(node.meta["val"].shape), source)
+    return t.builder.op("Reshape", [t.value(source), shape], at=t.path(node))
+
+
+def _transpose(t: Translator, node: fx.Node) -> ir.Value:
+    order = list(range(_rank(node.args[0])))
+    first, second = (int(a) for a in node.args[1:3])  # type: ignore[arg-type]
+    order[first], order[second] = order[second], order[first]
+    return t.builder.op("Transpose", [t.value(node.args[0])], {"perm": order}, at=t.path(node))
+
+
+def _matrix_transpose(t: Translator, node: fx.Node) -> Any:
+    if t.is_weight(node.args[0]) and all(
+        str(u.target) == "aten.linear.default" for u in node.users
+    ):
+        return node  # read by `linear`, which stores it transposed
+    return t.builder.op("Transpose", [t.value(node.args[0])], {"perm": [1, 0]}, at=t.path(node))
+
+
+def _permute(t: Translator, node: fx.Node) -> ir.Value:
+    rank = _rank(node.args[0])
+    order = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr, arg-type]
+    return t.builder.op("Transpose", [t.value(node.args[0])], {"perm": order}, at=t.path(node))
+
+
+def _unsqueeze(t: Translator, node: fx.Node) -> ir.Value:
+    axis = int(node.args[1])  # type: ignore[arg-type]
+    return t.builder.op("Unsqueeze", [t.value(node.args[0]), t.builder.ints(axis)], at=t.path(node))
+
+
+def _squeeze(t: Translator, node: fx.Node) -> ir.Value:
+    source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    wanted = node.args[1] if len(node.args) > 1 else range(len(source))
+    axes = [wanted] if isinstance(wanted, int) else list(wanted)  # type: ignore[arg-type]
+    axes = [a for a in axes if source[a] == 1]
+    if not axes:
+        return t.value(node.args[0])
+    return t.builder.op("Squeeze", [t.value(node.args[0]), t.builder.ints(*axes)], at=t.path(node))
+
+
+def _expand(t: Translator, node: fx.Node) -> ir.Value:
+    source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    target = node.meta["val"].shape
+    if len(source) == len(target) and all(
+        str(a) == str(b) for a, b in zip(source, target, strict=True)
+    ):
+        return t.value(node.args[0])
+    return t.builder.op(
+        "Expand", [t.value(node.args[0]), t.shape_value(list(target))], at=t.path(node)
+    )
+
+
+def _cat(t: Translator, node: fx.Node) -> ir.Value:
+    parts = [n for n in node.args[0] if n.meta["val"].numel() != 0]  # type: ignore[union-attr]
+    axis = int(t.arg(node, 1, "dim", 0))
+    if len(parts) == 1:
+        return t.value(parts[0])
+    return t.builder.op("Concat", [t.value(n) for n in parts], {"axis": axis}, at=t.path(node))
+
+
+def _stack(t: Translator, node: fx.Node) -> ir.Value:
+    axis = int(t.arg(node, 1, "dim", 0))
+    axis = axis if axis >= 0 else axis + _rank(node.args[0][0]) + 1  # type: ignore[index]
+    parts = [t.builder.op("Unsqueeze", [t.value(n), t.builder.ints(axis)]) for n in node.args[0]]  # type: ignore[union-attr]
+    return t.builder.op("Concat", parts, {"axis": axis}, at=t.path(node))
+
+
+def _split(t: Translator, node: fx.Node) -> list[ir.Value]:
+    """``split``, ``split_with_sizes`` and ``chunk``: the traced results say the sizes."""
+    axis = int(t.arg(node, 2, "dim", 0))
+    results = node.meta["val"]
+    sizes = [part.shape[axis] for part in results]
+    if len(sizes) == 1:
+        return [t.value(node.args[0])]
+    inputs = [t.value(node.args[0]), t.shape_value(sizes)]
+    made = t.builder.node("Split", inputs, {"axis": axis}, outputs=len(sizes), at=t.path(node))
+    return list(made.outputs)
+
+
+def _unbind(t: Translator, node: fx.Node) -> list[ir.Value]:
+    axis = int(t.arg(node, 1, "dim", 0))
+    count = len(node.meta["val"])
+    made = t.builder.node(
+        "Split",
+        [t.value(node.args[0])],
+        {"axis": axis, "num_outputs": count},
+        outputs=count,
+        at=t.path(node),
+    )
+    return [
+        t.builder.op("Squeeze", [v, t.builder.ints(axis)], at=t.path(node)) for v in made.outputs
+    ]
+
+
+def _repeat(t: Translator, node: fx.Node) -> ir.Value:
+    repeats = list(node.args[1])  # type: ignore[arg-type]
+    value = t.value(node.args[0])
+    missing = len(repeats) - _rank(node.args[0])
+    if missing > 0:
+        value = t.builder.op("Unsqueeze", [value, t.builder.ints(*range(missing))])
+    return t.builder.op("Tile", [value, t.shape_value(repeats)], at=t.path(node))
+
+
+def _flip(t: Translator, node: fx.Node) -> ir.Value:
+    axes = [int(a) for a in node.args[1]]  # type: ignore[union-attr, arg-type]
+    low = torch.iinfo(torch.int64).min
+    starts, ends, steps = [-1] * len(axes), [low] * len(axes), [-1] * len(axes)
+    ints = t.builder.ints
+    return t.builder.op(
+        "Slice", [t.value(node.args[0]), ints(*starts), ints(*ends), ints(*axes), ints(*steps)]
+    )
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten.view": _reshape,
+    "aten.reshape": _reshape,
+    "aten._unsafe_view": _reshape,
+    "aten.flatten": _reshape,
+    "aten.unflatten": _reshape,
+    "aten.view_as": _reshape,
+    "aten.transpose": _transpose,
+    "aten.t": _matrix_transpose,
+    "aten.numpy_T": _matrix_transpose,
+    "aten.permute": _permute,
+    "aten.unsqueeze": _unsqueeze,
+    "aten.squeeze": _squeeze,
+    "aten.expand": _expand,
+    "aten.expand_as": _expand,
+    "aten.cat": _cat,
+    "aten.concat": _cat,
+    "aten.stack": _stack,
+    "aten.split": _split,
+    "aten.split_with_sizes": _split,
+    "aten.chunk": _split,
+    "aten.unbind": _unbind,
+    "aten.repeat": _repeat,
+    "aten.flip": _flip,
+}

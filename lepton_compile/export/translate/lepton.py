@@ -1,0 +1,153 @@
+"""The captured ops (``ops.py``) in the neutral dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from torch import fx
+
+from ..dialect import DOMAIN
+from .core import Handler, Translator
+
+__all__ = ["HANDLERS"]
+
+
+def _attention(t: Translator, node: fx.Node) -> ir.Value:
+    """Heads move inside: (batch, heads, sequence, dim) becomes (batch, sequence, heads * dim)."""
+    query, key, value, mask, scale, causal, window, softcap, cached = node.args
+    at = t.path(node)
+    inputs = [_sequence_major(t, n, at) for n in (query, key, value)]
+    heads, kv_heads = (int(n.meta["val"].shape[1]) for n in (query, key))  # type: ignore[union-attr]
+    attributes: dict[str, Any] = {
+        "q_num_heads": heads,
+        "kv_num_heads": kv_heads,
+        "scale": scale,
+        "softcap": softcap,
+    }
+    if mask is None:
+        out = _plain(t, inputs, attributes, causal, at)
+    else:
+        attributes |= {"causal": int(bool(causal)), "window": window}
+        out = _masked(t, node, [*inputs, t.value(mask)], attributes, bool(cached), at)
+    shape = node.meta["val"].shape
+    out.dtype = ir.DataType.FLOAT
+    out.shape = ir.Shape([*t.dim_names(shape[:2]), int(shape[2]) * int(shape[3])])
+    return t.builder.op("Reshape", [out, t.builder.ints(0, 0, int(shape[2]), int(shape[3]))], at=at)
+
+
+def _plain(
+    t: Translator, inputs: list[ir.Value], attributes: dict[str, Any], causal: Any, at: str
+) -> ir.Value:
+    """No mask at all: the standard op says it."""
+    return t.builder.op("Attention", inputs, {**attributes, "is_causal": int(bool(causal))}, at=at)
+
+
+def _masked(
+    t: Translator,
+    node: fx.Node,
+    inputs: list[ir.Value],
+    attributes: dict[str, Any],
+    cached: bool,
+    at: str,
+) -> ir.Value:
+    if not cached:
+        return t.builder.op("Attention", inputs, attributes, domain=DOMAIN, at=at)
+    key, value = (node.args[i].meta["val"].shape for i in (1, 2))  # type: ignore[union-attr]
+    past = [
+        _cache(t, f"past_{kind}", shape, "past_sequence")
+        for kind, shape in (("key", key), ("value", value))
+    ]
+    made = t.builder.node(
+        "CachedAttention", [*inputs, *past], attributes, domain=DOMAIN, outputs=3, at=at
+    )
+    for present, shape in zip(made.outputs[1:], (key, value), strict=True):
+        batch = t.dim_names(shape[:1])[0]
+        present.dtype = ir.DataType.FLOAT
+        present.shape = ir.Shape([batch, int(shape[1]), "total_sequence", int(shape[3])])
+    t.caches.append((past[0], past[1], made.outputs[1], made.outputs[2]))
+    t.windows.append(None if attributes["window"] < 0 else int(attributes["window"]))
+    return made.outputs[0]
+
+
+def _cache(t: Translator, name: str, shape: Any, length: str) -> ir.Value:
+    dims = [t.dim_names(shape[:1])[0], int(shape[1]), length, int(shape[3])]
+    suffix = f"_{len(t.caches)}" if t.caches else ""
+    return ir.Value(name=name + suffix, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(dims))
+
+
+def _sequence_major(t: Translator, argument: Any, at: str) -> ir.Value:
+    batch, heads, sequence, width = argument.meta["val"].shape
+    turned = t.builder.op("Transpose", [t.value(argument)], {"perm": [0, 2, 1, 3]}, at=at)
+    turned.dtype, turned.shape = ir.DataType.FLOAT, t.dim_names((batch, sequence, heads, width))
+    flat = t.builder.op("Reshape", [turned, t.builder.ints(0, 0, int(heads) * int(width))], at=at)
+    flat.dtype = ir.DataType.FLOAT
+    flat.shape = ir.Shape([*t.dim_names((batch, sequence)), int(heads) * int(width)])
+    return flat
+
+
+def _mask(t: Translator, node: fx.Node) -> ir.Value:
+    return t.value(node.args[0])
+
+
+def _rms_norm(t: Translator, node: fx.Node) -> ir.Value:
+    x, weight, epsilon, offset = node.args
+    transform = f"offset:{offset}" if offset else ""
+    scale = t.weight(weight, transform) if t.is_weight(weight) else t.value(weight)  # type: ignore[arg-type]
+    attributes = {"axis": -1, "epsilon": float(epsilon), "stash_type": 1}  # type: ignore[arg-type]
+    return t.builder.op("RMSNormalization", [t.value(x), scale], attributes, at=t.path(node))
+
+
+def _rotary(t: Translator, node: fx.Node) -> ir.Value:
+    x, cos, sin, interleaved = node.args
+    width, rotated = int(x.meta["val"].shape[-1]), int(cos.meta["val"].shape[-1])  # type: ignore[union-attr]
+    attributes = {"interleaved": int(bool(interleaved))}
+    if rotated != width:
+        attributes["rotary_embedding_dim"] = rotated
+    return t.builder.op(
+        "RotaryEmbedding", [t.value(x), t.value(cos), t.value(sin)], attributes, at=t.path(node)
+    )
+
+
+def _rotary_table(t: Translator, node: fx.Node) -> list[ir.Value]:
+    """Rows of the tables by position; the tables are weights of the graph that export made."""
+    positions, table, width = node.args
+    half = int(width) // 2  # type: ignore[call-overload]
+    rows_of = _each_row(t, positions)  # type: ignore[arg-type]
+    out = []
+    for kind in ("cos", "sin"):
+        rows = t.builder.parameter(f"rotary.{table}.{kind}", (0, half), ir.DataType.FLOAT)
+        value = t.builder.op("Gather", [rows, rows_of], {"axis": 0}, at=t.path(node))
+        value.dtype = ir.DataType.FLOAT
+        value.shape = ir.Shape(["batch", *t.dim_names(positions.meta["val"].shape[1:]), half])  # type: ignore[union-attr]
+        out.append(value)
+    return out
+
+
+def _each_row(t: Translator, positions: fx.Node) -> ir.Value:
+    """Positions for every row of the batch: RotaryEmbedding does not broadcast one row."""
+    value = t.value(positions)
+    if positions.meta["val"].shape[0] != 1:
+        return value
+    shape = t.builder.op("Concat", [t.named_size("batch"), t.builder.ints(1)], {"axis": 0})
+    return t.builder.op("Expand", [value, shape])
+
+
+def _function(op_type: str) -> Handler:
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        return t.builder.op(
+            op_type, [t.value(a) for a in node.args], domain=DOMAIN, at=t.path(node)
+        )
+
+    return handler
+
+
+HANDLERS: dict[str, Handler] = {
+    "lepton.attention": _attention,
+    "lepton.mask": _mask,
+    "lepton.rms_norm": _rms_norm,
+    "lepton.rotary": _rotary,
+    "lepton.rotary_table": _rotary_table,
+    "lepton.positions": _function("Positions"),
+    "lepton.keep_last": _function("KeepLast"),
+}

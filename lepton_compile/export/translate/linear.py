@@ -1,0 +1,120 @@
+"""Matrix products, norms and attention that torch itself names."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import fx
+
+from .core import Handler, Translator
+
+__all__ = ["HANDLERS"]
+
+
+def _linear(t: Translator, node: fx.Node) -> ir.Value:
+    """``x @ weight.T + bias`` as MatMul(x, Transpose(weight)) and Add: the dialect's one form."""
+    at = t.path(node)
+    weight_node = t.arg(node, 1)
+    weight = _weight(t, weight_node)
+    turned = t.builder.op("Transpose", [weight], {"perm": [1, 0]}, at=at)
+    turned.dtype = weight.dtype
+    if weight.shape is not None:
+        turned.shape = ir.Shape(list(weight.shape)[::-1])
+    y = t.builder.op("MatMul", [t.value(t.arg(node, 0)), turned], at=at)
+    y.dtype, y.shape = weight.dtype, t.dim_names(node.meta["val"].shape)
+    bias = t.arg(node, 2, "bias")
+    return y if bias is None else t.builder.op("Add", [y, t.value(bias)], at=at)
+
+
+def _weight(t: Translator, argument: fx.Node) -> ir.Value:
+    """A weight; one that the model transposes first is stored transposed instead."""
+    transposing = ("aten.t.default", "aten.transpose.int", "aten.permute.default")
+    if str(argument.target) in transposing and t.is_weight(argument.args[0]):
+        return t.weight(argument.args[0], "transpose")  # type: ignore[arg-type]
+    return t.value(argument)
+
+
+def _matmul(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op("MatMul", [t.value(node.args[0]), t.value(node.args[1])], at=t.path(node))
+
+
+def _addmm(t: Translator, node: fx.Node) -> ir.Value:
+    bias, a, b = (t.value(argument) for argument in node.args[:3])
+    product = t.builder.op("MatMul", [a, b], at=t.path(node))
+    alpha, beta = node.kwargs.get("alpha", 1), node.kwargs.get("beta", 1)
+    if alpha != 1:
+        product = t.builder.op("Mul", [product, t.value(alpha, node)])
+    if beta == 0:
+        return product
+    if beta != 1:
+        bias = t.builder.op("Mul", [bias, t.value(beta, node)])
+    return t.builder.op("Add", [product, bias], at=t.path(node))
+
+
+def _layer_norm(t: Translator, node: fx.Node) -> ir.Value:
+    shape = t.arg(node, 1)
+    weight, bias = t.arg(node, 2, "weight"), t.arg(node, 3, "bias")
+    ones = np.ones([int(d) for d in shape], dtype=np.float32)
+    inputs = [
+        t.value(node.args[0]),
+        t.builder.constant(ones) if weight is None else t.value(weight),
+    ]
+    if bias is not None:
+        inputs.append(t.value(bias))
+    attributes = {"axis": -len(shape), "epsilon": float(t.arg(node, 4, "eps", 1e-5))}
+    return t.builder.op("LayerNormalization", inputs, attributes, at=t.path(node))
+
+
+def _rms_norm(t: Translator, node: fx.Node) -> ir.Value:
+    shape, epsilon = t.arg(node, 1), t.arg(node, 3, "eps")
+    weight = t.arg(node, 2, "weight")
+    ones = np.ones([int(d) for d in shape], dtype=np.float32)
+    scale = t.builder.constant(ones) if weight is None else t.value(weight)
+    if epsilon is None:
+        epsilon = torch.finfo(node.meta["val"].dtype).eps
+    attributes = {"axis": -len(shape), "epsilon": float(epsilon), "stash_type": 1}
+    return t.builder.op(
+        "RMSNormalization", [t.value(node.args[0]), scale], attributes, at=t.path(node)
+    )
+
+
+def _attention(t: Translator, node: fx.Node) -> ir.Value:
+    inputs: list[ir.Value | None] = [t.value(argument) for argument in node.args[:3]]
+    mask = t.arg(node, 3, "attn_mask")
+    if mask is not None:
+        inputs.append(t.value(mask))
+    attributes: dict[str, float | int] = {
+        "is_causal": int(bool(t.arg(node, 5, "is_causal", False)))
+    }
+    scale = node.kwargs.get("scale")
+    if scale is not None:
+        attributes["scale"] = float(scale)
+    return t.builder.op("Attention", inputs, attributes, at=t.path(node))
+
+
+def _einsum(t: Translator, node: fx.Node) -> ir.Value:
+    equation, operands = node.args[0], node.args[1]
+    assert isinstance(operands, list | tuple)
+    values = [t.value(operand) for operand in operands]
+    return t.builder.op(
+        "Einsum", values, {"equation": str(equation).replace(" ", "")}, at=t.path(node)
+    )
+
+
+def _baddbmm(t: Translator, node: fx.Node) -> ir.Value:
+    return _addmm(t, node)
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten.linear": _linear,
+    "aten.matmul": _matmul,
+    "aten.mm": _matmul,
+    "aten.bmm": _matmul,
+    "aten.addmm": _addmm,
+    "aten.baddbmm": _baddbmm,
+    "aten.einsum": _einsum,
+    "aten.layer_norm": _layer_norm,
+    "aten.rms_norm": _rms_norm,
+    "aten.scaled_dot_product_attention": _attention,
+}

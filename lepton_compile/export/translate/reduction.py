@@ -1,0 +1,103 @@
+"""Reductions, softmax and cumulative sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from torch import fx
+
+from .core import DTYPES, Handler, Translator
+
+__all__ = ["HANDLERS"]
+
+
+def _axes(argument: Any) -> list[int]:
+    return [argument] if isinstance(argument, int) else list(argument or [])
+
+
+def _typed_input(t: Translator, node: fx.Node) -> ir.Value:
+    """The input in the result's type: torch sums booleans as integers."""
+    source, target = node.args[0].meta["val"].dtype, node.meta["val"].dtype  # type: ignore[union-attr]
+    value = t.value(node.args[0])
+    return (
+        value if source == target else t.builder.op("Cast", [value], {"to": DTYPES[target].value})
+    )
+
+
+def _reduce(op_type: str) -> Handler:
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        keep = bool(t.arg(node, 2, "keepdim", False))
+        inputs: list[ir.Value | None] = [_typed_input(t, node)]
+        axes = _axes(t.arg(node, 1, "dim"))
+        if axes:
+            inputs.append(t.builder.ints(*axes))
+        return t.builder.op(op_type, inputs, {"keepdims": int(keep)}, at=t.path(node))
+
+    return handler
+
+
+def _extreme(reduce: str, index: str) -> Handler:
+    """``max``/``min``: over everything, or over one axis with the indices."""
+
+    def handler(t: Translator, node: fx.Node) -> Any:
+        value = t.value(node.args[0])
+        if len(node.args) == 1:
+            return t.builder.op(reduce, [value], {"keepdims": 0}, at=t.path(node))
+        axis, keep = int(node.args[1]), int(bool(t.arg(node, 2, "keepdim", False)))  # type: ignore[arg-type]
+        best = t.builder.op(
+            reduce, [value, t.builder.ints(axis)], {"keepdims": keep}, at=t.path(node)
+        )
+        where = t.builder.op(index, [value], {"axis": axis, "keepdims": keep}, at=t.path(node))
+        return [best, where]
+
+    return handler
+
+
+def _argmax(t: Translator, node: fx.Node) -> ir.Value:
+    axis, keep = t.arg(node, 1, "dim"), int(bool(t.arg(node, 2, "keepdim", False)))
+    value = t.value(node.args[0])
+    if axis is None:
+        value, axis = t.builder.op("Reshape", [value, t.builder.ints(-1)]), 0
+    return t.builder.op("ArgMax", [value], {"axis": int(axis), "keepdims": keep}, at=t.path(node))
+
+
+def _softmax(op_type: str) -> Handler:
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        return t.builder.op(
+            op_type, [_typed_input(t, node)], {"axis": int(t.arg(node, 1, "dim"))}, at=t.path(node)
+        )
+
+    return handler
+
+
+def _cumsum(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op(
+        "CumSum",
+        [_typed_input(t, node), t.builder.ints(int(t.arg(node, 1, "dim")))],
+        at=t.path(node),
+    )
+
+
+def _norm(t: Translator, node: fx.Node) -> ir.Value:
+    axes, keep = _axes(t.arg(node, 2, "dim")), int(bool(t.arg(node, 3, "keepdim", False)))
+    op_type = {1: "ReduceL1", 2: "ReduceL2"}[int(t.arg(node, 1, "ord", 2))]
+    return t.builder.op(
+        op_type, [t.value(node.args[0]), t.builder.ints(*axes)], {"keepdims": keep}, at=t.path(node)
+    )
+
+
+HANDLERS: dict[str, Handler] = {
+    "aten.sum": _reduce("ReduceSum"),
+    "aten.mean": _reduce("ReduceMean"),
+    "aten.amax": _reduce("ReduceMax"),
+    "aten.amin": _reduce("ReduceMin"),
+    "aten.max": _extreme("ReduceMax", "ArgMax"),
+    "aten.min": _extreme("ReduceMin", "ArgMin"),
+    "aten.argmax": _argmax,
+    "aten.softmax": _softmax("Softmax"),
+    "aten._softmax": _softmax("Softmax"),
+    "aten.log_softmax": _softmax("LogSoftmax"),
+    "aten.cumsum": _cumsum,
+    "aten.linalg_vector_norm": _norm,
+}
