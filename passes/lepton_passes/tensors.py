@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir._core import TensorBase  # the base of every tensor class; not re-exported
 
 __all__ = ["StreamedTensor", "cast", "concat_rows", "rows_of", "transposed"]
 
 BLOCK_BYTES = 16 << 20
 
 
-class StreamedTensor(ir.TensorBase):
+class StreamedTensor(TensorBase):
     """An ONNX tensor whose rows are produced on demand.
 
     Args:

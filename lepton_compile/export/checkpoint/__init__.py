@@ -1,0 +1,9 @@
+"""Weights on disk, read in blocks of rows: safetensors folders and GGUF files."""
+
+from __future__ import annotations
+
+from lepton_compile.export.checkpoint.base import Checkpoint, Location, TensorInfo
+from lepton_compile.export.checkpoint.gguf import GGUFCheckpoint
+from lepton_compile.export.checkpoint.safetensors import SafetensorsCheckpoint
+
+__all__ = ["Checkpoint", "GGUFCheckpoint", "Location", "SafetensorsCheckpoint", "TensorInfo"]

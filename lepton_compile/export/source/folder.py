@@ -1,0 +1,99 @@
+"""What a Hugging Face folder must and must not hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
+
+__all__ = ["check_config", "check_weights", "has_tokenizer", "inputs", "read_config"]
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
+INPUTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The contents of config.json. Raises SourceError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise SourceError(
+            "The folder is not a Hugging Face model: it has no config.json.",
+            where=str(folder),
+            available=sorted(p.name for p in folder.iterdir())[:20],
+        )
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            "config.json cannot be read.", where=str(path), found=str(error)
+        ) from error
+    if not isinstance(config, dict):
+        raise SourceError("config.json is not an object.", where=str(path))
+    return config
+
+
+def check_config(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse code that was not trusted by name, and weights that are quantized already."""
+    config = read_config(folder)
+    where = str(folder / "config.json")
+    if config.get("auto_map") and not trust_remote_code:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+            raise SourceError(
+                "The model needs Python code that comes with it.",
+                where=where,
+                found=f"auto_map: {json.dumps(config['auto_map'])}",
+                hint="Read that code; if you trust it, set trust_remote_code: true.",
+            )
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise SourceError(
+            "The weights of this model are quantized already.",
+            where=where,
+            found=str(method or "quantization_config"),
+            hint="Compile the original model, and name the precision under `quantize`.",
+        )
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse pickled weights, which run code when they are loaded, and folders without weights."""
+    if (folder / SINGLE_NAME).is_file() or (folder / INDEX_NAME).is_file():
+        return
+    pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+    if pickles:
+        raise SourceError(
+            "The weights are pickled, and loading a pickle can run any code.",
+            where=str(folder),
+            found=", ".join(pickles),
+            hint="Convert them where you trust them: "
+            "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes safetensors.",
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise SourceError(
+            "The folder holds an adapter, not a model.",
+            where=str(folder),
+            hint="Merge it into its base model first: peft's merge_and_unload().",
+        )
+    raise SourceError(
+        "The folder holds no weights.",
+        where=str(folder),
+        available=sorted(p.name for p in folder.iterdir())[:20],
+        hint=f"Expected {SINGLE_NAME} or {INDEX_NAME}.",
+    )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder comes with a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def inputs(folder: Path) -> list[Path]:
+    """The files that a build may read, in a fixed order."""
+    found = {p for pattern in INPUTS for p in folder.glob(pattern) if p.is_file()}
+    return sorted(found)

@@ -1,0 +1,67 @@
+"""From the text of ``model:`` in a recipe to a ``Source``.
+
+hf:org/name@commit      huggingface-hub, honouring its cache and offline mode
+package:module/path     a folder or file inside an installed package
+anything else           a path, relative to the recipe
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.source.hub import download
+from lepton_compile.export.source.model import Source
+from lepton_compile.export.source.package import locate_package
+
+__all__ = ["resolve"]
+
+HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@\w+)?$")
+
+
+def resolve(model: str, base: Path, trust_remote_code: bool = False) -> Source:
+    """Find the model and check that it can be trusted. Reads no weights.
+
+    Args:
+        model: the recipe's ``model``.
+        base: folder that relative paths start from, usually the recipe's.
+        trust_remote_code: whether Python files that come with the model may run.
+
+    Raises:
+        SourceError: not found, holds only pickled weights, or needs code that is not trusted.
+    """
+    scheme, _, rest = model.partition(":")
+    if scheme == "hf":
+        path, revision = download(rest)
+        return _open(model, path, revision, trust_remote_code)
+    if scheme == "package":
+        path, version = locate_package(rest)
+        return _open(model, path, version, trust_remote_code)
+    path = (base / Path(model).expanduser()).absolute()
+    if not path.exists():
+        raise SourceError(
+            "The model does not exist.",
+            found=str(path),
+            hint=f"For the hub, write hf:{model}." if HUB_NAME.match(model) else None,
+        )
+    return _open(model, path, None, trust_remote_code)
+
+
+def _open(spec: str, path: Path, revision: str | None, trusted: bool) -> Source:
+    if path.is_dir():
+        source = Source(spec, "folder", path, revision, trusted)
+        source.check_folder()
+        return source
+    if path.suffix == ".gguf":
+        return Source(spec, "gguf", path, revision, trusted)
+    if path.suffix == ".onnx":
+        return Source(spec, "onnx", path, revision, trusted)
+    raise SourceError(
+        "This file is not a model that can be compiled.",
+        found=str(path),
+        available=["a folder with config.json", "a .gguf file", "a .onnx file"],
+        hint="For .safetensors weights, name the folder that also holds config.json."
+        if path.suffix == ".safetensors"
+        else None,
+    )

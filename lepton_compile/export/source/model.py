@@ -1,0 +1,159 @@
+"""A model that was found: its configuration, weights, tokenizer and digests, read on demand."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.source import folder as folders
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from lepton_compile.export.checkpoint import Checkpoint
+
+__all__ = ["Kind", "Source"]
+
+Kind = Literal["folder", "gguf", "onnx"]
+
+
+class Source:
+    """A model in a known place.
+
+    Attributes:
+        spec: what the recipe said.
+        kind: ``folder`` (Hugging Face layout), ``gguf`` or ``onnx``.
+        path: the folder or file.
+        revision: hub commit or package version; None for a plain path.
+        trust_remote_code: whether Python files that come with the model may run.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        kind: Kind,
+        path: Path,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.kind = kind
+        self.path = path
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+
+    def __repr__(self) -> str:
+        return f"Source({self.spec!r}, kind={self.kind!r}, path={str(self.path)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the model's files; a file's parent."""
+        return self.path if self.kind == "folder" else self.path.parent
+
+    def check_folder(self) -> None:
+        """Refuse what must not, or cannot, be loaded. Raises SourceError."""
+        folders.check_config(self.path, self.trust_remote_code)
+        folders.check_weights(self.path)
+
+    def config(self) -> PretrainedConfig:
+        """The transformers configuration.
+
+        Raises:
+            SourceError: unknown architecture, unreadable, or the source has none (``.onnx``).
+        """
+        return self._config
+
+    @cached_property
+    def _config(self) -> PretrainedConfig:
+        if self.kind == "onnx":
+            raise SourceError("An ONNX file has no configuration.", found=str(self.path))
+        if self.kind == "gguf":
+            from lepton_compile.export.source.gguf import config_of
+
+            return config_of(self.path)
+        return self._folder_config()
+
+    def _folder_config(self) -> PretrainedConfig:
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(
+                self.path, trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
+        except Exception as error:  # whatever the library or the model's own code raises
+            model_type = str(folders.read_config(self.path).get("model_type"))
+            raise _config_error(self.path, model_type, error) from error
+
+    @property
+    def architecture(self) -> str:
+        """Class name of the model, such as ``BertModel``."""
+        names = getattr(self.config(), "architectures", None)
+        if names:
+            return str(names[0])
+        from transformers import AutoModel
+
+        mapping = AutoModel._model_mapping  # no public way from a configuration to its class
+        return str(mapping[type(self.config())].__name__)
+
+    def checkpoint(self) -> Checkpoint:
+        """The weights. Raises CheckpointError."""
+        from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
+
+        if self.kind == "gguf":
+            return GGUFCheckpoint(self.path)
+        if self.kind == "folder":
+            return SafetensorsCheckpoint(self.path)
+        raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
+
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The tokenizer; None if the model comes without one. Raises SourceError."""
+        if self.kind == "gguf":
+            from lepton_compile.export.source.gguf import tokenizer_of
+
+            return tokenizer_of(self.path, self.config())
+        if self.kind == "onnx" or not folders.has_tokenizer(self.path):
+            return None
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.path, trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
+        except Exception as error:
+            raise SourceError(
+                "The tokenizer cannot be loaded.", where=str(self.path), found=str(error)
+            ) from error
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file a build reads, by path relative to the source. Reads them whole."""
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        files = folders.inputs(self.path) if self.kind == "folder" else [self.path]
+        return {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files}
+
+
+def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if model_type in CONFIG_MAPPING_NAMES:
+        return SourceError(
+            "config.json cannot be read.", where=str(path / "config.json"), found=str(error)
+        )
+    return SourceError(
+        "The installed transformers does not know this model type.",
+        where=str(path / "config.json"),
+        found=model_type,
+        available=difflib.get_close_matches(model_type, CONFIG_MAPPING_NAMES, n=3),
+        hint="Update transformers, or correct model_type.",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,109 @@
+"""Models that ship inside installed Python packages.
+
+``package:module/path`` names a file or folder of the package, found without running its code.
+``package:module`` alone is for a weight file that is split over several packages: the module's own
+``assemble(path)`` joins it, once, into the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from lepton_compile.errors import SourceError
+
+__all__ = ["cache_folder", "locate_package"]
+
+
+def locate_package(spec: str) -> tuple[Path, str | None]:
+    """The file or folder that ``module/path`` names, and the version of its distribution.
+
+    Raises:
+        SourceError: the package is not installed, has no such file, or cannot join its parts.
+    """
+    module, _, inside = spec.partition("/")
+    roots = _module_folders(module)
+    if not inside:
+        return _assembled(module), _version(module)
+    for root in roots:
+        path = (root / inside).resolve()
+        if path.is_relative_to(root.resolve()) and path.exists():
+            return path, _version(module)
+    raise SourceError(
+        "The package holds no such file or folder.",
+        found=f"package:{spec}",
+        available=sorted(p.name for root in roots for p in root.iterdir() if p.name[0] not in "._"),
+    )
+
+
+def cache_folder() -> Path:
+    """The user's cache for lepton-compile; not created."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lepton-compile"
+
+
+def _module_folders(module: str) -> list[Path]:
+    """Folders of a package. Only the first part is looked up: a parent's code would be run."""
+    top, *rest = module.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            f"The package {top!r} is not installed.",
+            hint=f"pip install {top.replace('_', '-')}",
+        )
+    return [Path(location, *rest) for location in spec.submodule_search_locations]
+
+
+def _version(module: str) -> str | None:
+    top = module.partition(".")[0]
+    for distribution in packages_distributions().get(top, ()):
+        try:
+            return f"{distribution}=={version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _assembled(module: str) -> Path:
+    """The joined file in the cache; joined again if its digest is not the recorded one."""
+    package = import_module(module)
+    assemble = getattr(package, "assemble", None)
+    if assemble is None:
+        raise SourceError(
+            "The package does not say where its model is.",
+            found=f"package:{module}",
+            hint=f"Name the folder: package:{module}/PATH",
+        )
+    name = Path(getattr(package, "MODEL_NAME", f"{module}.gguf")).name
+    folder = cache_folder() / "packages" / (_version(module) or module)
+    target, record = folder / name, folder / f"{name}.sha256"
+    if target.is_file() and record.is_file() and record.read_text().strip() == _sha256(target):
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        path = Path(partial) / name
+        try:
+            assemble(path)
+        except (OSError, ValueError, ImportError) as error:
+            raise SourceError(
+                "The package cannot join the parts of its model.",
+                found=f"package:{module}: {error}",
+                hint="Install the package and its parts again.",
+            ) from error
+        (Path(partial) / record.name).write_text(_sha256(path) + "\n")
+        os.replace(path, target)
+        os.replace(Path(partial) / record.name, record)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,186 @@
+"""Bind the parameters of a model to the tensors of a checkpoint.
+
+Names rarely agree letter for letter. The conventions of transformers are followed: the base model's
+prefix may be on one side only, old files say ``gamma`` and ``beta``, tied weights are stored once,
+and a pre-training checkpoint carries heads that the task does not have. Whatever is left is an
+error that lists everything at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+
+from lepton_compile.errors import CheckpointError
+from lepton_compile.export.checkpoint import Checkpoint
+from lepton_passes.tensors import StreamedTensor
+
+__all__ = ["Binding", "bind", "summarize"]
+
+LEGACY = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+# Buffers that old checkpoints store and models compute.
+COMPUTED = (r"(^|\.)position_ids$", r"rotary_emb\.inv_freq$", r"\.masked_bias$", r"\.attn\.bias$")
+NEAREST_LIMIT = 8
+
+
+class Binding(dict[str, StreamedTensor]):
+    """Tensors by parameter name.
+
+    Attributes:
+        unused: names of checkpoint tensors that belong to heads the task does not have.
+        stored: the checkpoint's own name for each parameter (the source of a tied one).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused: tuple[str, ...] = ()
+        self.stored: dict[str, str] = {}
+
+
+def bind(
+    parameters: Mapping[str, tuple[int, ...]],
+    checkpoint: Checkpoint,
+    *,
+    tied: Mapping[str, str] | None = None,
+    prefix: str = "",
+    ignore: Iterable[str] = (),
+    rename: Callable[[str], str] | None = None,
+) -> Binding:
+    """A tensor for each parameter, or one error with everything that does not fit.
+
+    Args:
+        parameters: names and shapes of the model built on the meta device (its state_dict).
+        checkpoint: where the weights are.
+        tied: parameter -> the parameter it shares its weight with, as transformers'
+            ``all_tied_weights_keys``; used where the checkpoint stores one of the two.
+        prefix: the model's ``base_model_prefix``.
+        ignore: regular expressions. A parameter that matches may be missing (it is left out), a
+            checkpoint tensor that matches may be unused.
+        rename: checkpoint name -> current name, applied before the legacy renames.
+
+    Raises:
+        CheckpointError: parameters without a tensor, tensors without a parameter, other shapes.
+    """
+    names = _Names(checkpoint, prefix, rename)
+    binding = Binding()
+    optional, computed = _matcher(ignore), _matcher([*ignore, *COMPUTED])
+    missing, shapes = [], []
+    for parameter, shape in parameters.items():
+        stored = names.find(parameter) or _tied(parameter, tied or {}, names)
+        if stored is None:
+            if not optional(parameter):
+                missing.append(parameter)
+            continue
+        binding.stored[parameter] = stored
+        found = checkpoint.names()[stored].shape
+        if found != tuple(shape):
+            shapes.append(f"{parameter}: the model has {_text(shape)}, the file {_text(found)}")
+            continue
+        binding[parameter] = checkpoint.tensor(stored)
+    left = [name for name in names.unused(binding.stored.values()) if not computed(name)]
+    extra = [name for name in left if names.belongs(name, parameters)]
+    if missing or extra or shapes:
+        raise _mismatch(checkpoint, missing, extra, shapes, left)
+    binding.unused = tuple(left)
+    return binding
+
+
+class _Names:
+    """The checkpoint's names under the conventions of the current model class."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, prefix: str, rename: Callable[[str], str] | None
+    ) -> None:
+        self.prefix = f"{prefix}." if prefix else ""
+        self.current: dict[str, str] = {}
+        for stored in checkpoint.names():
+            name = rename(stored) if rename else stored
+            for old, new in LEGACY:
+                name = re.sub(old, new, name)
+            self.current[name] = stored
+
+    def find(self, parameter: str) -> str | None:
+        """The stored name, with the base model's prefix as it is, added or removed."""
+        candidates = [parameter]
+        if self.prefix:
+            candidates += [self.prefix + parameter, parameter.removeprefix(self.prefix)]
+        return next((self.current[name] for name in candidates if name in self.current), None)
+
+    def unused(self, used: Iterable[str]) -> list[str]:
+        taken = set(used)
+        return [name for name, stored in self.current.items() if stored not in taken]
+
+    def belongs(self, name: str, parameters: Iterable[str]) -> bool:
+        """Whether a tensor is of a part that the model has, rather than of another head."""
+        return self._part(name) in {self._part(parameter) for parameter in parameters}
+
+    def _part(self, name: str) -> str:
+        return name.removeprefix(self.prefix).partition(".")[0]
+
+
+def _matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return lambda name: any(pattern.search(name) for pattern in compiled)
+
+
+def _tied(parameter: str, tied: Mapping[str, str], names: _Names) -> str | None:
+    """The stored name of a parameter that shares this one's weight."""
+    partners = [b for a, b in tied.items() if a == parameter]
+    partners += [a for a, b in tied.items() if b == parameter]
+    return next((stored for p in partners if (stored := names.find(p)) is not None), None)
+
+
+def _mismatch(
+    checkpoint: Checkpoint,
+    missing: list[str],
+    extra: list[str],
+    shapes: list[str],
+    left: list[str],
+) -> CheckpointError:
+    lines = []
+    if missing:
+        lines.append(f"{len(missing)} missing: {', '.join(summarize(missing))}")
+    if extra:
+        lines.append(f"{len(extra)} unexpected: {', '.join(summarize(extra))}")
+    lines += [f"shape of {line}" for line in shapes]
+    nearest = [_nearest(name, left) for name in missing[:NEAREST_LIMIT]]
+    hint = "The configuration and the weights are of different models or versions."
+    if missing and not extra and not shapes:
+        hint = "The checkpoint may be of the same model for another task; check `task`."
+    return CheckpointError(
+        "The checkpoint does not fit the model.",
+        where=", ".join(str(file) for file in checkpoint.files()[:3]),
+        found="; ".join(lines),
+        available=[text for text in nearest if text],
+        hint=hint,
+    )
+
+
+def _nearest(name: str, choices: list[str]) -> str | None:
+    matches = get_close_matches(name, choices, n=1, cutoff=0.7)
+    return f"{matches[0]} (for {name})" if matches else None
+
+
+def summarize(names: Iterable[str]) -> list[str]:
+    """Names with runs of layer numbers folded: ``layers.{0..3}.norm.weight``. None is left out."""
+    groups: dict[str, list[int]] = {}
+    for name in names:
+        match = re.search(r"(?<=\.)\d+(?=\.)", name)
+        key = name if match is None else f"{name[: match.start()]}\0{name[match.end() :]}"
+        groups.setdefault(key, []).append(-1 if match is None else int(match[0]))
+    return [_folded(key, sorted(numbers)) for key, numbers in groups.items()]
+
+
+def _folded(key: str, numbers: list[int]) -> str:
+    if "\0" not in key:
+        return key
+    if len(numbers) == 1:
+        return key.replace("\0", str(numbers[0]))
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return key.replace("\0", f"{{{numbers[0]}..{numbers[-1]}}}")
+    return key.replace("\0", "{" + ",".join(map(str, numbers)) + "}")
+
+
+def _text(shape: Iterable[int]) -> str:
+    return "x".join(str(extent) for extent in shape) or "a scalar"
