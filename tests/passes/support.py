@@ -1,0 +1,84 @@
+"""Small graphs for pass tests: build from ONNX text, run on onnxruntime, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from lepton_passes.contract import LeptonPass, Tolerance
+
+HEADER = """<ir_version: 11, opset_import:
+["" : 24, "ai.lepton" : 1, "ai.lepton.layer" : 1, "com.microsoft" : 1]>"""
+LAYER = """<domain: "ai.lepton.layer", opset_import:
+["" : 24, "ai.lepton" : 1, "com.microsoft" : 1]>"""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def load(text: str, weights: Arrays | None = None) -> ir.Model:
+    """A model from ONNX text; ``weights`` become initializers of the main graph."""
+    model = ir.from_onnx_text(f"{HEADER}\n{text}")
+    values = {v.name: v for node in model.graph for v in node.inputs if v is not None}
+    for name, array in (weights or {}).items():
+        value = values[name]
+        value.const_value = ir.tensor(array, name=name)
+        value.type = ir.TensorType(value.const_value.dtype)
+        value.shape = value.const_value.shape
+        model.graph.register_initializer(value)
+    return model
+
+
+def random(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """Normal fp32 numbers."""
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+def run(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
+    """Outputs of the model on onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, dict(feeds))
+
+
+def assert_close(
+    before: Sequence[np.ndarray], after: Sequence[np.ndarray], tolerance: Tolerance
+) -> None:
+    """Outputs agree within a tolerance that the caller states."""
+    assert len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        assert old.shape == new.shape
+        reach = float(np.ptp(old)) or 1.0
+        assert np.abs(old - new).max() <= tolerance.error * reach
+        dot = float((old.ravel() * new.ravel()).sum(dtype=np.float64))
+        norm = float(np.linalg.norm(old.ravel()) * np.linalg.norm(new.ravel())) or 1.0
+        assert norm == 1.0 or dot / norm >= tolerance.cosine
+
+
+def ops(model: ir.Model, function: str | None = None) -> list[str]:
+    """Op types in order, of the main graph or of a function by name; constants left out."""
+    graph = model.graph
+    if function is not None:
+        graph = next(f.graph for f in model.functions.values() if f.name == function)
+    return [n.op_type for n in graph if n.op_type != "Constant"]
+
+
+def check(
+    lepton_pass: LeptonPass, model: ir.Model, feeds: Arrays, tolerance: Tolerance
+) -> LeptonPass:
+    """Apply a pass, and hold the outputs after it against those before."""
+    before = run(model, feeds)
+    lepton_pass(model)
+    assert_close(before, run(model, feeds), tolerance)
+    return lepton_pass
+
+
+def reasons(lepton_pass: LeptonPass) -> list[str]:
+    """Reasons of the refusals, in order."""
+    return [refusal.reason for refusal in lepton_pass.refusals]
