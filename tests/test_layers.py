@@ -1,10 +1,10 @@
 """Imports follow the flow: a layer knows those below it, never those above.
 
     cli
-    api
+    api                                                   report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
-    errors                                                lepton_plugins.spec
+    errors | progress                                     lepton_plugins.spec
 
     runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
 
@@ -32,8 +32,9 @@ EXPORT, PIPELINE = "lepton_compile.export", "lepton_compile.pipeline"
 ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
 PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
+PROGRESS, REPORT = "lepton_compile.progress", "lepton_compile.report"
 
-BASE = (ERRORS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIFACT, RUNTIME)
+BASE = (ERRORS, PROGRESS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIFACT, RUNTIME)
 
 # Unit -> the units it may import besides itself. A unit is named by the longest prefix.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -42,6 +43,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     PASSES: (SPEC,),
     RECIPES: (),
     ERRORS: (),
+    PROGRESS: (),
+    REPORT: (ERRORS,),
     RUNTIME: (),
     RECIPE: (ERRORS, RECIPES),
     ARTIFACT: (ERRORS, RUNTIME),
@@ -51,8 +54,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ENGINES: (*BASE, EXPORT),
     TACTICS: (*BASE, ENGINES),
     NUMERICS: (*BASE, EXPORT, ENGINES),
-    API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS),
-    CLI: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, API),
+    API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT),
+    CLI: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT, API),
     # The package itself gives the public names of every layer, on first use.
     "lepton_compile": (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, API, CLI),
 }

@@ -1,0 +1,89 @@
+"""What an engine of each precision must keep of the fp32 model: one table, no global default.
+
+The reference is always the fp32 PyTorch model. A row of the table names a precision and a family of
+tasks; a number that is ``None`` is reported and not demanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from lepton_compile.errors import UsageError
+
+__all__ = ["FAMILIES", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
+
+FAMILIES = ("decoder", "embedding", "classifier")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Demands on the numbers of an engine.
+
+    Attributes:
+        relative_error: largest absolute error of any output, as a part of the output's range.
+        argmax_agreement: part of the rows of logits whose best entry is unchanged, at least.
+        cosine: mean cosine similarity to the reference, at least, for the embeddings.
+        perplexity_increase: rise of the perplexity over the reference's, at most (0.01 is 1 %).
+    """
+
+    relative_error: float | None = None
+    argmax_agreement: float | None = None
+    cosine: float | None = None
+    perplexity_increase: float | None = None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The demands by name."""
+        return asdict(self)
+
+
+_EXACT = {
+    "decoder": Tolerance(relative_error=1e-3, argmax_agreement=1.0, perplexity_increase=1e-3),
+    "embedding": Tolerance(relative_error=1e-3, cosine=0.99999),
+    "classifier": Tolerance(relative_error=1e-3, argmax_agreement=1.0),
+}
+_HALF = {
+    "decoder": Tolerance(relative_error=5e-2, argmax_agreement=0.98, perplexity_increase=0.005),
+    "embedding": Tolerance(relative_error=5e-2, cosine=0.999),
+    "classifier": Tolerance(relative_error=5e-2, argmax_agreement=0.98),
+}
+
+TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
+    "fp32": _EXACT,
+    "fp16": _HALF,
+    "bf16": _HALF,
+    "int8": {
+        "decoder": Tolerance(perplexity_increase=0.01),
+        "embedding": Tolerance(cosine=0.995),
+        "classifier": Tolerance(argmax_agreement=0.9),
+    },
+    "int4": {
+        "decoder": Tolerance(perplexity_increase=0.06),
+        "embedding": Tolerance(cosine=0.95),
+        "classifier": Tolerance(argmax_agreement=0.8),
+    },
+}
+
+
+def family_of(task: str) -> str:
+    """The row family of a task: one of ``FAMILIES``."""
+    if task == "text-generation":
+        return "decoder"
+    return "embedding" if task == "feature-extraction" else "classifier"
+
+
+def tolerance_for(precision: str, task: str) -> Tolerance:
+    """The demands on an engine of this precision for this task.
+
+    Raises:
+        UsageError: a precision that the table does not hold.
+    """
+    name = "fp32" if precision == "none" else precision
+    if name not in TOLERANCES:
+        raise UsageError(
+            "no tolerance is declared for this precision",
+            found=precision,
+            available=tuple(TOLERANCES),
+            hint="state the demands under `gates:` of the recipe, or verify with one of these",
+        )
+    return TOLERANCES[name][family_of(task)]

@@ -1,0 +1,33 @@
+"""What a long stage tells whoever is watching.
+
+Stages take a ``Progress`` and never print. The command line shows it as a display, plain lines or
+not at all; a library caller who does not care passes nothing and gets ``NullProgress``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["STAGES", "NullProgress", "Progress"]
+
+STAGES = ("resolve", "capture", "passes", "lower", "write", "verify", "finish")
+
+
+class Progress(Protocol):
+    """Receives the stages of a build in order, and the steps inside each of them."""
+
+    def stage(self, name: str, detail: str = "") -> None:
+        """A stage begins, and with it the one before ends. ``name`` is one of ``STAGES``."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Inside the stage: ``done`` of ``total`` steps, the current one described by ``what``."""
+
+
+class NullProgress:
+    """Nobody is watching."""
+
+    def stage(self, name: str, detail: str = "") -> None:
+        """Ignored."""
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Ignored."""
