@@ -1,0 +1,32 @@
+"""Recipes: what to compile, for which target, and how good it has to be."""
+
+from __future__ import annotations
+
+from lepton_compile.recipe.load import load_recipe
+from lepton_compile.recipe.overrides import apply_overrides, parse_override
+from lepton_compile.recipe.schema import (
+    TARGETS,
+    TASKS,
+    Gates,
+    Passes,
+    Quantize,
+    Recipe,
+    Rule,
+    Shapes,
+    Verify,
+)
+
+__all__ = [
+    "TARGETS",
+    "TASKS",
+    "Gates",
+    "Passes",
+    "Quantize",
+    "Recipe",
+    "Rule",
+    "Shapes",
+    "Verify",
+    "apply_overrides",
+    "load_recipe",
+    "parse_override",
+]

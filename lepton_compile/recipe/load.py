@@ -1,0 +1,85 @@
+"""A recipe from a file, a name of the catalog, or a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import catalog
+from lepton_compile.recipe.document import Document, parse_document
+from lepton_compile.recipe.overrides import apply_overrides
+from lepton_compile.recipe.problems import recipe_error
+from lepton_compile.recipe.schema import Recipe
+
+__all__ = ["load_recipe"]
+
+# The precisions of each target in this version; a target that is not here decides for itself.
+AVAILABLE = {"ort-cpu": ("none", "int8", "int4")}
+
+
+def load_recipe(
+    spec: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        spec: a YAML file, a name such as ``minilm/ort-cpu-int8``, or the data itself. Relative
+            paths inside start from the file's folder; for data, from the working folder.
+        overrides: dotted key -> value, applied before the check.
+
+    Raises:
+        RecipeError: not found, not readable, or a mistake; each with file, line and nearest key.
+    """
+    document, base = _document(spec)
+    if overrides:
+        document.data = apply_overrides(document.data, _anchored(overrides))
+        for key in overrides:
+            document.places[tuple(key.split("."))] = f"--set {key}"
+    try:
+        recipe = Recipe.model_validate(document.data)
+    except ValidationError as error:
+        raise recipe_error(error, document) from None
+    recipe._base = base
+    _check_available(recipe, document)
+    return recipe
+
+
+def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides whose paths start from the working folder, where they were typed."""
+    result = dict(overrides)
+    for key in ("model", "verify.text"):
+        value = result.get(key)
+        if isinstance(value, str) and not value.startswith(("hf:", "package:")):
+            result[key] = str(Path(value).expanduser().absolute())
+    return result
+
+
+def _check_available(recipe: Recipe, document: Document) -> None:
+    for target in recipe.target:
+        available = AVAILABLE.get(target)
+        if available is not None and recipe.quantize.format not in available:
+            raise RecipeError(
+                f"{target} cannot be built in this precision in this version.",
+                where=document.place(("quantize",)),
+                found=f"quantize: {recipe.quantize.format}",
+                available=available,
+            )
+
+
+def _document(spec: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
+    if isinstance(spec, Mapping):
+        return Document("recipe", dict(spec)), Path.cwd()
+    path = Path(spec)
+    if not path.is_file():
+        path = catalog.find(str(spec))
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            "The recipe cannot be read.", where=str(path), found=str(error)
+        ) from error
+    return parse_document(text, str(path)), path.absolute().parent

@@ -1,0 +1,220 @@
+"""Every key of a recipe. The schema is closed: an unknown key is an error."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+
+from lepton_compile.recipe.values import Bytes, Fraction, Range
+
+__all__ = [
+    "FORMATS",
+    "TARGETS",
+    "TASKS",
+    "Gates",
+    "Passes",
+    "Quantize",
+    "Recipe",
+    "Rule",
+    "Shapes",
+    "Verify",
+]
+
+Target = Literal["ort-cpu", "ort-cuda", "trt-rtx", "trt"]
+Task = Literal[
+    "feature-extraction",
+    "fill-mask",
+    "question-answering",
+    "text-classification",
+    "text-generation",
+    "token-classification",
+]
+Group = Literal[32, 64, 128]
+
+TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
+TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
+
+# The one-word forms of `quantize`, and the mapping each stands for.
+FORMATS: dict[str, dict[str, Any]] = {
+    "none": {"algorithm": "none"},
+    "fp16": {"algorithm": "fp16"},
+    "bf16": {"algorithm": "bf16"},
+    "int8": {"algorithm": "rtn", "bits": 8},
+    "int4": {"algorithm": "rtn", "bits": 4},
+    "fp8": {"algorithm": "fp8"},
+    "auto": {"algorithm": "auto"},
+}
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Rule(_Closed):
+    """An exception to the quantization, for the parameters whose names match."""
+
+    match: str = Field(min_length=1, description="Pattern on parameter names, `*` and `?`.")
+    bits: Literal[4, 8, "none"] = Field(description="Bits of these weights; none keeps them.")
+    group: Group | None = Field(default=None, description="Weights per scale, for 4 bits.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Rule:
+        if self.group is not None and self.bits != 4:
+            raise ValueError("group is for bits: 4; int8 has one scale for each output row")
+        return self
+
+
+class Quantize(_Closed):
+    """How weights are stored."""
+
+    algorithm: Literal["none", "rtn", "fp16", "bf16", "fp8", "auto"] = Field(
+        default="rtn", description="Round to nearest, a cast, or none."
+    )
+    bits: Literal[4, 8] | None = Field(default=None, description="Bits of a weight, for `rtn`.")
+    group: Group | None = Field(default=None, description="Weights per scale, for 4 bits (default 32).")
+    embedding: Literal["same", "int4", "int8", "none"] = Field(
+        default="same", description="Format of embedding tables."
+    )
+    rules: tuple[Rule, ...] = Field(default=(), description="Exceptions; the first that matches holds.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if value is None:
+            return FORMATS["none"]
+        if isinstance(value, str):
+            if value not in FORMATS:
+                raise ValueError(f"unknown precision {value!r}; known: {', '.join(FORMATS)}")
+            return FORMATS[value]
+        if isinstance(value, dict) and isinstance(value.get("rules"), list):
+            return {**value, "rules": tuple(value["rules"])}
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Quantize:
+        if self.algorithm == "rtn" and self.bits is None:
+            raise ValueError("algorithm: rtn needs bits: 4 or bits: 8")
+        if self.algorithm != "rtn" and self.bits is not None:
+            raise ValueError(f"bits is for algorithm: rtn, not {self.algorithm}")
+        if self.group is not None and self.bits != 4:
+            raise ValueError("group is for bits: 4; int8 has one scale for each output row")
+        return self
+
+    @property
+    def format(self) -> str:
+        """The one-word form: none, fp16, bf16, int8, int4, fp8 or auto."""
+        return f"int{self.bits}" if self.algorithm == "rtn" else self.algorithm
+
+    def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
+        """Bits and group of the parameter ``name``; None keeps it in floating point."""
+        for rule in self.rules:
+            if fnmatchcase(name, rule.match):
+                return None if rule.bits == "none" else self._pair(rule.bits, rule.group)
+        if embedding and self.embedding != "same":
+            return None if self.embedding == "none" else self._pair(int(self.embedding[3:]), None)
+        return None if self.bits is None else self._pair(self.bits, self.group)
+
+    def _pair(self, bits: int, group: int | None) -> tuple[int, int | None]:
+        return bits, (group or self.group or 32) if bits == 4 else None
+
+
+class Shapes(_Closed):
+    """Ranges of the dimensions that stay open."""
+
+    batch: Range = Field(default=(1, 64), description="Rows.")
+    sequence: Range | None = Field(
+        default=None, description="Tokens; for decoders the whole cache, past and new."
+    )
+
+
+class Verify(_Closed):
+    """Comparison of the engine with the fp32 PyTorch model."""
+
+    enabled: bool = Field(default=True, description="Compare after the build.")
+    text: str | None = Field(default=None, description="Text file to compare on; relative to the recipe.")
+    tokens: int = Field(default=512, ge=2, le=1 << 20, description="How many tokens of it.")
+
+
+class Gates(_Closed):
+    """Numbers the build must reach. What is left out takes the default of the precision."""
+
+    perplexity: Fraction | None = Field(default=None, description="Rise over the reference, at most.")
+    cosine: float | None = Field(default=None, ge=-1, le=1, description="Similarity, at least.")
+    max_error: Fraction | None = Field(default=None, description="Error by the output's range, at most.")
+    argmax: Fraction | None = Field(default=None, description="Share of equal best entries, at least.")
+
+    @field_validator("cosine", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return float(value) if type(value) is int else value
+
+
+class Passes(_Closed):
+    """What the passes may and must do."""
+
+    disable: tuple[str, ...] = Field(default=(), description="Names of passes to leave out.")
+    expect: dict[str, int] = Field(
+       default= default_factory=dict, description="Pass name: how often it has to fire."
+    )
+
+    @field_validator("disable", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Recipe(_Closed):
+    """A whole recipe; ``load_recipe`` makes one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    model: str = Field(min_length=1, description="Where the model is.")
+    task: Task | None = Field(default=None, description="optimum's task name; inferred when left out.")
+    target: tuple[Target, ...] = Field(default=("ort-cpu",), description="Engines to build.")
+    quantize: Quantize = Field(
+       default= default_factory=lambda: Quantize(algorithm="none"), description="Precision of weights."
+    )
+    shapes: Shapes = Field(default_factory=Shapes, description="Ranges of open dimensions.")
+    verify: Verify = Field(default_factory=Verify, description="Comparison with PyTorch.")
+    gates: Gates = Field(default_factory=Gates, description="Numbers the build must reach.")
+    passes: Passes = Field(default_factory=Passes, description="Graph passes.")
+    check: bool = Field(default=True, description="Compare after each pass that changes numbers.")
+    pooling: Literal["auto", "none", "mean", "cls", "max", "lasttoken"] = Field(
+        default="auto", description="Sentence embedding inside the graph; auto follows the model."
+    )
+    normalize: bool | None = Field(default=None, description="Unit length; left out, follows the model.")
+    position_ids: bool = Field(default=False, description="Take positions as an input.")
+    trust_remote_code: bool = Field(default=False, description="Run Python files of the model.")
+    output: str | None = Field(default=None, description="Folder of the artifact.")
+    objective: Literal["latency", "throughput", "memory"] = Field(
+        default="latency", description="What tactics are chosen for."
+    )
+    max_memory: Bytes | None = Field(default=None, description="Ceiling of the build's memory.")
+    description: str = Field(default="", description="One line for `lepton-compile recipes`.")
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths of the recipe start from."""
+        return self._base
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _targets(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return names
+        if not names or len(set(map(str, names))) != len(names):
+            raise ValueError("name at least one target, and each once")
+        return tuple(names)

@@ -1,0 +1,71 @@
+"""The small notations of a recipe: ``1..64``, ``+6%``, ``4GB``.
+
+Each function takes what YAML gave and returns the plain value, or raises ``ValueError`` with a
+sentence that the recipe's error shows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+__all__ = ["Bytes", "Fraction", "Range", "bytes_of", "fraction_of", "range_of"]
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+EXTENT_LIMIT = 1 << 24
+
+
+def range_of(value: Any) -> tuple[int, int]:
+    """``1..64``, ``[1, 64]`` or one number, as an inclusive range."""
+    low, high = _ends(value)
+    if not 1 <= low <= high <= EXTENT_LIMIT:
+        raise ValueError(f"a range runs from 1 upwards, as 1..64; this one is {low}..{high}")
+    return low, high
+
+
+def _ends(value: Any) -> tuple[int, int]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    if isinstance(value, list | tuple) and len(value) == 2:
+        low, high = value
+        if type(low) is int and type(high) is int:
+            return low, high
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:\.\.\s*(\d{1,9})\s*)?", value)
+        if match is not None:
+            return int(match[1]), int(match[2] or match[1])
+    raise ValueError("write a range as 1..64, [1, 64] or one number")
+
+
+def fraction_of(value: Any) -> float:
+    """``0.06``, ``6%`` or ``+6%``, as 0.06."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*\+?(\d+(?:\.\d+)?)\s*%\s*", value)
+        if match is None:
+            raise ValueError("write a share as 6% or 0.06")
+        return float(match[1]) / 100
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("write a share as 6% or 0.06")
+    if not 0 <= value < float("inf"):
+        raise ValueError("a share is not negative")
+    return float(value)
+
+
+def bytes_of(value: Any) -> int:
+    """``3GB``, ``500MB``, ``2GiB`` or a number of bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", value)
+        if match is not None and float(match[1]) > 0:
+            unit = match[2] or ""
+            return int(float(match[1]) * (UNITS | BINARY)[unit])
+    raise ValueError("write an amount of memory as 4GB, 500MB or 2GiB")
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(range_of)]
+Fraction = Annotated[float, BeforeValidator(fraction_of)]
+Bytes = Annotated[int, BeforeValidator(bytes_of)]
