@@ -78,7 +78,7 @@ class Builder:
 
     def constant(self, array: np.ndarray) -> ir.Value:
         """A small constant; equal ones are shared."""
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order="C")  # ascontiguousarray would turn a scalar into a vector
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             tensor = ir.tensor(array)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,7 @@ def trace(
         }
         for names in dims
     ]
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _quiet():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(
@@ -54,6 +56,18 @@ def trace(
                 "torch.export could not trace the model",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's own report of a failed attempt off the screen: ours is in the error."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def dims_of(program: ExportedProgram, dims: Sequence[Dims]) -> dict[str, str]:

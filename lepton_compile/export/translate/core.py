@@ -115,7 +115,14 @@ class Translator:
             raise UnknownOp(
                 "no translation for an op of the model", where=self.path(node), found=name
             )
-        result = handler(self, node)
+        try:
+            result = handler(self, node)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UnknownOp(
+                "an op of the model is used in a form that has no translation",
+                where=self.path(node),
+                found=f"{name}: {type(error).__name__}: {error}",
+            ) from error
         self.values[node] = result
         self._annotate(node, result)
 

@@ -38,12 +38,15 @@ def _reduce(op_type: str) -> Handler:
 
 
 def _extreme(reduce: str, index: str) -> Handler:
-    """``max``/``min``: over everything, or over one axis with the indices."""
+    """``max``/``min``: over everything, over one axis with the indices, or of two tensors."""
 
     def handler(t: Translator, node: fx.Node) -> Any:
         value = t.value(node.args[0])
         if len(node.args) == 1:
             return t.builder.op(reduce, [value], {"keepdims": 0}, at=t.path(node))
+        if isinstance(node.args[1], fx.Node):
+            pair = [value, t.value(node.args[1])]
+            return t.builder.op(reduce.removeprefix("Reduce"), pair, at=t.path(node))
         axis, keep = int(node.args[1]), int(bool(t.arg(node, 2, "keepdim", False)))  # type: ignore[arg-type]
         best = t.builder.op(
             reduce, [value, t.builder.ints(axis)], {"keepdims": keep}, at=t.path(node)

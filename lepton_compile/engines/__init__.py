@@ -1,0 +1,1 @@
+"""Engine builders: one folder for each target, with the same files in each."""

@@ -1,0 +1,207 @@
+"""Export: a source and a task become a neutral model with lazily read weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from torch import nn
+
+from lepton_compile.errors import ExportError
+from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
+
+from . import meta
+from .model import CacheLayer, Graph, build_graph
+from .source import Source
+from .tasks import AUTO_CLASSES, Pooling, TaskModule, task_module
+from .weights import bind
+
+__all__ = ["DEFAULT_LENGTH", "ExportedModel", "export", "longest_sequence", "meta_model"]
+
+# Longest sequence where neither recipe nor model says less: rotary tables grow with it.
+DEFAULT_LENGTH = 4096
+
+
+@dataclass
+class ExportedModel:
+    """A neutral graph and what the later stages need to know about it.
+
+    Attributes:
+        model: the graph; every initializer has a tensor, large ones are read when written.
+        task: optimum's task name.
+        architecture: class name of the model.
+        caches: one entry for each cached attention, in order; empty without a cache.
+        parameters: number of weights in the model.
+        length: longest sequence (past included) that the graph can take.
+        how: "stamped", "whole" or "plain"; ``kinds`` distinct layers were traced.
+        notes: what was tried and refused on the way, and unused tensors of the checkpoint.
+    """
+
+    model: ir.Model
+    task: str
+    architecture: str
+    caches: list[CacheLayer]
+    parameters: int
+    length: int
+    how: str
+    kinds: int
+    notes: list[str] = field(default_factory=list)
+
+
+def export(
+    source: Source,
+    task: str,
+    *,
+    length: int | None = None,
+    pooling: Pooling | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ExportedModel:
+    """Capture a model as a neutral graph. No weight is read.
+
+    Args:
+        source: the resolved model.
+        task: optimum's task name.
+        length: longest sequence wanted; the model's own limit and ``DEFAULT_LENGTH`` bound it.
+        pooling: sentence embedding to add to the graph (feature-extraction).
+
+    Raises:
+        ExportError: no way of capturing the model works.
+        CheckpointError: the weights do not fit the model.
+    """
+    config = source.config()
+    longest = longest_sequence(config, length)
+    checkpoint = source.checkpoint()
+    step = progress or (lambda what, done, total: None)
+    step("building the model without weights", 0, 3)
+    network = meta_model(source, task)
+    step(f"tracing {type(network).__name__}", 1, 3)
+
+    def make(captured: bool) -> TaskModule:
+        return task_module(network, task, pooling=pooling, cached=captured)
+
+    graph = build_graph(make, longest)
+    step("binding weights", 2, 3)
+    shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
+    binding = bind(
+        shapes,
+        checkpoint,
+        tied=_tied(network),
+        prefix=getattr(network, "base_model_prefix", ""),
+        ignore=_ignored(network, graph),
+    )
+    attach(graph, binding)
+    step("capture done", 3, 3)
+    notes = [*graph.refused]
+    if binding.unused:
+        notes.append(f"{len(binding.unused)} tensors of the checkpoint are not used by this task")
+    return ExportedModel(
+        model=graph.model,
+        task=task,
+        architecture=type(network).__name__,
+        caches=graph.caches,
+        parameters=sum(p.numel() for p in network.parameters()),
+        length=longest,
+        how=graph.how,
+        kinds=graph.kinds,
+        notes=notes,
+    )
+
+
+def meta_model(source: Source, task: str) -> nn.Module:
+    """The model of a task on the meta device, in fp32.
+
+    Raises:
+        ExportError: the task is unknown, or the architecture has no model for it.
+    """
+    import torch
+    import transformers
+
+    if task not in AUTO_CLASSES:
+        raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
+    auto = getattr(transformers, AUTO_CLASSES[task])
+    config = source.config()
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if source.trust_remote_code:
+        options["trust_remote_code"] = True
+    if task == "feature-extraction" and hasattr(config, "add_pooling_layer"):
+        options["add_pooling_layer"] = False
+    try:
+        return meta.build(lambda: auto.from_config(config, **options))
+    except ValueError as error:
+        raise ExportError(
+            f"transformers has no model of this architecture for the task {task}",
+            found=type(config).__name__,
+            hint="choose another task, or a model of another architecture",
+        ) from error
+
+
+def longest_sequence(config: Any, wanted: int | None) -> int:
+    """The longest sequence to compile for: the recipe's wish within the model's limit.
+
+    Raises:
+        ExportError: the recipe asks for more positions than the model has.
+    """
+    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if limit is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        limit -= 2  # their positions start after the padding index
+    if wanted is not None and limit is not None and wanted > limit:
+        raise ExportError(
+            "the recipe asks for longer sequences than the model can take",
+            where="shapes.sequence",
+            found=str(wanted),
+            available=[f"at most {limit}"],
+        )
+    return wanted or min(limit or DEFAULT_LENGTH, DEFAULT_LENGTH)
+
+
+def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:
+    """Give every initializer its tensor, in the element type of its value.
+
+    Raises:
+        ExportError: the graph reads a parameter that has no weight.
+    """
+    for name, value in graph.model.graph.initializers.items():
+        if value.const_value is not None:
+            continue
+        if name in graph.values:
+            value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)
+            continue
+        parameter, transform = graph.parameters[name]
+        if parameter not in weights:
+            raise ExportError("the graph reads a weight that the checkpoint lacks", found=parameter)
+        assert value.dtype is not None
+        value.const_value = _transformed(cast(weights[parameter], value.dtype), transform, name)
+
+
+def _transformed(tensor: ir.TensorProtocol, transform: str, name: str) -> ir.TensorProtocol:
+    kind, _, amount = transform.partition(":")
+    if kind == "transpose":
+        return transposed(tensor)
+    if kind == "offset":
+        offset = np.float32(amount)
+        return StreamedTensor(
+            name,
+            tensor.dtype,
+            tensor.shape.numpy(),
+            lambda start, stop: rows_of(tensor, start, stop) + offset,
+        )
+    return tensor
+
+
+def _tied(network: nn.Module) -> dict[str, str]:
+    tied = getattr(network, "all_tied_weights_keys", None)
+    return dict(tied) if isinstance(tied, Mapping) else {}
+
+
+def _ignored(network: nn.Module, graph: Graph) -> list[str]:
+    """Parameters the graph does not read (a pooler nobody asks for) may be missing."""
+    import re
+
+    read = {parameter for parameter, _ in graph.parameters.values()}
+    tied = _tied(network)
+    idle = [n for n in network.state_dict() if n not in read and n not in tied and n not in tied.values()]
+    known = getattr(network, "_keys_to_ignore_on_load_unexpected", None) or []
+    return [*(f"^{re.escape(name)}$" for name in idle), *known]

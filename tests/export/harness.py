@@ -1,0 +1,76 @@
+"""Compile a tiny model to a neutral session, and the PyTorch model to compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+import transformers
+from lepton_compile.export import ExportedModel, export, resolve
+from lepton_compile.export.tasks import AUTO_CLASSES
+
+# Relative to the range of the reference output, as the design states it for fp32.
+FP32 = 2e-5
+
+
+def save(config: Callable[[], Any], task: str, folder: Path) -> torch.nn.Module:
+    """A random model of a configuration, saved to ``folder``; weights far from their initial values."""
+    torch.manual_seed(0)
+    model = getattr(transformers, AUTO_CLASSES[task]).from_config(config()).eval().float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.2)
+            else:
+                parameter.normal_(0.3, 0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def compiled(folder: Path, task: str, **options: Any) -> tuple[ExportedModel, ort.InferenceSession]:
+    """The unlowered graph on plain onnxruntime."""
+    exported = export(resolve(str(folder), base=folder.parent), task, **options)
+    return exported, session_of(exported.model)
+
+
+def session_of(model: ir.Model) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    data = ir.serde.serialize_model(model).SerializeToString()
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def empty_cache(session: ort.InferenceSession, batch: int) -> dict[str, np.ndarray]:
+    return {
+        i.name: np.zeros((batch, i.shape[1], 0, i.shape[3]), np.float32)
+        for i in session.get_inputs()
+        if i.name.startswith("past_key_values")
+    }
+
+
+def run(session: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    span = float(expected.max() - expected.min())
+    return float(np.abs(found - expected).max()) / max(span, 1e-6)
+
+
+def padded(batch: int, length: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, mask): the second row is three tokens shorter, padded on ``side`` ("none": it is not)."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(3, 99, (batch, length))
+    mask = np.ones((batch, length), np.int64)
+    if side == "right":
+        mask[1, -3:] = 0
+    if side == "left":
+        mask[1, :3] = 0
+    return ids, mask

@@ -1,0 +1,105 @@
+"""Every decoder of the zoo: the unlowered graph equals PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from lepton_compile.export import ExportedModel
+
+from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
+from .zoo import DECODERS, WINDOW
+
+LENGTH = 3 * WINDOW
+PREFILL = WINDOW + 3
+
+
+@dataclass
+class Case:
+    name: str
+    model: torch.nn.Module
+    exported: ExportedModel
+    session: ort.InferenceSession
+
+    def reference(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        positions = np.maximum(mask.cumsum(1) - 1, 0)
+        with torch.no_grad():
+            out = self.model(
+                input_ids=torch.from_numpy(ids),
+                attention_mask=torch.from_numpy(mask),
+                position_ids=torch.from_numpy(positions),
+                use_cache=False,
+            )
+        return out.logits.numpy()
+
+
+@pytest.fixture(scope="module", params=list(DECODERS))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    model = save(DECODERS[request.param][0], "text-generation", folder)
+    exported, session = compiled(folder, "text-generation")
+    yield Case(request.param, model, exported, session)
+
+
+def test_captured_as_expected(case: Case) -> None:
+    _, how, kinds = DECODERS[case.name]
+    assert (case.exported.how, case.exported.kinds) == (how, kinds)
+    assert len(case.exported.caches) == 3
+
+
+def test_inputs_are_the_agreed_ones(case: Case) -> None:
+    names = [i.name for i in case.session.get_inputs()]
+    past = [f"past_key_values.{i}.{k}" for i in range(3) for k in ("key", "value")]
+    assert names == ["input_ids", "attention_mask", *past]
+    assert [i.name for i in case.session.get_overridable_initializers()] == ["logits_to_keep"]
+
+
+@pytest.mark.parametrize("side", ["none", "right", "left"])
+def test_full_sequence(case: Case, side: str) -> None:
+    ids, mask = padded(2, LENGTH, side)
+    expected = case.reference(ids, mask)
+    feeds = {"input_ids": ids, "attention_mask": mask, **empty_cache(case.session, 2)}
+    found = run(case.session, feeds)["logits"]
+    real = mask.astype(bool)
+    assert relative_error(found[real], expected[real]) <= FP32
+    assert (found[real].argmax(-1) == expected[real].argmax(-1)).all()
+
+
+@pytest.mark.parametrize("side", ["none", "left"])
+def test_prefill_then_decode(case: Case, side: str) -> None:
+    """Step by step past the window; each step sees the cache of the one before."""
+    ids, mask = padded(2, LENGTH, side)
+    expected = case.reference(ids, mask)
+    past = empty_cache(case.session, 2)
+    start = 0
+    for stop in range(PREFILL, LENGTH + 1):
+        feeds = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], **past}
+        found = run(case.session, feeds)
+        real = mask[:, start:stop].astype(bool)
+        assert relative_error(found["logits"][real], expected[:, start:stop][real]) <= FP32
+        past = {k.replace("present", "past_key_values"): v for k, v in found.items() if k != "logits"}
+        start = stop
+
+
+@pytest.mark.parametrize(("keep", "positions"), [(0, LENGTH), (1, 1), (5, 5), (LENGTH + 9, LENGTH)])
+def test_logits_to_keep(case: Case, keep: int, positions: int) -> None:
+    ids, mask = padded(2, LENGTH, "none")
+    feeds = {"input_ids": ids, "attention_mask": mask, **empty_cache(case.session, 2)}
+    everything = run(case.session, feeds)["logits"]
+    kept = run(case.session, {**feeds, "logits_to_keep": np.array(keep)})["logits"]
+    assert kept.shape[1] == positions
+    # Another row count may take another matrix kernel.
+    np.testing.assert_allclose(kept, everything[:, -positions:], rtol=1e-4, atol=1e-4)
+
+
+def test_one_tensor_for_tied_weights(case: Case) -> None:
+    tied = case.model.config.tie_word_embeddings
+    vocabulary = case.model.config.vocab_size
+    weights = case.exported.model.graph.initializers.values()
+    tables = [v for v in weights if list(v.shape)[:1] == [vocabulary]]
+    assert len(tables) == (1 if tied else 2)

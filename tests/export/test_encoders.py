@@ -1,0 +1,63 @@
+"""Every encoder of the zoo, for every task: the unlowered graph equals PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lepton_compile.export import Pooling
+from lepton_compile.export.tasks import AUTO_CLASSES
+
+from .harness import FP32, compiled, padded, relative_error, run, save
+from .zoo import ENCODERS
+
+TASKS = [task for task in AUTO_CLASSES if task != "text-generation"]
+# Heads with two or three outputs near zero have a small range to be relative to.
+SMALL_HEAD = 1e-4
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_equals_pytorch(name: str, task: str, tmp_path: Path) -> None:
+    config, how = ENCODERS[name]
+    model = save(config, task, tmp_path)
+    exported, session = compiled(tmp_path, task)
+    assert exported.how == how
+    ids, mask = padded(2, 12, "right")
+    feeds = {"input_ids": ids, "attention_mask": mask}
+    if "token_type_ids" in [i.name for i in session.get_inputs()]:
+        feeds["token_type_ids"] = np.random.default_rng(1).integers(0, 2, ids.shape)
+    with torch.no_grad():
+        expected = model(**{k: torch.from_numpy(v) for k, v in feeds.items()})
+    real = mask.astype(bool)
+    for output, found in run(session, feeds).items():
+        wanted = expected[output].numpy()
+        per_token = wanted.shape[:2] == mask.shape
+        pair = (found[real], wanted[real]) if per_token else (found, wanted)
+        assert relative_error(*pair) <= (FP32 if wanted.shape[-1] > 3 and per_token else SMALL_HEAD)
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "max"])
+def test_pooling_inside_the_graph(kind: str, tmp_path: Path) -> None:
+    model = save(ENCODERS["bert"][0], "feature-extraction", tmp_path)
+    _, session = compiled(tmp_path, "feature-extraction", pooling=Pooling(kind, normalize=True))
+    ids, mask = padded(2, 12, "right")
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    with torch.no_grad():
+        hidden = model(**{k: torch.from_numpy(v) for k, v in feeds.items()}).last_hidden_state.numpy()
+    rows = [row[keep.astype(bool)] for row, keep in zip(hidden, mask, strict=True)]
+    pooled = np.stack([{"mean": r.mean(0), "cls": r[0], "max": r.max(0)}[kind] for r in rows])
+    pooled /= np.linalg.norm(pooled, axis=-1, keepdims=True)
+    found = run(session, feeds)["sentence_embedding"]
+    np.testing.assert_allclose(found, pooled, atol=2e-6)
+
+
+def test_batch_and_length_are_dynamic(tmp_path: Path) -> None:
+    save(ENCODERS["bert"][0], "feature-extraction", tmp_path)
+    _, session = compiled(tmp_path, "feature-extraction")
+    for batch, length in [(1, 1), (1, 64), (7, 3)]:
+        ids = np.ones((batch, length), np.int64)
+        out = run(session, {"input_ids": ids, "attention_mask": ids, "token_type_ids": 0 * ids})
+        assert out["last_hidden_state"].shape == (batch, length, 32)

@@ -1,0 +1,125 @@
+"""Tiny random configurations of every architecture that the tests compile, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import transformers
+
+VOCABULARY = 99
+LENGTH = 64
+WINDOW = 4  # shorter than every test sequence
+
+_DECODER = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LENGTH,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GPT = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": LENGTH,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_NEOX = {k: v for k, v in _DECODER.items() if k != "num_key_value_heads"}
+_ENCODER = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": LENGTH,
+}
+_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
+
+
+def _make(name: str, **options: Any) -> Callable[[], Any]:
+    return lambda: getattr(transformers, name)(**options)
+
+
+# name -> (configuration, how it must be captured, distinct layers traced)
+DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
+    "llama": (_make("LlamaConfig", **_DECODER), "stamped", 1),
+    "mistral": (_make("MistralConfig", **_DECODER, sliding_window=WINDOW), "stamped", 1),
+    "qwen2": (
+        _make("Qwen2Config", **_DECODER, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
+        "stamped",
+        2,
+    ),
+    "qwen3": (_make("Qwen3Config", **_DECODER, head_dim=8), "stamped", 1),
+    "gemma2": (
+        _make(
+            "Gemma2Config",
+            **_DECODER,
+            head_dim=8,
+            sliding_window=WINDOW,
+            query_pre_attn_scalar=8,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        ),
+        "stamped",
+        2,
+    ),
+    "gemma3": (
+        _make("Gemma3TextConfig", **_DECODER, head_dim=8, sliding_window=WINDOW, layer_types=_TYPES),
+        "stamped",
+        2,
+    ),
+    "phi3": (_make("Phi3Config", **_DECODER, sliding_window=WINDOW), "stamped", 1),
+    "gpt2": (_make("GPT2Config", **_GPT), "stamped", 1),
+    # The scale of its attention depends on the layer's own index: no two layers are alike.
+    "gpt2-scaled": (_make("GPT2Config", **_GPT, scale_attn_by_inverse_layer_idx=True), "stamped", 3),
+    "gpt-neox": (_make("GPTNeoXConfig", **_NEOX), "stamped", 1),
+    "gpt-neox-sequential": (_make("GPTNeoXConfig", **_NEOX, use_parallel_residual=False), "stamped", 1),
+    "olmo2": (_make("Olmo2Config", **_DECODER), "stamped", 1),
+    "smollm3": (_make("SmolLM3Config", **_DECODER, no_rope_layers=[1, 1, 0]), "stamped", 2),
+}
+
+ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "bert": (_make("BertConfig", **_ENCODER), "stamped"),
+    "roberta": (_make("RobertaConfig", **{**_ENCODER, "max_position_embeddings": LENGTH + 2}, pad_token_id=1), "stamped"),
+    "distilbert": (
+        _make(
+            "DistilBertConfig",
+            vocab_size=VOCABULARY,
+            dim=32,
+            hidden_dim=64,
+            n_layers=3,
+            n_heads=4,
+            max_position_embeddings=LENGTH,
+        ),
+        "stamped",
+    ),
+    "modernbert": (
+        _make(
+            "ModernBertConfig",
+            **_ENCODER,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            cls_token_id=1,
+            sep_token_id=2,
+            local_attention=6,
+            global_attn_every_n_layers=2,
+        ),
+        "stamped",
+    ),
+    # Its layers are not marked, and its attention is its own.
+    "mpnet": (_make("MPNetConfig", **_ENCODER), "plain"),
+    "albert": (_make("AlbertConfig", **_ENCODER, embedding_size=16), "whole"),
+    "deberta-v2": (
+        _make("DebertaV2Config", **_ENCODER, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8),
+        "whole",
+    ),
+}
