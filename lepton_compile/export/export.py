@@ -91,6 +91,7 @@ def export(
         tied=_tied(network),
         prefix=getattr(network, "base_model_prefix", ""),
         ignore=_ignored(network, graph),
+        rename=_renames(network),
     )
     attach(graph, binding)
     step("capture done", 3, 3)
@@ -194,6 +195,16 @@ def _transformed(tensor: ir.TensorProtocol, transform: str, name: str) -> ir.Ten
 def _tied(network: nn.Module) -> dict[str, str]:
     tied = getattr(network, "all_tied_weights_keys", None)
     return dict(tied) if isinstance(tied, Mapping) else {}
+
+
+def _renames(network: nn.Module) -> Callable[[str], str]:
+    """transformers' own table of names that changed between a checkpoint and today's classes."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    known = get_model_conversion_mapping(network)
+    renames = [entry for entry in known if isinstance(entry, WeightRenaming)]
+    return lambda name: str(rename_source_key(name, renames, [])[0])
 
 
 def _ignored(network: nn.Module, graph: Graph) -> list[str]:
