@@ -81,11 +81,15 @@ class Quantize(_Closed):
         default="rtn", description="Round to nearest, a cast, or none."
     )
     bits: Literal[4, 8] | None = Field(default=None, description="Bits of a weight, for `rtn`.")
-    group: Group | None = Field(default=None, description="Weights per scale, for 4 bits (default 32).")
+    group: Group | None = Field(
+        default=None, description="Weights per scale, for 4 bits (default 32)."
+    )
     embedding: Literal["same", "int4", "int8", "none"] = Field(
         default="same", description="Format of embedding tables."
     )
-    rules: tuple[Rule, ...] = Field(default=(), description="Exceptions; the first that matches holds.")
+    rules: tuple[Rule, ...] = Field(
+        default=(), description="Exceptions; the first that matches holds."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -141,17 +145,25 @@ class Verify(_Closed):
     """Comparison of the engine with the fp32 PyTorch model."""
 
     enabled: bool = Field(default=True, description="Compare after the build.")
-    text: str | None = Field(default=None, description="Text file to compare on; relative to the recipe.")
+    text: str | None = Field(
+        default=None, description="Text file to compare on; relative to the recipe."
+    )
     tokens: int = Field(default=512, ge=2, le=1 << 20, description="How many tokens of it.")
 
 
 class Gates(_Closed):
     """Numbers the build must reach. What is left out takes the default of the precision."""
 
-    perplexity: Fraction | None = Field(default=None, description="Rise over the reference, at most.")
+    perplexity: Fraction | None = Field(
+        default=None, description="Rise over the reference, at most."
+    )
     cosine: float | None = Field(default=None, ge=-1, le=1, description="Similarity, at least.")
-    max_error: Fraction | None = Field(default=None, description="Error by the output's range, at most.")
-    argmax: Fraction | None = Field(default=None, description="Share of equal best entries, at least.")
+    max_error: Fraction | None = Field(
+        default=None, description="Error by the output's range, at most."
+    )
+    argmax: Fraction | None = Field(
+        default=None, description="Share of equal best entries, at least."
+    )
 
     @field_validator("cosine", mode="before")
     @classmethod
@@ -164,7 +176,7 @@ class Passes(_Closed):
 
     disable: tuple[str, ...] = Field(default=(), description="Names of passes to leave out.")
     expect: dict[str, int] = Field(
-       default= default_factory=dict, description="Pass name: how often it has to fire."
+        default_factory=dict, description="Pass name: how often it has to fire."
     )
 
     @field_validator("disable", mode="before")
@@ -179,10 +191,12 @@ class Recipe(_Closed):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     model: str = Field(min_length=1, description="Where the model is.")
-    task: Task | None = Field(default=None, description="optimum's task name; inferred when left out.")
+    task: Task | None = Field(
+        default=None, description="optimum's task name; inferred when left out."
+    )
     target: tuple[Target, ...] = Field(default=("ort-cpu",), description="Engines to build.")
     quantize: Quantize = Field(
-       default= default_factory=lambda: Quantize(algorithm="none"), description="Precision of weights."
+        default_factory=lambda: Quantize(algorithm="none"), description="Precision of weights."
     )
     shapes: Shapes = Field(default_factory=Shapes, description="Ranges of open dimensions.")
     verify: Verify = Field(default_factory=Verify, description="Comparison with PyTorch.")
@@ -192,7 +206,9 @@ class Recipe(_Closed):
     pooling: Literal["auto", "none", "mean", "cls", "max", "lasttoken"] = Field(
         default="auto", description="Sentence embedding inside the graph; auto follows the model."
     )
-    normalize: bool | None = Field(default=None, description="Unit length; left out, follows the model.")
+    normalize: bool | None = Field(
+        default=None, description="Unit length; left out, follows the model."
+    )
     position_ids: bool = Field(default=False, description="Take positions as an input.")
     trust_remote_code: bool = Field(default=False, description="Run Python files of the model.")
     output: str | None = Field(default=None, description="Folder of the artifact.")
