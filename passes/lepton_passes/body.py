@@ -1,8 +1,8 @@
 """One body of a model: the main graph, or the function of a layer with the calls that use it.
 
-In a layer function a weight is an input, and the tensor behind it differs from call to call. A pass
-that packs or quantizes a weight has to replace the input, and one initializer for each call. ``Body``
-does that bookkeeping, so that a pass is written once and reads the same for both kinds.
+In a layer function a weight is an input, and the tensor behind it differs from call to call. A
+pass that packs or quantizes a weight has to replace the input, and one initializer for each call.
+``Body`` does that bookkeeping, so that a pass is written once and reads the same for both kinds.
 """
 
 from __future__ import annotations

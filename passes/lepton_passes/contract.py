@@ -1,8 +1,8 @@
 """What a pass is: an ``onnx_ir`` pass that counts what it did and says what it declined.
 
-A pass works on one body at a time (the main graph, or the function of a layer), so its cost does not
-grow with depth, while ``fired`` counts layers: a fusion in a function that is called 18 times counts
-18. A match that is nearly right is declined with a :class:`Refusal`, never in silence.
+A pass works on one body at a time (the main graph, or the function of a layer), so its cost does
+not grow with depth, while ``fired`` counts layers: a fusion in a function that is called 18 times
+counts 18. A match that is nearly right is declined with a :class:`Refusal`, never in silence.
 """
 
 from __future__ import annotations

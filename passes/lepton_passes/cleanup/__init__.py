@@ -1,0 +1,1 @@
+"""Clean-up: the same mathematics with fewer nodes, in standard ops."""

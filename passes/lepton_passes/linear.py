@@ -1,0 +1,93 @@
+"""The linear layer of the neutral dialect, and its weight in fp32 or quantized.
+
+    y = MatMul(x, Transpose(W))                                      W (N, K)
+    y = MatMul(x, Transpose(DequantizeLinear(q, scale)))             q (N, K), scale (N,) or (N, K/group)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.match import made_by, perm_of
+
+__all__ = ["Linear", "Weight", "linear_of", "linears", "weight_of"]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant matrix (rows, columns), by the values of its body that hold it.
+
+    Attributes:
+        values: ``(W,)`` in fp32, ``(q, scale)`` quantized.
+        bits: 32, 8 or 4.
+        group: columns that share a scale; ``None`` where a row has one.
+    """
+
+    values: tuple[ir.Value, ...]
+    rows: int
+    columns: int
+    bits: int
+    group: int | None = None
+
+    @property
+    def kind(self) -> tuple[int, int, int | None]:
+        """What two weights have in common when their rows can be stacked."""
+        return self.columns, self.bits, self.group
+
+    @property
+    def name(self) -> str:
+        """Name of the parameter inside the body."""
+        return (self.values[0].name or "").removesuffix("_q")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One use of a weight: ``node`` is the MatMul."""
+
+    node: ir.Node
+    x: ir.Value
+    weight: Weight
+
+    @property
+    def y(self) -> ir.Value:
+        """The product, before a bias."""
+        return self.node.outputs[0]
+
+
+def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
+    """The weight behind ``value``: fp32, or the output of a DequantizeLinear."""
+    node = made_by(value, "DequantizeLinear")
+    values: Sequence[ir.Value | None] = (value,) if node is None else node.inputs
+    tensors = body.weights(values[0])
+    if not tensors or any(len(t.shape) != 2 for t in tensors):
+        return None
+    rows, columns = (int(d) for d in tensors[0].shape.numpy())
+    if node is None:
+        if tensors[0].dtype != ir.DataType.FLOAT:
+            return None
+        return Weight((values[0],), rows, columns, 32)  # type: ignore[arg-type]
+    if len(node.inputs) != 2 or tensors[0].dtype not in (ir.DataType.INT4, ir.DataType.INT8):
+        return None
+    group = node.attributes.get_int("block_size", 0) or None
+    if node.attributes.get_int("axis", 1) != (0 if group is None else 1):
+        return None
+    return Weight(tuple(node.inputs), rows, columns, tensors[0].dtype.bitwidth, group)  # type: ignore[arg-type]
+
+
+def linear_of(body: Body, node: ir.Node) -> Linear | None:
+    """The linear layer whose product is ``node``; ``None`` for a MatMul of two activations."""
+    turned = made_by(node.inputs[1], "Transpose") if node.op_type == "MatMul" else None
+    if turned is None or perm_of(turned) != (1, 0) or node.inputs[0] is None:
+        return None
+    weight = weight_of(body, turned.inputs[0])
+    return Linear(node, node.inputs[0], weight) if weight is not None else None
+
+
+def linears(body: Body) -> list[Linear]:
+    """All linear layers of a body, in order."""
+    found = (linear_of(body, node) for node in body.nodes("MatMul"))
+    return [linear for linear in found if linear is not None]

@@ -1,0 +1,129 @@
+"""Questions that patterns ask of a graph: who made this, who reads it, how wide is it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+
+__all__ = [
+    "NORMS",
+    "SEQUENCE_MAJOR",
+    "heads_of",
+    "ints_of",
+    "made_by",
+    "norm_axis_is_last",
+    "only_reader",
+    "perm_of",
+    "rank_of",
+    "scalar_of",
+    "width_of",
+]
+
+NORMS = ("RMSNormalization", "LayerNormalization")
+SEQUENCE_MAJOR = (0, 2, 1, 3)
+"""The permutation between (batch, heads, sequence, width) and (batch, sequence, heads, width)."""
+
+_SAME_RANK = ("Split", "Slice", "Cast", "Identity", "MatMul", "Add", "Mul", "Gelu", *NORMS)
+
+
+def made_by(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node | None:
+    """The node that makes ``value``, if it is one of the given types."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in op_types or node.domain != domain:
+        return None
+    return node
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that reads ``value``, if there is exactly one and it is no output of the body."""
+    uses = value.uses()
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def perm_of(node: ir.Node | None) -> tuple[int, ...] | None:
+    """Permutation of a Transpose."""
+    if node is None or node.op_type != "Transpose" or "perm" not in node.attributes:
+        return None
+    return tuple(node.attributes["perm"].as_ints())
+
+
+def ints_of(body: Body, value: ir.Value | None) -> list[int] | None:
+    """A constant list of integers, such as the shape of a Reshape."""
+    array = body.constant(value)
+    if array is None or array.dtype.kind != "i":
+        return None
+    return [int(i) for i in array.reshape(-1)]
+
+
+def scalar_of(body: Body, value: ir.Value | None) -> float | None:
+    """A constant with one element."""
+    array = body.constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+
+
+def norm_axis_is_last(node: ir.Node) -> bool:
+    """Whether a norm runs over the last axis, and nothing but that."""
+    return node.attributes.get_int("axis", -1) == -1
+
+
+def rank_of(body: Body, value: ir.Value | None) -> int | None:
+    """Number of axes, from the shape where known, else from the ops that lead to it."""
+    while value is not None:
+        if value.shape is not None:
+            return len(value.shape)
+        node = value.producer()
+        if node is None:
+            arguments = body.arguments(value)
+            if arguments is None or arguments == [value]:
+                return None
+            ranks = {len(v.shape) if v.shape is not None else None for v in arguments}
+            return ranks.pop() if len(ranks) == 1 else None
+        if node.op_type == "Reshape":
+            shape = ints_of(body, node.inputs[1])
+            return len(shape) if shape is not None else None
+        if node.op_type == "RotaryEmbedding" and node.attributes.get_int("num_heads", 0):
+            return 3
+        if node.domain == "ai.lepton" and node.op_type in ("Attention", "CachedAttention"):
+            return 3 if value is node.outputs[0] else 4
+        if node.op_type not in _SAME_RANK:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def width_of(value: ir.Value | None) -> int | None:
+    """Size of the last axis, where the shape says so."""
+    if value is None or value.shape is None or len(value.shape) == 0:
+        return None
+    last = value.shape[-1]
+    return last if isinstance(last, int) else None
+
+
+def heads_of(body: Body, value: ir.Value | None) -> tuple[int, int] | None:
+    """(heads, width) of a value laid out (batch, sequence, heads, width)."""
+    if value is None:
+        return None
+    if value.shape is not None and len(value.shape) == 4:
+        heads, width = value.shape[2], value.shape[3]
+        if isinstance(heads, int) and isinstance(width, int):
+            return heads, width
+    node = value.producer()
+    if node is None:
+        return None
+    if node.op_type == "Reshape":
+        shape = ints_of(body, node.inputs[1])
+        return _positive_pair(shape) if shape is not None and len(shape) == 4 else None
+    if node.op_type in NORMS:
+        return heads_of(body, node.inputs[0])
+    if node.op_type == "Split" and len(node.inputs) == 2:
+        sizes, whole = ints_of(body, node.inputs[1]), heads_of(body, node.inputs[0])
+        if sizes is not None and whole is not None:
+            return whole[0], sizes[list(node.outputs).index(value)]
+    return None
+
+
+def _positive_pair(shape: Sequence[int]) -> tuple[int, int] | None:
+    return (shape[2], shape[3]) if shape[2] > 0 and shape[3] > 0 else None

@@ -1,0 +1,98 @@
+"""Rounding and ranges: the one home of the arithmetic of quantization.
+
+Symmetric, so ``w ~ q * scale`` without a zero point. ``q`` is int8 everywhere here; 4 bits use
+-8 to 7. For 8 bits ``scale = max|w| / 127`` of the row, so the error is at most half a scale.
+
+For 4 bits the sixteen levels are few, and where they lie matters. Each group tries a few scales,
+named by the level that its largest value falls on (the others clip a little, or use one level more
+on one side), and keeps the one with the least squared error. Given ``q``, the best scale is
+``<w, q> / <q, q>`` and leaves the error ``<w, w> - <w, q>^2 / <q, q>``, so candidates are compared
+without computing an error.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["LEVELS", "quantize_int4", "quantize_int8"]
+
+LEVELS = (-8.0, -8.75, -7.0)
+"""Levels that the value of largest magnitude of a group may fall on."""
+
+# Elements that are worked on at a time: temporary arrays stay in the cache of a core.
+_CHUNK = 1 << 15
+_TINY = np.float32(1e-30)
+
+
+def quantize_int8(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One scale a row.
+
+    Args:
+        w: fp32 (rows, columns).
+
+    Returns:
+        int8 (rows, columns) and fp32 (rows,), with ``|w - q * scale| <= scale / 2``.
+    """
+    q = np.empty(w.shape, dtype=np.int8)
+    scale = np.empty(len(w), dtype=np.float32)
+    step = max(1, _CHUNK // max(1, w.shape[1]))
+    for start in range(0, len(w), step):
+        rows = slice(start, start + step)
+        part = w[rows]
+        widest = np.maximum(part.max(axis=1), -part.min(axis=1))
+        scaled = part * _inverse(widest, 127)[:, None]
+        q[rows] = np.rint(scaled, out=scaled)
+        scale[rows] = widest / np.float32(127)
+    return q, scale
+
+
+def quantize_int4(
+    w: np.ndarray, group: int, levels: tuple[float, ...] = LEVELS
+) -> tuple[np.ndarray, np.ndarray]:
+    """One scale for each ``group`` columns of a row.
+
+    Args:
+        w: fp32 (rows, columns), columns a multiple of ``group``.
+        levels: candidates, see the module; an earlier one is kept where a later one is no better.
+
+    Returns:
+        int8 in -8..7 (rows, columns) and fp32 (rows, columns / group). A scale may be negative.
+    """
+    groups = w.reshape(-1, group)
+    q = np.empty(groups.shape, dtype=np.int8)
+    scale = np.empty(len(groups), dtype=np.float32)
+    step = max(1, _CHUNK // group)
+    for start in range(0, len(groups), step):
+        part = slice(start, start + step)
+        q[part], scale[part] = _best(groups[part], levels)
+    return q.reshape(w.shape), scale.reshape(len(w), -1)
+
+
+def _inverse(extreme: np.ndarray, level: float) -> np.ndarray:
+    """Factor that takes ``extreme`` to ``level``; 0 where all values are 0."""
+    usable = np.abs(extreme) > _TINY
+    return np.divide(np.float32(level), extreme, out=np.zeros_like(extreme), where=usable)
+
+
+def _best(w: np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Candidate with the least error for each group of ``w`` (groups, size)."""
+    # Groups side by side: reductions then run along memory, several groups at once.
+    wide = np.ascontiguousarray(w.T)
+    high, low = wide.max(axis=0), wide.min(axis=0)
+    extreme = np.where(high > -low, high, low)
+    scaled, product = np.empty_like(wide), np.empty_like(wide)
+    best_q = np.zeros(wide.shape, dtype=np.int8)
+    best_gain = np.full(len(w), -1, dtype=np.float32)
+    best_scale = np.zeros(len(w), dtype=np.float32)
+    for level in levels:
+        np.multiply(wide, _inverse(extreme, level), out=scaled)
+        np.rint(scaled, out=scaled)
+        np.clip(scaled, -8, 7, out=scaled)
+        dot = np.multiply(wide, scaled, out=product).sum(axis=0)
+        norm = np.maximum(np.multiply(scaled, scaled, out=product).sum(axis=0), 1)
+        gain = dot * dot / norm
+        better = gain > best_gain
+        np.copyto(best_q, scaled, where=better, casting="unsafe")
+        np.copyto(best_gain, gain, where=better)
+        np.copyto(best_scale, dot / norm, where=better)
+    return best_q.T, best_scale
