@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Agreement", "Comparison", "Difference", "Perplexity"]
+__all__ = ["Agreement", "Comparison", "Difference", "Perplexity", "plain"]
 
 Array = npt.NDArray[np.generic]
 Float64 = npt.NDArray[np.float64]
@@ -60,6 +60,11 @@ class Difference:
             return 0.0
         span = self.high - self.low
         return self.max_abs / span if span > 0.0 else math.inf
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """The numbers by name, ``relative`` among them; what JSON cannot write is None."""
+        numbers = {**asdict(self), "relative": self.relative}
+        return {name: plain(value) for name, value in numbers.items()}
 
 
 class Comparison:
@@ -143,14 +148,30 @@ class Agreement:
             ValueError: the shapes differ.
         """
         for truth, found in _blocks(reference, candidate):
-            rows = np.arange(len(truth))
-            best, chosen = truth.argmax(axis=-1), found.argmax(axis=-1)
-            same = best == chosen
-            gap = truth[rows, best] - truth[rows, chosen]
-            tied = ~same & (gap <= TIE * (truth.max(axis=-1) - truth.min(axis=-1)))
-            self.total += len(rows)
-            self.agreed += int(np.count_nonzero(same | tied))
-            self.ties += int(np.count_nonzero(tied))
+            self._add(truth, found.argmax(axis=-1))
+
+    def update_choices(self, reference: Array, chosen: npt.NDArray[np.integer]) -> None:
+        """Adds rows ``(rows, classes)`` of the reference against entries already chosen: ``(rows,)``.
+
+        Raises:
+            ValueError: the number of rows differs.
+        """
+        if len(reference) != len(chosen):
+            raise ValueError(f"{len(reference)} rows of logits for {len(chosen)} choices")
+        start = 0
+        for truth, _ in _blocks(reference, reference):
+            self._add(truth, chosen[start : start + len(truth)])
+            start += len(truth)
+
+    def _add(self, truth: Float64, chosen: npt.NDArray[np.integer]) -> None:
+        rows = np.arange(len(truth))
+        best = truth.argmax(axis=-1)
+        same = best == chosen
+        gap = truth[rows, best] - truth[rows, chosen]
+        tied = ~same & (gap <= TIE * (truth.max(axis=-1) - truth.min(axis=-1)))
+        self.total += len(rows)
+        self.agreed += int(np.count_nonzero(same | tied))
+        self.ties += int(np.count_nonzero(tied))
 
     @property
     def ratio(self) -> float:
@@ -195,6 +216,11 @@ class Perplexity:
             return math.nan
         mean = self._surprise / self.tokens
         return math.exp(mean) if mean < 700.0 else math.inf
+
+
+def plain(value: float) -> float | None:
+    """The number, or None where JSON has no word for it (infinity, NaN)."""
+    return value if math.isfinite(value) else None
 
 
 def _blocks(reference: Array, candidate: Array) -> Iterator[tuple[Float64, Float64]]:

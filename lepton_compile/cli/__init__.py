@@ -1,0 +1,58 @@
+"""The command line: ``lepton-compile COMMAND``.
+
+Exit codes: 0 done, 1 failed, 2 used wrongly, 3 a gate was missed, 130 interrupted. A command's file
+is imported when it is called, and the heavy libraries only inside it, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from lepton_compile.cli.failure import report_failure
+from lepton_compile.cli.group import LazyGroup
+
+__all__ = ["cli", "main"]
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="lepton-compile", prog_name="lepton-compile")
+def cli() -> None:
+    """Compile Hugging Face models into engines that any server can load."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; nothing that happens inside escapes."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _end_on_sigterm()
+    try:
+        code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
+    except BrokenPipeError:
+        # The reader has had enough; keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return report_failure(error, as_json="--json" in given)
+    return code if isinstance(code, int) else 0
+
+
+def _end_on_sigterm() -> None:
+    """A polite kill ends a build as Ctrl-C does: what was half written is removed on the way out."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, as in tests and notebooks
+        return
+
+

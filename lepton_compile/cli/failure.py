@@ -1,0 +1,89 @@
+"""How a failed command ends: what failed, where, what was found, what was available, what to do next.
+
+On a terminal in colour, elsewhere as plain lines on stderr, with ``--json`` as one document on
+stdout. ``LEPTON_DEBUG=1`` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from lepton_compile.cli.output import console, emit_json
+from lepton_compile.errors import LeptonError, UsageError
+
+__all__ = ["INTERRUPTED", "as_lepton_error", "report_failure", "show_error"]
+
+INTERRUPTED = 130
+LABELS = ("where", "found", "available", "next")
+
+
+def report_failure(error: BaseException, *, as_json: bool) -> int:
+    """Tells the user about an exception and returns the exit code it means."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if os.environ.get("LEPTON_DEBUG") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        if as_json:
+            emit_json({"error": "Interrupted", "message": "interrupted"})
+        click.echo("interrupted; nothing half-written is left behind", err=True)
+        return INTERRUPTED
+    known = as_lepton_error(error)
+    if as_json:
+        emit_json(known.as_dict() | {"exit_code": known.exit_code})
+    else:
+        show_error(known, console(stderr=True))
+    return known.exit_code
+
+
+def as_lepton_error(error: BaseException) -> LeptonError:
+    """The exception in the form of ours, whatever raised it."""
+    if isinstance(error, LeptonError):
+        return error
+    if isinstance(error, click.ClickException):
+        return _from_click(error)
+    if _is_loader_error(error):
+        return LeptonError(str(error))
+    if isinstance(error, OSError) and error.errno is not None:
+        full = error.errno == errno.ENOSPC
+        return LeptonError(
+            (error.strerror or str(error)).lower(),
+            where=str(error.filename) if error.filename else None,
+            hint="free some space, or choose another output folder" if full else None,
+        )
+    return LeptonError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="run again with LEPTON_DEBUG=1 for the traceback, and report it: this is a bug",
+    )
+
+
+def show_error(error: LeptonError, target: Console) -> None:
+    """The error in lines: the message, then one labelled line for each field it has."""
+    values = (error.where, error.found, ", ".join(error.available) or None, error.hint)
+    lines = [Text.assemble(("error: ", "bold red"), (error.message, "bold"))]
+    for label, value in zip(LABELS, values, strict=True):
+        if value is not None:
+            style = "green" if label == "next" else ""
+            lines.append(Text.assemble((f"  {label + ':':<11}", "dim"), (str(value), style)))
+    for line in lines:
+        target.print(line, soft_wrap=not target.is_terminal)
+
+
+def _from_click(error: click.ClickException) -> LeptonError:
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context else None
+    kind = UsageError if error.exit_code == 2 else LeptonError
+    return kind(error.format_message(), hint=hint)
+
+
+def _is_loader_error(error: BaseException) -> bool:
+    """The loader stands apart from the error tree; it can only have raised once imported."""
+    loader = sys.modules.get("lepton_compile.runtime.loader")
+    return loader is not None and isinstance(error, loader.LoaderError)

@@ -1,0 +1,101 @@
+"""Where commands write: readable tables for people, one JSON document for machines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+__all__ = [
+    "bytes_text",
+    "clean",
+    "console",
+    "emit_json",
+    "json_option",
+    "number_text",
+    "stdout_for_json_only",
+    "table",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def json_option(command: F) -> F:
+    """Adds ``--json`` as the parameter ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
+        command
+    )
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for the stream as it is now; plain where the stream is not a terminal."""
+    return Console(stderr=stderr, highlight=False, emoji=False)
+
+
+def emit_json(data: object) -> None:
+    """Writes one JSON document to stdout."""
+    click.echo(json.dumps(clean(data), indent=2, ensure_ascii=False))
+
+
+def clean(data: object) -> object:
+    """Data that JSON can hold: tuples become lists, paths text, infinity and NaN null."""
+    if isinstance(data, Mapping):
+        return {str(key): clean(value) for key, value in data.items()}
+    if isinstance(data, str | bool | int | None):
+        return data
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, PurePath):
+        return str(data)
+    if isinstance(data, Sequence | set | frozenset):
+        return [clean(value) for value in data]
+    if hasattr(data, "as_dict"):
+        return clean(data.as_dict())
+    if hasattr(data, "tolist"):
+        return clean(data.tolist())
+    return str(data)
+
+
+@contextlib.contextmanager
+def stdout_for_json_only(as_json: bool) -> Iterator[None]:
+    """While the work is done, whatever a library prints goes to stderr in JSON mode."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table that fits 80 columns. A column whose name ends in ``>`` is set to the right."""
+    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    shown.pad_edge = False
+    for column in columns:
+        right = column.endswith(">")
+        name = column.removesuffix(">")
+        shown.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
+    return shown
+
+
+def bytes_text(size: float) -> str:
+    """A size as people say it: 1536 -> ``1.5 kB`` (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000 or unit == "GB":
+            return f"{size:.0f} B" if unit == "B" else f"{size:.4g} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+def number_text(value: float | None, digits: int = 4) -> str:
+    """A number in few characters; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"

@@ -1,0 +1,91 @@
+"""How fast an artifact is, next to PyTorch eager in the same run, and on which machine.
+
+Shared machines are noisy: engine and eager run in turn, and the ratios are what to quote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.numerics.bench.case import Case
+from lepton_compile.numerics.bench.decoder import bench_decoder
+from lepton_compile.numerics.bench.encoder import bench_encoder
+from lepton_compile.numerics.bench.fresh import FreshStart, fresh_start
+from lepton_compile.numerics.bench.machine import describe
+from lepton_compile.numerics.bench.timing import Timing
+from lepton_compile.progress import NullProgress, Progress
+
+__all__ = ["BenchReport", "Case", "FreshStart", "Timing", "bench"]
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Figures of one artifact on one machine.
+
+    Attributes:
+        task: task of the model.
+        cases: one per shape or phase.
+        start: first start in a process of its own; None when it was left out.
+        bytes_on_disk: size of the artifact.
+        machine: where this was measured, and with which versions.
+    """
+
+    task: str
+    cases: tuple[Case, ...]
+    start: FreshStart | None
+    bytes_on_disk: int
+    machine: dict[str, object]
+
+    def as_dict(self) -> dict[str, object]:
+        """The figures as JSON-ready data."""
+        return {
+            "task": self.task,
+            "cases": [case.as_dict() for case in self.cases],
+            "start": self.start.as_dict() if self.start else None,
+            "bytes_on_disk": self.bytes_on_disk,
+            "machine": self.machine,
+        }
+
+
+def bench(
+    model: Any,
+    reference: Any = None,
+    *,
+    artifact: Path | None = None,
+    budget: float = 4.0,
+    rounds: int | None = None,
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Measures an opened artifact.
+
+    Args:
+        model: ``lepton_compile.runtime.Model``.
+        reference: the fp32 torch module to run beside it; None leaves PyTorch out. It gets as many
+            threads as the engine.
+        artifact: folder whose size, load time and peak memory are measured; None leaves these out.
+        budget: seconds to spend on each encoder shape.
+        rounds: rounds per case instead of those the budget allows.
+        progress: told after each case.
+    """
+    watcher = progress or NullProgress()
+    threads = int(getattr(model, "threads", 0)) or None
+    start = fresh_start(artifact, threads) if artifact else None
+    if reference is not None and threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    measure = bench_decoder if model.manifest["task"] == "text-generation" else bench_encoder
+    cases = measure(model, reference, watcher, budget=budget, rounds=rounds)
+    return BenchReport(
+        task=model.manifest["task"],
+        cases=tuple(cases),
+        start=start,
+        bytes_on_disk=_size(artifact) if artifact else 0,
+        machine=describe(threads),
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

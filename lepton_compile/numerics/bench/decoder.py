@@ -1,0 +1,80 @@
+"""Prefill and decode of a decoder: 512 tokens in, 128 out, or what the cache has room for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lepton_compile.numerics.bench.case import Case
+from lepton_compile.numerics.bench.timing import Timing
+from lepton_compile.numerics.sample_text import random_segments
+from lepton_compile.progress import Progress
+
+__all__ = ["bench_decoder", "lengths_within"]
+
+PROMPT = 512
+NEW = 128
+ROUNDS = 3
+
+Phases = tuple[float, float, int]
+"""Seconds until the first token, seconds for the others, number of the others."""
+
+
+def lengths_within(ranges: Mapping[str, Any]) -> tuple[int, int]:
+    """Prompt and new tokens that fit into the cache together, four to one where it is small."""
+    room = int(ranges["sequence"][1])
+    prompt = min(PROMPT, room * 4 // 5)
+    return prompt, min(NEW, room - prompt)
+
+
+def bench_decoder(
+    model: Any, reference: Any, progress: Progress, *, budget: float, rounds: int | None
+) -> list[Case]:
+    """Two cases, the engine and (where given) PyTorch eager in turn."""
+    prompt_length, new = lengths_within(model.manifest["ranges"])
+    vocabulary = int(model.manifest["generation"]["vocabulary"])
+    (prompt,) = random_segments(vocabulary, [prompt_length])
+    rivals: dict[str, Callable[[], Phases]] = {"engine": lambda: _engine(model, prompt, new)}
+    if reference is not None:
+        rivals["eager"] = lambda: _eager(reference, prompt, new)
+    found: dict[str, list[Phases]] = {name: [] for name in rivals}
+    model.generate(prompt, max_new_tokens=2)
+    count = rounds or ROUNDS
+    for number in range(1, count + 1):
+        for name, call in rivals.items():
+            found[name].append(call())
+        progress.step("generating", number, count)
+    first = {name: Timing.of([run[0] for run in runs]) for name, runs in found.items()}
+    each = {name: Timing.of(_per_token(runs)) for name, runs in found.items() if _per_token(runs)}
+    cases = [Case(f"prefill {prompt_length}", first["engine"], first.get("eager"), prompt_length)]
+    if "engine" in each:
+        cases.append(Case(f"decode {new}, per token", each["engine"], each.get("eager"), 1))
+    return cases
+
+
+def _per_token(runs: list[Phases]) -> list[float]:
+    return [rest / count for _, rest, count in runs if count]
+
+
+def _engine(model: Any, prompt: list[int], new: int) -> Phases:
+    timings = model.generate(prompt, max_new_tokens=new).timings
+    return timings["prefill"], timings["decode"], int(timings["steps"])
+
+
+def _eager(reference: Any, prompt: list[int], new: int) -> Phases:
+    """The same greedy loop in PyTorch: no generation machinery to blame for the difference."""
+    import torch
+
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        start = time.perf_counter()
+        found = reference(input_ids=ids, use_cache=True, logits_to_keep=1)
+        token = found.logits[:, -1:].argmax(-1)
+        middle = time.perf_counter()
+        for _ in range(new - 1):
+            found = reference(
+                input_ids=token, past_key_values=found.past_key_values, use_cache=True
+            )
+            token = found.logits[:, -1:].argmax(-1)
+    return middle - start, time.perf_counter() - middle, new - 1

@@ -1,0 +1,88 @@
+"""Load time and peak memory of an artifact in a process that has nothing else in it.
+
+The process runs the emitted loader and never imports this package, so the figures are those of a
+server that loads the artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lepton_compile.errors import EngineError
+
+__all__ = ["FreshStart", "fresh_start"]
+
+TIMEOUT = 600.0
+
+# VmHWM rather than ru_maxrss: the latter keeps the peak of the process that forked this one.
+PROGRAM = """
+import importlib.util, json, sys, time
+from pathlib import Path
+
+def peak():
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except OSError:
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+root, threads = Path(sys.argv[1]), int(sys.argv[2]) or None
+start = time.perf_counter()
+spec = importlib.util.spec_from_file_location("loader", root / "loader.py")
+loader = importlib.util.module_from_spec(spec)
+sys.modules["loader"] = loader
+spec.loader.exec_module(loader)
+imported = time.perf_counter()
+model = loader.load(root, threads=threads)
+loaded = time.perf_counter()
+if model.task == "text-generation":
+    model.generate([1] * 8, max_new_tokens=4)
+else:
+    import numpy
+    ones = numpy.ones((1, 8), numpy.int64)
+    model.run({"input_ids": ones, "attention_mask": ones})
+done = time.perf_counter()
+print(json.dumps({
+    "import_seconds": imported - start,
+    "load_seconds": loaded - imported,
+    "first_run_seconds": done - loaded,
+    "peak_memory_bytes": peak(),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class FreshStart:
+    """A first start: seconds to import the loader, to load (digests included), to run once."""
+
+    import_seconds: float
+    load_seconds: float
+    first_run_seconds: float
+    peak_memory_bytes: int
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures as JSON-ready data."""
+        return asdict(self)
+
+
+def fresh_start(artifact: Path, threads: int | None = None) -> FreshStart:
+    """Starts a process that loads the artifact through its own loader and runs it once.
+
+    Raises:
+        EngineError: the process failed; its last words are in the error.
+    """
+    command = [sys.executable, "-c", PROGRAM, str(artifact), str(threads or 0)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if done.returncode != 0:
+        raise EngineError(
+            "the artifact does not load in a process of its own",
+            where=str(artifact),
+            found=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
+            hint=f"run it by hand: python {artifact / 'loader.py'} --help",
+        )
+    return FreshStart(**json.loads(done.stdout.splitlines()[-1]))

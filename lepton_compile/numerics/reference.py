@@ -1,0 +1,90 @@
+"""The fp32 PyTorch model, called with numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Reference", "pool"]
+
+Array = npt.NDArray[Any]
+
+
+class Reference:
+    """Runs a transformers model on numpy arrays.
+
+    Args:
+        module: the model, in evaluation mode.
+        embedding: the manifest's ``embedding``: how to pool, and the name of the pooled output.
+        decoder: the model would return a cache; it is told not to build one.
+    """
+
+    def __init__(
+        self, module: Any, embedding: Mapping[str, Any] | None = None, *, decoder: bool = False
+    ) -> None:
+        self._module = module
+        self._embedding = embedding
+        self._decoder = decoder
+
+    @property
+    def pad(self) -> int:
+        """The padding id, 0 where the model names none."""
+        return int(getattr(self._module.config, "pad_token_id", None) or 0)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids the model knows."""
+        return int(self._module.config.get_text_config().vocab_size)
+
+    def run(self, feeds: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """The named outputs, float32.
+
+        Args:
+            feeds: ``input_ids``, ``attention_mask`` and so on, int64 ``(batch, sequence)``.
+            names: outputs as the engine calls them; the pooled one is computed here.
+        """
+        import torch
+
+        tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+        extra = {"use_cache": False} if self._decoder else {}
+        with torch.inference_mode():
+            found = self._module(**tensors, **extra)
+        pooled = self._embedding["output"] if self._embedding else None
+        outputs = {n: found[n].to(torch.float32).numpy() for n in names if n != pooled}
+        if self._embedding and pooled in names:
+            hidden = found["last_hidden_state"].to(torch.float32).numpy()
+            outputs[str(pooled)] = pool(hidden, feeds["attention_mask"], self._embedding)
+        return outputs
+
+
+def pool(hidden: Array, mask: Array, embedding: Mapping[str, Any]) -> Array:
+    """One vector per text.
+
+    Args:
+        hidden: ``(batch, sequence, width)``.
+        mask: ``(batch, sequence)``, 1 for real tokens, which stand to the left.
+        embedding: ``pooling`` (mean, cls, max or lasttoken) and ``normalize``.
+
+    Returns:
+        ``(batch, width)`` float32.
+
+    Raises:
+        ValueError: another pooling.
+    """
+    kind, weight = embedding["pooling"], mask[..., None].astype(np.float32)
+    if kind == "mean":
+        pooled = (hidden * weight).sum(1) / np.maximum(weight.sum(1), 1e-9)
+    elif kind == "cls":
+        pooled = hidden[:, 0]
+    elif kind == "max":
+        pooled = np.where(weight > 0, hidden, -np.inf).max(1)
+    elif kind == "lasttoken":
+        pooled = hidden[np.arange(len(hidden)), mask.sum(1) - 1]
+    else:
+        raise ValueError(f"unknown pooling: {kind}")
+    if embedding.get("normalize"):
+        pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    return np.asarray(pooled, np.float32)

@@ -1,0 +1,220 @@
+"""An engine against the fp32 PyTorch model, on the sample text, one segment after the other.
+
+Decoders: logits of every position of every segment, perplexity of both, and a greedy continuation
+through the cache that the reference is asked to confirm. Encoders: paragraphs in padded batches;
+padding is left out of every number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_compile.numerics.metrics import Agreement, Comparison, Perplexity
+from lepton_compile.numerics.reference import Reference
+from lepton_compile.numerics.sample_text import (
+    SEGMENT,
+    paragraphs,
+    random_segments,
+    segments,
+    token_ids,
+)
+from lepton_compile.numerics.verify_report import OutputReport, VerifyReport
+from lepton_compile.progress import NullProgress, Progress
+
+__all__ = ["Engine", "verify"]
+
+Ids = npt.NDArray[np.int64]
+
+BATCH = 8
+PROMPT = 16
+CONTINUATION = 24
+SCORES = ("logits", "start_logits", "end_logits")
+
+
+class Engine(Protocol):
+    """What verification needs of an opened artifact; ``lepton_compile.runtime.Model`` is one."""
+
+    manifest: dict[str, Any]
+    inputs: dict[str, Any]
+
+    def run(
+        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Arrays by input name in, arrays by output name out."""
+
+    def generate(self, prompt: Any, *, max_new_tokens: int = ...) -> Any:
+        """A greedy continuation; ``.tokens`` holds its ids."""
+
+
+def verify(
+    model: Engine,
+    reference: Any,
+    tokenizer: Any,
+    task: str,
+    *,
+    precision: str = "fp32",
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compares an engine with its reference on the sample text.
+
+    Args:
+        model: the opened artifact.
+        reference: the fp32 torch module in evaluation mode, taking and giving what transformers'
+            models do.
+        tokenizer: a transformers tokenizer or one of `tokenizers`; None feeds random ids instead.
+        task: the task, in optimum's words.
+        precision: precision of the engine, for the report and the default demands.
+        limit: use only so many segments (decoders) or batches (encoders).
+        progress: told after each segment.
+    """
+    begin = time.perf_counter()
+    watcher = progress or NullProgress()
+    decoder = task == "text-generation"
+    truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
+    if decoder:
+        found = _verify_decoder(model, truth, tokenizer, limit, watcher)
+    else:
+        found = _verify_encoder(model, truth, tokenizer, limit, watcher)
+    sample = "random ids, as there is no tokenizer" if tokenizer is None else "the sample text"
+    return VerifyReport(
+        task=task,
+        precision=precision,
+        sample=sample,
+        seconds=time.perf_counter() - begin,
+        **found,
+    )
+
+
+class _Output:
+    """The accumulators of one output."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.comparison = Comparison()
+        self.agreement = Agreement() if name in SCORES else None
+
+    def update(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
+        self.comparison.update(reference, candidate)
+        if self.agreement is not None:
+            self.agreement.update(reference, candidate)
+
+    def report(self) -> OutputReport:
+        rows = self.agreement
+        if rows is None:
+            return OutputReport(self.name, self.comparison.result())
+        return OutputReport(self.name, self.comparison.result(), rows.ratio, rows.total, rows.ties)
+
+
+def _verify_decoder(
+    model: Engine, truth: Reference, tokenizer: Any, limit: int | None, progress: Progress
+) -> dict[str, Any]:
+    longest = min(SEGMENT, int(model.manifest["ranges"]["sequence"][1]))
+    parts = _decoder_parts(model, tokenizer, longest)[:limit]
+    logits, ours, theirs = _Output("logits"), Perplexity(), Perplexity()
+    for number, part in enumerate(parts, 1):
+        ids = np.array([part], np.int64)
+        wanted = truth.run({"input_ids": ids}, ["logits"])["logits"][0]
+        got = model.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, ["logits"])
+        logits.update(wanted, got["logits"][0])
+        ours.update(got["logits"][0, :-1], ids[0, 1:])
+        theirs.update(wanted[:-1], ids[0, 1:])
+        progress.step("comparing segments", number, len(parts))
+    decoded = _confirm_continuation(model, truth, parts[0], longest)
+    return {
+        "segments": len(parts),
+        "tokens": sum(map(len, parts)),
+        "outputs": (logits.report(),),
+        "perplexity": ours.value if ours.tokens else None,
+        "reference_perplexity": theirs.value if theirs.tokens else None,
+        "decode_tokens": decoded.total,
+        "decode_agreement": decoded.ratio if decoded.total else None,
+    }
+
+
+def _decoder_parts(model: Engine, tokenizer: Any, longest: int) -> list[list[int]]:
+    if tokenizer is not None:
+        return segments(tokenizer, longest)
+    vocabulary = int(model.manifest["generation"]["vocabulary"])
+    return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
+
+
+def _confirm_continuation(
+    model: Engine, truth: Reference, segment: list[int], longest: int
+) -> Agreement:
+    """Greedy tokens of the engine, each checked against the reference after the same prefix."""
+    agreement = Agreement()
+    prompt = segment[: min(PROMPT, longest // 2)]
+    room = min(CONTINUATION, longest - len(prompt))
+    if not prompt or room < 1:
+        return agreement
+    tokens = list(model.generate(prompt, max_new_tokens=room).tokens)
+    if not tokens:
+        return agreement
+    ids = np.array([prompt + tokens[:-1]], np.int64)
+    rows = truth.run({"input_ids": ids}, ["logits"])["logits"][0, len(prompt) - 1 :]
+    agreement.update_choices(rows, np.array(tokens))
+    return agreement
+
+
+def _verify_encoder(
+    model: Engine, truth: Reference, tokenizer: Any, limit: int | None, progress: Progress
+) -> dict[str, Any]:
+    names = [output["name"] for output in model.manifest["outputs"]]
+    outputs = {name: _Output(name) for name in names}
+    texts = _encoder_texts(model, tokenizer, truth)
+    size = min(BATCH, int(model.manifest["ranges"]["batch"][1]))
+    batches = [texts[at : at + size] for at in range(0, len(texts), size)][:limit]
+    for number, batch in enumerate(batches, 1):
+        feeds = _padded(batch, truth.pad)
+        if "token_type_ids" in model.inputs:
+            feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
+        wanted, got = truth.run(feeds, names), model.run(feeds, names)
+        real = feeds["attention_mask"].astype(bool)
+        for name in names:
+            for pair in _real_rows(name, wanted[name], got[name], real):
+                outputs[name].update(*pair)
+        progress.step("comparing batches", number, len(batches))
+    embedding = model.manifest.get("embedding")
+    return {
+        "segments": sum(map(len, batches)),
+        "tokens": sum(len(text) for batch in batches for text in batch),
+        "outputs": tuple(output.report() for output in outputs.values()),
+        "embedding": embedding["output"] if embedding else None,
+    }
+
+
+def _encoder_texts(model: Engine, tokenizer: Any, truth: Reference) -> list[list[int]]:
+    longest = min(SEGMENT, int(model.manifest["ranges"]["sequence"][1]))
+    if tokenizer is None:
+        lengths = [max(1, longest * part // 8) for part in range(1, 9)]
+        return random_segments(truth.vocabulary, lengths)
+    return [token_ids(tokenizer, text, special=True)[:longest] for text in paragraphs()]
+
+
+def _padded(batch: Sequence[Sequence[int]], pad: int) -> dict[str, Ids]:
+    width = max(map(len, batch))
+    ids = np.full((len(batch), width), pad, np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(batch):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _real_rows(
+    name: str, wanted: npt.NDArray[Any], got: npt.NDArray[Any], real: npt.NDArray[np.bool_]
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """The rows to compare: per token, per text, or per text over its tokens; padding left out."""
+    if name in ("start_logits", "end_logits"):
+        for row, keep in enumerate(real):
+            yield wanted[row, keep][None], got[row, keep][None]
+    elif wanted.ndim == 3:
+        yield wanted[real], got[real]
+    else:
+        yield wanted, got
