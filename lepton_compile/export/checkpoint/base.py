@@ -68,7 +68,7 @@ def read_bytes(file: Path, offset: int, length: int) -> np.ndarray:
         CheckpointError: the file cannot be read, or ends before ``offset + length``.
     """
     buffer = np.empty(length, dtype=np.uint8)
-    view = memoryview(buffer)
+    view = buffer.data
     try:
         with file.open("rb", buffering=0) as stream:
             stream.seek(offset)
