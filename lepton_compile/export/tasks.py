@@ -17,7 +17,7 @@ from lepton_compile.errors import ExportError
 from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
 
-__all__ = ["AUTO_CLASSES", "Pooling", "TaskModule", "task_module"]
+__all__ = ["AUTO_CLASSES", "Pooling", "TaskModule", "infer_task", "task_module"]
 
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
@@ -35,6 +35,34 @@ _OUTPUTS = {
     "text-classification": ("logits",),
     "token-classification": ("logits",),
 }
+
+_HEADS = {
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForQuestionAnswering": "question-answering",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "Model": "feature-extraction",
+}
+
+
+def infer_task(architecture: str) -> str:
+    """The task a model class was made for, such as ``BertForMaskedLM``.
+
+    Raises:
+        ExportError: the class is for something this version does not compile.
+    """
+    for ending, task in _HEADS.items():
+        if architecture.endswith(ending):
+            return task
+    raise ExportError(
+        "the task of the model cannot be told from its class",
+        where="task",
+        found=architecture,
+        available=sorted(AUTO_CLASSES),
+        hint="name the task in the recipe, or with --task",
+    )
 
 
 @dataclass(frozen=True)

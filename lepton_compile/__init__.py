@@ -1,0 +1,43 @@
+"""Compile Hugging Face models into engines that any server can load.
+
+    import lepton_compile as lc
+    artifact = lc.build("recipe.yaml", output="out/minilm")
+    model = lc.load("out/minilm")
+
+Importing the package imports nothing heavy: each name is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lepton_compile.api import build, plan
+    from lepton_compile.artifact import Artifact
+    from lepton_compile.errors import LeptonError
+    from lepton_compile.recipe import Recipe
+    from lepton_compile.runtime import load
+
+__all__ = ["Artifact", "LeptonError", "Recipe", "__version__", "build", "load", "plan"]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Artifact": "lepton_compile.artifact",
+    "LeptonError": "lepton_compile.errors",
+    "Recipe": "lepton_compile.recipe",
+    "build": "lepton_compile.api",
+    "load": "lepton_compile.runtime",
+    "plan": "lepton_compile.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,169 @@
+"""The per-pass check: run the graph on a sample after each pass that changes numbers.
+
+Weights go to one scratch file, keyed by the tensor they come from, so a pass that touches one weight
+costs one weight. The graph runs on plain onnxruntime without its optimizations: what is compared is
+our graph, not the runtime's version of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_compile.errors import PassError
+from lepton_passes.contract import LeptonPass
+
+__all__ = ["NumericCheck"]
+
+_INLINE_BYTES = 1024
+
+
+class NumericCheck:
+    """Compares outputs before and after each pass; a context manager that owns its scratch folder.
+
+    Args:
+        feeds: sample inputs by name, caches left out (they start empty). Rows may be padded on the
+            right; padding is not compared.
+        precision: fp32, int8 or int4: which of a pass' tolerances holds.
+    """
+
+    def __init__(self, feeds: Mapping[str, np.ndarray], precision: str) -> None:
+        self._feeds = dict(feeds)
+        self._precision = precision
+        self._folder = tempfile.TemporaryDirectory(prefix="lepton-check-")
+        self._weights = _Weights(Path(self._folder.name) / "weights.bin")
+        self._before: dict[str, np.ndarray] = {}
+
+    def __enter__(self) -> NumericCheck:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._weights.close()
+        self._folder.cleanup()
+
+    def start(self, model: ir.Model) -> None:
+        """Run the graph as it is: what the first pass is compared with."""
+        self._before = self._outputs(model)
+
+    def __call__(self, model: ir.Model, done: LeptonPass) -> float:
+        after = self._outputs(model)
+        allowed = done.tolerances[self._precision]
+        worst, name = 0.0, ""
+        for output, before in self._before.items():
+            error = _relative_error(before, after[output])
+            if error >= worst:
+                worst, name = error, output
+        cosine = min(_cosine(self._before[n], after[n]) for n in self._before)
+        if not (worst <= allowed.error and cosine >= allowed.cosine):
+            raise PassError(
+                f"the pass {done.name} changed the numbers more than it may",
+                where=name,
+                found=f"error {worst:.3g} of the range, cosine {cosine:.6f}",
+                available=[f"error up to {allowed.error:g}", f"cosine from {allowed.cosine:g}"],
+                hint=f"leave it out with passes: {{disable: [{done.name}]}}, or build with --no-check",
+            )
+        self._before = after
+        return worst
+
+    def _outputs(self, model: ir.Model) -> dict[str, np.ndarray]:
+        import onnxruntime as ort
+
+        path = Path(self._folder.name) / "model.onnx"
+        path.write_bytes(self._weights.externalized(model))
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            names = [o.name for o in session.get_outputs() if not o.name.startswith("present.")]
+            found = session.run(names, self._with_caches(session))
+        except Exception as error:  # onnxruntime raises its own types, all of them RuntimeErrors
+            raise PassError("the graph does not run after a pass", found=str(error)) from error
+        return {n: self._real(np.asarray(a)) for n, a in zip(names, found, strict=True)}
+
+    def _with_caches(self, session: object) -> dict[str, np.ndarray]:
+        feeds = dict(self._feeds)
+        batch = len(feeds["input_ids"])
+        for wanted in session.get_inputs():  # type: ignore[attr-defined]
+            if wanted.name.startswith("past_key_values."):
+                shape = (batch, wanted.shape[1], 0, wanted.shape[3])
+                feeds[wanted.name] = np.zeros(shape, np.float32)
+        return feeds
+
+    def _real(self, output: np.ndarray) -> np.ndarray:
+        mask = self._feeds["attention_mask"].astype(bool)
+        return output[mask] if output.shape[:2] == mask.shape else output
+
+
+class _Weights:
+    """The scratch file of weights, and where each tensor lies in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("wb")
+        self._placed: dict[int, tuple[int, int]] = {}
+        self._alive: list[ir.TensorProtocol] = []  # an id is unique only while its object lives
+
+    def close(self) -> None:
+        self._file.close()
+
+    def externalized(self, model: ir.Model) -> bytes:
+        """The model as bytes, its weights in the file; ``model`` is as before afterwards."""
+        values = [
+            v
+            for v in model.graph.initializers.values()
+            if v.const_value is not None and v.const_value.nbytes > _INLINE_BYTES
+        ]
+        kept = [v.const_value for v in values]
+        try:
+            for value, tensor in zip(values, kept, strict=True):
+                assert tensor is not None
+                value.const_value = self._external(value, tensor)
+            self._file.flush()
+            data: bytes = ir.serde.serialize_model(model).SerializeToString()
+        finally:
+            for value, tensor in zip(values, kept, strict=True):
+                value.const_value = tensor
+        return data
+
+    def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        if id(tensor) not in self._placed:
+            offset = self._file.tell()
+            tensor.tofile(self._file)
+            self._placed[id(tensor)] = (offset, self._file.tell() - offset)
+            self._alive.append(tensor)
+        offset, length = self._placed[id(tensor)]
+        return ir.ExternalTensor(
+            self._path.name,
+            offset,
+            length,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+            base_dir=str(self._path.parent),
+        )
+
+
+def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
+    if before.shape != after.shape or not np.isfinite(after).all():
+        return float("inf")
+    span = float(before.max() - before.min())
+    return float(np.abs(after - before).max()) / max(span, 1e-9)
+
+
+def _cosine(before: np.ndarray, after: np.ndarray) -> float:
+    if before.shape != after.shape:
+        return -1.0
+    a, b = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
+    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
