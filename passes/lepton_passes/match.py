@@ -11,6 +11,7 @@ from lepton_passes.body import Body
 __all__ = [
     "NORMS",
     "SEQUENCE_MAJOR",
+    "bias_of",
     "heads_of",
     "ints_of",
     "made_by",
@@ -41,6 +42,18 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     """The node that reads ``value``, if there is exactly one and it is no output of the body."""
     uses = value.uses()
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def bias_of(body: Body, y: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+    """(sum, bias) when the only reader of ``y`` adds a constant vector to it."""
+    add = only_reader(y)
+    if add is None or add.op_type != "Add" or add.domain:
+        return None
+    bias = add.inputs[1] if add.inputs[0] is y else add.inputs[0]
+    tensors = body.weights(bias)
+    if bias is None or not tensors or any(len(t.shape) != 1 for t in tensors):
+        return None
+    return add.outputs[0], bias
 
 
 def perm_of(node: ir.Node | None) -> tuple[int, ...] | None:

@@ -16,6 +16,7 @@ from onnx_ir._core import TensorBase  # the base of every tensor class; not re-e
 __all__ = ["StreamedTensor", "cast", "concat_rows", "rows_of", "transposed"]
 
 BLOCK_BYTES = 16 << 20
+TRANSPOSED_BYTES = 64 << 20
 
 
 class StreamedTensor(TensorBase):
@@ -28,9 +29,10 @@ class StreamedTensor(TensorBase):
         read: ``read(start, stop)`` returns rows ``start..stop`` as an array of shape
             ``(stop - start, *shape[1:])`` with numpy type ``dtype.numpy()`` (4-bit types unpacked,
             one ``ml_dtypes`` element each).
+        block_bytes: size of a block of rows, as fp32, when all of them are read.
     """
 
-    __slots__ = ("_dtype", "_read", "_shape")
+    __slots__ = ("_block_bytes", "_dtype", "_read", "_shape")
 
     def __init__(
         self,
@@ -38,11 +40,13 @@ class StreamedTensor(TensorBase):
         dtype: ir.DataType,
         shape: Sequence[int],
         read: Callable[[int, int], np.ndarray],
+        block_bytes: int = BLOCK_BYTES,
     ) -> None:
         super().__init__(name)
         self._dtype = dtype
         self._shape = ir.Shape(tuple(shape), frozen=True)
         self._read = read
+        self._block_bytes = block_bytes
 
     @property
     def dtype(self) -> ir.DataType:
@@ -63,11 +67,11 @@ class StreamedTensor(TensorBase):
         """Rows ``start..stop`` along axis 0."""
         return self._read(start, stop)
 
-    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
+    def blocks(self, block_bytes: int | None = None) -> Iterator[np.ndarray]:
         """All rows in order, in blocks of about ``block_bytes`` in fp32."""
         count = self._rows
         row_bytes = 4 * max(1, self.size // max(1, count))
-        step = max(1, block_bytes // row_bytes)
+        step = max(1, (block_bytes or self._block_bytes) // row_bytes)
         for start in range(0, count, step):
             yield self._read(start, min(count, start + step))
 
@@ -127,7 +131,10 @@ def concat_rows(name: str, tensors: Sequence[ir.TensorProtocol]) -> StreamedTens
 
 
 def transposed(tensor: ir.TensorProtocol) -> StreamedTensor:
-    """A matrix with its two axes swapped. Reads the whole source for each block of its rows."""
+    """A matrix with its two axes swapped.
+
+    Each block of its rows reads the whole source, so its blocks are large: up to 64 MB of bytes.
+    """
     rows, columns = (int(d) for d in tensor.shape.numpy())
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -138,7 +145,10 @@ def transposed(tensor: ir.TensorProtocol) -> StreamedTensor:
             out[:, row:end] = rows_of(tensor, row, end)[:, start:stop].T
         return out
 
-    return StreamedTensor(tensor.name or "", tensor.dtype, (columns, rows), read)
+    block_bytes = 4 * TRANSPOSED_BYTES // max(1, tensor.dtype.itemsize)
+    return StreamedTensor(
+        tensor.name or "", tensor.dtype, (columns, rows), read, int(block_bytes)
+    )
 
 
 def _packed(block: np.ndarray, dtype: ir.DataType) -> bytes:

@@ -1,0 +1,1 @@
+"""Lowering: from the neutral dialect to ops that a target has kernels for. Last in every plan."""

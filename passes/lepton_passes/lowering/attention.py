@@ -1,0 +1,76 @@
+"""Lower attention without a cache to MultiHeadAttention.
+
+    Before   ai.lepton::Attention(q, k, v, mask)
+    After    MultiHeadAttention(q, k, v, key_padding_mask)
+
+The mask goes in as int32, computed once for all layers. A window becomes a bias of positions, also
+computed once. Refuses: grouped heads; softcap; a mask made inside the layer; a causal window.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.sequence_lengths import MaskValues
+
+__all__ = ["LowerAttention"]
+
+
+class LowerAttention(LeptonPass):
+    """Lower attention without a cache to MultiHeadAttention."""
+
+    name = "lower-attention"
+    summary = "Attention without a cache to MultiHeadAttention"
+    changes_numbers = True
+    counts_as = "attention"
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self._masks = MaskValues(model)
+        return super().call(model)
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("Attention"):
+            if node.domain != "ai.lepton":
+                continue
+            masks = body.arguments(node.inputs[3]) if node.inputs[3] is not None else None
+            reason = _refuses(node)
+            if masks is None:
+                reason = "the mask is made inside the layer"
+            if reason is not None or masks is None:
+                self.refuse(body, node, reason or "")
+                continue
+            self._lower(body, node, masks)
+
+    def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+        window = node.attributes.get_int("window", -1)
+        padding = body.lift("key_padding_mask", [self._masks.padding(m) for m in masks])
+        bias = None
+        if window >= 0:
+            made = [self._masks.window_bias(m, window) for m in masks]
+            bias = body.lift("window_bias", made)
+        attributes = {
+            "num_heads": node.attributes.get_int("q_num_heads"),
+            "scale": node.attributes.get_float("scale"),
+            "unidirectional": node.attributes.get_int("causal", 0),
+        }
+        new = body.emit(
+            node,
+            "MultiHeadAttention",
+            [*node.inputs[:3], None, padding, bias],
+            dict(attributes),
+            domain="com.microsoft",
+        )
+        body.replace(node.outputs[0], new.outputs[0])
+        self.fire(body)
+
+
+def _refuses(node: ir.Node) -> str | None:
+    if node.attributes.get_int("kv_num_heads") != node.attributes.get_int("q_num_heads"):
+        return "the kernel has no grouped heads"
+    if node.attributes.get_float("softcap", 0.0) != 0:
+        return "the kernel has no softcap"
+    if node.attributes.get_int("causal", 0) and node.attributes.get_int("window", -1) >= 0:
+        return "a causal window needs a bias on both sides"
+    return None

@@ -1,0 +1,154 @@
+"""Lower cached attention to GroupQueryAttention, the rotary embedding inside where possible.
+
+    Before   q = RotaryEmbedding(a, cos, sin);  k = RotaryEmbedding(b, cos, sin)
+             o, present.. = ai.lepton::CachedAttention(q, k, v, mask, past_key, past_value)
+    After    o, present.. = GroupQueryAttention(a, b, v, past_key, past_value, seqlens_k,
+                                                total_sequence_length, cos_table, sin_table)
+
+When a, b and v are the three pieces of one Split, the kernel takes the whole. ``seqlens_k`` and
+``total_sequence_length`` come from the mask, once for all layers, so padding must be on the right;
+``local_window_size`` counts the query itself, as ``window`` does. The CPU kernel has no norm of
+heads inside (its inputs q_norm_weight and k_norm_weight are refused at run time): norms stay.
+
+Refuses: attention that is not causal; a mask made inside the layer. The rotary embedding stays
+outside when q and k differ in it, when cos and sin are not rows of tables by position, or when the
+number of angles is no multiple of 8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.sequence_lengths import MaskValues
+from lepton_passes.match import ints_of, made_by, width_of
+
+__all__ = ["LowerCachedAttention"]
+
+
+@dataclass(frozen=True)
+class _Rotary:
+    query: ir.Value
+    key: ir.Value
+    tables: tuple[ir.Value, ir.Value]
+    interleaved: int
+
+
+class LowerCachedAttention(LeptonPass):
+    """Lower cached attention to GroupQueryAttention."""
+
+    name = "lower-cached-attention"
+    summary = "Cached attention to GroupQueryAttention, rotary embedding inside"
+    changes_numbers = True
+    counts_as = "attention"
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self._masks = MaskValues(model)
+        return super().call(model)
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("CachedAttention"):
+            masks = body.arguments(node.inputs[3]) if node.inputs[3] is not None else None
+            if node.attributes.get_int("causal", 1) != 1:
+                self.refuse(body, node, "it is not causal")
+            elif masks is None:
+                self.refuse(body, node, "the mask is made inside the layer")
+            else:
+                self._lower(body, node, masks)
+
+    def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+        query, key, value = node.inputs[:3]
+        heads = node.attributes.get_int("q_num_heads")
+        kv_heads = node.attributes.get_int("kv_num_heads")
+        attributes: dict[str, int | float] = {
+            "num_heads": heads,
+            "kv_num_heads": kv_heads,
+            "scale": node.attributes.get_float("scale"),
+            "softcap": node.attributes.get_float("softcap", 0.0),
+            "local_window_size": node.attributes.get_int("window", -1),
+        }
+        tables: tuple[ir.Value | None, ir.Value | None] = (None, None)
+        rotary = self._rotary(body, node)
+        if rotary is not None:
+            query, key, tables = rotary.query, rotary.key, rotary.tables
+            attributes |= {"do_rotary": 1, "rotary_interleaved": rotary.interleaved}
+        packed = _packed(body, query, key, value, heads // kv_heads)
+        if packed is not None:
+            query, key, value = packed, None, None
+        lengths = body.lift("seqlens_k", [self._masks.seqlens(m) for m in masks])
+        total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
+        new = body.emit(
+            node,
+            "GroupQueryAttention",
+            [query, key, value, *node.inputs[4:6], lengths, total, *tables],
+            dict(attributes),
+            domain="com.microsoft",
+            outputs=3,
+        )
+        for old, made in zip(node.outputs, new.outputs, strict=True):
+            body.replace(old, made)
+        self.fire(body)
+
+    def _rotary(self, body: Body, node: ir.Node) -> _Rotary | None:
+        """The rotary embedding of query and key when the kernel can do it."""
+        first, second = (made_by(v, "RotaryEmbedding") for v in node.inputs[:2])
+        if first is None and second is None:
+            return None
+        reason = None
+        if first is None or second is None:
+            reason = "only one of query and key has a rotary embedding"
+        elif list(first.inputs[1:3]) != list(second.inputs[1:3]):
+            reason = "query and key are turned by different angles"
+        elif not all(n.attributes.get_int("num_heads", 0) for n in (first, second)):
+            reason = "the rotary embedding has four axes"
+        elif len(first.inputs) > 3 and first.inputs[3] is not None:
+            reason = "the rotary embedding looks its own positions up"
+        if reason is not None or first is None or second is None:
+            self.refuse(body, node, f"{reason}; it stays outside")
+            return None
+        tables = [_table(body, value) for value in first.inputs[1:3]]
+        cos, sin = tables
+        if cos is None or sin is None:
+            self.refuse(body, node, "cos and sin are not rows by position; they stay outside")
+            return None
+        if width_of(cos) is None or (width_of(cos) or 0) % 8:
+            self.refuse(body, node, "angles are no multiple of 8; the rotary embedding stays outside")
+            return None
+        query, key = first.inputs[0], second.inputs[0]
+        assert query is not None
+        assert key is not None
+        return _Rotary(query, key, (cos, sin), first.attributes.get_int("interleaved", 0))
+
+
+def _table(body: Body, value: ir.Value | None) -> ir.Value | None:
+    """The table whose rows by position are ``value``, passed into the body."""
+    arguments = body.arguments(value) if value is not None else None
+    if value is None or not arguments:
+        return None
+    found = []
+    for argument in arguments:
+        node = made_by(argument, "Gather")
+        if node is None or node.attributes.get_int("axis", 0) != 0 or node.inputs[0] is None:
+            return None
+        if made_by(node.inputs[1], "Positions", domain="ai.lepton") is None:
+            return None
+        if not node.inputs[0].is_initializer():
+            return None
+        found.append(node.inputs[0])
+    return body.lift(f"{value.name}_table", found)
+
+
+def _packed(
+    body: Body, query: ir.Value | None, key: ir.Value | None, value: ir.Value | None, group: int
+) -> ir.Value | None:
+    """What query, key and value are the three pieces of."""
+    split = made_by(query, "Split")
+    if split is None or list(split.outputs) != [query, key, value]:
+        return None
+    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    if split.attributes.get_int("axis", 0) not in (-1, 2) or sizes is None:
+        return None
+    return split.inputs[0] if sizes == [group * sizes[1], sizes[1], sizes[1]] else None

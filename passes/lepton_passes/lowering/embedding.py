@@ -1,0 +1,66 @@
+"""Lower quantized embedding tables to GatherBlockQuantized.
+
+    Before   Gather(DequantizeLinear(W_q, W_scale), ids)
+    After    GatherBlockQuantized(W_q, ids, W_scale)
+    Refuses  8 bits with columns that are no multiple of 16.
+
+A Gather of a DequantizeLinear would compute the whole table for each call.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.linear import Weight, weight_of
+from lepton_passes.lowering.packing import blocks_of, nbits, repeated_scales
+from lepton_passes.match import made_by
+
+__all__ = ["LowerEmbedding"]
+
+
+class LowerEmbedding(LeptonPass):
+    """Look quantized rows up, and compute only those."""
+
+    name = "lower-embedding"
+    summary = "Quantized embedding tables to GatherBlockQuantized"
+    changes_numbers = True
+    counts_as = "embedding"
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("Gather"):
+            if made_by(node.inputs[0], "DequantizeLinear") is None:
+                continue
+            weight = weight_of(body, node.inputs[0])
+            if weight is not None and node.attributes.get_int("axis", 0) == 0:
+                self._lower(body, node, weight)
+
+    def _lower(self, body: Body, node: ir.Node, weight: Weight) -> None:
+        q, scale = weight.values
+        block = weight.group or blocks_of(weight.columns)
+        if block is None:
+            self.refuse(body, node, f"{weight.columns} columns are no multiple of 16")
+            return
+        shape = (weight.rows, weight.columns * weight.bits // 8)
+        data = body.derive([q], f"{q.name}_rows", lambda t: nbits(t[0], shape))
+        if weight.group is None:
+            blocks = weight.columns // block
+            scale = body.derive(
+                [scale], f"{scale.name}_blocks", lambda t: repeated_scales(t[0], blocks)
+            )
+        attributes = {
+            "bits": weight.bits,
+            "block_size": block,
+            "gather_axis": 0,
+            "quantize_axis": 1,
+        }
+        new = body.emit(
+            node,
+            "GatherBlockQuantized",
+            [data, node.inputs[1], scale],
+            dict(attributes),
+            domain="com.microsoft",
+        )
+        body.replace(node.outputs[0], new.outputs[0])
+        self.fire(body)

@@ -1,0 +1,133 @@
+"""Lower linear layers to the kernels of onnxruntime.
+
+    fp32     MatMul(x, Transpose(W))            ->  FusedMatMul<transB>(x, W)
+    8 bits   MatMul(x, Transpose(Dequantize..)) ->  DynamicQuantizeMatMul(x, W_q (K, N), scale, bias)
+                                                or  MatMulNBits<bits=8>(x, W_q, scale, bias)
+    4 bits   MatMul(x, Transpose(Dequantize..)) ->  MatMulNBits<bits=4>(x, W_q, scale, bias)
+
+fp32 weights keep the layout of the checkpoint: the kernel packs either layout alike, nothing is
+transposed at build time, and a tied table stays shared. A quantized layer takes the bias along.
+In 8 bits the default is DynamicQuantizeMatMul, fastest both in prefill and in decode, and
+MatMulNBits for a weight that is an embedding table too, whose bytes both then share.
+Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
+from lepton_passes.linear import Linear, linears
+from lepton_passes.lowering.packing import blocks_of, columns_first, nbits, repeated_scales
+from lepton_passes.match import bias_of
+
+__all__ = ["Kernel", "LowerLinear", "default_kernel"]
+
+MICROSOFT = "com.microsoft"
+Kernel = Literal["dynamic", "nbits"]
+
+
+def default_kernel(rows: int, columns: int, tied: bool) -> Kernel:
+    """Kernel for a weight of 8 bits when nothing was measured."""
+    return "nbits" if tied and blocks_of(columns) is not None else "dynamic"
+
+
+class LowerLinear(LeptonPass):
+    """Lower linear layers to FusedMatMul, DynamicQuantizeMatMul and MatMulNBits.
+
+    Args:
+        kernel: kernel for a weight of 8 bits by (rows, columns, also an embedding table).
+        accuracy_level: of MatMulNBits; 4 computes in int8, 1 in fp32.
+    """
+
+    name = "lower-linear"
+    summary = "Linear layers to the kernels of onnxruntime"
+    changes_numbers = True
+    counts_as = "linear"
+    tolerances = {  # noqa: RUF012  # ClassVar of the base
+        "fp32": CLOSE,
+        "int8": Tolerance(error=0.1, cosine=0.99),
+        "int4": Tolerance(error=0.1, cosine=0.99),
+    }
+
+    def __init__(
+        self,
+        kernel: Callable[[int, int, bool], Kernel] = default_kernel,
+        accuracy_level: int = 4,
+    ) -> None:
+        super().__init__()
+        self._kernel = kernel
+        self._accuracy_level = accuracy_level
+
+    def rewrite(self, body: Body) -> None:
+        for linear in linears(body):
+            if linear.weight.bits == 32:
+                self._plain(body, linear)
+            elif linear.weight.bits == 8 and self._kernel_of(linear) == "dynamic":
+                self._dynamic(body, linear)
+            else:
+                self._nbits(body, linear)
+
+    def _kernel_of(self, linear: Linear) -> Kernel:
+        q = linear.weight.values[0]
+        tied = any(
+            reader.op_type == "Gather"
+            for use in q.uses()
+            for reader in use.node.outputs[0].consumers()
+        )
+        return self._kernel(linear.weight.rows, linear.weight.columns, tied)
+
+    def _plain(self, body: Body, linear: Linear) -> None:
+        inputs = [linear.x, linear.weight.values[0]]
+        node = body.emit(linear.node, "FusedMatMul", inputs, {"transB": 1}, domain=MICROSOFT)
+        body.replace(linear.y, node.outputs[0])
+        self.fire(body)
+
+    def _dynamic(self, body: Body, linear: Linear) -> None:
+        q, scale = linear.weight.values
+        turned = body.derive([q], f"{q.name}_kn", lambda t: columns_first(t[0]))
+        self._emit(body, linear, "DynamicQuantizeMatMul", [linear.x, turned, scale, None], {})
+
+    def _nbits(self, body: Body, linear: Linear) -> None:
+        weight = linear.weight
+        q, scale = weight.values
+        block = weight.group or blocks_of(weight.columns)
+        if block is None:
+            self.refuse(body, linear.node, f"{weight.columns} columns are no multiple of 16")
+            return
+        blocks = weight.columns // block
+        shape = (weight.rows, blocks, block * weight.bits // 8)
+        packed = body.derive([q], f"{q.name}_blocks", lambda t: nbits(t[0], shape))
+        if weight.group is None:
+            scale = body.derive(
+                [scale], f"{scale.name}_blocks", lambda t: repeated_scales(t[0], blocks)
+            )
+        attributes = {
+            "K": weight.columns,
+            "N": weight.rows,
+            "bits": weight.bits,
+            "block_size": block,
+            "accuracy_level": self._accuracy_level,
+        }
+        inputs = [linear.x, packed, scale, None, None]
+        self._emit(body, linear, "MatMulNBits", inputs, attributes)
+
+    def _emit(
+        self,
+        body: Body,
+        linear: Linear,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, int],
+    ) -> None:
+        bias = bias_of(body, linear.y)
+        old, extra = (linear.y, None) if bias is None else bias
+        before = linear.node if bias is None else old.producer()
+        assert before is not None
+        node = body.emit(before, op_type, [*inputs, extra], dict(attributes), domain=MICROSOFT)
+        body.replace(old, node.outputs[0])
+        self.fire(body)

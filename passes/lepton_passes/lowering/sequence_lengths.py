@@ -1,0 +1,94 @@
+"""Values of the main graph that attention kernels of onnxruntime need, computed once for all layers.
+
+From attention_mask (batch, total) BOOL:
+    seqlens_k               ReduceSum(mask, axis 1) - 1     (batch,) int32: index of the last token
+    total_sequence_length   Shape(mask)[1]                  scalar int32
+    key_padding_mask        Cast<INT32>(mask)               (batch, total)
+    window_bias             0 where |i - j| < window, else the least float    (1, 1, total, total)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["MaskValues"]
+
+INT32 = int(ir.DataType.INT32)
+LEAST = np.float32(np.finfo(np.float32).min)
+
+
+class MaskValues:
+    """Makes each value once for each mask. One instance serves one run of a pass."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._graph = model.graph
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+
+    def seqlens(self, mask: ir.Value) -> ir.Value:
+        """Index of the last token of each row, int32 (batch,)."""
+        key = ("seqlens", mask)
+        if key not in self._made:
+            one = self._constant(np.array([1], dtype=np.int64), mask)
+            summed = self._node("ReduceSum", [self.padding(mask), one], mask, keepdims=0)
+            minus = self._constant(np.array(1, dtype=np.int32), mask)
+            self._made[key] = self._node("Sub", [summed, minus], mask)
+        return self._made[key]
+
+    def total(self, mask: ir.Value) -> ir.Value:
+        """Length of the mask, an int32 scalar."""
+        key = ("total", mask)
+        if key not in self._made:
+            length = self._length(mask)
+            self._made[key] = self._node("Cast", [length], mask, to=INT32)
+        return self._made[key]
+
+    def padding(self, mask: ir.Value) -> ir.Value:
+        """The mask as int32."""
+        key = ("padding", mask)
+        if key not in self._made:
+            self._made[key] = self._node("Cast", [mask], mask, to=INT32)
+        return self._made[key]
+
+    def window_bias(self, mask: ir.Value, window: int) -> ir.Value:
+        """Bias that hides keys at a distance of ``window`` and more, fp32 (1, 1, total, total)."""
+        key = ("window", mask, window)
+        if key not in self._made:
+            zero, one = (self._constant(np.array(i, dtype=np.int64), mask) for i in (0, 1))
+            places = self._node("Range", [zero, self._length(mask), one], mask)
+            shape = self._constant(np.array([-1, 1], dtype=np.int64), mask)
+            distance = self._node("Sub", [self._node("Reshape", [places, shape], mask), places], mask)
+            limit = self._constant(np.array(window, dtype=np.int64), mask)
+            near = self._node("Less", [self._node("Abs", [distance], mask), limit], mask)
+            seen, hidden = (self._constant(v, mask) for v in (np.float32(0), LEAST))
+            bias = self._node("Where", [near, seen, hidden], mask)
+            axes = self._constant(np.array([0, 1], dtype=np.int64), mask)
+            self._made[key] = self._node("Unsqueeze", [bias, axes], mask)
+        return self._made[key]
+
+    def _length(self, mask: ir.Value) -> ir.Value:
+        """Length of the mask, an int64 scalar."""
+        key = ("length", mask)
+        if key not in self._made:
+            shape = self._node("Shape", [mask], mask, start=1, end=2)
+            axis = self._constant(np.array([0], dtype=np.int64), mask)
+            self._made[key] = self._node("Squeeze", [shape, axis], mask)
+        return self._made[key]
+
+    def _constant(self, array: np.ndarray, mask: ir.Value) -> ir.Value:
+        node = ir.node("Constant", [], {"value": ir.tensor(np.asarray(array))})
+        return self._insert(node, mask)
+
+    def _node(self, op_type: str, inputs: list[ir.Value], mask: ir.Value, **attributes: int) -> ir.Value:
+        return self._insert(ir.node(op_type, inputs, dict(attributes)), mask)
+
+    def _insert(self, node: ir.Node, mask: ir.Value) -> ir.Value:
+        """Behind what makes the mask and behind what was made before."""
+        key = ("last", mask)
+        after = self._made[key].producer() if key in self._made else mask.producer()
+        if after is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(after, node)
+        self._made[key] = node.outputs[0]
+        return node.outputs[0]

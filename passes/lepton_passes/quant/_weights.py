@@ -1,0 +1,152 @@
+"""Replace the weights of linear layers and embedding tables by DequantizeLinear.
+
+    Before   MatMul(x, Transpose(W));  Gather(W, ids)
+    After    MatMul(x, Transpose(DequantizeLinear(W_q, W_scale)));  Gather(DequantizeLinear(..), ids)
+
+A tied weight stays one weight. When the choice differs between layers that share a function, the
+function is cloned. Refuses: columns that no group divides; a weight that something else reads too;
+a table of few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.linear import linears, weight_of
+from lepton_passes.match import made_by
+from lepton_passes.quant._rows import QuantizedRows
+
+__all__ = ["Choice", "Choose", "QuantizeWeights"]
+
+Choice = tuple[int, int | None] | None
+"""(bits, group) of a weight; ``None`` keeps it. Group ``None`` is the default of the format."""
+
+Choose = Callable[[str, bool], Choice]
+"""Choice for a parameter by name; the flag says that it is an embedding table."""
+
+SMALL_TABLE = 2048
+
+
+class QuantizeWeights(LeptonPass):
+    """Base of the weight formats.
+
+    Args:
+        choose: format of each parameter; left out, this format for all.
+    """
+
+    bits: ClassVar[int]
+    dtype: ClassVar[ir.DataType]
+    changes_numbers = True
+
+    def __init__(self, choose: Choose | None = None) -> None:
+        super().__init__()
+        self._choose: Choose = choose or (lambda _name, _embedding: (self.bits, None))
+        self._quantized: dict[tuple[int, int | None], QuantizedRows] = {}
+
+    def rewrite(self, body: Body) -> None:
+        names = [value.name for value in _weights(body)]
+
+        def decisions(call: int) -> tuple[Choice, ...]:
+            by_name = {value.name: value for value in _weights(body)}
+            return tuple(self._choice(body, by_name[name], call) for name in names)
+
+        for part in body.split(decisions):
+            for value, users in _weights(part).items():
+                if self._choice(part, value, 0) is not None:
+                    self._replace(part, value, users)
+
+    def group_for(self, columns: int, group: int | None) -> int | None:
+        """Columns that share a scale; ``None`` for whole rows."""
+        raise NotImplementedError
+
+    def refuses(self, columns: int, group: int | None) -> str | None:
+        """Why a weight of so many columns cannot be stored this way."""
+        raise NotImplementedError
+
+    def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
+        """The rows of one weight."""
+        raise NotImplementedError
+
+    def _choice(self, body: Body, value: ir.Value, call: int) -> Choice:
+        arguments = body.arguments(value)
+        assert arguments is not None
+        name = (arguments[call].name or "").split(":")[0]
+        choice = self._choose(name, _is_table(value))
+        return choice if choice is not None and choice[0] == self.bits else None
+
+    def _replace(self, body: Body, value: ir.Value, users: Sequence[ir.Node]) -> None:
+        weight, choice = weight_of(body, value), self._choice(body, value, 0)
+        assert weight is not None
+        assert choice is not None
+        group = self.group_for(weight.columns, choice[1])
+        reason = self.refuses(weight.columns, group) or _other_reader(value, users)
+        if reason is None and _is_table(value) and weight.rows < SMALL_TABLE and len(users) == 1:
+            reason = f"a table of {weight.rows} rows is not worth it"
+        if reason is not None:
+            self.refuse(body, users[0], reason)
+            return
+
+        def rows(tensors: Sequence[ir.TensorProtocol]) -> QuantizedRows:
+            key = (id(tensors[0]), group)
+            if key not in self._quantized:
+                self._quantized[key] = self.quantized(tensors[0], group)
+            return self._quantized[key]
+
+        q = body.derive([value], f"{value.name}_q", lambda t: rows(t).weight(self.dtype))
+        scale = body.derive([value], f"{value.name}_scale", lambda t: rows(t).scale())
+        blocks = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
+        node = body.emit(users[0], "DequantizeLinear", [q, scale], dict(blocks))
+        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+        for user in users:
+            for position, operand in enumerate(user.inputs):
+                if operand is value:
+                    user.replace_input_with(position, node.outputs[0])
+        self.fire(body)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        result = super().call(model)
+        self._quantized = {}
+        return result
+
+
+def _weights(body: Body) -> dict[ir.Value, list[ir.Node]]:
+    """fp32 weights of linear layers and of tables, with their readers in graph order."""
+    found: dict[ir.Value, list[ir.Node]] = {}
+    for linear in linears(body):
+        turned = made_by(linear.node.inputs[1], "Transpose")
+        if linear.weight.bits == 32 and turned is not None:
+            found.setdefault(linear.weight.values[0], []).append(turned)
+    for node in body.nodes("Gather"):
+        weight = weight_of(body, node.inputs[0])
+        if weight is not None and weight.bits == 32 and _looks_ids_up(node):
+            found.setdefault(weight.values[0], []).append(node)
+    order = {node: index for index, node in enumerate(body.graph)}
+    return {value: sorted(set(users), key=order.__getitem__) for value, users in found.items()}
+
+
+def _looks_ids_up(node: ir.Node) -> bool:
+    """Whether a Gather reads rows by an input of the graph: tables by position are left alone."""
+    ids = node.inputs[1]
+    while ids is not None and (maker := made_by(ids, "Cast", "Reshape", "Identity")) is not None:
+        ids = maker.inputs[0]
+    return (
+        node.attributes.get_int("axis", 0) == 0
+        and ids is not None
+        and ids.is_graph_input()
+        and not ids.is_initializer()
+    )
+
+
+def _is_table(value: ir.Value) -> bool:
+    return any(use.node.op_type == "Gather" for use in value.uses())
+
+
+def _other_reader(value: ir.Value, users: Sequence[ir.Node]) -> str | None:
+    others = [use.node for use in value.uses() if use.node not in users]
+    return f"the weight is also read by {others[0].op_type}" if others else None
+
