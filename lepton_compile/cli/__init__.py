@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end_on_sigterm() -> None:
-    """A polite kill ends a build as Ctrl-C does: what was half written is removed on the way out."""
+    """A polite kill ends a build as Ctrl-C does: what was half written is removed."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -54,5 +54,3 @@ def _end_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, interrupt)
     except ValueError:  # not the main thread, as in tests and notebooks
         return
-
-

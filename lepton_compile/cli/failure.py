@@ -1,4 +1,4 @@
-"""How a failed command ends: what failed, where, what was found, what was available, what to do next.
+"""How a failed command ends: what, where, what was found, what was available, what to do next.
 
 On a terminal in colour, elsewhere as plain lines on stderr, with ``--json`` as one document on
 stdout. ``LEPTON_DEBUG=1`` adds the traceback.

@@ -97,5 +97,5 @@ def bytes_text(size: float) -> str:
 def number_text(value: float | None, digits: int = 4) -> str:
     """A number in few characters; a dash for None."""
     if value is None:
-        return "–"
+        return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"

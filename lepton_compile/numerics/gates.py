@@ -1,13 +1,13 @@
 """The numbers that a build must reach, checked all at once.
 
 Demands come from the table of tolerances for the precision; the recipe's ``gates`` replace them one
-by one, and ``None`` drops one. All misses are reported together.
+by one. All misses are reported together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from lepton_compile.errors import GateError, RecipeError
 from lepton_compile.numerics.tolerance import Tolerance
@@ -15,8 +15,15 @@ from lepton_compile.numerics.verify_report import VerifyReport
 
 __all__ = ["GateCheck", "check_gates", "enforce", "with_gates"]
 
-NAMES = tuple(field.name for field in fields(Tolerance))
-AT_MOST = ("relative_error", "perplexity_increase", "not_finite")
+AT_MOST = ("max_error", "perplexity", "not_finite")
+
+# Gate -> the number of the report that it limits.
+MEASURED = {
+    "max_error": "relative_error",
+    "argmax": "argmax_agreement",
+    "cosine": "cosine",
+    "perplexity": "perplexity_increase",
+}
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,18 @@ class GateCheck:
 
 
 def with_gates(tolerance: Tolerance, gates: Mapping[str, float | None]) -> Tolerance:
-    """The demands with those of a recipe put in their place.
+    """The demands with those of a recipe put in their place; ``None`` drops one.
 
     Raises:
         RecipeError: a gate that does not exist.
     """
-    unknown = [name for name in gates if name not in NAMES]
+    unknown = [name for name in gates if name not in MEASURED]
     if unknown:
         raise RecipeError(
-            "there is no such gate", where="gates", found=", ".join(unknown), available=NAMES
+            "there is no such gate",
+            where="gates",
+            found=", ".join(unknown),
+            available=tuple(MEASURED),
         )
     return replace(tolerance, **dict(gates))
 
@@ -63,10 +73,10 @@ def with_gates(tolerance: Tolerance, gates: Mapping[str, float | None]) -> Toler
 def check_gates(report: VerifyReport, tolerance: Tolerance) -> tuple[GateCheck, ...]:
     """Every demand against the report. A demand on a number that was not measured is missed."""
     checks = [_check("not_finite", float(report.not_finite), 0.0)]
-    for name in NAMES:
+    for name, number in MEASURED.items():
         demanded = getattr(tolerance, name)
         if demanded is not None:
-            checks.append(_check(name, getattr(report, name), float(demanded)))
+            checks.append(_check(name, getattr(report, number), float(demanded)))
     return tuple(checks)
 
 

@@ -132,7 +132,7 @@ class Agreement:
 
     Attributes:
         total: rows seen.
-        agreed: rows in which the candidate's choice is a best entry of the reference, ties included.
+        agreed: rows whose choice is a best entry of the reference, ties included.
         ties: how many of ``agreed`` chose another entry that is a tie in the reference.
     """
 
@@ -151,7 +151,7 @@ class Agreement:
             self._add(truth, found.argmax(axis=-1))
 
     def update_choices(self, reference: Array, chosen: npt.NDArray[np.integer]) -> None:
-        """Adds rows ``(rows, classes)`` of the reference against entries already chosen: ``(rows,)``.
+        """Adds rows ``(rows, classes)`` of the reference, and entries chosen already: ``(rows,)``.
 
         Raises:
             ValueError: the number of rows differs.

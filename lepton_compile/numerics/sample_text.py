@@ -1,4 +1,4 @@
-"""The text that engines are verified on: six short passages in different styles, about 1,600 tokens.
+"""The text that engines are verified on: six short passages, a style each, about 1,600 tokens.
 
 Written for this project, so that it may be shipped, and in no model's training data when it was
 written.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ def passages() -> dict[str, str]:
     return {entry.name.removesuffix(".txt"): entry.read_text(encoding="utf-8") for entry in texts}
 
 
-def paragraphs() -> list[str]:
-    """The passages cut at their blank lines: sentences of very different lengths."""
-    return [part.strip() for text in passages().values() for part in text.split("\n\n")]
+def paragraphs(text: str | None = None) -> list[str]:
+    """The passages, or another text, cut at blank lines: pieces of very different lengths."""
+    rounds = [
+        passage.split("\n\n") for passage in (passages().values() if text is None else [text])
+    ]
+    return [part.strip() for turn in zip_longest(*rounds) for part in turn if part and part.strip()]
 
 
 def token_ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
@@ -44,21 +48,27 @@ def special_prefix(tokenizer: Any) -> list[int]:
     return whole[: starts[0]] if starts else []
 
 
-def segments(tokenizer: Any, length: int = SEGMENT) -> list[list[int]]:
+def segments(tokenizer: Any, length: int = SEGMENT, text: str | None = None) -> list[list[int]]:
     """The passages as token ids, each cut into equal parts of at most ``length`` tokens.
 
     Every part begins as a text of its own would, so the first tokens of a part are predicted from
-    little context, by the engine and by the reference alike.
+    little context, by the engine and by the reference alike. The parts take turns through the
+    passages: the first few already show every style.
+
+    Args:
+        tokenizer: as for ``token_ids``.
+        length: most tokens in a part, the tokenizer's prefix included.
+        text: another text in place of the passages.
     """
     prefix = special_prefix(tokenizer)
     room = max(1, length - len(prefix))
-    parts = []
-    for text in passages().values():
-        ids = token_ids(tokenizer, text, special=False)
+    rounds = []
+    for passage in passages().values() if text is None else [text]:
+        ids = token_ids(tokenizer, passage, special=False)
         count = math.ceil(len(ids) / room)
         edges = [len(ids) * n // count for n in range(count + 1)]
-        parts += [prefix + ids[a:b] for a, b in zip(edges, edges[1:], strict=False)]
-    return parts
+        rounds.append([prefix + ids[a:b] for a, b in pairwise(edges)])
+    return [part for turn in zip_longest(*rounds) for part in turn if part]
 
 
 def random_segments(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:

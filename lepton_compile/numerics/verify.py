@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,7 +60,8 @@ def verify(
     task: str,
     *,
     precision: str = "fp32",
-    limit: int | None = None,
+    text: str | None = None,
+    tokens: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Compares an engine with its reference on the sample text.
@@ -70,18 +73,19 @@ def verify(
         tokenizer: a transformers tokenizer or one of `tokenizers`; None feeds random ids instead.
         task: the task, in optimum's words.
         precision: precision of the engine, for the report and the default demands.
-        limit: use only so many segments (decoders) or batches (encoders).
+        text: another text in place of the sample.
+        tokens: stop after the segment or batch that reaches so many tokens; None takes all.
         progress: told after each segment.
     """
     begin = time.perf_counter()
     watcher = progress or NullProgress()
     decoder = task == "text-generation"
     truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
-    if decoder:
-        found = _verify_decoder(model, truth, tokenizer, limit, watcher)
-    else:
-        found = _verify_encoder(model, truth, tokenizer, limit, watcher)
-    sample = "random ids, as there is no tokenizer" if tokenizer is None else "the sample text"
+    check = _verify_decoder if decoder else _verify_encoder
+    found = check(model, truth, _Feed(tokenizer, text, tokens), watcher)
+    sample = "the sample text" if text is None else "the recipe's text"
+    if tokenizer is None:
+        sample = "random ids, as there is no tokenizer"
     return VerifyReport(
         task=task,
         precision=precision,
@@ -89,6 +93,22 @@ def verify(
         seconds=time.perf_counter() - begin,
         **found,
     )
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """Where the ids come from, and how many are wanted."""
+
+    tokenizer: Any
+    text: str | None
+    tokens: int | None
+
+    def enough(self, parts: list[list[int]]) -> list[list[int]]:
+        """The first parts that reach the wanted number of tokens."""
+        if self.tokens is None:
+            return parts
+        before = [0, *accumulate(map(len, parts))]
+        return [part for part, start in zip(parts, before, strict=False) if start < self.tokens]
 
 
 class _Output:
@@ -112,10 +132,10 @@ class _Output:
 
 
 def _verify_decoder(
-    model: Engine, truth: Reference, tokenizer: Any, limit: int | None, progress: Progress
+    model: Engine, truth: Reference, feed: _Feed, progress: Progress
 ) -> dict[str, Any]:
     longest = min(SEGMENT, int(model.manifest["ranges"]["sequence"][1]))
-    parts = _decoder_parts(model, tokenizer, longest)[:limit]
+    parts = feed.enough(_decoder_parts(model, feed, longest))
     logits, ours, theirs = _Output("logits"), Perplexity(), Perplexity()
     for number, part in enumerate(parts, 1):
         ids = np.array([part], np.int64)
@@ -137,9 +157,9 @@ def _verify_decoder(
     }
 
 
-def _decoder_parts(model: Engine, tokenizer: Any, longest: int) -> list[list[int]]:
-    if tokenizer is not None:
-        return segments(tokenizer, longest)
+def _decoder_parts(model: Engine, feed: _Feed, longest: int) -> list[list[int]]:
+    if feed.tokenizer is not None:
+        return segments(feed.tokenizer, longest, feed.text)
     vocabulary = int(model.manifest["generation"]["vocabulary"])
     return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
 
@@ -163,13 +183,13 @@ def _confirm_continuation(
 
 
 def _verify_encoder(
-    model: Engine, truth: Reference, tokenizer: Any, limit: int | None, progress: Progress
+    model: Engine, truth: Reference, feed: _Feed, progress: Progress
 ) -> dict[str, Any]:
     names = [output["name"] for output in model.manifest["outputs"]]
     outputs = {name: _Output(name) for name in names}
-    texts = _encoder_texts(model, tokenizer, truth)
+    texts = feed.enough(_encoder_texts(model, feed, truth))
     size = min(BATCH, int(model.manifest["ranges"]["batch"][1]))
-    batches = [texts[at : at + size] for at in range(0, len(texts), size)][:limit]
+    batches = [texts[at : at + size] for at in range(0, len(texts), size)]
     for number, batch in enumerate(batches, 1):
         feeds = _padded(batch, truth.pad)
         if "token_type_ids" in model.inputs:
@@ -189,12 +209,13 @@ def _verify_encoder(
     }
 
 
-def _encoder_texts(model: Engine, tokenizer: Any, truth: Reference) -> list[list[int]]:
+def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[int]]:
     longest = min(SEGMENT, int(model.manifest["ranges"]["sequence"][1]))
-    if tokenizer is None:
+    if feed.tokenizer is None:
         lengths = [max(1, longest * part // 8) for part in range(1, 9)]
         return random_segments(truth.vocabulary, lengths)
-    return [token_ids(tokenizer, text, special=True)[:longest] for text in paragraphs()]
+    texts = paragraphs(feed.text)
+    return [token_ids(feed.tokenizer, text, special=True)[:longest] for text in texts]
 
 
 def _padded(batch: Sequence[Sequence[int]], pad: int) -> dict[str, Ids]:

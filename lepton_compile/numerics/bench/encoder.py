@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,9 @@ def bench_encoder(
     cases = []
     for number, (batch, sequence) in enumerate(shapes, 1):
         feeds = _feeds(model, batch, sequence)
-        rivals: dict[str, Callable[[], object]] = {"engine": lambda f=feeds: model.run(f)}
+        rivals: dict[str, Callable[[], object]] = {"engine": partial(model.run, feeds)}
         if truth is not None:
-            rivals["eager"] = lambda f=feeds, t=truth: t.run(f, names)
+            rivals["eager"] = partial(truth.run, feeds, names)
         seconds = alternate(rivals, budget=budget, rounds=rounds)
         timings = {name: Timing.of(values) for name, values in seconds.items()}
         cases.append(Case(f"{batch}x{sequence}", timings["engine"], timings.get("eager")))

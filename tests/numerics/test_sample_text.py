@@ -1,0 +1,71 @@
+"""The sample text is shipped, varied, and cut into segments that lose nothing."""
+
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from lepton_compile.numerics.sample_text import (
+    paragraphs,
+    passages,
+    random_segments,
+    segments,
+    special_prefix,
+    token_ids,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """One token per word or mark, with a begin token, as decoders have."""
+    split = pre_tokenizers.Whitespace()
+    words = {word for text in passages().values() for word, _ in split.pre_tokenize_str(text)}
+    vocabulary = {"<s>": 0, "<unk>": 1} | {word: n for n, word in enumerate(sorted(words), 2)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = split
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    return tokenizer
+
+
+def test_there_are_several_styles() -> None:
+    assert set(passages()) >= {"narrative", "instructions", "code", "numbers", "dialogue"}
+    assert all(len(text) > 500 for text in passages().values())
+
+
+def test_prefix_is_what_the_tokenizer_adds(tokenizer: Tokenizer) -> None:
+    assert special_prefix(tokenizer) == [0]
+
+
+def test_segments_hold_the_whole_text(tokenizer: Tokenizer) -> None:
+    parts = segments(tokenizer, 100)
+    assert max(map(len, parts)) <= 100
+    assert all(part[0] == 0 for part in parts)
+    counted = sum(len(part) - 1 for part in parts)
+    texts = passages().values()
+    assert counted == sum(len(token_ids(tokenizer, text, special=False)) for text in texts)
+
+
+def test_the_first_segments_show_every_style(tokenizer: Tokenizer) -> None:
+    first = segments(tokenizer, 100)[: len(passages())]
+    starts = [token_ids(tokenizer, text, special=False)[:20] for text in passages().values()]
+    assert [part[1:21] for part in first] == starts
+
+
+def test_another_text_takes_the_place_of_the_sample(tokenizer: Tokenizer) -> None:
+    assert segments(tokenizer, 10, text="the wall") == [
+        token_ids(tokenizer, "the wall", special=True)
+    ]
+    assert paragraphs("one\n\n\n\ntwo\n") == ["one", "two"]
+
+
+def test_paragraphs_have_different_lengths() -> None:
+    lengths = [len(part) for part in paragraphs()]
+    assert len(lengths) > 20
+    assert min(lengths) * 5 < max(lengths)
+
+
+def test_random_segments_repeat() -> None:
+    assert random_segments(10, [3, 4]) == random_segments(10, [3, 4])
+    assert [len(part) for part in random_segments(10, [3, 4])] == [3, 4]
