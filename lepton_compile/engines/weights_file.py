@@ -59,7 +59,7 @@ def write_weights(
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:
-    return tensor.nbytes > INLINE_BYTES and not isinstance(tensor, ir.ExternalTensor)
+    return tensor.nbytes > INLINE_BYTES
 
 
 def _place(file: BinaryIO, path: Path, value: ir.Value, placed: dict[object, Placed]) -> None:

@@ -1,0 +1,55 @@
+"""Check that an artifact is what its manifest says, before anything in it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from lepton_compile.errors import ArtifactError
+
+from .manifest import MANIFEST_FILE, FileEntry, Manifest
+from .write import Artifact, file_entry
+
+__all__ = ["open_artifact", "read_manifest"]
+
+
+def open_artifact(folder: str | Path) -> Artifact:
+    """Read the manifest and check every file against it.
+
+    Raises:
+        ArtifactError: no artifact, another format, or a file that is missing, changed or outside.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    for name, entry in manifest.files.items():
+        _check_file(path, name, entry)
+    return Artifact(path, manifest)
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest alone, its digest checked.
+
+    Raises:
+        ArtifactError: as for ``open_artifact``.
+    """
+    file = Path(folder) / MANIFEST_FILE
+    if not file.is_file():
+        raise ArtifactError(
+            "this folder is no artifact", found=str(folder), hint=f"it has no {MANIFEST_FILE}"
+        )
+    return Manifest.from_json(file.read_bytes())
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    pure, path = PurePosixPath(name.replace("\\", "/")), folder / name
+    inside = not pure.is_absolute() and ".." not in pure.parts
+    if not inside or not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError("the manifest names a file outside the artifact", found=name)
+    if not path.is_file():
+        raise ArtifactError("a file of the artifact is missing", where=str(folder), found=name)
+    if file_entry(path) != entry:
+        raise ArtifactError(
+            "a file of the artifact was changed or damaged",
+            where=str(folder),
+            found=name,
+            hint="build the artifact again, or copy it again from where it came",
+        )

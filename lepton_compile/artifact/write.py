@@ -1,0 +1,182 @@
+"""Write an artifact so that it is whole or not there.
+
+Everything goes to a hidden sibling of the output folder. Only when each file is hashed, described by
+the manifest and on the disk is the sibling renamed to the output's name.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+from lepton_compile.errors import ArtifactError
+
+from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
+
+__all__ = ["Artifact", "ArtifactWriter", "file_entry"]
+
+_MARK = ".partial-"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def size(self) -> int:
+        """Bytes of all files that the manifest vouches for."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+
+class ArtifactWriter:
+    """Context manager over the temporary folder of a build.
+
+    Args:
+        output: where the artifact will stand.
+        overwrite: replace what stands there; without it an existing path is refused.
+
+    ``folder`` is where to write. ``seal`` hashes and writes the manifest, so that a loader can open
+    the temporary folder; ``publish`` moves it to its place. Leaving the context without ``publish``
+    removes everything that was written.
+
+    Raises:
+        ArtifactError: the output exists, or its parent cannot be written.
+    """
+
+    def __init__(self, output: Path, *, overwrite: bool = False) -> None:
+        self.output = output.absolute()
+        self.overwrite = overwrite
+        self.folder = self.output
+        self._manifest: Manifest | None = None
+
+    def __enter__(self) -> ArtifactWriter:
+        self._refuse_existing()
+        parent = self.output.parent
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(parent, self.output.name)
+            name = f".{self.output.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}"
+            self.folder = parent / name
+            self.folder.mkdir()
+        except OSError as error:
+            raise _disk_error(error, self.output) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.folder != self.output:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _disk_error(error, self.output) from error
+
+    def seal(self, manifest: Manifest) -> Artifact:
+        """Hash every file and write the manifest; its ``files`` are filled in here."""
+        entries = {}
+        for path in _files(self.folder):
+            name = path.relative_to(self.folder).as_posix()
+            if name not in UNSIGNED_FILES:
+                entries[name] = file_entry(path)
+        self._manifest = replace(manifest, files=entries)
+        (self.folder / MANIFEST_FILE).write_text(self._manifest.to_json(), "utf-8")
+        return Artifact(self.folder, self._manifest)
+
+    def publish(self) -> Artifact:
+        """Flush everything to the disk and rename the folder to the output's name.
+
+        Raises:
+            ArtifactError: the output appeared in the meantime and must not be replaced.
+        """
+        assert self._manifest is not None, "seal() comes first"
+        for path in _files(self.folder):
+            _flush(path)
+        for folder in {p.parent for p in _files(self.folder)} | {self.folder}:
+            _flush(folder)
+        self._refuse_existing()
+        old = None
+        if self.output.exists():
+            old = self.folder.with_name(self.folder.name + "-old")
+            self.output.rename(old)
+        try:
+            self.folder.rename(self.output)
+        except OSError:
+            if old is not None:
+                old.rename(self.output)
+            raise
+        _flush(self.output.parent)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+        self.folder = self.output
+        return Artifact(self.output, self._manifest)
+
+    def _refuse_existing(self) -> None:
+        if not self.output.exists() and not self.output.is_symlink():
+            return
+        ours = (self.output / MANIFEST_FILE).is_file()
+        if self.overwrite and ours and not self.output.is_symlink():
+            return
+        raise ArtifactError(
+            "the output folder exists",
+            found=str(self.output),
+            hint="choose another with -o, or replace the artifact with --force"
+            if ours
+            else "choose another with -o; it holds no artifact, so it is never replaced",
+        )
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(path.stat().st_size, digest)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(parent: Path, name: str) -> None:
+    """Temporary folders of builds of this output whose process is gone."""
+    for path in parent.glob(f".{name}{_MARK}*"):
+        pid = path.name.split(_MARK)[1].split("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def _disk_error(error: OSError, output: Path) -> ArtifactError:
+    return ArtifactError(
+        "the artifact could not be written",
+        where=str(output),
+        found=error.strerror or str(error),
+        hint="free some space, or write elsewhere with -o; nothing was left behind",
+    )

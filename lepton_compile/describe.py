@@ -1,0 +1,104 @@
+"""The manifest of a build: what was made, from what, and what a loader has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import onnx_ir as ir
+
+from lepton_compile.export import ExportedModel, Pooling, Source
+from lepton_compile.recipe import Recipe
+
+__all__ = ["cache_entry", "embedding_entry", "lock_entry", "model_entry", "ranges_of", "signature_of", "tool_versions"]
+
+_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "numpy", "onnxruntime", "gguf", "safetensors")
+
+
+def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
+    """``inputs`` and ``outputs``: name, numpy dtype and shape (dimension names where dynamic)."""
+    graph = model.graph
+    optional = set(graph.initializers)
+    inputs = [{**_entry(v), "optional": v.name in optional} for v in graph.inputs]
+    return {"inputs": inputs, "outputs": [_entry(v) for v in graph.outputs]}
+
+
+def _entry(value: ir.Value) -> dict[str, Any]:
+    assert value.dtype is not None and value.shape is not None
+    shape = [d if isinstance(d, int) else str(d.value) for d in value.shape]
+    return {"name": value.name, "dtype": str(value.dtype.numpy()), "shape": shape}
+
+
+def ranges_of(recipe: Recipe, exported: ExportedModel) -> dict[str, list[int]]:
+    """Smallest and largest size of each dimension a caller chooses."""
+    low = recipe.shapes.sequence[0] if recipe.shapes.sequence else 1
+    return {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
+
+
+def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | None:
+    """The KV cache, None for a model without one."""
+    if not exported.caches:
+        return None
+    return {
+        "past": "past_key_values.{layer}.{kind}",
+        "present": "present.{layer}.{kind}",
+        "dtype": "float32",
+        "max_length": exported.length,
+        "shared": shared,
+        "layers": [
+            {"heads": c.heads, "head_dim": c.head_dim, "window": c.window} for c in exported.caches
+        ],
+    }
+
+
+def model_entry(source: Source, exported: ExportedModel) -> dict[str, Any]:
+    """What was compiled."""
+    return {
+        "source": source.spec,
+        "architecture": exported.architecture,
+        "model_type": source.config().model_type,
+        "trust_remote_code": source.trust_remote_code,
+        "parameters": exported.parameters,
+    }
+
+
+def embedding_entry(pooling: Pooling | None) -> dict[str, Any] | None:
+    """How sentence embeddings are made inside the graph."""
+    if pooling is None:
+        return None
+    return {
+        "pooling": pooling.kind,
+        "normalize": pooling.normalize,
+        "output": "sentence_embedding",
+    }
+
+
+def lock_entry(recipe: Recipe, source: Source, passes: list[str]) -> dict[str, Any]:
+    """Everything the bytes of the artifact depend on."""
+    return {
+        "revision": source.revision,
+        "inputs": source.digests(),
+        "passes": passes,
+        "recipe": _plain(recipe.model_dump(exclude={"output", "verify", "gates", "description"})),
+    }
+
+
+def tool_versions() -> Mapping[str, str]:
+    """Versions of the libraries a build runs through."""
+    from lepton_compile import __version__
+
+    found = {"lepton-compile": __version__}
+    for name in _TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that the manifest reads back as it was written."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

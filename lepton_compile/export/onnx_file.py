@@ -1,0 +1,152 @@
+"""Take an existing ``.onnx`` file as the neutral graph.
+
+Nothing is captured: the file is read, its weights stay where they are until they are written, and
+linear layers are put into the dialect's one form so that the passes find them.
+
+    MatMul(x, W)                 becomes  MatMul(x, Transpose(W'))           W' = W transposed
+    Gemm<transB=t>(x, W, b)      becomes  Add(MatMul(x, Transpose(W')), b)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from lepton_compile.errors import SourceError
+from lepton_passes.tensors import transposed
+
+from .dialect import OPSET
+from .export import ExportedModel
+from .source import Source
+
+__all__ = ["import_onnx"]
+
+
+def import_onnx(source: Source, task: str | None) -> ExportedModel:
+    """Read the file of a source of kind ``onnx``.
+
+    Raises:
+        SourceError: not an ONNX model, a newer opset than this version knows, or external data
+            outside the file's folder.
+    """
+    model = _load(source.path)
+    opset = model.graph.opset_imports.get("", 0)
+    if opset > OPSET:
+        raise SourceError(
+            "the ONNX file uses a newer opset than this version knows",
+            where=str(source.path),
+            found=str(opset),
+            available=[f"up to {OPSET}"],
+        )
+    _check_external(model, source.path)
+    for node in list(model.graph):
+        _canonical(model.graph, node)
+    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    return ExportedModel(
+        model=model,
+        task=task or "other",
+        architecture=model.graph.name or "ONNX",
+        caches=[],
+        parameters=sum(t.size for t in weights if t.dtype.is_floating_point()),
+        length=_length(model),
+        how="imported",
+        kinds=0,
+    )
+
+
+def _load(path: Path) -> ir.Model:
+    try:
+        return ir.load(path)
+    except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
+        raise SourceError(
+            "the ONNX file cannot be read", where=str(path), found=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_external(model: ir.Model, path: Path) -> None:
+    folder = path.parent.resolve()
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        file = (folder / tensor.location).resolve()
+        if not file.is_relative_to(folder):
+            raise SourceError(
+                "the ONNX file names weights outside its own folder",
+                where=str(path),
+                found=str(tensor.location),
+            )
+        if not file.is_file() or file.stat().st_size < (tensor.offset or 0) + (tensor.length or 0):
+            raise SourceError(
+                "the weights of the ONNX file are missing or truncated",
+                where=str(path),
+                found=str(tensor.location),
+            )
+
+
+def _canonical(graph: ir.Graph, node: ir.Node) -> None:
+    if node.domain or node.op_type not in ("MatMul", "Gemm"):
+        return
+    weight = node.inputs[1]
+    if weight is None or not weight.is_initializer() or weight.const_value is None:
+        return
+    if len(weight.const_value.shape) != 2 or weight.is_graph_input():
+        return
+    if node.op_type == "MatMul":
+        _turn(graph, node, weight, by_rows=False)
+    elif _plain_gemm(node):
+        _split_gemm(graph, node, weight)
+
+
+def _plain_gemm(node: ir.Node) -> bool:
+    numbers = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
+    return numbers == [1.0, 1.0] and node.attributes.get_int("transA", 0) == 0
+
+
+def _split_gemm(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> None:
+    by_rows = node.attributes.get_int("transB", 0) == 1
+    product = ir.node("MatMul", [node.inputs[0], weight], name=node.name)
+    graph.insert_before(node, product)
+    _turn(graph, product, weight, by_rows=by_rows)
+    last = product
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}/bias")
+        graph.insert_before(node, last)
+    old, new = node.outputs[0], last.outputs[0]
+    new.name, new.dtype, new.shape = old.name, old.dtype, old.shape
+    old.name = None
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _turn(graph: ir.Graph, node: ir.Node, weight: ir.Value, *, by_rows: bool) -> None:
+    """Read ``weight`` through a Transpose; store it (out, in) if it is not yet."""
+    stored = weight
+    if not by_rows:
+        tensor = weight.const_value
+        assert tensor is not None
+        name = f"{weight.name}_by_rows"
+        stored = graph.initializers.get(name) or ir.Value(
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()[::-1]),
+            const_value=transposed(tensor),
+        )
+        graph.initializers.setdefault(name, stored)
+    turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{node.name}/Transpose")
+    turn.outputs[0].dtype = stored.dtype
+    if stored.shape is not None:
+        turn.outputs[0].shape = ir.Shape(list(stored.shape)[::-1])
+    graph.insert_before(node, turn)
+    node.replace_input_with(1, turn.outputs[0])
+
+
+def _length(model: ir.Model) -> int:
+    """A static sequence length where the file has one; otherwise what decoders take by default."""
+    for value in model.graph.inputs:
+        if value.name == "input_ids" and value.shape is not None and len(value.shape) == 2:
+            size = value.shape[1]
+            if isinstance(size, int):
+                return size
+    return 1 << 20
