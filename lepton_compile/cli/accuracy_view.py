@@ -1,0 +1,56 @@
+"""Verification as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from lepton_compile.cli.output import number_text, table
+
+__all__ = ["percent", "verify_tables"]
+
+
+def verify_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """A verification (``VerifyReport.as_dict`` with ``gates``), one table after the other."""
+    fed = f"{data['tokens']:,} tokens of {data['sample']}"
+    yield f"{data['precision']} engine against fp32 PyTorch: {fed}"
+    rows = [
+        (
+            output["name"],
+            number_text(output["max_abs"], 3),
+            number_text(output["mean_abs"], 3),
+            number_text(output["relative"], 3),
+            number_text(output["cosine"], 6),
+            percent(output["argmax_agreement"]),
+        )
+        for output in data["outputs"]
+    ]
+    columns = ("output", "max error>", "mean error>", "of range>", "cosine>", "same argmax>")
+    yield table("Outputs", columns, rows)
+    if data.get("perplexity") is not None:
+        yield (
+            f"Perplexity {data['perplexity']:.4f}, reference {data['reference_perplexity']:.4f} "
+            f"({data['perplexity_increase']:+.2%})"
+        )
+    if data.get("decode_tokens"):
+        yield (
+            f"Generated {data['decode_tokens']} tokens through the cache: "
+            f"{percent(data['decode_agreement'])} are the reference's choice"
+        )
+    checks = [
+        (c["name"], number_text(c["found"], 5), number_text(c["demanded"], 5), _verdict(c))
+        for c in data.get("gates", ())
+    ]
+    if checks:
+        yield table("Gates", ("number", "found>", "demanded>", "verdict"), checks)
+
+
+def percent(value: float | None) -> str:
+    """A share in percent; a dash for None."""
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _verdict(check: Mapping[str, Any]) -> str:
+    return "kept" if check["passed"] else "missed"

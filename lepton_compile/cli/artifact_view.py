@@ -1,0 +1,140 @@
+"""What an artifact is made of, read without running it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from lepton_compile.cli.accuracy_view import verify_tables
+from lepton_compile.cli.onnxfile import ModelSummary, model_tables, summarize
+from lepton_compile.cli.output import bytes_text, table
+from lepton_compile.errors import ArtifactError
+
+__all__ = ["artifact_tables", "build_lines", "inspect_artifact", "read_json"]
+
+DIGEST_SHOWN = 12
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None where there is none.
+
+    Raises:
+        ArtifactError: it is not JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError("this file is damaged", where=str(path), found=str(error)) from error
+
+
+def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
+    """Manifest, state of each file, the graphs and the report; and whether all files are intact.
+
+    Raises:
+        ArtifactError: the folder is no artifact, or its manifest cannot be read.
+    """
+    manifest = read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or "files" not in manifest or "engines" not in manifest:
+        raise ArtifactError(
+            "this folder is not an artifact",
+            found=str(folder),
+            hint="it has no readable manifest.json; name an artifact folder or a .onnx file",
+        )
+    states = {name: _state(folder, name, entry) for name, entry in manifest["files"].items()}
+    graphs = {
+        engine["target"]: summarize(folder / engine["model"])
+        for engine in manifest["engines"]
+        if states.get(engine["model"]) == "intact"
+    }
+    data = {
+        "artifact": str(folder),
+        "manifest": manifest,
+        "files": states,
+        "engines": graphs,
+        "report": read_json(folder / "report.json"),
+    }
+    return data, all(state == "intact" for state in states.values())
+
+
+def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What ``inspect_artifact`` found, one table after the other."""
+    manifest = data["manifest"]
+    model, cache = manifest["model"], manifest.get("cache")
+    facts = [
+        ("model", model["source"]),
+        ("architecture", model["architecture"]),
+        ("parameters", f"{model['parameters']:,}"),
+        ("task", manifest["task"]),
+        ("ranges", ", ".join(f"{k} {a}..{b}" for k, (a, b) in manifest["ranges"].items())),
+        ("format", manifest["format"]),
+        ("digest", manifest.get("digest")),
+    ]
+    if cache:
+        layers = len(cache["layers"])
+        kind = "in place" if cache["shared"] else "growing"
+        facts.append(("cache", f"{layers} layers, {cache['max_length']} tokens, {kind}"))
+    yield table(str(data["artifact"]), ("what", "value"), facts)
+    engines = [
+        (e["target"], e["precision"], _requirements(e), "yes" if e.get("executed") else "no")
+        for e in manifest["engines"]
+    ]
+    yield table("Engines", ("target", "precision", "requires", "was run"), engines)
+    files = [
+        (name, bytes_text(entry["size"]), entry["sha256"][:DIGEST_SHOWN], data["files"][name])
+        for name, entry in manifest["files"].items()
+    ]
+    yield table("Files", ("file", "size>", "sha256", "state"), files)
+    for target, summary in data["engines"].items():
+        assert isinstance(summary, ModelSummary)
+        yield f"\n[bold]Graph for {target}[/]"
+        yield from model_tables(summary)
+    yield from _report(data["report"] or {})
+
+
+def build_lines(folder: Path) -> Iterator[RenderableType]:
+    """What to say after a build."""
+    manifest, report = read_json(folder / "manifest.json"), read_json(folder / "report.json") or {}
+    size = sum(entry["size"] for entry in manifest["files"].values())
+    engines = ", ".join(f"{e['target']} {e['precision']}" for e in manifest["engines"])
+    yield f"[bold]{folder}[/]  {engines}, {bytes_text(size)}"
+    yield from _report(report)
+    if (folder / "report.html").is_file():
+        yield f"Report: {folder / 'report.html'}"
+
+
+def _report(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    passes = [
+        (p["name"], p["fired"], len(p["refusals"])) for p in report.get("passes", ()) if _did(p)
+    ]
+    if passes:
+        yield table("Passes that fired or refused", ("pass", "fired>", "refusals>"), passes)
+    if report.get("verify"):
+        yield from verify_tables({**report["verify"], "gates": report.get("gates", ())})
+
+
+def _did(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["fired"] or entry["refusals"])
+
+
+def _requirements(engine: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}{version}" for name, version in engine["requires"].items())
+
+
+def _state(folder: Path, name: str, entry: Mapping[str, Any]) -> str:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return "outside the artifact"
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size != entry["size"]:
+        return f"damaged: {bytes_text(path.stat().st_size)}"
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return "intact" if found == entry["sha256"] else "damaged: another digest"

@@ -1,0 +1,61 @@
+"""``lepton-compile bench``: how fast an artifact is on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lepton_compile.cli.display import watching
+from lepton_compile.cli.opened import reference_of, source_of, source_option
+from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+
+__all__ = ["bench"]
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@source_option
+@click.option("--eager/--no-eager", default=True, help="Run PyTorch beside it (the default).")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds per case.")
+@click.option("--threads", type=click.IntRange(min=1))
+@json_option
+def bench(
+    folder: Path,
+    spec: str | None,
+    eager: bool,
+    rounds: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure speed, load time, memory and size, next to PyTorch eager in turn.
+
+    The model it came from has to be there for the comparison; where it is not, the engine is
+    measured alone and the reason is said.
+    """
+    from lepton_compile.cli.speed_view import bench_tables
+    from lepton_compile.errors import SourceError
+    from lepton_compile.numerics import bench as measure
+    from lepton_compile.runtime import load
+
+    alone = "asked for with --no-eager"
+    with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
+        progress.stage("resolve", str(folder))
+        model, reference = load(folder, threads=threads), None
+        if eager:
+            try:
+                reference = reference_of(source_of(model.manifest, spec), model.task)
+            except (ImportError, SourceError) as error:
+                if spec:
+                    raise
+                alone = str(error).splitlines()[0]
+        progress.stage(
+            "bench", "the engine and PyTorch in turn" if reference else "the engine alone"
+        )
+        report = measure(model, reference, artifact=folder, rounds=rounds, progress=progress)
+    data = report.as_dict() | {"eager_left_out": None if reference else alone}
+    if as_json:
+        emit_json(data)
+        return
+    for part in bench_tables(data):
+        console().print(part)

@@ -1,0 +1,72 @@
+"""``lepton-compile build``: a model and a recipe in, an artifact out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lepton_compile.cli.display import watching
+from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+from lepton_compile.cli.recipe_options import build_arguments, recipe_options
+
+__all__ = ["build"]
+
+
+@click.command()
+@recipe_options
+@click.option("-o", "--output", metavar="DIR", help="Folder to write; must not exist.")
+@click.option("--no-check", is_flag=True, help="Do not compare after each pass.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the engine with PyTorch.")
+@click.option("--force", is_flag=True, help="Replace an existing output folder.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@json_option
+def build(
+    output: str | None,
+    no_check: bool,
+    no_verify: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compile a model into an artifact.
+
+    RECIPE is a YAML file or the name of a shipped recipe; options replace parts of it, or stand
+    for it with --model.
+    """
+    arguments = build_arguments(options.pop("recipe"), **options)
+    with stdout_for_json_only(as_json), watching(quiet=quiet or as_json) as progress:
+        from lepton_compile.api import build as build_artifact
+
+        artifact = build_artifact(
+            **arguments,
+            output=output,
+            check=not no_check,
+            verify=not no_verify,
+            overwrite=force,
+            progress=progress,
+        )
+    if as_json:
+        emit_json(_summary(Path(artifact.path)))
+    elif not quiet:
+        _show(Path(artifact.path))
+
+
+def _summary(folder: Path) -> dict[str, object]:
+    from lepton_compile.cli.artifact_view import read_json
+
+    return {
+        "artifact": str(folder),
+        "manifest": read_json(folder / "manifest.json"),
+        "report": read_json(folder / "report.json"),
+    }
+
+
+def _show(folder: Path) -> None:
+    from lepton_compile.cli.artifact_view import build_lines
+
+    out = console()
+    for line in build_lines(folder):
+        out.print(line)

@@ -1,0 +1,47 @@
+"""``lepton-compile inspect``: an artifact, or any ONNX file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from lepton_compile.cli.output import console, emit_json, json_option
+
+__all__ = ["inspect"]
+
+
+@click.command()
+@click.argument("path", metavar="DIR|MODEL.ONNX", type=click.Path(path_type=Path))
+@json_option
+def inspect(path: Path, as_json: bool) -> None:
+    """Show inputs, outputs, ops, layers, quantization and sizes.
+
+    For an artifact, files are compared with their digests; exit 1 if one is damaged.
+    """
+    from lepton_compile.cli.artifact_view import artifact_tables, inspect_artifact
+    from lepton_compile.cli.onnxfile import model_tables, summarize
+    from lepton_compile.errors import UsageError
+
+    if not path.exists():
+        raise UsageError("there is nothing here", found=str(path))
+    if not path.is_dir():
+        summary = summarize(path)
+        if as_json:
+            emit_json(summary)
+            return
+        out = console()
+        out.print(f"{path}", style="bold")
+        for part in model_tables(summary):
+            out.print(part)
+        return
+    data, intact = inspect_artifact(path)
+    if as_json:
+        emit_json(data)
+    else:
+        out = console()
+        for part in artifact_tables(data):
+            out.print(part)
+    if not intact:
+        sys.exit(1)

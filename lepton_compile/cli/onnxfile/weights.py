@@ -1,0 +1,137 @@
+"""Weights of an ONNX model: types, sizes and how they are quantized, read from headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.cli.onnxfile.walk import attributes
+
+__all__ = ["ExternalFile", "QuantizedWeights", "dtype_name", "external_files", "quantized", "size"]
+
+# Quantized operand of each op: op -> (input of the weight, input of its scale).
+OPERANDS = {
+    "MatMulNBits": (1, 2),
+    "GatherBlockQuantized": (0, 2),
+    "DequantizeLinear": (0, 1),
+    "DynamicQuantizeMatMul": (1, 2),
+    "MatMulInteger": (1, None),
+    "MatMulIntegerToFloat": (1, 3),
+    "DynamicQuantizeLSTM": (1, None),
+}
+
+BITS = {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8}
+
+
+@dataclass(frozen=True)
+class QuantizedWeights:
+    """Weights stored the same way.
+
+    Attributes:
+        op: the op that reads them.
+        bits: bits of one weight.
+        block: weights that share a scale; ``row`` or ``tensor`` where it is not a number.
+        count: how many weights, each stored tensor once.
+        bytes: their size with their scales.
+    """
+
+    op: str
+    bits: int
+    block: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ExternalFile:
+    """A file that holds weights: the bytes the model needs of it, and those that are there."""
+
+    name: str
+    needed: int
+    found: int | None
+
+
+def dtype_name(code: int) -> str:
+    """``FLOAT`` for 1, and so on; the number for a type this version of onnx does not know."""
+    from onnx import TensorProto
+
+    known = {value: name for name, value in TensorProto.DataType.items()}
+    return known.get(code, f"type {code}")
+
+
+def size(tensor: Any) -> int:
+    """Bytes of a TensorProto's data, from its shape and type alone."""
+    from onnx import TensorProto, helper
+
+    count = math.prod(tensor.dims)
+    if tensor.data_type == TensorProto.STRING:
+        return sum(map(len, tensor.string_data))
+    name = dtype_name(tensor.data_type)
+    if BITS.get(name, 8) < 8:
+        return -(-count * BITS[name] // 8)
+    return int(count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def external_files(tensors: Iterable[Any], folder: Path) -> tuple[ExternalFile, ...]:
+    """The files that tensors point into, looked at from outside only."""
+    needed: dict[str, int] = {}
+    for tensor in tensors:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if not place:
+            continue
+        name = place.get("location", "")
+        end = int(place.get("offset", 0)) + int(place.get("length", size(tensor)))
+        needed[name] = max(needed.get(name, 0), end)
+    return tuple(ExternalFile(n, e, _found(folder, n)) for n, e in sorted(needed.items()))
+
+
+def quantized(
+    visited: Iterable[tuple[Any, Mapping[str, Any]]],
+) -> tuple[QuantizedWeights, ...]:
+    """The quantized weights among the nodes, grouped by op, bits and block; largest first."""
+    seen: dict[tuple[str, int, str], dict[str, int]] = {}
+    for node, weights in visited:
+        if node.op_type not in OPERANDS:
+            continue
+        weight, scale = (_operand(node, weights, at) for at in OPERANDS[node.op_type])
+        if weight is None:
+            continue
+        values = attributes(node)
+        key = (node.op_type, _bits(node, weight, values), _block(node, weight, scale, values))
+        total = size(weight) + (size(scale) if scale is not None else 0)
+        seen.setdefault(key, {})[weight.name] = total
+    groups = [QuantizedWeights(*key, len(g), sum(g.values())) for key, g in seen.items()]
+    return tuple(sorted(groups, key=lambda group: -group.bytes))
+
+
+def _operand(node: Any, weights: Mapping[str, Any], at: int | None) -> Any:
+    if at is None or at >= len(node.input):
+        return None
+    return weights.get(node.input[at])
+
+
+def _bits(node: Any, weight: Any, values: Mapping[str, Any]) -> int:
+    if node.op_type in ("MatMulNBits", "GatherBlockQuantized"):
+        default = BITS.get(dtype_name(weight.data_type), 8) if node.domain == "" else 4
+        return int(values.get("bits", default))
+    return BITS.get(dtype_name(weight.data_type), 8)
+
+
+def _block(node: Any, weight: Any, scale: Any, values: Mapping[str, Any]) -> str:
+    block = int(values.get("block_size", 0) or 0)
+    if block:
+        return str(block)
+    if node.op_type == "GatherBlockQuantized":
+        return "128"  # the op's default
+    if scale is None or math.prod(scale.dims) == 1:
+        return "tensor"
+    return "row"
+
+
+def _found(folder: Path, name: str) -> int | None:
+    path = folder / name
+    inside = path.resolve().is_relative_to(folder.resolve())
+    return path.stat().st_size if name and inside and path.is_file() else None

@@ -1,0 +1,35 @@
+"""``lepton-compile passes``: the catalog of graph passes."""
+
+from __future__ import annotations
+
+import click
+
+from lepton_compile.cli.output import console, emit_json, json_option, table
+
+__all__ = ["passes"]
+
+
+@click.command()
+@json_option
+def passes(as_json: bool) -> None:
+    """List the graph passes in the order they run."""
+    from lepton_passes.catalog import CATALOG
+
+    entries = [
+        {
+            "name": entry.make.name,
+            "summary": entry.make.summary,
+            "targets": list(entry.targets),
+            "changes_numbers": entry.make.changes_numbers,
+            "counts_as": entry.make.counts_as,
+        }
+        for entry in CATALOG
+    ]
+    if as_json:
+        emit_json(entries)
+        return
+    rows = [
+        (e["name"], ", ".join(e["targets"]) or "all", e["counts_as"] or "", e["summary"])
+        for e in entries
+    ]
+    console().print(table("Passes, in order", ("pass", "targets", "counts as", "what"), rows))

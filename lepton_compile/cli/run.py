@@ -1,0 +1,146 @@
+"""``lepton-compile run``: an artifact at work, through the loader that it carries a copy of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lepton_compile.cli.onnxfile.view import shape_text
+from lepton_compile.cli.output import console, emit_json, json_option, table
+
+if TYPE_CHECKING:
+    from lepton_compile.runtime import Model
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--prompt", help="Text to continue.")
+@click.option("--text", "texts", multiple=True, help="Text to embed or classify; may be repeated.")
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Arrays by input name: a .npz file.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write arrays to a .npz file."
+)
+@click.option("--max-new-tokens", default=64, show_default=True, type=click.IntRange(min=1))
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0.0))
+@click.option("--top-k", default=0, type=click.IntRange(min=0), help="0 takes all.")
+@click.option("--top-p", default=1.0, type=click.FloatRange(min=0.0, max=1.0, min_open=True))
+@click.option("--seed", type=int)
+@click.option("--chat", is_flag=True, help="Put the prompt through the chat template.")
+@click.option("--threads", type=click.IntRange(min=1))
+@json_option
+def run(
+    folder: Path,
+    prompt: str | None,
+    texts: tuple[str, ...],
+    inputs: Path | None,
+    output: Path | None,
+    threads: int | None,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Generate (--prompt), embed or classify (--text), or arrays in and out (--inputs)."""
+    given = [prompt is not None, bool(texts), inputs is not None]
+    if sum(given) != 1:
+        raise click.UsageError("give one of --prompt, --text and --inputs")
+    from lepton_compile.runtime import load
+
+    model = load(folder, threads=threads)
+    if prompt is not None:
+        _generate(model, prompt, sampling, as_json)
+    elif texts:
+        _texts(model, list(texts), as_json)
+    elif inputs is not None:
+        _arrays(model, inputs, output, as_json)
+
+
+def _generate(model: Model, prompt: str, sampling: dict[str, Any], as_json: bool) -> None:
+    options = {key: value for key, value in sampling.items() if value not in (None, False)}
+    if not as_json:
+        for piece in model.generate(prompt, stream=True, **options):
+            click.echo(piece, nl=False)
+        click.echo()
+        return
+    found = model.generate(prompt, **options)
+    data = {"prompt": prompt, "text": found.text, "tokens": found.tokens}
+    emit_json(data | {"finish": found.finish, "timings": found.timings})
+
+
+def _texts(model: Model, texts: list[str], as_json: bool) -> None:
+    if model.task == "feature-extraction":
+        _embeddings(texts, model.embed(texts), as_json)
+        return
+    found = model.classify(texts)
+    if as_json:
+        emit_json([{"text": t, "labels": labels} for t, labels in zip(texts, found, strict=True)])
+        return
+    for text, labels in zip(texts, found, strict=True):
+        console().print(table(text, ("label", "chance"), _label_rows(labels)))
+
+
+def _label_rows(labels: Any) -> list[tuple[object, ...]]:
+    if not isinstance(labels, dict):  # a label for each token
+        return [(number, _chances(entry)) for number, entry in enumerate(labels)]
+    return [(label, f"{chance:.4f}") for label, chance in labels.items()]
+
+
+def _chances(entry: Any) -> str:
+    pairs = list(entry.items())[:3] if isinstance(entry, dict) else [entry]
+    return ", ".join(f"{pair[0]} {pair[1]:.4f}" if len(pair) > 1 else str(pair) for pair in pairs)
+
+
+def _embeddings(texts: list[str], vectors: Any, as_json: bool) -> None:
+    import numpy as np
+
+    if as_json:
+        emit_json([{"text": t, "embedding": v} for t, v in zip(texts, vectors, strict=True)])
+        return
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    alike = unit @ unit.T
+    out = console()
+    out.print(f"{len(texts)} vectors of {vectors.shape[-1]} numbers; similarity:")
+    columns = ["text", *(f"{number}>" for number in range(1, len(texts) + 1))]
+    rows = [
+        [f"{number} {text[:40]}", *(f"{value:.3f}" for value in alike[number - 1])]
+        for number, text in enumerate(texts, 1)
+    ]
+    out.print(table("", columns, rows))
+
+
+def _arrays(model: Model, inputs: Path, output: Path | None, as_json: bool) -> None:
+    import numpy as np
+
+    from lepton_compile.errors import UsageError
+
+    try:
+        with np.load(inputs, allow_pickle=False) as archive:
+            feeds = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise UsageError(
+            "the inputs cannot be read",
+            where=str(inputs),
+            found=str(error),
+            hint="np.savez makes it",
+        ) from error
+    results = model.run(feeds)
+    if output is not None:
+        np.savez(output, **results)
+    if as_json:
+        emit_json(results if output is None else {"output": str(output)})
+        return
+    rows = [
+        (name, str(array.dtype), shape_text(array.shape), _extent(array))
+        for name, array in results.items()
+    ]
+    console().print(table("Outputs", ("name", "type", "shape", "lowest .. highest"), rows))
+
+
+def _extent(array: Any) -> str:
+    return f"{array.min():.4g} .. {array.max():.4g}" if array.size else "empty"
