@@ -81,9 +81,10 @@ class Source:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(
+            config: PretrainedConfig = AutoConfig.from_pretrained(
                 self.path, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
+            return config
         except Exception as error:  # whatever the library or the model's own code raises
             model_type = str(folders.read_config(self.path).get("model_type"))
             raise _config_error(self.path, model_type, error) from error
@@ -109,24 +110,32 @@ class Source:
             return SafetensorsCheckpoint(self.path)
         raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
 
+    def tokenizer_folder(self) -> Path | None:
+        """The folder that holds the tokenizer's files; None without one. Raises SourceError."""
+        if self.kind == "gguf":
+            from lepton_compile.export.source.gguf_tokenizer import tokenizer_folder
+
+            return tokenizer_folder(self.path)
+        if self.kind == "onnx" or not folders.has_tokenizer(self.path):
+            return None
+        return self.path
+
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer; None if the model comes without one. Raises SourceError."""
-        if self.kind == "gguf":
-            from lepton_compile.export.source.gguf import tokenizer_of
-
-            return tokenizer_of(self.path, self.config())
-        if self.kind == "onnx" or not folders.has_tokenizer(self.path):
+        folder = self.tokenizer_folder()
+        if folder is None:
             return None
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(
-                self.path, trust_remote_code=self.trust_remote_code, local_files_only=True
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-        except Exception as error:
+        except Exception as error:  # whatever the library or the model's own code raises
             raise SourceError(
-                "The tokenizer cannot be loaded.", where=str(self.path), found=str(error)
+                "The tokenizer cannot be loaded.", where=str(folder), found=str(error)
             ) from error
+        return tokenizer
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file a build reads, by path relative to the source. Reads them whole."""

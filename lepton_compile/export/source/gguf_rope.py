@@ -1,0 +1,108 @@
+"""Rotary embedding of a GGUF file as transformers describes it.
+
+llama.cpp stores scaled frequencies as tensors of divisors, transformers as parameters. Leaving a
+divisor out would compile a model that is silently wrong beyond a few thousand tokens, so what
+cannot be expressed is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.checkpoint.base import read_bytes
+from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
+
+__all__ = ["rope_parameters"]
+
+DEFAULT_THETA = 10000.0
+SLIDING_THETA = 10000.0  # Gemma 3's local layers
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def rope_parameters(header: GGUFHeader, head_dim: int) -> dict[str, Any]:
+    """The ``rope_parameters`` of the configuration.
+
+    Raises:
+        SourceError: a scaling that transformers cannot express for this architecture.
+    """
+    plain = {"rope_theta": float(header.key("rope.freq_base", DEFAULT_THETA))}
+    rotary = int(header.key("rope.dimension_count", head_dim))
+    if header.architecture == "phi3":
+        plain["partial_rotary_factor"] = rotary / head_dim
+    scaled = {**plain, **_scaling(header, rotary, plain["rope_theta"])}
+    if header.architecture != "gemma3":
+        return scaled
+    local = float(header.key("rope.freq_base_swa", SLIDING_THETA))
+    return {
+        "full_attention": scaled,
+        "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    }
+
+
+def _scaling(header: GGUFHeader, rotary: int, theta: float) -> dict[str, Any]:
+    if "rope_factors_long.weight" in header.tensors:
+        return _longrope(header)
+    if "rope_freqs.weight" in header.tensors:
+        return _llama3(header, _divisors(header, "rope_freqs.weight"), rotary, theta)
+    kind = header.key("rope.scaling.type", "none")
+    factor = header.key("rope.scaling.factor", 1.0)
+    if kind == "none" or (kind == "linear" and factor == 1.0):
+        return {"rope_type": "default"}
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn":
+        original = header.key("rope.scaling.original_context_length")
+        found = {
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": original,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+    raise _refused(header, f"rope.scaling.type {kind}")
+
+
+def _longrope(header: GGUFHeader) -> dict[str, Any]:
+    original = header.key("rope.scaling.original_context_length")
+    if original is None:
+        raise _refused(header, "rope_factors_long without an original context length")
+    found = {
+        "rope_type": "longrope",
+        "long_factor": _divisors(header, "rope_factors_long.weight").tolist(),
+        "short_factor": _divisors(header, "rope_factors_short.weight").tolist(),
+        "original_max_position_embeddings": original,
+    }
+    if (attention := header.key("rope.scaling.attn_factor")) is not None:
+        found["attention_factor"] = attention
+    return found
+
+
+def _llama3(header: GGUFHeader, found: np.ndarray, rotary: int, theta: float) -> dict[str, Any]:
+    """Llama 3's parameters, if they give the divisors that the file holds."""
+    frequency = theta ** -(np.arange(0, rotary, 2, dtype=np.float64) / rotary)
+    factor = float(found.max())
+    low, high = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"]
+    periods = LLAMA3["original_max_position_embeddings"] * frequency / (2 * np.pi)
+    smooth = np.clip((periods - low) / (high - low), 0, 1)
+    expected = 1 / ((1 - smooth) / factor + smooth)
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-4):
+        raise _refused(header, "rope_freqs that are not Llama 3's")
+    return {"rope_type": "llama3", "factor": factor, **LLAMA3}
+
+
+def _divisors(header: GGUFHeader, name: str) -> np.ndarray:
+    tensor = header.tensors.get(name)
+    if tensor is None or tensor.type != 0:
+        raise _refused(header, f"{name} is missing or not float32")
+    return read_bytes(header.path, tensor.offset, tensor.length).view("<f4")
+
+
+def _refused(header: GGUFHeader, found: str) -> SourceError:
+    return SourceError(
+        "The rotary embedding of this GGUF file cannot be expressed.",
+        where=str(header.path),
+        found=found,
+        hint="Give the Hugging Face folder of the model instead.",
+    )

@@ -1,0 +1,126 @@
+"""The tokenizer of a GGUF file, rebuilt from its vocabulary.
+
+The merges of a sentencepiece vocabulary have to be recovered, which takes seconds and hundreds of
+megabytes for a large one. The result, a folder as ``save_pretrained`` writes it, is kept in the
+user's cache under the digest of the file's header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.checkpoint.base import read_bytes
+from lepton_compile.export.checkpoint.gguf_header import read_header
+from lepton_compile.export.source.package import cache_folder
+
+__all__ = ["tokenizer_folder"]
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def tokenizer_folder(path: Path) -> Path | None:
+    """A folder with ``tokenizer.json``, ``tokenizer_config.json`` and the chat template, if any.
+
+    None if the file has no vocabulary.
+
+    Raises:
+        SourceError: a kind of tokenizer that transformers cannot rebuild.
+    """
+    key, length = _key(path)
+    if key is None:
+        return None
+    folder = cache_folder() / "tokenizers" / key
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+        built = Path(partial) / "tokenizer"
+        built.mkdir()
+        _write(path, built, length)
+        try:
+            os.rename(built, folder)
+        except OSError:
+            if not (folder / "tokenizer.json").is_file():  # no other build was faster
+                raise
+    return folder
+
+
+def _key(path: Path) -> tuple[str | None, int | None]:
+    """Name in the cache, None without a vocabulary; and the model's longest sequence."""
+    import tokenizers
+    import transformers
+
+    header = read_header(path)
+    if not header.metadata.get("tokenizer.ggml.tokens"):
+        return None, None
+    end = min((tensor.offset for tensor in header.tensors.values()), default=0)
+    digest = hashlib.sha256(read_bytes(path, 0, end).data)
+    digest.update(f"{transformers.__version__} {tokenizers.__version__}".encode())
+    return digest.hexdigest()[:32], header.key("context_length")
+
+
+def _write(path: Path, folder: Path, length: int | None) -> None:
+    try:
+        from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
+    except ImportError:  # an older transformers, without these two
+        return _write_slowly(path, folder)
+    try:
+        architecture, words, options = get_gguf_tokenizer(str(path))
+        backend, extra = convert_gguf_tokenizer(architecture, words)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise _error(path, error) from error
+    words.clear()
+    options |= extra
+    _add_special_tokens(backend, options)
+    backend.save(str(folder / "tokenizer.json"), pretty=False)
+    template = options.pop("chat_template", None)
+    if template:
+        (folder / "chat_template.jinja").write_text(template, "utf-8")
+    config = {name: value for name, value in options.items() if value is not None}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if length is not None:
+        config["model_max_length"] = int(length)
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / "tokenizer_config.json").write_text(text + "\n", "utf-8")
+    return None
+
+
+def _add_special_tokens(backend: Any, options: dict[str, Any]) -> None:
+    """Begin and end tokens around a text, as the file asks for."""
+    from tokenizers.processors import TemplateProcessing
+
+    begin = options.get("bos_token") if options.get("add_bos_token") else None
+    end = options.get("eos_token") if options.get("add_eos_token") else None
+    if begin is None and end is None:
+        return
+
+    def template(sequence: str, kind: int) -> str:
+        parts = [begin, sequence, end]
+        return " ".join(f"{part}:{kind}" for part in parts if part is not None)
+
+    backend.post_processor = TemplateProcessing(
+        single=template("$A", 0),
+        pair=f"{template('$A', 0)} {template('$B', 1)}",
+        special_tokens=[(t, backend.token_to_id(t)) for t in (begin, end) if t is not None],
+    )
+
+
+def _write_slowly(path: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    except (ValueError, KeyError, OSError) as error:
+        raise _error(path, error) from error
+
+
+def _error(path: Path, error: Exception) -> SourceError:
+    return SourceError(
+        "The tokenizer of the GGUF file cannot be rebuilt.", where=str(path), found=str(error)
+    )
