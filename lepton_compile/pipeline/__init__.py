@@ -1,9 +1,10 @@
-"""Passes over a neutral model: choose them (``plan``), run them (``run``), check them (``check``)."""
+"""Passes over a neutral model: chosen by ``plan``, run by ``run``, compared by ``check``."""
 
 from __future__ import annotations
 
 from .check import NumericCheck
+from .plan import passes_for
 from .report import PassReport, PipelineReport
 from .run import run
 
-__all__ = ["NumericCheck", "PassReport", "PipelineReport", "run"]
+__all__ = ["NumericCheck", "PassReport", "PipelineReport", "passes_for", "run"]

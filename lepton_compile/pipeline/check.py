@@ -1,8 +1,8 @@
 """The per-pass check: run the graph on a sample after each pass that changes numbers.
 
-Weights go to one scratch file, keyed by the tensor they come from, so a pass that touches one weight
-costs one weight. The graph runs on plain onnxruntime without its optimizations: what is compared is
-our graph, not the runtime's version of it.
+Weights go to one scratch file, keyed by the tensor they come from, so a pass that touches one
+weight costs one weight. The graph runs on plain onnxruntime without its optimizations: what is
+compared is our graph, not the runtime's version of it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class NumericCheck:
                 where=name,
                 found=f"error {worst:.3g} of the range, cosine {cosine:.6f}",
                 available=[f"error up to {allowed.error:g}", f"cosine from {allowed.cosine:g}"],
-                hint=f"leave it out with passes: {{disable: [{done.name}]}}, or build with --no-check",
+                hint=f"leave it out (passes: {{disable: [{done.name}]}}), or build with --no-check",
             )
         self._before = after
         return worst
@@ -140,7 +140,7 @@ class _Weights:
     def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         if id(tensor) not in self._placed:
             offset = self._file.tell()
-            tensor.tofile(self._file)
+            tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
             self._placed[id(tensor)] = (offset, self._file.tell() - offset)
             self._alive.append(tensor)
         offset, length = self._placed[id(tensor)]
@@ -166,4 +166,4 @@ def _cosine(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape:
         return -1.0
     a, b = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
-    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30)

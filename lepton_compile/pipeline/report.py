@@ -58,7 +58,9 @@ class PipelineReport:
         Raises:
             GateError: a count is missed; every miss is listed with the refusals that explain it.
         """
-        lines = [self._miss(name, count) for name, count in expected.items() if self.fired(name) != count]
+        lines = [
+            self._miss(name, count) for name, count in expected.items() if self.fired(name) != count
+        ]
         if lines:
             raise GateError(
                 "the passes did not fire as often as the recipe expects",

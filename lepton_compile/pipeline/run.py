@@ -53,6 +53,8 @@ def run(
                 hint=f"leave it out with passes: {{disable: [{each.name}]}} and report the model",
             ) from error
         seconds = time.perf_counter() - start
+        if each.must_not_refuse and each.refusals:
+            raise _illegal(each)
         measured = each.fired and each.changes_numbers and check is not None
         error_added = check(model, each) if measured and check is not None else None
         report.passes.append(
@@ -69,6 +71,17 @@ def run(
     if progress is not None:
         progress("passes done", len(passes), len(passes))
     return report
+
+
+def _illegal(done: LeptonPass) -> PassError:
+    reasons = sorted({f"{r.node}: {r.reason}" for r in done.refusals})
+    more = f" (and {len(reasons) - 8} more)" if len(reasons) > 8 else ""
+    return PassError(
+        f"the graph does not pass {done.name}",
+        where=done.refusals[0].node,
+        found="; ".join(reasons[:8]) + more,
+        hint="the refusals of earlier passes say why these ops were left",
+    )
 
 
 def _size(model: ir.Model) -> int:

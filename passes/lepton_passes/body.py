@@ -198,7 +198,7 @@ class Body:
     def _clone(self, calls: Sequence[ir.Node]) -> Body:
         assert self.function is not None
         function = self.function.clone()
-        names = {f.name for f in self.model.functions.values()}
+        names: set[str | None] = {f.name for f in self.model.functions.values()}
         function.name = _unique(self.function.name, names)
         self.model.functions[function.identifier()] = function
         for call in calls:
@@ -217,7 +217,10 @@ class Body:
                 return initializers[known]
         tensor = make([t for t in tensors if t is not None])
         value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
         )
         # The tensors are kept beside their ids: an id alone may be reused by another object.
         value.meta[_SOURCES] = (key, tensors)

@@ -1,7 +1,7 @@
 """The linear layer of the neutral dialect, and its weight in fp32 or quantized.
 
-    y = MatMul(x, Transpose(W))                                      W (N, K)
-    y = MatMul(x, Transpose(DequantizeLinear(q, scale)))             q (N, K), scale (N,) or (N, K/group)
+y = MatMul(x, Transpose(W))                             W (N, K)
+y = MatMul(x, Transpose(DequantizeLinear(q, scale)))    q (N, K), scale (N,) or (N, K / group)
 """
 
 from __future__ import annotations

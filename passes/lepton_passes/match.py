@@ -20,6 +20,7 @@ __all__ = [
     "perm_of",
     "rank_of",
     "scalar_of",
+    "sizes_of",
     "width_of",
 ]
 
@@ -27,6 +28,7 @@ NORMS = ("RMSNormalization", "LayerNormalization")
 SEQUENCE_MAJOR = (0, 2, 1, 3)
 """The permutation between (batch, heads, sequence, width) and (batch, sequence, heads, width)."""
 
+_SAME_SIZE = ("Cast", "Identity", "Gelu", "Relu", "Sigmoid", "Tanh", "DequantizeLinear", *NORMS)
 _SAME_RANK = ("Split", "Slice", "Cast", "Identity", "MatMul", "Add", "Mul", "Gelu", *NORMS)
 
 
@@ -40,7 +42,7 @@ def made_by(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node
 
 def only_reader(value: ir.Value) -> ir.Node | None:
     """The node that reads ``value``, if there is exactly one and it is no output of the body."""
-    uses = value.uses()
+    uses = tuple(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
@@ -97,13 +99,40 @@ def rank_of(body: Body, value: ir.Value | None) -> int | None:
         if node.op_type == "Reshape":
             shape = ints_of(body, node.inputs[1])
             return len(shape) if shape is not None else None
-        if node.op_type == "RotaryEmbedding" and node.attributes.get_int("num_heads", 0):
+        if node.op_type == "RotaryEmbedding" and node.attributes.get_int("num_heads", 0) != 0:
             return 3
         if node.domain == "ai.lepton" and node.op_type in ("Attention", "CachedAttention"):
             return 3 if value is node.outputs[0] else 4
         if node.op_type not in _SAME_RANK:
             return None
         value = node.inputs[0]
+    return None
+
+
+def sizes_of(body: Body, value: ir.Value | None, depth: int = 8) -> tuple[int | str, ...] | None:
+    """Sizes of all axes, numbers or names, looking back at most ``depth`` nodes."""
+    if value is None or depth == 0:
+        return None
+    if value.shape is not None:
+        sizes = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+        return None if None in sizes else tuple(s for s in sizes if s is not None)
+    node = value.producer()
+    if node is None:
+        arguments = body.arguments(value) or []
+        found = {sizes_of(body, v, 1) for v in arguments if v is not value}
+        return found.pop() if len(found) == 1 else None
+    if node.op_type in ("Add", "Mul"):
+        pair = [sizes_of(body, v, depth - 1) for v in node.inputs]
+        wide = [s for s in pair if s is not None and len(s) > 1]
+        return wide[0] if None not in pair and len(set(wide)) == 1 else None
+    if node.op_type == "MatMul":
+        left, right = (sizes_of(body, v, depth - 1) for v in node.inputs)
+        return (*left[:-1], right[-1]) if left and right and len(right) == 2 else None
+    if node.op_type == "Transpose" and perm_of(node) is not None:
+        whole = sizes_of(body, node.inputs[0], depth - 1)
+        return tuple(whole[i] for i in perm_of(node) or ()) if whole is not None else None
+    if node.op_type in _SAME_SIZE:
+        return sizes_of(body, node.inputs[0], depth - 1)
     return None
 
 

@@ -48,12 +48,13 @@ class StreamedTensor(TensorBase):
         self._read = read
         self._block_bytes = block_bytes
 
+    # The protocol has attributes here; for a reader of them a property is the same.
     @property
-    def dtype(self) -> ir.DataType:
+    def dtype(self) -> ir.DataType:  # type: ignore[override]
         return self._dtype
 
     @property
-    def shape(self) -> ir.Shape:
+    def shape(self) -> ir.Shape:  # type: ignore[override]
         return self._shape
 
     @property
@@ -78,9 +79,18 @@ class StreamedTensor(TensorBase):
     def numpy(self) -> np.ndarray:
         return self._read(0, self._rows).reshape(self._shape.numpy())
 
-    def __array__(self, dtype: np.typing.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(
+        self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        return self.numpy().__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, index = self.numpy().__dlpack_device__()
+        return int(kind), index
 
     def tobytes(self) -> bytes:
         return b"".join(_packed(block, self._dtype) for block in self.blocks())
@@ -146,9 +156,7 @@ def transposed(tensor: ir.TensorProtocol) -> StreamedTensor:
         return out
 
     block_bytes = 4 * TRANSPOSED_BYTES // max(1, tensor.dtype.itemsize)
-    return StreamedTensor(
-        tensor.name or "", tensor.dtype, (columns, rows), read, int(block_bytes)
-    )
+    return StreamedTensor(tensor.name or "", tensor.dtype, (columns, rows), read, int(block_bytes))
 
 
 def _packed(block: np.ndarray, dtype: ir.DataType) -> bytes:

@@ -1,7 +1,7 @@
 """Drop nodes that hand on their input.
 
-    Before   Identity, Dropout (inference), Cast to the type it has, Transpose(0,1,2,..)
-    After    their input
+Before   Identity, Dropout (inference), Cast to the type it has, Transpose(0,1,2,..)
+After    their input
 """
 
 from __future__ import annotations

@@ -18,10 +18,13 @@ from lepton_passes.contract import LeptonPass
 __all__ = ["FoldConstants"]
 
 LIMIT = 1 << 12
-FOLDABLE = frozenset(
-    "Add Cast Concat Div Equal Expand Gather Max Min Mul Neg Range Reshape Shape Slice Sqrt Squeeze "
-    "Sub Transpose Unsqueeze Where".split()
-)
+# fmt: off
+FOLDABLE = frozenset({
+    "Add", "Cast", "Concat", "Div", "Equal", "Expand", "Gather", "Max", "Min", "Mul", "Neg",
+    "Range", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Where",
+})
+# fmt: on
 
 
 class FoldConstants(LeptonPass):

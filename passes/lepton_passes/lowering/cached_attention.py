@@ -115,7 +115,9 @@ class LowerCachedAttention(LeptonPass):
             self.refuse(body, node, "cos and sin are not rows by position; they stay outside")
             return None
         if width_of(cos) is None or (width_of(cos) or 0) % 8:
-            self.refuse(body, node, "angles are no multiple of 8; the rotary embedding stays outside")
+            self.refuse(
+                body, node, "angles are no multiple of 8; the rotary embedding stays outside"
+            )
             return None
         query, key = first.inputs[0], second.inputs[0]
         assert query is not None

@@ -1,7 +1,7 @@
 """Lower linear layers to the kernels of onnxruntime.
 
     fp32     MatMul(x, Transpose(W))            ->  FusedMatMul<transB>(x, W)
-    8 bits   MatMul(x, Transpose(Dequantize..)) ->  DynamicQuantizeMatMul(x, W_q (K, N), scale, bias)
+    8 bits   MatMul(x, Transpose(Dequantize..)) ->  DynamicQuantizeMatMul(x, W_q, scale, bias)
                                                 or  MatMulNBits<bits=8>(x, W_q, scale, bias)
     4 bits   MatMul(x, Transpose(Dequantize..)) ->  MatMulNBits<bits=4>(x, W_q, scale, bias)
 

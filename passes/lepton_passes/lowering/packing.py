@@ -25,7 +25,7 @@ def nbits(q: ir.TensorProtocol, shape: tuple[int, ...]) -> StreamedTensor:
 
     def read(start: int, stop: int) -> np.ndarray:
         rows = np.ascontiguousarray(rows_of(q, start, stop)).view(np.uint8)
-        made = _nibbles(rows) if four else rows ^ np.uint8(0x80)
+        made: np.ndarray = _nibbles(rows) if four else rows ^ np.uint8(0x80)
         return made.reshape(stop - start, *shape[1:])
 
     made = StreamedTensor(f"{q.name}_u", ir.DataType.UINT8, shape, read)
@@ -59,4 +59,5 @@ def _nibbles(rows: np.ndarray) -> np.ndarray:
     low, high = rows[:, 0::2], rows[:, 1::2]
     packed = np.left_shift(high, 4)
     np.bitwise_or(packed, low & np.uint8(0x0F), out=packed)
-    return np.bitwise_xor(packed, np.uint8(0x88), out=packed)
+    np.bitwise_xor(packed, np.uint8(0x88), out=packed)
+    return packed

@@ -1,4 +1,4 @@
-"""Values of the main graph that attention kernels of onnxruntime need, computed once for all layers.
+"""What attention kernels of onnxruntime read from the mask, computed once for all layers.
 
 From attention_mask (batch, total) BOOL:
     seqlens_k               ReduceSum(mask, axis 1) - 1     (batch,) int32: index of the last token
@@ -57,10 +57,12 @@ class MaskValues:
             zero, one = (self._constant(np.array(i, dtype=np.int64), mask) for i in (0, 1))
             places = self._node("Range", [zero, self._length(mask), one], mask)
             shape = self._constant(np.array([-1, 1], dtype=np.int64), mask)
-            distance = self._node("Sub", [self._node("Reshape", [places, shape], mask), places], mask)
+            distance = self._node(
+                "Sub", [self._node("Reshape", [places, shape], mask), places], mask
+            )
             limit = self._constant(np.array(window, dtype=np.int64), mask)
             near = self._node("Less", [self._node("Abs", [distance], mask), limit], mask)
-            seen, hidden = (self._constant(v, mask) for v in (np.float32(0), LEAST))
+            seen, hidden = (self._constant(np.array(v), mask) for v in (np.float32(0), LEAST))
             bias = self._node("Where", [near, seen, hidden], mask)
             axes = self._constant(np.array([0, 1], dtype=np.int64), mask)
             self._made[key] = self._node("Unsqueeze", [bias, axes], mask)
@@ -76,10 +78,12 @@ class MaskValues:
         return self._made[key]
 
     def _constant(self, array: np.ndarray, mask: ir.Value) -> ir.Value:
-        node = ir.node("Constant", [], {"value": ir.tensor(np.asarray(array))})
+        node = ir.node("Constant", [], {"value": ir.tensor(array)})
         return self._insert(node, mask)
 
-    def _node(self, op_type: str, inputs: list[ir.Value], mask: ir.Value, **attributes: int) -> ir.Value:
+    def _node(
+        self, op_type: str, inputs: list[ir.Value], mask: ir.Value, **attributes: int
+    ) -> ir.Value:
         return self._insert(ir.node(op_type, inputs, dict(attributes)), mask)
 
     def _insert(self, node: ir.Node, mask: ir.Value) -> ir.Value:

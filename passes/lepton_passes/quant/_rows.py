@@ -1,4 +1,4 @@
-"""Quantized rows of a weight, and the scales that come with them, from one reading of the source."""
+"""Quantized rows of a weight and the scales that come with them, from one reading."""
 
 from __future__ import annotations
 

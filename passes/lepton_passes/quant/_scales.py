@@ -71,7 +71,9 @@ def quantize_int4(
 def _inverse(extreme: np.ndarray, level: float) -> np.ndarray:
     """Factor that takes ``extreme`` to ``level``; 0 where all values are 0."""
     usable = np.abs(extreme) > _TINY
-    return np.divide(np.float32(level), extreme, out=np.zeros_like(extreme), where=usable)
+    inverse = np.zeros_like(extreme)
+    np.divide(np.float32(level), extreme, out=inverse, where=usable)
+    return inverse
 
 
 def _best(w: np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Replace the weights of linear layers and embedding tables by DequantizeLinear.
 
     Before   MatMul(x, Transpose(W));  Gather(W, ids)
-    After    MatMul(x, Transpose(DequantizeLinear(W_q, W_scale)));  Gather(DequantizeLinear(..), ids)
+    After    d = DequantizeLinear(W_q, W_scale);  MatMul(x, Transpose(d));  Gather(d, ids)
 
 A tied weight stays one weight. When the choice differs between layers that share a function, the
 function is cloned. Refuses: columns that no group divides; a weight that something else reads too;
@@ -149,4 +149,3 @@ def _is_table(value: ir.Value) -> bool:
 def _other_reader(value: ir.Value, users: Sequence[ir.Node]) -> str | None:
     others = [use.node for use in value.uses() if use.node not in users]
     return f"the weight is also read by {others[0].op_type}" if others else None
-

@@ -1,8 +1,8 @@
 """Weights in 8 bits, one scale for each output row.
 
-    Before   MatMul(x, Transpose(W))
-    After    MatMul(x, Transpose(DequantizeLinear<axis=0>(W_q INT8 (N, K), W_scale (N,))))
-    Refuses  a weight that another op reads too; an embedding table of few rows.
+Before   MatMul(x, Transpose(W))
+After    MatMul(x, Transpose(DequantizeLinear<axis=0>(W_q INT8 (N, K), W_scale (N,))))
+Refuses  a weight that another op reads too; an embedding table of few rows.
 """
 
 from __future__ import annotations

@@ -1,0 +1,62 @@
+"""From a recipe to passes: which run, in which order, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import Recipe
+from lepton_compile.recipe.schema import Quantize
+from lepton_passes.catalog import CATALOG, Settings
+from lepton_passes.contract import LeptonPass
+
+__all__ = ["passes_for"]
+
+WEIGHT_FORMATS = ("none", "int8", "int4")
+
+
+def passes_for(recipe: Recipe, target: str = "ort-cpu") -> list[LeptonPass]:
+    """New passes for a recipe and one of its targets, in the order of the catalog.
+
+    Raises:
+        RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
+            no pass makes the precision for this target.
+    """
+    entries = [e for e in CATALOG if not e.targets or target in e.targets]
+    known = [e.name for e in entries]
+    things = {e.make.counts_as for e in entries if e.make.counts_as is not None}
+    _demand_known("passes.disable", recipe.passes.disable, known)
+    _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
+    settings = Settings(choose=_choose(recipe.quantize, target))
+    made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
+    return [each for each in made if each is not None]
+
+
+def _choose(
+    quantize: Quantize, target: str
+) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
+    if quantize.algorithm not in ("none", "rtn"):
+        raise RecipeError(
+            f"{target} has no passes for this precision of weights",
+            where="quantize",
+            found=quantize.format,
+            available=WEIGHT_FORMATS,
+        )
+    if quantize.algorithm == "none" and not quantize.rules and quantize.embedding == "same":
+        return None
+    return lambda name, embedding: quantize.weight(name, embedding=embedding)
+
+
+def _demand_known(where: str, given: Iterable[str], known: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if not unknown:
+        return
+    near = get_close_matches(unknown[0], known, n=1)
+    raise RecipeError(
+        f"there is no pass {unknown[0]!r}",
+        where=where,
+        found=", ".join(unknown),
+        available=known,
+        hint=f"did you mean {near[0]!r}?" if near else "lepton-compile passes lists them",
+    )

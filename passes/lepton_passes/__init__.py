@@ -1,0 +1,1 @@
+"""Graph passes of lepton-compile: clean-up, fusion, quantization and lowering."""

@@ -1,0 +1,1 @@
+"""Fusion: fewer, larger nodes, still in standard ops, so that every target profits."""

@@ -1,0 +1,68 @@
+"""Compute query, key and value with one linear layer.
+
+    Before   q = x Wq;  k = x Wk;  v = x Wv        found from the inputs of an attention op
+    After    q, k, v = Split(x [Wq; Wk; Wv])
+
+The rows are stacked, so the numbers do not change. Between a projection and the attention may stand
+norms, rotary embeddings and reshapes.
+Refuses: inputs, formats or biases that differ; a weight used twice.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.fusion._stack import Projection, projection, refuses, stack
+from lepton_passes.linear import Linear, linears
+from lepton_passes.match import NORMS
+
+__all__ = ["PackedQkv"]
+
+_BETWEEN = ("Reshape", "Transpose", "RotaryEmbedding", "Cast", *NORMS)
+
+
+class PackedQkv(LeptonPass):
+    """Compute query, key and value with one linear layer."""
+
+    name = "packed-qkv"
+    summary = "One linear layer for query, key and value"
+    changes_numbers = True
+    counts_as = "qkv"
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("Attention", "CachedAttention"):
+            found = {linear.y: linear for linear in linears(body)}
+            parts = [_source(body, value, found) for value in node.inputs[:3]]
+            known = [part for part in parts if part is not None]
+            if len(known) < 3:
+                continue
+            reason = refuses(known)
+            if reason is not None:
+                self.refuse(body, node, reason)
+                continue
+            name = known[0].linear.weight.name.removesuffix(".weight")
+            stack(body, known, f"{name}.qkv")
+            self.fire(body)
+
+
+def _source(body: Body, value: ir.Value | None, found: dict[ir.Value, Linear]) -> Projection | None:
+    """The projection that ``value`` comes from."""
+    while value is not None:
+        if value in found:
+            return projection(body, found[value])
+        node = value.producer()
+        if node is None:
+            return None
+        if node.op_type == "Add" and (product := _biased(node, found)) is not None:
+            part = projection(body, product)
+            return part if part.y is value else None
+        if node.op_type not in _BETWEEN:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _biased(node: ir.Node, found: dict[ir.Value, Linear]) -> Linear | None:
+    return next((found[v] for v in node.inputs if v in found), None)

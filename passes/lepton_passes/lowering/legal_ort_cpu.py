@@ -1,0 +1,55 @@
+"""Check that onnxruntime's CPU provider runs every op, and that none is a trap.
+
+Changes nothing; each refusal is an op that cannot be built, by name:
+
+    an op of a domain without kernels and without a body in the model
+    an op of com.microsoft that has no CPU kernel
+    DequantizeLinear of a whole weight, which would be computed again in each call
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+
+__all__ = ["LegalOrtCpu"]
+
+# fmt: off
+CONTRIB = frozenset({
+    "BiasGelu", "DynamicQuantizeMatMul", "FastGelu", "FusedMatMul", "GatherBlockQuantized",
+    "GroupQueryAttention", "MatMulNBits", "MultiHeadAttention", "QuickGelu",
+    "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
+})
+# fmt: on
+STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+LARGE = 1 << 16
+
+
+class LegalOrtCpu(LeptonPass):
+    """Check that onnxruntime's CPU provider runs every op."""
+
+    name = "legal-ort-cpu"
+    summary = "Every op has a kernel on the CPU"
+    must_not_refuse = True
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes():
+            reason = _illegal(body, node)
+            if reason is not None:
+                self.refuse(body, node, reason)
+
+
+def _illegal(body: Body, node: ir.Node) -> str | None:
+    if node.op_identifier() in body.model.functions:
+        return None
+    if node.domain == "com.microsoft":
+        return None if node.op_type in CONTRIB else "it has no CPU kernel"
+    if node.domain not in STANDARD:
+        return f"the domain {node.domain} has no kernels, and the model has no body for it"
+    if node.op_type == "DequantizeLinear":
+        tensors = body.weights(node.inputs[0])
+        if tensors and tensors[0].size > LARGE:
+            return "a whole weight would be dequantized in each call"
+    return None
