@@ -1,0 +1,81 @@
+"""The fp32 PyTorch model that every number is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.export.source import Source
+from lepton_compile.export.tasks import AUTO_CLASSES
+from lepton_compile.export.weights import bind
+
+__all__ = ["load_reference"]
+
+
+def load_reference(source: Source, task: str) -> nn.Module:
+    """The model of ``source`` in fp32 on the CPU, in evaluation mode.
+
+    A folder is loaded by transformers. A GGUF file is read through our own checkpoint, because
+    transformers keeps its weights packed and takes minutes.
+
+    Raises:
+        ExportError: the task is not one of those that can be compiled.
+        SourceError: the model cannot be loaded, or the source has no PyTorch model (``.onnx``).
+    """
+    import transformers
+
+    if task not in AUTO_CLASSES:
+        raise ExportError("This task is not supported.", found=task, available=sorted(AUTO_CLASSES))
+    if source.kind == "onnx":
+        raise SourceError(
+            "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
+        )
+    auto = getattr(transformers, AUTO_CLASSES[task])
+    model = _loaded(source, auto) if source.kind == "folder" else _filled(source, auto)
+    return model.eval()
+
+
+def _loaded(source: Source, auto: Any) -> nn.Module:
+    import torch
+
+    try:
+        model: nn.Module = auto.from_pretrained(
+            source.path,
+            config=source.config(),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(
+            "transformers cannot load the model.", where=str(source.path), found=str(error)
+        ) from error
+    return model
+
+
+def _filled(source: Source, auto: Any) -> nn.Module:
+    """Built from the configuration and filled in blocks of rows."""
+    import torch
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        model: Any = auto.from_config(source.config(), dtype=torch.float32)
+    model.tie_weights()
+    state: dict[str, torch.Tensor] = model.state_dict()
+    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    tensors = bind(shapes, source.checkpoint(), tied=tied, prefix=model.base_model_prefix)
+    for name, tensor in tensors.items():
+        if name in tied:
+            continue  # the same storage as its partner
+        start = 0
+        for block in tensor.blocks():
+            rows = torch.from_numpy(block.astype(np.float32))
+            state[name][start : start + len(block)].copy_(rows)
+            start += len(block)
+    filled: nn.Module = model
+    return filled
