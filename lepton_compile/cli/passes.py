@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from lepton_compile.cli.output import console, emit_json, json_option, table
@@ -15,7 +17,7 @@ def passes(as_json: bool) -> None:
     """List the graph passes in the order they run."""
     from lepton_passes.catalog import CATALOG
 
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "name": entry.make.name,
             "summary": entry.make.summary,

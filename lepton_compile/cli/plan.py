@@ -47,9 +47,7 @@ def _parts(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table("Plan", ("what", "value"), [(_label(k), _text(k, v)) for k, v in single.items()])
     for key, value in data.items():
         if isinstance(value, Mapping) and value:
-            rows: Sequence[Sequence[object]] = [
-                (k, _text(f"{key}.{k}", v)) for k, v in value.items()
-            ]
+            rows = [(k, _text(f"{key}.{k}", v)) for k, v in value.items()]
             yield table(_label(key).capitalize(), ("what", "value"), rows)
         elif isinstance(value, list) and value:
             yield from _list(_label(key).capitalize(), value)

@@ -110,11 +110,12 @@ def summarize(path: Path) -> ModelSummary:
 
 def _read(path: Path) -> Any:
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, UnicodeDecodeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's own, which has no common base with Python's
         raise SourceError("this file is not an ONNX model", found=str(path)) from error
     if not model.ir_version or not (model.graph.node or model.graph.output):
         raise SourceError("this file is not an ONNX model", found=f"{path}: no graph in it")

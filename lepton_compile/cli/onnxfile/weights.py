@@ -59,7 +59,7 @@ def dtype_name(code: int) -> str:
     from onnx import TensorProto
 
     known = {value: name for name, value in TensorProto.DataType.items()}
-    return known.get(code, f"type {code}")
+    return str(known.get(code, f"type {code}"))
 
 
 def size(tensor: Any) -> int:
@@ -68,7 +68,7 @@ def size(tensor: Any) -> int:
 
     count = math.prod(tensor.dims)
     if tensor.data_type == TensorProto.STRING:
-        return sum(map(len, tensor.string_data))
+        return sum(len(text) for text in tensor.string_data)
     name = dtype_name(tensor.data_type)
     if BITS.get(name, 8) < 8:
         return -(-count * BITS[name] // 8)

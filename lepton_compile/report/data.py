@@ -1,0 +1,70 @@
+"""What a report holds, gathered from the stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["REPORT_FORMAT", "report_data"]
+
+REPORT_FORMAT = 1
+
+
+def report_data(
+    manifest: Mapping[str, Any],
+    *,
+    seconds: Mapping[str, float],
+    capture: Mapping[str, Any],
+    passes: Sequence[Mapping[str, Any]],
+    verify: Mapping[str, Any] | None = None,
+    gates: Sequence[Mapping[str, Any]] = (),
+    bench: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One JSON-ready document.
+
+    Args:
+        manifest: the artifact's manifest as data.
+        seconds: wall time by stage, in order.
+        capture: how the model was captured.
+        passes: the pipeline's report, one entry per pass.
+        verify: the verification's report; None when it was left out.
+        gates: the checks, passed or not.
+        bench: measurements, where some were taken.
+    """
+    files = [
+        {"name": name, "size": entry["size"], "sha256": entry["sha256"]}
+        for name, entry in manifest["files"].items()
+    ]
+    data = {
+        "format": REPORT_FORMAT,
+        "model": manifest["model"],
+        "task": manifest["task"],
+        "engines": manifest["engines"],
+        "ranges": manifest["ranges"],
+        "stages": [{"name": name, "seconds": round(s, 3)} for name, s in seconds.items()],
+        "seconds": round(sum(seconds.values()), 3),
+        "capture": capture,
+        "passes": passes,
+        "verify": verify,
+        "gates": list(gates),
+        "bench": bench,
+        "files": sorted(files, key=lambda file: -file["size"]),
+        "bytes": sum(file["size"] for file in files),
+        "versions": manifest.get("tools", {}),
+        "lock": manifest.get("lock", {}),
+    }
+    return {name: _plain(value) for name, value in data.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists; infinity and NaN, for which JSON has no word, as None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return str(value)

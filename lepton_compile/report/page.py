@@ -1,0 +1,83 @@
+"""The report as one HTML page. Every value is escaped: names come from models and recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["render"]
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The page for a report (``report_data``)."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(_read),
+    )
+    environment.filters.update(size=_size, number=_number, percent=_percent, seconds=_seconds)
+    page = environment.get_template("report.html.jinja")
+    return page.render(report=data, tiles=_tiles(data), refusals=_refusals(data))
+
+
+def _read(name: str) -> str:
+    return files("lepton_compile.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The headline numbers: label, value, remark."""
+    tiles = [("Size", _size(data["bytes"]), f"{len(data['files'])} files")]
+    verify = data["verify"]
+    if verify and verify["perplexity"] is not None:
+        change = verify["perplexity_increase"]
+        tiles.append(
+            ("Perplexity", f"{verify['perplexity']:.3f}", f"{change:+.2%} against fp32 PyTorch")
+        )
+    elif verify:
+        tiles.append(("Cosine", _number(verify["cosine"], 6), "to fp32 PyTorch"))
+    if verify and verify["argmax_agreement"] is not None:
+        tiles.append(("Same argmax", _percent(verify["argmax_agreement"]), "of rows of scores"))
+    if verify:
+        tiles.append(("Largest error", _number(verify["relative_error"], 3), "of the output range"))
+    tiles.append(("Build", _seconds(data["seconds"]), "wall time of the stages below"))
+    return tiles
+
+
+def _refusals(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What passes declined, the same reason of one pass together."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in data["passes"]:
+        for refusal in entry["refusals"]:
+            key = (entry["name"], refusal["reason"])
+            group = groups.setdefault(key, {"name": key[0], "reason": key[1], "nodes": []})
+            layers = refusal.get("layers") or []
+            many = f" ({len(layers)} layers)" if len(layers) > 1 else ""
+            group["nodes"].append(f"{refusal['node']}{many}")
+    return list(groups.values())
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
