@@ -1,7 +1,7 @@
 """Run an artifact: the emitted loader, imported.
 
-The loader is what every artifact carries a copy of. It stands apart from the rest of the package: it
-imports numpy at once, and the engine's own runtime when a model is opened.
+The loader is what every artifact carries a copy of. It stands apart from the rest of the package:
+it imports numpy at once, and the engine's own runtime when a model is opened.
 """
 
 from __future__ import annotations

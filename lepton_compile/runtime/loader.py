@@ -2,7 +2,6 @@
 
     model = loader.load("path/of/this/folder")
     model.run({"input_ids": ids, "attention_mask": mask})     # dict of numpy in, dict of numpy out
-    model.generate([2, 818, 5279], max_new_tokens=20).tokens
     python loader.py --prompt "The capital of France is"      # or --text, or --inputs file.npz
 
 Format, digests, sizes and paths are checked before a runtime opens anything; every refusal is a
@@ -19,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -201,7 +200,10 @@ class Generation:
     def __init__(self, ids: list[int], words: Any, draw: np.random.Generator) -> None:
         self.ids, self.words, self.draw = ids, words, draw
         self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
-        self.text = "" if words else None
+
+    @property
+    def text(self) -> str | None:
+        return self.words.text if self.words else None
 
     def push(self, token: int, ends: set[int], limit: int) -> str | int | None:
         """Take a token in; the text that is certain by now, or the token without a tokenizer."""
@@ -211,7 +213,7 @@ class Generation:
         if not self.words:
             return token if new else None
         piece: str = self.words.push(new, final=bool(self.finish))
-        self.text, self.finish = self.words.text, "stop" if self.words.stopped else self.finish
+        self.finish = "stop" if self.words.stopped else self.finish
         return piece or None
 
 
@@ -328,21 +330,18 @@ class Model(AbstractContextManager["Model"]):
         first = None if isinstance(prompt, str) else next(iter(prompt), None)
         many = isinstance(first, str | list | tuple | np.ndarray)
         _refuse(stream and many, "stream=True takes one prompt")
-        speaks = self.manifest["tokenizer"] and find_spec("tokenizers")
-        _refuse(stop and not speaks, "stop texts need a tokenizer; stop_tokens takes ids")
         prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
         self._fit(_padded(prompts)["input_ids"], **self.inputs["input_ids"])
         need = max(map(len, prompts)) + max_new_tokens
         _refuse(need > most, f"prompt and new tokens are {need}, and the cache holds {most}")
-        words = [self.text.words(ids, stop) if speaks else None for ids in prompts]
+        worded, live = stop or self.manifest["tokenizer"], stop or stream
+        words = [self.text.words(ids, stop, live) if worded else None for ids in prompts]
         draws = np.random.default_rng(seed).spawn(len(prompts))
         rows = [Generation(*row) for row in zip(prompts, words, draws, strict=True)]
-        own = self.manifest["generation"]["eos"]
-        pieces = self._pieces(rows, max_new_tokens, how, {*own, *(ends or ())})
-        if stream:
-            return pieces
-        list(pieces)  # Each step happens as its piece is taken.
-        return rows if many else rows[0]
+        pieces = self._pieces(rows, max_new_tokens, how, set(ends or ()))
+        if not stream:
+            list(pieces)  # Each step happens as its piece is taken.
+        return pieces if stream else rows if many else rows[0]
 
     def _ids(self, prompt: Any, chat: Any) -> list[int]:
         words = chat or isinstance(prompt, str) or isinstance(next(iter(prompt), 0), dict)
@@ -352,10 +351,11 @@ class Model(AbstractContextManager["Model"]):
 
     def _pieces(self, rows: list[Generation], limit: int, how: _Sampling, ends: set[int]) -> Any:
         """What each token completes, as it comes; the buffers serve the next call as well."""
-        need = max(len(row.ids) for row in rows) + limit
+        ends, need = ends.union(self.manifest["generation"]["eos"]), max(len(r.ids) for r in rows)
         cache = self._spare.pop() if self._spare else None
-        if cache is None or cache.batch < len(rows) or cache.capacity < need:
-            cache = _Cache(self, len(rows), min(need + -need % 256, self.cache["max_length"]))
+        if cache is None or cache.batch < len(rows) or cache.capacity < need + limit:
+            room = -(-(need + limit) // 256) * 256
+            cache = _Cache(self, len(rows), min(room, self.cache["max_length"]))
         begin = time.perf_counter()
         logits, middle = cache.start([row.ids for row in rows]), time.perf_counter()
         while True:

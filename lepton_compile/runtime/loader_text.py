@@ -22,17 +22,34 @@ TOGETHER = 32  # Texts that are run at a time.
 
 
 class Words:
-    """Text of tokens as they come: whole characters only, and nothing of a stop text."""
+    """Text of tokens as they come: whole characters only, and nothing of a stop text.
 
-    def __init__(self, decode: Callable[[list[int]], str], ids: list[int], stop: list[str]) -> None:
-        self.text, self.stopped, self._held = "", False, ""
-        self._decode, self._stop = decode, stop
-        # The end of the prompt decides about a leading space; _read counts the tokens shown.
-        self._window = [] if decode(ids[-4:]).endswith(BROKEN) else ids[-4:]
-        self._read = len(self._window)
+    Without ``live`` tokens are kept until ``text`` is asked for, so that a caller who deals in ids
+    never waits for a tokenizer.
+    """
+
+    def __init__(self, source: Text, ids: list[int], stop: list[str], live: bool) -> None:
+        self.stopped, self._text, self._held = False, "", ""
+        self._source, self._stop, self._live = source, stop, live
+        self._later, self._window, self._read = list[int](), ids[-4:], -1
+
+    @property
+    def text(self) -> str:
+        """All the text that is certain by now."""
+        if not self._live:
+            self._live = True
+            self.push(self._later, final=True)
+        return self._text
 
     def push(self, tokens: list[int], final: bool) -> str:
         """The piece of text that is certain once ``tokens`` are known; all of it if ``final``."""
+        if not self._live:
+            self._later += tokens
+            return ""
+        if self._read < 0:
+            # The end of the prompt decides about a leading space; _read counts the tokens shown.
+            self._window = [] if self._decode(self._window).endswith(BROKEN) else self._window
+            self._read = len(self._window)
         self._window = self._window + tokens
         before, now = self._decode(self._window[: self._read]), self._decode(self._window)
         if now.endswith(BROKEN):
@@ -41,6 +58,9 @@ class Words:
             self._window, self._read = self._window[self._read :], len(self._window) - self._read
         return self._release(self._held + now[len(before) :], final)
 
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self._source.tokenizer.decode(tokens))
+
     def _release(self, text: str, final: bool) -> str:
         """Hold back an end that may become a stop text; drop all that follows a whole one."""
         hits = [at for stop in self._stop if (at := text.find(stop)) >= 0]
@@ -48,7 +68,7 @@ class Words:
         cut = len(text) - (0 if final else max(held, default=0))
         if hits:
             cut, self.stopped = min(hits), True
-        self.text, self._held = self.text + text[:cut], text[cut:]
+        self._text, self._held = self._text + text[:cut], text[cut:]
         return text[:cut]
 
 
@@ -75,10 +95,10 @@ class Text:
             tokenizer.enable_truncation(self.model.manifest["ranges"]["sequence"][1])
         return tokenizer
 
-    def words(self, ids: list[int], stop: str | Sequence[str] | None) -> Words:
+    def words(self, ids: list[int], stop: str | Sequence[str] | None, live: Any = True) -> Words:
         """What turns the tokens that follow ``ids`` into text."""
         stops = [stop] if isinstance(stop, str) else [text for text in stop or () if text]
-        return Words(self.tokenizer.decode, ids, stops)
+        return Words(self, ids, stops, bool(live))
 
     def encode(self, prompt: Any, chat: Any = False) -> list[int]:
         """Ids of a text, or of chat messages (dicts with role and content) in their template."""
@@ -215,8 +235,12 @@ def _answer(model: Any, **options: Any) -> Iterator[str]:
         for text, row in zip(texts, rows, strict=True):
             yield json.dumps({"text": text, key: row}) + "\n"
     else:
-        with np.load(inputs, allow_pickle=False) as arrays:
-            results = model.run(dict(arrays))
+        try:
+            with np.load(str(inputs), allow_pickle=False) as arrays:
+                feeds = dict(arrays)
+        except (OSError, TypeError, ValueError) as error:
+            raise model.text.error(f"{inputs} holds no arrays: {error}") from error
+        results = model.run(feeds)
         if output:
             np.savez(output, **results)
         for name, array in results.items():
