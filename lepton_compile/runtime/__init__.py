@@ -9,12 +9,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lepton_compile.runtime.loader import Generation, LoaderError, Model, load
+from lepton_compile.runtime.loader import LoaderError, Model, load
+from lepton_compile.runtime.loader_generate import Generation
 
 __all__ = ["Generation", "LoaderError", "Model", "emit", "load"]
 
 
 def emit(folder: Path) -> None:
-    """Copy the loader into ``folder``: loader.py, and loader_text.py which it opens for text."""
-    for name in ("loader.py", "loader_text.py"):
+    """Copy the loader into ``folder``: loader.py and the two files it opens when needed."""
+    for name in ("loader.py", "loader_generate.py", "loader_text.py"):
         shutil.copyfile(Path(__file__).with_name(name), folder / name)

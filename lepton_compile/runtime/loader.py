@@ -2,10 +2,12 @@
 
     model = loader.load("path/of/this/folder")
     model.run({"input_ids": ids, "attention_mask": mask})     # dict of numpy in, dict of numpy out
+    model.generate("The capital of France is", max_new_tokens=20).text
     python loader.py --prompt "The capital of France is"      # or --text, or --inputs file.npz
 
 Format, digests, sizes and paths are checked before a runtime opens anything; every refusal is a
-LoaderError. Text in or out takes loader_text.py, beside this file, and `tokenizers`.
+LoaderError. Two files beside this one are opened when they are needed: loader_generate.py continues
+prompts, loader_text.py turns text into ids and back (with `tokenizers`, for chat also `jinja2`).
 """
 
 from __future__ import annotations
@@ -14,18 +16,17 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
-from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Generation", "LoaderError", "Model", "load"]
+__all__ = ["LoaderError", "Model", "load"]
 
 FORMAT, MIN_FORMAT = 1, 1
 PROVIDERS = {"ort-cpu": ["CPUExecutionProvider"]}
@@ -110,113 +111,6 @@ def _open(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
         raise LoaderError(f"onnxruntime cannot open {path.name}: {error}") from error
 
 
-class _Sampling(NamedTuple):
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-    def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
-        """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""
-        if (penalty := self.repetition_penalty) != 1:
-            old = row[seen]
-            row[seen] = np.where(old > 0, old / penalty, old * penalty)
-        if self.temperature == 0:
-            return int(row.argmax())
-        ids, weights = self.candidates(row)
-        total = np.cumsum(weights)
-        return int(ids[np.searchsorted(total[:-1], draw.random() * total[-1], "right")])
-
-    def candidates(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
-        ids = _largest(row, self.top_k) if self.top_k else np.arange(len(row))
-        weights = np.exp((row[ids] - row.max()).astype(np.float64) / self.temperature)
-        count, enough = 64, self.top_p * weights.sum()
-        while self.top_p < 1:
-            order = _largest(weights, count := 16 * count)
-            size = 1 + int(np.searchsorted(np.cumsum(weights[order]), enough))
-            if size <= len(order) or len(order) == len(ids):
-                ids, weights = ids[order[:size]], weights[order[:size]]
-                break
-        return ids[weights >= self.min_p], weights[weights >= self.min_p]
-
-
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the ``count`` largest values, largest first."""
-    blocks, ids = len(values) // 256, np.arange(len(values))
-    if count < blocks:  # At least count values reach the count-th largest maximum of a block.
-        maxima = values[: blocks * 256].reshape(blocks, 256).max(axis=1)
-        ids = np.flatnonzero(values >= np.partition(maxima, blocks - count)[blocks - count])
-    return ids[np.argsort(-values[ids], kind="stable")[:count]]
-
-
-class _Cache:
-    """Buffers that past and present share, written in place; rows are packed to the left."""
-
-    def __init__(self, model: Model, batch: int, capacity: int) -> None:
-        from onnxruntime import OrtValue
-
-        self.batch, self.capacity, self.session = batch, capacity, model.session
-        self.buffers, self.value = list(model.past(batch, capacity)), OrtValue.ortvalue_from_numpy
-        self.logits = np.empty((batch, 1, model.vocabulary or 0), np.float32)
-
-    def start(self, rows: list[list[int]]) -> np.ndarray:
-        """Logits (batch, vocabulary) after the prompts; those of equal length go together."""
-        self.lengths, at = np.array([len(row) for row in rows]), 0
-        for _, group in groupby(rows, len):
-            ids = np.array(list(group), np.int64)
-            self._bind(ids, slice(at, at := at + len(ids)))
-            self._run(np.ones_like(ids))
-        self.ids = np.zeros((len(rows), 1), np.int64)
-        self._bind(self.ids, slice(0, len(rows)))
-        return self.logits[: len(rows), 0]
-
-    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
-        """Logits after one more token per row; a row that is not alive stays where it is."""
-        self.lengths += alive
-        self.ids[:, 0] = tokens
-        self._run((np.arange(self.lengths.max()) < self.lengths[:, None]).astype(np.int64))
-        return self.logits[: len(tokens), 0]
-
-    def _bind(self, ids: np.ndarray, rows: slice) -> None:
-        self.binding = self.session.io_binding()
-        self.binding.bind_ortvalue_input("input_ids", self.value(ids))
-        self.binding.bind_ortvalue_input("logits_to_keep", self.value(np.array(1, np.int64)))
-        self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
-        for past, present, buffer in self.buffers:
-            self.binding.bind_ortvalue_input(past, shared := self.value(buffer[rows]))
-            self.binding.bind_ortvalue_output(present, shared)
-
-    def _run(self, mask: np.ndarray) -> None:
-        self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
-        self.session.run_with_iobinding(self.binding)
-
-
-class Generation:
-    """``tokens``: the new ids, without one that ended it; ``text``: None without a tokenizer;
-    ``finish``: "eos", "stop" or "length"; ``timings``: seconds and rates, of the whole batch."""
-
-    def __init__(self, ids: list[int], words: Any, draw: np.random.Generator) -> None:
-        self.ids, self.words, self.draw = ids, words, draw
-        self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
-
-    @property
-    def text(self) -> str | None:
-        return self.words.text if self.words else None
-
-    def push(self, token: int, ends: set[int], limit: int) -> str | int | None:
-        """Take a token in; the text that is certain by now, or the token without a tokenizer."""
-        new = [] if token in ends else [token]
-        self.tokens += new
-        self.finish = "length" if len(self.tokens) == limit else "" if new else "eos"
-        if not self.words:
-            return token if new else None
-        piece: str = self.words.push(new, final=bool(self.finish))
-        self.finish = "stop" if self.words.stopped else self.finish
-        return piece or None
-
-
 class Model(AbstractContextManager["Model"]):
     """An opened artifact. ``manifest`` says what it takes and gives; ``session`` is the engine."""
 
@@ -226,18 +120,24 @@ class Model(AbstractContextManager["Model"]):
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
         self.outputs = [spec["name"] for spec in manifest["outputs"]]
         self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
-        self.session, self._spare = _open(root / engine["model"], engine, threads), list[_Cache]()
+        self.session = _open(root / engine["model"], engine, threads)
 
     def close(self, *_: object) -> None:
         """Let the engine and its buffers go."""
-        self.session, self._spare = None, []
+        self.session = None
+        self.__dict__.pop("writer", None)
 
     __exit__ = close
 
     @cached_property
     def text(self) -> Any:
         """What turns text into ids and back, for this model: an object of loader_text.py."""
-        return _sibling().Text(self, LoaderError)
+        return _sibling("loader_text").Text(self, LoaderError)
+
+    @cached_property
+    def writer(self) -> Any:
+        """What continues prompts, and keeps its buffers for the next: of loader_generate.py."""
+        return _sibling("loader_generate").Writer(self, LoaderError)
 
     def past(self, batch: int, length: int) -> Iterator[tuple[str, str, np.ndarray]]:
         """Names of past and present, and a zero buffer, for the key and value of each layer."""
@@ -273,7 +173,7 @@ class Model(AbstractContextManager["Model"]):
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
         strange = sorted(feeds.keys() - self.inputs.keys())
         _refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
-        given = {name: self._fit(value, **self.inputs[name]) for name, value in feeds.items()}
+        given = {name: self.fit(name, value) for name, value in feeds.items()}
         if (ids := given.get("input_ids")) is not None:
             past = {name: zeros for name, _, zeros in self.past(len(ids), 0)}
             given = {"token_type_ids": np.zeros_like(ids), **past, **given}
@@ -286,8 +186,10 @@ class Model(AbstractContextManager["Model"]):
         _refuse(missing, f"no value for the inputs {missing}")
         return {name: value for name, value in given.items() if name in self.inputs}
 
-    def _fit(self, value: Any, name: str, dtype: str, shape: Any, **_: Any) -> np.ndarray:
+    def fit(self, name: str, value: Any) -> np.ndarray:
+        """``value`` as the array that input ``name`` takes: dtype, shape and ids checked."""
         _refuse(self.session is None, "this model is closed")
+        dtype, shape = self.inputs[name]["dtype"], self.inputs[name]["shape"]
         takes, ranges = f"input {name} takes {dtype} {shape}", self.manifest["ranges"]
         try:
             array = np.asarray(np.asarray(value).astype(dtype, casting="same_kind"), order="C")
@@ -312,66 +214,34 @@ class Model(AbstractContextManager["Model"]):
         mask = feeds["attention_mask"] if attention_mask is None else attention_mask
         return self.run({**feeds, "attention_mask": mask}, ["logits"])["logits"]
 
-    def generate(self, prompt: Any = "", max_new_tokens: int = 128, **options: Any) -> Any:
-        """Continue a prompt (text, token ids or chat messages) or a list of them.
+    def generate(
+        self,
+        prompt: Any = "",
+        max_new_tokens: int = 128,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        stop_tokens: Iterable[int] = (),
+        stream: bool = False,
+        chat: Any = False,
+    ) -> Any:
+        """Continue a prompt (text, token ids or chat messages), or a list of them.
 
-        Gives a Generation (a list of them for a list). Options: temperature (0 takes the likeliest
-        token), top_k, top_p, min_p, repetition_penalty, seed; stop (texts) and stop_tokens, besides
-        the model's own; stream=True to get pieces of text as they come (ids without a tokenizer);
-        chat=True, or messages that came before, to put the prompt through the chat template.
+        Temperature 0 takes the likeliest token; ``seed`` repeats a draw. A prompt ends at one of
+        the model's own ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat``
+        puts the prompt through the chat template: True, or the messages that came before it.
+
+        Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
+        them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
         """
-        names = ("seed", "stop", "stop_tokens", "stream", "chat")
-        seed, stop, ends, stream, chat = (options.pop(name, None) for name in names)
-        how, most = _Sampling(**options), self.cache["max_length"] if self.cache else 0
-        bad = how.temperature < 0 or how.top_k < 0 or how.repetition_penalty <= 0
-        bad = bad or not 0 < how.top_p <= 1 or not 0 <= how.min_p <= 1 or max_new_tokens < 1
-        _refuse(bad, f"out of its range: {how} or max_new_tokens={max_new_tokens}")
-        _refuse(not most or not self.cache["shared"], "this engine has no cache to generate with")
-        first = None if isinstance(prompt, str) else next(iter(prompt), None)
-        many = isinstance(first, str | list | tuple | np.ndarray)
-        _refuse(stream and many, "stream=True takes one prompt")
-        prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
-        self._fit(_padded(prompts)["input_ids"], **self.inputs["input_ids"])
-        need = max(map(len, prompts)) + max_new_tokens
-        _refuse(need > most, f"prompt and new tokens are {need}, and the cache holds {most}")
-        worded, live = stop or self.manifest["tokenizer"], stop or stream
-        words = [self.text.words(ids, stop, live) if worded else None for ids in prompts]
-        draws = np.random.default_rng(seed).spawn(len(prompts))
-        rows = [Generation(*row) for row in zip(prompts, words, draws, strict=True)]
-        pieces = self._pieces(rows, max_new_tokens, how, set(ends or ()))
-        if not stream:
-            list(pieces)  # Each step happens as its piece is taken.
-        return pieces if stream else rows if many else rows[0]
-
-    def _ids(self, prompt: Any, chat: Any) -> list[int]:
-        words = chat or isinstance(prompt, str) or isinstance(next(iter(prompt), 0), dict)
-        ids = [int(token) for token in (self.text.encode(prompt, chat) if words else prompt)]
-        _refuse(not ids, "the prompt is empty")
-        return ids
-
-    def _pieces(self, rows: list[Generation], limit: int, how: _Sampling, ends: set[int]) -> Any:
-        """What each token completes, as it comes; the buffers serve the next call as well."""
-        ends, need = ends.union(self.manifest["generation"]["eos"]), max(len(r.ids) for r in rows)
-        cache = self._spare.pop() if self._spare else None
-        if cache is None or cache.batch < len(rows) or cache.capacity < need + limit:
-            room = -(-(need + limit) // 256) * 256
-            cache = _Cache(self, len(rows), min(room, self.cache["max_length"]))
-        begin = time.perf_counter()
-        logits, middle = cache.start([row.ids for row in rows]), time.perf_counter()
-        while True:
-            for row, scores in zip(rows, logits, strict=True):
-                if not row.finish:
-                    token = how.pick(scores, row.ids + row.tokens, row.draw)
-                    if (piece := row.push(token, ends, limit)) is not None:
-                        yield piece
-            alive = [not row.finish for row in rows]
-            if not any(alive):
-                break
-            logits = cache.step([row.tokens[-1] if row.tokens else 0 for row in rows], alive)
-        self._spare, seconds = [cache], time.perf_counter() - middle
-        rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
-        for row in rows:
-            row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
+        sampling = (temperature, top_k, top_p, min_p, repetition_penalty)
+        ending = (max_new_tokens, [stop] if isinstance(stop, str) else list(stop), set(stop_tokens))
+        return self.writer.generate(prompt, chat, sampling, ending, seed, stream)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """One vector per text, (texts, hidden) float32: the model's own pooling, or the mean."""
@@ -383,18 +253,23 @@ class Model(AbstractContextManager["Model"]):
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """input_ids and attention_mask of rows of any length, padded on the right."""
     width = max(map(len, rows))
     mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
     return {"input_ids": [[*r, *[0] * (width - len(r))] for r in rows], "attention_mask": mask}
 
 
-def _sibling() -> Any:
-    path = Path(__file__).with_name("loader_text.py")
-    _refuse(not path.is_file(), f"text needs loader_text.py beside {__file__}")
-    spec: Any = spec_from_file_location("loader_text", path)
-    spec.loader.exec_module(module := module_from_spec(spec))
+def _sibling(name: str) -> Any:
+    """The module in the file ``name``.py beside this one."""
+    if __package__:
+        return import_module(f"{__package__}.{name}")
+    path = Path(__file__).with_name(f"{name}.py")
+    _refuse(not path.is_file(), f"{path.name} is missing: it belongs beside {__file__}")
+    spec: Any = spec_from_file_location(name, path)
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
 if __name__ == "__main__":
-    sys.exit(_sibling().main(load, LoaderError))
+    sys.exit(_sibling("loader_text").main(load, LoaderError))

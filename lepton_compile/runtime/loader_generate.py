@@ -1,0 +1,239 @@
+"""Continue prompts: sampling, the key/value cache, and the loop; loader.py opens this file for it.
+
+Stands beside loader.py in an artifact and needs numpy alone; the engine comes with the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Generation", "Sampling", "Writer"]
+
+ROUND = 256  # Buffers have room for a multiple of this many tokens.
+
+
+class Sampling(NamedTuple):
+    """How a token is drawn from logits; with the defaults, the likeliest."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
+        """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""
+        if (penalty := self.repetition_penalty) != 1:
+            old = row[seen]
+            row[seen] = np.where(old > 0, old / penalty, old * penalty)
+        if self.temperature == 0:
+            return int(row.argmax())
+        ids, weights = self.candidates(row)
+        total = np.cumsum(weights)
+        return int(ids[np.searchsorted(total[:-1], draw.random() * total[-1], "right")])
+
+    def candidates(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
+        ids = _largest(row, self.top_k) if self.top_k else np.arange(len(row))
+        weights = np.exp((row[ids] - row.max()).astype(np.float64) / self.temperature)
+        count, enough = 64, self.top_p * weights.sum()
+        while self.top_p < 1:
+            order = _largest(weights, count := 16 * count)
+            size = 1 + int(np.searchsorted(np.cumsum(weights[order]), enough))
+            if size <= len(order) or len(order) == len(ids):
+                ids, weights = ids[order[:size]], weights[order[:size]]
+                break
+        return ids[weights >= self.min_p], weights[weights >= self.min_p]
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the ``count`` largest values, largest first."""
+    blocks, ids = len(values) // 256, np.arange(len(values))
+    if count < blocks:  # At least count values reach the count-th largest maximum of a block.
+        maxima = values[: blocks * 256].reshape(blocks, 256).max(axis=1)
+        ids = np.flatnonzero(values >= np.partition(maxima, blocks - count)[blocks - count])
+    return ids[np.argsort(-values[ids], kind="stable")[:count]]
+
+
+class _SharedCache:
+    """Buffers that past and present share, written in place; rows are packed to the left."""
+
+    def __init__(self, model: Any, batch: int, capacity: int) -> None:
+        from onnxruntime import OrtValue
+
+        self.batch, self.capacity, self.session = batch, capacity, model.session
+        self.buffers, self.value = list(model.past(batch, capacity)), OrtValue.ortvalue_from_numpy
+        self.logits = np.empty((batch, 1, model.vocabulary or 0), np.float32)
+
+    def start(self, rows: list[list[int]]) -> np.ndarray:
+        """Logits (batch, vocabulary) after the prompts; those of equal length go together."""
+        self.lengths, at = np.array([len(row) for row in rows]), 0
+        for _, group in groupby(rows, len):
+            ids = np.array(list(group), np.int64)
+            self._bind(ids, slice(at, at := at + len(ids)))
+            self._run(np.ones_like(ids))
+        self.ids = np.zeros((len(rows), 1), np.int64)
+        self._bind(self.ids, slice(0, len(rows)))
+        return self.logits[: len(rows), 0]
+
+    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
+        """Logits after one more token per row; a row that is not alive stays where it is."""
+        self.lengths += alive
+        self.ids[:, 0] = tokens
+        self._run((np.arange(self.lengths.max()) < self.lengths[:, None]).astype(np.int64))
+        return self.logits[: len(tokens), 0]
+
+    def _bind(self, ids: np.ndarray, rows: slice) -> None:
+        self.binding = self.session.io_binding()
+        self.binding.bind_ortvalue_input("input_ids", self.value(ids))
+        self.binding.bind_ortvalue_input("logits_to_keep", self.value(np.array(1, np.int64)))
+        self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
+        for past, present, buffer in self.buffers:
+            self.binding.bind_ortvalue_input(past, shared := self.value(buffer[rows]))
+            self.binding.bind_ortvalue_output(present, shared)
+
+    def _run(self, mask: np.ndarray) -> None:
+        self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
+        self.session.run_with_iobinding(self.binding)
+
+
+class _NoCache:
+    """For an engine whose cache cannot be shared: every step runs all tokens again."""
+
+    def __init__(self, model: Any, batch: int, capacity: int) -> None:
+        self.model, self.batch, self.capacity = model, batch, capacity
+
+    def start(self, rows: list[list[int]]) -> np.ndarray:
+        """Logits (batch, vocabulary) after the prompts."""
+        self.rows = [list(row) for row in rows]
+        return np.asarray(
+            self.model.logits(self.rows)[range(len(rows)), [len(r) - 1 for r in rows]]
+        )
+
+    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
+        """Logits after one more token per row."""
+        return self.start([[*row, token] for row, token in zip(self.rows, tokens, strict=True)])
+
+
+class Generation:
+    """What one prompt led to.
+
+    ``tokens`` are the new ids without the one that ended it, ``finish`` is "eos", "stop" or
+    "length", ``timings`` are the seconds and tokens per second of the whole batch.
+    """
+
+    def __init__(self, ids: list[int], words: Any, draw: np.random.Generator) -> None:
+        self.ids, self.words, self.draw = ids, words, draw
+        self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
+
+    @property
+    def text(self) -> str | None:
+        """The new text, None where the artifact has no tokenizer."""
+        return self.words.text if self.words else None
+
+    def push(self, token: int, ends: set[int], limit: int) -> str | int | None:
+        """Take a token in; the text that is certain by now, or the token without a tokenizer."""
+        new = [] if token in ends else [token]
+        self.tokens += new
+        self.finish = "length" if len(self.tokens) == limit else "" if new else "eos"
+        if not self.words:
+            return token if new else None
+        piece: str = self.words.push(new, final=bool(self.finish))
+        self.finish = "stop" if self.words.stopped else self.finish
+        return piece or None
+
+
+class Writer:
+    """Continues prompts with ``model``; refuses with the class ``error``."""
+
+    def __init__(self, model: Any, error: type[Exception]) -> None:
+        self.model, self.error = model, error
+        self.known = model.manifest["generation"] or {}
+        self.room = (model.cache or {"max_length": 0})["max_length"]
+        self._spare: list[Any] = []
+
+    def generate(
+        self,
+        prompt: Any,
+        chat: Any,
+        sampling: tuple[Any, ...],
+        ending: tuple[int, list[str], set[int]],
+        seed: int | None,
+        stream: bool,
+    ) -> Any:
+        """What ``Model.generate`` says; ``ending``: most new tokens, stop texts, stop tokens."""
+        limit, stop, ends = ending
+        first = None if isinstance(prompt, str) else next(iter(prompt), None)
+        many = isinstance(first, str | list | tuple | np.ndarray)
+        if stream and many:
+            raise self.error("stream=True takes one prompt")
+        self._check(how := Sampling(*sampling), limit)
+        prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
+        self._check_room(prompts, limit)
+        words: list[Any] = [None] * len(prompts)
+        if stop or self.model.manifest["tokenizer"]:
+            words = [self.model.text.words(ids, stop, live=stop or stream) for ids in prompts]
+        draws = np.random.default_rng(seed).spawn(len(prompts))
+        rows = [Generation(*row) for row in zip(prompts, words, draws, strict=True)]
+        pieces = self._pieces(rows, limit, how, ends.union(self.known.get("eos", ())))
+        if stream:
+            return pieces
+        for _ in pieces:
+            pass
+        return rows if many else rows[0]
+
+    def _check(self, how: Sampling, limit: int) -> None:
+        if self.model.task != "text-generation":
+            raise self.error(f"this model does {self.model.task}: it does not generate")
+        legal = how.temperature >= 0 and how.top_k >= 0 and how.repetition_penalty > 0
+        if not (legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1 and limit > 0):
+            raise self.error(f"out of its range: max_new_tokens={limit} or one of {how}")
+
+    def _check_room(self, prompts: list[list[int]], limit: int) -> None:
+        if not prompts or not all(prompts):
+            raise self.error("the prompt is empty")
+        width = max(map(len, prompts))
+        self.model.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
+        room = self.room or self.model.manifest["ranges"]["sequence"][1]
+        if width + limit > room:
+            raise self.error(f"{width} tokens and {limit} new ones, but the cache holds {room}")
+
+    def _ids(self, prompt: Any, chat: Any) -> list[int]:
+        words = chat or isinstance(prompt, str) or isinstance(next(iter(prompt), 0), dict)
+        return [int(token) for token in (self.model.text.encode(prompt, chat) if words else prompt)]
+
+    def _cache(self, batch: int, need: int) -> Any:
+        """Buffers with room for ``need`` tokens: those of the last call where they are enough."""
+        cache = self._spare.pop() if self._spare else None
+        if cache is None or cache.batch < batch or cache.capacity < need:
+            shared = self.model.cache and self.model.cache["shared"]
+            capacity = min(-(-need // ROUND) * ROUND, self.room)
+            cache = (_SharedCache if shared else _NoCache)(self.model, batch, capacity)
+        return cache
+
+    def _pieces(
+        self, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
+    ) -> Iterator[str | int]:
+        """What each token completes, as it comes."""
+        cache = self._cache(len(rows), max(len(row.ids) for row in rows) + limit)
+        begin = time.perf_counter()
+        logits, middle = cache.start([row.ids for row in rows]), time.perf_counter()
+        while True:
+            for row, scores in zip(rows, logits, strict=True):
+                if not row.finish:
+                    token = how.pick(scores, row.ids + row.tokens, row.draw)
+                    if (piece := row.push(token, ends, limit)) is not None:
+                        yield piece
+            alive = [not row.finish for row in rows]
+            if not any(alive):
+                break
+            logits = cache.step([row.tokens[-1] if row.tokens else 0 for row in rows], alive)
+        self._spare, seconds = [cache], time.perf_counter() - middle
+        rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
+        for row in rows:
+            row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
