@@ -1,0 +1,148 @@
+"""Tiny GGUF files, written the way llama.cpp's converter writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCABULARY = 96
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", "head_dim": 16},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 32},
+    "phi3": {"model_type": "phi3"},
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 16,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def tiny_model(architecture: str, **changes: Any) -> Any:
+    """A random model; norms are random too, so that a forgotten offset shows."""
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(**{**SIZES, **MODELS[architecture], **changes})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "bias" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def write(
+    path: Path,
+    architecture: str,
+    model: Any,
+    kind: GGMLQuantizationType = GGMLQuantizationType.F32,
+    extra: dict[str, np.ndarray] | None = None,
+    **keys: Any,
+) -> Path:
+    """Write ``model``; matrices in the type ``kind``, everything else in float32."""
+    config = model.config
+    writer = GGUFWriter(path, architecture)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    head_dim = getattr(config, "head_dim", None)
+    writer.add_rope_dimension_count(head_dim or config.hidden_size // config.num_attention_heads)
+    if head_dim:
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    if architecture == "gemma3":
+        writer.add_sliding_window(config.sliding_window)
+    writer.add_rope_freq_base(theta(config))
+    for name, value in keys.items():
+        writer.add_key_value(
+            f"{architecture}.{name.replace('__', '.')}",
+            value,
+            gguf.GGUFValueType.get_type(value),
+        )
+    add_vocabulary(writer)
+    for name, array in {**tensors(architecture, model), **(extra or {})}.items():
+        matrix = array.ndim == 2
+        data = gguf.quantize(array, kind) if matrix else array.astype(np.float32)
+        writer.add_tensor(name, data, raw_dtype=kind if matrix else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def theta(config: Any) -> float:
+    """The base of the rotary embedding; of the full-attention layers where there are two."""
+    parameters = config.rope_parameters
+    return float(parameters.get("full_attention", parameters)["rope_theta"])
+
+
+def add_vocabulary(writer: GGUFWriter) -> None:
+    """A sentencepiece vocabulary: control tokens, bytes left out, letters and a few words."""
+    words = ["<pad>", "<s>", "</s>", "<unk>"] + [chr(code) for code in range(97, 123)]
+    words += ["▁", "▁a", "ab", "▁ab"]
+    words += [f"<extra{index}>" for index in range(VOCABULARY - len(words))]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(words)
+    writer.add_token_scores([-float(index) for index in range(len(words))])
+    writer.add_token_types([3, 3, 3, 2] + [1] * (len(words) - 4))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    writer.add_unk_token_id(3)
+    writer.add_add_bos_token(True)
+    writer.add_chat_template("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
+
+
+def tensors(architecture: str, model: Any) -> dict[str, np.ndarray]:
+    """The model's weights under GGUF names, with the converter's changes of value."""
+    config = model.config
+    names = gguf.get_tensor_name_map(
+        {arch: key for key, arch in gguf.MODEL_ARCH_NAMES.items()}[architecture],
+        config.num_hidden_layers,
+    )
+    found = {}
+    for name, parameter in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        stem, _, suffix = name.rpartition(".")
+        array = parameter.numpy().copy()
+        if architecture == "gemma3" and stem.endswith("norm"):
+            array = array + 1
+        if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
+            heads = config.num_attention_heads
+            array = permuted(array, heads if "q_proj" in stem else config.num_key_value_heads)
+        found[f"{names.get_name(stem)}.{suffix}"] = array
+    return found
+
+
+def permuted(array: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp's order of rows: the two of a rotary pair become neighbours."""
+    size = array.shape[0] // heads
+    split = array.reshape(heads, 2, size // 2, *array.shape[1:])
+    return split.swapaxes(1, 2).reshape(array.shape)
