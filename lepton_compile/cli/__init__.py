@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; nothing that happens inside escapes."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _end_on_sigterm()
+    # Bars of the libraries would break into the display of the stages.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
     except BrokenPipeError:

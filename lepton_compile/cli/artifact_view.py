@@ -74,13 +74,13 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         ("task", manifest["task"]),
         ("ranges", ", ".join(f"{k} {a}..{b}" for k, (a, b) in manifest["ranges"].items())),
         ("format", manifest["format"]),
-        ("digest", manifest.get("digest")),
     ]
     if cache:
         layers = len(cache["layers"])
         kind = "in place" if cache["shared"] else "growing"
         facts.append(("cache", f"{layers} layers, {cache['max_length']} tokens, {kind}"))
     yield table(str(data["artifact"]), ("what", "value"), facts)
+    yield f"Digest {manifest.get('digest')}"
     engines = [
         (e["target"], e["precision"], _requirements(e), "yes" if e.get("executed") else "no")
         for e in manifest["engines"]

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.console import RenderableType
 
+from lepton_compile.cli.display import watching
 from lepton_compile.cli.output import (
     bytes_text,
     clean,
@@ -28,10 +29,10 @@ __all__ = ["plan"]
 def plan(as_json: bool, **options: Any) -> None:
     """Predict ops, passes, disk, memory and time of a build. Reads no weights, builds nothing."""
     arguments = build_arguments(options.pop("recipe"), **options)
-    with stdout_for_json_only(as_json):
+    with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
         from lepton_compile.api import plan as make_plan
 
-        data = clean(make_plan(**arguments))
+        data = clean(make_plan(**arguments, progress=progress))
     if as_json:
         emit_json(data)
         return

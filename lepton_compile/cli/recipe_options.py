@@ -39,32 +39,25 @@ def build_arguments(
     sets: tuple[str, ...],
     max_memory: str | None,
 ) -> dict[str, Any]:
-    """The keyword arguments for ``api.build`` and ``api.plan``; values are dotted recipe keys.
+    """The keyword arguments for ``api.build`` and ``api.plan``; None keeps the recipe's value.
 
     Raises:
         click.UsageError: neither a recipe nor a model.
-        RecipeError: a ``--set`` or a size that cannot be read.
+        RecipeError: a ``--set`` that cannot be read.
     """
     from lepton_compile.recipe import parse_override
 
-    keywords = dict(parse_override(text) for text in sets)
-    named = {"model": model, "task": task, "quantize": quantize}
-    keywords.update({key: value for key, value in named.items() if value is not None})
-    if target is not None:
-        keywords["target"] = [name.strip() for name in target.split(",")]
-    if recipe is None and "model" not in keywords:
+    overrides = dict(parse_override(text) for text in sets)
+    if recipe is None and model is None and "model" not in overrides:
         raise click.UsageError("name a RECIPE, or a model with --model")
-    arguments = {"recipe": recipe, **keywords}
-    if max_memory is not None:
-        arguments["max_memory"] = _size(max_memory)
-    return arguments
-
-
-def _size(text: str) -> int:
-    from lepton_compile.errors import RecipeError
-    from lepton_compile.recipe.values import bytes_of
-
-    try:
-        return bytes_of(int(text) if text.isdigit() else text)
-    except ValueError as error:
-        raise RecipeError(str(error), where="--max-memory", found=text) from None
+    targets = [name.strip() for name in target.split(",")] if target is not None else None
+    memory = int(max_memory) if max_memory is not None and max_memory.isdigit() else max_memory
+    return {
+        "recipe": recipe,
+        "model": model,
+        "task": task,
+        "target": targets,
+        "quantize": quantize,
+        "max_memory": memory,
+        "overrides": overrides,
+    }

@@ -65,7 +65,8 @@ def _values(title: str, values: Sequence[Value]) -> RenderableType:
 
 def _ops(summary: ModelSummary) -> Iterator[RenderableType]:
     for domain, counts in summary.ops.items():
-        listed = " · ".join(f"{op} {count}" for op, count in counts.items())
+        # The space inside a pair does not break, so that lines break between pairs.
+        listed = " · ".join(f"{op}\N{NO-BREAK SPACE}{count}" for op, count in counts.items())
         yield table(f"Ops of {domain}: {sum(counts.values())}", ("op and count",), [(listed,)])
 
 

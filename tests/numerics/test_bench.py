@@ -1,0 +1,135 @@
+"""Measuring: the shapes, the turns and the report. No assertion depends on how fast anything is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lepton_compile.errors import EngineError
+from lepton_compile.numerics.bench import bench
+from lepton_compile.numerics.bench.decoder import lengths_within
+from lepton_compile.numerics.bench.encoder import shapes_within
+from lepton_compile.numerics.bench.fresh import fresh_start
+from lepton_compile.numerics.bench.machine import describe
+from lepton_compile.numerics.bench.timing import Timing, alternate
+
+
+class SmallEncoder:
+    """One matrix product behind the surface of the loader."""
+
+    threads = 1
+
+    def __init__(self) -> None:
+        self.manifest: dict[str, Any] = {
+            "task": "feature-extraction",
+            "outputs": [{"name": "last_hidden_state"}],
+            "ranges": {"batch": [1, 4], "sequence": [1, 64]},
+        }
+        self.inputs = {"input_ids": {}, "attention_mask": {}, "token_type_ids": {}}
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def run(self, feeds: dict[str, np.ndarray], outputs: Any = None) -> dict[str, np.ndarray]:
+        assert set(feeds) == set(self.inputs)
+        self.shapes.add(feeds["input_ids"].shape)
+        return {"last_hidden_state": feeds["input_ids"][..., None] @ np.ones((1, 8))}
+
+
+class SmallDecoder:
+    """Ends by itself after a few tokens, as models do."""
+
+    threads = 1
+    task = "text-generation"
+
+    def __init__(self) -> None:
+        self.manifest: dict[str, Any] = {
+            "task": self.task,
+            "ranges": {"batch": [1, 1], "sequence": [1, 100]},
+            "generation": {"vocabulary": 50},
+        }
+        self.prompts: list[int] = []
+
+    def generate(self, prompt: list[int], max_new_tokens: int) -> Any:
+        self.prompts.append(len(prompt))
+        tokens = list(range(min(5, max_new_tokens)))
+        timings = {"prefill_s": 0.5, "decode_s": 0.25}
+        return SimpleNamespace(tokens=tokens, finish="eos", timings=timings)
+
+
+def test_shapes_move_into_the_ranges() -> None:
+    assert shapes_within({"batch": [1, 64], "sequence": [1, 512]}) == [(1, 16), (1, 128), (32, 128)]
+    assert shapes_within({"batch": [1, 1], "sequence": [1, 16]}) == [(1, 16)]
+    assert shapes_within({"batch": [2, 8], "sequence": [32, 32]}) == [(2, 32), (8, 32)]
+
+
+def test_prompt_and_new_tokens_fit_into_the_cache() -> None:
+    assert lengths_within({"sequence": [1, 4096]}) == (512, 128)
+    assert lengths_within({"sequence": [1, 100]}) == (80, 20)
+
+
+def test_rivals_take_turns() -> None:
+    order: list[str] = []
+    rivals = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    seconds = alternate(rivals, rounds=2)
+    assert order == ["a", "b"] * 3  # a round to warm up, then two that count
+    assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    timing = Timing.of([0.001, 0.002, 0.003])
+    assert (timing.runs, timing.p50) == (3, pytest.approx(2.0))
+    assert timing.p50 < timing.p90 < timing.p99
+
+
+def test_encoder_report() -> None:
+    model = SmallEncoder()
+    report = bench(model, rounds=2)
+    assert [case.name for case in report.cases] == ["1x16", "1x64", "4x64"]
+    assert model.shapes == {(1, 16), (1, 64), (4, 64)}
+    data = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert data["cases"][0]["eager_ms"] is None
+    assert data["machine"]["threads"] == 1
+
+
+def test_decoder_report_counts_tokens_that_were_made() -> None:
+    model = SmallDecoder()
+    report = bench(model, rounds=2)
+    prefill, decode = report.cases
+    assert set(model.prompts) == {80}
+    assert prefill.rate(prefill.engine) == pytest.approx(80 / 0.5)
+    assert decode.rate(decode.engine) == pytest.approx(5 / 0.25)
+
+
+def test_eager_decoder_runs_beside_the_engine() -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    report = bench(SmallDecoder(), LlamaForCausalLM(config).eval(), rounds=1)
+    assert all(case.speedup is not None and case.speedup > 0 for case in report.cases)
+
+
+def test_machine_says_what_matters() -> None:
+    machine = describe(2)
+    assert machine["threads"] == 2
+    assert machine["cpu"]
+    assert {"os", "python", "numpy", "logical_cpus"} <= machine.keys()
+
+
+def test_a_folder_that_does_not_load_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text("raise RuntimeError('no engine here')")
+    with pytest.raises(EngineError) as caught:
+        fresh_start(tmp_path)
+    assert caught.value.found == "RuntimeError: no engine here"

@@ -1,0 +1,205 @@
+"""Verification against small transformers models; the engine is a second copy of the model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+
+from lepton_compile.numerics.gates import check_gates
+from lepton_compile.numerics.reference import pool
+from lepton_compile.numerics.tolerance import tolerance_for
+from lepton_compile.numerics.verify import verify
+
+VOCABULARY = 96
+
+
+class TorchEngine:
+    """A model behind the surface of the loader, with noise on its weights."""
+
+    def __init__(self, module: Any, manifest: dict[str, Any], noise: float = 0.0) -> None:
+        self.module = copy.deepcopy(module)
+        self.manifest = manifest
+        self.inputs = {name: {} for name in manifest["feeds"]}
+        self.calls: list[tuple[int, ...]] = []
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in self.module.parameters():
+                parameter.add_(noise * torch.randn_like(parameter))
+
+    def run(
+        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        assert set(feeds) == set(self.inputs)
+        self.calls.append(feeds["input_ids"].shape)
+        with torch.inference_mode():
+            found = self.module(**{name: torch.from_numpy(a) for name, a in feeds.items()})
+        results = {name: found[name].numpy() for name in outputs or () if name in found}
+        embedding = self.manifest.get("embedding")
+        if embedding:
+            hidden = found["last_hidden_state"].numpy()
+            results[embedding["output"]] = pool(hidden, feeds["attention_mask"], embedding)
+        return results
+
+    def generate(self, prompt: Any, *, max_new_tokens: int = 8) -> Any:
+        ids = torch.tensor([list(prompt)])
+        with torch.inference_mode():
+            for _ in range(max_new_tokens):
+                token = self.module(input_ids=ids).logits[:, -1:].argmax(-1)
+                ids = torch.cat([ids, token], 1)
+        return SimpleNamespace(tokens=ids[0, len(prompt) :].tolist())
+
+
+@pytest.fixture(scope="module")
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def bert() -> BertModel:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+class Characters:
+    """A tokenizer of one token per character, with a begin token."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        ids = [2 + ord(character) % (VOCABULARY - 2) for character in text]
+        return [1, *ids] if add_special_tokens else ids
+
+
+def decoder_manifest(longest: int = 64) -> dict[str, Any]:
+    return {
+        "task": "text-generation",
+        "feeds": ["input_ids", "attention_mask"],
+        "outputs": [{"name": "logits"}],
+        "ranges": {"batch": [1, 4], "sequence": [1, longest]},
+        "generation": {"vocabulary": VOCABULARY},
+    }
+
+
+def encoder_manifest(embedding: dict[str, Any] | None = None) -> dict[str, Any]:
+    names = ["last_hidden_state", *([embedding["output"]] if embedding else [])]
+    return {
+        "task": "feature-extraction",
+        "feeds": ["input_ids", "attention_mask", "token_type_ids"],
+        "outputs": [{"name": name} for name in names],
+        "ranges": {"batch": [1, 3], "sequence": [1, 40]},
+        "embedding": embedding,
+    }
+
+
+def test_a_copy_passes_the_strictest_gates(llama: LlamaForCausalLM) -> None:
+    engine = TorchEngine(llama, decoder_manifest())
+    report = verify(engine, llama, Characters(), "text-generation", tokens=300)
+    checks = check_gates(report, tolerance_for("fp32", "text-generation"))
+    assert all(check.passed for check in checks), [str(check) for check in checks]
+    assert report.perplexity == pytest.approx(report.reference_perplexity, rel=1e-4)
+    assert (report.decode_tokens, report.decode_agreement) == (24, 1.0)
+    assert 300 <= report.tokens < 300 + 64
+
+
+def test_perplexity_is_that_of_the_whole_text(llama: LlamaForCausalLM) -> None:
+    text = "the heron waits at the mill, and the mill waits for rain"
+    engine = TorchEngine(llama, decoder_manifest())
+    report = verify(engine, llama, Characters(), "text-generation", text=text)
+    ids = torch.tensor([Characters().encode(text, add_special_tokens=True)])
+    with torch.inference_mode():
+        expected = llama(input_ids=ids, labels=ids).loss.exp().item()
+    assert report.segments == 1
+    assert report.reference_perplexity == pytest.approx(expected, rel=1e-4)
+
+
+def test_noise_is_seen_in_every_number(llama: LlamaForCausalLM) -> None:
+    engine = TorchEngine(llama, decoder_manifest(), noise=0.05)
+    report = verify(engine, llama, Characters(), "text-generation", tokens=200)
+    assert report.relative_error > 1e-2
+    assert report.cosine < 0.999
+    assert report.argmax_agreement is not None
+    assert report.argmax_agreement < 1.0
+    checks = check_gates(report, tolerance_for("fp32", "text-generation"))
+    assert not all(check.passed for check in checks)
+
+
+def test_segments_stay_inside_the_range(llama: LlamaForCausalLM) -> None:
+    engine = TorchEngine(llama, decoder_manifest(longest=20))
+    report = verify(engine, llama, Characters(), "text-generation", tokens=100)
+    assert max(shape[1] for shape in engine.calls) <= 20
+    assert report.decode_tokens == 10
+
+
+def test_without_a_tokenizer_random_ids_are_fed(llama: LlamaForCausalLM) -> None:
+    report = verify(TorchEngine(llama, decoder_manifest()), llama, None, "text-generation")
+    assert "random ids" in report.sample
+    assert report.relative_error < 1e-5
+
+
+def test_padding_is_left_out_for_encoders(bert: BertModel) -> None:
+    engine = TorchEngine(bert, encoder_manifest())
+    found = verify(engine, bert, Characters(), "feature-extraction", tokens=200)
+    assert found.outputs[0].difference.rows == found.tokens
+    assert max(shape[0] for shape in engine.calls) <= 3
+    assert found.relative_error < 1e-5
+
+
+def test_garbage_at_padding_is_not_an_error(bert: BertModel) -> None:
+    class Careless(TorchEngine):
+        def run(self, feeds: Any, outputs: Any = None) -> dict[str, np.ndarray]:
+            results = super().run(feeds, outputs)
+            results["last_hidden_state"][feeds["attention_mask"] == 0] = np.nan
+            return results
+
+    report = verify(Careless(bert, encoder_manifest()), bert, Characters(), "feature-extraction")
+    assert report.not_finite == 0
+    assert report.relative_error < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "max", "lasttoken"])
+def test_pooled_embedding_decides_the_cosine(bert: BertModel, kind: str) -> None:
+    embedding = {"pooling": kind, "normalize": True, "output": "sentence_embedding"}
+    engine = TorchEngine(bert, encoder_manifest(embedding), noise=0.1)
+    report = verify(engine, bert, Characters(), "feature-extraction", tokens=200)
+    by_name = {output.name: output.difference for output in report.outputs}
+    assert report.cosine == by_name["sentence_embedding"].cosine
+    assert by_name["sentence_embedding"].rows == report.segments
+
+
+def test_mean_pooling_by_hand() -> None:
+    hidden = np.array([[[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]]], np.float32)
+    mask = np.array([[1, 1, 0]])
+    found = pool(hidden, mask, {"pooling": "mean", "normalize": False})
+    assert found.tolist() == [[2.0, 0.0]]
+    with pytest.raises(ValueError, match="unknown pooling"):
+        pool(hidden, mask, {"pooling": "median"})
+
+
+def test_the_report_is_json(llama: LlamaForCausalLM) -> None:
+    import json
+
+    report = verify(TorchEngine(llama, decoder_manifest()), llama, None, "text-generation")
+    data = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert data["outputs"][0]["name"] == "logits"
+    assert data["perplexity_increase"] == pytest.approx(0.0, abs=1e-4)
