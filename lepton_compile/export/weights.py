@@ -79,7 +79,9 @@ def bind(
             continue
         binding[parameter] = checkpoint.tensor(stored)
     left = [name for name in names.unused(binding.stored.values()) if not computed(name)]
-    extra = [name for name in left if names.belongs(name, parameters)]
+    # What belongs to a part the model does not have is another task's head.
+    parts = {names.part(parameter) for parameter in parameters}
+    extra = [name for name in left if names.part(name) in parts]
     if missing or extra or shapes:
         raise _mismatch(checkpoint, missing, extra, shapes, left)
     binding.unused = tuple(left)
@@ -111,11 +113,8 @@ class _Names:
         taken = set(used)
         return [name for name, stored in self.current.items() if stored not in taken]
 
-    def belongs(self, name: str, parameters: Iterable[str]) -> bool:
-        """Whether a tensor is of a part that the model has, rather than of another head."""
-        return self._part(name) in {self._part(parameter) for parameter in parameters}
-
-    def _part(self, name: str) -> str:
+    def part(self, name: str) -> str:
+        """The module directly under the base model, or beside it, that a tensor is of."""
         return name.removeprefix(self.prefix).partition(".")[0]
 
 

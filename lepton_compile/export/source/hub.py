@@ -14,13 +14,15 @@ from lepton_compile.errors import SourceError
 __all__ = ["download"]
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-# Remote code is trusted by name, but its files have to be there to be run.
-CODE = ("*.py",)
 SPEC = re.compile(r"^(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
 
 
-def download(spec: str) -> tuple[Path, str]:
+def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
     """The local snapshot of ``org/name@revision``, and the commit it stands for.
+
+    Args:
+        spec: repository, and a commit, branch or tag after ``@``.
+        with_code: fetch Python files too, for a model that is trusted to run them.
 
     Raises:
         SourceError: malformed, no such repository or revision, or not in the cache when offline.
@@ -38,7 +40,7 @@ def download(spec: str) -> tuple[Path, str]:
             snapshot_download(
                 match["name"],
                 revision=match["revision"],
-                allow_patterns=[*PATTERNS, *CODE],
+                allow_patterns=[*PATTERNS, *(["*.py"] if with_code else [])],
                 ignore_patterns=["onnx/*", "openvino/*", "original/*"],
             )
         )

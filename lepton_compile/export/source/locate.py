@@ -33,7 +33,7 @@ def resolve(model: str, base: Path, trust_remote_code: bool = False) -> Source:
     """
     scheme, _, rest = model.partition(":")
     if scheme == "hf":
-        path, revision = download(rest)
+        path, revision = download(rest, with_code=trust_remote_code)
         return _open(model, path, revision, trust_remote_code)
     if scheme == "package":
         path, version = locate_package(rest)

