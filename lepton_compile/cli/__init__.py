@@ -38,10 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
-    except BrokenPipeError:
-        # The reader has had enough; keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as end:  # click's and rich's way out when the reader of a pipe has left
+        return end.code if isinstance(end.code, int) else 1
     except (Exception, KeyboardInterrupt) as error:
         return report_failure(error, as_json="--json" in given)
     return code if isinstance(code, int) else 0

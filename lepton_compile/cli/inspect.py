@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -44,4 +43,4 @@ def inspect(path: Path, as_json: bool) -> None:
         for part in artifact_tables(data):
             out.print(part)
     if not intact:
-        sys.exit(1)
+        click.get_current_context().exit(1)

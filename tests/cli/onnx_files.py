@@ -1,0 +1,86 @@
+"""ONNX files for tests of ``inspect``, made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["external_model", "layered_model", "quantized_model"]
+
+
+def _save(graph: onnx.GraphProto, path: Path, domains: dict[str, int], **extra: object) -> Path:
+    opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, **extra), path)
+    return path
+
+
+def quantized_model(folder: Path) -> Path:
+    """One weight of 4 bits in blocks of 32, one of 8 bits per row, one in fp32."""
+    packed = numpy_helper.from_array(np.zeros((64, 1, 16), np.uint8), "layers.0.up.weight_q")
+    scales = numpy_helper.from_array(np.ones(64, np.float32), "layers.0.up.scales")
+    rows = numpy_helper.from_array(np.zeros((16, 64), np.int8), "layers.1.down.weight_q")
+    row_scales = numpy_helper.from_array(np.ones(16, np.float32), "layers.1.down.scale")
+    bias = numpy_helper.from_array(np.zeros(16, np.float32), "bias")
+    nodes = [
+        helper.make_node(
+            "MatMulNBits",
+            ["x", packed.name, scales.name],
+            ["h"],
+            domain="com.microsoft",
+            K=32,
+            N=64,
+            bits=4,
+            block_size=32,
+        ),
+        helper.make_node("DequantizeLinear", [rows.name, row_scales.name], ["w"], axis=0),
+        helper.make_node("Transpose", ["w"], ["wt"], perm=[1, 0]),
+        helper.make_node("MatMul", ["h", "wt"], ["m"]),
+        helper.make_node("Add", ["m", "bias"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])
+    graph = helper.make_graph(nodes, "g", [x], [y], [packed, scales, rows, row_scales, bias])
+    return _save(graph, folder / "quantized.onnx", {"": 21, "com.microsoft": 1})
+
+
+def external_model(folder: Path, size: int = 1 << 40, location: str = "weights.bin") -> Path:
+    """A weight of a terabyte in a file that is not there: reading it would fail."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[size // 4])
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(size))):
+        weight.external_data.add(key=key, value=value)
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])
+    graph = helper.make_graph([node], "g", [x], [y], [weight])
+    return _save(graph, folder / "external.onnx", {"": 21})
+
+
+def layered_model(folder: Path, layers: int = 3) -> Path:
+    """A layer stored once as a function and called several times, its weight quantized."""
+    body = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"], axis=1, block_size=32),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    opsets = [helper.make_opsetid("", 21)]
+    function = helper.make_function(
+        "ai.lepton.layer", "TinyLayer_0", ["x", "q", "s"], ["y"], body, opsets
+    )
+    nodes, weights = [], []
+    for number in range(layers):
+        q = TensorProto(name=f"layers.{number}.q", data_type=TensorProto.INT4, dims=[32, 32])
+        q.raw_data = bytes(512)
+        scale = numpy_helper.from_array(np.ones((32, 1), np.float32), f"layers.{number}.s")
+        weights += [q, scale]
+        names = [f"h{number}", q.name, scale.name]
+        node = helper.make_node("TinyLayer_0", names, [f"h{number + 1}"], domain="ai.lepton.layer")
+        node.name = f"model.layers.{number}"
+        nodes.append(node)
+    first = helper.make_tensor_value_info("h0", TensorProto.FLOAT, ["batch", 32])
+    last = helper.make_tensor_value_info(f"h{layers}", TensorProto.FLOAT, ["batch", 32])
+    graph = helper.make_graph(nodes, "g", [first], [last], weights)
+    domains = {"": 21, "ai.lepton.layer": 1}
+    return _save(graph, folder / "layered.onnx", domains, functions=[function])

@@ -1,0 +1,106 @@
+"""``inspect`` on ONNX files made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lepton_compile.cli import main
+from lepton_compile.cli.onnxfile.summary import Value
+from lepton_compile.cli.onnxfile.view import fold_numbered
+from tests.cli.onnx_files import external_model, layered_model, quantized_model
+
+
+def inspected(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
+    assert main(["inspect", str(path), "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_quantized_weights_by_bits_and_block(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = inspected(capsys, quantized_model(tmp_path))
+    assert found["quantized"] == [
+        {"op": "MatMulNBits", "bits": 4, "block": "32", "count": 1, "bytes": 1024 + 256},
+        {"op": "DequantizeLinear", "bits": 8, "block": "row", "count": 1, "bytes": 1024 + 64},
+    ]
+    assert found["ops"]["com.microsoft"] == {"MatMulNBits": 1}
+    assert found["ops"]["ai.onnx"]["MatMul"] == 1
+    assert found["weights"]["float"] == {"count": 3, "bytes": 256 + 64 + 64}
+    assert found["layers"] == {"by name": 2}
+    assert found["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 32]}]
+
+
+def test_layers_are_counted_as_they_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = inspected(capsys, layered_model(tmp_path, layers=3))
+    assert found["layers"] == {"TinyLayer_0": 3}
+    assert found["ops"] == {"ai.onnx": {"DequantizeLinear": 3, "MatMul": 3}}
+    (weights,) = found["quantized"]
+    assert (weights["bits"], weights["block"], weights["count"]) == (4, "32", 3)
+    assert weights["bytes"] == 3 * (512 + 128)
+
+
+def test_external_data_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = inspected(capsys, external_model(tmp_path))
+    assert found["files"] == [{"name": "weights.bin", "needed": 1 << 40, "found": None}]
+    assert found["weights"]["float"]["bytes"] == 1 << 40
+    assert found["inputs"][0]["shape"] is None
+
+
+def test_a_file_outside_the_folder_is_not_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "secret.bin").write_bytes(b"1234")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    found = inspected(capsys, external_model(inner, size=4, location="../secret.bin"))
+    assert found["files"][0]["found"] is None
+
+
+@pytest.mark.parametrize("make", [quantized_model, external_model, layered_model])
+def test_tables_fit_eighty_columns(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make: Any,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", make(Path()).name]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Inputs" in text
+    assert "MatMul" in text or "Add" in text
+
+
+def test_numbered_inputs_become_one_line() -> None:
+    values = [
+        Value(f"past.{n}.{kind}", "float", (1,)) for n in range(3) for kind in ("key", "value")
+    ]
+    labels = [label for label, _ in fold_numbered([Value("ids", "int64", (1,)), *values])]
+    assert labels == ["ids", "past.{0..2}.key", "past.{0..2}.value"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x0a"])
+def test_what_is_not_onnx_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(content)
+    assert main(["inspect", str(path)]) == 1
+    assert "not an ONNX model" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_manifest_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "not an artifact" in capsys.readouterr().err
+
+
+def test_nothing_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / "no")]) == 2
+    assert "found:" in capsys.readouterr().err

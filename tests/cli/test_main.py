@@ -1,0 +1,218 @@
+"""The frame: help, exit codes, how errors look, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from lepton_compile.cli import main
+from lepton_compile.cli.failure import report_failure
+from lepton_compile.cli.group import COMMANDS, LazyGroup
+from lepton_compile.errors import GateError, RecipeError
+
+HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "numpy", "pydantic")
+
+
+def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from lepton_compile.cli import main; code = main(['--help']); "
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = run_python(program)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+    for name, summary in COMMANDS.items():
+        assert name in done.stdout
+        assert summary in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_and_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_loads_nothing_heavy(name: str) -> None:
+    program = (
+        "import sys; from lepton_compile.cli import main; main(sys.argv[1:]); "
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    assert run_python(program, name, "--help").stderr.strip() == "[]"
+
+
+def test_the_table_is_the_files() -> None:
+    folder = Path(sys.modules["lepton_compile.cli"].__file__ or "").parent
+    for name in COMMANDS:
+        assert (folder / f"{name}.py").is_file()
+    group = LazyGroup("x")
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        assert command.name == name
+
+
+def test_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "lepton_compile", "targets", "--json"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0
+    states = {state["name"]: state for state in json.loads(done.stdout)}
+    assert set(states) == {"ort-cpu", "ort-cuda", "trt-rtx", "trt"}
+    assert states["trt"]["reason"]
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["biuld"]) == 2
+    assert "Did you mean 'build'?" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets", "--nope"]) == 2
+    err = capsys.readouterr().err
+    assert "--nope" in err
+    assert "lepton-compile targets --help" in err
+
+
+def test_build_needs_something_to_build(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build"]) == 2
+    assert "--model" in capsys.readouterr().err
+
+
+def test_an_error_shows_all_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RecipeError(
+        "unknown key",
+        where="r.yaml:4",
+        found="quantise",
+        available=["model", "quantize"],
+        hint="fix",
+    )
+    assert report_failure(error, as_json=False) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: unknown key",
+        "  where:     r.yaml:4",
+        "  found:     quantise",
+        "  available: model, quantize",
+        "  next:      fix",
+    ]
+
+
+def test_a_long_field_is_not_cut_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    report_failure(RecipeError("wrong", found="x" * 300), as_json=False)
+    assert "x" * 300 in capsys.readouterr().err
+
+
+def test_markup_in_values_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    report_failure(RecipeError("wrong [bold]", found="[1, 2] [/]"), as_json=False)
+    err = capsys.readouterr().err
+    assert "wrong [bold]" in err
+    assert "[1, 2] [/]" in err
+
+
+def test_json_errors_are_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_failure(GateError("missed", found="cosine 0.9"), as_json=True) == 3
+    data = json.loads(capsys.readouterr().out)
+    assert (data["error"], data["found"], data["exit_code"]) == ("GateError", "cosine 0.9", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["build", "--json"], 2), (["nope", "--json"], 2), (["inspect", "/nowhere", "--json"], 2)],
+)
+def test_usage_errors_are_json_too(
+    arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["exit_code"] == code
+    assert captured.err == ""
+
+
+def test_an_unexpected_error_is_short_and_names_the_switch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LEPTON_DEBUG", raising=False)
+    assert report_failure(_raised(ZeroDivisionError("by zero")), as_json=False) == 1
+    err = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: by zero" in err
+    assert "LEPTON_DEBUG=1" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("LEPTON_DEBUG", "1")
+    report_failure(_raised(ZeroDivisionError("by zero")), as_json=False)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    error = OSError(28, "No space left on device", "/out/weights.bin")
+    assert report_failure(error, as_json=False) == 1
+    err = capsys.readouterr().err
+    assert "no space left on device" in err
+    assert "/out/weights.bin" in err
+
+
+def test_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report_failure(KeyboardInterrupt(), as_json=False) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_with_130(number: signal.Signals) -> None:
+    program = (
+        "import sys, time; from lepton_compile.cli import cli, main\n"
+        "@cli.command()\n"
+        "def sleep(): print('ready', flush=True); time.sleep(60)\n"
+        "from lepton_compile.cli import group; group.COMMANDS['sleep'] = ''\n"
+        "cli.get_command = lambda ctx, name: sleep\n"
+        "sys.exit(main(['sleep']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 130
+
+
+def test_a_reader_that_leaves_early_is_met_with_silence() -> None:
+    program = "import sys; from lepton_compile.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = f'"{sys.executable}" -c "{program}" passes --json | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_catalogs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from lepton_passes.catalog import CATALOG
+
+    assert main(["passes", "--json"]) == 0
+    passes = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in passes] == [entry.make.name for entry in CATALOG]
+    assert main(["recipes", "--json"]) == 0
+    assert any(r["name"].startswith("minilm/") for r in json.loads(capsys.readouterr().out))
+    assert main(["plugins", "--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out), list)
+
+
+def _raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:
+        return caught

@@ -1,0 +1,175 @@
+"""The report: complete as JSON, whole and safe as a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lepton_compile.errors import ArtifactError
+from lepton_compile.report import render, report_data, write_report
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+def manifest() -> dict[str, Any]:
+    return {
+        "task": "text-generation",
+        "model": {"source": "./<b>model</b>", "architecture": "TinyLM", "parameters": 1234},
+        "engines": [{"target": "ort-cpu", "precision": "int4"}],
+        "ranges": {"batch": [1, 4], "sequence": [1, 64]},
+        "files": {
+            "loader.py": {"size": 10, "sha256": "aa"},
+            "weights.bin": {"size": 2_000_000, "sha256": "bb"},
+        },
+        "tools": {"onnxruntime": "1.32.0"},
+    }
+
+
+def passes() -> list[dict[str, Any]]:
+    refusal = {"pass_name": "gelu", "node": "layers.0/act <Mul>", "reason": "another constant"}
+    entry = {"counts_as": None, "nodes": (9, 7), "seconds": 0.01, "error": None}
+    return [
+        {**entry, "name": "gelu", "fired": 3, "refusals": ({**refusal, "layers": ("a", "b")},)},
+        {**entry, "name": "silu", "fired": 0, "refusals": ()},
+    ]
+
+
+def verified(**changes: Any) -> dict[str, Any]:
+    output = {
+        "name": "logits",
+        "max_abs": 0.5,
+        "mean_abs": 0.1,
+        "relative": None,
+        "cosine": 0.99,
+        "cosine_min": 0.9,
+        "argmax_agreement": 0.75,
+    }
+    return {
+        "sample": "the sample text",
+        "segments": 2,
+        "tokens": 200,
+        "seconds": 1.5,
+        "outputs": [output],
+        "perplexity": 10.5,
+        "reference_perplexity": 10.0,
+        "perplexity_increase": 0.05,
+        "argmax_agreement": 0.75,
+        "relative_error": None,
+        "cosine": 0.99,
+        "decode_tokens": 8,
+        "decode_agreement": 0.5,
+        **changes,
+    }
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "seconds": {"capture": 2.0, "passes": 1.0},
+        "capture": {"how": "stamped", "kinds": 2, "notes": []},
+        "passes": passes(),
+        "verify": verified(),
+        "gates": [{"name": "perplexity", "found": 0.05, "demanded": 0.04, "passed": False}],
+    }
+    return report_data(manifest(), **{**parts, **changes})
+
+
+class Page(HTMLParser):
+    """Text, tags and whether every tag that opens also closes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_is_well_formed_and_stands_alone() -> None:
+    page = Page(render(data()))
+    assert page.open == []
+    assert page.links == []
+    assert "script" not in page.tags
+
+
+def test_names_are_escaped() -> None:
+    page = Page(render(data()))
+    assert "./<b>model</b>" in page.text
+    assert "layers.0/act <Mul>" in page.text
+    assert "<b>model</b>" not in render(data())
+
+
+def test_the_page_shows_the_numbers_and_the_refusals() -> None:
+    text = Page(render(data())).text
+    assert "+5.00% against fp32 PyTorch" in text
+    assert "another constant (1)" in text
+    assert "layers.0/act <Mul> (2 layers)" in text
+    assert "missed" in text
+    assert "2.0 MB" in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verify": None, "gates": []},
+        {"passes": [], "seconds": {}},
+        {"verify": verified(perplexity=None, decode_tokens=0, argmax_agreement=None)},
+        {"capture": {}},
+    ],
+)
+def test_a_part_that_was_left_out_leaves_a_whole_page(changes: dict[str, Any]) -> None:
+    assert Page(render(data(**changes))).open == []
+
+
+def test_bench_figures_are_shown() -> None:
+    timing = {"runs": 3, "p50": 1.5, "p90": 2.0, "p99": 2.5}
+    case = {"name": "1x16", "engine_ms": timing, "eager_ms": None, "speedup": None}
+    machine = {"cpu": "A Processor", "threads": 2}
+    text = Page(render(data(bench={"cases": [case], "machine": machine}))).text
+    assert "1x16 1.5 2 2.5" in text
+    assert "A Processor, 2 threads" in text
+
+
+def test_both_files_are_written_and_nothing_else(tmp_path: Path) -> None:
+    artifact = SimpleNamespace(path=tmp_path, manifest=SimpleNamespace(as_dict=manifest))
+    write_report(artifact, seconds={"capture": 1.0}, capture={}, passes=passes())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["bytes"] == 2_000_010
+    assert [file["name"] for file in found["files"]] == ["weights.bin", "loader.py"]
+    assert found["passes"][0]["refusals"][0]["reason"] == "another constant"
+
+
+def test_what_json_cannot_say_is_null(tmp_path: Path) -> None:
+    whole = data(verify=verified(cosine=math.nan, relative_error=math.inf))
+    assert whole["verify"]["cosine"] is None
+    json.dumps(whole, allow_nan=False)
+    assert "not finite" in render(whole)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    artifact = SimpleNamespace(path=tmp_path / "no", manifest=SimpleNamespace(as_dict=manifest))
+    with pytest.raises(ArtifactError, match="report cannot be written"):
+        write_report(artifact, seconds={}, capture={}, passes=[])
