@@ -1,0 +1,178 @@
+"""The commands on real artifacts of small random models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lepton_compile.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def answer(capsys: Capture, *arguments: str, code: int = 0) -> Any:
+    """The one JSON document that a command writes."""
+    assert main([*arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_inspect_an_artifact(encoder: Path, capsys: Capture) -> None:
+    found = answer(capsys, "inspect", str(encoder))
+    assert set(found["files"].values()) == {"intact"}
+    assert found["manifest"]["task"] == "feature-extraction"
+    assert found["engines"]["ort-cpu"]["ops"]
+    assert found["report"]["stages"][0]["name"] == "resolve"
+
+
+def test_tables_of_an_artifact_fit_eighty_columns(
+    decoder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(decoder.parent)
+    assert main(["inspect", decoder.name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("past_key_values.{0..1}.key" in line for line in lines)
+
+
+def test_a_damaged_file_is_shown_and_fails(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(encoder, copy)
+    with (copy / "loader.py").open("r+b") as file:
+        file.write(b"X")
+    found = answer(capsys, "inspect", str(copy), code=1)
+    assert found["files"]["loader.py"] == "damaged: another digest"
+
+
+def test_a_damaged_artifact_does_not_run(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(encoder, copy)
+    (copy / "engines/ort-cpu/model.onnx").unlink()
+    found = answer(capsys, "run", str(copy), "--text", "x", code=1)
+    assert "missing" in found["message"]
+
+
+def test_verify_passes_on_an_fp32_engine(encoder: Path, capsys: Capture) -> None:
+    found = answer(capsys, "verify", str(encoder))
+    assert all(gate["passed"] for gate in found["gates"])
+    assert found["outputs"][0]["name"] == "last_hidden_state"
+
+
+def test_verify_a_decoder_through_its_cache(decoder: Path, capsys: Capture) -> None:
+    found = answer(capsys, "verify", str(decoder))
+    assert found["decode_tokens"] > 0
+    assert found["decode_agreement"] == 1.0
+    assert found["perplexity"] == pytest.approx(found["reference_perplexity"], rel=1e-3)
+
+
+def test_verify_against_another_model_misses_the_gates(
+    decoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    other = LlamaForCausalLM.from_pretrained(decoder.parent / "model")
+    other.lm_head.weight.data.mul_(-1.0)
+    other.save_pretrained(tmp_path / "other")
+    found = answer(capsys, "verify", str(decoder), "--model", str(tmp_path / "other"), code=3)
+    assert found["error"] == "GateError"
+    assert "argmax" in found["found"]
+
+
+def test_verify_without_the_source_says_where_it_should_be(
+    encoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    missing = str(tmp_path / "gone")
+    found = answer(capsys, "verify", str(encoder), "--model", missing, code=1)
+    assert missing in found["found"]
+
+
+@pytest.mark.parametrize("eager", ["--eager", "--no-eager"])
+def test_bench_an_encoder(encoder: Path, capsys: Capture, eager: str) -> None:
+    found = answer(capsys, "bench", str(encoder), "--rounds", "1", eager)
+    assert [case["name"] for case in found["cases"]] == ["1x16", "1x64", "32x64"]
+    assert (found["cases"][0]["eager_ms"] is None) == (eager == "--no-eager")
+    assert found["start"]["peak_memory_bytes"] > 1 << 20
+    assert found["bytes_on_disk"] > 0
+    assert found["machine"]["onnxruntime"]
+
+
+def test_bench_a_decoder(decoder: Path, capsys: Capture) -> None:
+    found = answer(capsys, "bench", str(decoder), "--rounds", "1")
+    names = [case["name"] for case in found["cases"]]
+    assert names == ["prefill 51", "decode 13, per token"]
+    assert all(case["engine_tokens_per_second"] > 0 for case in found["cases"])
+    assert all(case["speedup"] > 0 for case in found["cases"])
+
+
+def test_arrays_in_and_out(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    feeds = {"input_ids": np.ones((2, 5), np.int64), "attention_mask": np.ones((2, 5), np.int64)}
+    np.savez(tmp_path / "in.npz", **feeds)
+    target = tmp_path / "out.npz"
+    arguments = ["--inputs", str(tmp_path / "in.npz"), "-o", str(target)]
+    assert answer(capsys, "run", str(encoder), *arguments) == {"output": str(target)}
+    with np.load(target) as results:
+        assert results["last_hidden_state"].shape == (2, 5, 32)
+
+
+def test_arrays_that_are_none_are_wrong_usage(
+    encoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "in.npz").write_text("no archive")
+    found = answer(capsys, "run", str(encoder), "--inputs", str(tmp_path / "in.npz"), code=2)
+    assert "cannot be read" in found["message"]
+
+
+def test_run_wants_one_kind_of_input(encoder: Path, capsys: Capture) -> None:
+    assert "give one of" in answer(capsys, "run", str(encoder), code=2)["message"]
+
+
+def test_an_output_that_exists_is_kept(encoder: Path, capsys: Capture) -> None:
+    before = (encoder / "manifest.json").read_bytes()
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    found = answer(capsys, "build", *model, "-o", str(encoder), code=1)
+    assert found["error"] == "ArtifactError"
+    assert (encoder / "manifest.json").read_bytes() == before
+
+
+def test_build_as_json_and_missed_gates(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    target = tmp_path / "out"
+    found = answer(capsys, "build", *model, "-o", str(target), "--no-check")
+    assert found["artifact"] == str(target)
+    assert found["report"]["verify"]["relative_error"] < 1e-3
+    assert "<!doctype html>" in (target / "report.html").read_text()
+    gates = ["--set", "gates.max_error=0"]
+    missed = answer(capsys, "build", *model, "-o", str(tmp_path / "no"), *gates, code=3)
+    assert "max_error" in missed["found"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_progress_of_a_build_is_one_line_per_stage(
+    encoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    assert main(["build", *model, "-o", str(tmp_path / "out"), "--no-verify", "--no-check"]) == 0
+    captured = capsys.readouterr()
+    stages = [line.partition(":")[0] for line in captured.err.splitlines()]
+    assert stages == ["resolve", "capture", "passes", "write", "finish"]
+    assert str(tmp_path / "out") in captured.out.replace("\n", "")
+
+
+def test_a_wrong_recipe_names_its_line(tmp_path: Path, capsys: Capture) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: ./m\nquantise: int8\n")
+    found = answer(capsys, "build", str(recipe), code=2)
+    assert found["where"].endswith("r.yaml:2")
+
+
+def test_plan_builds_nothing(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    found = answer(capsys, "plan", *model, "--quantize", "int8")
+    assert found["precision"] == "int8"
+    assert found["parameters"] > 0
+    assert list(tmp_path.iterdir()) == []
