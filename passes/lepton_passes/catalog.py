@@ -111,9 +111,10 @@ CATALOG: tuple[Entry, ...] = (
     # Before lower-linear: they take the bias of fp32 layers, which it would leave as it is.
     Entry(LowerSkipNorm, targets=_ORT),
     Entry(LowerBiasGelu, targets=_ORT),
-    Entry(LowerEmbedding, targets=_ORT),
-    # Last: until here everything is computed in fp32, and an error belongs to one pass.
+    # Late: until here everything is computed in fp32, and an error belongs to one pass.
     Entry(LowerLinear, targets=_ORT, configured=_linear),
+    # After lower-linear, which chooses the kernel of a tied head by the table beside it.
+    Entry(LowerEmbedding, targets=_ORT),
     Entry(LegalOrtCpu, targets=_ORT),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
+
 from lepton_passes.contract import LeptonPass, Tolerance
 
 HEADER = """<ir_version: 11, opset_import:
@@ -19,6 +20,7 @@ Arrays = Mapping[str, np.ndarray]
 def load(text: str, weights: Arrays | None = None) -> ir.Model:
     """A model from ONNX text; ``weights`` become initializers of the main graph."""
     model = ir.from_onnx_text(f"{HEADER}\n{text}")
+    _add_dialect(model)
     values = {v.name: v for node in model.graph for v in node.inputs if v is not None}
     for name, array in (weights or {}).items():
         value = values[name]
@@ -27,6 +29,17 @@ def load(text: str, weights: Arrays | None = None) -> ir.Model:
         value.shape = value.const_value.shape
         model.graph.register_initializer(value)
     return model
+
+
+def _add_dialect(model: ir.Model) -> None:
+    """Bodies of the ai.lepton ops that the model uses."""
+    graphs = [model.graph, *(f.graph for f in model.functions.values())]
+    used = {n.op_type for g in graphs for n in g if n.domain == "ai.lepton"}
+    if used:
+        from lepton_compile.export.dialect import functions
+
+        for function in functions(used):
+            model.functions[function.identifier()] = function
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
@@ -41,6 +54,8 @@ def run(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    # The runtime's own fusions round differently; what is compared is our graph.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
         ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.tensors import concat_rows
 from tests.passes.support import LAYER, load, random, run

@@ -68,5 +68,5 @@ def _compute(node: ir.Node, arrays: list[np.ndarray], body: Body) -> np.ndarray:
     proto = onnx.helper.make_function(
         "", "f", names, ["y"], [ir.to_proto(copy)], [onnx.helper.make_opsetid("", version)]
     )
-    made = ReferenceEvaluator(proto).run(None, dict(zip(names, arrays, strict=True)))
+    made = ReferenceEvaluator(proto).run(None, dict(zip(names, arrays, strict=True)), {})
     return np.asarray(made[0])

@@ -9,6 +9,8 @@ Changes nothing; each refusal is an op that cannot be built, by name:
 
 from __future__ import annotations
 
+from functools import cache
+
 import onnx_ir as ir
 
 from lepton_passes.body import Body
@@ -41,11 +43,24 @@ class LegalOrtCpu(LeptonPass):
                 self.refuse(body, node, reason)
 
 
+@cache
+def _kernels() -> frozenset[str]:
+    """Contributed ops with a CPU kernel: those of the onnxruntime at hand, else those we emit."""
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+        known = runtime.get_all_opkernel_def()
+    except (ImportError, AttributeError):
+        return CONTRIB
+    cpu = [k for k in known if k.provider == "CPUExecutionProvider"]
+    return CONTRIB | {k.op_name for k in cpu if k.domain == "com.microsoft"}
+
+
 def _illegal(body: Body, node: ir.Node) -> str | None:
     if node.op_identifier() in body.model.functions:
         return None
     if node.domain == "com.microsoft":
-        return None if node.op_type in CONTRIB else "it has no CPU kernel"
+        return None if node.op_type in _kernels() else "it has no CPU kernel"
     if node.domain not in STANDARD:
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
     if node.op_type == "DequantizeLinear":

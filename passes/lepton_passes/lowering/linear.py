@@ -7,8 +7,9 @@
 
 fp32 weights keep the layout of the checkpoint: the kernel packs either layout alike, nothing is
 transposed at build time, and a tied table stays shared. A quantized layer takes the bias along.
-In 8 bits the default is DynamicQuantizeMatMul, fastest both in prefill and in decode, and
-MatMulNBits for a weight that is an embedding table too, whose bytes both then share.
+In 8 bits the default is DynamicQuantizeMatMul, fastest both in prefill and in decode; MatMulNBits
+for a layer that narrows (see ``default_kernel``) and for a weight that is an embedding table too,
+whose bytes both then share.
 Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16.
 """
 
@@ -32,8 +33,14 @@ Kernel = Literal["dynamic", "nbits"]
 
 
 def default_kernel(rows: int, columns: int, tied: bool) -> Kernel:
-    """Kernel for a weight of 8 bits when nothing was measured."""
-    return "nbits" if tied and blocks_of(columns) is not None else "dynamic"
+    """Kernel for a weight of 8 bits when nothing was measured.
+
+    DynamicQuantizeMatMul rounds its input with one scale for the whole tensor. What a narrowing
+    layer reads (the output of an activation function, in a feed-forward block) has outliers that
+    such a scale does not survive; MatMulNBits has a scale for each block of each row.
+    """
+    blocked = tied or columns > rows
+    return "nbits" if blocked and blocks_of(columns) is not None else "dynamic"
 
 
 class LowerLinear(LeptonPass):

@@ -25,8 +25,8 @@ def nbits(q: ir.TensorProtocol, shape: tuple[int, ...]) -> StreamedTensor:
 
     def read(start: int, stop: int) -> np.ndarray:
         rows = np.ascontiguousarray(rows_of(q, start, stop)).view(np.uint8)
-        made: np.ndarray = _nibbles(rows) if four else rows ^ np.uint8(0x80)
-        return made.reshape(stop - start, *shape[1:])
+        made = _nibbles(rows) if four else np.bitwise_xor(rows, np.uint8(0x80))
+        return np.reshape(made, (stop - start, *shape[1:]))
 
     made = StreamedTensor(f"{q.name}_u", ir.DataType.UINT8, shape, read)
     if q.name:

@@ -1,0 +1,92 @@
+"""packed-qkv."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import CLOSE
+from lepton_passes.fusion.packed_qkv import PackedQkv
+from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.support import LAYER, check, load, ops, random, reasons
+
+FEEDS = {"x": random(2, 3, 32), "mask": np.ones((2, 3), bool)}
+ATTENTION = """ai.lepton.Attention <q_num_heads = 4, kv_num_heads = 2, scale = 0.3,
+    softcap = 0.0, causal = 1, window = -1>"""
+
+
+def _model(bias: str = "qkv", key_input: str = "x") -> ir.Model:
+    """Two layers of one function; biases for the projections named."""
+    biased = {name: f"{name} = Add ({name}0, {name}_bias)" for name in bias}
+    plain = {name: f"{name} = Identity ({name}0)" for name in "qkv" if name not in bias}
+    weights = [f"{name}_{kind}" for name in "qkv" for kind in ("weight", "bias")]
+    calls = [", ".join(f"l{i}_{w}" for w in weights) for i in range(2)]
+    text = f"""
+main (float[b, s, 32] x, bool[b, s] mask) => (float[b, s, 32] y) {{
+  [l0] h = ai.lepton.layer.block (x, mask, {calls[0]})
+  [l1] y = ai.lepton.layer.block (h, mask, {calls[1]})
+}}
+{LAYER}
+block (x, mask, {", ".join(weights)}) => (y) {{
+  other = Relu (x)
+  qt = Transpose <perm = [1, 0]> (q_weight)
+  q0 = MatMul (x, qt)
+  kt = Transpose <perm = [1, 0]> (k_weight)
+  k0 = MatMul ({key_input}, kt)
+  vt = Transpose <perm = [1, 0]> (v_weight)
+  v0 = MatMul (x, vt)
+  {" ".join({**biased, **plain}.values())}
+  y = {ATTENTION} (q, k, v, mask)
+}}"""
+    rows = {"q": 32, "k": 16, "v": 16}
+    arrays = {}
+    for i in range(2):
+        for seed, (name, n) in enumerate(rows.items()):
+            arrays[f"l{i}_{name}_weight"] = random(n, 32, seed=seed + 10 * i, scale=0.3)
+            arrays[f"l{i}_{name}_bias"] = random(n, seed=seed + 10 * i + 5)
+    return load(text, arrays)
+
+
+def _without_identities(model: ir.Model) -> ir.Model:
+    from lepton_passes.cleanup.drop_identity import DropIdentity
+
+    DropIdentity()(model)
+    return model
+
+
+@pytest.mark.parametrize("bias", ["", "qkv"])
+def test_one_linear_layer_for_three(bias: str) -> None:
+    model = _without_identities(_model(bias))
+    assert check(PackedQkv(), model, FEEDS, CLOSE).fired == 2
+    added = ["Add"] if bias else []
+    assert ops(model, "block") == ["Transpose", "MatMul", *added, "Split", "Attention"]
+    assert model.graph.initializers["l0_q_weight.qkv.weight"].shape == (64, 32)
+
+
+@pytest.mark.parametrize("quantize", [WeightInt8, WeightInt4])
+def test_quantized_rows_are_stacked(quantize: type[WeightInt8 | WeightInt4]) -> None:
+    model = _model()
+    quantize()(model)
+    assert check(PackedQkv(), model, FEEDS, CLOSE).fired == 2
+    assert ops(model, "block")[:3] == ["DequantizeLinear", "Transpose", "MatMul"]
+    assert len(model.graph.initializers) == 6
+
+
+def test_refuses_another_input() -> None:
+    done = check(PackedQkv(), _model(key_input="other"), FEEDS, CLOSE)
+    assert set(reasons(done)) == {"the projections read different inputs"}
+
+
+def test_refuses_a_missing_bias() -> None:
+    done = check(PackedQkv(), _without_identities(_model("qv")), FEEDS, CLOSE)
+    assert set(reasons(done)) == {"only some of the projections have a bias"}
+    assert done.refusals[0].layers == ("l0", "l1")
+
+
+def test_refuses_other_formats() -> None:
+    model = _model()
+    WeightInt8(lambda name, _: (8, None) if "_k_" in name else None)(model)
+    done = check(PackedQkv(), model, FEEDS, CLOSE)
+    assert set(reasons(done)) == {"the projections are stored in different formats"}

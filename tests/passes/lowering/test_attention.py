@@ -1,0 +1,74 @@
+"""lower-attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import CLOSE
+from lepton_passes.lowering.attention import LowerAttention
+from tests.passes.support import LAYER, check, load, ops, random, reasons
+
+MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
+FEEDS = {**{n: random(2, 6, 16, seed=i) for i, n in enumerate("qkv")}, "mask": MASK}
+
+
+def _model(kv_heads: int = 4, window: int = -1, causal: int = 0, softcap: float = 0.0) -> ir.Model:
+    width = 4 * kv_heads
+    return load(
+        f"""main (float[b, s, 16] q, float[b, s, {width}] k, float[b, s, {width}] v,
+              int64[b, s] mask) => (float[b, s, 16] y) {{
+          m = Cast <to = 9> (mask)
+          [one] h = ai.lepton.layer.block (q, k, v, m)
+          [two] y = ai.lepton.layer.block (h, k, v, m)
+        }}
+        {LAYER}
+        block (q, k, v, mask) => (y) {{
+          y = ai.lepton.Attention <q_num_heads = 4, kv_num_heads = {kv_heads}, scale = 0.4,
+            softcap = {softcap}, causal = {causal}, window = {window}> (q, k, v, mask)
+        }}"""
+    )
+
+
+@pytest.mark.parametrize(("window", "causal"), [(-1, 0), (2, 0), (3, 0), (-1, 1)])
+def test_padding_window_and_order(window: int, causal: int) -> None:
+    model = _model(window=window, causal=causal)
+    assert check(LowerAttention(), model, FEEDS, CLOSE).fired == 2
+    assert ops(model, "block") == ["MultiHeadAttention"]
+    assert not any(f.domain == "ai.lepton" for f in model.functions.values())
+
+
+def test_the_mask_is_prepared_once() -> None:
+    model = _model(window=2)
+    LowerAttention()(model)
+    assert ops(model).count("Cast") == 2
+    assert ops(model).count("Range") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"kv_heads": 2}, "the kernel has no grouped heads"),
+        ({"softcap": 5.0}, "the kernel has no softcap"),
+        ({"causal": 1, "window": 2}, "a causal window needs a bias on both sides"),
+    ],
+)
+def test_refuses(settings: dict[str, int], reason: str) -> None:
+    feeds = dict(FEEDS)
+    if "kv_heads" in settings:
+        feeds |= {n: random(2, 6, 8) for n in "kv"}
+    done = check(LowerAttention(), _model(**settings), feeds, CLOSE)
+    assert reasons(done) == [reason]
+
+
+def test_refuses_a_mask_of_the_layer() -> None:
+    model = _model()
+    layer = next(f for f in model.functions.values() if f.name == "block")
+    node = next(n for n in layer if n.op_type == "Attention")
+    turned = ir.node("Identity", [node.inputs[3]])
+    layer.graph.insert_before(node, turned)
+    node.replace_input_with(3, turned.outputs[0])
+    assert reasons(check(LowerAttention(), model, FEEDS, CLOSE)) == [
+        "the mask is made inside the layer"
+    ]

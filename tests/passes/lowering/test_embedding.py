@@ -1,0 +1,55 @@
+"""lower-embedding."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import SAME
+from lepton_passes.lowering.embedding import LowerEmbedding
+from lepton_passes.lowering.linear import LowerLinear
+from lepton_passes.lowering.packing import STORAGE
+from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.support import check, load, ops, random, reasons
+
+FEEDS = {"ids": np.array([[1, 2, 4095]])}
+FORMATS = [WeightInt8, WeightInt4]
+
+
+def _model(width: int = 64) -> ir.Model:
+    text = f"""main (int64[b, s] ids) => (float[b, s, {width}] h, y) {{
+      h = Gather (w, ids)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (h, t)
+    }}"""
+    return load(text, {"w": random(4096, width)})
+
+
+@pytest.mark.parametrize("quantize", FORMATS)
+def test_rows_are_looked_up_quantized(quantize: type[WeightInt8 | WeightInt4]) -> None:
+    model = _model()
+    quantize()(model)
+    assert check(LowerEmbedding(), model, FEEDS, SAME).fired == 1
+    assert "GatherBlockQuantized" in ops(model)
+    assert "Gather" not in ops(model)
+
+
+@pytest.mark.parametrize("quantize", FORMATS)
+def test_a_tied_head_shares_the_bytes(quantize: type[WeightInt8 | WeightInt4]) -> None:
+    model = _model()
+    quantize()(model)
+    LowerLinear()(model)
+    LowerEmbedding()(model)
+    assert ops(model) == ["GatherBlockQuantized", "MatMulNBits"]
+    stored = [node.inputs[i].const_value for node, i in zip(model.graph, (0, 1), strict=True)]
+    assert stored[0].metadata_props[STORAGE] == stored[1].metadata_props[STORAGE]
+    assert stored[0].tobytes() == stored[1].tobytes()
+
+
+def test_refuses_odd_columns() -> None:
+    model = _model(40)
+    WeightInt8()(model)
+    done = check(LowerEmbedding(), model, FEEDS, SAME)
+    assert reasons(done) == ["40 columns are no multiple of 16"]

@@ -1,0 +1,50 @@
+"""legal-ort-cpu."""
+
+from __future__ import annotations
+
+import pytest
+
+from lepton_passes.lowering.legal_ort_cpu import LegalOrtCpu
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.support import load, random, reasons
+
+
+def test_accepts_what_runs() -> None:
+    model = load(
+        """main (int64[b, s] ids, float[b, s, 8] x, int64 keep) => (y, z) {
+             y = com.microsoft.QuickGelu (x)
+             z = ai.lepton.KeepLast (x, keep)
+           }"""
+    )
+    done = LegalOrtCpu()
+    done(model)
+    assert done.refusals == []
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ("com.microsoft.SwiGLU (x)", "it has no CPU kernel"),
+        (
+            "com.example.Strange (x)",
+            "the domain com.example has no kernels, and the model has no body for it",
+        ),
+    ],
+)
+def test_refuses_ops_without_kernels(node: str, reason: str) -> None:
+    done = LegalOrtCpu()
+    done(load(f"main (float[b, s, 8] x) => (y) {{ y = {node} }}"))
+    assert reasons(done) == [reason]
+    assert done.must_not_refuse
+
+
+def test_refuses_to_dequantize_a_whole_weight() -> None:
+    text = """main (float[b, s, 256] x) => (y) {
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }"""
+    model = load(text, {"w": random(512, 256)})
+    WeightInt8()(model)
+    done = LegalOrtCpu()
+    done(model)
+    assert reasons(done) == ["a whole weight would be dequantized in each call"]

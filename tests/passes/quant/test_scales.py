@@ -1,0 +1,79 @@
+"""Rounding and ranges: bounds that hold for any weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lepton_passes.quant._scales import LEVELS, quantize_int4, quantize_int8
+
+FLOATS = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
+WEIGHTS = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(64)), elements=FLOATS)
+
+
+def _dequantized(q: np.ndarray, scale: np.ndarray, group: int) -> np.ndarray:
+    return (q.reshape(len(q), -1, group) * scale.reshape(len(q), -1)[..., None]).reshape(q.shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WEIGHTS)
+def test_int8_is_within_half_a_scale(w: np.ndarray) -> None:
+    q, scale = quantize_int8(w)
+    error = np.abs(w - _dequantized(q, scale, 64))
+    assert (error <= scale[:, None] * 0.5001 + 1e-30).all()
+    assert q.min() >= -127
+
+
+@settings(max_examples=60, deadline=None)
+@given(WEIGHTS, st.sampled_from([16, 32, 64]))
+def test_int4_is_no_worse_than_plain_rounding(w: np.ndarray, group: int) -> None:
+    q, scale = quantize_int4(w, group)
+    assert q.min() >= -8
+    assert q.max() <= 7
+    widest = np.abs(w.reshape(len(w), -1, group)).max(axis=2)
+    plain_scale = (widest / 7).astype(np.float32)
+    divisor = np.where(plain_scale > 0, plain_scale, 1)[..., None]
+    plain_q = np.rint(w.reshape(len(w), -1, group) / divisor).reshape(w.shape)
+    found = np.square(w - _dequantized(q, scale, group)).sum(dtype=np.float64)
+    plain = np.square(w - _dequantized(plain_q, plain_scale, group)).sum(dtype=np.float64)
+    assert found <= plain * 1.001 + 1e-6 * np.square(w).sum(dtype=np.float64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WEIGHTS)
+def test_int4_scale_is_the_best_for_its_integers(w: np.ndarray) -> None:
+    q, scale = quantize_int4(w, 32)
+    groups = q.reshape(len(w), -1, 32).astype(np.float64)
+    left = (w - _dequantized(q, scale, 32)).reshape(groups.shape)
+    slope = np.abs((left * groups).sum(axis=2))
+    assert (slope <= 1e-4 * np.abs(w.reshape(groups.shape) * groups).sum(axis=2) + 1e-20).all()
+
+
+def test_search_helps_on_normal_weights() -> None:
+    w = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
+
+    def error(levels: tuple[float, ...]) -> float:
+        q, scale = quantize_int4(w, 32, levels)
+        return float(np.square(w - _dequantized(q, scale, 32)).mean())
+
+    assert error(LEVELS) < error((-8.0,)) < error((-7.0,))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 3000])
+def test_rows_do_not_depend_on_how_they_are_cut(rows: int) -> None:
+    w = np.random.default_rng(1).standard_normal((rows, 64)).astype(np.float32)
+    for quantize in (quantize_int8, lambda part: quantize_int4(part, 32)):
+        whole = quantize(w)
+        parts = [quantize(part) for part in np.array_split(w, 3) if len(part)]
+        for index in (0, 1):
+            np.testing.assert_array_equal(whole[index], np.concatenate([p[index] for p in parts]))
+
+
+def test_zeros_stay_zeros() -> None:
+    w = np.zeros((2, 32), np.float32)
+    for q, scale in (quantize_int8(w), quantize_int4(w, 32)):
+        assert not q.any()
+        assert np.isfinite(scale).all()

@@ -1,0 +1,72 @@
+"""weight-int8."""
+
+from __future__ import annotations
+
+from lepton_passes.contract import Tolerance
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.quant.quantizing import FEEDS, ROWS, model
+from tests.passes.support import check, load, ops, random, reasons
+
+CLOSE8 = Tolerance(error=0.02, cosine=0.9995)
+
+
+def test_tied_table_and_layers() -> None:
+    graph, _ = model()
+    assert check(WeightInt8(), graph, FEEDS, CLOSE8).fired == 3
+    assert ops(graph) == ["DequantizeLinear", "Gather", "block", "block", "Transpose", "MatMul"]
+    assert ops(graph, "block") == ["DequantizeLinear", "Transpose", "MatMul"]
+    shapes = {n: v.const_value.shape.numpy() for n, v in graph.graph.initializers.items()}
+    assert shapes["table_q"] == (ROWS, 64)
+    assert shapes["table_scale"] == (ROWS,)
+    assert sorted(shapes) == [
+        *("layers0_up_weight_q", "layers0_up_weight_scale"),
+        *("layers1_up_weight_q", "layers1_up_weight_scale"),
+        *("table_q", "table_scale"),
+    ]
+
+
+def test_rules_by_layer_clone_the_function() -> None:
+    graph, _ = model()
+    done = check(
+        WeightInt8(lambda name, _: (8, None) if name == "layers1_up_weight" else None),
+        graph,
+        FEEDS,
+        CLOSE8,
+    )
+    assert done.fired == 1
+    assert ops(graph, "block") == ["Transpose", "MatMul"]
+    assert ops(graph, "block.1") == ["DequantizeLinear", "Transpose", "MatMul"]
+
+
+def test_the_choice_sees_tables() -> None:
+    seen = {}
+
+    def choose(name: str, embedding: bool) -> None:
+        seen[name] = embedding
+
+    graph, _ = model()
+    assert check(WeightInt8(choose), graph, FEEDS, CLOSE8).fired == 0
+    assert seen == {"table": True, "layers0_up_weight": False, "layers1_up_weight": False}
+
+
+def test_refuses_a_weight_that_is_read_otherwise() -> None:
+    graph, _ = model("logits = Relu (table)")
+    done = check(WeightInt8(), graph, FEEDS, CLOSE8)
+    assert reasons(done) == ["the weight is also read by Relu"]
+    assert done.fired == 2
+
+
+def test_refuses_a_small_table() -> None:
+    graph = load("main (int64[b] ids) => (y) { y = Gather (t, ids) }", {"t": random(9, 32)})
+    done = WeightInt8()
+    done(graph)
+    assert reasons(done) == ["a table of 9 rows is not worth it"]
+
+
+def test_leaves_tables_by_position() -> None:
+    graph = load(
+        "main (int64[b] ids) => (y) { n = Neg (ids) p = Neg (n) y = Gather (t, p) }",
+        {"t": random(4096, 32)},
+    )
+    done = check(WeightInt8(), graph, {"ids": FEEDS["ids"][0]}, CLOSE8)
+    assert (done.fired, done.refusals) == (0, [])

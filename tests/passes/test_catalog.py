@@ -1,0 +1,73 @@
+"""The catalog: one name, one stem, one class, one test; and the order that its comments claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lepton_passes.catalog import CATALOG, Entry, Settings, names
+
+ROOT = Path(__file__).parent
+STAGES = ("cleanup", "fusion", "lowering", "quant")
+PREFIXES = ("fuse-", "lower-")
+
+
+@pytest.mark.parametrize("entry", CATALOG, ids=names())
+def test_name_class_file_and_test_agree(entry: Entry) -> None:
+    stem = entry.name
+    for prefix in PREFIXES:
+        stem = stem.removeprefix(prefix)
+    stem = stem.replace("-", "_")
+    assert entry.make.__name__ == "".join(part.title() for part in entry.name.split("-"))
+    assert entry.make.__module__ == f"lepton_passes.{entry.stage}.{stem}"
+    assert (ROOT / entry.stage / f"test_{stem}.py").is_file()
+
+
+@pytest.mark.parametrize("entry", CATALOG, ids=names())
+def test_a_pass_describes_itself(entry: Entry) -> None:
+    assert entry.stage in STAGES
+    assert entry.make.summary
+    assert set(entry.make.tolerances) == {"fp32", "int8", "int4"}
+    assert entry.make.__doc__
+
+
+def test_names_are_unique() -> None:
+    assert len(set(names())) == len(CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("share-nodes", "lower-cached-attention"),
+        ("split-packed", "sink-transpose"),
+        ("sink-transpose", "merge-reshape"),
+        ("weight-int4", "packed-qkv"),
+        ("packed-qkv", "lower-cached-attention"),
+        ("lower-skip-norm", "lower-linear"),
+        ("lower-bias-gelu", "lower-linear"),
+        ("lower-linear", "lower-embedding"),
+    ],
+)
+def test_order(first: str, second: str) -> None:
+    assert names().index(first) < names().index(second)
+
+
+def test_legality_is_the_end() -> None:
+    assert CATALOG[-1].make.must_not_refuse
+
+
+def test_nothing_is_quantized_unless_chosen() -> None:
+    made = [e.instance(Settings()) for e in CATALOG if e.stage == "quant"]
+    assert made == [None, None]
+    chosen = [e.instance(Settings(choose=lambda *_: None)) for e in CATALOG if e.stage == "quant"]
+    assert None not in chosen
+
+
+def test_the_readme_lists_every_pass() -> None:
+    text = (ROOT.parent.parent / "passes" / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    expected = [
+        f"| `{e.name}` | {e.stage} | {e.make.summary} | {e.make.counts_as or ''} |" for e in CATALOG
+    ]
+    assert [" ".join(r.split()) for r in rows] == [" ".join(r.split()) for r in expected]

@@ -1,0 +1,60 @@
+"""The per-pass check writes weights once, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_compile.pipeline.check import NumericCheck
+from lepton_passes.lowering.linear import LowerLinear
+from lepton_passes.tensors import StreamedTensor
+from tests.passes.support import load, random
+
+TEXT = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (y) {
+  x = Gather (table, input_ids)
+  t = Transpose <perm = [1, 0]> (w)
+  y = MatMul (x, t)
+}"""
+FEEDS = {"input_ids": np.array([[1, 2]]), "attention_mask": np.array([[1, 1]])}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_weight_is_read_once(folder: Path) -> None:
+    model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
+    w, reads = random(40, 32), []
+
+    def read(start: int, stop: int) -> np.ndarray:
+        reads.append((start, stop))
+        return w[start:stop]
+
+    model.graph.initializers["w"].const_value = StreamedTensor(
+        "w", ir.DataType.FLOAT, w.shape, read
+    )
+    with NumericCheck(FEEDS, "fp32") as check:
+        check.start(model)
+        lower = LowerLinear()
+        lower(model)
+        assert check(model, lower) < 1e-5
+        assert len(list(folder.iterdir())) == 1
+    assert reads == [(0, 40)]
+    assert list(folder.iterdir()) == []
+
+
+def test_padding_is_not_compared(folder: Path) -> None:
+    model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
+    feeds = {"input_ids": np.array([[1, 2]]), "attention_mask": np.array([[1, 0]])}
+    with NumericCheck(feeds, "fp32") as check:
+        check.start(model)
+        other = model.graph.initializers["table"]
+        changed = random(50, 32)
+        changed[2] = 100
+        other.const_value = ir.tensor(changed, name="table")
+        assert check(model, LowerLinear()) == 0

@@ -1,0 +1,49 @@
+"""From a recipe to passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lepton_compile.errors import RecipeError
+from lepton_compile.pipeline.plan import passes_for
+from lepton_compile.recipe import Recipe, load_recipe
+from lepton_compile.recipe.schema import Quantize
+
+
+def _names(**recipe: object) -> list[str]:
+    return [p.name for p in passes_for(load_recipe({"model": "./m", **recipe}))]
+
+
+def test_fp32_quantizes_nothing() -> None:
+    names = _names()
+    assert names[-1] == "legal-ort-cpu"
+    assert not any(name.startswith("weight-") for name in names)
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", {"algorithm": "none", "embedding": "int8"}])
+def test_weights_are_quantized_when_asked_for(quantize: object) -> None:
+    assert {"weight-int8", "weight-int4"} <= set(_names(quantize=quantize))
+
+
+def test_disabled_passes_are_left_out() -> None:
+    assert "packed-qkv" not in _names(passes={"disable": ["packed-qkv"]})
+
+
+@pytest.mark.parametrize(
+    ("passes", "near"),
+    [
+        ({"disable": ["packed-qvk"]}, "packed-qkv"),
+        ({"expect": {"atention": 3}}, "attention"),
+    ],
+)
+def test_unknown_names_are_errors_with_the_nearest(passes: dict[str, object], near: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        _names(passes=passes)
+    assert caught.value.hint == f"did you mean {near!r}?"
+    assert near in caught.value.available
+
+
+def test_a_precision_without_passes_is_an_error() -> None:
+    with pytest.raises(RecipeError, match="no passes for this precision") as caught:
+        passes_for(Recipe(model="./m", quantize=Quantize(algorithm="fp8")))
+    assert caught.value.available == ("none", "int8", "int4")
