@@ -182,9 +182,18 @@ class Model(AbstractContextManager["Model"]):
             _refuse(total > most, f"{total} tokens, and the cache holds {most}")
             mask = given.setdefault("attention_mask", np.ones((len(ids), total), np.int64))
             _refuse(mask.shape != (len(ids), total), f"attention_mask must be {len(ids)} x {total}")
+        self._agree(given)
         missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
         _refuse(missing, f"no value for the inputs {missing}")
         return {name: value for name, value in given.items() if name in self.inputs}
+
+    def _agree(self, given: Mapping[str, np.ndarray]) -> None:
+        """A dimension of one name has one size in all inputs."""
+        seen: dict[Any, tuple[str, int]] = {}
+        for name in given.keys() & self.inputs.keys():
+            for dim, size in zip(self.inputs[name]["shape"], given[name].shape, strict=True):
+                other, expected = seen.setdefault(dim, (name, size))
+                _refuse(size != expected, f"{dim} is {size} in {name} but {expected} in {other}")
 
     def fit(self, name: str, value: Any) -> np.ndarray:
         """``value`` as the array that input ``name`` takes: dtype, shape and ids checked."""
@@ -217,7 +226,7 @@ class Model(AbstractContextManager["Model"]):
     def generate(
         self,
         prompt: Any = "",
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         *,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -232,6 +241,7 @@ class Model(AbstractContextManager["Model"]):
     ) -> Any:
         """Continue a prompt (text, token ids or chat messages), or a list of them.
 
+        ``max_new_tokens`` is 128 unless given, or what the cache has room for if that is less.
         Temperature 0 takes the likeliest token; ``seed`` repeats a draw. A prompt ends at one of
         the model's own ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat``
         puts the prompt through the chat template: True, or the messages that came before it.

@@ -162,19 +162,19 @@ class Writer:
         prompt: Any,
         chat: Any,
         sampling: tuple[Any, ...],
-        ending: tuple[int, list[str], set[int]],
+        ending: tuple[int | None, list[str], set[int]],
         seed: int | None,
         stream: bool,
     ) -> Any:
         """What ``Model.generate`` says; ``ending``: most new tokens, stop texts, stop tokens."""
-        limit, stop, ends = ending
+        wanted, stop, ends = ending
         first = None if isinstance(prompt, str) else next(iter(prompt), None)
         many = isinstance(first, str | list | tuple | np.ndarray)
         if stream and many:
             raise self.error("stream=True takes one prompt")
-        self._check(how := Sampling(*sampling), limit)
+        self._check(how := Sampling(*sampling), wanted)
         prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
-        self._check_room(prompts, limit)
+        limit = self._limit(prompts, wanted)
         words: list[Any] = [None] * len(prompts)
         if stop or self.model.manifest["tokenizer"]:
             words = [self.model.text.words(ids, stop, live=stop or stream) for ids in prompts]
@@ -187,21 +187,26 @@ class Writer:
             pass
         return rows if many else rows[0]
 
-    def _check(self, how: Sampling, limit: int) -> None:
+    def _check(self, how: Sampling, limit: int | None) -> None:
         if self.model.task != "text-generation":
             raise self.error(f"this model does {self.model.task}: it does not generate")
         legal = how.temperature >= 0 and how.top_k >= 0 and how.repetition_penalty > 0
-        if not (legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1 and limit > 0):
-            raise self.error(f"out of its range: max_new_tokens={limit} or one of {how}")
+        if not (legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1):
+            raise self.error(f"out of its range: one of {how}")
+        if limit is not None and limit < 1:
+            raise self.error(f"out of its range: max_new_tokens={limit}")
 
-    def _check_room(self, prompts: list[list[int]], limit: int) -> None:
+    def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
+        """How many new tokens there will be at most, once the prompts are found to fit."""
         if not prompts or not all(prompts):
             raise self.error("the prompt is empty")
         width = max(map(len, prompts))
         self.model.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         room = self.room or self.model.manifest["ranges"]["sequence"][1]
+        limit = max(min(128, room - width), 1) if wanted is None else wanted
         if width + limit > room:
             raise self.error(f"{width} tokens and {limit} new ones, but the cache holds {room}")
+        return limit
 
     def _ids(self, prompt: Any, chat: Any) -> list[int]:
         words = chat or isinstance(prompt, str) or isinstance(next(iter(prompt), 0), dict)

@@ -147,8 +147,8 @@ class Text:
 
     def outputs(self, texts: Sequence[Any], name: str) -> list[np.ndarray]:
         """Output ``name`` of each text or pair of texts, without padding."""
-        if isinstance(texts, str):
-            raise self.error("give a list of texts, not one text")
+        if isinstance(texts, str) or not len(texts):
+            raise self.error("no texts are given" if len(texts) == 0 else "give a list of texts")
         encoded = self.tokenizer.encode_batch(list(texts))
         order = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
         found: dict[int, np.ndarray] = {}

@@ -1,0 +1,240 @@
+"""The loader: arrays in and out, what it checks about them, and what kind of file it is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lepton_compile.runtime import LoaderError, Model, load, loader
+from tests.runtime import tiny, truth
+
+ROWS = [[2, 7, 9, 20, 31], [5, 8], [2, 33, 4]]
+
+
+def padded(rows: list[list[int]], side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask of rows, padded on one side."""
+    width = max(map(len, rows))
+    gaps = [[0] * (width - len(row)) for row in rows]
+    ones = [[1] * len(row) for row in rows]
+    left = side == "left"
+    ids = [[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
+    mask = [[*gap, *one] if left else [*one, *gap] for one, gap in zip(ones, gaps, strict=True)]
+    return np.array(ids), np.array(mask)
+
+
+def test_logits_of_rows_of_any_length(model: Model) -> None:
+    found = model.logits(ROWS)
+    assert found.dtype == np.float32
+    assert found.shape == (3, 5, tiny.VOCABULARY)
+    for row, logits in zip(ROWS, found, strict=True):
+        assert logits[: len(row)] == pytest.approx(truth.logits(tiny.weights(), row), abs=1e-4)
+
+
+def test_logits_of_one_row(model: Model) -> None:
+    expected = truth.logits(tiny.weights(), ROWS[0])
+    assert model.logits(ROWS[0])[0] == pytest.approx(expected, abs=1e-4)
+    assert model.logits(np.array([ROWS[0]]))[0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_may_stand_on_either_side(model: Model, side: str) -> None:
+    ids, mask = padded(ROWS, side)
+    found = model.logits(ids, mask)
+    for row, ones, logits in zip(ROWS, mask, found, strict=True):
+        expected = truth.logits(tiny.weights(), row)
+        assert logits[ones == 1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_last_logits_of_left_padded_rows(model: Model) -> None:
+    ids, mask = padded(ROWS, "left")
+    feeds = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": 1}
+    found = model.run(feeds, ["logits"])["logits"]
+    assert found.shape == (3, 1, tiny.VOCABULARY)
+    for row, logits in zip(ROWS, found, strict=True):
+        assert logits[0] == pytest.approx(truth.logits(tiny.weights(), row)[-1], abs=1e-4)
+
+
+def test_a_caller_may_carry_the_cache(model: Model) -> None:
+    ids = [2, 7, 9, 20]
+    results = model.run({"input_ids": [ids[:3]]})
+    names = [name for name in results if name.startswith("present.")]
+    assert len(names) == 2 * tiny.LAYERS
+    past = {name.replace("present", "past_key_values"): results[name] for name in names}
+    step = model.run({"input_ids": [ids[3:]], **past}, ["logits"])
+    expected = truth.logits(tiny.weights(), ids)[-1]
+    assert step["logits"][0, -1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_may_be_left_out_is_filled_in(embedder: Model) -> None:
+    ids = np.array([[5, 6, 7]])
+    whole = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}
+    expected = embedder.run(whole)
+    found = embedder.run({"input_ids": ids.tolist()})
+    assert set(found) == {"last_hidden_state", "sentence_embedding"}
+    for name in found:
+        assert found[name] == pytest.approx(expected[name])
+    assert set(embedder.run(whole, ["sentence_embedding"])) == {"sentence_embedding"}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int16, np.uint8, np.bool_])
+def test_whole_numbers_of_any_type_go_in(embedder: Model, dtype: type) -> None:
+    mask = np.ones((1, 3), dtype)
+    found = embedder.run({"input_ids": np.array([[5, 6, 7]]), "attention_mask": mask})
+    assert found["sentence_embedding"].shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("feeds", "said"),
+    [
+        ({}, r"no value for the inputs \['input_ids'"),
+        (
+            {"ids": [[5]]},
+            r"no input is called \['ids'\]; there are \['input_ids', 'attention_mask'",
+        ),
+        ({"input_ids": [[5.0]]}, "input_ids takes int64"),
+        ({"input_ids": [[5], [5, 6]]}, "input_ids takes int64"),
+        ({"input_ids": [["w5"]]}, "input_ids takes int64"),
+        ({"input_ids": [5]}, r"input_ids takes int64 .* found \(1,\)"),
+        ({"input_ids": [[5] * 17]}, "sequence from 1 to 16, found 17"),
+        ({"input_ids": [[5]] * 65}, "batch from 1 to 64, found 65"),
+        ({"input_ids": np.zeros((1, 0), int)}, "sequence from 1 to 16, found 0"),
+        ({"input_ids": [[5, 64]]}, r"\[64\] are outside the vocabulary, 0 to 63"),
+        ({"input_ids": [[5]], "attention_mask": [[1, 1]]}, "attention_mask must be 1 x 1"),
+        ({"input_ids": [[5]], "token_type_ids": [[0], [0]]}, r"batch is \d in \w+ but \d in"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(
+    embedder: Model, feeds: dict[str, object], said: str
+) -> None:
+    with pytest.raises(LoaderError, match=said):
+        embedder.run(feeds)
+
+
+def test_a_row_beyond_the_cache_is_refused(model: Model) -> None:
+    past = np.zeros((1, tiny.KV_HEADS, 90, tiny.HEAD_DIM), np.float32)
+    names = [f"past_key_values.{n}.{kind}" for n in range(tiny.LAYERS) for kind in ("key", "value")]
+    feeds = {"input_ids": [[5] * 7], **dict.fromkeys(names, past)}
+    with pytest.raises(LoaderError, match="97 tokens, and the cache holds 96"):
+        model.run(feeds)
+
+
+def test_a_closed_model_says_so(encoder_folder: Path, decoder_folder: Path) -> None:
+    with load(encoder_folder, threads=1) as opened:
+        opened.embed(["w5"])
+    with pytest.raises(LoaderError, match="closed"):
+        opened.embed(["w5"])
+    writer = load(decoder_folder, threads=1)
+    writer.generate([5], max_new_tokens=2)
+    writer.close()
+    with pytest.raises(LoaderError, match="closed"):
+        writer.generate([5], max_new_tokens=2)
+
+
+def test_threads_and_targets(decoder_folder: Path) -> None:
+    with load(decoder_folder, target="ort-cpu") as model:
+        assert model.threads >= 1
+        assert model.session.get_session_options().intra_op_num_threads == model.threads
+    with pytest.raises(LoaderError, match=r"no engine for trt-rtx .* \['ort-cpu'\]"):
+        load(decoder_folder, target="trt-rtx")
+
+
+def test_an_engine_for_a_newer_runtime_is_refused() -> None:
+    engine = {"requires": {"onnxruntime": ">=99.1"}, "target": "ort-cpu"}
+    with pytest.raises(LoaderError, match=r"needs onnxruntime>=99\.1, found"):
+        loader._open(Path("model.onnx"), engine, 1)
+
+
+def script(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """loader.py of the artifact, run from elsewhere, in a Python that cannot see the project."""
+    command = [sys.executable, "-I", str(folder / "loader.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+
+
+def test_the_script_continues_a_prompt(decoder_folder: Path, model: Model) -> None:
+    expected = f"{model.generate('w5 w6', max_new_tokens=8).text}\n"
+    for flags in ([], ["--stream"]):
+        done = script(decoder_folder, "--prompt", "w5 w6", "--max-new-tokens", 8, *flags)
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", expected)
+    expected = model.generate("w5", max_new_tokens=8, chat=True, temperature=1.5, seed=3).text
+    more = ["--chat", "--temperature", 1.5, "--seed", 3, "--max-new-tokens", 8]
+    assert script(decoder_folder, "--prompt", "w5", *more).stdout == f"{expected}\n"
+
+
+def test_the_script_embeds_and_labels(
+    encoder_folder: Path, embedder: Model, tmp_path: Path
+) -> None:
+    done = script(encoder_folder, "--text", "w5 w6", "w7")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["text"] for line in lines] == ["w5 w6", "w7"]
+    found = np.array([line["embedding"] for line in lines])
+    assert found == pytest.approx(embedder.embed(["w5 w6", "w7"]), abs=1e-6)
+    tiny.encoder(tmp_path / "labels", "text-classification")
+    (line,) = script(tmp_path / "labels", "--text", "w5").stdout.splitlines()
+    assert set(json.loads(line)["labels"]) == {"bad", "so so", "good"}
+
+
+def test_the_script_runs_arrays(encoder_folder: Path, embedder: Model, tmp_path: Path) -> None:
+    feeds = {"input_ids": np.array([[5, 6, 7]])}
+    np.savez(tmp_path / "in.npz", **feeds)
+    arguments = ["--inputs", tmp_path / "in.npz", "--output", tmp_path / "out.npz"]
+    done = script(encoder_folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["sentence_embedding"] == pytest.approx(
+            embedder.run(feeds)["sentence_embedding"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompt", "w5", "--max-new-tokens", "200"], "the cache holds 96"),
+        (["--inputs", "/nowhere.npz"], "/nowhere.npz"),
+    ],
+)
+def test_the_script_says_what_is_wrong(
+    decoder_folder: Path, arguments: list[str], said: str
+) -> None:
+    done = script(decoder_folder, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+EMITTED = ("loader.py", "loader_generate.py", "loader_text.py")
+FOREIGN = {"numpy", "onnxruntime", "tokenizers", "jinja2"}
+
+
+@pytest.mark.parametrize("name", EMITTED)
+def test_what_is_emitted_is_small_and_stands_alone(name: str, decoder_folder: Path) -> None:
+    source = Path(loader.__file__).with_name(name)
+    assert (decoder_folder / name).read_bytes() == source.read_bytes()
+    text = source.read_text("utf-8")
+    assert len(text.splitlines()) <= 400
+    tree, imported = ast.parse(text), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(str(node.module).split(".")[0])
+    assert imported - set(sys.stdlib_module_names) <= FOREIGN
+
+
+def test_importing_the_loader_loads_numpy_and_nothing_heavy(decoder_folder: Path) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(decoder_folder)!r}); import loader; "
+        "print(*{name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+    )
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    heavy = {"onnxruntime", "tokenizers", "jinja2", "torch", "transformers", "onnx"}
+    assert not heavy & set(done.stdout.split())
+    assert not [name for name in done.stdout.split() if name.startswith("lepton")]
