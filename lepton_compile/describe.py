@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -11,7 +12,16 @@ import onnx_ir as ir
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.recipe import Recipe
 
-__all__ = ["cache_entry", "embedding_entry", "lock_entry", "model_entry", "ranges_of", "signature_of", "tool_versions"]
+__all__ = [
+    "assets",
+    "cache_entry",
+    "embedding_entry",
+    "lock_entry",
+    "model_entry",
+    "ranges_of",
+    "signature_of",
+    "tool_versions",
+]
 
 _TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "numpy", "onnxruntime", "gguf", "safetensors")
 
@@ -57,7 +67,7 @@ def model_entry(source: Source, exported: ExportedModel) -> dict[str, Any]:
     return {
         "source": source.spec,
         "architecture": exported.architecture,
-        "model_type": source.config().model_type,
+        "model_type": None if source.kind == "onnx" else source.config().model_type,
         "trust_remote_code": source.trust_remote_code,
         "parameters": exported.parameters,
     }
@@ -71,6 +81,22 @@ def embedding_entry(pooling: Pooling | None) -> dict[str, Any] | None:
         "pooling": pooling.kind,
         "normalize": pooling.normalize,
         "output": "sentence_embedding",
+    }
+
+
+def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
+    """Write the model's own small files; returns the manifest fields that describe them."""
+    if source.kind == "onnx":
+        return {}
+    from lepton_compile.export.assets import generation, write_assets
+
+    labels = (
+        getattr(source.config(), "id2label", None) if task.endswith("-classification") else None
+    )
+    return {
+        "tokenizer": write_assets(source, folder),
+        "generation": generation(source) if task == "text-generation" else None,
+        "labels": {str(k): str(v) for k, v in labels.items()} if labels else None,
     }
 
 

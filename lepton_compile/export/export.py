@@ -19,7 +19,15 @@ from .source import Source
 from .tasks import AUTO_CLASSES, Pooling, TaskModule, task_module
 from .weights import bind
 
-__all__ = ["DEFAULT_LENGTH", "ExportedModel", "export", "longest_sequence", "meta_model"]
+__all__ = [
+    "DEFAULT_LENGTH",
+    "ExportedModel",
+    "attach",
+    "capture",
+    "export",
+    "longest_sequence",
+    "meta_model",
+]
 
 # Longest sequence where neither recipe nor model says less: rotary tables grow with it.
 DEFAULT_LENGTH = 4096
@@ -71,9 +79,46 @@ def export(
         ExportError: no way of capturing the model works.
         CheckpointError: the weights do not fit the model.
     """
-    config = source.config()
-    longest = longest_sequence(config, length)
-    checkpoint = source.checkpoint()
+    exported, graph, network = _capture(source, task, length, pooling, progress)
+    step = progress or (lambda what, done, total: None)
+    step("binding weights", 2, 3)
+    shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
+    binding = bind(
+        shapes,
+        source.checkpoint(),
+        tied=_tied(network),
+        prefix=getattr(network, "base_model_prefix", ""),
+        ignore=_ignored(network, graph),
+        rename=_renames(network),
+    )
+    attach(graph, binding)
+    if binding.unused:
+        count = len(binding.unused)
+        exported.notes.append(f"{count} tensors of the checkpoint are not used by this task")
+    step("capture done", 3, 3)
+    return exported
+
+
+def capture(
+    source: Source,
+    task: str,
+    *,
+    length: int | None = None,
+    pooling: Pooling | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ExportedModel:
+    """As ``export``, from the configuration alone: large initializers have no tensor."""
+    return _capture(source, task, length, pooling, progress)[0]
+
+
+def _capture(
+    source: Source,
+    task: str,
+    length: int | None,
+    pooling: Pooling | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[ExportedModel, Graph, nn.Module]:
+    longest = longest_sequence(source.config(), length)
     step = progress or (lambda what, done, total: None)
     step("building the model without weights", 0, 3)
     network = meta_model(source, task)
@@ -83,22 +128,10 @@ def export(
         return task_module(network, task, pooling=pooling, cached=captured)
 
     graph = build_graph(make, longest)
-    step("binding weights", 2, 3)
-    shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
-    binding = bind(
-        shapes,
-        checkpoint,
-        tied=_tied(network),
-        prefix=getattr(network, "base_model_prefix", ""),
-        ignore=_ignored(network, graph),
-        rename=_renames(network),
-    )
-    attach(graph, binding)
-    step("capture done", 3, 3)
-    notes = [*graph.refused]
-    if binding.unused:
-        notes.append(f"{len(binding.unused)} tensors of the checkpoint are not used by this task")
-    return ExportedModel(
+    for name, value in graph.model.graph.initializers.items():
+        if name in graph.values:
+            value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)
+    exported = ExportedModel(
         model=graph.model,
         task=task,
         architecture=type(network).__name__,
@@ -107,8 +140,9 @@ def export(
         length=longest,
         how=graph.how,
         kinds=graph.kinds,
-        notes=notes,
+        notes=[*graph.refused],
     )
+    return exported, graph, network
 
 
 def meta_model(source: Source, task: str) -> nn.Module:
@@ -167,9 +201,6 @@ def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:
     for name, value in graph.model.graph.initializers.items():
         if value.const_value is not None:
             continue
-        if name in graph.values:
-            value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)
-            continue
         parameter, transform = graph.parameters[name]
         if parameter not in weights:
             raise ExportError("the graph reads a weight that the checkpoint lacks", found=parameter)
@@ -213,6 +244,10 @@ def _ignored(network: nn.Module, graph: Graph) -> list[str]:
 
     read = {parameter for parameter, _ in graph.parameters.values()}
     tied = _tied(network)
-    idle = [n for n in network.state_dict() if n not in read and n not in tied and n not in tied.values()]
+    idle = [
+        n
+        for n in network.state_dict()
+        if n not in read and n not in tied and n not in tied.values()
+    ]
     known = getattr(network, "_keys_to_ignore_on_load_unexpected", None) or []
     return [*(f"^{re.escape(name)}$" for name in idle), *known]

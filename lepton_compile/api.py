@@ -1,0 +1,103 @@
+"""The Python surface: ``build``, ``plan`` and ``load``.
+
+``build`` is the only function that joins the stages; each arrow of the flow is one call in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lepton_compile.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    from lepton_compile.artifact import Artifact
+    from lepton_compile.planning import Plan
+    from lepton_compile.recipe import Recipe
+    from lepton_compile.runtime import Model
+
+__all__ = ["build", "load", "plan", "read_recipe"]
+
+
+def build(
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    *,
+    output: str | Path | None = None,
+    max_memory: int | str | None = None,
+    check: bool = True,
+    verify: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Artifact:
+    """Compile a model.
+
+    Args:
+        recipe: YAML file, name in the catalog, or the data; left out, keywords say it all.
+        output: folder of the artifact; it must not exist. Default: the recipe's, or ``out/<name>``.
+        max_memory: ceiling of the build's resident memory, bytes or such as ``"3GB"``.
+        check: compare the graph's numbers after each pass that changes them.
+        verify: compare the finished engine with the fp32 PyTorch model, and hold it to the gates.
+        overwrite: replace an artifact that stands at ``output``.
+        progress: told about stages and steps.
+        overrides: dotted recipe key -> value, as ``--set``.
+        keywords: top-level recipe keys such as ``model=``, ``task=``, ``target=``, ``quantize=``.
+
+    Returns:
+        The artifact, with the path it stands at.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        SourceError, ExportError, PassError, EngineError, ArtifactError: the stage that failed.
+        GateError: built, but a demanded number or pass count was missed; nothing is left behind.
+    """
+    from lepton_compile.building import Build
+
+    whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
+    return Build(
+        whole,
+        output=Path(output) if output is not None else None,
+        check=check and whole.check,
+        verify=verify and whole.verify.enabled,
+        overwrite=overwrite,
+        progress=progress or NullProgress(),
+    ).run()
+
+
+def plan(
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> Plan:
+    """Predict a build from the model's configuration; no weight is read and nothing is written.
+
+    Args, errors: as ``build``.
+    """
+    from lepton_compile.planning import make_plan
+
+    return make_plan(read_recipe(recipe, overrides, **keywords), progress or NullProgress())
+
+
+def load(path: str | Path, **options: Any) -> Model:
+    """Open an artifact with the same loader that it carries."""
+    from lepton_compile.runtime import load as open_model
+
+    return open_model(path, **options)
+
+
+def read_recipe(
+    recipe: str | Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Recipe:
+    """A checked recipe from a file or data, with keywords on top."""
+    from lepton_compile.recipe import load_recipe
+
+    given = {key: value for key, value in keywords.items() if value is not None}
+    if recipe is None:
+        return load_recipe(given, overrides)
+    return load_recipe(recipe, {**given, **(overrides or {})})
