@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,13 +198,11 @@ def test_a_changed_byte_never_crashes(
     data = bytearray(gguf_bytes)
     data[place] = value
     (tmp_path / "m.gguf").write_bytes(data)
-    try:
+    with suppress(SourceError):
         checkpoint = GGUFCheckpoint(tmp_path / "m.gguf")
         for name, tensor in checkpoint.names().items():
             assert checkpoint.tensor(name).numpy().shape == tensor.shape
         resolve("m.gguf", tmp_path).config()
-    except SourceError as error:
-        assert error.message
 
 
 def test_gguf_of_an_unknown_architecture(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""Wrong recipes: each mistake is named with its line, its key and what would have been right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import load_recipe
+
+
+def error(tmp_path: Path, text: str | bytes) -> RecipeError:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+# text -> line, part of the message, hint
+MISTAKES = [
+    ("model: m\ntaskk: x", 2, "Unknown key 'taskk'", "Did you mean 'task'?"),
+    (
+        "model: m\nquantize:\n  bits: 4\n  grup: 32",
+        4,
+        "Unknown key 'quantize.grup'",
+        "Did you mean 'group'?",
+    ),
+    (
+        "model: m\nquantize:\n  bits: 4\n  rules:\n  - match: a\n    bit: 4\n    bits: 4",
+        6,
+        "quantize.rules.0.bit",
+        "Did you mean 'bits'?",
+    ),
+    (
+        "model: m\ntask: text-genration",
+        2,
+        "'task' does not take",
+        "Did you mean 'text-generation'?",
+    ),
+    ("model: m\ntarget: ort-gpu", 2, "'target.0' does not take", "Did you mean 'ort-cpu'?"),
+    ("model: m\ntarget: [ort-cpu,\n  ort-cpu]", 2, "each once", None),
+    ("model: m\ntarget: []", 2, "at least one target", None),
+    ("model: m\ntarget: 5", 2, "'target' takes a list", None),
+    ("model: 5", 1, "'model' takes text", None),
+    ("model: ''", 1, "at least 1 character", None),
+    ("model: m\nshapes: {batch: 8..1}", 2, "'shapes.batch'", None),
+    ("model: m\nshapes: [1, 2]", 2, "'shapes' takes a mapping", None),
+    ("model: m\ncheck: 1", 2, "'check' takes true or false", None),
+    ("model: m\ngates:\n  cosine: 2", 3, "less than or equal to 1", None),
+    ("model: m\ngates:\n  cosine: high", 3, "'gates.cosine' takes a number", None),
+    ("model: m\ngates:\n  perplexity: some", 3, "write a share", None),
+    ("model: m\nverify: {tokens: 1.5}", 2, "'verify.tokens' takes a whole number", None),
+    ("model: m\nverify: {tokens: 0}", 2, "greater than or equal to 2", None),
+    ("model: m\npasses: {expect: {attention: many}}", 2, "passes.expect.attention", None),
+    ("model: m\nquantize: int5", 2, "unknown precision", None),
+    ("model: m\nquantize: {algorithm: rtn}", 2, "needs bits", None),
+    ("model: m\nquantize: {bits: 8, group: 32}", 2, "group is for bits: 4", None),
+    ("model: m\nquantize: {bits: 4, group: 48}", 2, "'quantize.group' does not take", None),
+    ("model: m\nquantize: {algorithm: none, bits: 4}", 2, "bits is for algorithm: rtn", None),
+    ("model: m\nquantize: fp16", 2, "cannot be built in this precision", None),
+    ("model: m\nmax_memory: lots", 2, "amount of memory", None),
+    ("model: m\nmodel: n", 2, "A key stands twice", None),
+    ("model: m\nshapes:\n  batch: 1\n  batch: 2", 4, "A key stands twice", None),
+    ("model: m\n5: x", 2, "A key of a recipe is a word", None),
+    ("model: m\n? [a]\n: b", 2, "A key of a recipe is a word", None),
+    ("model: [unclosed", 1, "not valid YAML", None),
+    ("model: m\n\tcheck: true", 2, "not valid YAML", None),
+    ("model: *nothing", 1, "not valid YAML", None),
+    ("- model", 1, "a mapping", None),
+    ("", 1, "a mapping", None),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "message", "hint"), MISTAKES)
+def test_named_with_its_line(
+    text: str, line: int, message: str, hint: str | None, tmp_path: Path
+) -> None:
+    found = error(tmp_path, text)
+    assert message in found.message
+    assert found.where == f"{tmp_path / 'r.yaml'}:{line}"
+    if hint is not None:
+        assert found.hint == hint
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    assert "'model' is missing" in error(tmp_path, "task: fill-mask").message
+
+
+def test_all_mistakes_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
+    found = error(tmp_path, "model: m\ngates: {cosine: x}\ntusk: a\nchekc: true\n").message
+    assert "3 mistakes" in found
+    positions = [found.index(f"r.yaml:{line}") for line in (2, 3, 4)]
+    assert positions == sorted(positions)
+
+
+def test_a_bomb_of_aliases(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    assert "too large" in error(tmp_path, "\n".join(lines)).message
+
+
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_a_deep_recipe(depth: int, tmp_path: Path) -> None:
+    found = error(tmp_path, "model: " + "[" * depth + "]" * depth)
+    assert "too large" in found.message or "not valid YAML" in found.message
+
+
+def test_an_alias_inside_itself(tmp_path: Path) -> None:
+    assert "too large" in error(tmp_path, "model: &a [*a]").message
+
+
+def test_a_large_file(tmp_path: Path) -> None:
+    assert "too large" in error(tmp_path, "model: " + "m" * (2 << 20)).message
+
+
+def test_not_text(tmp_path: Path) -> None:
+    assert "cannot be read" in error(tmp_path, b"model: \xff\xfe").message
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load_recipe(tmp_path)

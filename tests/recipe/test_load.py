@@ -1,0 +1,117 @@
+"""Recipes from files, names and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import Recipe, load_recipe, parse_override
+
+FULL = """\
+model: ./model
+task: text-generation
+target: [ort-cpu, trt]
+quantize:
+  algorithm: rtn
+  bits: 4
+  group: 64
+  embedding: int8
+  rules:
+    - {match: "lm_head.*", bits: 8}
+    - match: "*.down_proj.weight"
+      bits: none
+shapes: {batch: 1..8, sequence: [1, 4096]}
+verify: {text: sample.txt, tokens: 64}
+gates: {perplexity: +6%, max_error: 0.01, argmax: 99%}
+passes: {disable: [fuse-gelu], expect: {attention: 18}}
+pooling: none
+normalize: false
+max_memory: 3GB
+output: out/here
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    (tmp_path / "r.yaml").write_text(FULL)
+    return load_recipe(tmp_path / "r.yaml")
+
+
+def test_every_key_arrives(recipe: Recipe, tmp_path: Path) -> None:
+    assert recipe.base == tmp_path
+    assert recipe.target == ("ort-cpu", "trt")
+    assert (recipe.quantize.format, recipe.quantize.group) == ("int4", 64)
+    assert recipe.shapes.batch == (1, 8)
+    assert recipe.shapes.sequence == (1, 4096)
+    assert (recipe.verify.enabled, recipe.verify.text) == (True, "sample.txt")
+    assert recipe.gates.perplexity == pytest.approx(0.06)
+    assert recipe.gates.argmax == pytest.approx(0.99)
+    assert recipe.gates.cosine is None
+    assert recipe.passes.disable == ("fuse-gelu",)
+    assert recipe.passes.expect == {"attention": 18}
+    assert recipe.normalize is False
+    assert recipe.max_memory == 3_000_000_000
+
+
+def test_defaults() -> None:
+    recipe = load_recipe({"model": "m"})
+    assert recipe.base == Path.cwd()
+    assert recipe.target == ("ort-cpu",)
+    assert recipe.quantize.format == "none"
+    assert recipe.shapes.batch == (1, 64)
+    assert recipe.shapes.sequence is None
+    assert recipe.verify.enabled
+    assert recipe.check
+    assert not recipe.trust_remote_code
+    assert recipe.pooling == "auto"
+
+
+def test_a_recipe_cannot_be_changed(recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.model = "other"  # type: ignore[misc]
+
+
+def test_rules_come_before_the_rest(recipe: Recipe) -> None:
+    quantize = recipe.quantize
+    assert quantize.weight("model.layers.0.mlp.up_proj.weight") == (4, 64)
+    assert quantize.weight("model.layers.0.mlp.down_proj.weight") is None
+    assert quantize.weight("lm_head.weight", embedding=True) == (8, None)
+    assert quantize.weight("model.embed_tokens.weight", embedding=True) == (8, None)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("none", None), ("int8", (8, None)), ("int4", (4, 32))]
+)
+def test_one_word_precisions(word: str, expected: tuple[int, int | None] | None) -> None:
+    quantize = load_recipe({"model": "m", "quantize": word}).quantize
+    assert quantize.format == word
+    assert quantize.weight("w") == quantize.weight("e", embedding=True) == expected
+
+
+@pytest.mark.parametrize("word", ["fp16", "bf16", "fp8", "auto"])
+def test_precisions_of_other_targets(word: str) -> None:
+    assert load_recipe({"model": "m", "target": "trt", "quantize": word}).quantize.format == word
+    with pytest.raises(RecipeError, match="ort-cpu cannot be built") as caught:
+        load_recipe({"model": "m", "target": ["trt", "ort-cpu"], "quantize": word})
+    assert caught.value.available == ("none", "int8", "int4")
+
+
+def test_overrides_open_a_one_word_precision(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("model: m\nquantize: int4\n")
+    overrides = dict([parse_override("quantize.group=128"), parse_override("shapes.batch=1..2")])
+    recipe = load_recipe(tmp_path / "r.yaml", overrides)
+    assert (recipe.quantize.bits, recipe.quantize.group) == (4, 128)
+    assert recipe.shapes.batch == (1, 2)
+
+
+def test_an_overridden_path_starts_where_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text("model: m\n")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    recipe = load_recipe(tmp_path / "r.yaml", {"model": "./other"})
+    assert recipe.base / recipe.model == tmp_path / "work" / "other"
+    assert load_recipe(tmp_path / "r.yaml", {"model": "hf:a/b"}).model == "hf:a/b"

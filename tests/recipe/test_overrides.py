@@ -1,0 +1,52 @@
+"""``--set key=value``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import apply_overrides, load_recipe, parse_override
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("check=false", "check", False),
+        ("quantize.group=64", "quantize.group", 64),
+        ("gates.cosine=0.9", "gates.cosine", 0.9),
+        ("gates.cosine=", "gates.cosine", None),
+        ("target=[ort-cpu, trt]", "target", ["ort-cpu", "trt"]),
+        ("shapes.batch = 1..4", "shapes.batch", "1..4"),
+        ("model=hf:a/b@c=d", "model", "hf:a/b@c=d"),
+    ],
+)
+def test_parsed_as_yaml_types_it(text: str, key: str, value: Any) -> None:
+    assert parse_override(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["check", "=1", "a..b=1", ".a=1", "a=[1", "a=b: c"])
+def test_not_an_override(text: str) -> None:
+    with pytest.raises(RecipeError):
+        parse_override(text)
+
+
+def test_the_original_stays_as_it_is() -> None:
+    data: dict[str, Any] = {"model": "m", "gates": {"cosine": 0.9}}
+    changed = apply_overrides(data, {"gates.cosine": 0.5, "passes.disable": ["x"]})
+    assert changed == {"model": "m", "gates": {"cosine": 0.5}, "passes": {"disable": ["x"]}}
+    assert data == {"model": "m", "gates": {"cosine": 0.9}}
+
+
+def test_no_way_through_a_value() -> None:
+    with pytest.raises(RecipeError, match="has no keys") as caught:
+        apply_overrides({"model": "m"}, {"model.name": 1})
+    assert caught.value.where == "--set model.name"
+
+
+def test_a_mistake_is_placed_at_the_override() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({"model": "m"}, {"shapes.batches": 3})
+    assert caught.value.where == "--set shapes.batches"
+    assert caught.value.hint == "Did you mean 'batch'?"

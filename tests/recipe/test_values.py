@@ -1,0 +1,85 @@
+"""The small notations: ranges, shares, sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lepton_compile.recipe.values import bytes_of, fraction_of, range_of
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1..64", (1, 64)),
+        (" 2 .. 3 ", (2, 3)),
+        ("7", (7, 7)),
+        (7, (7, 7)),
+        ([1, 2], (1, 2)),
+        ((4, 4), (4, 4)),
+    ],
+)
+def test_ranges(value: Any, expected: tuple[int, int]) -> None:
+    assert range_of(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "64..1",
+        "0..4",
+        0,
+        -1,
+        True,
+        1.5,
+        "1-4",
+        "1..",
+        [1],
+        [1, 2, 3],
+        [1, True],
+        None,
+        {},
+        "1..99999999999",
+    ],
+)
+def test_no_ranges(value: Any) -> None:
+    with pytest.raises(ValueError, match="range"):
+        range_of(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("+6%", 0.06), ("6%", 0.06), ("0.5 %", 0.005), (0.06, 0.06), (0, 0.0), (1, 1.0)],
+)
+def test_shares(value: Any, expected: float) -> None:
+    assert fraction_of(value) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "value", ["six", "-6%", -0.1, True, None, float("inf"), float("nan"), "0.06"]
+)
+def test_no_shares(value: Any) -> None:
+    with pytest.raises(ValueError, match="share"):
+        fraction_of(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("3GB", 3 * 10**9),
+        ("2GiB", 2 << 30),
+        ("500MB", 5 * 10**8),
+        ("1.5 G", 15 * 10**8),
+        (42, 42),
+        ("7B", 7),
+    ],
+)
+def test_sizes(value: Any, expected: int) -> None:
+    assert bytes_of(value) == expected
+
+
+@pytest.mark.parametrize("value", ["", "GB", "-1GB", "0GB", 0, -5, True, 1.5, "3 gb", None])
+def test_no_sizes(value: Any) -> None:
+    with pytest.raises(ValueError, match="memory"):
+        bytes_of(value)
