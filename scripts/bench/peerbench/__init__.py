@@ -1,0 +1,1 @@
+"""Comparison of lepton-compile with other tools, each in an environment of its own."""
