@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from lepton_compile.errors import ArtifactError
@@ -26,6 +26,13 @@ MANIFEST_FILE = "manifest.json"
 
 # Written after the manifest, for people; nothing is loaded from them.
 UNSIGNED_FILES = frozenset({MANIFEST_FILE, "report.json", "report.html"})
+
+
+_ENTRIES = {
+    "inputs": ("name", "dtype", "shape", "optional"),
+    "outputs": ("name", "dtype", "shape"),
+    "engines": ("target", "model", "files", "requires"),
+}
 
 
 @dataclass(frozen=True)
@@ -105,9 +112,12 @@ def _check_format(document: Mapping[str, Any]) -> None:
 
 
 def _fields(document: dict[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in fields(Manifest)}
-    missing = [n for n in ("task", "model", "inputs", "outputs", "ranges", "engines", "files") if n not in document]
-    unknown = sorted(document.keys() - known)
+    """What the class takes; a newer format may say more, which an older reader passes over."""
+    known = {f.name: f for f in fields(Manifest)}
+    needed = [name for name, f in known.items() if f.default is f.default_factory is MISSING]
+    missing = [name for name in [*needed, "files"] if name not in document]
+    unknown = sorted(document.keys() - known) if document["format"] <= FORMAT else []
+    document = {name: value for name, value in document.items() if name in known}
     if missing or unknown:
         raise ArtifactError(
             "the manifest has other fields than its format",
@@ -115,8 +125,12 @@ def _fields(document: dict[str, Any]) -> dict[str, Any]:
         )
     try:
         document["files"] = {name: FileEntry(**entry) for name, entry in document["files"].items()}
-        for name in ("inputs", "outputs", "engines"):
+        for name, keys in _ENTRIES.items():
             document[name] = tuple(document[name])
+            if absent := [key for key in keys for entry in document[name] if key not in entry]:
+                raise ArtifactError(
+                    "the manifest is malformed", where=name, found=f"no {', '.join(absent)}"
+                )
     except (AttributeError, TypeError) as error:
         raise ArtifactError("the manifest is malformed", found=str(error)) from error
     return document

@@ -1,12 +1,13 @@
 """Write an artifact so that it is whole or not there.
 
-Everything goes to a hidden sibling of the output folder. Only when each file is hashed, described by
-the manifest and on the disk is the sibling renamed to the output's name.
+Everything goes to a hidden sibling of the output folder. Only when each file is hashed, described
+by the manifest and on the disk is the sibling renamed to the output's name.
 """
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -23,7 +24,7 @@ from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
 
 __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
 
-_MARK = ".partial-"
+_MARK, _OLD = ".partial-", "-old"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ class ArtifactWriter:
         self._manifest: Manifest | None = None
 
     def __enter__(self) -> ArtifactWriter:
-        self._refuse_existing()
         parent = self.output.parent
         try:
             parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(parent, self.output.name)
+            self._refuse_existing()
             name = f".{self.output.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}"
             self.folder = parent / name
             self.folder.mkdir()
@@ -103,12 +104,12 @@ class ArtifactWriter:
         assert self._manifest is not None, "seal() comes first"
         for path in _files(self.folder):
             _flush(path)
-        for folder in {p.parent for p in _files(self.folder)} | {self.folder}:
+        for folder in [p for p in self.folder.rglob("*") if p.is_dir()] + [self.folder]:
             _flush(folder)
         self._refuse_existing()
         old = None
         if self.output.exists():
-            old = self.folder.with_name(self.folder.name + "-old")
+            old = self.folder.with_name(self.folder.name + _OLD)
             self.output.rename(old)
         try:
             self.folder.rename(self.output)
@@ -157,10 +158,18 @@ def _flush(path: Path) -> None:
 
 
 def _remove_abandoned(parent: Path, name: str) -> None:
-    """Temporary folders of builds of this output whose process is gone."""
-    for path in parent.glob(f".{name}{_MARK}*"):
+    """Temporary folders of builds of this output whose process is gone.
+
+    A build that was killed between its last two renames left the artifact that it was to replace
+    beside an empty place: that one goes back.
+    """
+    for path in sorted(parent.glob(f".{glob.escape(name)}{_MARK}*")):
         pid = path.name.split(_MARK)[1].split("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        if not pid.isdigit() or _alive(int(pid)):
+            continue
+        if path.name.endswith(_OLD) and not (parent / name).exists():
+            path.rename(parent / name)
+        else:
             shutil.rmtree(path, ignore_errors=True)
 
 

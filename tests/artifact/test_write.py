@@ -1,0 +1,194 @@
+"""Writing: whole or not there, whatever happens in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lepton_compile.artifact import ArtifactWriter, open_artifact
+from lepton_compile.artifact import write as write_module
+from lepton_compile.errors import ArtifactError
+from tests.artifact.test_manifest import MANIFEST
+
+# A build that stops, or fills the disk, while it writes.
+PROGRAM = """
+import resource, signal, sys, time
+from pathlib import Path
+from lepton_compile.artifact import ArtifactWriter
+from lepton_compile.errors import ArtifactError
+
+if sys.argv[2] == "fill":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    with ArtifactWriter(Path(sys.argv[1])) as writer:
+        with (writer.folder / "weights.bin").open("wb") as file:
+            for _ in range(4):
+                file.write(bytes(1 << 19))
+                file.flush()
+        print("half way", flush=True)
+        time.sleep(60)
+except ArtifactError as error:
+    print(error)
+"""
+
+
+def build(output: Path, text: str = "x", **options: bool) -> None:
+    """A small artifact."""
+    with ArtifactWriter(output, **options) as writer:
+        (writer.folder / "engines").mkdir()
+        (writer.folder / "engines" / "m.onnx").write_text(text)
+        (writer.folder / "report.json").write_text("{}")
+        writer.seal(MANIFEST)
+        writer.publish()
+
+
+def attempt(output: Path, step: Callable[[ArtifactWriter], object], **options: bool) -> None:
+    """A build whose one step may fail."""
+    with ArtifactWriter(output, **options) as writer:
+        writer.seal(MANIFEST)
+        step(writer)
+        writer.publish()
+
+
+def test_what_is_published_is_whole(tmp_path: Path) -> None:
+    build(tmp_path / "deep" / "out")
+    artifact = open_artifact(tmp_path / "deep" / "out")
+    assert set(artifact.manifest.files) == {"engines/m.onnx"}
+    assert artifact.size() == 1
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
+
+
+def test_nothing_stands_at_the_output_before_the_end(tmp_path: Path) -> None:
+    with ArtifactWriter(tmp_path / "out") as writer:
+        (writer.folder / "m.onnx").write_text("x")
+        sealed = writer.seal(MANIFEST)
+        assert open_artifact(sealed.path).manifest == sealed.manifest
+        assert not (tmp_path / "out").exists()
+        assert writer.publish().path == tmp_path / "out"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_an_error_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def fail(_: ArtifactWriter) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        attempt(tmp_path / "out", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_without_publishing_leaves_nothing(tmp_path: Path) -> None:
+    with ArtifactWriter(tmp_path / "out") as writer:
+        writer.seal(MANIFEST)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_artifact_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match="the output folder exists") as caught:
+        build(tmp_path / "out", overwrite=overwrite)
+    assert "it holds no artifact" in str(caught.value)
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_artifact_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    build(tmp_path / "out", "old")
+    with pytest.raises(ArtifactError, match="the output folder exists"):
+        build(tmp_path / "out", "new")
+    assert (tmp_path / "out/engines/m.onnx").read_text() == "old"
+    build(tmp_path / "out", "new", overwrite=True)
+    open_artifact(tmp_path / "out")
+    assert (tmp_path / "out/engines/m.onnx").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_that_appears_during_the_build_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="exists"):
+        attempt(tmp_path / "out", lambda _: (tmp_path / "out").mkdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_overwrite_keeps_the_old_artifact(tmp_path: Path) -> None:
+    build(tmp_path / "out", "old")
+    with pytest.raises(ZeroDivisionError):
+        attempt(tmp_path / "out", lambda _: 1 / 0, overwrite=True)
+    open_artifact(tmp_path / "out")
+
+
+def test_a_killed_build_leaves_no_artifact_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "out"), "sleep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half way\n"
+        (left,) = tmp_path.iterdir()
+        assert (left / "weights.bin").stat().st_size == 2 << 20
+        with ArtifactWriter(tmp_path / "out"):
+            assert left.exists(), "a build that is still at work lost its folder"
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "out").exists()
+    assert left.exists()
+    build(tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def dead_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_build_killed_between_its_last_renames_loses_nothing(tmp_path: Path) -> None:
+    build(tmp_path / "out", "old")
+    (tmp_path / "out").rename(tmp_path / f".out.partial-{dead_process()}-00-old")
+    with pytest.raises(ArtifactError, match="exists"):
+        build(tmp_path / "out", "new")
+    assert (tmp_path / "out/engines/m.onnx").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_only_folders_of_the_same_output_are_cleaned(tmp_path: Path) -> None:
+    others = [".other.partial-1-00", f".out.partial-{os.getpid()}-00", ".out.partial-x", "out2"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    build(tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "out"])
+
+
+def test_a_full_disk_gives_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "out"), "fill"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the artifact could not be written" in done.stdout
+    assert "nothing was left behind" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_at_the_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(write_module.os, "fsync", fsync)
+    with pytest.raises(ArtifactError, match="could not be written"):
+        build(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ArtifactError, match="could not be written"):
+        build(tmp_path / "file" / "out")
