@@ -131,7 +131,7 @@ def _arrays(model: Model, inputs: Path, output: Path | None, as_json: bool) -> N
         ) from error
     results = model.run(feeds)
     if output is not None:
-        np.savez(output, **results)
+        np.savez(output, allow_pickle=False, **results)
     if as_json:
         emit_json(results if output is None else {"output": str(output)})
         return

@@ -8,14 +8,15 @@ padding is left out of every number.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Comparison, Perplexity
 from lepton_compile.numerics.reference import Reference
 from lepton_compile.numerics.sample_text import (
@@ -28,7 +29,7 @@ from lepton_compile.numerics.sample_text import (
 from lepton_compile.numerics.verify_report import OutputReport, VerifyReport
 from lepton_compile.progress import NullProgress, Progress
 
-__all__ = ["Engine", "verify"]
+__all__ = ["verify"]
 
 Ids = npt.NDArray[np.int64]
 
@@ -36,21 +37,6 @@ BATCH = 8
 PROMPT = 16
 CONTINUATION = 24
 SCORES = ("logits", "start_logits", "end_logits")
-
-
-class Engine(Protocol):
-    """What verification needs of an opened artifact; ``lepton_compile.runtime.Model`` is one."""
-
-    manifest: dict[str, Any]
-    inputs: dict[str, Any]
-
-    def run(
-        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Arrays by input name in, arrays by output name out."""
-
-    def generate(self, prompt: Any, *, max_new_tokens: int = ...) -> Any:
-        """A greedy continuation; ``.tokens`` holds its ids."""
 
 
 def verify(
@@ -171,7 +157,7 @@ def _confirm_continuation(
     agreement = Agreement()
     prompt = segment[: min(PROMPT, longest // 2)]
     room = min(CONTINUATION, longest - len(prompt))
-    if not prompt or room < 1:
+    if not generates(model.manifest) or not prompt or room < 1:
         return agreement
     tokens = list(model.generate(prompt, max_new_tokens=room).tokens)
     if not tokens:

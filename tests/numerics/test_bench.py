@@ -50,8 +50,15 @@ class SmallDecoder:
             "task": self.task,
             "ranges": {"batch": [1, 1], "sequence": [1, 100]},
             "generation": {"vocabulary": 50},
+            "cache": {"shared": True},
         }
+        self.inputs = {"input_ids": {}, "attention_mask": {}, "logits_to_keep": {}}
         self.prompts: list[int] = []
+
+    def run(self, feeds: dict[str, np.ndarray], outputs: Any) -> dict[str, np.ndarray]:
+        assert feeds["logits_to_keep"] == 1
+        self.prompts.append(feeds["input_ids"].shape[1])
+        return {"logits": np.zeros((1, 1, 50), np.float32)}
 
     def generate(self, prompt: list[int], max_new_tokens: int) -> Any:
         self.prompts.append(len(prompt))
@@ -102,6 +109,14 @@ def test_decoder_report_counts_tokens_that_were_made() -> None:
     assert set(model.prompts) == {80}
     assert prefill.rate(prefill.engine) == pytest.approx(80 / 0.5)
     assert decode.rate(decode.engine) == pytest.approx(5 / 0.25)
+
+
+def test_a_decoder_that_cannot_generate_is_measured_in_prefill_alone() -> None:
+    model = SmallDecoder()
+    model.manifest["cache"] = None
+    report = bench(model, rounds=1)
+    assert [case.name for case in report.cases] == ["prefill 80"]
+    assert set(model.prompts) == {80}
 
 
 def test_eager_decoder_runs_beside_the_engine() -> None:

@@ -98,6 +98,7 @@ def decoder_manifest(longest: int = 64) -> dict[str, Any]:
         "outputs": [{"name": "logits"}],
         "ranges": {"batch": [1, 4], "sequence": [1, longest]},
         "generation": {"vocabulary": VOCABULARY},
+        "cache": {"shared": True},
     }
 
 
@@ -149,6 +150,15 @@ def test_segments_stay_inside_the_range(llama: LlamaForCausalLM) -> None:
     report = verify(engine, llama, Characters(), "text-generation", tokens=100)
     assert max(shape[1] for shape in engine.calls) <= 20
     assert report.decode_tokens == 10
+
+
+@pytest.mark.parametrize("cache", [None, {"shared": False}])
+def test_an_engine_that_cannot_generate_is_compared_without(
+    llama: LlamaForCausalLM, cache: dict[str, bool] | None
+) -> None:
+    engine = TorchEngine(llama, {**decoder_manifest(), "cache": cache})
+    report = verify(engine, llama, None, "text-generation")
+    assert (report.decode_tokens, report.decode_agreement) == (0, None)
 
 
 def test_without_a_tokenizer_random_ids_are_fed(llama: LlamaForCausalLM) -> None:

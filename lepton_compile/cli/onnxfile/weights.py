@@ -66,7 +66,7 @@ def size(tensor: Any) -> int:
     """Bytes of a TensorProto's data, from its shape and type alone."""
     from onnx import TensorProto, helper
 
-    count = math.prod(tensor.dims)
+    count: int = math.prod(tensor.dims)
     if tensor.data_type == TensorProto.STRING:
         return sum(len(text) for text in tensor.string_data)
     name = dtype_name(tensor.data_type)

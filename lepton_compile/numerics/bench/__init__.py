@@ -15,6 +15,7 @@ from lepton_compile.numerics.bench.encoder import bench_encoder
 from lepton_compile.numerics.bench.fresh import FreshStart, fresh_start
 from lepton_compile.numerics.bench.machine import describe
 from lepton_compile.numerics.bench.timing import Timing
+from lepton_compile.numerics.engine import generates
 from lepton_compile.progress import NullProgress, Progress
 
 __all__ = ["BenchReport", "Case", "FreshStart", "Timing", "bench"]
@@ -71,7 +72,8 @@ def bench(
     """
     watcher = progress or NullProgress()
     threads = int(getattr(model, "threads", 0)) or None
-    start = fresh_start(artifact, threads) if artifact else None
+    generate = generates(model.manifest)
+    start = fresh_start(artifact, threads, generate=generate) if artifact else None
     if reference is not None and threads:
         import torch
 

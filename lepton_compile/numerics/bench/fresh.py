@@ -40,11 +40,13 @@ spec.loader.exec_module(loader)
 imported = time.perf_counter()
 model = loader.load(root, threads=threads)
 loaded = time.perf_counter()
-if model.task == "text-generation":
-    model.generate([1] * 8, max_new_tokens=4)
+(batch, _), (least, most) = model.manifest["ranges"]["batch"], model.manifest["ranges"]["sequence"]
+length = max(least, min(8, most))
+if sys.argv[3] == "generate" and length < most:
+    model.generate([1] * length, max_new_tokens=min(4, most - length))
 else:
     import numpy
-    ones = numpy.ones((1, 8), numpy.int64)
+    ones = numpy.ones((batch, length), numpy.int64)
     model.run({"input_ids": ones, "attention_mask": ones})
 done = time.perf_counter()
 print(json.dumps({
@@ -70,13 +72,21 @@ class FreshStart:
         return asdict(self)
 
 
-def fresh_start(artifact: Path, threads: int | None = None) -> FreshStart:
+def fresh_start(
+    artifact: Path, threads: int | None = None, *, generate: bool = False
+) -> FreshStart:
     """Starts a process that loads the artifact through its own loader and runs it once.
+
+    Args:
+        artifact: its folder.
+        threads: of the engine; None leaves the choice to the loader.
+        generate: the one run generates a few tokens.
 
     Raises:
         EngineError: the process failed; its last words are in the error.
     """
     command = [sys.executable, "-c", PROGRAM, str(artifact), str(threads or 0)]
+    command.append("generate" if generate else "run")
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode != 0:
         raise EngineError(

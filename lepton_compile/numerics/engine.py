@@ -1,0 +1,31 @@
+"""What the numbers need of an opened artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+__all__ = ["Engine", "generates"]
+
+
+class Engine(Protocol):
+    """What verification needs of an opened artifact; ``lepton_compile.runtime.Model`` is one."""
+
+    manifest: dict[str, Any]
+    inputs: dict[str, Any]
+
+    def run(
+        self, feeds: Mapping[str, Any], outputs: Sequence[str] = ...
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Arrays by input name in, arrays by output name out."""
+
+    def generate(self, prompt: Any, *, max_new_tokens: int = ...) -> Any:
+        """A greedy continuation; ``.tokens`` holds its ids."""
+
+
+def generates(manifest: Mapping[str, Any]) -> bool:
+    """Whether the loader can generate: the engine needs a cache that is kept in place."""
+    cache = manifest.get("cache")
+    return bool(cache and cache["shared"])
