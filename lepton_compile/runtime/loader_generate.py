@@ -68,7 +68,9 @@ class _SharedCache:
 
         self.batch, self.capacity, self.session = batch, capacity, model.session
         self.buffers, self.value = list(model.past(batch, capacity)), OrtValue.ortvalue_from_numpy
+        # Bound values point into these arrays, so that all of them stay here.
         self.logits = np.empty((batch, 1, model.vocabulary or 0), np.float32)
+        self.keep = np.array(1, np.int64)
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
         """Logits (batch, vocabulary) after the prompts; those of equal length go together."""
@@ -91,7 +93,7 @@ class _SharedCache:
     def _bind(self, ids: np.ndarray, rows: slice) -> None:
         self.binding = self.session.io_binding()
         self.binding.bind_ortvalue_input("input_ids", self.value(ids))
-        self.binding.bind_ortvalue_input("logits_to_keep", self.value(np.array(1, np.int64)))
+        self.binding.bind_ortvalue_input("logits_to_keep", self.value(self.keep))
         self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
         for past, present, buffer in self.buffers:
             self.binding.bind_ortvalue_input(past, shared := self.value(buffer[rows]))
