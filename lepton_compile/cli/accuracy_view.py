@@ -27,8 +27,8 @@ def verify_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         )
         for output in data["outputs"]
     ]
-    columns = ("output", "max error>", "mean error>", "of range>", "cosine>", "same argmax>")
-    yield table("Outputs", columns, rows)
+    columns = ("output", "max error>", "mean>", "of range>", "cosine>", "argmax>")
+    yield table("Outputs: errors, cosine, rows with the same argmax", columns, rows)
     if data.get("perplexity") is not None:
         yield (
             f"Perplexity {data['perplexity']:.4f}, reference {data['reference_perplexity']:.4f} "

@@ -80,4 +80,6 @@ def _percent(value: float | None) -> str:
 
 
 def _seconds(value: float) -> str:
+    if value < 0.001:
+        return "< 1 ms"
     return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
