@@ -174,7 +174,7 @@ def _reader(path: Path, tensor: GGUFTensor) -> Read:
 
     def blocks(start: int, stop: int) -> np.ndarray:
         data = read_bytes(path, tensor.offset + start * row_bytes, (stop - start) * row_bytes)
-        rows = np.asarray(dequantize(data.reshape(stop - start, row_bytes), kind))
+        rows: np.ndarray = dequantize(data.reshape(stop - start, row_bytes), kind)
         return rows.reshape(stop - start, *tensor.shape[1:])
 
     return blocks

@@ -192,4 +192,4 @@ class _Parser:
         count = 1
         for extent in shape:
             count *= extent
-        return count // block * block_bytes
+        return count // int(block) * int(block_bytes)

@@ -19,7 +19,7 @@ from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo, read_bytes
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["INDEX_NAME", "SINGLE_NAME", "SafetensorsCheckpoint"]
+__all__ = ["INDEX_NAME", "SINGLE_NAME", "SafetensorsCheckpoint", "read_header"]
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"

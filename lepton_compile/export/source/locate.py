@@ -8,6 +8,7 @@ anything else           a path, relative to the recipe
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
@@ -54,6 +55,12 @@ def _open(spec: str, path: Path, revision: str | None, trusted: bool) -> Source:
         source.check_folder()
         return source
     if path.suffix == ".gguf":
+        if find_spec("gguf") is None:
+            raise SourceError(
+                "Reading a GGUF file takes the gguf package.",
+                found=str(path),
+                hint="pip install 'lepton-compile[gguf]'",
+            )
         return Source(spec, "gguf", path, revision, trusted)
     if path.suffix == ".onnx":
         return Source(spec, "onnx", path, revision, trusted)
