@@ -174,8 +174,8 @@ def _reader(path: Path, tensor: GGUFTensor) -> Read:
 
     def blocks(start: int, stop: int) -> np.ndarray:
         data = read_bytes(path, tensor.offset + start * row_bytes, (stop - start) * row_bytes)
-        rows: np.ndarray = dequantize(data.reshape(stop - start, row_bytes), kind)
-        return rows.reshape(stop - start, *tensor.shape[1:])
+        rows = dequantize(data.reshape(stop - start, row_bytes), kind)
+        return np.asarray(rows).reshape((stop - start, *tensor.shape[1:]))
 
     return blocks
 
