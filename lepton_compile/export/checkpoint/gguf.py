@@ -182,13 +182,13 @@ def _reader(path: Path, tensor: GGUFTensor) -> Read:
 
 def _unpermuted(read: Read, tensor: GGUFTensor, heads: int) -> Read:
     """Rows in Hugging Face's order: first halves of all pairs of a head, then second halves."""
-    rows = tensor.shape[0]
-    if heads < 1 or rows % (2 * heads):
+    count = tensor.shape[0]
+    if heads < 1 or count % (2 * heads):
         raise CheckpointError(
             "The heads of the GGUF metadata do not fit the tensor.",
-            found=f"{tensor.name}: {rows} rows, {heads} heads",
+            found=f"{tensor.name}: {count} rows, {heads} heads",
         )
-    size = rows // heads
+    size = count // heads
 
     def unpermuted(start: int, stop: int) -> np.ndarray:
         index = np.arange(start, stop)
@@ -196,7 +196,8 @@ def _unpermuted(read: Read, tensor: GGUFTensor, heads: int) -> Read:
         half, pair = inside // (size // 2), inside % (size // 2)
         stored = head * size + 2 * pair + half
         low = int(stored.min(initial=start))
-        return read(low, int(stored.max(initial=low)) + 1)[stored - low]
+        rows = read(low, int(stored.max(initial=low)) + 1)
+        return np.take(rows, stored - low, axis=0)
 
     return unpermuted
 
