@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_compile.runtime import LoaderError, Model, load
-from lepton_compile.runtime.loader_generate import Sampling
+from lepton_compile.runtime.loader_generate import Sampling, _draw
 from tests.runtime import tiny, truth
 
 PROMPTS = [[2, 7, 9, 20], [5], [2, 33, 4, 18, 60, 11, 12], [2, 7, 9, 21]]
@@ -180,6 +180,15 @@ def test_top_k_and_top_p_are_exact_over_a_large_vocabulary() -> None:
     weights = np.exp(row[best].astype(np.float64))
     before = np.cumsum(weights) - weights
     assert ids.tolist() == best[before < 0.5 * weights.sum()].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 511, 512, 513, 3000])
+def test_a_draw_falls_where_the_running_sum_passes_it(size: int) -> None:
+    weights = np.random.default_rng(size).random(size).astype(np.float32)
+    sums = weights.cumsum(dtype=np.float64) / weights.sum(dtype=np.float64)
+    for at in (0.0, 0.1, 0.5, 0.9, 0.999999):
+        expected = min(int((sums <= at).sum()), size - 1)
+        assert _draw(weights, at) == expected
 
 
 def test_draws_come_as_often_as_their_chances() -> None:
