@@ -104,7 +104,7 @@ def _open(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
     _refuse(old, f"this engine needs onnxruntime{least}, found {ort.__version__}")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    # Threads that spin for their next piece of work instead of sleeping make a token a sixth faster.
+    # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
     try:
         return ort.InferenceSession(str(path), options, providers=PROVIDERS[engine["target"]])
