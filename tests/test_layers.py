@@ -34,7 +34,9 @@ TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_comp
 PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
 PROGRESS, REPORT = "lepton_compile.progress", "lepton_compile.report"
 
-BASE = (ERRORS, PROGRESS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIFACT, RUNTIME)
+VERSION = "lepton_compile.__version__"
+
+BASE = (VERSION, ERRORS, PROGRESS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIFACT, RUNTIME)
 
 # Unit -> the units it may import besides itself. A unit is named by the longest prefix.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -43,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     PASSES: (SPEC,),
     RECIPES: (),
     ERRORS: (),
+    VERSION: (),
     PROGRESS: (),
     REPORT: (ERRORS,),
     RUNTIME: (),

@@ -36,10 +36,10 @@ def environment(name: str, cache: Path) -> Path:
 
 def _install(python: Path, wanted: Path) -> None:
     """Install the pins; a package without a wheel is compiled, one file at a time."""
-    command = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", wanted]
+    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     one_job = os.environ | {"MAKEFLAGS": "-j1", "CMAKE_BUILD_PARALLEL_LEVEL": "1"}
     for attempt in range(ATTEMPTS):
-        if subprocess.run(command, env=one_job, check=False).returncode == 0:
+        if subprocess.run([*pip, "-r", str(wanted)], env=one_job, check=False).returncode == 0:
             return
         print(f"attempt {attempt + 1} of {ATTEMPTS} failed", file=sys.stderr)
     raise RuntimeError(f"cannot install {wanted.name}")

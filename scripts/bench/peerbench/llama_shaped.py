@@ -73,7 +73,8 @@ def write_checkpoint(folder: Path, shape: Shape) -> int:
         "eos_token_id": 2,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    random, where, total = np.random.default_rng(0), {}, 0
+    random, total = np.random.default_rng(0), 0
+    where: dict[str, str] = {}
     shards = list(_shards(shape))
     for number, tensors in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"

@@ -121,6 +121,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for name, suite in results["suites"].items():
         facts = ", ".join(f"{key} {value}" for key, value in _conditions(suite))
         lines += ["", f"## {name}", "", facts, "", *_table(suite["tools"]), ""]
+        lines += _failures(suite["tools"])
         for what, ratio in suite.get("ratios", {}).items():
             lines.append(f"- {what}: {ratio['times']:.2f} x {ratio['best_peer']}")
         if "ratio" in suite:
@@ -138,11 +139,15 @@ def _conditions(suite: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _table(tools: Mapping[str, Any]) -> list[str]:
     rows = {name: dict(flat(tool["median"])) for name, tool in tools.items() if "median" in tool}
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-    lines = ["| tool | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = ["| " + " | ".join(["tool", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in rows.items():
         cells = (f"{row[key]:.4g}" if key in row else "" for key in columns)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines if rows else []
+
+
+def _failures(tools: Mapping[str, Any]) -> Iterator[str]:
+    """The last thing that each failed tool said."""
     for name, tool in tools.items():
         if "error" in tool:
-            lines.append(f"| {name} | failed: {tool['error'].splitlines()[0][:80]} |")
-    return lines
+            yield f"- {name} failed: {tool['error'].strip().splitlines()[-1][:200]}"
