@@ -83,7 +83,7 @@ def _append(file: BinaryIO, tensor: ir.TensorProtocol) -> Placed:
     alignment = PAGE if tensor.nbytes >= PAGE else SMALL_ALIGNMENT
     offset = -(-file.tell() // alignment) * alignment
     file.write(b"\0" * (offset - file.tell()))
-    tensor.tofile(file)
+    tensor.tofile(file)  # type: ignore[attr-defined]  # every tensor class of onnx_ir has it
     length = file.tell() - offset
     if length != tensor.nbytes:
         raise EngineError(

@@ -1,7 +1,7 @@
 """Export: from a Hugging Face model to a neutral ONNX graph, by capture.
 
-``export(source, task)`` is the stage; ``source`` finds the model, ``checkpoint`` and ``weights`` read
-and bind its tensors, ``capture`` and ``layers`` trace it, ``translate`` writes the graph in the
+``export(source, task)`` is the stage; ``source`` finds the model, ``checkpoint`` and ``weights``
+read and bind its tensors, ``capture`` and ``layers`` trace it, ``translate`` writes the graph in the
 ``dialect``. Nothing here knows a target.
 """
 

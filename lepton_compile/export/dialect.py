@@ -53,7 +53,8 @@ _VISIBLE = f"""
 _CACHED_ATTENTION = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 CachedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
-    (query, key, value, attention_mask, past_key, past_value) => (output, present_key, present_value)
+    (query, key, value, attention_mask, past_key, past_value)
+    => (output, present_key, present_value)
 {{
     {_VISIBLE}
     output, present_key, present_value = Attention <

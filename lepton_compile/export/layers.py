@@ -24,7 +24,7 @@ from . import ops
 from .capture import Capture, LeptonCache
 from .capture.attention import MaskRule
 
-__all__ = ["LayerCall", "LayerModule", "LayerTrace", "kinds_of", "stamping"]
+__all__ = ["LayerCall", "LayerModule", "LayerTrace", "kind_of", "kinds_of", "stamping"]
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
 

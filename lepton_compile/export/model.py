@@ -43,7 +43,8 @@ class Graph:
         model: weights are initializers without a tensor.
         parameters: value name -> (parameter path, transform) of each weight to bind.
         values: small tensors that export made itself (rotary tables, buffers), by value name.
-        how: "stamped" (each distinct layer traced once), "whole", or "plain" (attention not captured).
+        how: "stamped" (each distinct layer traced once), "whole", or "plain" (no attention
+            captured).
     """
 
     model: ir.Model
@@ -173,7 +174,7 @@ class _CallSites:
         t.builder.nodes.append(made)
         for value, formal in zip(made.outputs, function.outputs, strict=True):
             value.name = f"{path}.{formal.name}"
-            value.dtype, value.shape = formal.dtype, formal.shape
+            value.type, value.shape = formal.type, formal.shape
         results = count - 2 * layer.caches
         presents = made.outputs[results:]
         for i, pair in enumerate(pairs):

@@ -42,7 +42,9 @@ def import_onnx(source: Source, task: str | None) -> ExportedModel:
     _check_external(model, source.path)
     for node in list(model.graph):
         _canonical(model.graph, node)
-    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    weights = [
+        v.const_value for v in model.graph.initializers.values() if v.const_value is not None
+    ]
     return ExportedModel(
         model=model,
         task=task or "other",
@@ -60,7 +62,9 @@ def _load(path: Path) -> ir.Model:
         return ir.load(path)
     except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
         raise SourceError(
-            "the ONNX file cannot be read", where=str(path), found=f"{type(error).__name__}: {error}"
+            "the ONNX file cannot be read",
+            where=str(path),
+            found=f"{type(error).__name__}: {error}",
         ) from error
 
 
@@ -114,7 +118,7 @@ def _split_gemm(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> None:
         last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}/bias")
         graph.insert_before(node, last)
     old, new = node.outputs[0], last.outputs[0]
-    new.name, new.dtype, new.shape = old.name, old.dtype, old.shape
+    new.name, new.type, new.shape = old.name, old.type, old.shape
     old.name = None
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     graph.remove(node, safe=True)
@@ -135,7 +139,7 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: ir.Value, *, by_rows: bool) ->
         )
         graph.initializers.setdefault(name, stored)
     turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{node.name}/Transpose")
-    turn.outputs[0].dtype = stored.dtype
+    turn.outputs[0].type = stored.type
     if stored.shape is not None:
         turn.outputs[0].shape = ir.Shape(list(stored.shape)[::-1])
     graph.insert_before(node, turn)

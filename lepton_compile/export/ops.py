@@ -13,14 +13,14 @@ from torch import Tensor
 
 __all__ = ["layer_shapes"]
 
-_library = torch.library.Library("lepton", "DEF")
+_library = torch.library.Library("lepton", "DEF")  # type: ignore[no-untyped-call]
 
 # Shape rule of `layer`, set while the outer model is traced: (inputs, index) -> output tensors.
 layer_shapes: list[Callable[[Sequence[Tensor], int], list[Tensor]]] = []
 
 
 def _define(schema: str, fake: Callable[..., object]) -> None:
-    _library.define(schema)
+    _library.define(schema)  # type: ignore[no-untyped-call]
     name = "lepton::" + schema.split("(")[0]
     torch.library.register_fake(name, fake, lib=_library)
 

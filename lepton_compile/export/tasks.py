@@ -17,7 +17,15 @@ from lepton_compile.errors import ExportError
 from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
 
-__all__ = ["AUTO_CLASSES", "Pooling", "TaskModule", "infer_task", "task_module"]
+__all__ = [
+    "AUTO_CLASSES",
+    "DecoderModule",
+    "EncoderModule",
+    "Pooling",
+    "TaskModule",
+    "infer_task",
+    "task_module",
+]
 
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
@@ -67,7 +75,7 @@ def infer_task(architecture: str) -> str:
 
 @dataclass(frozen=True)
 class Pooling:
-    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken."""
+    """Sentence embedding inside the graph: ``kind`` is mean, cls or max."""
 
     kind: str
     normalize: bool
@@ -76,8 +84,8 @@ class Pooling:
 class TaskModule(nn.Module):
     """A model with the inputs and outputs of its task.
 
-    ``input_names``/``input_dims``/``output_names`` describe the tuple that ``forward`` takes and the
-    list it returns. The model itself is ``network``.
+    ``input_names``, ``input_dims`` and ``output_names`` describe the tuple that ``forward`` takes
+    and the list it returns. The model itself is ``network``.
     """
 
     input_names: list[str]
@@ -140,7 +148,7 @@ class DecoderModule(TaskModule):
             arguments["position_ids"] = torch.ops.lepton.positions(attention_mask, input_ids)
         if self.cached:
             arguments["past_key_values"] = LeptonCache(attention_mask.shape[1])
-        head = self.network.get_output_embeddings()
+        head = self.network.get_output_embeddings()  # type: ignore[operator]
         hook = head.register_forward_pre_hook(
             lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])
         )

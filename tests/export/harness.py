@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 import transformers
+
 from lepton_compile.export import ExportedModel, export, resolve
 from lepton_compile.export.tasks import AUTO_CLASSES
 

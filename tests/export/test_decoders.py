@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+
 from lepton_compile.export import ExportedModel
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
@@ -39,7 +40,9 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=list(DECODERS))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Case]:
     folder: Path = tmp_path_factory.mktemp(request.param)
     model = save(DECODERS[request.param][0], "text-generation", folder)
     exported, session = compiled(folder, "text-generation")
@@ -82,7 +85,9 @@ def test_prefill_then_decode(case: Case, side: str) -> None:
         found = run(case.session, feeds)
         real = mask[:, start:stop].astype(bool)
         assert relative_error(found["logits"][real], expected[:, start:stop][real]) <= FP32
-        past = {k.replace("present", "past_key_values"): v for k, v in found.items() if k != "logits"}
+        past = {
+            k.replace("present", "past_key_values"): v for k, v in found.items() if k != "logits"
+        }
         start = stop
 
 

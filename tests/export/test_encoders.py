@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from lepton_compile.export import Pooling
 from lepton_compile.export.tasks import AUTO_CLASSES
 
@@ -46,7 +47,9 @@ def test_pooling_inside_the_graph(kind: str, tmp_path: Path) -> None:
     ids, mask = padded(2, 12, "right")
     feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
     with torch.no_grad():
-        hidden = model(**{k: torch.from_numpy(v) for k, v in feeds.items()}).last_hidden_state.numpy()
+        hidden = model(
+            **{k: torch.from_numpy(v) for k, v in feeds.items()}
+        ).last_hidden_state.numpy()
     rows = [row[keep.astype(bool)] for row, keep in zip(hidden, mask, strict=True)]
     pooled = np.stack([{"mean": r.mean(0), "cls": r[0], "max": r.max(0)}[kind] for r in rows])
     pooled /= np.linalg.norm(pooled, axis=-1, keepdims=True)

@@ -53,7 +53,13 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
     "llama": (_make("LlamaConfig", **_DECODER), "stamped", 1),
     "mistral": (_make("MistralConfig", **_DECODER, sliding_window=WINDOW), "stamped", 1),
     "qwen2": (
-        _make("Qwen2Config", **_DECODER, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
+        _make(
+            "Qwen2Config",
+            **_DECODER,
+            use_sliding_window=True,
+            sliding_window=WINDOW,
+            max_window_layers=1,
+        ),
         "stamped",
         2,
     ),
@@ -72,23 +78,38 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
         2,
     ),
     "gemma3": (
-        _make("Gemma3TextConfig", **_DECODER, head_dim=8, sliding_window=WINDOW, layer_types=_TYPES),
+        _make(
+            "Gemma3TextConfig", **_DECODER, head_dim=8, sliding_window=WINDOW, layer_types=_TYPES
+        ),
         "stamped",
         2,
     ),
     "phi3": (_make("Phi3Config", **_DECODER, sliding_window=WINDOW), "stamped", 1),
     "gpt2": (_make("GPT2Config", **_GPT), "stamped", 1),
     # The scale of its attention depends on the layer's own index: no two layers are alike.
-    "gpt2-scaled": (_make("GPT2Config", **_GPT, scale_attn_by_inverse_layer_idx=True), "stamped", 3),
+    "gpt2-scaled": (
+        _make("GPT2Config", **_GPT, scale_attn_by_inverse_layer_idx=True),
+        "stamped",
+        3,
+    ),
     "gpt-neox": (_make("GPTNeoXConfig", **_NEOX), "stamped", 1),
-    "gpt-neox-sequential": (_make("GPTNeoXConfig", **_NEOX, use_parallel_residual=False), "stamped", 1),
+    "gpt-neox-sequential": (
+        _make("GPTNeoXConfig", **_NEOX, use_parallel_residual=False),
+        "stamped",
+        1,
+    ),
     "olmo2": (_make("Olmo2Config", **_DECODER), "stamped", 1),
     "smollm3": (_make("SmolLM3Config", **_DECODER, no_rope_layers=[1, 1, 0]), "stamped", 2),
 }
 
 ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "bert": (_make("BertConfig", **_ENCODER), "stamped"),
-    "roberta": (_make("RobertaConfig", **{**_ENCODER, "max_position_embeddings": LENGTH + 2}, pad_token_id=1), "stamped"),
+    "roberta": (
+        _make(
+            "RobertaConfig", **{**_ENCODER, "max_position_embeddings": LENGTH + 2}, pad_token_id=1
+        ),
+        "stamped",
+    ),
     "distilbert": (
         _make(
             "DistilBertConfig",
@@ -119,7 +140,13 @@ ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "mpnet": (_make("MPNetConfig", **_ENCODER), "plain"),
     "albert": (_make("AlbertConfig", **_ENCODER, embedding_size=16), "whole"),
     "deberta-v2": (
-        _make("DebertaV2Config", **_ENCODER, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8),
+        _make(
+            "DebertaV2Config",
+            **_ENCODER,
+            relative_attention=True,
+            pos_att_type=["p2c", "c2p"],
+            position_buckets=8,
+        ),
         "whole",
     ),
 }

@@ -18,11 +18,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
-from .. import ops  # noqa: F401  # defines torch.ops.lepton
 from .probe import outside_trace
 
-__all__ = ["AttentionCapture", "LeptonCache", "MaskRule", "NAME"]
+__all__ = ["NAME", "AttentionCapture", "LeptonCache", "MaskRule"]
 
 NAME = "lepton"
 _PROBE = 1 << 17  # wider than any sliding window in use
@@ -172,7 +172,7 @@ def _attention(
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function registered with transformers; query is (batch, heads, sequence, dim)."""
+    """What transformers calls as attention; query is (batch, heads, sequence, dim)."""
     if s_aux is not None:
         raise ExportError("attention sinks are not supported in this version")
     state = _active[-1]

@@ -1,7 +1,7 @@
 """RMS norms, told from their numbers.
 
-A candidate is any module with one 1-D parameter, no children and an epsilon. The real module runs on
-random numbers and is compared with ``x / rms(x) * (offset + w)`` for offset 0 (Llama) and 1 (Gemma).
+A candidate is any module with one 1-D parameter, no children and an epsilon. The real module runs
+on random numbers and is compared with ``x / rms(x) * (offset + w)``, offset 0 (Llama) or 1 (Gemma).
 RMSNorm: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .. import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+
 from .probe import outside_trace, real_copy
 
 __all__ = ["capture_norms"]
@@ -35,7 +37,7 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
             settled[key] = _settle(module, epsilon)
         offset = settled[key]
         if offset is not None:
-            module.forward = _forward(module, epsilon, offset)  # type: ignore[method-assign]
+            module.forward = _forward(module, epsilon, offset)
             patched.append(module)
     try:
         yield len(patched)
@@ -60,7 +62,8 @@ def _epsilon(module: nn.Module) -> float | None:
 def _settle(module: nn.Module, epsilon: float) -> float | None:
     with outside_trace():
         twin = real_copy(module)
-        x = torch.randn(3, 5, twin.weight.shape[0]) * 3
+        weight = cast(Tensor, twin.weight)
+        x = torch.randn(3, 5, len(weight)) * 3
         # Small rows make the place and the size of epsilon visible.
         x[0] *= epsilon**0.5
         try:
@@ -71,7 +74,7 @@ def _settle(module: nn.Module, epsilon: float) -> float | None:
             return None
         for offset in _OFFSETS:
             scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
-            if torch.allclose(found, scaled * (offset + twin.weight), rtol=1e-4, atol=1e-5):
+            if torch.allclose(found, scaled * (offset + weight), rtol=1e-4, atol=1e-5):
                 return offset
     return None
 

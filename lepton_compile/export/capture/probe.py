@@ -30,7 +30,7 @@ def outside_trace() -> Iterator[None]:
 
 
 def real_copy(module: nn.Module) -> nn.Module:
-    """A copy of a small module on the CPU with random parameters; buffers that are real are kept."""
+    """A copy of a small module on the CPU with random parameters; real buffers are kept."""
     twin = copy.deepcopy(module)
     for name, parameter in list(twin.named_parameters(recurse=False)):
         values = torch.randn(parameter.shape, device="cpu", dtype=torch.float32)

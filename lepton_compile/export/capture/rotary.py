@@ -1,8 +1,8 @@
 """Rotary position embedding: its tables and its rotation, settled by numbers.
 
-A rotary module is one without parameters whose buffers hold inverse frequencies. Its cos and sin are
-computed once for every position the engine will see; the module is captured only when a row depends
-on its own position alone (dynamic scaling does not, and stays as the model wrote it).
+A rotary module is one without parameters whose buffers hold inverse frequencies. Its cos and sin
+are computed once for every position the engine will see; the module is captured only when a row
+depends on its own position alone (dynamic scaling does not, and stays as the model wrote it).
 RoPE: Su et al., 2021, https://arxiv.org/abs/2104.09864.
 """
 
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+
 from .probe import outside_trace
 
 __all__ = ["RotaryCapture"]
@@ -47,7 +48,7 @@ class RotaryCapture:
             return
         modules = [m for m in model.modules() if _is_rotary(m)]
         for module in modules:
-            module.forward = self._forward(module, module.forward)  # type: ignore[method-assign]
+            module.forward = self._forward(module, module.forward)
         for name, function in rotations.items():
             setattr(sys.modules[name], _ROTATE, _rotate(bool(styles[name]), function))
         try:

@@ -1,13 +1,13 @@
 """From a traced program to ONNX nodes, one handler for each aten op.
 
-The program is taken before decomposition, so ``linear``, ``layer_norm`` and ``gelu`` are still whole
-and symbolic sizes still say where they come from. Handlers live in one file for each family and are
-gathered here in one table; an op without a handler raises ``UnknownOp``.
+The program is taken before decomposition, so ``linear``, ``layer_norm`` and ``gelu`` are still
+whole and symbolic sizes still say where they come from. Handlers live in one file for each family and are
+gathered here in one table; an op without a handler raises ``UnknownOpError``.
 """
 
 from __future__ import annotations
 
-from .core import Translator, UnknownOp
+from .core import Translator, UnknownOpError
 from .creation import HANDLERS as CREATION
 from .elementwise import HANDLERS as ELEMENTWISE
 from .indexing import HANDLERS as INDEXING
@@ -16,6 +16,6 @@ from .lepton import HANDLERS as LEPTON
 from .linear import HANDLERS as LINEAR
 from .reduction import HANDLERS as REDUCTION
 
-__all__ = ["HANDLERS", "Translator", "UnknownOp"]
+__all__ = ["HANDLERS", "Translator", "UnknownOpError"]
 
 HANDLERS = {**LINEAR, **ELEMENTWISE, **LAYOUT, **INDEXING, **REDUCTION, **CREATION, **LEPTON}

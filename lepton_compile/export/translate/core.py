@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export.builder import Builder
 
-from ..builder import Builder
-
-__all__ = ["DTYPES", "Handler", "Translator", "UnknownOp"]
+__all__ = ["DTYPES", "Handler", "Translator", "UnknownOpError"]
 
 DTYPES = {
     torch.float32: ir.DataType.FLOAT,
@@ -34,7 +33,7 @@ _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "floordiv": "Div"}
 _SILENT = ("aten._assert", "aten.sym_constrain", "_guards", "aten._assert_tensor_metadata")
 
 
-class UnknownOp(ExportError):
+class UnknownOpError(ExportError):
     """The program has an op that no handler translates."""
 
 
@@ -112,13 +111,13 @@ class Translator:
             return
         handler = self._handlers.get(".".join(name.split(".")[:2]))
         if handler is None:
-            raise UnknownOp(
+            raise UnknownOpError(
                 "no translation for an op of the model", where=self.path(node), found=name
             )
         try:
             result = handler(self, node)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UnknownOp(
+            raise UnknownOpError(
                 "an op of the model is used in a form that has no translation",
                 where=self.path(node),
                 found=f"{name}: {type(error).__name__}: {error}",

@@ -94,7 +94,7 @@ def _gelu(t: Translator, node: fx.Node) -> ir.Value:
 def _silu(t: Translator, node: fx.Node) -> ir.Value:
     x = t.value(node.args[0])
     gate = t.builder.op("Sigmoid", [x], at=t.path(node))
-    gate.dtype, gate.shape = x.dtype, x.shape
+    gate.type, gate.shape = x.type, x.shape
     return t.builder.op("Mul", [x, gate], at=t.path(node))
 
 
@@ -168,10 +168,10 @@ def _log2(t: Translator, node: fx.Node) -> ir.Value:
 
 
 _UNARY = {
-    "abs": "Abs", "ceil": "Ceil", "cos": "Cos", "erf": "Erf", "exp": "Exp", "floor": "Floor", "log": "Log",
-    "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round", "sigmoid": "Sigmoid",
-    "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "tanh": "Tanh", "isnan": "IsNaN", "logical_not": "Not",
-    "mish": "Mish", "hardswish": "HardSwish", "elu": "Elu",
+    "abs": "Abs", "ceil": "Ceil", "cos": "Cos", "erf": "Erf", "exp": "Exp", "floor": "Floor",
+    "log": "Log", "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round",
+    "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "tanh": "Tanh",
+    "isnan": "IsNaN", "logical_not": "Not", "mish": "Mish", "hardswish": "HardSwish", "elu": "Elu",
 }  # fmt: skip
 _COMPARE = {
     "eq": "Equal",

@@ -59,7 +59,7 @@ def _index(t: Translator, node: fx.Node) -> ir.Value:
             "the model indexes axes that are not the leading ones", where=t.path(node)
         )
     shapes = [list(index.meta["val"].shape) for _, index in used]
-    wide = list(torch.broadcast_shapes(*[tuple(s) for s in shapes]))
+    wide = list(torch.broadcast_shapes(*[tuple(s) for s in shapes]))  # type: ignore[no-untyped-call]
     target = t.shape_value(wide)
     columns = []
     for _, index in used:

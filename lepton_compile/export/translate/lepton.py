@@ -7,7 +7,8 @@ from typing import Any
 import onnx_ir as ir
 from torch import fx
 
-from ..dialect import DOMAIN
+from lepton_compile.export.dialect import DOMAIN
+
 from .core import Handler, Translator
 
 __all__ = ["HANDLERS"]
@@ -112,7 +113,7 @@ def _rotary(t: Translator, node: fx.Node) -> ir.Value:
 def _rotary_table(t: Translator, node: fx.Node) -> list[ir.Value]:
     """Rows of the tables by position; the tables are weights of the graph that export made."""
     positions, table, width = node.args
-    half = int(width) // 2  # type: ignore[call-overload]
+    half = int(width) // 2  # type: ignore[arg-type]
     rows_of = _each_row(t, positions)  # type: ignore[arg-type]
     out = []
     for kind in ("cos", "sin"):

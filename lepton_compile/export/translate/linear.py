@@ -18,11 +18,11 @@ def _linear(t: Translator, node: fx.Node) -> ir.Value:
     weight_node = t.arg(node, 1)
     weight = _weight(t, weight_node)
     turned = t.builder.op("Transpose", [weight], {"perm": [1, 0]}, at=at)
-    turned.dtype = weight.dtype
+    turned.type = weight.type
     if weight.shape is not None:
         turned.shape = ir.Shape(list(weight.shape)[::-1])
     y = t.builder.op("MatMul", [t.value(t.arg(node, 0)), turned], at=at)
-    y.dtype, y.shape = weight.dtype, t.dim_names(node.meta["val"].shape)
+    y.type, y.shape = weight.type, t.dim_names(node.meta["val"].shape)
     bias = t.arg(node, 2, "bias")
     return y if bias is None else t.builder.op("Add", [y, t.value(bias)], at=at)
 
@@ -89,7 +89,7 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
     }
     scale = node.kwargs.get("scale")
     if scale is not None:
-        attributes["scale"] = float(scale)
+        attributes["scale"] = float(scale)  # type: ignore[arg-type]
     return t.builder.op("Attention", inputs, attributes, at=t.path(node))
 
 

@@ -4,7 +4,7 @@
     After    a, read twice
 
 Nodes agree in op, attributes and inputs. Weights are shared when they are the same tensor object,
-or small with the same content; a large weight is never read for this.
+or small constants with the same content; a weight of the checkpoint is never read for this.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["ShareNodes"]
 
@@ -56,7 +57,8 @@ class ShareNodes(LeptonPass):
 
 
 def _content(tensor: ir.TensorProtocol) -> Hashable:
-    if tensor.size > SMALL or tensor.dtype == ir.DataType.STRING:
+    streamed = isinstance(tensor, StreamedTensor)  # of a checkpoint: it is not read to compare
+    if streamed or tensor.size > SMALL or tensor.dtype == ir.DataType.STRING:
         return id(tensor)
     return tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes()
 

@@ -7,9 +7,9 @@
 
 fp32 weights keep the layout of the checkpoint: the kernel packs either layout alike, nothing is
 transposed at build time, and a tied table stays shared. A quantized layer takes the bias along.
-In 8 bits the default is DynamicQuantizeMatMul, fastest both in prefill and in decode; MatMulNBits
-for a layer that narrows (see ``default_kernel``) and for a weight that is an embedding table too,
-whose bytes both then share.
+In 8 bits the default is DynamicQuantizeMatMul, the fastest; MatMulNBits in decoders, for a layer
+that narrows (see ``default_kernel``) and for a weight that is an embedding table too, whose bytes
+both then share.
 Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16.
 """
 
@@ -32,14 +32,15 @@ MICROSOFT = "com.microsoft"
 Kernel = Literal["dynamic", "nbits"]
 
 
-def default_kernel(rows: int, columns: int, tied: bool) -> Kernel:
+def default_kernel(rows: int, columns: int, tied: bool, decoder: bool) -> Kernel:
     """Kernel for a weight of 8 bits when nothing was measured.
 
     DynamicQuantizeMatMul rounds its input with one scale for the whole tensor. What a narrowing
-    layer reads (the output of an activation function, in a feed-forward block) has outliers that
-    such a scale does not survive; MatMulNBits has a scale for each block of each row.
+    layer reads (the output of an activation function, in a feed-forward block) and the residual
+    stream of a decoder have outliers that such a scale does not survive; MatMulNBits has a scale
+    for each block of each row.
     """
-    blocked = tied or columns > rows
+    blocked = tied or decoder or columns > rows
     return "nbits" if blocked and blocks_of(columns) is not None else "dynamic"
 
 
@@ -47,7 +48,8 @@ class LowerLinear(LeptonPass):
     """Lower linear layers to FusedMatMul, DynamicQuantizeMatMul and MatMulNBits.
 
     Args:
-        kernel: kernel for a weight of 8 bits by (rows, columns, also an embedding table).
+        kernel: kernel for a weight of 8 bits by (rows, columns, also an embedding table, in a
+            decoder).
         accuracy_level: of MatMulNBits; 4 computes in int8, 1 in fp32.
     """
 
@@ -63,12 +65,18 @@ class LowerLinear(LeptonPass):
 
     def __init__(
         self,
-        kernel: Callable[[int, int, bool], Kernel] = default_kernel,
+        kernel: Callable[[int, int, bool, bool], Kernel] = default_kernel,
         accuracy_level: int = 4,
     ) -> None:
         super().__init__()
         self._kernel = kernel
+        self._decoder = False
         self._accuracy_level = accuracy_level
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        names = [value.name or "" for value in model.graph.inputs]
+        self._decoder = any(name.startswith("past_key_values.") for name in names)
+        return super().call(model)
 
     def rewrite(self, body: Body) -> None:
         for linear in linears(body):
@@ -86,7 +94,8 @@ class LowerLinear(LeptonPass):
             for use in q.uses()
             for reader in use.node.outputs[0].consumers()
         )
-        return self._kernel(linear.weight.rows, linear.weight.columns, tied)
+        weight = linear.weight
+        return self._kernel(weight.rows, weight.columns, tied, self._decoder)
 
     def _plain(self, body: Body, linear: Linear) -> None:
         inputs = [linear.x, linear.weight.values[0]]

@@ -57,7 +57,7 @@ def repeated_scales(scale: ir.TensorProtocol, blocks: int) -> StreamedTensor:
 def _nibbles(rows: np.ndarray) -> np.ndarray:
     """Two values a byte, low nibble first, with the sign bit of each flipped."""
     low, high = rows[:, 0::2], rows[:, 1::2]
-    packed = np.left_shift(high, 4)
+    packed: np.ndarray = np.left_shift(high, 4)
     np.bitwise_or(packed, low & np.uint8(0x0F), out=packed)
     np.bitwise_xor(packed, np.uint8(0x88), out=packed)
     return packed

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lepton_compile.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
+    from lepton_compile.api.planning import Plan
     from lepton_compile.artifact import Artifact
-    from lepton_compile.planning import Plan
     from lepton_compile.recipe import Recipe
     from lepton_compile.runtime import Model
 
@@ -53,7 +53,7 @@ def build(
         SourceError, ExportError, PassError, EngineError, ArtifactError: the stage that failed.
         GateError: built, but a demanded number or pass count was missed; nothing is left behind.
     """
-    from lepton_compile.building import Build
+    from lepton_compile.api.building import Build
 
     whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
     return Build(
@@ -77,7 +77,7 @@ def plan(
 
     Args, errors: as ``build``.
     """
-    from lepton_compile.planning import make_plan
+    from lepton_compile.api.planning import make_plan
 
     return make_plan(read_recipe(recipe, overrides, **keywords), progress or NullProgress())
 

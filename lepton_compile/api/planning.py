@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.building import ENGINE_FOLDER, TARGET, pooling_of, task_of
+from lepton_compile.api.building import ENGINE_FOLDER, TARGET, pooling_of, task_of
 from lepton_compile.engines.weights_file import STORAGE_KEY
 from lepton_compile.errors import ExportError
 from lepton_compile.export.export import capture
@@ -122,7 +122,8 @@ def _fill(model: ir.Model) -> None:
     """Tensors of the right shape whose values must not be asked for."""
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
-            assert value.dtype is not None and value.shape is not None
+            assert value.dtype is not None
+            assert value.shape is not None
             value.const_value = StreamedTensor(name, value.dtype, value.shape.numpy(), _no_values)
 
 

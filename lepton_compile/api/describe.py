@@ -35,7 +35,8 @@ def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
 
 
 def _entry(value: ir.Value) -> dict[str, Any]:
-    assert value.dtype is not None and value.shape is not None
+    assert value.dtype is not None
+    assert value.shape is not None
     shape = [d if isinstance(d, int) else str(d.value) for d in value.shape]
     return {"name": value.name, "dtype": str(value.dtype.numpy()), "shape": shape}
 

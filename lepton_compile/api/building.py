@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from lepton_compile import describe
+from lepton_compile.api import describe
+from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.errors import UsageError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
-from lepton_compile.memory import MemoryCeiling
 from lepton_compile.pipeline import NumericCheck, PipelineReport, passes_for, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lepton_compile.numerics.verify_report import VerifyReport
+    from lepton_compile.api.verification import Verified
 
-__all__ = ["Build"]
+__all__ = ["Build", "pooling_of", "task_of"]
 
 TARGET = "ort-cpu"
 ENGINE_FOLDER = f"engines/{TARGET}"
@@ -63,7 +63,7 @@ class Build:
                     writer.folder, source, exported, pooling, signature, passes
                 )
                 artifact = writer.seal(manifest)
-            verified = self._verify(artifact, source, exported) if self.verify else None
+            verified = self._verify(artifact, source) if self.verify else None
             with self._stage("finish"):
                 self._report(artifact, exported, passes, verified)
                 return writer.publish()
@@ -92,7 +92,7 @@ class Build:
         if self.output is not None:
             return self.output
         if self.recipe.output is not None:
-            return self.recipe.base / self.recipe.output
+            return Path(self.recipe.output)
         name = self.recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
         return Path("out") / f"{Path(name).stem or 'model'}-{self.recipe.quantize.format}"
 
@@ -115,7 +115,7 @@ class Build:
         passes = passes_for(self.recipe, TARGET)
         if not self.check or source.kind == "onnx":
             return run(exported.model, passes, progress=step)
-        from lepton_compile.sample import check_feeds
+        from lepton_compile.api.sample import check_feeds
 
         precision = {"none": "fp32"}.get(self.recipe.quantize.format, self.recipe.quantize.format)
         with NumericCheck(check_feeds(source, exported), precision) as check:
@@ -169,10 +169,8 @@ class Build:
             **describe.assets(source, folder, exported.task),
         )
 
-    def _verify(
-        self, artifact: Artifact, source: Source, exported: ExportedModel
-    ) -> VerifyReport | None:
-        from lepton_compile.verification import verify_artifact
+    def _verify(self, artifact: Artifact, source: Source) -> Verified | None:
+        from lepton_compile.api.verification import verify_artifact
 
         if source.kind == "onnx":
             return None  # there is no PyTorch model to compare with
@@ -184,7 +182,7 @@ class Build:
         artifact: Artifact,
         exported: ExportedModel,
         passes: PipelineReport,
-        verified: VerifyReport | None,
+        verified: Verified | None,
     ) -> None:
         from lepton_compile.report import write_report
 
@@ -193,12 +191,13 @@ class Build:
             seconds=self.seconds,
             capture={"how": exported.how, "kinds": exported.kinds, "notes": exported.notes},
             passes=passes.as_dict(),
-            verify=verified.as_dict() if verified is not None else None,
+            verify=verified.report.as_dict() if verified is not None else None,
+            gates=[check.as_dict() for check in verified.gates] if verified is not None else (),
         )
 
 
 def task_of(source: Source) -> str:
-    """The task of a source whose recipe names none: embeddings for sentence-transformers folders."""
+    """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
     from lepton_compile.export.assets import pooling
 
     if source.kind == "folder" and pooling(source) is not None:
