@@ -110,12 +110,13 @@ def _plain_gemm(node: ir.Node) -> bool:
 
 def _split_gemm(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> None:
     by_rows = node.attributes.get_int("transB", 0) == 1
-    product = ir.node("MatMul", [node.inputs[0], weight], name=node.name)
+    name = node.name or node.outputs[0].name
+    product = ir.node("MatMul", [node.inputs[0], weight], name=name)
     graph.insert_before(node, product)
     _turn(graph, product, weight, by_rows=by_rows)
     last = product
     if len(node.inputs) > 2 and node.inputs[2] is not None:
-        last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}/bias")
+        last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{name}/bias")
         graph.insert_before(node, last)
     old, new = node.outputs[0], last.outputs[0]
     new.name, new.type, new.shape = old.name, old.type, old.shape
@@ -138,7 +139,8 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: ir.Value, *, by_rows: bool) ->
             const_value=transposed(tensor),
         )
         graph.initializers.setdefault(name, stored)
-    turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{node.name}/Transpose")
+    name = node.name or node.outputs[0].name
+    turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{name}/Transpose")
     turn.outputs[0].type = stored.type
     if stored.shape is not None:
         turn.outputs[0].shape = ir.Shape(list(stored.shape)[::-1])

@@ -20,7 +20,7 @@ FP32 = 2e-5
 
 
 def save(config: Callable[[], Any], task: str, folder: Path) -> torch.nn.Module:
-    """A random model of a configuration, saved to ``folder``; weights far from their initial values."""
+    """A random model, saved to ``folder``; its weights are far from their initial values."""
     torch.manual_seed(0)
     model = getattr(transformers, AUTO_CLASSES[task]).from_config(config()).eval().float()
     with torch.no_grad():
@@ -66,7 +66,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def padded(batch: int, length: int, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, mask): the second row is three tokens shorter, padded on ``side`` ("none": it is not)."""
+    """(ids, mask); the second row is three tokens shorter unless ``side`` is "none"."""
     rng = np.random.default_rng(0)
     ids = rng.integers(3, 99, (batch, length))
     mask = np.ones((batch, length), np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +39,11 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=list(DECODERS))
-def case(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder: Path = tmp_path_factory.mktemp(request.param)
     model = save(DECODERS[request.param][0], "text-generation", folder)
     exported, session = compiled(folder, "text-generation")
-    yield Case(request.param, model, exported, session)
+    return Case(request.param, model, exported, session)
 
 
 def test_captured_as_expected(case: Case) -> None:

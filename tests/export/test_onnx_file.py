@@ -1,0 +1,76 @@
+"""An ONNX file as the source: linear layers in one form, external data confined, same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from lepton_compile.errors import SourceError
+from lepton_compile.export.onnx_file import import_onnx
+from lepton_compile.export.source import resolve
+from onnx import TensorProto, helper, numpy_helper
+
+from .harness import run, session_of
+
+RNG = np.random.default_rng(0)
+W1 = RNG.standard_normal((8, 6)).astype(np.float32)
+W2 = RNG.standard_normal((4, 6)).astype(np.float32)
+BIAS = RNG.standard_normal(4).astype(np.float32)
+
+
+def _file(folder: Path, opset: int = 21) -> Path:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("Gemm", ["h", "w2", "b"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 4])],
+        [numpy_helper.from_array(a, n) for n, a in (("w1", W1), ("w2", W2), ("b", BIAS))],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    path = folder / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_linear_layers_take_one_form(tmp_path: Path) -> None:
+    exported = import_onnx(resolve(str(_file(tmp_path)), tmp_path), None)
+    ops = [node.op_type for node in exported.model.graph]
+    assert ops == ["Transpose", "MatMul", "Transpose", "MatMul", "Add"]
+    x = RNG.standard_normal((3, 8)).astype(np.float32)
+    found = run(session_of(exported.model), {"x": x})["y"]
+    np.testing.assert_allclose(found, x @ W1 @ W2.T + BIAS, rtol=1e-5, atol=1e-5)
+
+
+def test_refuses_a_newer_opset(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="newer opset"):
+        import_onnx(resolve(str(_file(tmp_path, opset=99)), tmp_path), None)
+
+
+def test_refuses_what_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not a model at all")
+    with pytest.raises(SourceError):
+        import_onnx(resolve(str(path), tmp_path), None)
+
+
+def test_refuses_weights_outside_the_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    path = _file(inner)
+    model = onnx.load(path)
+    (tmp_path / "secret.bin").write_bytes(W1.tobytes())
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "../secret.bin"), ("offset", "0"), ("length", str(W1.nbytes))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match="outside"):
+        import_onnx(resolve(str(path), inner), None)
