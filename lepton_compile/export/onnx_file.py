@@ -110,7 +110,7 @@ def _plain_gemm(node: ir.Node) -> bool:
 
 def _split_gemm(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> None:
     by_rows = node.attributes.get_int("transB", 0) == 1
-    name = node.name or node.outputs[0].name
+    name = _name_of(node)
     product = ir.node("MatMul", [node.inputs[0], weight], name=name)
     graph.insert_before(node, product)
     _turn(graph, product, weight, by_rows=by_rows)
@@ -139,13 +139,17 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: ir.Value, *, by_rows: bool) ->
             const_value=transposed(tensor),
         )
         graph.initializers.setdefault(name, stored)
-    name = node.name or node.outputs[0].name
+    name = _name_of(node)
     turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{name}/Transpose")
     turn.outputs[0].type = stored.type
     if stored.shape is not None:
         turn.outputs[0].shape = ir.Shape(list(stored.shape)[::-1])
     graph.insert_before(node, turn)
     node.replace_input_with(1, turn.outputs[0])
+
+
+def _name_of(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or node.op_type
 
 
 def _length(model: ir.Model) -> int:

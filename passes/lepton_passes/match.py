@@ -14,6 +14,8 @@ __all__ = [
     "bias_of",
     "heads_of",
     "ints_of",
+    "is_decoder",
+    "largest_block",
     "made_by",
     "norm_axis_is_last",
     "only_reader",
@@ -169,3 +171,13 @@ def heads_of(body: Body, value: ir.Value | None) -> tuple[int, int] | None:
 
 def _positive_pair(shape: Sequence[int]) -> tuple[int, int] | None:
     return (shape[2], shape[3]) if shape[2] > 0 and shape[3] > 0 else None
+
+
+def largest_block(columns: int) -> int | None:
+    """Block length for 8 bits: the largest power of two from 128 down to 16 that fits."""
+    return next((size for size in (128, 64, 32, 16) if columns % size == 0), None)
+
+
+def is_decoder(model: ir.Model) -> bool:
+    """Whether the model has a cache of keys and values."""
+    return any((value.name or "").startswith("past_key_values.") for value in model.graph.inputs)

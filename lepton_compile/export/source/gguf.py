@@ -55,7 +55,7 @@ def config_of(path: Path) -> PretrainedConfig:
         )
     try:
         config = AutoConfig.for_model(**_config_values(header))
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # configurations validate themselves with types of their own
         raise SourceError(
             "The GGUF metadata does not make a configuration.", where=str(path), found=str(error)
         ) from error

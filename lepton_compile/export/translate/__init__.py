@@ -1,8 +1,8 @@
 """From a traced program to ONNX nodes, one handler for each aten op.
 
 The program is taken before decomposition, so ``linear``, ``layer_norm`` and ``gelu`` are still
-whole and symbolic sizes still say where they come from. Handlers live in one file for each family and are
-gathered here in one table; an op without a handler raises ``UnknownOpError``.
+whole and symbolic sizes still say where they come from. Handlers live in one file for each family
+and are gathered here in one table; an op without a handler raises ``UnknownOpError``.
 """
 
 from __future__ import annotations

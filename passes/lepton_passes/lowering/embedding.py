@@ -14,8 +14,8 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import Weight, weight_of
-from lepton_passes.lowering.packing import blocks_of, nbits, repeated_scales
-from lepton_passes.match import made_by
+from lepton_passes.lowering.packing import nbits, repeated_scales
+from lepton_passes.match import largest_block, made_by
 
 __all__ = ["LowerEmbedding"]
 
@@ -38,7 +38,7 @@ class LowerEmbedding(LeptonPass):
 
     def _lower(self, body: Body, node: ir.Node, weight: Weight) -> None:
         q, scale = weight.values
-        block = weight.group or blocks_of(weight.columns)
+        block = weight.group or largest_block(weight.columns)
         if block is None:
             self.refuse(body, node, f"{weight.columns} columns are no multiple of 16")
             return

@@ -25,14 +25,13 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
-from lepton_passes.linear import Linear, Weight, linears
-from lepton_passes.lowering.packing import blocks_of, columns_first, nbits, repeated_scales
-from lepton_passes.match import bias_of
+from lepton_passes.linear import Linear, linears
+from lepton_passes.lowering.packing import columns_first, nbits, repeated_scales
+from lepton_passes.match import bias_of, is_decoder, largest_block
 
 __all__ = ["Kernel", "LowerLinear", "default_kernel"]
 
 MICROSOFT = "com.microsoft"
-_CACHED = ("CachedAttention", "GroupQueryAttention")
 Kernel = Literal["dynamic", "nbits"]
 
 
@@ -45,7 +44,7 @@ def default_kernel(rows: int, columns: int, tied: bool, decoder: bool) -> Kernel
     for each block of each row.
     """
     blocked = tied or decoder or columns > rows
-    return "nbits" if blocked and blocks_of(columns) is not None else "dynamic"
+    return "nbits" if blocked and largest_block(columns) is not None else "dynamic"
 
 
 class LowerLinear(LeptonPass):
@@ -74,18 +73,11 @@ class LowerLinear(LeptonPass):
     ) -> None:
         super().__init__()
         self._kernel = kernel
-        self._cached = False
         self._decoder = False
         self._accuracy_level = accuracy_level
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        names = [value.name or "" for value in model.graph.inputs]
-        self._decoder = any(name.startswith("past_key_values.") for name in names)
-        return super().call(model)
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        graphs = [model.graph, *(function.graph for function in model.functions.values())]
-        self._cached = any(node.op_type in _CACHED for graph in graphs for node in graph)
+        self._decoder = is_decoder(model)
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
@@ -105,6 +97,8 @@ class LowerLinear(LeptonPass):
             for reader in use.node.outputs[0].consumers()
         )
         weight = linear.weight
+        if weight.group is not None:
+            return "nbits"  # the only one with scales by block
         return self._kernel(weight.rows, weight.columns, tied, self._decoder)
 
     def _plain(self, body: Body, linear: Linear) -> None:
@@ -121,7 +115,7 @@ class LowerLinear(LeptonPass):
     def _nbits(self, body: Body, linear: Linear) -> None:
         weight = linear.weight
         q, scale = weight.values
-        block = weight.group or blocks_of(weight.columns)
+        block = weight.group or largest_block(weight.columns)
         if block is None:
             self.refuse(body, linear.node, f"{weight.columns} columns are no multiple of 16")
             return

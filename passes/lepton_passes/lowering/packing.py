@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from lepton_passes.tensors import StreamedTensor, rows_of, transposed
 
-__all__ = ["STORAGE", "blocks_of", "columns_first", "nbits", "repeated_scales"]
+__all__ = ["STORAGE", "columns_first", "nbits", "repeated_scales"]
 
 STORAGE = "lepton.storage"
 
@@ -37,11 +37,6 @@ def nbits(q: ir.TensorProtocol, shape: tuple[int, ...]) -> StreamedTensor:
 def columns_first(q: ir.TensorProtocol) -> StreamedTensor:
     """INT8 (rows, columns) as (columns, rows), the layout of DynamicQuantizeMatMul."""
     return transposed(q)
-
-
-def blocks_of(columns: int) -> int | None:
-    """Block length for 8 bits: the largest power of two from 128 down to 16 that fits."""
-    return next((size for size in (128, 64, 32, 16) if columns % size == 0), None)
 
 
 def repeated_scales(scale: ir.TensorProtocol, blocks: int) -> StreamedTensor:

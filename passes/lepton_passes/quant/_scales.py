@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LEVELS", "quantize_int4", "quantize_int8"]
+__all__ = ["LEVELS", "quantize_int4", "quantize_int8", "quantize_int8_blocks"]
 
 LEVELS = (-8.0, -8.75, -7.0)
 """Levels that the value of largest magnitude of a group may fall on."""
@@ -44,6 +44,19 @@ def quantize_int8(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         q[rows] = np.rint(scaled, out=scaled)
         scale[rows] = widest / np.float32(127)
     return q, scale
+
+
+def quantize_int8_blocks(w: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """One scale for each ``group`` columns of a row.
+
+    Args:
+        w: fp32 (rows, columns), columns a multiple of ``group``.
+
+    Returns:
+        int8 (rows, columns) and fp32 (rows, columns / group).
+    """
+    q, scale = quantize_int8(w.reshape(-1, group))
+    return q.reshape(w.shape), scale.reshape(len(w), -1)
 
 
 def quantize_int4(
