@@ -131,7 +131,7 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Key -> median over ``runs`` of each number, also inside a mapping; the rest is left out."""
     found: dict[str, Any] = {}
     for key, value in runs[0].items():
-        if isinstance(value, bool | str | list):
+        if value is None or isinstance(value, bool | str | list):
             continue
         column = [run[key] for run in runs]
         found[key] = median(column) if isinstance(value, dict) else statistics.median(column)

@@ -49,7 +49,10 @@ def test_without_peers_there_is_nothing_to_compare() -> None:
 
 
 def test_the_median_goes_into_mappings_and_skips_what_is_no_number() -> None:
-    runs = [{"ms": {"a": n}, "load_s": 10 * n, "tokens": [1], "path": "x"} for n in (3, 1, 2)]
+    runs = [
+        {"ms": {"a": n}, "load_s": 10 * n, "tokens": [1], "path": "x", "none": None}
+        for n in (3, 1, 2)
+    ]
     assert median(runs) == {"ms": {"a": 2}, "load_s": 20}
 
 
