@@ -174,8 +174,12 @@ def _positive_pair(shape: Sequence[int]) -> tuple[int, int] | None:
 
 
 def largest_block(columns: int) -> int | None:
-    """Block length for 8 bits: the largest power of two from 128 down to 16 that fits."""
-    return next((size for size in (128, 64, 32, 16) if columns % size == 0), None)
+    """Block length for 8 bits: the largest power of two from 64 down to 16 that fits.
+
+    The kernel rounds activations by block too. Blocks of 128 cost Gemma 3 270M another percent of
+    perplexity; blocks of 64 decode as fast, blocks of 32 a quarter slower.
+    """
+    return next((size for size in (64, 32, 16) if columns % size == 0), None)
 
 
 def is_decoder(model: ir.Model) -> bool:

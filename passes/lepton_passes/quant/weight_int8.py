@@ -2,7 +2,7 @@
 
 Before   MatMul(x, Transpose(W))
 After    MatMul(x, Transpose(DequantizeLinear<axis=0>(W_q INT8 (N, K), W_scale (N,))))
-         in a decoder <axis=1, block_size=128>(W_q, W_scale (N, K / 128)): its kernel reads scales
+         in a decoder <axis=1, block_size=64>(W_q, W_scale (N, K / 64)): its kernel reads scales
          by block anyway, and they cost a third of the error
 Refuses  a weight that another op reads too; an embedding table of few rows.
 """

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.contract import CLOSE, Tolerance
-from lepton_passes.lowering.linear import LowerLinear
+from lepton_passes.lowering.linear import LowerLinear, default_kernel
 from lepton_passes.lowering.packing import STORAGE
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
@@ -80,3 +80,17 @@ def test_refuses_odd_columns_in_nbits() -> None:
     WeightInt8()(model)
     done = check(LowerLinear(lambda *_: "nbits"), model, {"x": random(2, 3, 40)}, CLOSE)
     assert reasons(done) == ["40 columns are no multiple of 16"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "tied", "decoder", "kernel"),
+    [
+        (256, 64, False, False, "dynamic"),
+        (256, 64, True, False, "nbits"),
+        (256, 64, False, True, "nbits"),
+        (64, 256, False, False, "nbits"),
+        (64, 40, False, True, "dynamic"),
+    ],
+)
+def test_default_kernels(rows: int, columns: int, tied: bool, decoder: bool, kernel: str) -> None:
+    assert default_kernel(rows, columns, tied, decoder) == kernel

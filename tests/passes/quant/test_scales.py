@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lepton_passes.quant._scales import LEVELS, quantize_int4, quantize_int8
+from lepton_passes.quant._scales import (
+    LEVELS,
+    quantize_int4,
+    quantize_int8,
+    quantize_int8_blocks,
+)
 
 FLOATS = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
 WEIGHTS = arrays(np.float32, st.tuples(st.integers(1, 5), st.just(64)), elements=FLOATS)
@@ -25,6 +30,15 @@ def test_int8_is_within_half_a_scale(w: np.ndarray) -> None:
     error = np.abs(w - _dequantized(q, scale, 64))
     assert (error <= scale[:, None] * 0.5001 + 1e-30).all()
     assert q.min() >= -127
+
+
+@settings(max_examples=60, deadline=None)
+@given(WEIGHTS, st.sampled_from([16, 32, 64]))
+def test_int8_blocks_are_within_half_a_scale(w: np.ndarray, group: int) -> None:
+    q, scale = quantize_int8_blocks(w, group)
+    assert scale.shape == (len(w), 64 // group)
+    error = np.abs(w - _dequantized(q, scale, group)).reshape(len(w), -1, group)
+    assert (error <= scale[..., None] * 0.5001 + 1e-30).all()
 
 
 @settings(max_examples=60, deadline=None)

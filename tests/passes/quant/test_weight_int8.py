@@ -70,3 +70,18 @@ def test_leaves_tables_by_position() -> None:
     )
     done = check(WeightInt8(), graph, {"ids": FEEDS["ids"][0]}, CLOSE8)
     assert (done.fired, done.refusals) == (0, [])
+
+
+def test_a_decoder_has_scales_by_block() -> None:
+    text = """main (float[b, s, 96] x, float[b, h, p, d] pkv) => (y, z) {
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+      z = Identity (pkv)
+    }"""
+    graph = load(text, {"w": random(8, 96)})
+    graph.graph.inputs[1].name = "past_key_values.0.key"
+    feeds = {"x": random(1, 2, 96), "past_key_values.0.key": random(1, 1, 1, 1)}
+    assert check(WeightInt8(), graph, feeds, CLOSE8).fired == 1
+    node = next(n for n in graph.graph if n.op_type == "DequantizeLinear")
+    assert node.attributes["block_size"].as_int() == 32
+    assert graph.graph.initializers["w_scale"].shape == (8, 3)
