@@ -48,7 +48,7 @@ def run(command: Sequence[object], threads: int, cwd: Path | None = None) -> Don
         process.returncode = os.waitstatus_to_exitcode(status)
         text, said = _text(output), _text(errors)
     if process.returncode != 0:
-        raise ChildError(f"exit {process.returncode}: {arguments}\n{(text + said)[-TAIL:]}")
+        raise ChildError(f"exit {process.returncode}: {arguments[0]}\n{(text + said)[-TAIL:]}")
     return Done(text, wall, usage.ru_maxrss / 1024)
 
 

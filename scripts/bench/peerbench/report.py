@@ -104,9 +104,16 @@ def save(folder: Path, suites: Mapping[str, Any], conditions: Mapping[str, Any])
         "suites": earlier | {name: {**conditions, **suite} for name, suite in suites.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_readable(results), encoding="utf-8")
     path.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
     return path
+
+
+def _readable(results: Mapping[str, Any]) -> str:
+    """JSON to read and to diff: lists of numbers on one line, no folder of this machine."""
+    text = json.dumps(results, indent=1)
+    text = re.sub(r"\[[\s\d,.-]+\]", lambda found: " ".join(found.group().split()), text)
+    return re.sub(r"/[\w.+-]+(?:/[\w.+-]+)+/(?=[\w.+-])", "", text) + "\n"
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -71,6 +71,19 @@ def test_suites_of_one_day_share_a_file(tmp_path: Path) -> None:
     assert "prompt 512" in table
 
 
+def test_results_are_readable_and_name_no_folder(tmp_path: Path) -> None:
+    tools = {
+        "lepton": {"median": {}, "rounds": [{"tokens": [1, 2, 30]}]},
+        "other": {"error": 'File "/home/me/bench/runner.py", line 3\nno/luck at 1.5/2'},
+    }
+    text = save(tmp_path, {"gemma": {"conditions": {}, "tools": tools}}, {}).read_text()
+    assert '"tokens": [ 1, 2, 30 ]' in text
+    assert "/home" not in text
+    assert json.loads(text)["suites"]["gemma"]["tools"]["other"]["error"] == (
+        'File "runner.py", line 3\nno/luck at 1.5/2'
+    )
+
+
 def test_the_machine_is_described_but_not_named() -> None:
     about = machine()
     assert about["cores"] >= 1

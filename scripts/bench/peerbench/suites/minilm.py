@@ -52,6 +52,9 @@ def measure(settings: Settings) -> dict[str, Any]:
             if "rounds" in result:
                 cosines = (_embeddings(result) * reference).sum(axis=1)
                 result["median"]["cosine"] = float(cosines.min())
+    for result in tools.values():
+        for once in result.get("rounds", ()):
+            del once["embeddings"]  # Where they lie says nothing about the tool.
     return {"conditions": {"seconds_per_shape": common["seconds"]}, "tools": tools}
 
 
