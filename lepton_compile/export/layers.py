@@ -128,20 +128,41 @@ def _alike(tensor: Tensor, out: Any) -> bool:
     return isinstance(out, Tensor) and tensor.dtype == out.dtype and tensor.shape == out.shape
 
 
+class _Stub(nn.Module):
+    """Stands where a layer stood while the outer model is traced.
+
+    The layer is not registered in it, so that tracing costs nothing for the weights inside; what
+    the model's code asks of the layer besides calling it is passed on.
+    """
+
+    def __init__(self, layer: nn.Module, forward: Any) -> None:
+        super().__init__()
+        self.__dict__["_layer"] = layer
+        self.forward = forward
+        self.training = layer.training
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_layer"], name)
+
+
 @contextmanager
 def stamping(model: nn.Module, capture: Capture) -> Iterator[LayerTrace]:
     """Replace each checkpointing layer of ``model`` by the opaque op while the context is open."""
     trace = LayerTrace(capture)
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)]
-    for path, layer in layers:
-        layer.forward = trace.stub(layer, path)
+    homes = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n, _ in layers]
+    for (path, layer), (parent, name) in zip(layers, homes, strict=True):
+        parent._modules[name] = _Stub(layer, trace.stub(layer, path))
     ops.layer_shapes.append(trace.shapes)
     try:
         yield trace
     finally:
         ops.layer_shapes.pop()
-        for _, layer in layers:
-            del layer.forward
+        for (_, layer), (parent, name) in zip(layers, homes, strict=True):
+            parent._modules[name] = layer
 
 
 def kind_of(call: LayerCall) -> tuple[Any, ...]:
