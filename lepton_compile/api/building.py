@@ -14,7 +14,7 @@ import onnx_ir as ir
 from lepton_compile.api import describe
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
-from lepton_compile.errors import UsageError
+from lepton_compile.errors import RecipeError, UsageError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
 from lepton_compile.pipeline import NumericCheck, PipelineReport, passes_for, run
@@ -46,6 +46,13 @@ class Build:
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
         self._refuse_targets()
+        if self.recipe.position_ids:
+            raise RecipeError(
+                "positions as an input are not available in this version",
+                where="position_ids",
+                found="true",
+                hint="leave it out: positions are derived from the attention mask",
+            )
         ceiling = MemoryCeiling(self.recipe.max_memory)
         output = self._output()
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:

@@ -1,0 +1,87 @@
+"""A build from a folder to an artifact that runs, and what a failed one leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.errors import ArtifactError, EngineError, GateError, RecipeError
+
+CONFIG = transformers.LlamaConfig(
+    vocab_size=99,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=None,
+    pad_token_id=0,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("llama")
+    transformers.LlamaForCausalLM(CONFIG).save_pretrained(path)
+    return path
+
+
+def _left(path: Path) -> list[str]:
+    return sorted(p.name for p in path.iterdir())
+
+
+def test_a_build_runs_and_equals_pytorch(folder: Path, tmp_path: Path) -> None:
+    artifact = lc.build(model=str(folder), output=tmp_path / "out")
+    assert artifact.manifest.engines[0]["executed"] is True
+    assert (artifact.path / "report.json").is_file()
+    ids = [5, 17, 3, 42, 8]
+    reference = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = reference(torch.tensor([ids])).logits.numpy()
+        greedy = reference.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)
+    with lc.load(artifact.path) as model:
+        np.testing.assert_allclose(model.logits(ids), expected, atol=1e-4)
+        assert list(model.generate(ids, max_new_tokens=12).tokens) == greedy[0, 5:].tolist()
+    assert _left(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"position_ids": True}, RecipeError),
+        ({"passes": {"expect": {"attention": 7}}}, GateError),
+        ({"quantize": "int8", "gates": {"max_error": 1e-9}}, GateError),
+        ({"max_memory": 1 << 20}, EngineError),
+    ],
+    ids=["position-ids", "expect", "gate", "memory"],
+)
+def test_a_failed_build_leaves_nothing(
+    folder: Path, tmp_path: Path, options: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        lc.build(model=str(folder), output=tmp_path / "out", **options)
+    assert _left(tmp_path) == []
+
+
+def test_an_existing_output_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArtifactError, match="exists"):
+        lc.build(model=str(folder), output=tmp_path / "out", verify=False)
+
+
+def test_a_plan_predicts_the_weight_file(folder: Path, tmp_path: Path) -> None:
+    predicted = lc.plan(model=str(folder), quantize="int4").files["engines/ort-cpu/weights.bin"]
+    built = lc.build(
+        model=str(folder), quantize="int4", output=tmp_path / "out", check=False, verify=False
+    )
+    actual = (built.path / "engines/ort-cpu/weights.bin").stat().st_size
+    # What is small stays in the model file, and tensors start at pages.
+    assert abs(predicted - actual) < 64 * 4096
