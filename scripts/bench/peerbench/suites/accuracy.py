@@ -24,4 +24,8 @@ def measure(settings: Settings) -> dict[str, Any]:
         Tool(recipe, "project", "lepton_accuracy", build=(recipe,), work=recipe.replace("/", "-"))
         for recipe in RECIPES
     ]
-    return {"conditions": {}, "tools": take_turns(tools, replace(settings, rounds=1), {})}
+    return {
+        "rounds": 1,
+        "conditions": {},
+        "tools": take_turns(tools, replace(settings, rounds=1), {}),
+    }

@@ -35,4 +35,5 @@ def measure(settings: Settings) -> dict[str, Any]:
         results = take_turns(tools, replace(settings, rounds=1), {}, turn)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {"conditions": {"parameters": parameters, "ceiling": CEILING}, "tools": results}
+    conditions = {"parameters": parameters, "ceiling": CEILING}
+    return {"rounds": 1, "conditions": conditions, "tools": results}
