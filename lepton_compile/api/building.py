@@ -124,8 +124,8 @@ class Build:
             return run(exported.model, passes, progress=step)
         from lepton_compile.api.sample import check_feeds
 
-        precision = {"none": "fp32"}.get(self.recipe.quantize.format, self.recipe.quantize.format)
-        with NumericCheck(check_feeds(source, exported), precision) as check:
+        feeds = check_feeds(source, exported)
+        with NumericCheck(feeds, describe.precision_of(self.recipe)) as check:
             check.start(exported.model)
             return run(exported.model, passes, check=check, progress=step)
 
@@ -158,7 +158,7 @@ class Build:
             "model": f"{ENGINE_FOLDER}/model.onnx",
             "files": files,
             "requires": REQUIRES,
-            "precision": self.recipe.quantize.format.replace("none", "fp32"),
+            "precision": describe.precision_of(self.recipe),
             "executed": self.verify,
         }
         return Manifest(

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.api.building import ENGINE_FOLDER, TARGET, pooling_of, task_of
+from lepton_compile.api.describe import precision_of
 from lepton_compile.engines.weights_file import STORAGE_KEY
 from lepton_compile.errors import ExportError
 from lepton_compile.export.export import capture
@@ -102,7 +103,7 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
         model=recipe.model,
         task=task,
         target=TARGET,
-        precision=recipe.quantize.format.replace("none", "fp32"),
+        precision=precision_of(recipe),
         architecture=exported.architecture,
         parameters=exported.parameters,
         how=exported.how,

@@ -43,12 +43,10 @@ class LeptonCache(Cache):
     def __init__(self, total: Any) -> None:
         super().__init__(layers=[])
         self.total = total
-        self.updated: set[int] = set()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        self.updated.add(id(key_states))
         if _active:
             _active[-1].fresh_keys.append(key_states)
         return key_states, value_states

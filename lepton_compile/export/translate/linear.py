@@ -102,17 +102,13 @@ def _einsum(t: Translator, node: fx.Node) -> ir.Value:
     )
 
 
-def _baddbmm(t: Translator, node: fx.Node) -> ir.Value:
-    return _addmm(t, node)
-
-
 HANDLERS: dict[str, Handler] = {
     "aten.linear": _linear,
     "aten.matmul": _matmul,
     "aten.mm": _matmul,
     "aten.bmm": _matmul,
     "aten.addmm": _addmm,
-    "aten.baddbmm": _baddbmm,
+    "aten.baddbmm": _addmm,
     "aten.einsum": _einsum,
     "aten.layer_norm": _layer_norm,
     "aten.rms_norm": _rms_norm,
