@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +14,39 @@ import onnx_ir as ir
 from lepton_compile.api import describe
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
-from lepton_compile.errors import RecipeError, UsageError
+from lepton_compile.engines import BuiltEngine, EngineJob, builder
+from lepton_compile.engines.contract import Step
+from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
 from lepton_compile.pipeline import NumericCheck, PipelineReport, passes_for, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
+from lepton_compile.runtime import emit
 
 if TYPE_CHECKING:
     from lepton_compile.api.verification import Verified
 
-__all__ = ["Build", "pooling_of", "task_of"]
+__all__ = ["ENGINES", "Build", "pooling_of", "task_of"]
 
-TARGET = "ort-cpu"
-ENGINE_FOLDER = f"engines/{TARGET}"
-REQUIRES = {"onnxruntime": ">=1.30"}
+ENGINES = "engines"
+"""Folder of the engines in an artifact, one folder for each target in it."""
+
+VERIFIED = "ort-cpu"
+"""The target that verification runs."""
+
+# Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
+CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8"}
+
+
+@dataclass
+class _Engine:
+    """One finished engine: where it lies, what made it, what its builder said."""
+
+    target: str
+    folder: str
+    passes: PipelineReport
+    built: BuiltEngine
 
 
 @dataclass
@@ -45,7 +63,6 @@ class Build:
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
-        self._refuse_targets()
         if self.recipe.position_ids:
             raise RecipeError(
                 "positions as an input are not available in this version",
@@ -54,25 +71,27 @@ class Build:
                 hint="leave it out: positions are derived from the attention mask",
             )
         ceiling = MemoryCeiling(self.recipe.max_memory)
+        step = ceiling.watch(self.progress.step)
         output = self._output()
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
             with self._stage("capture"):
-                exported, pooling = self._capture(source, ceiling.watch(self.progress.step))
-            with self._stage("passes"):
-                passes = self._passes(exported, source, ceiling.watch(self.progress.step))
-                passes.demand(self.recipe.passes.expect)
-            with self._stage("write"):
-                signature = describe.signature_of(exported.model)
-                self._write(writer.folder, exported.model, ceiling.watch(self.progress.step))
+                exported, pooling = self._capture(source, step)
+            signature = describe.signature_of(exported.model)
+            engines = [
+                self._engine(writer.folder, target, model, source, exported, step)
+                for target, model in self._copies(exported.model)
+            ]
+            with self._stage("seal"):
+                emit(writer.folder)
                 manifest = self._manifest(
-                    writer.folder, source, exported, pooling, signature, passes
+                    writer.folder, source, exported, pooling, signature, engines
                 )
                 artifact = writer.seal(manifest)
-            verified = self._verify(artifact, source) if self.verify else None
+            verified = self._verify(artifact, source) if self._verifies(source) else None
             with self._stage("finish"):
-                self._report(artifact, exported, passes, verified)
+                self._report(artifact, exported, engines, verified)
                 return writer.publish()
 
     # -- stages -----------------------------------------------------------------------------
@@ -82,18 +101,41 @@ class Build:
         self.progress.stage(name, detail)
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _refuse_targets(self) -> None:
-        others = [target for target in self.recipe.target if target != TARGET]
-        if others:
-            raise UsageError(
-                "this version cannot build for this target",
-                where="target",
-                found=", ".join(others),
-                available=[TARGET],
-                hint="see `lepton-compile targets`",
+    def _copies(self, model: ir.Model) -> Iterator[tuple[str, ir.Model]]:
+        """Each target with a graph of its own; they share the tensors, and the last takes the
+        original."""
+        *others, last = self.recipe.target
+        for target in others:
+            yield target, model.clone()
+        yield last, model
+
+    def _engine(
+        self,
+        root: Path,
+        target: str,
+        model: ir.Model,
+        source: Source,
+        exported: ExportedModel,
+        step: Step,
+    ) -> _Engine:
+        with self._stage("passes", target):
+            passes = self._passes(target, model, source, exported, step)
+            if target == self.recipe.target[0]:
+                passes.demand(self.recipe.passes.expect)
+        with self._stage("build", target):
+            folder = root / ENGINES / target
+            folder.mkdir(parents=True)
+            job = EngineJob(
+                model,
+                folder,
+                self.recipe,
+                describe.ranges_of(self.recipe, exported),
+                tuple(exported.caches),
+                step,
             )
+            return _Engine(target, f"{ENGINES}/{target}", passes, builder(target)(job))
 
     def _output(self) -> Path:
         if self.output is not None:
@@ -103,9 +145,7 @@ class Build:
         name = self.recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
         return Path("out") / f"{Path(name).stem or 'model'}-{self.recipe.quantize.format}"
 
-    def _capture(
-        self, source: Source, step: Callable[[str, int, int], None]
-    ) -> tuple[ExportedModel, Pooling | None]:
+    def _capture(self, source: Source, step: Step) -> tuple[ExportedModel, Pooling | None]:
         if source.kind == "onnx":
             from lepton_compile.export.onnx_file import import_onnx
 
@@ -117,26 +157,18 @@ class Build:
         return export(source, task, length=length, pooling=pooling, progress=step), pooling
 
     def _passes(
-        self, exported: ExportedModel, source: Source, step: Callable[[str, int, int], None]
+        self, target: str, model: ir.Model, source: Source, exported: ExportedModel, step: Step
     ) -> PipelineReport:
-        passes = passes_for(self.recipe, TARGET)
+        passes = passes_for(self.recipe, target)
         if not self.check or source.kind == "onnx":
-            return run(exported.model, passes, progress=step)
+            return run(model, passes, progress=step)
         from lepton_compile.api.sample import check_feeds
 
+        precision = describe.precision_of(self.recipe)
         feeds = check_feeds(source, exported)
-        with NumericCheck(feeds, describe.precision_of(self.recipe)) as check:
-            check.start(exported.model)
-            return run(exported.model, passes, check=check, progress=step)
-
-    def _write(self, folder: Path, model: ir.Model, step: Callable[[str, int, int], None]) -> None:
-        from lepton_compile.engines.ort_cpu.build import build as build_engine
-        from lepton_compile.runtime import emit
-
-        engine = folder / ENGINE_FOLDER
-        engine.mkdir(parents=True)
-        build_engine(model, engine, step)
-        emit(folder)
+        with NumericCheck(feeds, CHECKED_AS.get(precision, precision)) as check:
+            check.start(model)
+            return run(model, passes, check=check, progress=step)
 
     def _manifest(
         self,
@@ -145,42 +177,50 @@ class Build:
         exported: ExportedModel,
         pooling: Pooling | None,
         signature: dict[str, list[dict[str, Any]]],
-        passes: PipelineReport,
+        engines: Sequence[_Engine],
     ) -> Manifest:
         from lepton_compile import __version__
 
-        shared = bool(exported.caches) and passes.fired("lower-cached-attention") == len(
-            exported.caches
+        shared = bool(exported.caches) and all(
+            e.passes.fired("lower-cached-attention") == len(exported.caches)
+            for e in engines
+            if e.target.startswith("ort-")
         )
-        files = sorted(p.relative_to(folder).as_posix() for p in (folder / ENGINE_FOLDER).iterdir())
-        engine = {
-            "target": TARGET,
-            "model": f"{ENGINE_FOLDER}/model.onnx",
-            "files": files,
-            "requires": REQUIRES,
-            "precision": describe.precision_of(self.recipe),
-            "executed": self.verify,
-        }
+        order = {e.target: [p.name for p in e.passes.passes] for e in engines}
         return Manifest(
             task=exported.task,
             model=describe.model_entry(source, exported),
             inputs=tuple(signature["inputs"]),
             outputs=tuple(signature["outputs"]),
             ranges=describe.ranges_of(self.recipe, exported),
-            engines=(engine,),
+            engines=tuple(self._engine_entry(folder, e, source) for e in engines),
             cache=describe.cache_entry(exported, shared=shared),
             embedding=describe.embedding_entry(pooling),
-            lock=describe.lock_entry(self.recipe, source, [p.name for p in passes.passes]),
+            lock=describe.lock_entry(self.recipe, source, order),
             tools=describe.tool_versions(),
             lepton=__version__,
             **describe.assets(source, folder, exported.task),
         )
 
-    def _verify(self, artifact: Artifact, source: Source) -> Verified | None:
+    def _engine_entry(self, root: Path, engine: _Engine, source: Source) -> dict[str, Any]:
+        inside = (p for p in (root / engine.folder).rglob("*") if p.is_file())
+        return {
+            "target": engine.target,
+            "model": f"{engine.folder}/{engine.built.model}",
+            "files": sorted(p.relative_to(root).as_posix() for p in inside),
+            "requires": dict(engine.built.requires),
+            "precision": describe.precision_of(self.recipe),
+            "executed": self._verifies(source) and engine.target == VERIFIED,
+            **engine.built.details,
+        }
+
+    def _verifies(self, source: Source) -> bool:
+        """Whether an engine is compared with PyTorch: there is one, and this machine can run it."""
+        return self.verify and source.kind != "onnx" and VERIFIED in self.recipe.target
+
+    def _verify(self, artifact: Artifact, source: Source) -> Verified:
         from lepton_compile.api.verification import verify_artifact
 
-        if source.kind == "onnx":
-            return None  # there is no PyTorch model to compare with
         with self._stage("verify"):
             return verify_artifact(artifact, source, self.recipe, self.progress)
 
@@ -188,7 +228,7 @@ class Build:
         self,
         artifact: Artifact,
         exported: ExportedModel,
-        passes: PipelineReport,
+        engines: Sequence[_Engine],
         verified: Verified | None,
     ) -> None:
         from lepton_compile.report import write_report
@@ -197,7 +237,8 @@ class Build:
             artifact,
             seconds=self.seconds,
             capture={"how": exported.how, "kinds": exported.kinds, "notes": exported.notes},
-            passes=passes.as_dict(),
+            passes=[{**p, "target": e.target} for e in engines for p in e.passes.as_dict()],
+            builders={e.target: dict(e.built.report) for e in engines if e.built.report},
             verify=verified.report.as_dict() if verified is not None else None,
             gates=[check.as_dict() for check in verified.gates] if verified is not None else (),
         )

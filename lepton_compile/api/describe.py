@@ -107,12 +107,12 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     }
 
 
-def lock_entry(recipe: Recipe, source: Source, passes: list[str]) -> dict[str, Any]:
+def lock_entry(recipe: Recipe, source: Source, passes: Mapping[str, list[str]]) -> dict[str, Any]:
     """Everything the bytes of the artifact depend on."""
     return {
         "revision": source.revision,
         "inputs": source.digests(),
-        "passes": passes,
+        "passes": dict(passes),
         "recipe": _plain(recipe.model_dump(exclude={"output", "verify", "gates", "description"})),
     }
 

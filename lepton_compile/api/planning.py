@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.building import ENGINE_FOLDER, TARGET, pooling_of, task_of
+from lepton_compile.api.building import ENGINES, pooling_of, task_of
 from lepton_compile.api.describe import precision_of
 from lepton_compile.engines.weights_file import STORAGE_KEY
 from lepton_compile.errors import ExportError
@@ -92,7 +92,9 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     _fill(exported.model)
     captured = time.perf_counter() - start
     progress.stage("passes")
-    report = run(exported.model, passes_for(recipe, TARGET), progress=progress.step)
+    target = recipe.target[0]
+    report = run(exported.model, passes_for(recipe, target), progress=progress.step)
+    folder = f"{ENGINES}/{target}"
     ops = _ops(exported.model)
     weights, graph = _sizes(exported.model)
     largest = max((p.size for p in _tensors(exported.model)), default=0)
@@ -102,18 +104,18 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     return Plan(
         model=recipe.model,
         task=task,
-        target=TARGET,
+        target=target,
         precision=precision_of(recipe),
         architecture=exported.architecture,
         parameters=exported.parameters,
         how=exported.how,
         layers=_layers(exported.how, layers, exported.kinds),
-        files={f"{ENGINE_FOLDER}/model.onnx": graph, f"{ENGINE_FOLDER}/weights.bin": weights},
+        files={f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights},
         peak_memory=BASE_MEMORY + IN_FLIGHT + largest // 32 * 4,
         seconds=captured + exported.parameters / PARAMETERS_PER_SECOND,
         passes={p.name: p.fired for p in report.passes if p.fired},
         ops=ops,
-        missing=sorted({r.reason for r in report.refusals("legal-ort-cpu")}),
+        missing=sorted({r.reason for r in report.refusals(f"legal-{target}")}),
         refusals=sorted({f"{p.name}: {r.reason}" for p in report.passes for r in p.refusals}),
         notes=exported.notes,
     )

@@ -202,6 +202,16 @@ class Recipe(_Closed):
     verify: Verify = Field(default_factory=Verify, description="Comparison with PyTorch.")
     gates: Gates = Field(default_factory=Gates, description="Numbers the build must reach.")
     passes: Passes = Field(default_factory=Passes, description="Graph passes.")
+    compute: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        default="auto",
+        description="Arithmetic of GPU engines; auto follows `quantize`, else the model's dtype.",
+    )
+    attention: Literal["auto", "native", "mask", "slice", "plugin"] = Field(
+        default="auto", description="Form of cached attention in TensorRT engines."
+    )
+    compute_capabilities: tuple[str, ...] = Field(
+        default=(), description="GPUs of a trt-rtx engine, such as `8.9`; empty is portable."
+    )
     check: bool = Field(default=True, description="Compare after each pass that changes numbers.")
     pooling: Literal["auto", "none", "mean", "cls", "max", "lasttoken"] = Field(
         default="auto", description="Sentence embedding inside the graph; auto follows the model."
@@ -224,6 +234,13 @@ class Recipe(_Closed):
     def base(self) -> Path:
         """The folder that relative paths of the recipe start from."""
         return self._base
+
+    @field_validator("compute_capabilities", mode="before")
+    @classmethod
+    def _capabilities(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return tuple(str(each) if isinstance(each, float) else each for each in value)
+        return value
 
     @field_validator("target", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ def report_data(
     seconds: Mapping[str, float],
     capture: Mapping[str, Any],
     passes: Sequence[Mapping[str, Any]],
+    builders: Mapping[str, Mapping[str, Any]] | None = None,
     verify: Mapping[str, Any] | None = None,
     gates: Sequence[Mapping[str, Any]] = (),
     bench: Mapping[str, Any] | None = None,
@@ -27,7 +28,8 @@ def report_data(
         manifest: the artifact's manifest as data.
         seconds: wall time by stage, in order.
         capture: how the model was captured.
-        passes: the pipeline's report, one entry per pass.
+        passes: the pipelines' reports, one entry per pass and ``target``.
+        builders: what the builder of each target has to say: layer table, log.
         verify: the verification's report; None when it was left out.
         gates: the checks, passed or not.
         bench: measurements, where some were taken.
@@ -46,6 +48,7 @@ def report_data(
         "seconds": round(sum(seconds.values()), 3),
         "capture": capture,
         "passes": passes,
+        "builders": builders or {},
         "verify": verify,
         "gates": list(gates),
         "bench": bench,

@@ -66,6 +66,8 @@ class LeptonPass(ir.passes.InPlacePass):
         tolerances: allowed movement by the narrowest weight in the graph: fp32, int8 or int4.
         counts_as: name of the thing in ``expect`` of a recipe, such as ``attention``.
         must_not_refuse: a refusal fails the build.
+        runs_on_cpu: the graph after the pass still runs on plain onnxruntime; where it does not,
+            the per-pass check ends.
     """
 
     name: ClassVar[str]
@@ -74,6 +76,7 @@ class LeptonPass(ir.passes.InPlacePass):
     tolerances: ClassVar[Mapping[str, Tolerance]] = {"fp32": CLOSE, "int8": CLOSE, "int4": CLOSE}
     counts_as: ClassVar[str | None] = None
     must_not_refuse: ClassVar[bool] = False
+    runs_on_cpu: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.fired = 0

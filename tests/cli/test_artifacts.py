@@ -159,7 +159,7 @@ def test_progress_of_a_build_is_one_line_per_stage(
     assert main(["build", *model, "-o", str(tmp_path / "out"), "--no-verify", "--no-check"]) == 0
     captured = capsys.readouterr()
     stages = [line.partition(":")[0] for line in captured.err.splitlines()]
-    assert stages == ["resolve", "capture", "passes", "write", "finish"]
+    assert stages == ["resolve", "capture", "passes", "build", "seal", "finish"]
     assert str(tmp_path / "out") in captured.out.replace("\n", "")
 
 

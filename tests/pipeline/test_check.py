@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_compile.pipeline.check import NumericCheck
-from lepton_passes.lowering.linear import LowerLinear
+from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.support import load, random
 

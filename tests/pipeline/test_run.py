@@ -11,8 +11,8 @@ from lepton_compile.pipeline import NumericCheck, run
 from lepton_passes.body import Body
 from lepton_passes.contract import SAME, LeptonPass
 from lepton_passes.fusion.packed_gate_up import PackedGateUp
-from lepton_passes.lowering.legal_ort_cpu import LegalOrtCpu
-from lepton_passes.lowering.linear import LowerLinear
+from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
+from lepton_passes.lowering.ort.linear import LowerLinear
 from tests.passes.support import load, random
 
 TEXT = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (y) {

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from lepton_compile.engines.contract import BuiltEngine, EngineJob, Step
 from lepton_compile.engines.weights_file import write_weights
 from lepton_compile.errors import EngineError
 
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "build"]
+__all__ = ["MODEL_FILE", "REQUIRES", "WEIGHTS_FILE", "build", "write_model"]
 
 MODEL_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.bin"
+REQUIRES = {"onnxruntime": ">=1.30"}
 _PROTOBUF_LIMIT = 2 << 30
 
 
-def build(
-    model: ir.Model, folder: Path, progress: Callable[[str, int, int], None] | None = None
-) -> list[Path]:
+def build(job: EngineJob) -> BuiltEngine:
+    """The engine is the graph itself, in the form the runtime has kernels for.
+
+    Raises:
+        EngineError: the graph is too large for a protobuf file, or the disk is full.
+    """
+    write_model(job.model, job.folder, job.step)
+    return BuiltEngine(MODEL_FILE, REQUIRES)
+
+
+def write_model(model: ir.Model, folder: Path, step: Step | None = None) -> list[Path]:
     """Inline every function, stream the weights to one file, write the model.
 
     Args:
@@ -38,7 +47,7 @@ def build(
     InlinePass()(model)
     _name_nodes(model.graph)
     weights = folder / WEIGHTS_FILE
-    write_weights(weights, list(model.graph.initializers.values()), progress)
+    write_weights(weights, list(model.graph.initializers.values()), step)
     proto = ir.serde.serialize_model(model)
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
         raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")

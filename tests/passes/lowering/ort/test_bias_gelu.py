@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lepton_passes.contract import CLOSE
-from lepton_passes.lowering.bias_gelu import LowerBiasGelu
+from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.support import check, load, ops, random
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lepton_passes.lowering.legal_ort_cpu import LegalOrtCpu
+from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.support import load, random, reasons
 

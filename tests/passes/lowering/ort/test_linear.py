@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.contract import CLOSE, Tolerance
-from lepton_passes.lowering.linear import LowerLinear, default_kernel
-from lepton_passes.lowering.packing import STORAGE
+from lepton_passes.lowering.ort.linear import LowerLinear, default_kernel
+from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.support import check, load, ops, random, reasons

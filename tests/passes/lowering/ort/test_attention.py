@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.contract import CLOSE
-from lepton_passes.lowering.attention import LowerAttention
+from lepton_passes.lowering.ort.attention import LowerAttention
 from tests.passes.support import LAYER, check, load, ops, random, reasons
 
 MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])

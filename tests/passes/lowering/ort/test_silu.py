@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lepton_passes.contract import CLOSE
-from lepton_passes.lowering.silu import LowerSilu
+from lepton_passes.lowering.ort.silu import LowerSilu
 from tests.passes.support import check, load, ops, random
 
 FEEDS = {"x": random(2, 3, 8)}

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import Weight, weight_of
-from lepton_passes.lowering.packing import nbits, repeated_scales
+from lepton_passes.lowering.ort.packing import nbits, repeated_scales
 from lepton_passes.match import largest_block, made_by
 
 __all__ = ["LowerEmbedding"]

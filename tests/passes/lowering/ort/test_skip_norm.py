@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lepton_passes.contract import CLOSE
-from lepton_passes.lowering.skip_norm import LowerSkipNorm
+from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
 from tests.passes.support import check, load, ops, random, reasons
 
 FEEDS = {"x": random(2, 3, 16), "skip": random(2, 3, 16, seed=1)}

@@ -23,7 +23,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.lowering.sequence_lengths import MaskValues
+from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import ints_of, made_by, width_of
 
 __all__ = ["LowerCachedAttention"]

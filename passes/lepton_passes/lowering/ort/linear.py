@@ -26,7 +26,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
 from lepton_passes.linear import Linear, linears
-from lepton_passes.lowering.packing import columns_first, nbits, repeated_scales
+from lepton_passes.lowering.ort.packing import columns_first, nbits, repeated_scales
 from lepton_passes.match import bias_of, is_decoder, largest_block
 
 __all__ = ["Kernel", "LowerLinear", "default_kernel"]

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.contract import CLOSE
-from lepton_passes.lowering.cached_attention import LowerCachedAttention
+from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from tests.passes.support import LAYER, check, load, ops, random, reasons, run
 
 HEADS, KV, DIM, POSITIONS = 4, 2, 16, 32

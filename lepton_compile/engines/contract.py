@@ -1,0 +1,69 @@
+"""What an engine's builder takes and gives; every ``engines/<target>/build.py`` has one ``build``.
+
+A builder writes into a folder of its own, all of which becomes part of the artifact. What a loader
+has to know beyond the file's name goes into ``details``, what only people read into ``report``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnx_ir as ir
+
+from lepton_compile.export import CacheLayer
+from lepton_compile.recipe import Recipe
+
+__all__ = ["BuiltEngine", "EngineBuilder", "EngineJob", "Step"]
+
+Step = Callable[[str, int, int], None]
+"""(what is being done, done, total)."""
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """One engine to build.
+
+    Attributes:
+        model: lowered for the target; the builder may consume it.
+        folder: exists, empty, the builder's own.
+        recipe: for the options of the target.
+        ranges: ``[least, most]`` of ``batch`` and ``sequence``; a decoder's ``sequence`` is its
+            whole cache, past and new.
+        caches: KV cache of each layer; empty for models without one.
+        step: told about progress.
+    """
+
+    model: ir.Model
+    folder: Path
+    recipe: Recipe
+    ranges: Mapping[str, Sequence[int]]
+    caches: Sequence[CacheLayer] = ()
+    step: Step | None = None
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What a builder made.
+
+    Attributes:
+        model: the file in the folder that the runtime opens.
+        requires: pip package -> version, such as ``{"onnxruntime": ">=1.30"}``.
+        details: JSON for the engine's entry in the manifest: ``io``, ``cache``, ``profiles`` and so
+            on, where the engine differs from the model's public interface.
+        report: JSON for ``report.json``: layer table, the builder's own log.
+    """
+
+    model: str
+    requires: Mapping[str, str]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EngineBuilder(Protocol):
+    """``build`` of a target."""
+
+    def __call__(self, job: EngineJob) -> BuiltEngine:
+        """Raises EngineError: what the runtime's builder refused, in its own words."""

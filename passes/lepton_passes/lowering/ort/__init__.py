@@ -1,0 +1,1 @@
+"""Lowering to ONNX Runtime: its contrib ops, on CPU and on CUDA."""
