@@ -10,7 +10,7 @@ from typing import Protocol
 
 __all__ = ["STAGES", "NullProgress", "Progress"]
 
-STAGES = ("resolve", "capture", "passes", "lower", "write", "verify", "finish")
+STAGES = ("resolve", "capture", "passes", "build", "seal", "verify", "finish")
 
 
 class Progress(Protocol):
