@@ -1,0 +1,1 @@
+"""Cached attention: grouped heads, window, softcap, sinks, in-place and quantized caches."""
