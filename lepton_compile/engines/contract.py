@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import onnx_ir as ir
+if TYPE_CHECKING:  # probes and the processes that builders start import this package too
+    import onnx_ir as ir
 
-from lepton_compile.export import CacheLayer
-from lepton_compile.recipe import Recipe
+    from lepton_compile.export import CacheLayer
+    from lepton_compile.recipe import Recipe
 
 __all__ = ["BuiltEngine", "EngineBuilder", "EngineJob", "Step"]
 

@@ -1,0 +1,79 @@
+"""A lowered model as an ONNX file with its weights beside it, for every engine that reads ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from lepton_compile.engines.contract import Step
+from lepton_compile.engines.weights_file import write_weights
+from lepton_compile.errors import EngineError
+
+__all__ = ["LAYER_KEY", "MODEL_FILE", "WEIGHTS_FILE", "flatten", "write_model"]
+
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.bin"
+
+# Metadata of a node that was inlined: the call it came from, such as ``model.layers.3``.
+LAYER_KEY = "lepton.layer"
+
+_PROTOBUF_LIMIT = 2 << 30
+
+
+def write_model(model: ir.Model, folder: Path, step: Step | None = None) -> list[Path]:
+    """Inline every function, stream the weights to one file, write the model.
+
+    Args:
+        model: lowered to what the runtime has kernels for; its initializers become references
+            to the weight file.
+        folder: an existing folder of its own.
+
+    Returns:
+        The files written, model first.
+
+    Raises:
+        EngineError: the graph is too large for a protobuf file, or the disk is full.
+    """
+    flatten(model)
+    weights = folder / WEIGHTS_FILE
+    write_weights(weights, list(model.graph.initializers.values()), step)
+    proto = ir.serde.serialize_model(model)
+    if proto.ByteSize() >= _PROTOBUF_LIMIT:
+        raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")
+    target = folder / MODEL_FILE
+    try:
+        target.write_bytes(_bytes(proto))
+    except OSError as error:
+        raise EngineError(
+            "the model could not be written", where=str(target), found=error.strerror or str(error)
+        ) from error
+    return [target, weights]
+
+
+def flatten(model: ir.Model) -> None:
+    """Inline every function; each node gets a unique name that begins with its layer's."""
+    for node in model.graph:
+        if node.op_identifier() in model.functions and node.name:
+            node.metadata_props[LAYER_KEY] = node.name
+    InlinePass()(model)
+    _name_nodes(model.graph)
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Unique node names: profiles and messages refer to them."""
+    seen: dict[str, int] = {}
+    for node in graph:
+        layer = node.metadata_props.pop(LAYER_KEY, "")
+        name = f"{layer}/{node.op_type}" if layer else node.name or node.op_type
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        node.name = f"{name}_{count}" if count else name
+
+
+def _bytes(proto: onnx.ModelProto) -> bytes:
+    """Equal models give equal bytes: protobuf promises that only when asked."""
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
