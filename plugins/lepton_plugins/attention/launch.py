@@ -1,16 +1,17 @@
-"""The launch contract: which kernels run when, with which arguments, on which grid, in what memory.
+"""The launch contract: which kernels run when, with which arguments, on which grid.
 
-Python launcher, IPluginV3 and the ahead-of-time plugin all read this, and nothing else says it again.
+Python launcher, IPluginV3 and the ahead-of-time plugin all read this; nothing else says it again.
 
     sequence > DECODE_SEQUENCE    append -> prefill
-    otherwise                     decode -> combine          decode appends its own rows, in place
+    otherwise                     decode -> combine      decode appends its own rows, in place
 
 Arguments are passed in the order inputs, scalars, outputs (what TensorRT's ahead-of-time plugins
-demand); scalars are int32; an input that the variant lacks (``sinks``) is left out. ``key_cache`` and
-``present_key`` are one address, passed twice, and so are the values'. ``partial`` and ``partial_lse``
-lie in the workspace. Any ``splits >= 1`` gives right results, as long as scalar, grid and partials
-agree: ``decode_splits`` only says which is fast. Every kernel divides the keys that a row really has
-among its splits, so that the grid depends on the capacity and never on ``past_lengths``.
+demand); scalars are int32; an input that the variant lacks (``sinks``) is left out. ``key_cache``
+and ``present_key`` are one address, passed twice, and so are the values'. ``partial`` and
+``partial_lse`` lie in the workspace. Any ``splits >= 1`` gives right results, as long as scalar,
+grid and partials agree: ``decode_splits`` only says which is fast. The decode kernel divides the
+keys that a row really has among its splits, so that the grid depends on the capacity and never on
+``past_lengths``.
 
 Pointers other than ``past_lengths`` and ``sinks`` are aligned to 16 bytes.
 """
@@ -105,8 +106,8 @@ KERNELS: dict[str, Kernel] = {
     ),
     "combine": Kernel(
         entry="lepton_attention_combine",
-        inputs=(*_PARTIAL, "past_lengths", "sinks"),
-        scalars=("sequence", "capacity", "splits"),
+        inputs=(*_PARTIAL, "sinks"),
+        scalars=("sequence", "splits"),
         outputs=("output",),
         grid=(Axis(_ROWS), _HEADS, _BATCH),
     ),

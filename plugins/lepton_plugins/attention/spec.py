@@ -1,8 +1,9 @@
 """The op ``lepton::CachedAttention``: what goes in and out, its attributes, and its tolerances.
 
-Query ``i`` of row ``b`` stands at position ``past_lengths[b] + i``. Its keys are those at positions
-up to its own and, with a window, after ``position - window``. The new keys and values are written to
-the caches first, at ``past_lengths[b] + i``; what would fall behind the capacity is dropped.
+Query ``i`` of row ``b`` stands at position ``past_lengths[b] + i``. Its keys are those at
+positions up to its own and, with a window, after ``position - window``. The new keys and values are
+written to the caches first, at ``past_lengths[b] + i``; what would fall behind the capacity is
+dropped.
 
     score   = scale * dot(query, key)                              query head h, key head h // group
     score   = softcap * tanh(score / softcap)                      if softcap > 0
