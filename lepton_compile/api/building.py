@@ -76,6 +76,8 @@ class Build:
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
+            # Capture is one busy thread; the digests of what is built from are ready when it ends.
+            source.start_digests()
             with self._stage("capture"):
                 exported, pooling = self._capture(source, step)
             signature = describe.signature_of(exported.model)

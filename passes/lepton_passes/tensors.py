@@ -7,7 +7,10 @@ way, so a chain of passes costs one block of memory, whatever the size of the we
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +18,10 @@ from onnx_ir._core import TensorBase  # the base of every tensor class; not re-e
 
 __all__ = ["StreamedTensor", "cast", "concat_rows", "rows_of", "transposed"]
 
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
+# Reading, rounding and writing overlap in a few threads; larger blocks are made one at a time.
+WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+PARALLEL_BYTES = 32 << 20
 TRANSPOSED_BYTES = 64 << 20
 
 
@@ -70,11 +76,8 @@ class StreamedTensor(TensorBase):
 
     def blocks(self, block_bytes: int | None = None) -> Iterator[np.ndarray]:
         """All rows in order, in blocks of about ``block_bytes`` in fp32."""
-        count = self._rows
-        row_bytes = 4 * max(1, self.size // max(1, count))
-        step = max(1, (block_bytes or self._block_bytes) // row_bytes)
-        for start in range(0, count, step):
-            yield self._read(start, min(count, start + step))
+        for start, stop in self._ranges(block_bytes or self._block_bytes):
+            yield self._read(start, stop)
 
     def numpy(self) -> np.ndarray:
         return self._read(0, self._rows).reshape(self._shape.numpy())
@@ -96,8 +99,32 @@ class StreamedTensor(TensorBase):
         return b"".join(_packed(block, self._dtype) for block in self.blocks())
 
     def tofile(self, file) -> None:  # type: ignore[no-untyped-def]  # signature of onnx_ir
-        for block in self.blocks():
-            file.write(_packed(block, self._dtype))
+        for data in self._packed_blocks():
+            file.write(data)
+
+    def _packed_blocks(self) -> Iterator[bytes]:
+        """Storage bytes of all rows, in order; a few blocks are computed ahead of the writer."""
+        ranges = list(self._ranges(self._block_bytes))
+        if len(ranges) == 1 or self._block_bytes > PARALLEL_BYTES or WORKERS == 1:
+            yield from (self._packed_rows(*each) for each in ranges)
+            return
+        with ThreadPoolExecutor(WORKERS) as pool:
+            ahead: deque[Future[bytes]] = deque()
+            for each in ranges:
+                ahead.append(pool.submit(self._packed_rows, *each))
+                if len(ahead) > WORKERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _packed_rows(self, start: int, stop: int) -> bytes:
+        return _packed(self._read(start, stop), self._dtype)
+
+    def _ranges(self, block_bytes: int) -> Iterator[tuple[int, int]]:
+        count = self._rows
+        row_bytes = 4 * max(1, self.size // max(1, count))
+        step = max(1, block_bytes // row_bytes)
+        return ((start, min(count, start + step)) for start in range(0, count, step))
 
     @property
     def _rows(self) -> int:

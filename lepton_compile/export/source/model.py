@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Literal
 
 from lepton_compile.errors import SourceError
@@ -45,6 +47,7 @@ class Source:
         self.path = path
         self.revision = revision
         self.trust_remote_code = trust_remote_code
+        self._digests: Future[dict[str, str]] | None = None
 
     def __repr__(self) -> str:
         return f"Source({self.spec!r}, kind={self.kind!r}, path={str(self.path)!r})"
@@ -137,14 +140,24 @@ class Source:
             ) from error
         return tokenizer
 
+    def start_digests(self) -> None:
+        """Begin to read the files for ``digests``, in a thread that ends with the process."""
+        if self._digests is None:
+            self._digests = Future()
+            Thread(target=self._digest, args=(self._digests,), daemon=True).start()
+
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file a build reads, by path relative to the source. Reads them whole."""
-        return self._digests
+        self.start_digests()
+        assert self._digests is not None
+        return self._digests.result()
 
-    @cached_property
-    def _digests(self) -> dict[str, str]:
-        files = folders.inputs(self.path) if self.kind == "folder" else [self.path]
-        return {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files}
+    def _digest(self, into: Future[dict[str, str]]) -> None:
+        try:
+            files = folders.inputs(self.path) if self.kind == "folder" else [self.path]
+            into.set_result({f.relative_to(self.folder).as_posix(): _sha256(f) for f in files})
+        except BaseException as error:
+            into.set_exception(error)
 
 
 def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +31,7 @@ class QuantizedRows:
         self._source, self._quantize, self._shape = source, quantize, scale_shape
         self._scales: np.ndarray | None = None
         self._known = np.zeros(0, dtype=bool)
+        self._first = Lock()  # rows are asked for by several threads
 
     def weight(self, dtype: ir.DataType) -> StreamedTensor:
         """The integers, (rows, columns) in INT4 or INT8."""
@@ -49,9 +51,10 @@ class QuantizedRows:
     def _rows(self, start: int, stop: int) -> np.ndarray:
         w = np.asarray(rows_of(self._source, start, stop), dtype=np.float32)
         q, scale = self._quantize(w)
-        if self._scales is None:
-            self._scales = np.empty(self._shape, dtype=np.float32)
-            self._known = np.zeros(self._shape[0], dtype=bool)
+        with self._first:
+            if self._scales is None:
+                self._known = np.zeros(self._shape[0], dtype=bool)
+                self._scales = np.empty(self._shape, dtype=np.float32)
         self._scales[start:stop] = scale
         self._known[start:stop] = True
         return q

@@ -19,8 +19,9 @@ __all__ = ["LEVELS", "quantize_int4", "quantize_int8", "quantize_int8_blocks"]
 LEVELS = (-8.0, -8.75, -7.0)
 """Levels that the value of largest magnitude of a group may fall on."""
 
-# Elements that are worked on at a time: temporary arrays stay in the cache of a core.
-_CHUNK = 1 << 15
+# Elements that are worked on at a time: temporary arrays stay in the cache of a core, and one call
+# of numpy lasts long enough for another thread to get on with its own.
+_CHUNK = 1 << 17
 _TINY = np.float32(1e-30)
 
 
@@ -90,24 +91,34 @@ def _inverse(extreme: np.ndarray, level: float) -> np.ndarray:
 
 
 def _best(w: np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Candidate with the least error for each group of ``w`` (groups, size)."""
+    """Candidate with the least error for each group of ``w`` (groups, size).
+
+    The candidates are compared first and the winner is rounded after: rounding again is cheaper
+    than keeping the better of two matrices.
+    """
     # Groups side by side: reductions then run along memory, several groups at once.
     wide = np.ascontiguousarray(w.T)
     high, low = wide.max(axis=0), wide.min(axis=0)
     extreme = np.where(high > -low, high, low)
     scaled, product = np.empty_like(wide), np.empty_like(wide)
-    best_q = np.zeros(wide.shape, dtype=np.int8)
     best_gain = np.full(len(w), -1, dtype=np.float32)
-    best_scale = np.zeros(len(w), dtype=np.float32)
+    best_scale, best_inverse = np.zeros_like(best_gain), np.zeros_like(best_gain)
     for level in levels:
-        np.multiply(wide, _inverse(extreme, level), out=scaled)
-        np.rint(scaled, out=scaled)
-        np.clip(scaled, -8, 7, out=scaled)
+        inverse = _inverse(extreme, level)
+        _round(wide, inverse, out=scaled)
         dot = np.multiply(wide, scaled, out=product).sum(axis=0)
         norm = np.maximum(np.multiply(scaled, scaled, out=product).sum(axis=0), 1)
         gain = dot * dot / norm
         better = gain > best_gain
-        np.copyto(best_q, scaled, where=better, casting="unsafe")
         np.copyto(best_gain, gain, where=better)
         np.copyto(best_scale, dot / norm, where=better)
-    return best_q.T, best_scale
+        np.copyto(best_inverse, inverse, where=better)
+    rounded = _round(w, best_inverse[:, None], out=product.reshape(w.shape))
+    return rounded.astype(np.int8), best_scale
+
+
+def _round(w: np.ndarray, inverse: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """The nearest of the sixteen values, as fp32."""
+    np.multiply(w, inverse, out=out)
+    np.rint(out, out=out)
+    return np.clip(out, -8, 7, out=out)
