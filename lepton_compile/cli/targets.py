@@ -2,81 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from importlib import metadata
-from importlib.util import find_spec
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
+from rich.console import RenderableType
+from rich.text import Text
 
 from lepton_compile.cli.output import console, emit_json, json_option, table
 
-__all__ = ["TargetState", "target_states", "targets"]
+if TYPE_CHECKING:
+    from lepton_compile.engines.probe import TargetState
 
-LEAST_ONNXRUNTIME = (1, 30)
-
-LATER = {
-    "ort-cuda": "onnxruntime-gpu",
-    "trt-rtx": "tensorrt-rtx-cu13 and cuda-bindings",
-    "trt": "tensorrt-cu13 and cuda-bindings",
-}
-"""Targets without a builder in this version, and the packages they will need."""
-
-
-@dataclass(frozen=True)
-class TargetState:
-    """A target on this machine.
-
-    Attributes:
-        name: as recipes name it.
-        builds: this machine can build it.
-        runs: this machine can run it.
-        version: of the runtime, where it is installed.
-        reason: why not, and what to do; empty where both are possible.
-    """
-
-    name: str
-    builds: bool
-    runs: bool
-    version: str | None
-    reason: str
+__all__ = ["target_lines", "target_states", "targets"]
 
 
 def target_states() -> list[TargetState]:
     """Every target of the recipe schema, looked up without importing a runtime."""
-    return [_ort_cpu(), *(_later(name, needs) for name, needs in LATER.items())]
+    from lepton_compile.engines import TARGETS
+
+    return [_state(name) for name in TARGETS]
 
 
 @click.command()
 @json_option
 def targets(as_json: bool) -> None:
-    """Show what this machine can build and run, and why not."""
+    """Show what this machine can build and run, why not, and what to install."""
     states = target_states()
     if as_json:
         emit_json([asdict(state) for state in states])
         return
+    out = console()
+    for part in target_lines(states):
+        out.print(part, soft_wrap=isinstance(part, Text) and not out.is_terminal)
+
+
+def target_lines(states: Sequence[TargetState]) -> Iterator[RenderableType]:
+    """The table; the device, which is the same for all that have one; the commands."""
     rows = [
-        (s.name, "yes" if s.builds else "no", "yes" if s.runs else "no", s.version or "-", s.reason)
+        (s.name, _yes(s.builds), _yes(s.runs), s.version or "-", s.reason or "ready")
         for s in states
     ]
-    console().print(table("Targets", ("target", "builds", "runs", "version", "why not"), rows))
+    yield table("Targets", ("target", "builds", "runs", "runtime", "state"), rows)
+    device = next((s.device for s in states if s.device), None)
+    yield Text(f"GPU: {device or 'none that a driver on this machine knows'}")
+    commands = [(s.name, s.install) for s in states if s.install]
+    if commands:
+        yield Text("\nTo install what is missing:")
+    for name, command in commands:
+        yield Text.assemble((f"  {name:<9}", "bold"), (command, "green"))
 
 
-def _ort_cpu() -> TargetState:
+def _state(name: str) -> TargetState:
+    from lepton_compile.engines.probe import TargetState, probe
+
     try:
-        version = metadata.version("onnxruntime")
-    except metadata.PackageNotFoundError:
-        version = None
-    if version is None or find_spec("onnxruntime") is None:
-        reason = "onnxruntime is not installed: pip install 'lepton-compile[cpu]'"
-        return TargetState("ort-cpu", True, False, None, reason)
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < LEAST_ONNXRUNTIME:
-        least = ".".join(map(str, LEAST_ONNXRUNTIME))
-        reason = f"onnxruntime {least} or newer is needed: pip install -U onnxruntime"
-        return TargetState("ort-cpu", True, False, version, reason)
-    return TargetState("ort-cpu", True, True, version, "")
+        return probe(name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("lepton_compile.engines"):
+            raise
+        return TargetState(name, False, False, reason="no builder in this version")
 
 
-def _later(name: str, needs: str) -> TargetState:
-    reason = f"no builder in this version; it will need {needs} and an NVIDIA driver to run"
-    return TargetState(name, False, False, None, reason)
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
