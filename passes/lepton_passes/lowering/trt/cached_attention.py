@@ -1,0 +1,170 @@
+"""Lower attention over a static cache to TensorRT's own layers.
+
+    Before   o, present.. = lepton::CachedAttention(q, k, v, past_lengths, past_key, past_value)
+    After    k' = TensorScatter(past_key, k, write_indices);  v' likewise
+             o = TRT_Attention(q * scale, k', v', ..)
+
+with rotary embeddings, heads and caches as (batch, heads, sequence, width). TRT_Attention has
+neither scale nor window, and would silently ignore both. How a query is kept from keys that are not
+there or not its to see is the form:
+
+    native   causal_kind=lower_right and kv_lengths: query i sees keys j <= i + kv_length - sequence
+    mask     a bias over the whole capacity, made once for each window in the main graph
+    slice    the first ``cache_length`` keys, a shape input, then lower_right: rows of equal length
+    plugin   the node stays as it is: the attention plugin
+    auto     native; mask for windows; plugin for what neither can say
+
+A layer that the wanted form cannot say (a window in native and slice; softcap, sinks, heads wider
+than 256 in all but plugin) is declined with the reason and gets the form of auto.
+Whether lower_right counts from kv_lengths has not been executed yet; mask rests on nothing open.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.trt.cache_values import CacheValues
+from lepton_passes.lowering.trt.forms import FORM, FORMS
+from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
+
+__all__ = ["CACHE_LENGTH", "LowerTrtCachedAttention"]
+
+CACHE_LENGTH = "cache_length"
+"""Input of the slice form, (1,) int64: tokens in the cache after this step, in every row."""
+
+WIDEST = 256
+PLUGIN_DOMAIN = "lepton"
+
+
+class LowerTrtCachedAttention(LeptonPass):
+    """Lower attention over a static cache to TensorRT's own layers.
+
+    Args:
+        form: native, mask, slice, plugin or auto.
+    """
+
+    name = "lower-trt-cached-attention"
+    summary = "Attention over a static cache to TensorRT's layers"
+    changes_numbers = True
+    counts_as = "attention"
+    runs_on_cpu = False
+
+    def __init__(self, form: str = "auto") -> None:
+        super().__init__()
+        if form not in (*FORMS, "auto"):
+            raise ValueError(f"{form!r} is no form of attention: {', '.join(FORMS)}, auto")
+        self._form = form
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self._values = CacheValues(model)
+        return super().call(model)
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("CachedAttention"):
+            if node.domain != PLUGIN_DOMAIN or FORM in node.metadata_props:
+                continue
+            form = self._form_of(body, node)
+            if form == "plugin":
+                node.metadata_props[FORM] = form
+            else:
+                self._lower(body, node, form)
+            self.fire(body)
+
+    def _form_of(self, body: Body, node: ir.Node) -> str:
+        plugin = _only_plugin(node)
+        window = _window(node)
+        if self._form == "plugin":
+            return "plugin"
+        if plugin is not None:
+            if self._form != "auto":
+                self.refuse(body, node, f"{plugin}, which {self._form} has not: plugin")
+            return "plugin"
+        if window < 0:
+            return "native" if self._form == "auto" else self._form
+        if self._form in ("native", "slice"):
+            self.refuse(body, node, f"a window, which {self._form} has not: mask")
+        return "mask"
+
+    def _lower(self, body: Body, node: ir.Node, form: str) -> None:
+        heads, kv_heads, width = (
+            node.attributes.get_int(name) for name in ("q_num_heads", "kv_num_heads", "head_dim")
+        )
+        scale = node.attributes.get_float("scale") or width**-0.5
+        query = scaled(body, node, split_heads(body, node, node.inputs[0], heads, width), scale)
+        caches = [self._scatter(body, node, i, kv_heads, width, form) for i in (1, 2)]
+        inputs: list[ir.Value | None] = [query, *(read for _, read in caches)]
+        attributes: dict[str, int | str] = {"TRT_decomposable": 1}
+        if form == "mask":
+            inputs.append(self._mask(body, node))
+        else:
+            attributes["causal_kind"] = "lower_right"
+        if form == "native":
+            lengths = [self._values.kv_lengths()] * body.times
+            inputs += [None, None, body.lift("kv_lengths", lengths)]
+        new = body.emit(node, "TRT_Attention", inputs, dict(attributes), domain=DOMAIN)
+        new.metadata_props[FORM] = form
+        new.outputs[0].type = query.type
+        joined = join_heads(body, node, new.outputs[0], heads, width)
+        for old, made in zip(node.outputs, (joined, *(w for w, _ in caches)), strict=True):
+            body.replace(old, made)
+
+    def _scatter(
+        self, body: Body, node: ir.Node, index: int, heads: int, width: int, form: str
+    ) -> tuple[ir.Value, ir.Value]:
+        """(the cache with the new rows in it, what the attention reads of it)."""
+        update = split_heads(body, node, node.inputs[index], heads, width)
+        at = body.lift("write_indices", [self._values.write_indices()] * body.times)
+        past = node.inputs[index + 3]
+        assert past is not None
+        written = body.emit(
+            node, "TensorScatter", [past, update, at], {"axis": -2, "mode": "linear"}
+        ).outputs[0]
+        written.type, written.shape = past.type, past.shape
+        if form != "slice":
+            return written, written
+        length = body.lift(CACHE_LENGTH, [self._cache_length(body.model)] * body.times)
+        zero, axis = (body.constant_node(node, np.array([i])) for i in (0, 2))
+        return written, body.emit(node, "Slice", [written, zero, length, axis]).outputs[0]
+
+    def _mask(self, body: Body, node: ir.Node) -> ir.Value:
+        window = _window(node)
+        dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+        mask = self._values.mask(_capacity(node), window, dtype or ir.DataType.FLOAT)
+        return body.lift(mask.name or "", [mask] * body.times)
+
+    def _cache_length(self, model: ir.Model) -> ir.Value:
+        for known in model.graph.inputs:
+            if known.name == CACHE_LENGTH:
+                return known
+        made = ir.Value(
+            name=CACHE_LENGTH, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1])
+        )
+        model.graph.inputs.insert(2, made)
+        return made
+
+
+def _only_plugin(node: ir.Node) -> str | None:
+    """What only the plugin can compute."""
+    width = node.attributes.get_int("head_dim")
+    if node.attributes.get_float("softcap", 0.0) != 0:
+        return "a softcap"
+    if len(node.inputs) > 6 and node.inputs[6] is not None:
+        return "sinks"
+    return f"heads of {width}" if width > WIDEST else None
+
+
+def _capacity(node: ir.Node) -> int:
+    shape = node.inputs[4].shape if node.inputs[4] is not None else None
+    assert shape is not None
+    size = shape[2]
+    assert isinstance(size, int)
+    return size
+
+
+def _window(node: ir.Node) -> int:
+    """The window, -1 where it hides nothing."""
+    window = node.attributes.get_int("window", -1)
+    return window if 0 <= window < _capacity(node) else -1

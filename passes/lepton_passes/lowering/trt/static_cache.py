@@ -1,0 +1,174 @@
+"""Give a decoder a cache of fixed capacity that is written in place.
+
+    Before   inputs input_ids, attention_mask, logits_to_keep, past_key_values (batch, kv, past, D)
+             o, present.. = ai.lepton::CachedAttention(q, k, v, mask, past_key, past_value)
+    After    inputs input_ids, past_lengths (batch,) int32, past_key_values (batch, kv, capacity, D)
+             o, present.. = lepton::CachedAttention(q, k, v, past_lengths, past_key, past_value)
+
+``past_lengths`` counts the tokens that the cache holds of each row: the new keys go behind them, so
+rows of different length are packed to the left and no mask is needed. ``lepton::CachedAttention``
+is the op of the attention plugin; ``lower-trt-cached-attention`` says which layers need it.
+Logits are those of the last position, (batch, 1, vocabulary). TensorRT builds a shape input
+``logits_to_keep`` too, but it reserves memory for the most that a profile allows, 2 GB for a cache
+of 4096 and the vocabulary of Gemma, so it is left out.
+
+Refuses, and then changes nothing: attention that is not causal; a node that reads the mask itself;
+a capacity that is unknown or beyond the rotary tables.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
+from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
+from lepton_passes.match import is_decoder, made_by
+
+__all__ = ["LowerTrtStaticCache"]
+
+PLUGIN_DOMAIN = "lepton"
+_READERS = ("Positions", "CachedAttention", "Cast")
+_DROPPED = ("attention_mask", "logits_to_keep")
+
+
+class LowerTrtStaticCache(LeptonPass):
+    """Give a decoder a cache of fixed capacity.
+
+    Args:
+        capacity: tokens that a row of the cache has room for; ``None`` refuses decoders.
+    """
+
+    name = "lower-trt-static-cache"
+    summary = "A cache of fixed capacity, written in place"
+    changes_numbers = True
+    counts_as = "cache"
+    runs_on_cpu = False
+
+    def __init__(self, capacity: int | None = None) -> None:
+        super().__init__()
+        self._capacity = capacity
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self.fired, self.refusals = 0, []
+        if not is_decoder(model):
+            return ir.passes.PassResult(model, modified=False)
+        masks = _masks(model)
+        for body in bodies(model):
+            self._check(body, masks)
+        if self.refusals:
+            return ir.passes.PassResult(model, modified=False)
+        lengths = ir.Value(
+            name=PAST_LENGTHS, type=ir.TensorType(ir.DataType.INT32), shape=ir.Shape(["batch"])
+        )
+        model.graph.inputs.insert(1, lengths)
+        self._values = CacheValues(model)
+        for body in bodies(model):
+            self.rewrite(body)
+        sweep(model)
+        self._interface(model)
+        return ir.passes.PassResult(model, modified=True)
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("Positions"):
+            body.replace(node.outputs[0], self._values.positions())
+        for node in body.nodes("KeepLast"):
+            inputs = [node.inputs[0], self._values.last()]
+            kept = body.emit(node, "Gather", inputs, {"axis": 1}).outputs[0]
+            body.replace(node.outputs[0], kept)
+            _shorten(kept)
+        for node in body.nodes("CachedAttention"):
+            self._attention(body, node)
+
+    def _attention(self, body: Body, node: ir.Node) -> None:
+        lengths = body.lift(PAST_LENGTHS, [self._values.past_lengths] * body.times)
+        heads, width = _cache_sizes(body, node)
+        attributes: dict[str, int | float] = {
+            "q_num_heads": node.attributes.get_int("q_num_heads"),
+            "kv_num_heads": heads,
+            "head_dim": width,
+            "scale": node.attributes.get_float("scale"),
+            "softcap": node.attributes.get_float("softcap", 0.0),
+            "window": node.attributes.get_int("window", -1),
+        }
+        inputs = [*node.inputs[:3], lengths, *node.inputs[4:]]
+        new = body.emit(
+            node, "CachedAttention", inputs, dict(attributes), domain=PLUGIN_DOMAIN, outputs=3
+        )
+        shape = ir.Shape(["batch", heads, self._capacity or 0, width])
+        for value in (*new.inputs[4:6], *new.outputs[1:]):
+            assert value is not None
+            value.shape = shape
+        for old, made in zip(node.outputs, new.outputs, strict=True):
+            body.replace(old, made)
+        self.fire(body)
+
+    def _interface(self, model: ir.Model) -> None:
+        graph = model.graph
+        for value in [v for v in graph.inputs if v.name in _DROPPED]:
+            graph.inputs.remove(value)
+            graph.initializers.pop(value.name or "", None)
+        for value in (*graph.inputs, *graph.outputs):
+            if (value.name or "").startswith(("past_key_values.", "present.")):
+                sizes = list(value.shape or ())
+                value.shape = ir.Shape([*sizes[:2], self._capacity or 0, *sizes[3:]])
+        for value in graph.outputs:
+            if value.name == "logits" and value.shape is not None:
+                value.shape = ir.Shape([value.shape[0], 1, value.shape[2]])
+
+    def _check(self, body: Body, masks: set[ir.Value]) -> None:
+        for node in body.nodes("CachedAttention"):
+            if self._capacity is None:
+                self.refuse(body, node, "the capacity of the cache is unknown: shapes.sequence")
+            if node.attributes.get_int("causal", 1) != 1:
+                self.refuse(body, node, "it is not causal")
+            mask = node.inputs[3]
+            arguments = body.arguments(mask) if mask is not None else None
+            if not arguments or not set(arguments) <= masks:
+                self.refuse(body, node, "its mask is not the attention mask")
+        for node in body.nodes("Gather"):
+            rows = _rows(node)
+            if rows is not None and rows < (self._capacity or 0):
+                self.refuse(body, node, f"a table of {rows} positions, {self._capacity} in a row")
+        for node in body.nodes():
+            read = [v for v in node.inputs if v is not None and _is_one_of(body, v, masks)]
+            if read and node.op_type not in _READERS and node.domain != LAYER_DOMAIN:
+                self.refuse(body, node, "it reads the attention mask, which is no input any more")
+
+
+def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
+    """(heads, width) of the cache of an attention."""
+    past = node.inputs[4]
+    arguments = body.arguments(past) if past is not None else None
+    shape = arguments[0].shape if arguments else None
+    assert shape is not None
+    heads, width = shape[1], shape[3]
+    assert isinstance(heads, int)
+    assert isinstance(width, int)
+    return heads, width
+
+
+def _rows(node: ir.Node) -> int | None:
+    """Rows of a table that is looked up by position."""
+    table = node.inputs[0]
+    if made_by(node.inputs[1], "Positions", domain="ai.lepton") is None or table is None:
+        return None
+    first = table.shape[0] if table.shape is not None and table.is_initializer() else None
+    return first if isinstance(first, int) else None
+
+
+def _masks(model: ir.Model) -> set[ir.Value]:
+    """The attention mask and its casts, in the main graph."""
+    masks = {v for v in model.graph.inputs if v.name == "attention_mask"}
+    casts = (node for node in model.graph if node.op_type == "Cast")
+    return masks | {node.outputs[0] for node in casts if node.inputs[0] in masks}
+
+
+def _is_one_of(body: Body, value: ir.Value, outer: set[ir.Value]) -> bool:
+    """Whether all calls pass one of ``outer``."""
+    return bool(outer & set(body.arguments(value) or ()))
+
+
+def _shorten(value: ir.Value) -> None:
+    if value.shape is not None and len(value.shape) == 3:
+        value.shape = ir.Shape([value.shape[0], 1, value.shape[2]])
