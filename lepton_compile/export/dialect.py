@@ -14,8 +14,9 @@ DOMAIN = "ai.lepton"
 LAYER_DOMAIN = "ai.lepton.layer"
 OPSET = 24
 
-# Bias of keys that a query does not see: finite, so that a row with no key at all stays a number.
-_HIDDEN = "-3.0e38"
+# Bias of keys that a query does not see: finite in fp16 too, so that a row with no key at all stays
+# a number, and far beyond any score.
+_HIDDEN = "-3.0e4"
 
 # Which keys a query sees; `total` and `sequence` are (1,) int64, the mask is (batch, total) bool.
 _VISIBLE = f"""
@@ -47,7 +48,8 @@ _VISIBLE = f"""
     seen = And (by_key, by_index)
     none = Constant <value_float: float = 0.0> ()
     hidden = Constant <value_float: float = {_HIDDEN}> ()
-    bias = Where (seen, none, hidden)
+    wide_bias = Where (seen, none, hidden)
+    bias = CastLike (wide_bias, query)
 """
 
 _CACHED_ATTENTION = f"""

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies, sweep
 
-__all__ = ["CLOSE", "SAME", "LeptonPass", "Refusal", "Tolerance"]
+__all__ = ["CLOSE", "ROUNDING", "SAME", "LeptonPass", "Refusal", "Tolerance"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ SAME = Tolerance(error=1e-6, cosine=0.999999)
 CLOSE = Tolerance(error=5e-4, cosine=0.9999)
 """The same mathematics in fp32, in another order."""
 
+ROUNDING: Mapping[ir.DataType, Tolerance] = {
+    ir.DataType.FLOAT16: Tolerance(error=0.02, cosine=0.9995),
+    ir.DataType.BFLOAT16: Tolerance(error=0.1, cosine=0.995),
+}
+"""The same mathematics, each result rounded to a type of half precision."""
+
 
 class LeptonPass(ir.passes.InPlacePass):
     """Base of every pass. A subclass names itself and implements :meth:`rewrite`.
@@ -63,7 +69,8 @@ class LeptonPass(ir.passes.InPlacePass):
         name: name in recipes and reports; the file has the same stem.
         summary: one line for ``lepton-compile passes``.
         changes_numbers: outputs may move, within ``tolerances``.
-        tolerances: allowed movement by the narrowest weight in the graph: fp32, int8 or int4.
+        tolerances: allowed movement by the narrowest weight in the graph: fp32, int8 or int4; an
+            instance may have its own.
         counts_as: name of the thing in ``expect`` of a recipe, such as ``attention``.
         must_not_refuse: a refusal fails the build.
         runs_on_cpu: the graph after the pass still runs on plain onnxruntime; where it does not,
@@ -73,7 +80,7 @@ class LeptonPass(ir.passes.InPlacePass):
     name: ClassVar[str]
     summary: ClassVar[str]
     changes_numbers: ClassVar[bool] = False
-    tolerances: ClassVar[Mapping[str, Tolerance]] = {"fp32": CLOSE, "int8": CLOSE, "int4": CLOSE}
+    tolerances: Mapping[str, Tolerance] = {"fp32": CLOSE, "int8": CLOSE, "int4": CLOSE}
     counts_as: ClassVar[str | None] = None
     must_not_refuse: ClassVar[bool] = False
     runs_on_cpu: ClassVar[bool] = True

@@ -1,0 +1,108 @@
+"""Element types of all values of a model, inferred forward from its inputs and weights.
+
+Passes that make values seldom say their type. Who decides by type asks :func:`fill_types` first:
+one walk, a layer function once, by the types its first call gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+__all__ = ["HALVES", "fill_types", "set_type"]
+
+HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+"""The types of half precision."""
+
+# fmt: off
+_BOOL = frozenset({
+    "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not",
+    "Or", "Xor",
+})
+# fmt: on
+_INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
+# Ops whose output has the type of another input than the first.
+_TYPED_BY = {"Where": 1, "OneHot": 2, "DequantizeLinear": 1, "CastLike": 1, "QuantizeLinear": 2}
+_NORMS_BY_WEIGHT = frozenset(["RMSNormalization"])
+_GATHERED = frozenset(["GatherBlockQuantized"])
+
+
+def fill_types(model: ir.Model) -> None:
+    """Give every value of the main graph and of the layer functions its element type.
+
+    What is there already is overwritten by what its node makes, so types stay right after a pass
+    that changed some of them. A value whose type cannot be known keeps what it has.
+    """
+    done: set[ir.OperatorIdentifier] = set()
+    _walk(model, model.graph, done)
+
+
+def set_type(value: ir.Value, dtype: ir.DataType) -> None:
+    """Set the element type of a value; its shape stays."""
+    value.type = ir.TensorType(dtype)
+
+
+def _walk(model: ir.Model, graph: ir.Graph, done: set[ir.OperatorIdentifier]) -> None:
+    for node in graph:
+        function = model.functions.get(node.op_identifier())
+        if function is not None and function.domain == "ai.lepton.layer":
+            _call(model, function, node, done)
+            continue
+        for index, value in enumerate(node.outputs):
+            dtype = _made(node, index)
+            if dtype is not None:
+                set_type(value, dtype)
+
+
+def _call(
+    model: ir.Model, function: ir.Function, call: ir.Node, done: set[ir.OperatorIdentifier]
+) -> None:
+    if function.identifier() not in done:
+        done.add(function.identifier())
+        for inner, outer in zip(function.inputs, call.inputs, strict=False):
+            if outer is not None and outer.dtype is not None:
+                set_type(inner, outer.dtype)
+        _walk(model, function.graph, done)
+    for outer, inner in zip(call.outputs, function.outputs, strict=False):
+        if inner.dtype is not None:
+            set_type(outer, inner.dtype)
+
+
+def _made(node: ir.Node, index: int) -> ir.DataType | None:
+    """Type of output ``index`` of a node."""
+    op = node.op_type
+    if op == "Constant":
+        tensor = ir.convenience.get_const_tensor(node.outputs[0])
+        return tensor.dtype if tensor is not None else None
+    if op in _BOOL:
+        return ir.DataType.BOOL
+    if op in _INT64 or (op == "TopK" and index == 1):
+        return ir.DataType.INT64
+    named = _named(node)
+    if named is not None:
+        return named
+    if op in _NORMS_BY_WEIGHT:
+        return _first_known(node.inputs[1:2]) or _first_known(node.inputs)
+    if op in _GATHERED:
+        return _first_known(node.inputs[2:3])
+    if op == "QuantizeLinear" and len(node.inputs) < 3:
+        return ir.DataType.UINT8
+    return _first_known(node.inputs[_TYPED_BY.get(op, 0) :])
+
+
+def _named(node: ir.Node) -> ir.DataType | None:
+    """The type that an attribute states."""
+    for name in ("to", "output_dtype", "dtype"):
+        if node.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear", "EyeLike") and (
+            stated := node.attributes.get_int(name, 0)
+        ):
+            return ir.DataType(stated)
+    if node.op_type == "ConstantOfShape":
+        value = node.attributes.get("value")
+        return value.as_tensor().dtype if value is not None else ir.DataType.FLOAT
+    return None
+
+
+def _first_known(values: Sequence[ir.Value | None]) -> ir.DataType | None:
+    return next((v.dtype for v in values if v is not None and v.dtype is not None), None)

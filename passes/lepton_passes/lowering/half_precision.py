@@ -1,0 +1,221 @@
+"""Compute in fp16 or bf16, with every type written down: what a strongly typed builder wants.
+
+    Before   MatMul(x, Transpose(W)), Add, Attention, ... in fp32; caches fp32
+    After    the same in half precision: W and scales of DequantizeLinear cast lazily, caches and
+             what passes between layers half; logits and other outputs Cast back to fp32
+    Islands  Cast -> RMSNormalization, LayerNormalization, Softmax -> Cast, weights of norms in
+             fp32; always so: reductions, roots, quotients, and what follows them (pooling)
+
+Place: behind the passes that quantize and stack weights, which read fp32, and in front of all that
+is for one target: attention is lowered in the type it finds. Without ``islands`` norms, Softmax and
+rotary embeddings take halves: onnxruntime's kernels widen inside.
+
+A constant beyond the range of fp16 saturates (masks); an op with a constant that fp16 rounds to
+zero stays in fp32 and is reported. A weight beyond the range fails when it is written, by name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
+from lepton_passes.contract import ROUNDING, LeptonPass
+from lepton_passes.dtypes import fill_types, set_type
+from lepton_passes.lowering._wants import MOVES, POINTWISE, Want, Wants
+from lepton_passes.narrow import narrowed
+
+__all__ = ["LowerHalfPrecision"]
+
+FLOAT = ir.DataType.FLOAT
+_TINY = 16
+
+
+class LowerHalfPrecision(LeptonPass):
+    """Compute in half precision, islands in fp32.
+
+    Args:
+        dtype: FLOAT16 or BFLOAT16.
+        islands: norms, Softmax and rotary embeddings stay in fp32 between casts.
+    """
+
+    name = "lower-half-precision"
+    summary = "fp16 or bf16 arithmetic, with fp32 where accuracy asks"
+    changes_numbers = True
+
+    def __init__(self, dtype: ir.DataType = ir.DataType.FLOAT16, *, islands: bool = True) -> None:
+        super().__init__()
+        self._half = dtype
+        self._islands = islands
+        self.tolerances = dict.fromkeys(("fp32", "int8", "int4"), ROUNDING[dtype])
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self.fired, self.refusals = 0, []
+        fill_types(model)
+        self._wants = Wants(model, islands=self._islands)
+        for body in bodies(model):
+            self.rewrite(body)
+        fill_types(model)
+        removed = sweep(model)
+        return ir.passes.PassResult(model, modified=bool(self.fired or removed))
+
+    def rewrite(self, body: Body) -> None:
+        self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        for value in body.graph.inputs:
+            if _is_float(value) and self._enters_half(body, value):
+                set_type(value, self._half)
+        for node in body.nodes():
+            if node.domain == LAYER_DOMAIN:
+                self._call_layer(body, node)
+            elif any(map(_is_float_kind, (*node.inputs, *node.outputs))):
+                self._node(body, node)
+        for index, value in enumerate(body.graph.outputs):
+            self._leave(body, index, value)
+
+    # -- nodes ------------------------------------------------------------------------------
+
+    def _node(self, body: Body, node: ir.Node) -> None:
+        if node.op_type in ("Constant", "ConstantOfShape", "Cast"):
+            self._source(node)
+            return
+        dtype = self._type_for(body, node)
+        for index, value in enumerate(node.inputs):
+            if value is not None and _is_float_kind(value) and value.dtype != dtype:
+                node.replace_input_with(index, self._cast(body, node, value, dtype))
+        for value in node.outputs:
+            if _is_float(value):
+                set_type(value, dtype)
+        if dtype == self._half:
+            self.fire(body)
+
+    def _source(self, node: ir.Node) -> None:
+        """A Cast of integers to what its readers want; constants are cast where they are read."""
+        out = node.outputs[0]
+        if node.op_type != "Cast" or not _is_float(out) or self._wants.of(out) != {Want.HALF}:
+            return
+        node.attributes.add(ir.AttrInt64("to", int(self._half)))
+        set_type(out, self._half)
+
+    def _type_for(self, body: Body, node: ir.Node) -> ir.DataType:
+        """The type a node computes in."""
+        if self._wants.is_island(node) or self._vanishing(body, node):
+            return FLOAT
+        computed = [v for v in node.inputs if v is not None and _is_float_kind(v)]
+        computed = [v for v in computed if body.weights(v) is None and not _is_constant(v)]
+        wide = all(v.dtype == FLOAT for v in computed)
+        wanted = {want for out in node.outputs for want in self._wants.of(out)}
+        if node.op_type in MOVES:
+            if node.op_type == "Gather" and not computed:
+                return FLOAT if wanted == {Want.ROTARY} else self._half
+            return FLOAT if wide and computed else self._half
+        if node.op_type in POINTWISE and wide and computed and Want.HALF not in wanted:
+            return FLOAT
+        return self._half
+
+    def _vanishing(self, body: Body, node: ir.Node) -> bool:
+        """Whether a constant of the node, such as an epsilon, would become zero."""
+        for value in node.inputs:
+            if value is None or not _is_float(value) or _size_of(value) > _TINY:
+                continue
+            array = body.constant(value)
+            if array is not None and ((array != 0) & (_saturated(array, self._numpy) == 0)).any():
+                least = float(np.abs(array[array != 0]).min())
+                self.refuse(body, node, f"its constant {least:g} is zero in half precision")
+                return True
+        return False
+
+    # -- borders ----------------------------------------------------------------------------
+
+    def _enters_half(self, body: Body, value: ir.Value) -> bool:
+        """Whether an input of the body arrives in half precision."""
+        if body.function is None:
+            return (value.name or "").startswith("past_key_values.")
+        if body.weights(value) is not None:
+            return False
+        return self._wants.of(value) != {Want.ROTARY}
+
+    def _call_layer(self, body: Body, call: ir.Node) -> None:
+        function = body.model.functions[call.op_identifier()]
+        for index, (inner, outer) in enumerate(zip(function.inputs, call.inputs, strict=False)):
+            if outer is None or inner.dtype is None or not _is_float_kind(outer):
+                continue
+            if outer.dtype != inner.dtype:
+                call.replace_input_with(index, self._cast(body, call, outer, inner.dtype))
+        for inner, outer in zip(function.outputs, call.outputs, strict=False):
+            if inner.dtype is not None:
+                set_type(outer, inner.dtype)
+
+    def _leave(self, body: Body, index: int, value: ir.Value) -> None:
+        """An output of a layer is half, one of the model fp32, except its caches."""
+        if not _is_float_kind(value):
+            return
+        cache = (value.name or "").startswith("present.")
+        dtype = self._half if body.function is not None or cache else FLOAT
+        if value.dtype == dtype:
+            return
+        node = ir.node("Cast", [value], {"to": int(dtype)})
+        body.graph.append(node)
+        out = node.outputs[0]
+        name, value.name = (
+            value.name,
+            f"{value.name}:wide" if dtype != FLOAT else f"{value.name}:half",
+        )
+        out.name, out.shape = name, value.shape
+        set_type(out, dtype)
+        body.graph.outputs[index] = out
+
+    # -- values -----------------------------------------------------------------------------
+
+    def _cast(self, body: Body, before: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        key = (value, dtype)
+        if key not in self._casts:
+            made = self._made(body, before, value, dtype)
+            made.shape = value.shape if made.shape is None else made.shape
+            set_type(made, dtype)
+            self._casts[key] = made
+        return self._casts[key]
+
+    def _made(self, body: Body, before: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        if dtype != FLOAT and _is_constant(value):
+            array = body.constant(value)
+            if array is not None:
+                return body.constant_node(before, _saturated(array, self._numpy))
+        if dtype != FLOAT and body.weights(value):
+            name = f"{value.name}:{'fp16' if dtype == ir.DataType.FLOAT16 else 'bf16'}"
+            return body.derive([value], name, lambda t: narrowed(t[0], dtype))
+        return body.emit(before, "Cast", [value], {"to": int(dtype)}).outputs[0]
+
+    @property
+    def _numpy(self) -> np.dtype:
+        return np.dtype(self._half.numpy())
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype == FLOAT
+
+
+def _is_float_kind(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype in (
+        FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.BFLOAT16,
+    )
+
+
+def _is_constant(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "Constant"
+
+
+def _size_of(value: ir.Value) -> int:
+    if value.shape is None:
+        return 0
+    return int(np.prod([d if isinstance(d, int) else _TINY + 1 for d in value.shape] or [1]))
+
+
+def _saturated(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The nearest finite values; an infinity stays one."""
+    if dtype != np.float16:
+        return array.astype(dtype)
+    most = np.float32(np.finfo(np.float16).max)
+    return np.where(np.isinf(array), array, np.clip(array, -most, most)).astype(dtype)
