@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from lepton_passes.cleanup.drop_identity import DropIdentity
 from lepton_passes.cleanup.fold_constants import FoldConstants
 from lepton_passes.cleanup.merge_reshape import MergeReshape
@@ -15,6 +17,7 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.fusion.gelu import FuseGelu
 from lepton_passes.fusion.packed_gate_up import PackedGateUp
 from lepton_passes.fusion.packed_qkv import PackedQkv
+from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
@@ -23,6 +26,9 @@ from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
+from lepton_passes.lowering.trt.attention import LowerTrtAttention
+from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
+from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.quant._weights import Choose
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
@@ -37,10 +43,18 @@ class Settings:
     Attributes:
         choose: format of each weight; ``None`` quantizes nothing.
         accuracy_level: of MatMulNBits.
+        half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
+        islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
+        attention: form of cached attention in TensorRT engines: auto, native, mask, slice, plugin.
+        capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
     """
 
     choose: Choose | None = None
     accuracy_level: int = 4
+    half: ir.DataType | None = None
+    islands: bool = True
+    attention: str = "auto"
+    capacity: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,11 +94,27 @@ def _int4(settings: Settings) -> LeptonPass | None:
     return WeightInt4(settings.choose) if settings.choose is not None else None
 
 
+def _half(settings: Settings) -> LeptonPass | None:
+    if settings.half is None:
+        return None
+    return LowerHalfPrecision(settings.half, islands=settings.islands)
+
+
 def _linear(settings: Settings) -> LeptonPass:
     return LowerLinear(accuracy_level=settings.accuracy_level)
 
 
+def _static_cache(settings: Settings) -> LeptonPass:
+    return LowerTrtStaticCache(settings.capacity)
+
+
+def _trt_cached_attention(settings: Settings) -> LeptonPass:
+    return LowerTrtCachedAttention(settings.attention)
+
+
 _ORT = ("ort-cpu",)
+_GPU = ("ort-cuda", "trt-rtx", "trt")
+_TRT = ("trt-rtx", "trt")
 
 CATALOG: tuple[Entry, ...] = (
     Entry(DropIdentity),
@@ -104,6 +134,8 @@ CATALOG: tuple[Entry, ...] = (
     # Stacking needs formats that agree, so it follows quantization.
     Entry(PackedQkv),
     Entry(PackedGateUp),
+    # Behind all that reads fp32 weights; what follows lowers the types it finds.
+    Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.
     Entry(LowerCachedAttention, targets=_ORT),
     Entry(LowerAttention, targets=_ORT),
@@ -116,6 +148,10 @@ CATALOG: tuple[Entry, ...] = (
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),
     Entry(LegalOrtCpu, targets=_ORT),
+    # First the interface: what comes after reads lengths of rows where the mask was.
+    Entry(LowerTrtStaticCache, targets=_TRT, configured=_static_cache),
+    Entry(LowerTrtCachedAttention, targets=_TRT, configured=_trt_cached_attention),
+    Entry(LowerTrtAttention, targets=_TRT),
 )
 
 
