@@ -86,7 +86,7 @@ class Build:
                 for target, model in self._copies(exported.model)
             ]
             with self._stage("seal"):
-                emit(writer.folder)
+                emit(writer.folder, self.recipe.target)
                 manifest = self._manifest(
                     writer.folder, source, exported, pooling, signature, engines
                 )

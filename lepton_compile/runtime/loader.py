@@ -6,82 +6,76 @@
     python loader.py --prompt "The capital of France is"      # or --text, or --inputs file.npz
 
 Format, digests, sizes and paths are checked before a runtime opens anything; every refusal is a
-LoaderError. Two files beside this one are opened when they are needed: loader_generate.py continues
-prompts, loader_text.py turns text into ids and back (with `tokenizers`, for chat also `jinja2`).
+LoaderError. An artifact may hold several engines: the best that runs here is taken, and
+``model.passed_over`` says why those before it were not. Text needs `tokenizers`, a chat `jinja2`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lepton_compile.runtime.loader_guard import (
+    LoaderError,
+    UnfitError,
+    check_digests,
+    manifest_of,
+    refuse,
+)
+
 __all__ = ["LoaderError", "Model", "load"]
 
-FORMAT, MIN_FORMAT = 1, 1
-PROVIDERS = {"ort-cpu": ["CPUExecutionProvider"]}
-
-
-class LoaderError(Exception):
-    """The artifact is not intact, or a call cannot be carried out as written."""
-
-
-def _refuse(wrong: Any, why: str) -> None:
-    if wrong:
-        raise LoaderError(why)
+ORDER = ("trt", "trt-rtx", "ort-cuda", "ort-cpu")  # Which engine to take first.
 
 
 def load(path: Any, threads: int | None = None, target: str | None = None) -> Model:
-    """Check the artifact in folder ``path``, then open its engine for ``target``.
+    """Check the artifact in folder ``path``, then open the best of its engines that runs here.
 
-    ``target`` defaults to the first that can run; ``threads`` to the physical cores we may use.
+    A ``target`` asked for by name is opened or refused, never replaced. ``threads`` is for the CPU;
+    it defaults to the physical cores we may use.
     """
     root = Path(path).resolve()
-    _refuse(not (root / "manifest.json").is_file(), f"{root} is no artifact: no manifest.json")
     try:
-        manifest = json.loads((root / "manifest.json").read_bytes())
-        _verify(root, manifest)
+        manifest = manifest_of(root)
         engines = {engine["target"]: engine for engine in manifest["engines"]}
-        able = [name for name in engines if name in PROVIDERS and target in (None, name)]
-        _refuse(not able, f"no engine for {target or [*PROVIDERS]} here; there is {[*engines]}")
-        return Model(root, manifest, engines[able[0]], threads or _cores())
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise LoaderError(f"{root / 'manifest.json'} is damaged: {error!r}") from error
+    able = [name for name in ORDER if name in engines and target in (None, name)]
+    refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
+    passed_over: dict[str, str] = {}
+    for name in able:
+        try:
+            session = _open(root, manifest, engines[name], threads or _cores())
+        except UnfitError as reason:
+            passed_over[name] = str(reason)
+        else:
+            return Model(root, manifest, engines[name], session, threads or _cores(), passed_over)
+    why = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
+    raise LoaderError(f"no engine that was asked for runs here. {why}")
 
 
-def _verify(root: Path, manifest: dict[str, Any]) -> None:
-    """Refuse another format, a wrong digest, a path that leads outside, a file that changed."""
-    bad = manifest["min_format"] > FORMAT or manifest["format"] < MIN_FORMAT
-    _refuse(bad, f"format {manifest['format']}; this loader reads {MIN_FORMAT} to {FORMAT}")
-    signed = {key: value for key, value in manifest.items() if key != "digest"}
-    canonical = json.dumps(signed, sort_keys=True, separators=(",", ":")).encode()
-    bad = hashlib.sha256(canonical).hexdigest() != manifest["digest"]
-    _refuse(bad, "manifest.json is damaged: it does not match its own digest")
-    for name, entry in manifest["files"].items():
-        parts, path = PurePosixPath(name.replace("\\", "/")), root / name
-        bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
-        _refuse(bad, f"manifest.json names a file outside the artifact: {name}")
-        _refuse(not path.is_file(), f"{name} is missing from {root}")
-        _refuse(not path.resolve().is_relative_to(root), f"{name} links to outside the artifact")
-        size = path.stat().st_size
-        _refuse(size != entry["size"], f"{name} is damaged: {size} bytes, not {entry['size']}")
-        with path.open("rb") as file:
-            bad = hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]
-        _refuse(bad, f"{name} is damaged: its SHA-256 is not the one in manifest.json")
-    used = {name for e in manifest["engines"] for name in [e["model"], *e["files"]]}
-    used |= {name for name in (manifest["tokenizer"] or {}).values() if name}
-    unlisted = sorted(used - manifest["files"].keys())
-    _refuse(unlisted, f"manifest.json uses {unlisted} without giving their digests")
+def _open(root: Path, manifest: dict[str, Any], engine: dict[str, Any], threads: int) -> Any:
+    """The engine's session: first what can be told without reading it, then its digests."""
+    if engine["target"].startswith("trt"):
+        try:
+            from lepton_compile.runtime.loader_tensorrt import open_tensorrt
+
+            open_engine = open_tensorrt
+        except NameError:  # the part is emitted with artifacts that have such an engine
+            raise UnfitError("this loader.py came without TensorRT; take the artifact's") from None
+        return open_engine(root, manifest, engine)
+    from lepton_compile.runtime.loader_ort import check_onnxruntime, open_session
+
+    check_onnxruntime(engine)
+    check_digests(root, manifest, {engine["model"], *engine["files"]})
+    return open_session(root / engine["model"], engine, threads)
 
 
 def _cores() -> int:
@@ -91,62 +85,81 @@ def _cores() -> int:
     return len({file.read_text() if file.exists() else str(file) for file in files})
 
 
-def _open(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
-    least = engine["requires"].get("onnxruntime", ">=1")
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise LoaderError(
-            f"this engine needs onnxruntime: pip install 'onnxruntime{least}'"
-        ) from None
-    found, wanted = (v.strip(">=").split(".")[:2] for v in (ort.__version__, least))
-    old = [*map(int, found)] < [*map(int, wanted)]
-    _refuse(old, f"this engine needs onnxruntime{least}, found {ort.__version__}")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
-    try:
-        return ort.InferenceSession(str(path), options, providers=PROVIDERS[engine["target"]])
-    except Exception as error:
-        raise LoaderError(f"onnxruntime cannot open {path.name}: {error}") from error
-
-
 class Model(AbstractContextManager["Model"]):
-    """An opened artifact. ``manifest`` says what it takes and gives; ``session`` is the engine."""
+    """An opened artifact.
 
-    def __init__(self, root: Path, manifest: dict[str, Any], engine: Any, threads: int) -> None:
-        self.path, self.manifest, self.threads = root, manifest, threads
+    ``manifest`` says what it takes and gives, ``target`` which of its engines was opened,
+    ``passed_over`` why those that come before it were not; ``session`` is the engine itself.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: dict[str, Any],
+        engine: dict[str, Any],
+        session: Any,
+        threads: int = 1,
+        passed_over: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.manifest, self.engine, self.session = root, manifest, engine, session
+        self.threads, self.passed_over = threads, dict(passed_over or {})
         self.task, self.target, self.cache = manifest["task"], engine["target"], manifest["cache"]
+        own, hidden = engine.get("io") or {}, getattr(session, "hidden", ())
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
-        self.outputs = [spec["name"] for spec in manifest["outputs"]]
+        if self.target.startswith("ort-"):  # other engines get what they take from these
+            self.inputs |= {spec["name"]: spec for spec in own.get("inputs", ())}
+        given = own.get("outputs") or manifest["outputs"]
+        self.outputs = {spec["name"]: spec for spec in given if spec["name"] not in hidden}
         self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
-        self.session = _open(root / engine["model"], engine, threads)
 
     def close(self, *_: object) -> None:
         """Let the engine and its buffers go."""
+        if writer := self.__dict__.pop("writer", None):
+            writer.close()
+        if hasattr(self.session, "close"):
+            self.session.close()
         self.session = None
-        self.__dict__.pop("writer", None)
 
     __exit__ = close
 
     @cached_property
     def text(self) -> Any:
-        """What turns text into ids and back, for this model: an object of loader_text.py."""
-        return _sibling("loader_text").Text(self, LoaderError)
+        """What turns text into ids and back, for this model."""
+        from lepton_compile.runtime.loader_text import Text
+
+        return Text(self)
+
+    @cached_property
+    def tasks(self) -> Any:
+        """What runs texts through this model."""
+        from lepton_compile.runtime.loader_tasks import Tasks
+
+        return Tasks(self)
 
     @cached_property
     def writer(self) -> Any:
-        """What continues prompts, and keeps its buffers for the next: of loader_generate.py."""
-        return _sibling("loader_generate").Writer(self, LoaderError)
+        """What continues prompts, and keeps its buffers for the next."""
+        from lepton_compile.runtime.loader_generate import Writer
 
-    def past(self, batch: int, length: int) -> Iterator[tuple[str, str, np.ndarray]]:
-        """Names of past and present, and a zero buffer, for the key and value of each layer."""
+        return Writer(self)
+
+    def past(self, batch: int, length: int) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
+        """Names of past and present, shape and dtype, for the key and value of each layer."""
         for number, layer in enumerate(self.cache["layers"] if self.cache else ()):
             shape = (batch, layer["heads"], length, layer["head_dim"])
             for at in ({"layer": number, "kind": kind} for kind in ("key", "value")):
                 past, present = (self.cache[way].format(**at) for way in ("past", "present"))
-                yield past, present, np.zeros(shape, self.cache["dtype"])
+                yield past, present, shape, self.inputs[past]["dtype"]
+
+    def new_cache(self, batch: int, capacity: int) -> Any:
+        """What holds the keys and values of ``batch`` rows while they are continued."""
+        refuse(self.session is None, "this model is closed")
+        if hasattr(self.session, "new_cache"):
+            return self.session.new_cache(batch)
+        from lepton_compile.runtime.loader_ort import NoCache, PastCache, SharedCache
+
+        kind = SharedCache if self.cache and self.cache["shared"] else PastCache
+        return (kind if self.cache else NoCache)(self, batch, capacity)
 
     def run(self, feeds: Mapping[str, Any], outputs: Iterable[str] = ()) -> dict[str, np.ndarray]:
         """Run the engine once: arrays by input name in, arrays by output name out.
@@ -173,19 +186,21 @@ class Model(AbstractContextManager["Model"]):
     def _prepare(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
         strange = sorted(feeds.keys() - self.inputs.keys())
-        _refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
+        refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}
         if (ids := given.get("input_ids")) is not None:
-            past = {name: zeros for name, _, zeros in self.past(len(ids), 0)}
+            past = {
+                name: np.zeros(shape, dtype) for name, _, shape, dtype in self.past(len(ids), 0)
+            }
             given = {"token_type_ids": np.zeros_like(ids), **past, **given}
             total = ids.shape[1] + max((given[name].shape[2] for name in past), default=0)
             most = self.cache["max_length"] if self.cache else total
-            _refuse(total > most, f"{total} tokens, and the cache holds {most}")
+            refuse(total > most, f"{total} tokens, and the cache holds {most}")
             mask = given.setdefault("attention_mask", np.ones((len(ids), total), np.int64))
-            _refuse(mask.shape != (len(ids), total), f"attention_mask must be {len(ids)} x {total}")
+            refuse(mask.shape != (len(ids), total), f"attention_mask must be {len(ids)} x {total}")
         self._agree(given)
         missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
-        _refuse(missing, f"no value for the inputs {missing}")
+        refuse(missing, f"no value for the inputs {missing}")
         return {name: value for name, value in given.items() if name in self.inputs}
 
     def _agree(self, given: Mapping[str, np.ndarray]) -> None:
@@ -194,25 +209,25 @@ class Model(AbstractContextManager["Model"]):
         for name in given.keys() & self.inputs.keys():
             for dim, size in zip(self.inputs[name]["shape"], given[name].shape, strict=True):
                 other, expected = seen.setdefault(dim, (name, size))
-                _refuse(size != expected, f"{dim} is {size} in {name} but {expected} in {other}")
+                refuse(size != expected, f"{dim} is {size} in {name} but {expected} in {other}")
 
     def fit(self, name: str, value: Any) -> np.ndarray:
         """``value`` as the array that input ``name`` takes: dtype, shape and ids checked."""
-        _refuse(self.session is None, "this model is closed")
+        refuse(self.session is None, "this model is closed")
         dtype, shape = self.inputs[name]["dtype"], self.inputs[name]["shape"]
         takes, ranges = f"input {name} takes {dtype} {shape}", self.manifest["ranges"]
         try:
             array = np.asarray(np.asarray(value).astype(dtype, casting="same_kind"), order="C")
         except (TypeError, ValueError) as error:
             raise LoaderError(f"{takes}: {error}") from None
-        _refuse(array.ndim != len(shape), f"{takes}, found {array.shape}")
+        refuse(array.ndim != len(shape), f"{takes}, found {array.shape}")
         for size, dim in zip(array.shape, shape, strict=True):
             low, high = ranges.get(dim, (dim, dim) if isinstance(dim, int) else (0, sys.maxsize))
-            _refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
+            refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
         if name == "input_ids":
             low, high = ranges.get(name, (0, (self.vocabulary or sys.maxsize) - 1))
             bad = array[(array < low) | (array > high)]
-            _refuse(bad.size, f"ids {bad[:3]} are outside the vocabulary, {low} to {high}")
+            refuse(bad.size, f"ids {bad[:3]} are outside the vocabulary, {low} to {high}")
         return array
 
     def logits(self, ids: Any, attention_mask: Any = None) -> np.ndarray:
@@ -256,11 +271,23 @@ class Model(AbstractContextManager["Model"]):
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """One vector per text, (texts, hidden) float32: the model's own pooling, or the mean."""
-        return np.asarray(self.text.embed(texts))
+        return np.asarray(self.tasks.embed(texts))
 
     def classify(self, texts: Sequence[Any]) -> list[Any]:
         """Chance by label of each text or pair, likeliest first; of each token for token labels."""
-        return list(self.text.classify(texts))
+        return list(self.tasks.classify(texts))
+
+    def answer(self, question: str, context: str, longest: int = 30) -> dict[str, Any]:
+        """Where in ``context`` the answer stands: answer, score, start and end (characters).
+
+        An answer has at most ``longest`` tokens. A long context is read in parts that overlap;
+        ``score`` is the chance of the answer's start times that of its end, within its part.
+        """
+        return dict(self.tasks.answer(question, context, longest))
+
+    def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
+        """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
+        return list(self.tasks.fill(text, top_k))
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -268,19 +295,3 @@ def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
     width = max(map(len, rows))
     mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
     return {"input_ids": [[*r, *[0] * (width - len(r))] for r in rows], "attention_mask": mask}
-
-
-def _sibling(name: str) -> Any:
-    """The module in the file ``name``.py beside this one."""
-    if __package__:
-        return import_module(f"{__package__}.{name}")
-    path = Path(__file__).with_name(f"{name}.py")
-    _refuse(not path.is_file(), f"{path.name} is missing: it belongs beside {__file__}")
-    spec: Any = spec_from_file_location(name, path)
-    module = sys.modules[name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-if __name__ == "__main__":
-    sys.exit(_sibling("loader_text").main(load, LoaderError))

@@ -1,16 +1,15 @@
-"""Continue prompts: sampling, the key/value cache, and the loop; loader.py opens this file for it.
-
-Stands beside loader.py in an artifact and needs numpy alone; the engine comes with the model.
-"""
+"""Continue prompts: how a token is drawn, what comes of a prompt, and the loop over the engine."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from lepton_compile.runtime.loader_guard import LoaderError
 
 __all__ = ["Generation", "Sampling", "Writer"]
 
@@ -84,68 +83,6 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return ids[np.argsort(-values[ids], kind="stable")[:count]]
 
 
-class _SharedCache:
-    """Buffers that past and present share, written in place; rows are packed to the left."""
-
-    def __init__(self, model: Any, batch: int, capacity: int) -> None:
-        from onnxruntime import OrtValue
-
-        self.batch, self.capacity, self.session = batch, capacity, model.session
-        self.buffers, self.value = list(model.past(batch, capacity)), OrtValue.ortvalue_from_numpy
-        # Bound values point into these arrays, so that all of them stay here.
-        self.logits = np.empty((batch, 1, model.vocabulary or 0), np.float32)
-        self.keep = np.array(1, np.int64)
-
-    def start(self, rows: list[list[int]]) -> np.ndarray:
-        """Logits (batch, vocabulary) after the prompts; those of equal length go together."""
-        self.lengths, at = np.array([len(row) for row in rows]), 0
-        for _, group in groupby(rows, len):
-            ids = np.array(list(group), np.int64)
-            self._bind(ids, slice(at, at := at + len(ids)))
-            self._run(np.ones_like(ids))
-        self.ids = np.zeros((len(rows), 1), np.int64)
-        self._bind(self.ids, slice(0, len(rows)))
-        return self.logits[: len(rows), 0]
-
-    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
-        """Logits after one more token per row; a row that is not alive stays where it is."""
-        self.lengths += alive
-        self.ids[:, 0] = tokens
-        self._run((np.arange(self.lengths.max()) < self.lengths[:, None]).astype(np.int64))
-        return self.logits[: len(tokens), 0]
-
-    def _bind(self, ids: np.ndarray, rows: slice) -> None:
-        self.binding = self.session.io_binding()
-        self.binding.bind_ortvalue_input("input_ids", self.value(ids))
-        self.binding.bind_ortvalue_input("logits_to_keep", self.value(self.keep))
-        self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
-        for past, present, buffer in self.buffers:
-            self.binding.bind_ortvalue_input(past, shared := self.value(buffer[rows]))
-            self.binding.bind_ortvalue_output(present, shared)
-
-    def _run(self, mask: np.ndarray) -> None:
-        self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
-        self.session.run_with_iobinding(self.binding)
-
-
-class _NoCache:
-    """For an engine whose cache cannot be shared: every step runs all tokens again."""
-
-    def __init__(self, model: Any, batch: int, capacity: int) -> None:
-        self.model, self.batch, self.capacity = model, batch, capacity
-
-    def start(self, rows: list[list[int]]) -> np.ndarray:
-        """Logits (batch, vocabulary) after the prompts."""
-        self.rows = [list(row) for row in rows]
-        return np.asarray(
-            self.model.logits(self.rows)[range(len(rows)), [len(r) - 1 for r in rows]]
-        )
-
-    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
-        """Logits after one more token per row."""
-        return self.start([[*row, token] for row, token in zip(self.rows, tokens, strict=True)])
-
-
 class Generation:
     """What one prompt led to.
 
@@ -175,12 +112,13 @@ class Generation:
 
 
 class Writer:
-    """Continues prompts with ``model``; refuses with the class ``error``."""
+    """Continues prompts with ``model``, and keeps its buffers for the next."""
 
-    def __init__(self, model: Any, error: type[Exception]) -> None:
-        self.model, self.error = model, error
+    def __init__(self, model: Any) -> None:
+        self.model = model
         self.known = model.manifest["generation"] or {}
-        self.room = (model.cache or {"max_length": 0})["max_length"]
+        own, known = model.engine.get("cache") or {}, model.cache or {"max_length": 0}
+        self.room = min(known["max_length"], own.get("capacity", sys.maxsize))
         self._spare: list[Any] = []
 
     def generate(
@@ -197,7 +135,7 @@ class Writer:
         first = None if isinstance(prompt, str) else next(iter(prompt), None)
         many = isinstance(first, str | list | tuple | np.ndarray)
         if stream and many:
-            raise self.error("stream=True takes one prompt")
+            raise LoaderError("stream=True takes one prompt")
         self._check(how := Sampling(*sampling), wanted)
         prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
         limit = self._limit(prompts, wanted)
@@ -215,45 +153,63 @@ class Writer:
 
     def _check(self, how: Sampling, limit: int | None) -> None:
         if self.model.task != "text-generation":
-            raise self.error(f"this model does {self.model.task}: it does not generate")
+            raise LoaderError(f"this model does {self.model.task}: it does not generate")
         legal = how.temperature >= 0 and how.top_k >= 0 and how.repetition_penalty > 0
         if not (legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1):
-            raise self.error(f"out of its range: one of {how}")
+            raise LoaderError(f"out of its range: one of {how}")
         if limit is not None and limit < 1:
-            raise self.error(f"out of its range: max_new_tokens={limit}")
+            raise LoaderError(f"out of its range: max_new_tokens={limit}")
 
     def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
         """How many new tokens there will be at most, once the prompts are found to fit."""
         if not prompts or not all(prompts):
-            raise self.error("the prompt is empty")
+            raise LoaderError("the prompt is empty")
         width = max(map(len, prompts))
         self.model.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         room = self.room or self.model.manifest["ranges"]["sequence"][1]
         limit = max(min(128, room - width), 1) if wanted is None else wanted
         if width + limit > room:
-            raise self.error(f"{width} tokens and {limit} new ones, but the cache holds {room}")
+            raise LoaderError(f"{width} tokens and {limit} new ones, but the cache holds {room}")
         return limit
 
     def _ids(self, prompt: Any, chat: Any) -> list[int]:
         words = chat or isinstance(prompt, str) or isinstance(next(iter(prompt), 0), dict)
         return [int(token) for token in (self.model.text.encode(prompt, chat) if words else prompt)]
 
+    def close(self) -> None:
+        """Let the buffers go."""
+        while self._spare:
+            self._spare.pop().close()
+
     def _cache(self, batch: int, need: int) -> Any:
         """Buffers with room for ``need`` tokens: those of the last call where they are enough."""
         cache = self._spare.pop() if self._spare else None
-        if cache is None or cache.batch < batch or cache.capacity < need:
-            shared = self.model.cache and self.model.cache["shared"]
-            capacity = min(-(-need // ROUND) * ROUND, self.room)
-            cache = (_SharedCache if shared else _NoCache)(self.model, batch, capacity)
-        return cache
+        if cache is not None and cache.batch >= batch and cache.capacity >= need:
+            return cache
+        if cache is not None:
+            cache.close()
+        return self.model.new_cache(batch, min(-(-need // ROUND) * ROUND, self.room))
 
     def _pieces(
         self, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
     ) -> Iterator[str | int]:
         """What each token completes, as it comes."""
         cache = self._cache(len(rows), max(len(row.ids) for row in rows) + limit)
+        try:
+            yield from self._loop(cache, rows, limit, how, ends)
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit):  # a stream that nobody reads on is no failure
+                cache.close()
+                raise
+        self.close()
+        self._spare = [cache]
+
+    def _loop(
+        self, cache: Any, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
+    ) -> Iterator[str | int]:
         begin = time.perf_counter()
-        logits, middle = cache.start([row.ids for row in rows]), time.perf_counter()
+        logits = _run(cache.start, 0, [row.ids for row in rows])
+        middle, steps = time.perf_counter(), 0
         while True:
             for row, scores in zip(rows, logits, strict=True):
                 if not row.finish:
@@ -263,8 +219,19 @@ class Writer:
             alive = [not row.finish for row in rows]
             if not any(alive):
                 break
-            logits = cache.step([row.tokens[-1] if row.tokens else 0 for row in rows], alive)
-        self._spare, seconds = [cache], time.perf_counter() - middle
+            steps += 1
+            last = [row.tokens[-1] if row.tokens else 0 for row in rows]
+            logits = _run(cache.step, steps, last, alive)
+        seconds = time.perf_counter() - middle
         rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
         for row in rows:
             row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
+
+
+def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
+    """What the engine gives; its failure with the place where it happened."""
+    try:
+        return call(*given)
+    except Exception as error:
+        where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
+        raise LoaderError(f"the engine failed {where}: {error}") from error

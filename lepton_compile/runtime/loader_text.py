@@ -1,24 +1,21 @@
-"""Text in and out for loader.py, which lies beside this file and opens it when text is asked for.
+"""Text in and out: prompts and chats into ids, ids into text as they come.
 
-Holds what needs a tokenizer: prompts and chat templates into ids, ids into text as they come,
-embeddings and labels of texts, and the command line. Needs `tokenizers`; chat templates `jinja2`.
+Needs `tokenizers`, and `jinja2` for chat templates.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from lepton_compile.runtime.loader_guard import LoaderError
 
-__all__ = ["Text", "Words", "main"]
+__all__ = ["Text", "Words"]
 
 BROKEN = "\ufffd"  # What a tokenizer decodes the first bytes of an unfinished character to.
-TOGETHER = 32  # Texts that are run at a time.
 
 
 class Words:
@@ -73,10 +70,10 @@ class Words:
 
 
 class Text:
-    """The tokenizer of ``model`` and what it is used for; refuses with the class ``error``."""
+    """The tokenizer of ``model``, and its chat template."""
 
-    def __init__(self, model: Any, error: type[Exception]) -> None:
-        self.model, self.error = model, error
+    def __init__(self, model: Any) -> None:
+        self.model = model
         self.files: dict[str, str | None] = model.manifest["tokenizer"] or {}
 
     @cached_property
@@ -84,7 +81,7 @@ class Text:
         """The tokenizer; for encoders it cuts texts at the longest sequence they take."""
         name = self.files.get("file")
         if not name:
-            raise self.error("this artifact has no tokenizer: give token ids instead of text")
+            raise LoaderError("this artifact has no tokenizer: give token ids instead of text")
         tokenizer = self._need("tokenizers", "text").Tokenizer.from_file(
             str(self.model.path / name)
         )
@@ -115,11 +112,11 @@ class Text:
         """The chat template over ``messages``, rendered in a sandbox, ready for the answer."""
         name = self.files.get("chat_template")
         if not name:
-            raise self.error("this artifact has no chat template: give the prompt as plain text")
+            raise LoaderError("this artifact has no chat template: give the prompt as plain text")
         sandbox = self._need("jinja2.sandbox", "a chat template")
 
         def refuse(why: str) -> None:
-            raise self.error(f"the chat template refuses these messages: {why}")
+            raise LoaderError(f"the chat template refuses these messages: {why}")
 
         environment = sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
@@ -127,11 +124,11 @@ class Text:
         template = environment.from_string((self.model.path / name).read_text(encoding="utf-8"))
         given = {"messages": messages, "add_generation_prompt": True, "raise_exception": refuse}
         try:
-            return str(template.render(**self._special(), **given))
+            return str(template.render(**self.special(), **given))
         except import_module("jinja2").TemplateError as error:
-            raise self.error(f"the chat template fails on these messages: {error}") from error
+            raise LoaderError(f"the chat template fails on these messages: {error}") from error
 
-    def _special(self) -> dict[str, Any]:
+    def special(self) -> dict[str, Any]:
         """bos_token, eos_token and their like, which templates refer to."""
         name = self.files.get("config")
         config = json.loads((self.model.path / name).read_text(encoding="utf-8")) if name else {}
@@ -143,105 +140,4 @@ class Text:
             return import_module(module)
         except ImportError:
             package = module.partition(".")[0]
-            raise self.error(f"{why} needs {package}: pip install {package}") from None
-
-    def outputs(self, texts: Sequence[Any], name: str) -> list[np.ndarray]:
-        """Output ``name`` of each text or pair of texts, without padding."""
-        if isinstance(texts, str) or not len(texts):
-            raise self.error("no texts are given" if len(texts) == 0 else "give a list of texts")
-        encoded = self.tokenizer.encode_batch(list(texts))
-        order = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
-        found: dict[int, np.ndarray] = {}
-        for at in range(0, len(order), TOGETHER):
-            part = order[at : at + TOGETHER]
-            for number, row in zip(
-                part, self._batch([encoded[n] for n in part], name), strict=True
-            ):
-                found[number] = row[: len(encoded[number])] if row.ndim == 2 else row
-        return [found[number] for number in range(len(encoded))]
-
-    def _batch(self, encoded: Sequence[Any], output: str) -> np.ndarray:
-        shape = len(encoded), max(map(len, encoded))
-        feeds = {"input_ids": np.full(shape, self.pad), "attention_mask": np.zeros(shape, np.int64)}
-        if "token_type_ids" in self.model.inputs:
-            feeds["token_type_ids"] = np.zeros(shape, np.int64)
-        for number, text in enumerate(encoded):
-            columns = {"input_ids": text.ids, "attention_mask": 1, "token_type_ids": text.type_ids}
-            for name, array in feeds.items():
-                array[number, : len(text)] = columns[name]
-        return np.asarray(self.model.run(feeds, [output])[output])
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """One vector per text, (texts, hidden) float32: the model's own pooling, or the mean."""
-        output = (self.model.manifest["embedding"] or {}).get("output", "last_hidden_state")
-        rows = self.outputs(texts, output)
-        return np.stack([row.mean(axis=0) if row.ndim == 2 else row for row in rows])
-
-    def classify(self, texts: Sequence[Any]) -> list[Any]:
-        """Chance by label of each text or pair, likeliest first; of each token for token labels."""
-        labels = self.model.manifest["labels"] or {}
-        rows = self.outputs(texts, "logits")
-        if rows and rows[0].ndim == 2:
-            return [[_chances(token, labels) for token in row] for row in rows]
-        return [_chances(row, labels) for row in rows]
-
-
-def _chances(logits: np.ndarray, labels: Mapping[str, str]) -> dict[str, float]:
-    weights = np.exp(logits - logits.max())
-    chances = weights / weights.sum() if len(logits) > 1 else 1 / (1 + np.exp(-logits))
-    return {labels.get(str(n), str(n)): float(chances[n]) for n in np.argsort(-chances)}
-
-
-def main(load: Callable[..., Any], error: type[Exception], arguments: Any = None) -> int:
-    """The command line of loader.py: run the artifact that this file lies in."""
-    import argparse
-    import sys
-
-    parser = argparse.ArgumentParser(description="Run the compiled model in this folder.")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", help="continue this text")
-    what.add_argument("--text", nargs="+", help="embed or classify these texts")
-    what.add_argument("--inputs", metavar="FILE.npz", help="run these arrays")
-    parser.add_argument("--output", metavar="FILE.npz", help="keep what --inputs leads to")
-    parser.add_argument("--threads", type=int)
-    numbers = {"--max-new-tokens": int, "--top-k": int, "--seed": int}
-    for name in ("--temperature", "--top-p", "--min-p", "--repetition-penalty", *numbers):
-        parser.add_argument(name, type=numbers.get(name, float), default=argparse.SUPPRESS)
-    parser.add_argument("--stop", action="append", default=[], help="end before this text")
-    parser.add_argument("--chat", action="store_true", help="the prompt is a chat message")
-    parser.add_argument("--stream", action="store_true", help="print text as it comes")
-    options = vars(parser.parse_args(arguments))
-    try:
-        with load(Path(__file__).parent, options.pop("threads")) as model:
-            for piece in _answer(model, **options):
-                print(piece, end="", flush=True)
-    except error as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _answer(model: Any, **options: Any) -> Iterator[str]:
-    """The lines to print: a continuation as text, everything else as JSON."""
-    prompt, texts, inputs = (options.pop(name) for name in ("prompt", "text", "inputs"))
-    output = options.pop("output")
-    if prompt is not None:
-        made = model.generate(prompt, **options)
-        yield from made if options["stream"] else [str(made.text)]
-        yield "\n"
-    elif texts is not None:
-        key = "embedding" if model.task == "feature-extraction" else "labels"
-        rows = model.embed(texts).tolist() if key == "embedding" else model.classify(texts)
-        for text, row in zip(texts, rows, strict=True):
-            yield json.dumps({"text": text, key: row}) + "\n"
-    else:
-        try:
-            with np.load(str(inputs), allow_pickle=False) as arrays:
-                feeds = dict(arrays)
-        except (OSError, TypeError, ValueError) as error:
-            raise model.text.error(f"{inputs} holds no arrays: {error}") from error
-        results = model.run(feeds)
-        if output:
-            np.savez(output, **results)
-        for name, array in results.items():
-            yield json.dumps({"name": name, "dtype": str(array.dtype), "shape": array.shape}) + "\n"
+            raise LoaderError(f"{why} needs {package}: pip install {package}") from None

@@ -21,8 +21,6 @@ from tests.runtime import tiny
 FILES = (
     "manifest.json",
     "loader.py",
-    "loader_generate.py",
-    "loader_text.py",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",

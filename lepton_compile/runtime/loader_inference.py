@@ -1,0 +1,277 @@
+"""Running a plan: an encoder's arrays in and out, a decoder's caches and token after token.
+
+A decoder's caches stay on the device at the engine's full capacity; ``present`` is ``past``. New
+keys of row b go behind the ``past_lengths[b]`` tokens that it holds, so that no mask is needed.
+Each prompt is read alone, into its row of the caches, and then all rows go on together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_plan import Plan
+from lepton_compile.runtime.loader_rtx_cache import KernelFile
+
+__all__ = ["Decoder", "DeviceCache", "Encoder"]
+
+ALIGNMENT = 256  # Of the addresses that an engine takes, in bytes.
+PREFILL, DECODE = 0, 1  # Profiles of a decoder.
+CACHE_LENGTH = "cache_length"  # Input of some decoders: tokens that each row has after a step.
+
+# What holds a tensor of TensorRT's types on the host; BF16 and FP8 by their bits alone.
+NUMPY: dict[str, Any] = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "BF16": np.uint16,
+    "FP8": np.uint8,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+}
+
+
+class Encoder(Plan):
+    """An engine that is run once for an answer."""
+
+    def open(self, plan: bytes, kernels: KernelFile) -> None:
+        """Deserialize the plan, and make its one context."""
+        super().open(plan, kernels)
+        self._context = self.context(0, graphs=False)
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs ``names`` for the inputs ``feeds``.
+
+        Memory is kept from run to run, and grows with the largest shape so far: the largest that
+        the profile allows may be gigabytes that no caller ever asks for.
+        """
+        given = {name: _for_engine(feeds[name], self.kinds[name]) for name in self.inputs}
+        self._context.shape({name: array.shape for name, array in given.items()})
+        found = {
+            name: _empty(self._context.output(name), self.kinds[name]) for name in self.outputs
+        }
+        places = {name: self.room(name, array.nbytes) for name, array in (given | found).items()}
+        self._context.place(places)
+        try:
+            for name, array in given.items():
+                self.device.copy_in(places[name], array, self.stream)
+            self._context.run()
+            for name in names:
+                self.device.copy_out(found[name], places[name], self.stream)
+        finally:
+            self.device.wait(self.stream)
+        return [_from_engine(found[name], self.kinds[name]) for name in names]
+
+
+class Decoder(Plan):
+    """An engine that continues prompts; one context reads them, another takes token by token."""
+
+    def open(self, plan: bytes, kernels: KernelFile) -> None:
+        """Deserialize the plan, make both contexts, and find out about the caches."""
+        super().open(plan, kernels)
+        ask = self.engine.get_aliased_input_tensor
+        aliased = bool((self.entry.get("cache") or {}).get("aliased"))
+        pasts = [n for n in self.inputs if len(self.engine.get_tensor_shape(n)) == 4]
+        presents = [n for n in self.outputs if n != "logits"]
+        self.alias = {n: ask(n) for n in presents}
+        if aliased and len(pasts) == len(presents):  # a plugin's aliases may not be told
+            self.alias = {n: self.alias[n] or past for n, past in zip(presents, pasts, strict=True)}
+        apart = [n for n, past in self.alias.items() if past not in pasts]
+        refuse(apart, f"this loader needs caches that are written in place; {apart} are not")
+        self.layers = {n: tuple(self.engine.get_tensor_shape(n))[1:] for n in pasts}
+        self.capacity = next(iter(self.layers.values()))[1]
+        self.vocabulary = self.engine.get_tensor_shape("logits")[-1]
+        self.longest = self.engine.get_tensor_profile_shape("input_ids", PREFILL)[2][1]
+        self.most = self.engine.get_tensor_profile_shape("input_ids", DECODE)[2][0]
+        self.level = CACHE_LENGTH in self.inputs  # rows of one length alone may go together
+        self.prefill = self.context(PREFILL, graphs=False)
+        self.decode = self.context(DECODE, graphs=not self.level)
+
+    @property
+    def hidden(self) -> Sequence[str]:
+        """Outputs that stay on the device."""
+        return tuple(self.alias)
+
+    def new_cache(self, batch: int) -> DeviceCache:
+        """Caches for ``batch`` rows."""
+        refuse(batch > self.most, f"{batch} prompts, and the engine takes {self.most} at a time")
+        cache = DeviceCache(self, batch)
+        self.caches.append(cache)
+        return cache
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Logits of whole rows, packed to the left, from empty caches.
+
+        The engine gives those of the last position alone, so that for all of them the rows are
+        read token by token, together.
+        """
+        unknown = [name for name in names if name != "logits"]
+        refuse(unknown, f"{unknown} stay on the device: generate() continues prompts")
+        full = [name for name, array in feeds.items() if array.ndim == 4 and array.shape[2]]
+        refuse(full, f"{full} stay on the device: generate() continues prompts")
+        ids, lengths = feeds["input_ids"], feeds["attention_mask"].sum(axis=1)
+        refuse(ids.shape[1] > self.capacity, f"the cache holds {self.capacity} tokens")
+        keep, cache = int(feeds.get("logits_to_keep", 0)), self.new_cache(len(ids))
+        try:
+            if keep == 1 and (lengths == ids.shape[1]).all():
+                return [cache.start(ids.tolist())[:, None].copy()]
+            found = np.empty((*ids.shape, self.vocabulary), np.float32)
+            cache.held = np.zeros(len(ids), np.int32)
+            for at in range(ids.shape[1]):
+                found[:, at] = cache.step(ids[:, at].tolist(), (lengths > at).tolist())
+            return [found[:, -keep:]]
+        finally:
+            cache.close()
+
+
+class DeviceCache:
+    """Keys and values of some rows on the device, and what goes in and out with each token."""
+
+    def __init__(self, plan: Decoder, batch: int) -> None:
+        self.plan, self.batch, self.capacity = plan, batch, plan.capacity
+        self.held = np.zeros(batch, np.int32)
+        device, stream = plan.device, plan.stream
+        self._sizes = {n: int(np.prod(s)) * _width(plan.kinds[n]) for n, s in plan.layers.items()}
+        uneven = [n for n, size in self._sizes.items() if size % ALIGNMENT]
+        refuse(uneven and batch > 1, f"rows of {uneven} are not aligned: one prompt at a time")
+        self._memory: list[int] = []
+        self._pinned: list[np.ndarray] = []
+        self._caches = {n: self._take(size * batch) for n, size in self._sizes.items()}
+        for name, address in self._caches.items():
+            # What lies beyond a row's end is multiplied by zero, so that it must not be NaN.
+            device.zero(address, self._sizes[name] * batch, stream)
+        kind = plan.kinds["logits"]
+        self._ids, self._lengths = self._take(8 * batch), self._take(4 * batch)
+        self._logits = self._take(plan.vocabulary * _width(kind) * batch)
+        self._ids_here = self._host((batch, 1), np.int64)
+        self._lengths_here = self._host((batch,), np.int32)
+        self._scores = self._host((batch, plan.vocabulary), NUMPY[kind])
+
+    def _take(self, size: int) -> int:
+        self._memory.append(self.plan.device.malloc(size))
+        return self._memory[-1]
+
+    def _host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self._pinned.append(self.plan.device.host(size))
+        array: np.ndarray = self._pinned[-1].view(dtype).reshape(shape)
+        return array
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self in self.plan.caches:
+            self.plan.caches.remove(self)
+            self.plan.device.wait(self.plan.stream)
+            self.plan.decode.forget()
+            for address in self._memory:
+                self.plan.device.free(address)
+            for array in self._pinned:
+                self.plan.device.free_host(array)
+
+    def start(self, rows: list[list[int]]) -> np.ndarray:
+        """Logits (batch, vocabulary) after the prompts, each read alone into its row."""
+        self.held = np.zeros(len(rows), np.int32)
+        most = self.plan.longest
+        pieces = [
+            (row, ids[at : at + most])
+            for row, ids in enumerate(rows)
+            for at in range(0, len(ids), most)
+        ]
+        self._one_by_one(self.plan.prefill, pieces)
+        return self._result(len(rows))
+
+    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
+        """Logits after one more token per row; a row that is not alive stays where it is."""
+        refuse(self not in self.plan.caches, "this model is closed")
+        if self.plan.level and len(set(self.held)) > 1:
+            pieces = [(row, [tokens[row]]) for row, lives in enumerate(alive) if lives]
+            self._one_by_one(self.plan.decode, pieces)
+            return self._result(len(tokens))
+        self._together(tokens)
+        self.held = self.held + np.array(alive, np.int32)
+        return self._result(len(tokens))
+
+    def _together(self, tokens: list[int]) -> None:
+        count, device, stream = len(tokens), self.plan.device, self.plan.stream
+        self._ids_here[:count, 0], self._lengths_here[:count] = tokens, self.held
+        device.copy_in(self._ids, self._ids_here[:count], stream)
+        device.copy_in(self._lengths, self._lengths_here[:count], stream)
+        self._run(self.plan.decode, 0, count, 1, (self._ids, self._lengths, self._logits))
+        device.copy_out(self._scores[:count], self._logits, stream)
+
+    def _one_by_one(self, context: Any, pieces: list[tuple[int, list[int]]]) -> None:
+        """Feed each piece to its row. All go to the device at once, each aligned as it must be."""
+        refuse(self not in self.plan.caches, "this model is closed")
+        device, stream = self.plan.device, self.plan.stream
+        widths = [ALIGNMENT + _aligned(8 * len(ids)) for _, ids in pieces]
+        starts = np.cumsum([0, *widths])
+        staged = np.zeros(starts[-1], np.uint8)
+        there = self.plan.room("staged", staged.nbytes)
+        ahead = self.held.copy()
+        for (row, ids), start in zip(pieces, starts, strict=False):
+            staged[start : start + 4].view(np.int32)[:] = ahead[row]
+            at = start + ALIGNMENT
+            staged[at : at + 8 * len(ids)].view(np.int64)[:] = ids
+            ahead[row] += len(ids)
+        device.copy_in(there, staged, stream)
+        logits = self.plan.room("logits", self.plan.vocabulary * _width(self.plan.kinds["logits"]))
+        for (row, ids), start in zip(pieces, starts.tolist(), strict=False):
+            places = there + start + ALIGNMENT, there + start, logits
+            self._run(context, row, 1, len(ids), places)
+            self.held[row] += len(ids)
+            device.copy_out(self._scores[row], logits, stream)
+        device.wait(stream)  # before the staged bytes go
+
+    def _run(
+        self, context: Any, row: int, count: int, width: int, places: tuple[int, int, int]
+    ) -> None:
+        """Queue ``width`` tokens for each of ``count`` rows from ``row`` on."""
+        shapes = {"input_ids": (count, width), "past_lengths": (count,)}
+        addresses = dict(zip(("input_ids", "past_lengths", "logits"), places, strict=True))
+        for name, address in self._caches.items():
+            shapes[name] = (count, *self.plan.layers[name])
+            addresses[name] = address + row * self._sizes[name]
+        addresses |= {n: addresses[past] for n, past in self.plan.alias.items()}
+        if self.plan.level:
+            self._length = np.array([self.held[row] + width], np.int64)  # read while it is queued
+            shapes[CACHE_LENGTH], addresses[CACHE_LENGTH] = (1,), self._length.ctypes.data
+        context.shape(shapes)
+        context.place(addresses)
+        context.run()
+
+    def _result(self, count: int) -> np.ndarray:
+        self.plan.device.wait(self.plan.stream)
+        return _from_engine(self._scores[:count], self.plan.kinds["logits"])
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _width(kind: str) -> int:
+    return int(np.dtype(NUMPY[kind]).itemsize)
+
+
+def _empty(shape: tuple[int, ...], kind: str) -> np.ndarray:
+    return np.empty(shape, NUMPY[kind])
+
+
+def _for_engine(array: np.ndarray, kind: str) -> np.ndarray:
+    """``array`` as the engine takes it; bfloat16 is the upper half of float32, rounded to even."""
+    if kind != "BF16":
+        return np.asarray(array, NUMPY[kind], order="C")
+    bits = np.asarray(array, np.float32, order="C").view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _from_engine(array: np.ndarray, kind: str) -> np.ndarray:
+    """Floats of any width as float32, the rest as it is."""
+    if kind == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32, copy=False) if kind == "HALF" else array

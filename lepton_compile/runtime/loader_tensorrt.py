@@ -1,0 +1,107 @@
+"""Engines of TensorRT and TensorRT-RTX: whether one fits this machine, and how it is opened."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
+
+from lepton_compile.runtime.loader_cuda import Cuda
+from lepton_compile.runtime.loader_guard import (
+    UnfitError,
+    check_digests,
+    checked_bytes,
+    refuse,
+)
+from lepton_compile.runtime.loader_inference import Decoder, Encoder
+from lepton_compile.runtime.loader_rtx_cache import KernelFile
+
+__all__ = ["open_tensorrt"]
+
+RUNTIMES = {"trt": ("tensorrt", "tensorrt-cu13"), "trt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13")}
+
+
+def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]) -> Any:
+    """The opened engine. Raises UnfitError where this machine cannot run it.
+
+    The order is: packages and device, the manifest's requirements, digests, the runtime's import
+    and version, the plugin, the plan.
+    """
+    module, package = RUNTIMES[engine["target"]]
+    install = f"this engine needs {module}: pip install {package}{_pin(engine)}"
+    refuse(not (module in sys.modules or find_spec(module)), install, UnfitError)
+    device = Cuda()
+    _check_device(device, engine)
+    check_digests(root, manifest, {*engine["files"]} - {engine["model"]})
+    plan = checked_bytes(root, manifest, engine["model"])
+    try:
+        trt = import_module(module)
+    except (ImportError, OSError) as error:
+        raise UnfitError(f"{module} does not import: {error}") from None
+    _check_version(trt, engine, install)
+    if engine.get("plugin"):
+        _register(trt, root, manifest, engine)
+    kind = Decoder if manifest["cache"] else Encoder
+    session = kind(trt, device, engine)
+    try:
+        made_of = manifest["files"][engine["model"]]["sha256"], trt.__version__
+        session.open(plan, KernelFile(root, *made_of, device.name, device.driver))
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _pin(engine: Mapping[str, Any]) -> str:
+    """The version of TensorRT that the engine asks for, as pip takes it: ``==1.7.1.116``."""
+    wanted = next((v for n, v in engine["requires"].items() if n.startswith("tensorrt")), "")
+    return wanted if not wanted or wanted[0] in "<>=!~" else f"=={wanted}"
+
+
+def _check_version(trt: Any, engine: Mapping[str, Any], install: str) -> None:
+    """A plan is read by the version that wrote it, unless it asks for one from a version on."""
+    wanted, found = _pin(engine), str(trt.__version__)
+    numbers = [_numbers(found), _numbers(wanted)]
+    fits = numbers[0] >= numbers[1] if wanted.startswith(">=") else numbers[0] == numbers[1]
+    refuse(wanted and not fits, f"it needs version {wanted}, found {found}; {install}", UnfitError)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.strip("<>=!~").split(".") if part.isdigit()]
+
+
+def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
+    """Whether the manifest names this GPU among those that the engine and its plugin are for."""
+    here = _numbers(device.capability)
+    made = engine.get("compute_capabilities") or ["portable"]
+    fits = any(
+        text == "portable"
+        or (here >= _numbers(text[:-1]) if text[-1] == "+" else here == _numbers(text))
+        for text in made
+    )
+    gpu = f"{device.name} has compute capability {device.capability}"
+    refuse(not fits, f"{gpu}, the engine is for {', '.join(made)}", UnfitError)
+    if plugin := engine.get("plugin"):
+        kernels = [int("".join(filter(str.isdigit, str(a)))) for a in plugin["architectures"]]
+        fits = any(k // 10 == here[0] and k % 10 <= here[1] for k in kernels)
+        named = ", ".join(f"{k // 10}.{k % 10}" for k in kernels)
+        refuse(not fits, f"{gpu}, the plugin {plugin['name']} has kernels for {named}", UnfitError)
+
+
+def _register(trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
+    """Let the plugin of the artifact make itself known to TensorRT: the bytes that were hashed."""
+    folder = str(PurePosixPath(engine["model"]).parent / "plugin")
+    source = checked_bytes(root, manifest, f"{folder}/plugin_runtime.py")
+    module = ModuleType("lepton_plugin_runtime")
+    module.__file__ = str(root / folder / "plugin_runtime.py")
+    sys.modules[module.__name__] = module  # dataclasses and pickles look their module up
+    try:
+        exec(compile(source, module.__file__, "exec"), module.__dict__)
+        module.register(trt, root / folder)
+    except Exception as error:
+        name = engine["plugin"]["name"]
+        raise UnfitError(f"the plugin {name} cannot be used here: {error}") from error
