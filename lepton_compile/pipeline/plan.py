@@ -16,8 +16,14 @@ __all__ = ["passes_for"]
 WEIGHT_FORMATS = ("none", "int8", "int4")
 
 
-def passes_for(recipe: Recipe, target: str = "ort-cpu") -> list[LeptonPass]:
+def passes_for(
+    recipe: Recipe, target: str = "ort-cpu", *, length: int | None = None
+) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
+
+    Args:
+        length: longest sequence of the exported model, the capacity of a static cache; left out,
+            the recipe's.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -28,7 +34,11 @@ def passes_for(recipe: Recipe, target: str = "ort-cpu") -> list[LeptonPass]:
     things = {e.make.counts_as for e in entries if e.make.counts_as is not None}
     _demand_known("passes.disable", recipe.passes.disable, known)
     _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
-    settings = Settings(choose=_choose(recipe.quantize, target))
+    settings = Settings(
+        choose=_choose(recipe.quantize, target),
+        attention=recipe.attention,
+        capacity=length or (recipe.shapes.sequence[1] if recipe.shapes.sequence else None),
+    )
     made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
     return [each for each in made if each is not None]
 

@@ -28,6 +28,7 @@ from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
 from lepton_passes.lowering.trt.attention import LowerTrtAttention
 from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
+from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.quant._weights import Choose
 from lepton_passes.quant.weight_int4 import WeightInt4
@@ -152,6 +153,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerTrtStaticCache, targets=_TRT, configured=_static_cache),
     Entry(LowerTrtCachedAttention, targets=_TRT, configured=_trt_cached_attention),
     Entry(LowerTrtAttention, targets=_TRT),
+    Entry(LegalTrt, targets=_TRT),
 )
 
 

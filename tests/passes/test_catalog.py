@@ -50,6 +50,8 @@ def test_names_are_unique() -> None:
         ("lower-skip-norm", "lower-linear"),
         ("lower-bias-gelu", "lower-linear"),
         ("lower-linear", "lower-embedding"),
+        ("lower-half-precision", "lower-trt-static-cache"),
+        ("lower-trt-static-cache", "lower-trt-cached-attention"),
     ],
 )
 def test_order(first: str, second: str) -> None:

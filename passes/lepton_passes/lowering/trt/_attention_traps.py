@@ -1,0 +1,149 @@
+"""Attention and caches: what TensorRT rejects, and what it drops without a word.
+
+Each check gives the reasons against one node, and nothing where it is fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.match import made_by
+
+__all__ = [
+    "cache_update",
+    "fused_attention",
+    "multi_head",
+    "plugin_attention",
+    "standard_attention",
+]
+
+WIDEST = 256
+PLUGIN_HEADS = (32, 512, 16)
+KINDS = ("none", "upper_left", "lower_right")
+CACHE_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+HALVES = CACHE_TYPES[1:]
+
+
+def standard_attention(body: Body, node: ir.Node) -> Iterator[str]:
+    """``Attention`` of the standard."""
+    if _given(node, 6):
+        yield "nonpad_kv_seqlen is dropped in silence; TRT_Attention takes kv_lengths"
+    if _given(node, 4) or _given(node, 5):
+        yield "past_key and past_value are not supported; write the cache with TensorScatter"
+    if len([out for out in node.outputs if out.name != ""]) > 1:
+        yield "it has more than one output"
+    if node.attributes.get_float("softcap", 0.0) != 0:
+        yield "softcap is not supported"
+    if "softmax_precision" in node.attributes:
+        yield "softmax_precision is not supported"
+    if node.attributes.get_int("is_causal", 0):
+        if _given(node, 3):
+            yield "a mask and is_causal exclude each other"
+        if made_by(node.inputs[1], "TensorScatter", "Concat", "Slice") is not None:
+            yield "is_causal counts from the upper left, which is wrong behind a cache"
+    yield from _kernel(node)
+
+
+def fused_attention(body: Body, node: ir.Node) -> Iterator[str]:
+    """``TRT_Attention``."""
+    for name in node.attributes:
+        if name == "packed_nhd":
+            yield "packed_nhd has no kernel"
+        elif name == "scale":
+            yield "scale is ignored in silence; the query is to be scaled before"
+        elif name not in ("causal_kind", "TRT_decomposable"):
+            yield f"{name} is ignored in silence"
+    kind = node.attributes.get_string("causal_kind", "none")
+    if kind not in KINDS:
+        yield f"causal_kind is {kind!r}, not one of {', '.join(KINDS)}"
+    if kind != "none" and _given(node, 3):
+        yield "a mask and causal_kind exclude each other"
+    if len(node.inputs) > 6:
+        yield "kv_lengths is input 5; what comes behind is ignored in silence"
+    query, mask = node.inputs[0], node.inputs[3] if _given(node, 3) else None
+    if mask is not None and mask.dtype not in (None, ir.DataType.BOOL, query.dtype):  # type: ignore[union-attr]
+        yield f"its mask is {mask.dtype}, its query {query.dtype}"  # type: ignore[union-attr]
+    yield from _kernel(node)
+
+
+def multi_head(body: Body, node: ir.Node) -> Iterator[str]:
+    """``MultiHeadAttention`` of com.microsoft."""
+    if _given(node, 4):
+        yield "key_padding_mask is not supported"
+    if _given(node, 6) or _given(node, 7):
+        yield "past_key and past_value are not supported"
+    if len([out for out in node.outputs if out.name != ""]) > 1:
+        yield "it has more than one output"
+
+
+def cache_update(body: Body, node: ir.Node) -> Iterator[str]:
+    """``TensorScatter``: the cache that is written in place."""
+    if node.attributes.get_string("mode", "linear") != "linear":
+        yield "only linear mode is supported"
+    if node.attributes.get_int("axis", -2) not in (-2, 2):
+        yield "the cache is written along its third axis only"
+    past = node.inputs[0]
+    assert past is not None
+    outer = body.arguments(past)
+    if outer is None or not all(v.is_graph_input() for v in outer):
+        yield "the cache is no input of the network"
+    shape = (outer or [past])[0].shape
+    if shape is None or len(shape) != 4 or not isinstance(shape[2], int):
+        yield "the cache has no fixed length"
+    if past.dtype not in (None, *CACHE_TYPES):
+        yield f"a cache of {past.dtype}, where only FLOAT, FLOAT16 and BFLOAT16 exist"
+    if not _leaves(body, node.outputs[0]):
+        yield "the written cache is no output of the network"
+
+
+def plugin_attention(body: Body, node: ir.Node) -> Iterator[str]:
+    """``lepton::CachedAttention``, the op of the attention plugin."""
+    heads, kv_heads, width = (
+        node.attributes.get_int(name, 0) for name in ("q_num_heads", "kv_num_heads", "head_dim")
+    )
+    least, most, step = PLUGIN_HEADS
+    if not least <= width <= most or width % step:
+        yield f"heads of {width}, where the plugin has {least} to {most} in steps of {step}"
+    if kv_heads <= 0 or heads % kv_heads:
+        yield f"{heads} query heads are no multiple of {kv_heads} key heads"
+    query = node.inputs[0]
+    if query is not None and query.dtype not in (None, *HALVES):
+        yield f"the plugin computes in FLOAT16 and BFLOAT16, not in {query.dtype}"
+    for index in (1, 2):
+        if not _leaves(body, node.outputs[index]):
+            yield "the written cache is no output of the network"
+
+
+def _kernel(node: ir.Node) -> Iterator[str]:
+    """Where no fused kernel exists and the node does not allow another way."""
+    if node.attributes.get_int("TRT_decomposable", 0):
+        return
+    query = node.inputs[0]
+    assert query is not None
+    if query.dtype == ir.DataType.FLOAT:
+        yield "no fused kernel computes in FLOAT, and TRT_decomposable is not set"
+    width = _head_width(node, query)
+    if width is not None and width > WIDEST:
+        yield f"no fused kernel has heads of {width}, and TRT_decomposable is not set"
+
+
+def _head_width(node: ir.Node, query: ir.Value) -> int | None:
+    last = query.shape[-1] if query.shape is not None else None
+    if not isinstance(last, int) or query.shape is None:
+        return None
+    return last // node.attributes.get_int("q_num_heads", 1) if len(query.shape) == 3 else last
+
+
+def _given(node: ir.Node, index: int) -> bool:
+    return len(node.inputs) > index and node.inputs[index] is not None
+
+
+def _leaves(body: Body, value: ir.Value) -> bool:
+    """Whether every call hands the value out of the network."""
+    if not value.is_graph_output():
+        return False
+    places = [i for i, v in enumerate(body.graph.outputs) if v is value]
+    return all(call.outputs[places[0]].is_graph_output() for call in body.calls)
