@@ -1,0 +1,73 @@
+"""What a loader has to know of an engine beyond its file: the entry in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import onnx_ir as ir
+
+from lepton_compile.engines.contract import EngineJob
+from lepton_compile.engines.tensorrt.order import Profile
+from lepton_compile.engines.tensorrt.plugins import aliases_of
+from lepton_passes.lowering.trt.forms import attention_forms
+
+__all__ = ["attention_of", "details_of", "signature"]
+
+PORTABLE = "portable"
+
+
+def attention_of(model: ir.Model) -> dict[str, Any] | None:
+    """Attention layers and how many have which form; asked before the graph is flattened."""
+    forms = attention_forms(model)
+    return {"layers": sum(forms.values()), "forms": forms} if forms else None
+
+
+def details_of(
+    job: EngineJob,
+    attention: Mapping[str, Any] | None,
+    capabilities: Sequence[str],
+    profiles: Sequence[Profile],
+) -> dict[str, Any]:
+    """The entry of a flat graph's engine.
+
+    Args:
+        capabilities: built for; empty where the engine is portable.
+    """
+    graph = job.model.graph
+    return {
+        "io": {"inputs": signature(graph.inputs), "outputs": signature(graph.outputs)},
+        "aliases": aliases_of(job.model),
+        "cache": _cache(job),
+        "profiles": [asdict(each) for each in profiles],
+        "compute_capabilities": list(capabilities) or [PORTABLE],
+        "attention": dict(attention) if attention else None,
+        "executed": False,
+    }
+
+
+def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
+    """Name, numpy dtype and shape of each value; a dimension is a number or a name."""
+    return [
+        {
+            "name": value.name or "",
+            "dtype": value.dtype.numpy().name if value.dtype is not None else None,
+            "shape": [
+                size if isinstance(size, int) else str(size.value) for size in value.shape or ()
+            ],
+        }
+        for value in values
+    ]
+
+
+def _cache(job: EngineJob) -> dict[str, Any] | None:
+    past = [v for v in job.model.graph.inputs if (v.name or "").startswith("past_key_values.")]
+    if not past or past[0].dtype is None or past[0].shape is None:
+        return None
+    capacity = past[0].shape[2]
+    return {
+        "dtype": past[0].dtype.numpy().name,
+        "capacity": capacity if isinstance(capacity, int) else job.ranges["sequence"][1],
+        "aliased": True,
+    }

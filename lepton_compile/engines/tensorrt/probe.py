@@ -1,0 +1,59 @@
+"""What a machine can do with a TensorRT, from its packages and its driver alone."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lepton_compile.engines.gpu import Driver, Gpu, driver, gpu_text, gpus
+from lepton_compile.engines.probe import TargetState, installed
+from lepton_compile.engines.tensorrt.flavour import Flavour
+
+__all__ = ["CUDA", "probe_flavour"]
+
+CUDA = 13
+"""Least CUDA that the driver has to know: both packages are built against it."""
+
+
+def probe_flavour(flavour: Flavour) -> TargetState:
+    """The state of a target; loads neither the library nor CUDA's runtime."""
+    version = installed(flavour.package)
+    if version is None or find_spec(flavour.module) is None:
+        reason = f"{flavour.title} is not installed"
+        return TargetState(
+            flavour.target, False, False, device=gpu_text(), reason=reason, install=flavour.install
+        )
+    reason = _no_device(flavour, gpus(), driver())
+    install = ""
+    if not reason and installed("cuda-bindings") is None:
+        reason, install = "cuda-bindings is not installed", flavour.install
+    builds = bool(flavour.capabilities) or not reason or bool(install)
+    return TargetState(
+        flavour.target,
+        builds,
+        not reason,
+        version,
+        gpu_text(),
+        reason if builds is False or not flavour.capabilities else _only_builds(reason),
+        install,
+    )
+
+
+def _only_builds(reason: str) -> str:
+    return f"it builds here; to run: {reason}" if reason else ""
+
+
+def _no_device(flavour: Flavour, found: tuple[Gpu, ...], known: Driver | None) -> str:
+    """Why no GPU of this machine runs its engines; empty where one does."""
+    if known is None:
+        return "there is no NVIDIA driver"
+    if known.cuda is None:
+        return f"the NVIDIA driver {known.release} does not open"
+    if int(known.cuda.split(".")[0]) < CUDA:
+        return f"the driver knows CUDA {known.cuda}, {CUDA}.0 or newer is needed"
+    if not found:
+        return "the NVIDIA driver sees no GPU"
+    own = [gpu.compute_capability for gpu in found]
+    if flavour.capabilities and not set(own) & set(flavour.capabilities):
+        known_ones = ", ".join(flavour.capabilities)
+        return f"the GPU is a {own[0]}, engines are for {known_ones}"
+    return ""

@@ -1,0 +1,117 @@
+"""Optimization profiles from the ranges of a recipe.
+
+An encoder has one profile over its whole range. A decoder has two: ``prefill`` takes one row of any
+length, ``decode`` one token of each row; the cache's capacity is part of every shape and the same
+in both. Kernels are chosen for the middle of a range, or for its end where the recipe's objective
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from lepton_compile.engines.tensorrt.order import Profile
+from lepton_compile.errors import EngineError
+
+__all__ = ["profiles_for"]
+
+Bounds = tuple[int, int, int]
+"""Least, usual, most."""
+
+INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
+
+
+def profiles_for(
+    inputs: Sequence[ir.Value],
+    ranges: Mapping[str, Sequence[int]],
+    *,
+    decoder: bool,
+    objective: str = "latency",
+) -> list[Profile]:
+    """Profiles for the inputs of a graph.
+
+    Args:
+        inputs: a dimension is a number or the name of a range.
+        ranges: name -> [least, most], of dimensions or of an input's values.
+        objective: of the recipe; ``throughput`` optimizes for the largest batch.
+
+    Raises:
+        EngineError: a range is empty, or an input has a dimension without one.
+    """
+    for name, (low, high) in ((name, tuple(bounds)) for name, bounds in ranges.items()):
+        if not 0 <= low <= high:
+            raise EngineError(
+                "a range runs backwards", where=f"shapes.{name}", found=f"{low}..{high}"
+            )
+    (least_rows, most_rows), (least, most) = (
+        tuple(ranges.get(name, (1, 1))) for name in ("batch", "sequence")
+    )
+    usual_rows = most_rows if objective == "throughput" else least_rows
+    batch, length = (least_rows, usual_rows, most_rows), (least, max(least, most // 2), most)
+    if not decoder:
+        sizes = {"batch": batch, "sequence": length}
+        return [_profile("all", inputs, ranges, sizes)]
+    prefill = {"batch": (1, 1, 1), "sequence": (1, max(1, most // 2), most)}
+    decode = {"batch": batch, "sequence": (1, 1, 1)}
+    return [
+        _profile("prefill", inputs, ranges, prefill),
+        _profile("decode", inputs, ranges, decode),
+    ]
+
+
+def _profile(
+    name: str,
+    inputs: Sequence[ir.Value],
+    ranges: Mapping[str, Sequence[int]],
+    sizes: Mapping[str, Bounds],
+) -> Profile:
+    profile = Profile(name, {}, {}, {})
+    for value in inputs:
+        bounds = [_bounds(value, size, ranges, sizes) for size in _dimensions(value)]
+        for index, shapes in enumerate((profile.min, profile.opt, profile.max)):
+            shapes[value.name or ""] = [each[index] for each in bounds]
+        known = _values(value, ranges)
+        if known is not None:
+            profile.values[value.name or ""] = list(known)
+    return profile
+
+
+def _dimensions(value: ir.Value) -> list[int | str]:
+    if value.shape is None:
+        raise EngineError("an input has no shape", where=value.name)
+    return [size if isinstance(size, int) else str(size.value) for size in value.shape]
+
+
+def _bounds(
+    value: ir.Value,
+    size: int | str,
+    ranges: Mapping[str, Sequence[int]],
+    sizes: Mapping[str, Bounds],
+) -> Bounds:
+    if isinstance(size, int):
+        return size, size, size
+    if size in sizes:
+        return sizes[size]
+    if size in ranges:
+        low, high = ranges[size]
+        return low, (low + high) // 2, high
+    raise EngineError(
+        "the range of a dimension is not known",
+        where=value.name,
+        found=size,
+        available=sorted({*sizes, *ranges}),
+    )
+
+
+def _values(value: ir.Value, ranges: Mapping[str, Sequence[int]]) -> Bounds | None:
+    """Range of the values of an input that may be a shape: a number, or a list of one.
+
+    The graph does not say which inputs shapes are computed from, the parsed network does. A count
+    of tokens without a range of its own is at most the cache.
+    """
+    if value.dtype not in INTEGERS or _dimensions(value) not in ([], [1]):
+        return None
+    low, high = ranges.get(value.name or "") or (1, ranges.get("sequence", (1, 1))[1])
+    return low, max(low, (low + high) // 2), high

@@ -1,0 +1,1 @@
+"""TensorRT 11: engines for data-centre GPUs, built on the GPU they are for."""
