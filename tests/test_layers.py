@@ -1,7 +1,7 @@
 """Imports follow the flow: a layer knows those below it, never those above.
 
     cli
-    api                                                   report: what api writes, imports errors
+    api | serving                                         report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
     errors | progress                                     lepton_plugins.spec
@@ -34,6 +34,7 @@ ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
 PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
 PROGRESS, REPORT = "lepton_compile.progress", "lepton_compile.report"
+SERVING = "lepton_compile.serving"
 
 VERSION = "lepton_compile.__version__"
 
@@ -59,7 +60,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     TACTICS: (*BASE, ENGINES),
     NUMERICS: (*BASE, EXPORT, ENGINES),
     API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT),
-    CLI: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT, API),
+    # What other servers load is made of a finished artifact alone.
+    SERVING: (ERRORS, ARTIFACT),
+    CLI: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT, API, SERVING),
     # The package itself gives the public names of every layer, on first use.
     "lepton_compile": (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, API, CLI),
 }

@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": "Compare an artifact with the fp32 PyTorch model it came from.",
     "bench": "Measure an artifact's speed and memory, next to PyTorch eager.",
     "inspect": "Show an artifact, or any ONNX file.",
+    "export": "Write an artifact in the form another server loads.",
     "targets": "What this machine can build and run, and why not.",
     "passes": "The graph passes, in the order they run.",
     "plugins": "The kernels of our own that engines can use.",

@@ -1,0 +1,111 @@
+"""One engine of an artifact, as an export sees it: its interface, its files, its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lepton_compile.artifact import Artifact, Manifest, open_artifact
+from lepton_compile.errors import ArtifactError, UsageError
+
+__all__ = ["ServedEngine", "open_engine"]
+
+
+@dataclass(frozen=True)
+class ServedEngine:
+    """An engine whose artifact is intact.
+
+    Attributes:
+        artifact: with every digest checked.
+        entry: the engine's entry in the manifest.
+    """
+
+    artifact: Artifact
+    entry: Mapping[str, Any]
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the whole artifact."""
+        return self.artifact.manifest
+
+    @property
+    def target(self) -> str:
+        """Such as ``ort-cpu``."""
+        return str(self.entry["target"])
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it generates, token by token, with a KV cache."""
+        return self.manifest.task == "text-generation"
+
+    @property
+    def inputs(self) -> Sequence[Mapping[str, Any]]:
+        """``name``, ``dtype``, ``shape``: the engine's own where they differ from the model's."""
+        return tuple((self.entry.get("io") or {}).get("inputs") or self.manifest.inputs)
+
+    @property
+    def outputs(self) -> Sequence[Mapping[str, Any]]:
+        """As ``inputs``."""
+        return tuple((self.entry.get("io") or {}).get("outputs") or self.manifest.outputs)
+
+    @property
+    def model_file(self) -> Path:
+        """What the runtime opens."""
+        return self.artifact.path / str(self.entry["model"])
+
+    def files(self) -> Mapping[str, Path]:
+        """Every file of the engine by its name relative to the model file's folder."""
+        folder = PurePosixPath(self.entry["model"]).parent
+        return {
+            PurePosixPath(name).relative_to(folder).as_posix(): self.artifact.path / name
+            for name in self.entry["files"]
+        }
+
+    def limits(self, dimension: str) -> tuple[int, int]:
+        """Smallest and largest size of a named dimension."""
+        low, high = self.manifest.ranges[dimension]
+        return int(low), int(high)
+
+
+def open_engine(
+    folder: str | Path, able: Sequence[str], server: str, target: str | None = None
+) -> ServedEngine:
+    """The engine that a server can load, every digest of its artifact checked.
+
+    Args:
+        folder: an artifact.
+        able: the targets that the server loads.
+        server: how to call it in messages.
+        target: one of ``able``; default: the first of the artifact's that is among them.
+
+    Raises:
+        ArtifactError: the artifact is not intact, or has no engine that the server loads.
+        UsageError: the server does not load ``target``.
+    """
+    artifact = open_artifact(folder)
+    entries = {entry["target"]: entry for entry in artifact.manifest.engines}
+    if target is not None and target not in able:
+        raise UsageError(
+            f"{server} does not load engines for {target}",
+            where="--target",
+            found=target + _why_not([target], able),
+            available=able,
+        )
+    chosen = next((name for name in entries if name in able and target in (None, name)), None)
+    if chosen is not None:
+        return ServedEngine(artifact, entries[chosen])
+    raise ArtifactError(
+        f"no engine in this artifact is for {target or server}",
+        where=str(folder),
+        found=", ".join(entries) + _why_not(entries, able),
+        available=able,
+        hint=f"build one: lepton-compile build ... --target {target or able[0]}",
+    )
+
+
+def _why_not(targets: Iterable[str], able: Sequence[str]) -> str:
+    if "trt-rtx" not in targets or "trt-rtx" in able:
+        return ""
+    return " (a TensorRT-RTX plan opens in the TensorRT-RTX runtime alone)"

@@ -1,0 +1,140 @@
+"""``genai_config.json``: what onnxruntime-genai has to know of a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lepton_compile.errors import ArtifactError
+from lepton_compile.serving.engine import ServedEngine
+from lepton_compile.serving.last_logits import LOGITS_TO_KEEP
+
+__all__ = ["PROVIDERS", "genai_config"]
+
+PROVIDERS: Mapping[str, list[dict[str, Any]]] = {"ort-cpu": [], "ort-cuda": [{"cuda": {}}]}
+"""Target -> ``provider_options``; the CPU needs none."""
+
+# The kinds of model for which the server does nothing by name that our graph has not in it. What
+# is missing here is "decoder", the plain kind: phi3 above all, whose name makes the server read a
+# prompt again at 4097 tokens, for the second rotary table of a graph that is not ours.
+_TYPES = frozenset(
+    {"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"}
+)
+
+_KNOWN_INPUTS = ("input_ids", "attention_mask", "position_ids")
+
+
+def genai_config(
+    engine: ServedEngine, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The document, in the form of version 0.18.
+
+    Args:
+        engine: a decoder with a KV cache.
+        config: the model's own ``config.json``, empty where there is none; used for what the
+            manifest does not hold and the server only passes on.
+        settings: the model's own ``generation_config.json``, likewise: how it samples when asked
+            to. Without ``do_sample`` the server is greedy, as the artifact's loader is.
+
+    Raises:
+        ArtifactError: something in the graph's interface that the server has no way to feed.
+    """
+    manifest, cache = engine.manifest, engine.manifest.cache or {}
+    generation = manifest.generation or {}
+    heads, head_dim = _one_shape(cache.get("layers") or ())
+    room = int(cache["max_length"])
+    pad = _first(generation.get("pad"), generation.get("eos"), 0)
+    model = {
+        "type": _type(str(manifest.model.get("model_type"))),
+        "context_length": room,
+        "vocab_size": generation.get("vocabulary"),
+        "bos_token_id": _first(generation.get("bos"), 0),
+        # Without one the server ends at the padding token, so that one is named.
+        "eos_token_id": list(generation.get("eos") or ()) or pad,
+        "pad_token_id": pad,
+        "decoder": {
+            "filename": engine.model_file.name,
+            "session_options": {
+                "log_id": "onnxruntime-genai",
+                "provider_options": PROVIDERS[engine.target],
+            },
+            "head_size": head_dim,
+            "hidden_size": config.get("hidden_size") or heads * head_dim,
+            "num_attention_heads": config.get("num_attention_heads") or heads,
+            "num_hidden_layers": len(cache["layers"]),
+            "num_key_value_heads": heads,
+            **_names(engine, cache),
+        },
+    }
+    return {"model": model, "search": _search(settings, room, shared=bool(cache["shared"]))}
+
+
+def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str, Any]:
+    # A penalty would bend what is greedy, so that the model's own is not taken over.
+    sampling = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
+    own = {name: settings[name] for name in sampling if settings.get(name) is not None}
+    return {
+        "do_sample": False,
+        "max_length": room,
+        "min_length": 0,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "past_present_share_buffer": shared,
+        **sampling,
+        **own,
+    }
+
+
+def _names(engine: ServedEngine, cache: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of inputs and outputs; those of the layers as patterns with ``%d``."""
+    past, present = (
+        {kind: cache[way].format(layer="%d", kind=kind) for kind in ("key", "value")}
+        for way in ("past", "present")
+    )
+    of_layers = {
+        pattern.replace("%d", str(layer))
+        for pattern in past.values()
+        for layer in range(len(cache["layers"]))
+    }
+    rest = [v["name"] for v in engine.inputs if v["name"] not in of_layers]
+    optional = {v["name"] for v in engine.inputs if v.get("optional")}
+    strange = [name for name in rest if name not in (*_KNOWN_INPUTS, *optional)]
+    if strange:
+        raise ArtifactError(
+            "onnxruntime-genai has no way to feed some inputs of this model",
+            found=", ".join(strange),
+            available=[*_KNOWN_INPUTS, LOGITS_TO_KEEP],
+        )
+    return {
+        "inputs": {
+            **{name: name for name in rest if name in _KNOWN_INPUTS},
+            "past_key_names": past["key"],
+            "past_value_names": past["value"],
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": present["key"],
+            "present_value_names": present["value"],
+        },
+    }
+
+
+def _one_shape(layers: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    shapes = {(int(layer["heads"]), int(layer["head_dim"])) for layer in layers}
+    if len(shapes) == 1:
+        return shapes.pop()
+    raise ArtifactError(
+        "onnxruntime-genai takes one shape for the KV cache of all layers",
+        found=", ".join(f"{heads} heads of {size}" for heads, size in sorted(shapes)) or "no cache",
+        hint="serve this model with its own loader, or behind Triton: lepton-compile export triton",
+    )
+
+
+def _type(model_type: str) -> str:
+    return model_type if model_type in _TYPES else "decoder"
+
+
+def _first(*values: Any) -> int:
+    """The first value there is; of a list its first."""
+    found = next(value for value in values if value is not None and value != [])
+    return int(found[0] if isinstance(found, list | tuple) else found)

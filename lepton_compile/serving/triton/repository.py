@@ -1,0 +1,117 @@
+"""Write a model into a Triton model repository."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.artifact import read_manifest
+from lepton_compile.artifact.manifest import MANIFEST_FILE
+from lepton_compile.errors import ArtifactError, UsageError
+from lepton_compile.serving.engine import ServedEngine, open_engine
+from lepton_compile.serving.output import OutputFolder
+from lepton_compile.serving.triton.decoder import KINDS, decoder_config, decoder_samples
+from lepton_compile.serving.triton.encoder import (
+    BACKENDS,
+    LABELS_FILE,
+    encoder_config,
+    model_name,
+)
+from lepton_compile.serving.triton.protobuf import text_of
+from lepton_compile.serving.triton.warmup import FOLDER, Sample, encoder_samples
+
+__all__ = ["CONFIG_FILE", "export_triton"]
+
+CONFIG_FILE = "config.pbtxt"
+
+
+def export_triton(
+    artifact: str | Path,
+    repository: str | Path,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    target: str | None = None,
+    instances: int = 1,
+    copy: bool = False,
+) -> Path:
+    """Write ``<repository>/<name>`` with ``config.pbtxt``, a version folder and warm-up requests.
+
+    Args:
+        artifact: folder.
+        repository: Triton's model repository; may exist, with other models in it.
+        name: of the model; default: that of the artifact's folder.
+        version: number of the version folder.
+        target: engine to serve; default: the first of the artifact's that Triton can load.
+        instances: how many requests are computed at once, on each device.
+        copy: copy the files instead of linking them.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        ArtifactError: the artifact is not intact, has no engine for Triton, or the model exists.
+        LeptonError: tritonclient is not installed.
+        UsageError: a name that Triton cannot have.
+    """
+    folder = Path(artifact)
+    decoder = read_manifest(folder).task == "text-generation"
+    able = tuple(KINDS if decoder else BACKENDS)
+    engine = open_engine(folder, able, "Triton", target)
+    named = _checked_name(name or folder.resolve().name)
+    samples = decoder_samples(engine) if decoder else list(encoder_samples(engine))
+    if decoder:
+        config = decoder_config(engine, named, instances)
+    else:
+        _refuse_plugins(engine)
+        config = encoder_config(engine, named, instances, samples)
+    with OutputFolder(Path(repository) / named, copy=copy) as out:
+        out.write(CONFIG_FILE, text_of(config))
+        _place_decoder(out, engine, version) if decoder else _place_encoder(out, engine, version)
+        _write_samples(out, samples)
+        _write_labels(out, engine, config)
+    return out.output
+
+
+def _place_encoder(out: OutputFolder, engine: ServedEngine, version: int) -> None:
+    for name, path in engine.files().items():
+        served = model_name(engine) if path == engine.model_file else name
+        out.place(path, f"{version}/{served}")
+
+
+def _place_decoder(out: OutputFolder, engine: ServedEngine, version: int) -> None:
+    """The whole artifact: its loader checks every digest again when Triton starts."""
+    out.place(Path(__file__).with_name("python_model.py"), f"{version}/model.py")
+    root = engine.artifact.path
+    for name in (MANIFEST_FILE, *engine.manifest.files):
+        out.place(root / name, f"{version}/artifact/{name}")
+
+
+def _write_samples(out: OutputFolder, samples: list[Sample]) -> None:
+    for sample in samples:
+        for value, content in sample.files.items():
+            out.write(f"{FOLDER}/{sample.file_name(value)}", content)
+
+
+def _write_labels(out: OutputFolder, engine: ServedEngine, config: Any) -> None:
+    if any(output.label_filename for output in config.output):
+        labels = engine.manifest.labels or {}
+        ordered = [labels[str(number)] for number in range(len(labels))]
+        out.write(LABELS_FILE, "".join(f"{label}\n" for label in ordered))
+
+
+def _checked_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        return name
+    raise UsageError("a model cannot have this name", where="--name", found=name)
+
+
+def _refuse_plugins(engine: ServedEngine) -> None:
+    plugin = engine.entry.get("plugin")
+    if engine.target == "trt" and plugin and not plugin.get("self_contained"):
+        raise ArtifactError(
+            "Triton's TensorRT backend cannot open a plan whose plugin is written in Python",
+            found=str(plugin.get("name")),
+            hint="build it with attention: mask, or serve another target with --target",
+        )
