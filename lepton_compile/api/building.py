@@ -161,7 +161,8 @@ class Build:
     def _passes(
         self, target: str, model: ir.Model, source: Source, exported: ExportedModel, step: Step
     ) -> PipelineReport:
-        passes = passes_for(self.recipe, target)
+        config = None if source.kind == "onnx" else source.config()
+        passes = passes_for(self.recipe, target, length=exported.length, config=config)
         if not self.check or source.kind == "onnx":
             return run(model, passes, progress=step)
         from lepton_compile.api.sample import check_feeds

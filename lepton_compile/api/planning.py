@@ -93,7 +93,8 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     captured = time.perf_counter() - start
     progress.stage("passes")
     target = recipe.target[0]
-    report = run(exported.model, passes_for(recipe, target), progress=progress.step)
+    passes = passes_for(recipe, target, length=exported.length, config=source.config())
+    report = run(exported.model, passes, progress=progress.step)
     folder = f"{ENGINES}/{target}"
     ops = _ops(exported.model)
     weights, graph = _sizes(exported.model)

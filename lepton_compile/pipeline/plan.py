@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
@@ -11,19 +12,25 @@ from lepton_compile.recipe.schema import Quantize
 from lepton_passes.catalog import CATALOG, Settings
 from lepton_passes.contract import LeptonPass
 
+from .compute import compute_dtype
+
 __all__ = ["passes_for"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
+HALF_FORMATS = ("fp16", "bf16")
+# Builders that take types at their word; kernels of onnxruntime widen inside.
+ISLANDS = ("trt-rtx", "trt")
 
 
 def passes_for(
-    recipe: Recipe, target: str = "ort-cpu", *, length: int | None = None
+    recipe: Recipe, target: str = "ort-cpu", *, length: int | None = None, config: Any = None
 ) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
 
     Args:
         length: longest sequence of the exported model, the capacity of a static cache; left out,
             the recipe's.
+        config: transformers configuration, which has a say in what the target computes in.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -36,6 +43,8 @@ def passes_for(
     _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
     settings = Settings(
         choose=_choose(recipe.quantize, target),
+        half=compute_dtype(recipe, target, config),
+        islands=target in ISLANDS,
         attention=recipe.attention,
         capacity=length or (recipe.shapes.sequence[1] if recipe.shapes.sequence else None),
     )
@@ -46,14 +55,15 @@ def passes_for(
 def _choose(
     quantize: Quantize, target: str
 ) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
-    if quantize.algorithm not in ("none", "rtn"):
+    halves = () if target == "ort-cpu" else HALF_FORMATS
+    if quantize.algorithm not in ("none", "rtn", *halves):
         raise RecipeError(
             f"{target} has no passes for this precision of weights",
             where="quantize",
             found=quantize.format,
-            available=WEIGHT_FORMATS,
+            available=(*WEIGHT_FORMATS, *halves),
         )
-    if quantize.algorithm == "none" and not quantize.rules and quantize.embedding == "same":
+    if quantize.algorithm != "rtn" and not quantize.rules and quantize.embedding == "same":
         return None
     return lambda name, embedding: quantize.weight(name, embedding=embedding)
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from lepton_passes.dtypes import HALVES, fill_types, set_type
 from lepton_passes.tensors import cast
 
-__all__ = ["Emulation", "is_half"]
+__all__ = ["Emulation", "half_of"]
 
 FLOAT = ir.DataType.FLOAT
 # They move numbers that are halves already.
@@ -26,11 +26,11 @@ _EXACT = frozenset({
 # fmt: on
 
 
-def is_half(model: ir.Model) -> bool:
-    """Whether any value of the main graph is known to be a half."""
+def half_of(model: ir.Model) -> ir.DataType | None:
+    """The type of half precision in the main graph, ``None`` where there is none."""
     values = [*model.graph.inputs, *model.graph.initializers.values()]
     values += [out for node in model.graph for out in node.outputs]
-    return any(value.dtype in HALVES for value in values)
+    return next((value.dtype for value in values if value.dtype in HALVES), None)
 
 
 class Emulation:

@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from lepton_compile.errors import PassError
 from lepton_compile.pipeline.check import NumericCheck
+from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.support import load, random
@@ -58,3 +60,20 @@ def test_padding_is_not_compared(folder: Path) -> None:
         changed[2] = 100
         other.const_value = ir.tensor(changed, name="table")
         assert check(model, LowerLinear()) == 0
+
+
+@pytest.mark.parametrize("dtype", [ir.DataType.FLOAT16, ir.DataType.BFLOAT16])
+def test_half_precision_is_checked_in_an_emulation(folder: Path, dtype: ir.DataType) -> None:
+    model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
+    with NumericCheck(FEEDS, "fp32") as check:
+        check.start(model)
+        half = LowerHalfPrecision(dtype)
+        half(model)
+        assert 1e-5 < check(model, half) < half.tolerances["fp32"].error
+        # What comes after may differ by a rounding, but not by more.
+        assert check(model, LowerLinear()) == 0
+        weight = next(v for n, v in model.graph.initializers.items() if n.startswith("w:"))
+        numbers = random(40, 32, seed=1).astype(dtype.numpy())
+        weight.const_value = ir.Tensor(numbers, dtype=dtype, name="w")
+        with pytest.raises(PassError, match="changed the numbers"):
+            check(model, LowerLinear())

@@ -25,6 +25,18 @@ def test_weights_are_quantized_when_asked_for(quantize: object) -> None:
     assert {"weight-int8", "weight-int4"} <= set(_names(quantize=quantize))
 
 
+@pytest.mark.parametrize("target", ["ort-cuda", "trt-rtx", "trt"])
+@pytest.mark.parametrize("quantize", ["none", "fp16", "bf16", "int8", "int4"])
+def test_gpus_compute_in_half_precision(target: str, quantize: str) -> None:
+    recipe = load_recipe({"model": "./m", "target": target, "quantize": quantize})
+    names = [p.name for p in passes_for(recipe, target, length=64)]
+    assert "lower-half-precision" in names
+    assert ("weight-int8" in names) == (quantize in ("int8", "int4"))
+    wide = load_recipe({"model": "./m", "target": target, "compute": "fp32"})
+    assert "lower-half-precision" not in [p.name for p in passes_for(wide, target, length=64)]
+    assert "lower-half-precision" not in _names()
+
+
 def test_disabled_passes_are_left_out() -> None:
     assert "packed-qkv" not in _names(passes={"disable": ["packed-qkv"]})
 
