@@ -6,6 +6,7 @@ The decoder has the same graph twice: here as ONNX, in ``truth.py`` as numpy.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.runtime import emit
 
 __all__ = ["LAYERS", "VOCABULARY", "Weights", "decoder", "encoder", "tokenizer_json", "weights"]
+
+Plans = Mapping[str, tuple[bytes, Mapping[str, Any]]]
+"""Target -> the plan's bytes, and what its manifest entry says besides."""
 
 VOCABULARY, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, ROOM = 64, 32, 4, 2, 16, 2, 96
 WORDS = ("<pad>", "<eos>", "<bos>", "<unk>", *(f"w{n}" for n in range(4, VOCABULARY)))
@@ -174,12 +178,19 @@ def decoder(
     shared: bool = True,
     tokenizer: str | None = "words",
     template: str | None = TEMPLATE,
+    plans: Plans | None = None,
+    cpu: bool = True,
 ) -> Artifact:
-    """An artifact of the decoder at ``folder``; ``shared`` false tells the loader not to share."""
+    """An artifact of the decoder at ``folder``; ``shared`` false tells the loader not to share.
+
+    ``plans`` are engines for other targets; without ``cpu`` they are the only ones.
+    """
     model = decoder_model(weights())
     return _artifact(
         folder,
         model,
+        plans=plans or {},
+        cpu=cpu,
         task="text-generation",
         tokenizer=tokenizer,
         template=template,
@@ -196,12 +207,19 @@ def decoder(
     )
 
 
-def encoder(folder: Path, task: str = "feature-extraction", *, pooled: bool = True) -> Artifact:
+def encoder(
+    folder: Path,
+    task: str = "feature-extraction",
+    *,
+    pooled: bool = True,
+    plans: Plans | None = None,
+) -> Artifact:
     """An artifact of the encoder at ``folder``."""
     pooling = {"pooling": "mean", "normalize": False, "output": "sentence_embedding"}
     return _artifact(
         folder,
         encoder_model(task),
+        plans=plans or {},
         task=task,
         tokenizer="words",
         ranges={"batch": [1, 64], "sequence": [1, 16], "input_ids": [0, VOCABULARY - 1]},
@@ -217,13 +235,18 @@ def _artifact(
     task: str,
     tokenizer: str | None,
     template: str | None = None,
+    plans: Plans,
+    cpu: bool = True,
     **fields: Any,
 ) -> Artifact:
     with ArtifactWriter(folder) as writer:
-        engine = writer.folder / "engines" / "ort-cpu"
-        engine.mkdir(parents=True)
-        (engine / "model.onnx").write_bytes(model.SerializeToString())
-        emit(writer.folder)
+        engines = [_write_plan(writer.folder, target, *plan) for target, plan in plans.items()]
+        if cpu:
+            engine = writer.folder / "engines" / "ort-cpu"
+            engine.mkdir(parents=True)
+            (engine / "model.onnx").write_bytes(model.SerializeToString())
+            engines.append(_ENGINE)
+        emit(writer.folder, plans)
         files = _write_tokenizer(writer.folder, tokenizer, template) if tokenizer else None
         signature = _signature(model)
         writer.seal(
@@ -232,7 +255,7 @@ def _artifact(
                 model={"source": "tiny", "architecture": "Tiny", "model_type": "tiny"},
                 inputs=tuple(signature["inputs"]),
                 outputs=tuple(signature["outputs"]),
-                engines=(_ENGINE,),
+                engines=tuple(engines),
                 tokenizer=files,
                 **fields,
             )
@@ -240,7 +263,28 @@ def _artifact(
         return writer.publish()
 
 
-_ENGINE = {
+def _write_plan(root: Path, target: str, plan: bytes, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the plan and the files of ``details``; the engine's entry of the manifest."""
+    folder = root / "engines" / target
+    files = {"model.plan": plan, **details.get("files", {})}
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    package = "tensorrt" if target == "trt" else "tensorrt-rtx"
+    return {
+        "target": target,
+        "model": f"engines/{target}/model.plan",
+        "requires": {package: "1.7.1.116", "cuda-bindings": ">=13"},
+        "precision": "fp32",
+        "executed": False,
+        "compute_capabilities": ["portable"],
+        "plugin": None,
+        **details,
+        "files": sorted(f"engines/{target}/{name}" for name in files),
+    }
+
+
+_ENGINE: dict[str, Any] = {
     "target": "ort-cpu",
     "model": "engines/ort-cpu/model.onnx",
     "files": ["engines/ort-cpu/model.onnx"],
