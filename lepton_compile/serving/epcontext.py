@@ -41,7 +41,7 @@ def export_epcontext(artifact: str | Path, output: str | Path, *, copy: bool = F
             in place or needs a plugin, or the output exists.
     """
     engine = open_engine(artifact, ("trt-rtx",), "onnxruntime's TensorRT-RTX provider")
-    _refuse_caches(engine)
+    _refuse_unserved(engine)
     with OutputFolder(Path(output), copy=copy) as folder:
         folder.write(MODEL_FILE, context_model(engine))
         folder.place(engine.model_file, engine.model_file.name)
@@ -114,7 +114,7 @@ def _architecture(entry: Mapping[str, Any]) -> str:
     return ",".join(one.replace(".", "") for one in named)
 
 
-def _refuse_caches(engine: ServedEngine) -> None:
+def _refuse_unserved(engine: ServedEngine) -> None:
     reason = None
     if engine.manifest.cache is not None:
         reason = (

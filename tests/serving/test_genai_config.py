@@ -1,0 +1,84 @@
+"""``genai_config.json`` from a manifest, and what cannot be put into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lepton_compile.artifact import Artifact
+from lepton_compile.errors import ArtifactError
+from lepton_compile.serving.genai_config import genai_config
+from tests.serving.artifacts import changed, engine_of
+
+LAYER = {"heads": 2, "head_dim": 16, "window": None}
+
+
+def config_of(engine: Any, **settings: Any) -> dict[str, Any]:
+    return genai_config(engine, {"hidden_size": 32, "num_attention_heads": 4}, settings)
+
+
+def test_the_decoder_by_its_own_names(decoder: Artifact) -> None:
+    config = config_of(engine_of(decoder))
+    model, search = config["model"], config["search"]
+    assert model["decoder"]["inputs"] == {
+        "input_ids": "input_ids",
+        "attention_mask": "attention_mask",
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    }
+    assert model["decoder"]["outputs"]["present_value_names"] == "present.%d.value"
+    assert (model["eos_token_id"], model["bos_token_id"], model["pad_token_id"]) == ([1], 2, 0)
+    assert model["context_length"] == search["max_length"] == 96
+    assert search["past_present_share_buffer"] is True
+    assert search["do_sample"] is False
+
+
+def test_a_cache_that_is_not_shared_is_not_shared_there(decoder: Artifact) -> None:
+    cache = {**(decoder.manifest.cache or {}), "shared": False}
+    config = config_of(changed(engine_of(decoder), cache=cache))
+    assert config["search"]["past_present_share_buffer"] is False
+
+
+def test_sampling_is_the_models_and_greed_is_unbent(decoder: Artifact) -> None:
+    search = config_of(engine_of(decoder), top_k=64, top_p=0.95, repetition_penalty=1.3)["search"]
+    assert (search["top_k"], search["top_p"], search["temperature"]) == (64, 0.95, 1.0)
+    assert search["repetition_penalty"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [("gemma3_text", "gemma3_text"), ("phi3", "decoder"), ("olmo2", "decoder"), (None, "decoder")],
+)
+def test_a_kind_that_would_change_the_graphs_meaning_is_the_plain_one(
+    decoder: Artifact, model_type: str | None, expected: str
+) -> None:
+    engine = changed(engine_of(decoder), model={"model_type": model_type})
+    assert config_of(engine)["model"]["type"] == expected
+
+
+def test_positions_are_fed_where_the_graph_takes_them(decoder: Artifact) -> None:
+    value = {"name": "position_ids", "dtype": "int64", "shape": ["batch", "sequence"]}
+    engine = changed(engine_of(decoder), inputs=(*decoder.manifest.inputs, value))
+    assert config_of(engine)["model"]["decoder"]["inputs"]["position_ids"] == "position_ids"
+
+
+def test_an_input_nobody_feeds_is_refused(decoder: Artifact) -> None:
+    value = {"name": "pixel_values", "dtype": "float32", "shape": ["batch", 3]}
+    engine = changed(engine_of(decoder), inputs=(*decoder.manifest.inputs, value))
+    with pytest.raises(ArtifactError) as caught:
+        config_of(engine)
+    assert caught.value.found == "pixel_values"
+
+
+def test_layers_of_different_shapes_are_refused(decoder: Artifact) -> None:
+    cache = {**(decoder.manifest.cache or {}), "layers": [LAYER, {**LAYER, "head_dim": 32}]}
+    with pytest.raises(ArtifactError) as caught:
+        config_of(changed(engine_of(decoder), cache=cache))
+    assert caught.value.found == "2 heads of 16, 2 heads of 32"
+
+
+def test_without_an_end_the_padding_is_named(decoder: Artifact) -> None:
+    generation = {"eos": [], "bos": None, "pad": None, "vocabulary": 64}
+    model = config_of(changed(engine_of(decoder), generation=generation))["model"]
+    assert (model["eos_token_id"], model["bos_token_id"], model["pad_token_id"]) == (0, 0, 0)

@@ -1,0 +1,135 @@
+"""A Triton model repository on the disk, its configuration read back through Triton's protobuf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lepton_compile.artifact import Artifact
+from lepton_compile.errors import ArtifactError, LeptonError, UsageError
+from lepton_compile.runtime import load
+from lepton_compile.serving import export_triton
+from lepton_compile.serving.triton import protobuf
+from tests.serving.artifacts import PLAN, encoder_with
+
+pb = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+
+
+def read(folder: Path) -> Any:
+    from google.protobuf import text_format
+
+    return text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
+
+
+def files(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_encoder_for_onnxruntime(encoder: Artifact, tmp_path: Path) -> None:
+    folder = export_triton(encoder.path, tmp_path / "repo", name="words", version=3)
+    assert files(folder) == {
+        *("config.pbtxt", "3/model.onnx"),
+        *(f"warmup/1x16-{name}" for name in ("input_ids", "attention_mask")),
+    }
+    assert (folder / "3/model.onnx").samefile(encoder.path / "engines/ort-cpu/model.onnx")
+    config = read(folder)
+    assert (config.name, config.backend) == ("words", "onnxruntime")
+    assert config.platform == "onnxruntime_onnx"
+    assert config.max_batch_size == 64
+
+
+def test_several_models_in_one_repository(encoder: Artifact, tmp_path: Path) -> None:
+    export_triton(encoder.path, tmp_path, name="one")
+    export_triton(encoder.path, tmp_path, name="two")
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}
+    with pytest.raises(ArtifactError, match="exists"):
+        export_triton(encoder.path, tmp_path, name="one")
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_the_warm_up_requests_run(encoder: Artifact, tmp_path: Path) -> None:
+    folder = export_triton(encoder.path, tmp_path, name="words")
+    with load(encoder.path, threads=1) as model:
+        for sample in read(folder).model_warmup:
+            feeds = {}
+            for name, value in sample.inputs.items():
+                shape = tuple(value.dims)
+                data = np.zeros(shape, np.int64)
+                if value.input_data_file:
+                    raw = (folder / "warmup" / value.input_data_file).read_bytes()
+                    data = np.frombuffer(raw, np.int64).reshape(shape)
+                feeds[name] = np.repeat(data[None], sample.batch_size, 0)
+            assert np.isfinite(model.run(feeds)["sentence_embedding"]).all()
+
+
+def test_a_plan_under_the_name_triton_looks_for(trt_encoder: Artifact, tmp_path: Path) -> None:
+    folder = export_triton(trt_encoder.path, tmp_path, name="plan", target="trt")
+    config = read(folder)
+    assert (config.backend, config.platform) == ("tensorrt", "tensorrt_plan")
+    assert dict(config.cc_model_filenames) == {"8.9": "model.plan", "9.0": "model.plan"}
+    assert (folder / "1" / config.default_model_filename).read_bytes() == PLAN
+    assert config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
+    assert list(config.dynamic_batching.preferred_batch_size) == [8]
+
+
+def test_a_plan_for_rtx_is_refused_with_the_reason(rtx_encoder: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        export_triton(rtx_encoder.path, tmp_path, target="trt-rtx")
+    assert "TensorRT-RTX runtime alone" in str(caught.value.found)
+    served = export_triton(rtx_encoder.path, tmp_path)
+    assert read(served).backend == "onnxruntime"
+
+
+@pytest.mark.parametrize(("self_contained", "refused"), [(False, True), (True, False)])
+def test_a_plan_with_a_plugin_in_python_is_refused(
+    tmp_path: Path, self_contained: bool, refused: bool
+) -> None:
+    plugin = {"name": "CachedAttention", "self_contained": self_contained}
+    artifact = encoder_with(tmp_path / "artifact", "trt", plugin=plugin)
+    if not refused:
+        assert export_triton(artifact.path, tmp_path / "repo", target="trt").is_dir()
+        return
+    with pytest.raises(ArtifactError, match="written in Python"):
+        export_triton(artifact.path, tmp_path / "repo", target="trt")
+
+
+def test_labels_go_with_a_classifier(classifier: Artifact, tmp_path: Path) -> None:
+    folder = export_triton(classifier.path, tmp_path, name="moods")
+    (output,) = read(folder).output
+    assert (folder / output.label_filename).read_text() == "bad\nso so\ngood\n"
+
+
+def test_a_decoder_takes_its_whole_artifact_along(decoder: Artifact, tmp_path: Path) -> None:
+    folder = export_triton(decoder.path, tmp_path, name="writer")
+    inside = {name.removeprefix("1/artifact/") for name in files(folder)}
+    assert {"manifest.json", *decoder.manifest.files} <= inside
+    config = read(folder)
+    assert (config.backend, config.max_batch_size) == ("python", 0)
+    assert config.parameters["target"].string_value == "ort-cpu"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "white space"])
+def test_a_name_that_is_no_folder(encoder: Artifact, tmp_path: Path, name: str) -> None:
+    if not name:
+        pytest.skip("an empty name is the default")
+    with pytest.raises(UsageError, match="name"):
+        export_triton(encoder.path, tmp_path / "repo", name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tritonclient_it_says_what_to_install(
+    encoder: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tritonclient.grpc", None)
+    with pytest.raises(LeptonError) as caught:
+        export_triton(encoder.path, tmp_path / "repo")
+    assert caught.value.hint == "pip install 'lepton-compile[serve]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_configuration_survives_its_text() -> None:
+    config = pb.ModelConfig(name="x", max_batch_size=4)
+    assert 'name: "x"' in protobuf.text_of(config)

@@ -1,0 +1,29 @@
+"""Warm-up requests: shapes within the ranges, files of the right size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lepton_compile.artifact import Artifact
+from lepton_compile.serving.triton.warmup import encoder_samples, text_bytes
+from tests.serving.artifacts import changed, engine_of
+
+
+@pytest.mark.parametrize(
+    ("sequence", "lengths"), [([1, 512], [32, 512]), ([64, 512], [64, 512]), ([1, 8], [8])]
+)
+def test_a_usual_and_a_long_text(
+    encoder: Artifact, sequence: list[int], lengths: list[int]
+) -> None:
+    engine = changed(engine_of(encoder), ranges={"batch": [1, 4], "sequence": sequence})
+    samples = list(encoder_samples(engine))
+    assert [sample.inputs["input_ids"][1] for sample in samples] == [[n] for n in lengths]
+    for sample, length in zip(samples, lengths, strict=True):
+        for name in ("input_ids", "attention_mask"):
+            assert np.frombuffer(sample.files[name], np.int64).tolist() == [1] * length
+        assert "token_type_ids" not in sample.files
+
+
+def test_text_has_its_length_before_it() -> None:
+    assert text_bytes("é") == b"\x02\x00\x00\x00" + "é".encode()
