@@ -88,10 +88,11 @@ def _use_timing_cache(config: trt.IBuilderConfig, path: Path) -> None:
 
 def _name_capabilities(config: Any, capabilities: list[str]) -> None:
     """TensorRT-RTX only, hence Any: the other one builds for the GPU that it finds."""
+    library: Any = trt
     config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
         name = f"SM{capability.replace('.', '')}"
-        known = trt.ComputeCapability.__members__
+        known = library.ComputeCapability.__members__
         if name not in known or not config.set_compute_capability(known[name], index):
             raise Failure(
                 f"this version builds no engine for compute capability {capability}",
