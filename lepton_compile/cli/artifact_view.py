@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from lepton_compile.cli.accuracy_view import verify_tables
 from lepton_compile.cli.onnxfile import ModelSummary, model_tables, summarize
 from lepton_compile.cli.output import bytes_text, table
+from lepton_compile.cli.planfile import PlanSummary, is_plan, plan_tables, summarize_plan
 from lepton_compile.errors import ArtifactError
 
 __all__ = ["artifact_tables", "build_lines", "inspect_artifact", "read_json"]
@@ -49,7 +50,7 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
         )
     states = {name: _state(folder, name, entry) for name, entry in manifest["files"].items()}
     graphs = {
-        engine["target"]: summarize(folder / engine["model"])
+        engine["target"]: _summary(folder / engine["model"])
         for engine in manifest["engines"]
         if states.get(engine["model"]) == "intact"
     }
@@ -81,21 +82,40 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         facts.append(("cache", f"{layers} layers, {cache['max_length']} tokens, {kind}"))
     yield table(str(data["artifact"]), ("what", "value"), facts)
     yield f"Digest {manifest.get('digest')}"
-    engines = [
-        (e["target"], e["precision"], _requirements(e), "yes" if e.get("executed") else "no")
-        for e in manifest["engines"]
-    ]
-    yield table("Engines", ("target", "precision", "requires", "was run"), engines)
+    yield _engines(manifest)
     files = [
         (name, bytes_text(entry["size"]), entry["sha256"][:DIGEST_SHOWN], data["files"][name])
         for name, entry in manifest["files"].items()
     ]
     yield table("Files", ("file", "size>", "sha256", "state"), files)
+    entries = {entry["target"]: entry for entry in manifest["engines"]}
     for target, summary in data["engines"].items():
-        assert isinstance(summary, ModelSummary)
-        yield f"\n[bold]Graph for {target}[/]"
-        yield from model_tables(summary)
+        yield f"\n[bold]Engine for {target}[/]"
+        if isinstance(summary, PlanSummary):
+            yield from plan_tables(summary, entries[target])
+        else:
+            yield from model_tables(summary)
     yield from _report(data["report"] or {})
+
+
+def _summary(path: Path) -> ModelSummary | PlanSummary:
+    return summarize_plan(path) if is_plan(path) else summarize(path)
+
+
+def _engines(manifest: Mapping[str, Any]) -> RenderableType:
+    """What each engine is, and whether it ever ran."""
+    sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+    rows = [
+        (
+            e["target"],
+            bytes_text(sum(sizes.get(name, 0) for name in e["files"])),
+            e["precision"],
+            "yes" if e.get("executed") else "never executed",
+            _requirements(e),
+        )
+        for e in manifest["engines"]
+    ]
+    return table("Engines", ("target", "size>", "precision", "executed", "requires"), rows)
 
 
 def build_lines(folder: Path) -> Iterator[RenderableType]:
@@ -110,11 +130,14 @@ def build_lines(folder: Path) -> Iterator[RenderableType]:
 
 
 def _report(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    passes = [
-        (p["name"], p["fired"], len(p["refusals"])) for p in report.get("passes", ()) if _did(p)
-    ]
-    if passes:
-        yield table("Passes that fired or refused", ("pass", "fired>", "refusals>"), passes)
+    passes = [p for p in report.get("passes", ()) if _did(p)]
+    targets = list(dict.fromkeys(p.get("target") for p in passes))
+    for target in targets:
+        rows = [
+            (p["name"], p["fired"], len(p["refusals"])) for p in passes if p.get("target") == target
+        ]
+        of = f" for {target}" if len(targets) > 1 else ""
+        yield table(f"Passes that fired or refused{of}", ("pass", "fired>", "refusals>"), rows)
     if report.get("verify"):
         yield from verify_tables({**report["verify"], "gates": report.get("gates", ())})
 

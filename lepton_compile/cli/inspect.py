@@ -1,4 +1,4 @@
-"""``lepton-compile inspect``: an artifact, or any ONNX file."""
+"""``lepton-compile inspect``: an artifact, any ONNX file, or a TensorRT plan from outside."""
 
 from __future__ import annotations
 
@@ -12,28 +12,21 @@ __all__ = ["inspect"]
 
 
 @click.command()
-@click.argument("path", metavar="DIR|MODEL.ONNX", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path))
 @json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show inputs, outputs, ops, layers, quantization and sizes.
 
-    For an artifact, files are compared with their digests; exit 1 if one is damaged.
+    DIR is an artifact, FILE an ONNX model or a TensorRT plan. An artifact's files are compared
+    with their digests; exit 1 if one is damaged.
     """
     from lepton_compile.cli.artifact_view import artifact_tables, inspect_artifact
-    from lepton_compile.cli.onnxfile import model_tables, summarize
     from lepton_compile.errors import UsageError
 
     if not path.exists():
         raise UsageError("there is nothing here", found=str(path))
     if not path.is_dir():
-        summary = summarize(path)
-        if as_json:
-            emit_json(summary)
-            return
-        out = console()
-        out.print(f"{path}", style="bold")
-        for part in model_tables(summary):
-            out.print(part)
+        _file(path, as_json)
         return
     data, intact = inspect_artifact(path)
     if as_json:
@@ -44,3 +37,22 @@ def inspect(path: Path, as_json: bool) -> None:
             out.print(part)
     if not intact:
         click.get_current_context().exit(1)
+
+
+def _file(path: Path, as_json: bool) -> None:
+    from lepton_compile.cli.onnxfile import model_tables, summarize
+    from lepton_compile.cli.planfile import is_plan, plan_tables, summarize_plan
+
+    if is_plan(path):
+        plan = summarize_plan(path)
+        data, tables = plan.as_dict(), plan_tables(plan)
+    else:
+        model = summarize(path)
+        data, tables = model.as_dict(), model_tables(model)
+    if as_json:
+        emit_json(data)
+        return
+    out = console()
+    out.print(f"{path}", style="bold")
+    for part in tables:
+        out.print(part)

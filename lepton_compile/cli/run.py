@@ -19,7 +19,14 @@ __all__ = ["run"]
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--prompt", help="Text to continue.")
-@click.option("--text", "texts", multiple=True, help="Text to embed or classify; may be repeated.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    help="Text to embed, to classify, or with masks to fill; may be repeated.",
+)
+@click.option("--question", help="To be answered from --context.")
+@click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -40,21 +47,31 @@ def run(
     folder: Path,
     prompt: str | None,
     texts: tuple[str, ...],
+    question: str | None,
+    context: str | None,
     inputs: Path | None,
     output: Path | None,
     threads: int | None,
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Generate (--prompt), embed or classify (--text), or arrays in and out (--inputs)."""
-    given = [prompt is not None, bool(texts), inputs is not None]
+    """Generate, embed, classify, fill in or answer; or arrays in and out.
+
+    --prompt is continued. --text is embedded, classified, or its masks are filled in, as the
+    model's task says. --question is answered from --context. --inputs takes arrays.
+    """
+    given = [prompt is not None, bool(texts), inputs is not None, question is not None]
     if sum(given) != 1:
-        raise click.UsageError("give one of --prompt, --text and --inputs")
+        raise click.UsageError("give one of --prompt, --text, --question and --inputs")
+    if (question is None) != (context is None):
+        raise click.UsageError("--question and --context go together")
     from lepton_compile.runtime import load
 
     model = load(folder, threads=threads)
     if prompt is not None:
         _generate(model, prompt, sampling, as_json)
+    elif question is not None and context is not None:
+        _answer(model, question, _content(context), as_json)
     elif texts:
         _texts(model, list(texts), as_json)
     elif inputs is not None:
@@ -77,12 +94,50 @@ def _texts(model: Model, texts: list[str], as_json: bool) -> None:
     if model.task == "feature-extraction":
         _embeddings(texts, model.embed(texts), as_json)
         return
+    if model.task == "fill-mask":
+        _fillings(texts, [model.fill(text) for text in texts], as_json)
+        return
     found = model.classify(texts)
     if as_json:
         emit_json([{"text": t, "labels": labels} for t, labels in zip(texts, found, strict=True)])
         return
     for text, labels in zip(texts, found, strict=True):
         console().print(table(text, ("label", "chance"), _label_rows(labels)))
+
+
+def _answer(model: Model, question: str, context: str, as_json: bool) -> None:
+    found = model.answer(question, context)
+    if as_json:
+        emit_json({"question": question, **found})
+        return
+    rows = [(found["answer"], f"{found['score']:.4f}", f"{found['start']}..{found['end']}")]
+    console().print(table(question, ("answer", "chance>", "characters"), rows))
+
+
+def _content(text: str) -> str:
+    from lepton_compile.errors import UsageError
+
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "the context cannot be read", where="--context", found=f"{text[1:]}: {error}"
+        ) from error
+
+
+def _fillings(texts: list[str], found: list[Any], as_json: bool) -> None:
+    if as_json:
+        emit_json([{"text": t, "masks": masks} for t, masks in zip(texts, found, strict=True)])
+        return
+    for text, masks in zip(texts, found, strict=True):
+        rows = [
+            (number, one["word"], f"{one['score']:.4f}", one["text"])
+            for number, mask in enumerate(masks, 1)
+            for one in mask
+        ]
+        console().print(table(text, ("mask>", "word", "chance>", "text"), rows))
 
 
 def _label_rows(labels: Any) -> list[tuple[object, ...]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lepton_compile.cli.display import watching
 from lepton_compile.cli.opened import precision_of, reference_of, source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+
+if TYPE_CHECKING:
+    from lepton_compile.numerics.gates import GateCheck
 
 __all__ = ["verify"]
 
@@ -58,9 +63,22 @@ def verify(
         )
     checks = check_gates(report, tolerance_for(precision, task))
     data = report.as_dict() | {"gates": [check.as_dict() for check in checks]}
-    if as_json and all(check.passed for check in checks):
-        emit_json(data)
-    elif not as_json:
-        for part in verify_tables(data):
-            console().print(part)
+    if as_json:
+        _emit(data, checks)
+        return
+    for part in verify_tables(data):
+        console().print(part)
     enforce(checks)
+
+
+def _emit(data: dict[str, Any], checks: Sequence[GateCheck]) -> None:
+    """One document: the numbers, and beside them the error where a gate was missed."""
+    from lepton_compile.errors import GateError
+    from lepton_compile.numerics import enforce
+
+    try:
+        enforce(checks)
+    except GateError as error:
+        emit_json(data | error.as_dict() | {"exit_code": error.exit_code})
+        click.get_current_context().exit(error.exit_code)
+    emit_json(data)

@@ -43,7 +43,12 @@ class ServedEngine:
     @property
     def inputs(self) -> Sequence[Mapping[str, Any]]:
         """``name``, ``dtype``, ``shape``: the engine's own where they differ from the model's."""
-        return tuple((self.entry.get("io") or {}).get("inputs") or self.manifest.inputs)
+        own = (self.entry.get("io") or {}).get("inputs") or ()
+        if own and not self.target.startswith("ort-"):
+            return tuple(own)
+        # Engines of onnxruntime list what differs, such as the type of the cache.
+        both = (*self.manifest.inputs, *own)
+        return tuple({value["name"]: value for value in both}.values())
 
     @property
     def outputs(self) -> Sequence[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ __all__ = ["PROVIDER", "context_model", "export_epcontext"]
 PROVIDER = "NvTensorRTRTXExecutionProvider"
 MODEL_FILE = "model.onnx"
 
-_RUNTIME = "tensorrt-rtx"
+_PACKAGE = "tensorrt-rtx"
 # Every GPU from Ampere on, in the words of the provider.
 _PORTABLE = "80+"
 
@@ -94,7 +94,8 @@ def _onnx_type(dtype: str) -> int:
 
 def _sdk_number(engine: ServedEngine) -> int:
     """1.7.1.116 -> 10701, the form in which the runtime itself gives its version."""
-    version = str(engine.entry["requires"].get(_RUNTIME, "")).lstrip("=<>~ ")
+    named = (str(v) for k, v in engine.entry["requires"].items() if k.startswith(_PACKAGE))
+    version = next(named, "").lstrip("=<>~ ")
     try:
         major, minor, patch = (int(part) for part in version.split(".")[:3])
     except ValueError:

@@ -81,6 +81,10 @@ def test_verify_against_another_model_misses_the_gates(
     found = answer(capsys, "verify", str(decoder), "--model", str(tmp_path / "other"), code=3)
     assert found["error"] == "GateError"
     assert "argmax" in found["found"]
+    assert found["exit_code"] == 3
+    (missed,) = (gate for gate in found["gates"] if gate["name"] == "argmax")
+    assert missed["found"] == found["argmax_agreement"] < missed["demanded"]
+    assert found["outputs"][0]["cosine"] < 0
 
 
 def test_verify_without_the_source_says_where_it_should_be(

@@ -13,7 +13,7 @@ from tests.runtime import tiny
 
 __all__ = ["PLAN", "changed", "encoder_with", "engine_of"]
 
-PLAN = b"ptrt" + bytes(60) + b"a plan that nothing here opens"
+PLAN = b"vtrt" + bytes(60) + b"a plan that nothing here opens"
 
 
 def encoder_with(folder: Path, target: str, **entry: Any) -> Artifact:
@@ -24,7 +24,7 @@ def encoder_with(folder: Path, target: str, **entry: Any) -> Artifact:
         "target": target,
         "model": name,
         "files": [name],
-        "requires": {"tensorrt-rtx": "1.7.1.116"},
+        "requires": {"tensorrt-rtx-cu13": "==1.7.1.116", "cuda-bindings": ">=13"},
         "precision": "fp16",
         "executed": False,
         **entry,
@@ -36,7 +36,9 @@ def encoder_with(folder: Path, target: str, **entry: Any) -> Artifact:
             target_path.write_bytes((base.path / path).read_bytes())
         (writer.folder / name).parent.mkdir(parents=True)
         (writer.folder / name).write_bytes(PLAN)
-        writer.seal(replace(base.manifest, engines=(*base.manifest.engines, second)))
+        model = {**base.manifest.model, "parameters": 2176}
+        engines = (*base.manifest.engines, second)
+        writer.seal(replace(base.manifest, model=model, engines=engines))
         return writer.publish()
 
 

@@ -1,0 +1,100 @@
+"""A TensorRT plan in summary: what can be said of it without the driver that opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from lepton_compile.cli.output import bytes_text, table
+
+__all__ = ["NOT_PARSED", "PlanSummary", "is_plan", "plan_tables", "summarize_plan"]
+
+NOT_PARSED = "not parsed: needs a driver"
+"""TensorRT reads a plan on a GPU alone; its layers stand in the report of the build."""
+
+_SUFFIXES = (".plan", ".engine", ".trt")
+_MARK = b"trt"
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """A plan from outside.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        header: first bytes in hex: what the next two were read from.
+        version: of the TensorRT-RTX that built it; None where the header is of another kind.
+        compute_capabilities: that it was built for, by its header.
+        layers: always ``NOT_PARSED``.
+    """
+
+    path: str
+    bytes: int
+    header: str
+    version: str | None
+    compute_capabilities: tuple[str, ...]
+    layers: str = NOT_PARSED
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is one by its name or its first bytes."""
+    if path.suffix in _SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(4)[1:] == _MARK
+
+
+def summarize_plan(path: Path) -> PlanSummary:
+    """Size and header; the rest of the file is not read, and nothing is deserialized."""
+    from lepton_compile.engines.tensorrt.plan_header import LENGTH, read_header
+
+    with path.open("rb") as file:
+        start = file.read(LENGTH)
+    found = read_header(start)
+    capabilities = found.capabilities if found else ()
+    return PlanSummary(
+        path=str(path),
+        bytes=path.stat().st_size,
+        header=start.hex(" ", 4),
+        version=found.version if found else None,
+        compute_capabilities=(*capabilities, *(("portable",) if found and found.portable else ())),
+    )
+
+
+def plan_tables(
+    summary: PlanSummary, entry: Mapping[str, Any] | None = None
+) -> Iterator[RenderableType]:
+    """What to print of a plan; ``entry`` is its engine's in the manifest, where there is one."""
+    rows = [
+        ("size", bytes_text(summary.bytes)),
+        ("built by", f"TensorRT-RTX {summary.version}" if summary.version else "not in its header"),
+        ("for", ", ".join(summary.compute_capabilities) or "not in its header"),
+        ("header", summary.header),
+        ("layers", summary.layers),
+    ]
+    attention = (entry or {}).get("attention")
+    if attention:
+        forms = ", ".join(f"{count} {form}" for form, count in attention["forms"].items())
+        rows.append(("attention", f"{attention['layers']} layers: {forms}"))
+    yield table("Plan", ("what", "value"), rows)
+    profiles = [
+        (p["name"], name, *(_size(p[end][name]) for end in ("min", "opt", "max")))
+        for p in (entry or {}).get("profiles") or ()
+        for name in p["max"]
+        if not name.startswith("past_key_values.")
+    ]
+    if profiles:
+        yield table("Profiles", ("profile", "input", "least", "tuned for", "most"), profiles)
+
+
+def _size(shape: list[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,111 @@
+"""``run`` on text: answers, words for masks, and the ways to ask wrongly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lepton_compile.cli import main
+from lepton_compile.runtime import load
+
+Capture = pytest.CaptureFixture[str]
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = (*SPECIAL, "who", "where", "is", "the", "cat", "dog", "house", "on")
+QUESTION, CONTEXT = "where is the cat", "the cat is on the house the dog is where"
+
+
+def build(folder: Path, kind: str, task: str) -> Path:
+    """An artifact of a random BERT of one layer, whose tokenizer knows a few words."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    getattr(transformers, kind)(config).save_pretrained(folder / "model")
+    ids = {word: number for number, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", mask_token="[MASK]", unk_token="[UNK]"
+    ).save_pretrained(folder / "model")
+    model = ["--model", str(folder / "model"), "--task", task, "-o", str(folder / "artifact")]
+    assert main(["build", *model, "--no-verify", "--no-check", "-q"]) == 0
+    return folder / "artifact"
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("answering")
+    return build(folder, "BertForQuestionAnswering", "question-answering")
+
+
+@pytest.fixture(scope="module")
+def filling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("filling"), "BertForMaskedLM", "fill-mask")
+
+
+def document(capsys: Capture, *arguments: str, code: int = 0) -> Any:
+    assert main(["run", *arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_answer_from_a_context(answering: Path, tmp_path: Path, capsys: Capture) -> None:
+    with load(answering) as model:
+        expected = model.answer(QUESTION, CONTEXT)
+    asked = [str(answering), "--question", QUESTION]
+    found = document(capsys, *asked, "--context", CONTEXT)
+    assert found["answer"] == CONTEXT[found["start"] : found["end"]] == expected["answer"]
+    assert found["score"] == pytest.approx(expected["score"])
+    file = tmp_path / "context.txt"
+    file.write_text(CONTEXT)
+    assert document(capsys, *asked, "--context", f"@{file}") == found
+    assert main(["run", *asked, "--context", CONTEXT]) == 0
+    assert expected["answer"] in capsys.readouterr().out
+
+
+def test_words_for_masks(filling: Path, capsys: Capture) -> None:
+    text = "the [MASK] is on [MASK] house"
+    with load(filling) as model:
+        expected = model.fill(text)
+    (found,) = document(capsys, str(filling), "--text", text)
+    assert [[one["word"] for one in mask] for mask in found["masks"]] == [
+        [one["word"] for one in mask] for mask in expected
+    ]
+    assert len(found["masks"]) == 2
+    assert main(["run", str(filling), "--text", text]) == 0
+    assert expected[0][0]["text"] in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "asked", [["--question", QUESTION], ["--context", CONTEXT], ["--question", "x", "--text", "y"]]
+)
+def test_half_a_question_is_wrong_usage(answering: Path, capsys: Capture, asked: list[str]) -> None:
+    assert document(capsys, str(answering), *asked, code=2)["error"] == "UsageError"
+
+
+def test_a_context_that_cannot_be_read(answering: Path, capsys: Capture) -> None:
+    asked = ["--question", QUESTION, "--context", "@/nowhere/text"]
+    assert "/nowhere/text" in document(capsys, str(answering), *asked, code=2)["found"]
+
+
+def test_a_model_for_something_else_says_so(filling: Path, capsys: Capture) -> None:
+    asked = ["--question", QUESTION, "--context", CONTEXT]
+    assert "fill-mask" in document(capsys, str(filling), *asked, code=1)["message"]
+    assert "no [MASK]" in document(capsys, str(filling), "--text", "the cat", code=1)["message"]
