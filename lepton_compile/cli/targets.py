@@ -21,8 +21,9 @@ __all__ = ["target_lines", "target_states", "targets"]
 def target_states() -> list[TargetState]:
     """Every target of the recipe schema, looked up without importing a runtime."""
     from lepton_compile.engines import TARGETS
+    from lepton_compile.engines.probe import probe
 
-    return [_state(name) for name in TARGETS]
+    return [probe(name) for name in TARGETS]
 
 
 @click.command()
@@ -35,7 +36,8 @@ def targets(as_json: bool) -> None:
         return
     out = console()
     for part in target_lines(states):
-        out.print(part, soft_wrap=isinstance(part, Text) and not out.is_terminal)
+        # A command that was broken into lines here could not be copied in one piece.
+        out.print(part, soft_wrap=isinstance(part, Text))
 
 
 def target_lines(states: Sequence[TargetState]) -> Iterator[RenderableType]:
@@ -52,17 +54,6 @@ def target_lines(states: Sequence[TargetState]) -> Iterator[RenderableType]:
         yield Text("\nTo install what is missing:")
     for name, command in commands:
         yield Text.assemble((f"  {name:<9}", "bold"), (command, "green"))
-
-
-def _state(name: str) -> TargetState:
-    from lepton_compile.engines.probe import TargetState, probe
-
-    try:
-        return probe(name)
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("lepton_compile.engines"):
-            raise
-        return TargetState(name, False, False, reason="no builder in this version")
 
 
 def _yes(value: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def export_triton(
     decoder = read_manifest(folder).task == "text-generation"
     able = tuple(KINDS if decoder else BACKENDS)
     engine = open_engine(folder, able, "Triton", target)
-    named = _checked_name(name or folder.resolve().name)
+    named = _checked_name(name or Path(os.path.abspath(folder)).name)
     samples = decoder_samples(engine) if decoder else list(encoder_samples(engine))
     if decoder:
         config = decoder_config(engine, named, instances)
