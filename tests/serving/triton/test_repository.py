@@ -111,10 +111,8 @@ def test_a_decoder_takes_its_whole_artifact_along(decoder: Artifact, tmp_path: P
     assert config.parameters["target"].string_value == "ort-cpu"
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "white space"])
+@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "white space"])
 def test_a_name_that_is_no_folder(encoder: Artifact, tmp_path: Path, name: str) -> None:
-    if not name:
-        pytest.skip("an empty name is the default")
     with pytest.raises(UsageError, match="name"):
         export_triton(encoder.path, tmp_path / "repo", name=name)
     assert list(tmp_path.iterdir()) == []
