@@ -7,6 +7,8 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,15 +55,15 @@ def _build(order: Order, events: Events) -> NoReturn:
     from lepton_compile.engines.tensorrt.child import configure, network, observers
 
     log, recorder = observers.Log(), observers.ErrorRecorder()
-    for name in order.plugins:
-        import_module(name).register(library)
+    plugins = [import_module(name).register(library) for name in order.plugins]
     builder = library.Builder(log)
     builder.error_recorder = recorder
     seconds["load"] = time.perf_counter() - started
 
     events.send("step", what="reading the graph", done=0, total=0)
     started = time.perf_counter()
-    graph, _parser = network.parse(builder, log, order.model)
+    with _explained(plugins):
+        graph, _parser = network.parse(builder, log, order.model)
     events.send("network", **network.describe(graph))
     _demand(events)
     seconds["parse"] = time.perf_counter() - started
@@ -73,7 +75,8 @@ def _build(order: Order, events: Events) -> NoReturn:
     writer = observers.PlanWriter(Path(order.plan), events)
     built = builder.build_serialized_network_to_stream(graph, config, writer)
     writer.close()
-    _check(built, writer, log, recorder, events)
+    with _explained(plugins):
+        _check(built, writer, log, recorder, events)
     seconds["build"] = time.perf_counter() - started
     if order.timing_cache is not None:
         configure.write_timing_cache(config, Path(order.timing_cache))
@@ -83,7 +86,7 @@ def _build(order: Order, events: Events) -> NoReturn:
         bytes=writer.written,
         seconds=seconds,
         log=list(log.lines),
-        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory=_peak(),
     )
     _end(0)  # from inside, while everything that the library refers to is still there
 
@@ -93,6 +96,28 @@ def _load(order: Order) -> Any:
         return load(order.module, order.libraries, Path(order.links))
     except (ImportError, OSError) as error:
         raise Failure("the library does not load", found=str(error), missing=True) from error
+
+
+@contextmanager
+def _explained(plugins: list[Any]) -> Iterator[None]:
+    """Add what a plugin raised to a failure: the library swallows it and says less."""
+    try:
+        yield
+    except Failure as failure:
+        raised = [f"plugin: {error}" for each in plugins for error in each.failures]
+        if raised:
+            found = failure.fields.get("found") or ""
+            failure.fields["found"] = "\n".join([*raised, found])
+        raise
+
+
+def _peak() -> int:
+    """Most bytes this process held. The system's own count would begin with our parent's."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _demand(events: Events) -> None:
