@@ -31,16 +31,15 @@ _DTYPES = {
 def variants_in(model: ir.Model) -> tuple[Variant, ...]:
     """The kernels that ``model`` needs: one variant for all nodes that are alike, in their order.
 
-    Only nodes of the main graph count: the functions of layers are called there.
-
     Raises:
         PluginError: a node that there are no kernels for, by its name.
     """
     found = {}
-    for node in model.graph.all_nodes():
-        if (node.domain, node.op_type) == (SPEC.namespace, SPEC.name):
-            variant = variant_of_node(node)
-            found[variant.key] = variant
+    for graph in (model.graph, *model.functions.values()):
+        for node in graph.all_nodes():
+            if (node.domain, node.op_type) == (SPEC.namespace, SPEC.name):
+                variant = variant_of_node(node)
+                found[variant.key] = variant
     return tuple(found.values())
 
 
