@@ -35,7 +35,7 @@ def variants_in(model: ir.Model) -> tuple[Variant, ...]:
         PluginError: a node that there are no kernels for, by its name.
     """
     found = {}
-    for graph in (model.graph, *model.functions.values()):
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
         for node in graph.all_nodes():
             if (node.domain, node.op_type) == (SPEC.namespace, SPEC.name):
                 variant = variant_of_node(node)

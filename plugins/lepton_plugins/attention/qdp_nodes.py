@@ -5,7 +5,8 @@
                  present.. = CachedAttentionAppend(key, value, past_lengths, caches..)
                  output = CachedAttentionPrefill[Sinks](query, past_lengths, present.., [sinks])
              decode
-                 present.., partials.. = CachedAttentionDecode(query, key, value, past_lengths, caches..)
+                 present.., partials.. = CachedAttentionDecode(query, key, value, past_lengths,
+                                                               caches..)
                  output = CachedAttentionCombine[Sinks](partials.., [sinks])
 
 ``prefill`` is right for any sequence; ``decode`` for DECODE_SEQUENCE tokens at most, and far faster

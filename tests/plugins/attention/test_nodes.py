@@ -19,7 +19,7 @@ def model(**changes: Any) -> ir.Model:
 
 
 def test_a_variant_for_all_nodes_that_are_alike() -> None:
-    found = model(TensorProto.BFLOAT16, window=512)
+    found = model(dtype=TensorProto.BFLOAT16, window=512)
     (node,) = found.graph
     for window in (512, -1):
         attributes = {n: a.value for n, a in node.attributes.items()} | {"window": window}
