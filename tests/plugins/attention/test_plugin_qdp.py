@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +15,9 @@ from lepton_plugins.attention.plugin_qdp import STEPS, Step
 from lepton_plugins.attention.tiles import tiles_for
 from lepton_plugins.attention.variant import Variant
 from tests.plugins.attention import trtp_double
+from tests.plugins.attention.bindings import needs_bindings, run_bindings
 from tests.plugins.attention.qdp_kernels import kernel_of
 
-WHEEL = os.environ.get("LEPTON_TENSORRT_WHEEL", "")
-ROOT = Path(__file__).parents[3]
 API = json.loads(Path(__file__).with_name("tensorrt_plugin_api.json").read_text("utf-8"))
 SPLITS, CAPACITY = 6, 4096
 TYPES = {"float16": "HALF", "bfloat16": "BF16", "int8": "INT8"}
@@ -106,20 +101,10 @@ def test_each_step_is_launched_as_the_contract_says(
     check(step, cache, batch, sequence, trtp_double.launch(*job(step, cache, batch, sequence)))
 
 
-@pytest.mark.skipif(not WHEEL, reason="LEPTON_TENSORRT_WHEEL names no wheel of the bindings")
-@pytest.mark.skipif(not shutil.which("gcc"), reason="gcc makes the stand-in of the libraries")
+@needs_bindings
 def test_the_bindings_themselves_take_it() -> None:
     """Their own decorators, validators and template, with every step and shape."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.plugins.attention.qdp_child", WHEEL],
-        input=json.dumps([job(*case) for case in CASES]),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout.splitlines()[-1])
+    seen = run_bindings("qdp", [job(*case) for case in CASES])
     assert len(seen) == len(CASES)
     for case, found in zip(CASES, seen, strict=True):
         check(*case, found)

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from tests.plugins.attention.bindings import needs_bindings, run_bindings
 from tests.plugins.attention.trt_graphs import graph, profile
 
 pytest.importorskip("tensorrt_rtx")
@@ -115,3 +116,34 @@ def test_a_plan_holds_what_the_kernels_are_found_by(tmp_path: Path) -> None:
     assert seen["building"] is False
     assert "registered without its kernels" in seen["attached"]
     assert seen["kept"] == [seen["attached"]]
+
+
+@needs_bindings
+def test_the_bindings_of_tensorrt_11_take_it() -> None:
+    """Both lives of a plugin, with their classes; the kernels are noted, not launched."""
+    cache = ["INT8", [3, 2, 4096, 80]]
+    new = ["BF16", [3, 1, 160]]
+    tensors = [["BF16", [3, 1, 640]], new, new, ["INT32", [3]], cache, cache, ["FLOAT", [8]]]
+    attributes = {"q_num_heads": 8, "kv_num_heads": 2, "head_dim": 80, "scale": 0.1}
+    attributes |= {"softcap": 30.0, "window": 512, "key_scale": 0.03, "value_scale": 0.05}
+    (seen,) = run_bindings("v3", [["CachedAttention", tensors, attributes]])
+    assert seen["outputs"] == [tensors[0], cache, cache]
+    assert seen["aliases"] == [-1, 4, 5]
+    assert seen["fits"] == [True] * 10
+    assert seen["failures"] == []
+    prepare, launch = seen["calls"]
+    assert prepare == ["prepare", launch[1]]
+    _, _, pointers, named = launch
+    splits = named.pop("most_splits")
+    assert named == {
+        "batch": 3,
+        "sequence": 1,
+        "capacity": 4096,
+        "workspace": 55,
+        "stream": 66,
+    }
+    assert pointers["present_key"] == pointers["key_cache"]
+    assert pointers["output"] == 77
+    assert len(pointers) == 10
+    # Partials of 3 rows of 8 heads in so many splits, float32, and what merges them.
+    assert seen["workspace"] >= 3 * 8 * splits * (80 + 1) * 4
