@@ -70,7 +70,9 @@ def attention(
         for head in range(variant.q_num_heads):
             scores = _scores(q[:, head], k[head // group], variant)
             sink = None if sinks is None else precision(sinks[head])
-            output[row, :, head] = _softmax(np.where(seen, scores, -np.inf), sink) @ v[head // group]
+            output[row, :, head] = (
+                _softmax(np.where(seen, scores, -np.inf), sink) @ v[head // group]
+            )
     return output.reshape(batch, sequence, -1)
 
 

@@ -87,9 +87,7 @@ def expected(case: Case) -> Arrays:
     """Output (float64) and caches after the call, by the reference."""
     arrays = inputs(case)
     names = ("query", "key", "value", "past_lengths", "key_cache", "value_cache")
-    output = cached_attention(
-        *(arrays[name] for name in names), case.variant, arrays.get("sinks")
-    )
+    output = cached_attention(*(arrays[name] for name in names), case.variant, arrays.get("sinks"))
     return {
         "output": output,
         "present_key": arrays["key_cache"],

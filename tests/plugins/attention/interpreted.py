@@ -27,9 +27,7 @@ class Interpreter:
     def __init__(self) -> None:
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_interpret)
 
-    def run(
-        self, case: Case, tiles: Mapping[str, Tiles] = SMALL_TILES
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, case: Case, tiles: Mapping[str, Tiles] = SMALL_TILES) -> dict[str, NDArray[Any]]:
         return self._pool.submit(run, case, dict(tiles)).result()
 
     def close(self) -> None:
@@ -74,7 +72,10 @@ def run(case: Case, tiles: Mapping[str, Tiles]) -> dict[str, NDArray[Any]]:
 
 def _tensor(array: NDArray[Any], torch: Any) -> Any:
     """A tensor over the array's own memory."""
-    types = {"bfloat16": (np.int16, torch.bfloat16), "float8_e4m3fn": (np.int8, torch.float8_e4m3fn)}
+    types = {
+        "bfloat16": (np.int16, torch.bfloat16),
+        "float8_e4m3fn": (np.int8, torch.float8_e4m3fn),
+    }
     if array.dtype.name not in types:
         return torch.from_numpy(array)
     bits, dtype = types[array.dtype.name]

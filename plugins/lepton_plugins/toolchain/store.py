@@ -1,0 +1,119 @@
+"""Compiled kernels on disk: a cache by content, and folders with an index that an artifact carries.
+
+    <folder>/kernels.json                   what is there: arguments, threads, memory, SHA-256
+    <folder>/<set>/<kernel>-<arch>.cubin    machine code
+    <folder>/<set>/<kernel>-<arch>.ptx      for devices of the same kind that came later
+
+Nothing in a folder depends on when, where or by whom it was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lepton_plugins.spec import PluginError
+from lepton_plugins.toolchain.compile import Compiled
+
+__all__ = ["FORMAT", "INDEX", "cache_folder", "cached", "content_key", "record", "write_folder"]
+
+FORMAT = 1
+INDEX = "kernels.json"
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept between builds."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "lepton-compile" / "kernels"
+
+
+def content_key(**content: Any) -> str:
+    """A digest of everything that the result of a compilation depends on."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def cached(key: str, make: Callable[[], Compiled], folder: Path | None) -> Compiled:
+    """The kernel kept under ``key``, or the one that ``make`` gives, kept from now on.
+
+    ``folder`` None: nothing is kept. An entry that cannot be read or is damaged is made anew.
+    """
+    if folder is None:
+        return make()
+    path = folder / key[:2] / f"{key}.json"
+    kept = _read_entry(path)
+    if kept is not None:
+        return kept
+    made = make()
+    data = asdict(made) | {"cubin": made.cubin.hex()}
+    text = json.dumps(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, f"{_digest(text.encode())}\n{text}".encode())
+    return made
+
+
+def record(kernel: Compiled, stem: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The kernel's entry in an index, and its files by name; names begin with ``stem``."""
+    files = {f"{stem}.cubin": kernel.cubin, f"{stem}.ptx": kernel.ptx.encode()}
+    entry: dict[str, Any] = {
+        name: value for name, value in asdict(kernel).items() if name not in ("ptx", "cubin")
+    }
+    for name, data in files.items():
+        kind = name.rsplit(".", 1)[1]
+        entry[kind] = {"file": name, "sha256": _digest(data), "size": len(data)}
+    return entry, files
+
+
+def write_folder(folder: Path, index: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Write ``files`` and their index into ``folder``, which appears whole or not at all.
+
+    Raises:
+        PluginError: the folder is there and holds something else.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+        raise PluginError("the folder holds something else", where=str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, data in {**files, INDEX: _json(index)}.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_bytes(data)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _json(index: Mapping[str, Any]) -> bytes:
+    return (json.dumps({"format": FORMAT, **index}, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read_entry(path: Path) -> Compiled | None:
+    try:
+        digest, _, text = path.read_text().partition("\n")
+        if _digest(text.encode()) != digest:
+            return None
+        data = json.loads(text)
+        data["parameters"] = tuple(map(tuple, data["parameters"]))
+        return Compiled(**data | {"cubin": bytes.fromhex(data["cubin"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.replace(name, path)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
