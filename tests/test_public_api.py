@@ -32,13 +32,14 @@ def definitions(module: Module) -> dict[str, Definition]:
 
 
 def other_names(module: Module) -> set[str]:
-    """What else ``__all__`` may name: constants, and imports of a package."""
+    """What else ``__all__`` may name: constants, and what the module imports by name."""
     names: set[str] = set()
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {target.id for target in targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.ImportFrom) and module.is_package:
+            inner = [e for t in targets for e in (t.elts if isinstance(t, ast.Tuple) else [t])]
+            names |= {target.id for target in inner if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
     return names
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lepton_compile
 from lepton_compile.engines.contract import Step
 from lepton_compile.engines.tensorrt.flavour import Flavour
 from lepton_compile.errors import EngineError
@@ -68,7 +67,7 @@ def run_child(
 @contextlib.contextmanager
 def _started(order: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The child; whatever ends the block early cancels it and waits until it is gone."""
-    root = str(Path(lepton_compile.__file__).parent.parent)
+    root = str(Path(__file__).parents[3])
     paths = [root, *(path for path in sys.path if path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
     with log.open("wb") as errors:

@@ -55,11 +55,8 @@ def lepton_attention_prefill(
     SCORE_SCALE: tl.constexpr, CAP_SCALE: tl.constexpr, WINDOW: tl.constexpr,
     VALUE_SCALE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Many new tokens against the cache. Grid (row tiles, key heads, batch).
-
-    Keys come in three runs: those that the window cuts for some rows, those that every row sees (no
-    masks at all), those that causality cuts for some rows.
-    """
+    """Many new tokens against the cache. Grid (row tiles, key heads, batch)."""
+    # Keys come in three runs: cut by the window, seen by every row (no masks), cut by causality.
     # The last tiles have the most keys: they start first.
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
     head, batch = tl.program_id(1), tl.program_id(2)
@@ -70,7 +67,6 @@ def lepton_attention_prefill(
     positions = past + tokens
     first_position = past + first_row // GROUP
     last_position = past + tl.minimum((first_row + BLOCK_M - 1) // GROUP, sequence - 1)
-
     at = batch.to(tl.int64) * sequence * (KV_HEADS * GROUP * HEAD_DIM)
     lines = tokens * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
     q0 = load_chunk(query + at, lines, real, HEAD_DIM, 0, D0, True)
@@ -81,7 +77,6 @@ def lepton_attention_prefill(
     if D1 > 0:
         q1 = load_chunk(query + at, lines, real, HEAD_DIM, D0, D1, True)
         acc1 = tl.zeros([BLOCK_M, D1], tl.float32)
-
     cache = (batch.to(tl.int64) * KV_HEADS + head) * capacity * HEAD_DIM
     keys, values = key_cache + cache, value_cache + cache
     end = tl.minimum(last_position + 1, length)
@@ -104,7 +99,6 @@ def lepton_attention_prefill(
         m, l, acc0, acc1, q0, q1, positions, keys, values, tl.maximum(begin, whole), end, length,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
     )  # fmt: skip
-
     factor = VALUE_SCALE / l
     if sinks is not None:
         sink = tl.load(sinks + head * GROUP + rows % GROUP).to(tl.float32) * LOG2_E
@@ -127,7 +121,6 @@ def lepton_attention_decode(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Few new tokens: one split of the keys. Grid (splits, row tiles * key heads, batch).
-
     Each split first writes those new keys that fall into its own range, so no split waits for
     another; then it reads its range back. A split without keys says so in ``partial_lse``.
     """
@@ -138,7 +131,6 @@ def lepton_attention_decode(
     rows = first_row + tl.arange(0, BLOCK_M)
     tokens, real = rows // GROUP, rows < sequence * GROUP
     positions = past + tokens
-
     end = past + tl.minimum((first_row + BLOCK_M - 1) // GROUP, sequence - 1) + 1
     end = tl.minimum(end, length)
     begin = 0
@@ -147,20 +139,17 @@ def lepton_attention_decode(
     share = tl.cdiv(tl.cdiv(end, BLOCK_N) - begin, splits)
     start = (begin + split * share) * BLOCK_N
     end = tl.minimum(start + share * BLOCK_N, end)
-
     line = (batch.to(tl.int64) * KV_HEADS + head) * splits + split
     line = line * (sequence * GROUP)
     if start >= end:
         tl.store(partial_lse + line + rows, MASKED_SCORE, mask=real)
         return
-
     cache = (batch.to(tl.int64) * KV_HEADS + head) * capacity * HEAD_DIM
     keys, values = present_key + cache, present_value + cache
     _append_rows(
         key, value, keys, values, batch.to(tl.int64) * sequence * KV_HEADS + head,
         past, tl.maximum(start, past), end, KV_HEADS, HEAD_DIM, D0, D1, KEY_INVERSE, VALUE_INVERSE,
     )  # fmt: skip
-
     at = batch.to(tl.int64) * sequence * (KV_HEADS * GROUP * HEAD_DIM)
     lines = tokens * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
     q0 = load_chunk(query + at, lines, real, HEAD_DIM, 0, D0, True)
@@ -175,7 +164,6 @@ def lepton_attention_decode(
         m, l, acc0, acc1, q0, q1, positions, keys, values, start, end, end,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
     )  # fmt: skip
-
     factor = VALUE_SCALE / l
     here = partial + line * HEAD_DIM
     _store_rows(here, acc0 * factor[:, None], rows, real, HEAD_DIM, 0, D0)

@@ -18,6 +18,9 @@ from lepton_compile.engines.tensorrt.child.library import load
 from lepton_compile.engines.tensorrt.order import Order
 
 
+__all__ = ["main"]
+
+
 def main(path: str) -> None:
     """Build what the order in ``path`` asks for, and end the process."""
     events = Events()
