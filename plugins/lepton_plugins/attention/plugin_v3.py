@@ -163,8 +163,16 @@ class _Attention:
 
     @_keeping
     def configure_plugin(self, inputs: Any, outputs: Any) -> None:
-        """The types are final."""
+        """The types are final, and the largest shapes of a profile known."""
         self._learn([each.desc.type for each in inputs])
+        # Kernels count with 32 bits inside a row of the batch, and a grid has 16 for rows.
+        (batch, sequence, width), cache = inputs[QUERY].max, inputs[KEY_CACHE].max
+        if sequence * width >= 2**31 or cache[2] * cache[3] >= 2**31 or batch >= 2**16:
+            raise PluginError(
+                f"{SPEC.name} has no kernels for shapes this large",
+                found=f"query {(batch, sequence, width)}, caches {tuple(cache)}",
+                available=("less than 2**31 numbers in a row of the batch", "65535 rows"),
+            )
 
     @_keeping
     def get_workspace_size(self, inputs: Any, outputs: Any) -> int:

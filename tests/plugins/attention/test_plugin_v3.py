@@ -108,6 +108,15 @@ def test_what_there_are_no_kernels_for_is_said(
     assert any(words in failure for failure in seen["failures"]), seen["failures"]
 
 
+def test_offsets_beyond_32_bits_are_refused(tmp_path: Path) -> None:
+    """Inside a row of the batch, where kernels count with 32 bits."""
+    fits, too_long = (profile((1, 1, 1), (1, 16, most)) for most in (2**23 - 1, 2**23))
+    assert run(tmp_path, graph(), profiles=[fits])["built"]
+    seen = run(tmp_path, graph(), profiles=[too_long])
+    assert not seen["built"]
+    assert "no kernels for shapes this large" in seen["failures"][0]
+
+
 def test_a_plan_holds_what_the_kernels_are_found_by(tmp_path: Path) -> None:
     """Serialized fields make the same plugin again, with a scale that binary32 rounds."""
     attributes = {"q_num_heads": 4, "kv_num_heads": 2, "head_dim": 80, "key_scale": 0.03}
