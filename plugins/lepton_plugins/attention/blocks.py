@@ -1,13 +1,15 @@
 # mypy: ignore-errors
+# ruff: noqa: N803
 """What the kernels share, in Triton: one step of online softmax, and how a cache stores a number.
 
 Rows of a tile are (token, head of the group): row ``r`` is token ``r // GROUP`` and head
-``r % GROUP``, so the heads that share keys read them once. Scores are kept in base 2. A masked score
-is a large negative number, not infinity: a row that has seen masked keys only carries nonsense with a
-weight of ``exp2(-huge) = 0`` against the first key it does see, and every row sees its own.
+``r % GROUP``, so the heads that share keys read them once. Scores are kept in base 2. A masked
+score is a large negative number, not infinity: a row that has seen masked keys only carries
+nonsense, with a weight of ``exp2(-huge) = 0`` against the first key it does see, and every row sees
+its own.
 
-A row of ``HEAD_DIM`` numbers is cut into chunks of ``D0`` and ``D1`` (a power of two each, D1 may be
-0), so that 80 costs 64 + 16 columns and not 128.
+A row of ``HEAD_DIM`` numbers is cut into chunks of ``D0`` and ``D1`` (a power of two each, D1 may
+be 0), so that 80 costs 64 + 16 columns and not 128.
 
 Online softmax: Milakov and Gimelshein, arXiv 1805.02867; tiled attention: Dao, arXiv 2307.08691.
 """
@@ -48,7 +50,7 @@ def load_chunk(
     pointers, rows, present, HEAD_DIM: tl.constexpr, AT: tl.constexpr, D: tl.constexpr,
     MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Columns ``AT .. AT + D`` of ``rows``, (rows, D); zero where not ``present`` or past the end."""
+    """Columns ``AT .. AT + D`` of ``rows``; zero where not ``present`` or past the end."""
     columns = AT + tl.arange(0, D)
     offsets = rows[:, None] * HEAD_DIM + columns[None, :]
     if AT + D > HEAD_DIM:
@@ -64,14 +66,14 @@ def load_chunk(
 
 @triton.jit
 def attend(
-    m, l, acc0, acc1, q0, q1, positions, keys, values, first, last, length,
+    m, total, acc0, acc1, q0, q1, positions, keys, values, first, last, length,
     HEAD_DIM: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     SCORE_SCALE: tl.constexpr, CAP_SCALE: tl.constexpr, WINDOW: tl.constexpr,
     BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Take the keys ``first .. last`` (whole blocks) into ``m``, ``l`` and the accumulators.
+    """Take the keys ``first .. last`` (whole blocks) into ``m``, ``total`` and the accumulators.
 
-    m, l: (rows) running maximum and sum. acc0, acc1: (rows, D0) and (rows, D1), fp32.
+    m, total: (rows) running maximum and sum. acc0, acc1: (rows, D0) and (rows, D1), fp32.
     positions: (rows) of the queries. length: keys behind it are not read. With ``MASKED`` false the
     caller promises that every row sees every key of these blocks.
     """
@@ -97,7 +99,7 @@ def attend(
             highest = tl.maximum(m, tl.max(scores, 1) * SCORE_SCALE)
             weights = tl.exp2(scores * SCORE_SCALE - highest[:, None])
         shrink = tl.exp2(m - highest)
-        l = l * shrink + tl.sum(weights, 1)  # noqa: E741
+        total = total * shrink + tl.sum(weights, 1)
         weights = weights.to(q0.dtype)
         v0 = load_chunk(values, columns, present, HEAD_DIM, 0, D0, MASKED).to(q0.dtype)
         acc0 = tl.dot(weights, v0, acc0 * shrink[:, None])
@@ -105,4 +107,4 @@ def attend(
             v1 = load_chunk(values, columns, present, HEAD_DIM, D0, D1, MASKED).to(q0.dtype)
             acc1 = tl.dot(weights, v1, acc1 * shrink[:, None])
         m = highest
-    return m, l, acc0, acc1
+    return m, total, acc0, acc1

@@ -1,4 +1,4 @@
-"""The attention kernels, compiled: one for the ahead-of-time plugin, whole sets for the launcher."""
+"""The attention kernels, compiled: one at a time, or whole sets for the launcher."""
 
 from __future__ import annotations
 

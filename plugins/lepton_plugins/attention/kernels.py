@@ -1,5 +1,6 @@
 # mypy: ignore-errors
-"""The four kernels, in Triton. ``launch.py`` says how they are called; ``blocks.py`` what they share.
+# ruff: noqa: N803
+"""The four kernels, in Triton. ``launch.py`` says how they are called, ``blocks.py`` what is shared.
 
 Importing this imports triton, so only the toolchain and the tests do.
 """
@@ -71,7 +72,7 @@ def lepton_attention_prefill(
     lines = tokens * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
     q0 = load_chunk(query + at, lines, real, HEAD_DIM, 0, D0, True)
     m = tl.full([BLOCK_M], MASKED_SCORE, tl.float32)
-    l = tl.zeros([BLOCK_M], tl.float32)  # noqa: E741
+    total = tl.zeros([BLOCK_M], tl.float32)
     acc0 = tl.zeros([BLOCK_M, D0], tl.float32)
     q1, acc1 = q0, m
     if D1 > 0:
@@ -86,25 +87,25 @@ def lepton_attention_prefill(
         start = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
         begin = tl.cdiv(tl.maximum(last_position - WINDOW + 1, 0), BLOCK_N) * BLOCK_N
         begin = tl.minimum(begin, end)
-        m, l, acc0, acc1 = attend(  # noqa: E741
-            m, l, acc0, acc1, q0, q1, positions, keys, values, start, begin, length,
+        m, total, acc0, acc1 = attend(
+            m, total, acc0, acc1, q0, q1, positions, keys, values, start, begin, length,
             HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
         )  # fmt: skip
         begin = tl.cdiv(begin, BLOCK_N) * BLOCK_N
-    m, l, acc0, acc1 = attend(  # noqa: E741
-        m, l, acc0, acc1, q0, q1, positions, keys, values, begin, whole, length,
+    m, total, acc0, acc1 = attend(
+        m, total, acc0, acc1, q0, q1, positions, keys, values, begin, whole, length,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, False,
     )  # fmt: skip
-    m, l, acc0, acc1 = attend(  # noqa: E741
-        m, l, acc0, acc1, q0, q1, positions, keys, values, tl.maximum(begin, whole), end, length,
+    m, total, acc0, acc1 = attend(
+        m, total, acc0, acc1, q0, q1, positions, keys, values, tl.maximum(begin, whole), end, length,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
     )  # fmt: skip
-    factor = VALUE_SCALE / l
+    factor = VALUE_SCALE / total
     if sinks is not None:
         sink = tl.load(sinks + head * GROUP + rows % GROUP).to(tl.float32) * LOG2_E
         highest = tl.maximum(m, sink)
         kept = tl.exp2(m - highest)
-        factor = VALUE_SCALE * kept / (l * kept + tl.exp2(sink - highest))
+        factor = VALUE_SCALE * kept / (total * kept + tl.exp2(sink - highest))
     _store_rows(output + at, acc0 * factor[:, None], lines, real, HEAD_DIM, 0, D0)
     if D1 > 0:
         _store_rows(output + at, acc1 * factor[:, None], lines, real, HEAD_DIM, D0, D1)
@@ -154,22 +155,22 @@ def lepton_attention_decode(
     lines = tokens * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
     q0 = load_chunk(query + at, lines, real, HEAD_DIM, 0, D0, True)
     m = tl.full([BLOCK_M], MASKED_SCORE, tl.float32)
-    l = tl.zeros([BLOCK_M], tl.float32)  # noqa: E741
+    total = tl.zeros([BLOCK_M], tl.float32)
     acc0 = tl.zeros([BLOCK_M, D0], tl.float32)
     q1, acc1 = q0, m
     if D1 > 0:
         q1 = load_chunk(query + at, lines, real, HEAD_DIM, D0, D1, True)
         acc1 = tl.zeros([BLOCK_M, D1], tl.float32)
-    m, l, acc0, acc1 = attend(  # noqa: E741
-        m, l, acc0, acc1, q0, q1, positions, keys, values, start, end, end,
+    m, total, acc0, acc1 = attend(
+        m, total, acc0, acc1, q0, q1, positions, keys, values, start, end, end,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
     )  # fmt: skip
-    factor = VALUE_SCALE / l
+    factor = VALUE_SCALE / total
     here = partial + line * HEAD_DIM
     _store_rows(here, acc0 * factor[:, None], rows, real, HEAD_DIM, 0, D0)
     if D1 > 0:
         _store_rows(here, acc1 * factor[:, None], rows, real, HEAD_DIM, D0, D1)
-    tl.store(partial_lse + line + rows, m + tl.log2(l), mask=real)
+    tl.store(partial_lse + line + rows, m + tl.log2(total), mask=real)
 
 
 @triton.jit
@@ -183,10 +184,10 @@ def lepton_attention_combine(
     lines = sequence * GROUP
     at = (batch.to(tl.int64) * KV_HEADS + head) * splits * lines + row
     columns = tl.arange(0, WIDTH)
-    m, l = tl.full([], MASKED_SCORE, tl.float32), tl.full([], 0.0, tl.float32)  # noqa: E741
+    m, total = tl.full([], MASKED_SCORE, tl.float32), tl.full([], 0.0, tl.float32)
     if sinks is not None:
         m = tl.load(sinks + head * GROUP + row % GROUP).to(tl.float32) * LOG2_E
-        l += 1.0  # noqa: E741
+        total += 1.0
     acc = tl.zeros([WIDTH], tl.float32)
     for first in range(0, splits, BLOCK_N):
         places = first + tl.arange(0, BLOCK_N)
@@ -198,12 +199,14 @@ def lepton_attention_combine(
         highest = tl.maximum(m, tl.max(lse, 0))
         weights = tl.where(seen, tl.exp2(lse - highest), 0.0)
         shrink = tl.exp2(m - highest)
-        l = l * shrink + tl.sum(weights, 0)  # noqa: E741
+        total = total * shrink + tl.sum(weights, 0)
         acc = acc * shrink + tl.sum(weights[:, None] * part, 0)
         m = highest
     token = batch.to(tl.int64) * sequence + row // GROUP
     target = (token * (KV_HEADS * GROUP) + head * GROUP + row % GROUP) * HEAD_DIM
-    tl.store(output + target + columns, (acc / l).to(output.dtype.element_ty), columns < HEAD_DIM)
+    tl.store(
+        output + target + columns, (acc / total).to(output.dtype.element_ty), columns < HEAD_DIM
+    )
 
 
 @triton.jit

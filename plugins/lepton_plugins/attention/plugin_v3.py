@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lepton_plugins.attention.launcher import Kernels
 from lepton_plugins.attention.spec import SPEC
 from lepton_plugins.attention.trt_fields import (
     TRT_DTYPES,
@@ -58,7 +59,7 @@ class Registration:
     """
 
     trt: Any
-    kernels: Any = None
+    kernels: Kernels | None = None
     failures: list[Exception] = field(default_factory=list)
     variants: dict[str, Variant] = field(default_factory=dict)
 
@@ -72,7 +73,7 @@ def register(trt: Any, folder: Path | None = None) -> Registration:
     Raises:
         PluginError: the folder holds no kernels, or TensorRT declines.
     """
-    registration = Registration(trt, None if folder is None else _kernels(folder))
+    registration = Registration(trt, None if folder is None else Kernels(folder / "kernels"))
     registry = trt.get_plugin_registry()
     known = registry.get_creator(SPEC.name, SPEC.version, SPEC.namespace)
     if known is not None:
@@ -82,10 +83,6 @@ def register(trt: Any, folder: Path | None = None) -> Registration:
         raise PluginError(f"{trt.__name__} does not take the plugin", where=SPEC.name)
     _CREATORS.append(creator)
     return registration
-
-
-def _kernels(folder: Path) -> Any:
-    raise NotImplementedError
 
 
 def _keeping(method: Method) -> Method:
@@ -271,7 +268,7 @@ class _Attention:
             stream=stream,
         )
 
-    def _loaded(self) -> Any:
+    def _loaded(self) -> Kernels:
         if self.registration.kernels is None:
             raise PluginError(
                 f"{SPEC.name} was registered without its kernels", hint="register(trt, folder)"

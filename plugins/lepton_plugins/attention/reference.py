@@ -24,15 +24,15 @@ def quantize(numbers: Array, scale: float, dtype: str) -> Array:
         return numbers
     scaled = numbers.astype(np.float32) * np.float32(1.0 / scale)
     if dtype == "int8":
-        return np.rint(np.clip(scaled, -127, 127)).astype(np.int8)
+        return np.asarray(np.rint(np.clip(scaled, -127, 127)).astype(np.int8))
     import ml_dtypes
 
-    return np.clip(scaled, -448, 448).astype(ml_dtypes.float8_e4m3fn)
+    return np.asarray(np.clip(scaled, -448, 448).astype(ml_dtypes.float8_e4m3fn))
 
 
 def dequantize(cache: Array, scale: float, precision: type[np.floating[Any]]) -> Array:
     """The numbers that ``cache`` stands for."""
-    return cache.astype(np.float32).astype(precision) * precision(scale)
+    return np.asarray(cache.astype(np.float32).astype(precision) * precision(scale))
 
 
 def append(new: Array, past_lengths: Array, cache: Array, scale: float, dtype: str) -> None:

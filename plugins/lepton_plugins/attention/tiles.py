@@ -97,20 +97,20 @@ def _combine(target: Architecture, variant: Variant) -> Tiles:
 
 def _prefill(target: Architecture, variant: Variant) -> Tiles:
     width = _padded(variant)
-    if target.wide:
+    if target.wide and width <= 384:
         if width <= 128:
             return Tiles(128, 128 if width <= 64 else 64, 8, 3)
         return Tiles(128, 64, 8, 2) if width <= 256 else Tiles(64, 32, 8, 2)
-    if width <= 64:
-        return Tiles(128, 64, 4, 3)
     if width <= 128:
-        return Tiles(128, 32, 8, 3)
+        return Tiles(128, 64 if width <= 64 else 32, 8, 3)
+    # Beyond 256 the sums of 32 rows are what the registers hold without spilling.
     return Tiles(64, 32, 8, 2) if width <= 256 else Tiles(32, 32, 8, 1)
 
 
 def _decode(target: Architecture, variant: Variant) -> Tiles:
     row = _padded(variant) * DTYPE_BYTES[variant.cache_dtype]
-    keys = min(128, max(16, 16384 // (1 << (row - 1).bit_length())))
+    # About 16 KB of keys a step; more than 64 quantized ones fill the registers when converted.
+    keys = min(64 if variant.quantized else 128, 16384 // (1 << (row - 1).bit_length()))
     stages = 3 if target.shared_bytes > 128 * 1024 else 2
     rows = max(16, 1 << (variant.group - 1).bit_length())
-    return Tiles(min(rows, 64), keys, 4, stages)
+    return Tiles(min(rows, 64), max(16, keys), 4, stages)

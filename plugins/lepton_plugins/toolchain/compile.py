@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from lepton_plugins.spec import PluginError
@@ -105,9 +106,8 @@ def _assemble(ptx: str, name: str) -> Assembly:
 
 def _to_ptx(source: Source, architecture: int, where: str) -> Any:
     try:
-        import triton
-        from triton.backends.compiler import GPUTarget
-        from triton.compiler import ASTSource
+        triton: Any = import_module("triton")
+        backend: Any = import_module("triton.backends.compiler")
     except ImportError as error:
         hint = "pip install 'lepton-compile[plugins]'"
         raise PluginError("kernels are compiled by triton", where=where, hint=hint) from error
@@ -124,8 +124,10 @@ def _to_ptx(source: Source, architecture: int, where: str) -> Any:
         warnings.simplefilter("ignore")
         try:
             return triton.compile(
-                ASTSource(source.function, signature, dict(source.constants), aligned),
-                target=GPUTarget("cuda", architecture, 32),
+                triton.compiler.ASTSource(
+                    source.function, signature, dict(source.constants), aligned
+                ),
+                target=backend.GPUTarget("cuda", architecture, 32),
                 options=options,
             )
         except Exception as error:  # Triton's errors have no base class of their own
@@ -136,8 +138,7 @@ def _to_ptx(source: Source, architecture: int, where: str) -> Any:
 @contextmanager
 def _no_trace_of_this_machine() -> Iterator[None]:
     """No source lines in the code, and no cache but a folder that goes away."""
-    from triton import knobs
-
+    knobs: Any = import_module("triton").knobs
     with (
         tempfile.TemporaryDirectory() as folder,
         knobs.compilation.scope(),

@@ -7,12 +7,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
+
 from lepton_plugins.attention.launch import KERNELS
 from lepton_plugins.attention.reference import cached_attention, quantize
 from lepton_plugins.attention.spec import SPEC
 from lepton_plugins.attention.tiles import Tiles
 from lepton_plugins.attention.variant import Variant
-from numpy.typing import NDArray
 
 __all__ = ["SMALL_TILES", "Case", "assert_matches", "expected", "inputs"]
 
@@ -52,8 +53,11 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def inputs(case: Case) -> Arrays:
-    """Fresh arrays by argument name. What the caches hold behind ``past`` is not a number, where the
-    dtype can say so: nobody may read it."""
+    """Fresh arrays by argument name.
+
+    What the caches hold behind ``past`` is not a number, where the dtype can say so: nobody may
+    read it.
+    """
     variant, random = case.variant, np.random.default_rng(case.seed)
     dtype = numpy_dtype(variant.dtype)
 

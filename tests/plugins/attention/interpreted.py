@@ -12,10 +12,11 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from lepton_plugins.attention.launch import KERNELS, arguments, dimensions, grid, steps
 from lepton_plugins.attention.source import constants
 from lepton_plugins.attention.tiles import Tiles
-from numpy.typing import NDArray
 from tests.plugins.attention.cases import SMALL_TILES, Case, inputs, numpy_dtype
 
 __all__ = ["Interpreter", "run"]
@@ -37,6 +38,7 @@ class Interpreter:
 def run(case: Case, tiles: Mapping[str, Tiles]) -> dict[str, NDArray[Any]]:
     """One call of the op, kernel after kernel; partials start as not-a-number."""
     import torch
+
     from lepton_plugins.attention import kernels
 
     variant, arrays = case.variant, inputs(case)

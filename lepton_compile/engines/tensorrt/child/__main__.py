@@ -17,7 +17,6 @@ from lepton_compile.engines.tensorrt.child.events import Cancelled, Events, Fail
 from lepton_compile.engines.tensorrt.child.library import load
 from lepton_compile.engines.tensorrt.order import Order
 
-
 __all__ = ["main"]
 
 
