@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: N803
-"""The four kernels, in Triton. ``launch.py`` says how they are called, ``blocks.py`` what is shared.
+"""The four kernels, in Triton. ``launch.py`` says how each is called.
 
 Importing this imports triton, so only the toolchain and the tests do.
 """
@@ -96,8 +96,9 @@ def lepton_attention_prefill(
         m, total, acc0, acc1, q0, q1, positions, keys, values, begin, whole, length,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, False,
     )  # fmt: skip
+    begin = tl.maximum(begin, whole)
     m, total, acc0, acc1 = attend(
-        m, total, acc0, acc1, q0, q1, positions, keys, values, tl.maximum(begin, whole), end, length,
+        m, total, acc0, acc1, q0, q1, positions, keys, values, begin, end, length,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
     )  # fmt: skip
     factor = VALUE_SCALE / total
