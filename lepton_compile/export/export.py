@@ -16,7 +16,7 @@ from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 from . import meta
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
-from .tasks import AUTO_CLASSES, Pooling, TaskModule, task_module
+from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
 from .weights import bind
 
 __all__ = [
@@ -44,7 +44,7 @@ class ExportedModel:
         caches: one entry for each cached attention, in order; empty without a cache.
         parameters: number of weights in the model.
         length: longest sequence (past included) that the graph can take.
-        how: "stamped", "whole" or "plain"; ``kinds`` distinct layers were traced.
+        how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
     """
 
@@ -124,8 +124,8 @@ def _capture(
     network = meta_model(source, task)
     step(f"tracing {type(network).__name__}", 1, 3)
 
-    def make(captured: bool) -> TaskModule:
-        return task_module(network, task, pooling=pooling, cached=captured)
+    def make(cache: CacheUse) -> TaskModule:
+        return task_module(network, task, pooling=pooling, cache=cache)
 
     graph = build_graph(make, longest)
     for name, value in graph.model.graph.initializers.items():

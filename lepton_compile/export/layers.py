@@ -24,7 +24,7 @@ from . import ops
 from .capture import Capture, LeptonCache
 from .capture.attention import MaskRule
 
-__all__ = ["LayerCall", "LayerModule", "LayerTrace", "kind_of", "kinds_of", "stamping"]
+__all__ = ["LayerCall", "LayerModule", "LayerTrace", "kinds_of", "stamping"]
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
 
@@ -33,7 +33,9 @@ _INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
 class LayerCall:
     """One call of one layer: what went in and what came out.
 
-    ``leaves`` are the flattened arguments; tensors are replaced by their position in ``shapes``.
+    ``leaves`` are the flattened arguments; tensors are replaced by their position in ``inputs``.
+    ``like`` has, for each output, the input of its shape; None where the output is None.
+    ``kind`` is equal for calls that one function can stand for.
     """
 
     module: nn.Module
@@ -43,7 +45,18 @@ class LayerCall:
     inputs: list[Tensor]
     rules: list[MaskRule | None]
     out_spec: pytree.TreeSpec | None = None
-    like: list[int] = field(default_factory=list)
+    like: list[int | None] = field(default_factory=list)
+    kind: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.kind = _kind_of(self)
+
+    def results(self, tensors: Sequence[Tensor]) -> Any:
+        """What the layer returns, from its tensors alone."""
+        assert self.out_spec is not None
+        given = iter(tensors)
+        flat = [None if like is None else next(given) for like in self.like]
+        return pytree.tree_unflatten(flat, self.out_spec)
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments with other tensors in place of its own, and a fresh cache."""
@@ -76,19 +89,18 @@ class LayerTrace:
         def forward(*args: Any, **kwargs: Any) -> Any:
             call = self._record(layer, path, args, kwargs)
             outputs = torch.ops.lepton.layer(call.inputs, len(self.calls) - 1)
-            assert call.out_spec is not None
-            return pytree.tree_unflatten(list(outputs), call.out_spec)
+            return call.results(list(outputs))
 
         return forward
 
     def shapes(self, inputs: Sequence[Tensor], index: int) -> list[Tensor]:
         """Shape rule of a layer: run the first of a kind, copy its pattern for the others."""
         call = self.calls[index]
-        first = self._seen.setdefault(kind_of(call), call)
+        first = self._seen.setdefault(call.kind, call)
         if first.out_spec is None:
             self._run(first, inputs)
         call.out_spec, call.like = first.out_spec, first.like
-        return [torch.empty_like(inputs[i]) for i in call.like]
+        return [torch.empty_like(inputs[i]) for i in call.like if i is not None]
 
     def _record(self, layer: nn.Module, path: str, args: Any, kwargs: Any) -> LayerCall:
         flat, spec = pytree.tree_flatten((args, kwargs))
@@ -115,13 +127,17 @@ class LayerTrace:
         flat, call.out_spec = pytree.tree_flatten(
             type(call.module).forward(call.module, *args, **kwargs)
         )
-        for out in flat:
-            match = [i for i, t in enumerate(inputs) if _alike(t, out)]
-            if not match:
-                raise ExportError(
-                    "a layer returns something of another shape than it takes", where=call.path
-                )
-            call.like.append(match[0])
+        call.like = [_like(inputs, out, call.path) for out in flat]
+
+
+def _like(inputs: Sequence[Tensor], out: Any, path: str) -> int | None:
+    """The input of an output's shape; None for an output that is None."""
+    if out is None:
+        return None
+    for index, tensor in enumerate(inputs):
+        if _alike(tensor, out):
+            return index
+    raise ExportError("a layer returns something of another shape than it takes", where=path)
 
 
 def _alike(tensor: Tensor, out: Any) -> bool:
@@ -165,7 +181,7 @@ def stamping(model: nn.Module, capture: Capture) -> Iterator[LayerTrace]:
             parent._modules[name] = layer
 
 
-def kind_of(call: LayerCall) -> tuple[Any, ...]:
+def _kind_of(call: LayerCall) -> tuple[Any, ...]:
     """What two calls must share to be of one kind."""
     modules = tuple(
         (name, type(module).__qualname__, _scalars(module))
@@ -189,7 +205,7 @@ def kinds_of(calls: Sequence[LayerCall]) -> list[list[int]]:
     """Indices of the calls of each kind, in the order of their first call."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, call in enumerate(calls):
-        groups.setdefault(kind_of(call), []).append(index)
+        groups.setdefault(call.kind, []).append(index)
     return list(groups.values())
 
 
@@ -207,5 +223,4 @@ class LayerModule(nn.Module):
                 self._capture.attention.remember(tensor, rule)
         args, kwargs = self._call.arguments(inputs)
         out = type(self.layer).forward(self.layer, *args, **kwargs)
-        flat: list[Tensor] = pytree.tree_flatten(out)[0]
-        return flat
+        return [leaf for leaf in pytree.tree_flatten(out)[0] if leaf is not None]

@@ -15,15 +15,20 @@ from lepton_compile.errors import ExportError
 
 from . import meta
 from .builder import Builder
-from .capture import Capture, capturing
+from .capture import NAME, OWN, TORCH, Capture, capturing
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
 from .layers import LayerTrace, stamping
 from .stamp import LayerFunction, layer_functions, program_parts
-from .tasks import TaskModule
+from .tasks import CacheUse, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
-from .translate import HANDLERS, Translator
+from .translate import HANDLERS, Translator, UnknownOpError
 
-__all__ = ["CacheLayer", "Graph", "build_graph"]
+__all__ = ["CacheLayer", "Graph", "Way", "build_graph"]
+
+HINT = (
+    "compile another architecture, or give an .onnx file of this model as the source; with "
+    "LEPTON_DEBUG=1 the traceback says where the model's code was"
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,7 @@ class Graph:
         model: weights are initializers without a tensor.
         parameters: value name -> (parameter path, transform) of each weight to bind.
         values: small tensors that export made itself (rotary tables, buffers), by value name.
-        how: "stamped" (each distinct layer traced once), "whole", or "plain" (no attention
-            captured).
+        how: name of the ``Way`` that worked.
     """
 
     model: ir.Model
@@ -56,45 +60,91 @@ class Graph:
     refused: list[str] = field(default_factory=list)
 
 
-def build_graph(make: Callable[[bool], TaskModule], positions: int) -> Graph:
-    """Trace a model and translate it: by layer, else whole, else with its own attention.
+@dataclass(frozen=True)
+class Way:
+    """One way of capturing a model.
 
     Args:
-        make: the task's module on the meta device; its argument says whether attention is captured
-            (a decoder has a cache only then).
+        name: "stamped" (each distinct layer traced once) or "whole"; "plain" where the attention
+            is the model's own code.
+        attention: where attention is captured, as ``capturing`` takes it.
+        cache: who reads a decoder's cache.
+    """
+
+    name: str
+    attention: str
+    cache: CacheUse = "captured"
+
+
+WAYS = (
+    Way("stamped", NAME),
+    Way("whole", NAME),
+    Way("stamped", TORCH),
+    Way("whole", TORCH),
+    Way("plain", OWN, "own"),
+    Way("plain", OWN, "none"),
+)
+
+
+def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph:
+    """Trace a model and translate it, in the first of the ``WAYS`` that works.
+
+    Args:
+        make: the task's module on the meta device, by who reads a decoder's cache.
         positions: rows of the rotary tables, and the longest sequence.
 
     Raises:
         ExportError: no way works; the reasons of all are in the message.
     """
     refused: list[str] = []
-    for how in ("stamped", "whole", "plain"):
+    unknown: set[str] = set()
+    for way in WAYS:
+        if way.attention in unknown:
+            continue  # the op that has no translation is still there
+        module = make(way.cache)
         try:
-            graph = _build(make(how != "plain"), positions, how)
+            graph = _build(module, positions, way)
         except ExportError as error:
             where = f" at {error.where}" if error.where else ""
             found = f" ({error.found})" if error.found else ""
-            refused.append(f"{how}: {error.message}{where}{found}")
+            refused.append(f"{way.name}: {error.message}{where}{found}")
+            if isinstance(error, UnknownOpError):
+                unknown.add(way.attention)
             continue
-        graph.refused = refused
+        graph.refused = list(dict.fromkeys(refused))
         return graph
-    raise ExportError("the model cannot be captured as a graph", found="; ".join(refused))
+    raise _cannot(type(module.network).__name__, list(dict.fromkeys(refused)))
 
 
-def _build(module: TaskModule, positions: int, how: str) -> Graph:
-    with torch.no_grad(), capturing(module.network, positions, attention=how != "plain") as capture:
+def _cannot(architecture: str, refused: list[str]) -> ExportError:
+    return ExportError(
+        f"{architecture} cannot be captured as a graph", found="; ".join(refused), hint=HINT
+    )
+
+
+def _build(module: TaskModule, positions: int, way: Way) -> Graph:
+    how = way.name
+    with torch.no_grad(), capturing(module.network, positions, attention=way.attention) as capture:
         examples = module.example(EXAMPLE_SIZES)
         if how != "stamped":
             program = trace(module, examples, module.input_dims, positions)
+            _check_captured(capture, way)
             return _assemble(module, program, capture, None, [], how)
         with stamping(module.network, capture) as layers:
             program = trace(module, examples, module.input_dims, positions)
         if not layers.calls:
             raise ExportError("the model has no layers that transformers marks as such")
+        _check_captured(capture, way)
         layers.calls = layers.calls[-_layer_nodes(program) :]
         symbols = dims_of(program, module.input_dims)
         made = layer_functions(layers.calls, capture, symbols, positions)
         return _assemble(module, program, capture, layers, made, how)
+
+
+def _check_captured(capture: Capture, way: Way) -> None:
+    """The masks of ``TORCH`` are for torch's attention: code of the model's own misreads them."""
+    if way.attention == TORCH and not capture.attention.calls:
+        raise ExportError("the model does not call torch's attention")
 
 
 def _layer_nodes(program: ExportedProgram) -> int:

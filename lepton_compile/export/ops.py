@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["layer_shapes"]
+__all__ = ["constants", "layer_shapes"]
 
 _library = torch.library.Library("lepton", "DEF")  # type: ignore[no-untyped-call]
 
 # Shape rule of `layer`, set while the outer model is traced: (inputs, index) -> output tensors.
 layer_shapes: list[Callable[[Sequence[Tensor], int], list[Tensor]]] = []
+
+
+# Values of `constant`, by its index, while a model is traced.
+constants: list[np.ndarray] = []
 
 
 def _define(schema: str, fake: Callable[..., object]) -> None:
@@ -51,6 +56,11 @@ _define(
 )
 _define("mask(Tensor mask) -> Tensor", lambda mask: torch.empty_like(mask, dtype=torch.bool))
 _define(
+    # As torch's attention takes it, so that code which looks at the rank of a mask finds four.
+    "wide_mask(Tensor mask) -> Tensor",
+    lambda mask: mask.new_empty((mask.shape[0], 1, 1, mask.shape[1]), dtype=torch.bool),
+)
+_define(
     "rms_norm(Tensor x, Tensor weight, float epsilon, float offset) -> Tensor",
     lambda x, weight, epsilon, offset: torch.empty_like(x),
 )
@@ -73,5 +83,16 @@ _define(
     # The true output has fewer positions; nothing after it may depend on how many.
     "keep_last(Tensor hidden, Tensor count) -> Tensor",
     lambda hidden, count: torch.empty_like(hidden),
+)
+_define(
+    # The true outputs are past and new keys and values; `total` says how long they are.
+    "append(Tensor key, Tensor value, SymInt total) -> (Tensor, Tensor)",
+    lambda key, value, total: tuple(
+        fresh.new_empty((*fresh.shape[:2], total, *fresh.shape[3:])) for fresh in (key, value)
+    ),
+)
+_define(
+    "constant(int index, int[] shape, ScalarType dtype) -> Tensor",
+    lambda index, shape, dtype: torch.empty(shape, dtype=dtype, device="meta"),
 )
 _define("layer(Tensor[] inputs, int index) -> Tensor[]", _layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,7 +110,7 @@ def _function(
 def _dim_name(size: int | torch.SymInt, symbols: Mapping[str, str]) -> str | None:
     if not isinstance(size, torch.SymInt):
         return None
-    return symbols.get(str(size.node.expr), f"size_{abs(hash(str(size))) % 10**6}")
+    return symbols.get(str(size.node.expr), "size_" + re.sub(r"\W+", "_", str(size)))
 
 
 def _example(size: int | torch.SymInt, symbols: Mapping[str, str]) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from .capture import LeptonCache
 
 __all__ = [
     "AUTO_CLASSES",
+    "CacheUse",
     "DecoderModule",
     "EncoderModule",
     "Pooling",
@@ -26,6 +27,8 @@ __all__ = [
     "infer_task",
     "task_module",
 ]
+
+CacheUse = Literal["captured", "own", "none"]
 
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
@@ -130,12 +133,13 @@ class EncoderModule(TaskModule):
 
 
 class DecoderModule(TaskModule):
-    """Text generation with a cache, or without one where the model's attention is not captured."""
+    """Text generation, with a cache where ``cache`` says who reads it: captured attention, or the
+    model's own."""
 
-    def __init__(self, network: nn.Module, cached: bool) -> None:
+    def __init__(self, network: nn.Module, cache: CacheUse) -> None:
         super().__init__(network)
-        self.cached = cached
-        total = "total_sequence" if cached else "sequence"
+        self.cache = cache
+        total = "sequence" if cache == "none" else "total_sequence"
         self.input_names = ["input_ids", "attention_mask", "logits_to_keep"]
         self.input_dims = [("batch", "sequence"), ("batch", total), ()]
         self.output_names = ["logits"]
@@ -146,29 +150,30 @@ class DecoderModule(TaskModule):
         accepted = inspect.signature(self.network.forward).parameters
         if "position_ids" in accepted:
             arguments["position_ids"] = torch.ops.lepton.positions(attention_mask, input_ids)
-        if self.cached:
-            arguments["past_key_values"] = LeptonCache(attention_mask.shape[1])
+        if self.cache != "none":
+            new = input_ids.shape[1] if self.cache == "own" else None
+            arguments["past_key_values"] = LeptonCache(attention_mask.shape[1], new)
         head = self.network.get_output_embeddings()  # type: ignore[operator]
         hook = head.register_forward_pre_hook(
             lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])
         )
         try:
-            found = self.network(**arguments, use_cache=self.cached)
+            found = self.network(**arguments, use_cache=self.cache != "none")
         finally:
             hook.remove()
         return [found["logits"].to(torch.float32)]
 
 
 def task_module(
-    network: nn.Module, task: str, *, pooling: Pooling | None = None, cached: bool = True
+    network: nn.Module, task: str, *, pooling: Pooling | None = None, cache: CacheUse = "captured"
 ) -> TaskModule:
-    """The module to trace for a task.
+    """The module to trace for a task; ``cache`` is for decoders.
 
     Raises:
         ExportError: the task is not one this version compiles.
     """
     if task == "text-generation":
-        return DecoderModule(network, cached)
+        return DecoderModule(network, cache)
     if task not in _OUTPUTS:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     return EncoderModule(network, task, pooling)

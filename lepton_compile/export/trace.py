@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,10 @@ def trace(
         except ExportError:
             raise
         except Exception as error:
+            if fixed := re.search(r"Constraints violated \((.*?)\)", str(error)):
+                raise ExportError(
+                    "the model's code fixes a size that must stay open", found=fixed[1]
+                ) from error
             raise ExportError(
                 "torch.export could not trace the model",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",

@@ -33,6 +33,7 @@ _GPT = {
     "eos_token_id": 2,
 }
 _NEOX = {k: v for k, v in _DECODER.items() if k != "num_key_value_heads"}
+_BLOOM = {k: _GPT[k] for k in ("vocab_size", "n_layer", "n_head", "bos_token_id", "eos_token_id")}
 _ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -99,6 +100,27 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
         1,
     ),
     "olmo2": (_make("Olmo2Config", **_DECODER), "stamped", 1),
+    # Its cos and sin repeat each entry in a row.
+    "cohere": (_make("CohereConfig", **_DECODER), "stamped", 1),
+    # These call torch's attention themselves.
+    "falcon": (_make("FalconConfig", **_NEOX), "stamped", 1),
+    "falcon-grouped": (
+        _make("FalconConfig", **_NEOX, num_kv_heads=2, new_decoder_architecture=True),
+        "stamped",
+        1,
+    ),
+    # These write attention out: the code stays, the cache is ours.
+    "falcon-alibi": (
+        _make("FalconConfig", **_NEOX, alibi=True, multi_query=False, bias=True),
+        "plain",
+        0,
+    ),
+    "bloom": (
+        _make("BloomConfig", **_BLOOM, hidden_size=32),
+        "plain",
+        0,
+    ),
+    "gpt-j": (_make("GPTJConfig", **_GPT, rotary_dim=4), "plain", 0),
     "smollm3": (_make("SmolLM3Config", **_DECODER, no_rope_layers=[1, 1, 0]), "stamped", 2),
 }
 
@@ -147,6 +169,23 @@ ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
             pos_att_type=["p2c", "c2p"],
             position_buckets=8,
         ),
-        "whole",
+        "stamped",
+    ),
+}
+
+# name -> (configuration, class, a part of the reason)
+REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
+    # Its state goes from one position to the next, in a loop over the sequence.
+    "mamba": (
+        _make(
+            "MambaConfig", vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4
+        ),
+        "MambaForCausalLM",
+        "fixes a size that must stay open (sequence)",
+    ),
+    "gpt-oss": (
+        _make("GptOssConfig", **_DECODER, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
+        "GptOssForCausalLM",
+        "attention sinks are not supported in this version",
     ),
 }

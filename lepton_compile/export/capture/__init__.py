@@ -10,44 +10,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
-from .attention import NAME, AttentionCapture, LeptonCache
+from lepton_compile.export import ops
+
+from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache
+from .constant import ConstantCapture
 from .conv1d import capture_conv1d
 from .norm import capture_norms
 from .rotary import RotaryCapture
 
-__all__ = ["Capture", "LeptonCache", "capturing"]
+__all__ = ["NAME", "OWN", "TORCH", "Capture", "LeptonCache", "capturing"]
 
 
 @dataclass
 class Capture:
-    """What was captured: the rotary tables (cos, sin; fp32 (positions, width)) and masks seen."""
+    """What was captured: masks seen, and rotary tables (cos, sin; fp32 (positions, width / 2))."""
 
     attention: AttentionCapture
-    rotary: RotaryCapture
-    norms: int = 0
-    tables: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    tables: list[tuple[np.ndarray, np.ndarray]]
 
 
 @contextmanager
-def capturing(model: nn.Module, positions: int, *, attention: bool = True) -> Iterator[Capture]:
+def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Iterator[Capture]:
     """Patch ``model`` (on the meta device) for tracing.
 
     Args:
         model: a transformers model built by ``meta.build``.
         positions: rows of the rotary tables, the longest sequence that the engine will see.
-        attention: False leaves attention and masks as the model's own eager code writes them.
+        attention: where attention and masks are captured: ``NAME`` transformers' interface,
+            ``TORCH`` torch's function, ``OWN`` nowhere, they stay as the model writes them.
     """
     with ExitStack() as stack:
         captured = AttentionCapture()
         rotary = RotaryCapture(positions)
-        capture = Capture(captured, rotary, tables=rotary.tables)
-        stack.enter_context(captured.patched(model, NAME if attention else "eager"))
+        stack.callback(ops.constants.clear)
+        stack.enter_context(ConstantCapture())
+        stack.enter_context(captured.patched(model, attention))
         stack.enter_context(rotary.patched(model))
-        capture.norms = stack.enter_context(capture_norms(model))
+        stack.enter_context(capture_norms(model))
         stack.enter_context(capture_conv1d(model))
-        yield capture
+        yield Capture(captured, rotary.tables)

@@ -3,28 +3,35 @@
 Every model that calls attention through ``ALL_ATTENTION_FUNCTIONS`` hands us query, key and value
 after rotary and cache update; every model that makes its mask with ``masking_utils`` hands us the
 rule of the mask as a function of two indices. The rule is settled by evaluating it.
+
+A model that calls torch's ``scaled_dot_product_attention`` itself (Falcon) is captured there; one
+that writes attention out (Bloom, GPT-J) keeps its own code, and only its cache is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
 from .probe import outside_trace
 
-__all__ = ["NAME", "AttentionCapture", "LeptonCache", "MaskRule"]
+__all__ = ["NAME", "OWN", "TORCH", "AttentionCapture", "LeptonCache", "MaskRule"]
 
-NAME = "lepton"
+# Where attention is captured: transformers' interface, torch's function, or nowhere.
+NAME, TORCH, OWN = "lepton", "sdpa", "own"
 _PROBE = 1 << 17  # wider than any sliding window in use
 _active: list[AttentionCapture] = []
 
@@ -38,24 +45,35 @@ class MaskRule:
 
 
 class LeptonCache(Cache):
-    """A cache that passes keys and values through: the attention op owns the real one."""
+    """A cache that passes keys and values through: the attention op owns the real one.
 
-    def __init__(self, total: Any) -> None:
+    Args:
+        total: past and new tokens.
+        new: new tokens, for a model whose attention is its own code: it gets past and new keys
+            from an op, and is told how many there were before. None where attention is captured.
+    """
+
+    def __init__(self, total: Any, new: Any = None) -> None:
         super().__init__(layers=[])
-        self.total = total
+        self.total, self.new = total, new
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        if self.new is not None:
+            if key_states.ndim != 4 or value_states.ndim != 4:
+                raise ExportError("the model keeps its cache in a form of its own")
+            key, value = torch.ops.lepton.append(key_states, value_states, self.total)
+            return key, value
         if _active:
             _active[-1].fresh_keys.append(key_states)
         return key_states, value_states
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
+    def get_seq_length(self, layer_idx: int = 0) -> Any:
+        return 0 if self.new is None else self.total - self.new
 
-    def get_query_offset(self, layer_idx: int | None = None) -> int:
-        return 0
+    def get_query_offset(self, layer_idx: int | None = None) -> Any:
+        return self.get_seq_length()
 
     def get_mask_sizes(self, query_length: Any, layer_idx: int | None = None) -> tuple[Any, int]:
         return self.total, 0
@@ -66,9 +84,11 @@ class LeptonCache(Cache):
 
 
 class AttentionCapture:
-    """State of one capture: masks by identity with their rule, keys that went through the cache."""
+    """State of one capture: masks by identity with their rule, keys that went through the cache,
+    and how often attention was called."""
 
     def __init__(self) -> None:
+        self.calls = 0
         self.rules: dict[int, MaskRule] = {}
         self.fresh_keys: list[Tensor] = []
         self._alive: list[Tensor] = []
@@ -86,17 +106,50 @@ class AttentionCapture:
         """Have the model call attention by ``implementation`` while the context is open."""
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, _mask)
-        configs = _configs(model)
+        configs = _configs(model) if implementation != OWN else []
         before = [config._attn_implementation for config in configs]
         for config in configs:
             config._attn_implementation = implementation
         _active.append(self)
         try:
-            yield
+            with _through_torch() if implementation == TORCH else nullcontext():
+                yield
         finally:
             _active.pop()
             for config, name in zip(configs, before, strict=True):
                 config._attn_implementation = name
+
+
+@contextmanager
+def _through_torch() -> Iterator[None]:
+    """Capture torch's own attention function, with our masks in place of torch's."""
+    attend, mask = functional.scaled_dot_product_attention, ALL_MASK_ATTENTION_FUNCTIONS[TORCH]
+    functional.scaled_dot_product_attention = _scaled_dot_product
+    ALL_MASK_ATTENTION_FUNCTIONS[TORCH] = partial(_mask, make=torch.ops.lepton.wide_mask)
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
+        ALL_MASK_ATTENTION_FUNCTIONS[TORCH] = mask
+
+
+def _scaled_dot_product(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """torch's function as the captured op: (batch, heads, sequence, dim) in and out."""
+    if query.ndim != 4:
+        raise ExportError("the model calls torch's attention with other than four axes")
+    out, _ = _attention(
+        nn.Identity(), query, key, value, attn_mask, scaling=scale, is_causal=is_causal
+    )
+    return out.transpose(1, 2)
 
 
 def _configs(model: nn.Module) -> list[Any]:
@@ -108,13 +161,14 @@ def _mask(
     *args: Any,
     attention_mask: Tensor | None = None,
     mask_function: Callable[..., Any],
+    make: Callable[[Tensor], Tensor] = torch.ops.lepton.mask,
     **kwargs: Any,
 ) -> Tensor | None:
     """Stand in for transformers' mask builders: the padding mask itself, its rule noted."""
     rule = _settle(mask_function)
     if attention_mask is None:
         return None
-    mask: Tensor = torch.ops.lepton.mask(attention_mask)
+    mask = make(attention_mask)
     _active[-1].remember(mask, rule)
     return mask
 
@@ -174,6 +228,7 @@ def _attention(
     if s_aux is not None:
         raise ExportError("attention sinks are not supported in this version")
     state = _active[-1]
+    state.calls += 1
     rule = state.rule_of(attention_mask)
     if rule is None:
         if attention_mask is not None:
@@ -183,6 +238,8 @@ def _attention(
         causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", False))
         rule = MaskRule(causal, -1 if sliding_window is None else sliding_window)
     cached = any(fresh is key for fresh in state.fresh_keys)
+    if state.fresh_keys and not cached:
+        raise ExportError("the model changes its keys between the cache and attention")
     scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
     out = torch.ops.lepton.attention(
         query,

@@ -176,7 +176,10 @@ class Translator:
 
     def _constant(self, tensor: Tensor) -> ir.Value:
         if tensor.device.type == "meta":
-            raise ExportError("the model computes with a constant whose value was never stored")
+            raise ExportError(
+                "the model computes with a constant whose value was never stored",
+                found=f"{tensor.dtype} of shape {tuple(tensor.shape)}",
+            )
         return self.builder.constant(tensor.detach().numpy())
 
     def _cast_scalar(self, value: ir.Value, like: fx.Node | None) -> ir.Value:

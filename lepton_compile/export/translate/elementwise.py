@@ -33,7 +33,14 @@ def _binary(op_type: str, *, compare: bool = False, reverse: bool = False) -> Ha
         if alpha != 1:
             right = t.builder.op("Mul", [right, t.value(alpha, node)])
         pair = [right, left] if reverse else [left, right]
-        return t.builder.op(op_type, pair, at=t.path(node))
+        if dtype != torch.bfloat16:
+            return t.builder.op(op_type, pair, at=t.path(node))
+        # No runtime computes in bfloat16 on the CPU: the same in fp32, rounded once.
+        wide = [t.builder.op("Cast", [v], {"to": ir.DataType.FLOAT.value}) for v in pair]
+        result = t.builder.op(op_type, wide, at=t.path(node))
+        if compare:
+            return result
+        return t.builder.op("Cast", [result], {"to": ir.DataType.BFLOAT16.value})
 
     return handler
 

@@ -124,6 +124,21 @@ def _repeat(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Tile", [value, t.shape_value(repeats)], at=t.path(node))
 
 
+def _repeat_interleave(t: Translator, node: fx.Node) -> ir.Value:
+    """Each entry several times in a row: a new axis after it, spread, and folded in."""
+    repeats, axis = int(node.args[1]), t.arg(node, 2, "dim")  # type: ignore[arg-type]
+    value, rank = t.value(node.args[0]), _rank(node.args[0])
+    if axis is None:
+        value, rank, axis = t.builder.op("Reshape", [value, t.builder.ints(-1)]), 1, 0
+    axis = int(axis) % rank
+    wide = t.builder.op("Unsqueeze", [value, t.builder.ints(axis + 1)], at=t.path(node))
+    times = [1] * (rank + 1)
+    times[axis + 1] = repeats
+    spread = t.builder.op("Expand", [wide, t.builder.ints(*times)], at=t.path(node))
+    sizes = [0] * axis + [-1] + [int(d) for d in node.meta["val"].shape[axis + 1 :]]
+    return t.builder.op("Reshape", [spread, t.builder.ints(*sizes)], at=t.path(node))
+
+
 def _flip(t: Translator, node: fx.Node) -> ir.Value:
     axes = [int(a) for a in node.args[1]]  # type: ignore[union-attr, arg-type]
     low = torch.iinfo(torch.int64).min
@@ -149,6 +164,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.squeeze": _squeeze,
     "aten.expand": _expand,
     "aten.expand_as": _expand,
+    "aten.broadcast_to": _expand,
     "aten.cat": _cat,
     "aten.concat": _cat,
     "aten.stack": _stack,
@@ -157,5 +173,6 @@ HANDLERS: dict[str, Handler] = {
     "aten.chunk": _split,
     "aten.unbind": _unbind,
     "aten.repeat": _repeat,
+    "aten.repeat_interleave": _repeat_interleave,
     "aten.flip": _flip,
 }

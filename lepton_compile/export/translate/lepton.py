@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import fx
 
+from lepton_compile.export import ops
 from lepton_compile.export.dialect import DOMAIN
 
 from .core import Handler, Translator
@@ -30,7 +31,10 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
         out = _plain(t, inputs, attributes, causal, at)
     else:
         attributes |= {"causal": int(bool(causal)), "window": window}
-        out = _masked(t, node, [*inputs, t.value(mask)], attributes, bool(cached), at)
+        seen = t.value(mask)
+        if len(mask.meta["val"].shape) == 4:  # type: ignore[union-attr]
+            seen = t.builder.op("Reshape", [seen, t.builder.ints(0, -1)], at=at)
+        out = _masked(t, node, [*inputs, seen], attributes, bool(cached), at)
     shape = node.meta["val"].shape
     out.dtype = ir.DataType.FLOAT
     out.shape = ir.Shape([*t.dim_names(shape[:2]), int(shape[2]) * int(shape[3])])
@@ -71,6 +75,24 @@ def _masked(
     return made.outputs[0]
 
 
+def _append(t: Translator, node: fx.Node) -> list[ir.Value]:
+    """The cache of a model whose attention is its own code: past and new, one after the other."""
+    made: list[tuple[ir.Value, ir.Value]] = []
+    for kind, fresh in zip(("key", "value"), node.args[:2], strict=True):
+        shape = fresh.meta["val"].shape  # type: ignore[union-attr]
+        past = _cache(t, f"past_{kind}", shape, "past_sequence")
+        present = t.builder.op("Concat", [past, t.value(fresh)], {"axis": 2}, at=t.path(node))
+        present.dtype = ir.DataType.FLOAT
+        present.shape = ir.Shape(
+            [*t.dim_names(shape[:1]), int(shape[1]), "total_sequence", int(shape[3])]
+        )
+        made.append((past, present))
+    (past_key, key), (past_value, value) = made
+    t.caches.append((past_key, past_value, key, value))
+    t.windows.append(None)
+    return [key, value]
+
+
 def _cache(t: Translator, name: str, shape: Any, length: str) -> ir.Value:
     dims = [t.dim_names(shape[:1])[0], int(shape[1]), length, int(shape[3])]
     suffix = f"_{len(t.caches)}" if t.caches else ""
@@ -87,8 +109,16 @@ def _sequence_major(t: Translator, argument: Any, at: str) -> ir.Value:
     return flat
 
 
+def _constant(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.constant(ops.constants[int(node.args[0])])  # type: ignore[arg-type]
+
+
 def _mask(t: Translator, node: fx.Node) -> ir.Value:
     return t.value(node.args[0])
+
+
+def _wide_mask(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op("Unsqueeze", [t.value(node.args[0]), t.builder.ints(1, 2)])
 
 
 def _rms_norm(t: Translator, node: fx.Node) -> ir.Value:
@@ -145,7 +175,10 @@ def _function(op_type: str) -> Handler:
 
 HANDLERS: dict[str, Handler] = {
     "lepton.attention": _attention,
+    "lepton.append": _append,
+    "lepton.constant": _constant,
     "lepton.mask": _mask,
+    "lepton.wide_mask": _wide_mask,
     "lepton.rms_norm": _rms_norm,
     "lepton.rotary": _rotary,
     "lepton.rotary_table": _rotary_table,

@@ -11,6 +11,8 @@ from .core import Handler, Translator
 
 __all__ = ["HANDLERS"]
 
+_HIDDEN = -3.0e4  # beyond any score, and a number in fp16 too
+
 
 def _linear(t: Translator, node: fx.Node) -> ir.Value:
     """``x @ weight.T + bias`` as MatMul(x, Transpose(weight)) and Add: the dialect's one form."""
@@ -83,7 +85,7 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
     inputs: list[ir.Value | None] = [t.value(argument) for argument in node.args[:3]]
     mask = t.arg(node, 3, "attn_mask")
     if mask is not None:
-        inputs.append(t.value(mask))
+        inputs.append(_bias(t, mask))
     attributes: dict[str, float | int] = {
         "is_causal": int(bool(t.arg(node, 5, "is_causal", False)))
     }
@@ -91,6 +93,14 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
     if scale is not None:
         attributes["scale"] = float(scale)  # type: ignore[arg-type]
     return t.builder.op("Attention", inputs, attributes, at=t.path(node))
+
+
+def _bias(t: Translator, mask: fx.Node) -> ir.Value:
+    """A boolean mask as a bias with a finite floor: a row that sees no key must not turn NaN."""
+    if mask.meta["val"].dtype != torch.bool:
+        return t.value(mask)
+    none, hidden = (t.builder.constant(np.array(v, np.float32)) for v in (0.0, _HIDDEN))
+    return t.builder.op("Where", [t.value(mask), none, hidden])
 
 
 def _einsum(t: Translator, node: fx.Node) -> ir.Value:
