@@ -1,54 +1,116 @@
-"""lower-trt-attention: encoder attention with one bias for all layers that mask alike."""
+"""lower-trt-attention: encoders against the neutral graph, on onnxruntime."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from lepton_passes.contract import CLOSE
 from lepton_passes.lowering.trt.attention import LowerTrtAttention
+from lepton_passes.lowering.trt.forms import attention_forms
 from tests.passes.lowering.trt.reference import executable
-from tests.passes.support import load, random, run
+from tests.passes.support import LAYER, assert_close, load, ops, random, reasons, run
 
-FEEDS = {
-    **{name: random(2, 6, 16, seed=i) for i, name in enumerate("qkv")},
-    "mask": np.array([[1] * 6, [1, 1, 1, 1, 0, 0]], np.int64),
-}
+HEADS, DIM = 4, 8
 
 
-def graph(window: int = -1, softcap: float = 0.0, causal: int = 0) -> str:
-    node = f"""ai.lepton.Attention <q_num_heads: int = 2, kv_num_heads: int = 2,
-        scale: float = 0.3, softcap: float = {softcap}, causal: int = {causal},
-        window: int = {window}>"""
-    return f"""agraph (float[batch, sequence, 16] q, float[batch, sequence, 16] k,
-        float[batch, sequence, 16] v, int64[batch, sequence] mask)
-        => (float[batch, sequence, 16] y)
-    {{
-        seen = Cast <to: int = 9> (mask)
-        x = {node} (q, k, v, seen)
-        y = {node} (x, k, v, seen)
+def _model(
+    kv_heads: int = HEADS,
+    window: int = -1,
+    causal: int = 0,
+    softcap: float = 0.0,
+    mask: str = "mask",
+    heads: int = HEADS,
+) -> ir.Model:
+    q, kv = HEADS * DIM, kv_heads * DIM * HEADS // heads
+    width = q + 2 * kv
+    text = f"""main (float[b, s, {width}] x, int64[b, s] attention_mask) => (y, z) {{
+      seen = Cast <to = 9> (attention_mask)
+      [l0] y = ai.lepton.layer.block (x, seen)
+      wide = Concat <axis = -1> (y, y, y)
+      sizes = Constant <value_ints = [{width}, {3 * q - width}]> ()
+      x1, rest = Split <axis = -1> (wide, sizes)
+      [l1] z = ai.lepton.layer.block (x1, seen)
+    }}
+    {LAYER}
+    block (x, mask) => (y) {{
+      other = Not (mask)
+      sizes = Constant <value_ints = [{q}, {kv}, {kv}]> ()
+      q, k, v = Split <axis = -1> (x, sizes)
+      y = ai.lepton.Attention <q_num_heads = {heads}, kv_num_heads = {kv_heads}, scale = 0.4,
+        softcap = {softcap}, causal = {causal}, window = {window}> (q, k, v, {mask})
     }}"""
+    model = load(text)
+    block = next(f for f in model.functions.values() if f.name == "block")
+    attention = next(n for n in block if n.op_type == "Attention")
+    attention.outputs[0].shape = ir.Shape(["b", "s", q])
+    return model
 
 
-@pytest.mark.parametrize(("window", "causal"), [(-1, 0), (3, 0), (-1, 1)])
-def test_equals_the_op(window: int, causal: int) -> None:
-    model = load(graph(window=window, causal=causal))
-    expected = run(model, FEEDS)[0]
+def _feeds(width: int, side: str) -> dict[str, np.ndarray]:
+    mask = np.ones((2, 7), np.int64)
+    if side == "right":
+        mask[1, -3:] = 0
+    if side == "left":
+        mask[1, :3] = 0
+    return {"x": random(2, 7, width), "attention_mask": mask}
+
+
+@pytest.mark.parametrize("side", ["none", "right", "left"])
+@pytest.mark.parametrize(
+    ("kv_heads", "window", "causal"), [(4, -1, 0), (2, -1, 0), (4, 1, 0), (4, 3, 0), (2, 2, 1)]
+)
+def test_numbers(side: str, kv_heads: int, window: int, causal: int) -> None:
+    model = _model(kv_heads, window, causal)
+    feeds = _feeds((HEADS + 2 * kv_heads) * DIM, side)
+    real = feeds["attention_mask"].astype(bool)
+    before = [each[real] for each in run(model, feeds)]
     done = LowerTrtAttention()
     done(model)
-    assert done.fired == 2
-    nodes = [n for n in model.graph if n.op_type == "TRT_Attention"]
-    assert len(nodes) == 2
-    assert nodes[0].inputs[3] is nodes[1].inputs[3]
-    assert not [n for n in model.graph if n.domain == "ai.lepton"]
-    found = run(executable(model), FEEDS)[0]
-    real = FEEDS["mask"].astype(bool)
-    np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
+    assert (done.fired, reasons(done)) == (2, [])
+    assert attention_forms(model) == {"encoder": 2}
+    assert_close(before, [each[real] for each in run(executable(model), feeds)], CLOSE)
 
 
-def test_refuses_softcap() -> None:
-    model = load(graph(softcap=5.0))
+def test_one_bias_for_all_layers() -> None:
+    model = _model(window=3)
+    LowerTrtAttention()(model)
+    assert ops(model).count("Where") == 1
+    assert "Where" not in ops(model, "block")
+
+
+def test_a_row_without_tokens_stays_a_number() -> None:
+    model, feeds = _model(), _feeds(3 * HEADS * DIM, "none")
+    feeds["attention_mask"][1] = 0
+    LowerTrtAttention()(model)
+    assert all(np.isfinite(each).all() for each in run(executable(model), feeds))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"softcap": 2.0}, "TensorRT's attention has no softcap"),
+        ({"mask": "other"}, "the mask is made inside the layer"),
+    ],
+)
+def test_refuses(options: dict[str, object], reason: str) -> None:
+    model = _model(**options)  # type: ignore[arg-type]
     done = LowerTrtAttention()
     done(model)
-    assert done.fired == 0
-    assert len(done.refusals) == 2
-    assert "softcap" in done.refusals[0].reason
+    assert (reasons(done), done.fired) == ([reason], 0)
+    assert "Attention" in ops(model, "block")
+
+
+def test_refuses_wide_heads_and_unknown_ones() -> None:
+    for width, reason in (
+        (4 * 512, "heads of 512, at most 256"),
+        (None, "the width of its heads is unknown"),
+    ):
+        model = _model()
+        block = next(f for f in model.functions.values() if f.name == "block")
+        attention = next(n for n in block if n.op_type == "Attention")
+        attention.outputs[0].shape = ir.Shape(["b", "s", width])
+        done = LowerTrtAttention()
+        done(model)
+        assert (reasons(done), done.fired) == ([reason], 0)

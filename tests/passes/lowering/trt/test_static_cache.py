@@ -1,53 +1,109 @@
-"""lower-trt-static-cache: fixed capacity, lengths instead of a mask, last logits."""
+"""lower-trt-static-cache."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
-from tests.passes.lowering.trt.decoder import (
-    CAPACITY,
-    exported,
-    lowered,
-    neutral_logits,
-    stepped_logits,
-)
+from tests.passes.lowering.trt.decoder import CAPACITY, DIM, KV, Driven, Truth, follow, neutral
+from tests.passes.support import ops, reasons
 
-IDS = np.random.default_rng(3).integers(3, 60, (2, 22))
+PROMPTS = ([7, 8, 9, 10, 11], [20, 21, 22])
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_prefill_and_decode_past_the_window(name: str, tmp_path: Path) -> None:
-    made = exported(name, tmp_path)
-    expected = neutral_logits(made, IDS)
-    model, _ = lowered(made.model, "plugin")
-    inputs = {v.name: v for v in model.graph.inputs}
-    assert list(inputs)[:2] == ["input_ids", "past_lengths"]
-    assert "attention_mask" not in inputs
-    assert "logits_to_keep" not in inputs
-    assert inputs["past_key_values.0.key"].shape[2] == CAPACITY
-    found = stepped_logits(model, made, IDS, prefill=9)
-    np.testing.assert_allclose(found, expected[:, 8:], atol=2e-4 * np.ptp(expected))
-
-
-def test_counts_layers(tmp_path: Path) -> None:
-    made = exported("llama", tmp_path)
+@pytest.mark.parametrize(("window", "softcap"), [(-1, 0.0), (3, 0.0), (-1, 2.0), (1, 2.0)])
+def test_rows_of_different_length_are_those_of_the_neutral_graph(
+    window: int, softcap: float
+) -> None:
+    model = neutral(window=window, softcap=softcap)
+    truth = Truth(model)
     done = LowerTrtStaticCache(CAPACITY)
-    done(made.model)
-    assert done.fired == len(made.caches)
-    left = {n.op_type for f in made.model.functions.values() for n in f if n.domain == "ai.lepton"}
-    assert "CachedAttention" not in left
+    done(model)
+    assert (done.fired, reasons(done)) == (2, [])
+    assert follow(truth, Driven(model, 2), PROMPTS, steps=8) < 1e-5
 
 
-@pytest.mark.parametrize(("capacity", "reason"), [(None, "is unknown"), (4096, "positions")])
-def test_refuses_and_changes_nothing(capacity: int | None, reason: str, tmp_path: Path) -> None:
-    made = exported("llama", tmp_path)
-    before = [v.name for v in made.model.graph.inputs]
+def test_the_interface() -> None:
+    model = neutral()
+    LowerTrtStaticCache(CAPACITY)(model)
+    graph = model.graph
+    assert [v.name for v in graph.inputs][:3] == [
+        "input_ids",
+        "past_lengths",
+        "past_key_values.0.key",
+    ]
+    assert str(graph.inputs[1].type) == "INT32"
+    caches = [v for v in (*graph.inputs, *graph.outputs) if "." in (v.name or "")]
+    assert {tuple(map(str, v.shape or ())) for v in caches} == {
+        ("b", str(KV), str(CAPACITY), str(DIM))
+    }
+    assert graph.outputs[0].shape is not None
+    assert graph.outputs[0].shape[1] == 1
+    assert "logits_to_keep" not in graph.initializers
+
+
+def test_what_is_left() -> None:
+    model = neutral()
+    LowerTrtStaticCache(CAPACITY)(model)
+    assert not {"Positions", "KeepLast"} & set(ops(model))
+    block = next(f for f in model.functions.values() if f.name == "block")
+    attention = next(n for n in block if n.op_type == "CachedAttention")
+    assert attention.domain == "lepton"
+    assert attention.attributes.get_int("head_dim") == DIM
+    assert [v.name for v in block.inputs if v.name == "mask"] == []
+
+
+def test_an_encoder_is_left_alone() -> None:
+    model = neutral()
+    for value in [v for v in model.graph.inputs if "." in (v.name or "")]:
+        value.name = (value.name or "").replace("past_key_values.", "other.")
+    done = LowerTrtStaticCache(CAPACITY)
+    before = ops(model)
+    done(model)
+    assert (done.fired, ops(model)) == (0, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "capacity", "reason"),
+    [
+        ({}, None, "the capacity of the cache is unknown: shapes.sequence"),
+        ({"causal": 0}, CAPACITY, "it is not causal"),
+        (
+            {"rows": 8},
+            CAPACITY,
+            "a table of 8 positions, 16 in a row",
+        ),
+        (
+            {"extra": "n = ReduceSum (attention_mask)", "layer": ""},
+            CAPACITY,
+            "it reads the attention mask, which is no input any more",
+        ),
+        (
+            {"layer": "m = Not (mask)"},
+            CAPACITY,
+            "it reads the attention mask, which is no input any more",
+        ),
+    ],
+)
+def test_refuses_and_changes_nothing(
+    options: dict[str, object], capacity: int | None, reason: str
+) -> None:
+    model = neutral(**options)  # type: ignore[arg-type]
+    before = ops(model), ops(model, "block"), [v.name for v in model.graph.inputs]
     done = LowerTrtStaticCache(capacity)
-    done(made.model)
+    done(model)
+    assert set(reasons(done)) == {reason}
     assert done.fired == 0
-    assert any(reason in r.reason for r in done.refusals)
-    assert [v.name for v in made.model.graph.inputs] == before
+    assert (ops(model), ops(model, "block"), [v.name for v in model.graph.inputs]) == before
+
+
+def test_refuses_a_mask_of_its_own() -> None:
+    model = neutral(extra="other = Not (seen)")
+    calls = [n for n in model.graph if n.op_type == "block"]
+    other = next(n for n in model.graph if n.op_type == "Not").outputs[0]
+    for call in calls:
+        call.replace_input_with(1, other)
+    done = LowerTrtStaticCache(CAPACITY)
+    done(model)
+    assert "its mask is not the attention mask" in reasons(done)
+    assert done.fired == 0
