@@ -104,9 +104,7 @@ def lepton_attention_prefill(
     factor = VALUE_SCALE / total
     if sinks is not None:
         sink = tl.load(sinks + head * GROUP + rows % GROUP).to(tl.float32) * LOG2_E
-        highest = tl.maximum(m, sink)
-        kept = tl.exp2(m - highest)
-        factor = VALUE_SCALE * kept / (total * kept + tl.exp2(sink - highest))
+        factor = _factor_with_sink(m, total, sink, VALUE_SCALE)
     _store_rows(output + at, acc0 * factor[:, None], lines, real, HEAD_DIM, 0, D0)
     if D1 > 0:
         _store_rows(output + at, acc1 * factor[:, None], lines, real, HEAD_DIM, D0, D1)
@@ -208,6 +206,14 @@ def lepton_attention_combine(
     tl.store(
         output + target + columns, (acc / total).to(output.dtype.element_ty), columns < HEAD_DIM
     )
+
+
+@triton.jit
+def _factor_with_sink(m, total, sink, VALUE_SCALE: tl.constexpr):
+    """What makes of a sum of values their mean, with ``sink`` a score that has no value."""
+    highest = tl.maximum(m, sink)
+    kept = tl.exp2(m - highest)
+    return VALUE_SCALE * kept / (total * kept + tl.exp2(sink - highest))
 
 
 @triton.jit
