@@ -24,7 +24,8 @@ __all__ = ["Cuda"]
 class Cuda:
     """The first GPU that this process may use (CUDA_VISIBLE_DEVICES says which).
 
-    ``name``, ``capability`` ("8.9") and ``driver`` (the newest CUDA it serves, "13.0") describe it.
+    ``name``, ``capability`` ("8.9"), ``driver`` (the newest CUDA that it serves, "13.0") and
+    ``bindings`` (the CUDA of cuda-bindings) describe it.
     Raises UnfitError where there is no GPU, no driver, or one that is too old for cuda-bindings.
     """
 
@@ -43,6 +44,7 @@ class Cuda:
         kinds = runtime.cudaMemcpyKind
         self._in, self._out = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
         number, attributes = 0, runtime.cudaDeviceAttr
+        self.bindings = _dotted(self._call("cudaRuntimeGetVersion"))
         try:
             self.driver = _dotted(self._call("cudaDriverGetVersion"))
             refuse(not self._call("cudaGetDeviceCount"), "there is no GPU here")
@@ -55,8 +57,7 @@ class Cuda:
                 )
             )
         except LoaderError as error:
-            wanted = _dotted(self._call("cudaRuntimeGetVersion"))
-            why = f"{error} (driver for CUDA {self.driver}, cuda-bindings for {wanted})"
+            why = f"{error} (driver for CUDA {self.driver}, cuda-bindings for {self.bindings})"
             raise UnfitError(why) from None
         self.capability = f"{major}.{minor}"
 

@@ -86,6 +86,7 @@ def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str])
 
 def checked_bytes(root: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     """The file's bytes, and no others than those that were hashed: for code that will be run."""
+    refuse(name not in manifest["files"], f"{name} is used without a digest in manifest.json")
     data = (root / name).read_bytes()
     _check_digest(manifest, name, hashlib.sha256(data).hexdigest())
     return data

@@ -74,13 +74,11 @@ class Decoder(Plan):
     def open(self, plan: bytes, kernels: KernelFile) -> None:
         """Deserialize the plan, make both contexts, and find out about the caches."""
         super().open(plan, kernels)
-        ask = self.engine.get_aliased_input_tensor
-        aliased = bool((self.entry.get("cache") or {}).get("aliased"))
         pasts = [n for n in self.inputs if len(self.engine.get_tensor_shape(n)) == 4]
         presents = [n for n in self.outputs if n != "logits"]
-        self.alias = {n: ask(n) for n in presents}
-        if aliased and len(pasts) == len(presents):  # a plugin's aliases may not be told
-            self.alias = {n: self.alias[n] or past for n, past in zip(presents, pasts, strict=True)}
+        ask, written = self.engine.get_aliased_input_tensor, self.entry.get("aliases") or {}
+        # The manifest speaks where the runtime is silent, as it is about a plugin's aliases.
+        self.alias = {name: ask(name) or written.get(name) for name in presents}
         apart = [n for n, past in self.alias.items() if past not in pasts]
         refuse(apart, f"this loader needs caches that are written in place; {apart} are not")
         self.layers = {n: tuple(self.engine.get_tensor_shape(n))[1:] for n in pasts}

@@ -87,8 +87,10 @@ class Context:
 class Plan:
     """A deserialized engine with its contexts, its stream and the memory that it was given."""
 
-    def __init__(self, trt: Any, device: Cuda, entry: Mapping[str, Any]) -> None:
-        self.trt, self.device, self.entry = trt, device, entry
+    def __init__(
+        self, trt: Any, device: Cuda, entry: Mapping[str, Any], plugin: Any = None
+    ) -> None:
+        self.trt, self.device, self.entry, self.plugin = trt, device, entry, plugin
         self.stream: int = device.stream()
         self.rtx = entry["target"] == "trt-rtx"
         self.contexts: list[Context] = []
@@ -126,8 +128,9 @@ class Plan:
         refuse(bad, f"the runtime refuses the plan: {', '.join(words)}{self.said()}", UnfitError)
 
     def said(self) -> str:
-        """The runtime's own last words, to be put behind a message."""
-        return "".join(f"\n  {line}" for line in self.log.lines)
+        """The last words of the runtime and of its plugin, to be put behind a message."""
+        failures = getattr(self.plugin, "failures", [])[-1:]
+        return "".join(f"\n  {line}" for line in [*self.log.lines, *failures])
 
     def context(self, profile: int, *, graphs: bool) -> Context:
         """A context for one of the engine's profiles; with ``graphs``, its runs are captured."""

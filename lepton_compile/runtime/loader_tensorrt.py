@@ -22,7 +22,11 @@ from lepton_compile.runtime.loader_rtx_cache import KernelFile
 
 __all__ = ["open_tensorrt"]
 
-RUNTIMES = {"trt": ("tensorrt", "tensorrt-cu13"), "trt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13")}
+# Module, and what pip installs it from.
+RUNTIMES = {
+    "trt": ("tensorrt", "tensorrt-cu13{} --extra-index-url https://pypi.nvidia.com"),
+    "trt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13{}"),
+}
 
 
 def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]) -> Any:
@@ -32,7 +36,7 @@ def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, 
     and version, the plugin, the plan.
     """
     module, package = RUNTIMES[engine["target"]]
-    install = f"this engine needs {module}: pip install {package}{_pin(engine)}"
+    install = f"this engine needs {module}: pip install {package.format(_pin(engine))}"
     refuse(not (module in sys.modules or find_spec(module)), install, UnfitError)
     device = Cuda()
     _check_device(device, engine)
@@ -43,16 +47,15 @@ def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, 
     except (ImportError, OSError) as error:
         raise UnfitError(f"{module} does not import: {error}") from None
     _check_version(trt, engine, install)
-    if engine.get("plugin"):
-        _register(trt, root, manifest, engine)
+    plugin = _registered(trt, root, manifest, engine) if engine.get("plugin") else None
     kind = Decoder if manifest["cache"] else Encoder
-    session = kind(trt, device, engine)
+    session = kind(trt, device, engine, plugin)
+    made_of = manifest["files"][engine["model"]]["sha256"], trt.__version__
     try:
-        made_of = manifest["files"][engine["model"]]["sha256"], trt.__version__
         session.open(plan, KernelFile(root, *made_of, device.name, device.driver))
-    except BaseException:
+    except Exception as error:
         session.close()
-        raise
+        raise UnfitError(str(error)) from error
     return session
 
 
@@ -67,7 +70,7 @@ def _check_version(trt: Any, engine: Mapping[str, Any], install: str) -> None:
     wanted, found = _pin(engine), str(trt.__version__)
     numbers = [_numbers(found), _numbers(wanted)]
     fits = numbers[0] >= numbers[1] if wanted.startswith(">=") else numbers[0] == numbers[1]
-    refuse(wanted and not fits, f"it needs version {wanted}, found {found}; {install}", UnfitError)
+    refuse(wanted and not fits, f"{install}, and found {found}", UnfitError)
 
 
 def _numbers(version: str) -> list[int]:
@@ -85,6 +88,9 @@ def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
     )
     gpu = f"{device.name} has compute capability {device.capability}"
     refuse(not fits, f"{gpu}, the engine is for {', '.join(made)}", UnfitError)
+    least, found = engine["requires"].get("cuda-bindings", ""), device.bindings
+    old = _numbers(found) < _numbers(least)
+    refuse(old, f"this engine needs cuda-bindings{least}, found {found}", UnfitError)
     if plugin := engine.get("plugin"):
         kernels = [int("".join(filter(str.isdigit, str(a)))) for a in plugin["architectures"]]
         fits = any(k // 10 == here[0] and k % 10 <= here[1] for k in kernels)
@@ -92,8 +98,10 @@ def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
         refuse(not fits, f"{gpu}, the plugin {plugin['name']} has kernels for {named}", UnfitError)
 
 
-def _register(trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
-    """Let the plugin of the artifact make itself known to TensorRT: the bytes that were hashed."""
+def _registered(
+    trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]
+) -> Any:
+    """What the artifact's plugin gives once it is known to TensorRT: run from the bytes hashed."""
     folder = str(PurePosixPath(engine["model"]).parent / "plugin")
     source = checked_bytes(root, manifest, f"{folder}/plugin_runtime.py")
     module = ModuleType("lepton_plugin_runtime")
@@ -101,7 +109,7 @@ def _register(trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mapping
     sys.modules[module.__name__] = module  # dataclasses and pickles look their module up
     try:
         exec(compile(source, module.__file__, "exec"), module.__dict__)
-        module.register(trt, root / folder)
+        return module.register(trt, root / folder)
     except Exception as error:
         name = engine["plugin"]["name"]
         raise UnfitError(f"the plugin {name} cannot be used here: {error}") from error

@@ -36,6 +36,7 @@ class HostDevice:
 
     def __init__(self, capability: str = "8.9", driver: str = "13.0", room: int = 1 << 30) -> None:
         self.name, self.capability, self.driver = "Test GPU", capability, driver
+        self.bindings = "13.5"
         self.calls: list[str] = []
         self.room = room
         self._next = 0x7F0000000000

@@ -18,7 +18,11 @@ from tests.runtime import plans, tiny
 from tests.runtime.double import HostDevice
 
 PROMPTS = [[2, 7, 9, 20], [5], [2, 33, 4, 18, 60, 11, 12], [2, 7, 9, 21]]
-ALIASED = {"cache": {"dtype": "float32", "capacity": tiny.ROOM, "aliased": True}}
+NAMES = [f"{number}.{kind}" for number in range(tiny.LAYERS) for kind in ("key", "value")]
+ALIASED = {
+    "cache": {"dtype": "float32", "capacity": tiny.ROOM, "aliased": True},
+    "aliases": {f"present.{name}": f"past_key_values.{name}" for name in NAMES},
+}
 
 Opener = Callable[..., Model]
 

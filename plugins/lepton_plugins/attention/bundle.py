@@ -19,21 +19,18 @@ __all__ = ["bundle"]
 _PACKAGE = "lepton_plugins"
 
 
-def bundle(modules: Sequence[str], docstring: str, exports: Sequence[str]) -> str:
-    """The source of ``modules``, in this order, as one module.
+def bundle(module: str, docstring: str, exports: Sequence[str]) -> str:
+    """The source of ``module`` and of all that it needs of this package, as one module.
 
     Raises:
-        PluginError: two of them define one name, or a module that one of them needs is missing.
+        PluginError: two of them give one name to different things.
     """
-    parts = [_Part(name) for name in modules]
+    parts = list(_in_order(module, {}).values())
     twice = [
         name for name, n in Counter(n for part in parts for n in part.names()).items() if n > 1
     ]
     if twice:
-        raise PluginError("two modules define one name", where="bundle", found=", ".join(twice))
-    needed = {name for part in parts for name in part.needed()} - set(modules)
-    if needed:
-        raise PluginError("a module that is needed is missing", found=", ".join(sorted(needed)))
+        raise PluginError("two modules define one name", where=module, found=", ".join(twice))
     imports = sorted({line for part in parts for line in part.imports()})
     plain = [line for line in imports if line.startswith("import")]
     named = [line for line in imports if not line.startswith("import")]
@@ -41,6 +38,16 @@ def bundle(modules: Sequence[str], docstring: str, exports: Sequence[str]) -> st
     head = f'# SPDX-License-Identifier: Apache-2.0\n"""{docstring}"""\n\n'
     head += "from __future__ import annotations\n\n" + "\n".join([*plain, *named])
     return f"{head}\n\n__all__ = [{exported}]\n\n\n" + "\n\n\n".join(p.text() for p in parts) + "\n"
+
+
+def _in_order(module: str, known: dict[str, _Part]) -> dict[str, _Part]:
+    """``known``, and ``module`` behind what it needs."""
+    part = _Part(module)
+    for needed in part.needed():
+        if needed not in known:
+            _in_order(needed, known)
+    known[module] = part
+    return known
 
 
 class _Part:

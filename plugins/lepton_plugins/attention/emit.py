@@ -21,17 +21,6 @@ __all__ = ["RUNTIME_FILE", "emit", "runtime_source"]
 
 RUNTIME_FILE = "plugin_runtime.py"
 
-# In the order of the file: each needs only those before it.
-_MODULES = (
-    "lepton_plugins.spec",
-    *(
-        f"lepton_plugins.attention.{name}"
-        for name in (
-            *("spec", "variant", "tiles", "launch", "workspace", "driver", "launcher"),
-            *("trt_fields", "plugin_v3"),
-        )
-    ),
-)
 _DOCSTRING = """The attention plugin of this artifact, for TensorRT and TensorRT-RTX: ``register``.
 
 Put together from the modules of lepton-compile; needs numpy and cuda-bindings, not that package.
@@ -64,4 +53,4 @@ def emit(
 
 def runtime_source() -> str:
     """The text of ``plugin_runtime.py``."""
-    return bundle(_MODULES, _DOCSTRING, ("register",))
+    return bundle("lepton_plugins.attention.plugin_v3", _DOCSTRING, ("register",))

@@ -3,7 +3,8 @@
 ``python -m tests.plugins.attention.trt_child`` reads a job from stdin and prints what it saw, both
 JSON. A job: ``model`` (path), ``profiles``, ``links`` (folder), and optionally ``source`` (a
 ``plugin_runtime.py`` to register instead of the package's module), ``preview`` (false leaves the
-flag for aliases unset), ``reopen`` (make plugins from serialized fields as an opened plan does).
+flag for aliases unset), ``reopen`` (make plugins from serialized fields as an opened plan does),
+``run`` (batch and sequence to enqueue then, on a driver that notes what it is asked to do).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 
 from lepton_compile.engines.tensorrt.child.library import load
 
+TYPES = ("BF16", "BF16", "BF16", "INT32", "BF16", "BF16")
+ADDRESSES = [0x1000, 0x2000, 0x3000, 0x4004, 0x5000, 0x6000]
+
 
 def main() -> None:
     """Do the job on stdin."""
@@ -26,7 +30,9 @@ def main() -> None:
     seen["failures"] = [str(error) for error in registration.failures]
     seen["variants"] = [variant.as_dict() for variant in registration.variants.values()]
     if job.get("reopen"):
-        seen["reopened"] = _reopen(trt, registration, job["reopen"])
+        opened, seen["reopened"] = _reopen(trt, registration, job["reopen"])
+        if job.get("run"):
+            seen["launches"] = _run(trt, registration, opened, *job["run"])
     seen["modules"] = [name for name in ("torch", "triton", "cuda") if name in sys.modules]
     print(json.dumps(seen))
 
@@ -75,29 +81,84 @@ def _build(trt: Any, job: dict[str, Any]) -> dict[str, Any]:
     return seen
 
 
-def _reopen(trt: Any, registration: Any, attributes: dict[str, Any]) -> dict[str, Any]:
-    """What a plan would hold of a plugin, and the plugin that is made of it."""
+def _reopen(trt: Any, registration: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The plugin that is made of what a plan holds of one, and whether it is the same."""
+    import numpy as np
+
     creator = trt.get_plugin_registry().get_creator("CachedAttention", "1", "lepton")
     phase = trt.TensorRTPhase
     given = [(n, v, "INT32" if isinstance(v, int) else "FLOAT32") for n, v in attributes.items()]
-    import numpy as np
-
-    held = [np.array([v], "int32" if kind == "INT32" else "float32") for _, v, kind in given]
+    held = [np.array([v], kind.lower()) for _, v, kind in given]
     fields = [
         trt.PluginField(name, array, getattr(trt.PluginFieldType, kind))
         for (name, _, kind), array in zip(given, held, strict=True)
     ]
     first = creator.create_plugin("parsed", trt.PluginFieldCollection(fields), phase.BUILD)
-    types = [trt.DataType.BF16] * 3 + [trt.DataType.INT32] + [trt.DataType.INT8] * 2
-    first.get_output_data_types(types)
+    first.get_output_data_types([getattr(trt.DataType, name) for name in TYPES])
     second = creator.create_plugin("opened", first.get_fields_to_serialize(), phase.RUNTIME)
     third = second.clone()
     seen = {"same": first.variant == second.variant == third.variant, "building": third.building}
+    if registration.kernels is None:
+        try:
+            third.attach_to_context(None)
+        except Exception as error:
+            seen["attached"] = str(error)
+        seen["kept"] = [str(each) for each in registration.failures][-1:]
+    return third, seen
+
+
+class Driver:
+    """An H100 that loads and launches nothing."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def capability(self) -> int:
+        """Compute capability 9.0."""
+        return 90
+
+    def processors(self) -> int:
+        """As many as one of them has."""
+        return 132
+
+    def load(self, image: bytes) -> str:
+        """Note the size."""
+        self.calls.append(["load", image[:4] == b"\x7fELF"])
+        return "module"
+
+    def function(self, module: str, entry: str, shared: int) -> str:
+        """Its name."""
+        return entry
+
+    def launch(self, function: str, grid: Any, threads: int, shared: int, *rest: Any) -> None:
+        """Note it all."""
+        stream, arguments, sizes = rest
+        self.calls.append([function, grid, threads, shared, stream, [*arguments], [*sizes]])
+
+
+def _run(trt: Any, registration: Any, plugin: Any, batch: int, sequence: int) -> list[Any]:
+    """What the plugin launches, by way of the classes of the bindings."""
+    driver = Driver()
+    registration.kernels._driver = driver
+    attached = plugin.attach_to_context(None)
+    driver.calls.append("attached")
+    shapes = [(batch, sequence, 4 * 64), (batch, sequence, 64), (batch, sequence, 64), (batch,)]
+    shapes += [(batch, 1, 4096, 64)] * 2
+    inputs = [_desc(trt, kind, shape) for kind, shape in zip(TYPES, shapes, strict=True)]
+    outputs = [inputs[0], *inputs[4:]]
+    attached.on_shape_change(inputs, outputs)
+    attached.enqueue(inputs, outputs, ADDRESSES[:6], [0x7000, *ADDRESSES[4:6]], 0x9000, 42)
     try:
-        third.attach_to_context(None)
+        attached.enqueue(inputs, outputs, ADDRESSES[:6], [0x7000, 0x8000, 0x8100], 0x9000, 42)
     except Exception as error:
-        seen["attached"] = str(error)
-    return seen | {"kept": [str(each) for each in registration.failures][-1:]}
+        driver.calls.append(str(error))
+    return driver.calls
+
+
+def _desc(trt: Any, kind: str, shape: tuple[int, ...]) -> Any:
+    made = trt.PluginTensorDesc()
+    made.dims, made.type = trt.Dims(shape), getattr(trt.DataType, kind)
+    return made
 
 
 if __name__ == "__main__":
