@@ -21,11 +21,11 @@ PREFILL, DECODE = profile((1, 1, 1), (1, 16, 32)), profile((1, 4, 8), (1, 1, 1))
 ROOT = Path(__file__).parents[3]
 
 
-def run(folder: Path, model: onnx.ModelProto, **job: Any) -> dict[str, Any]:
+def run(work: Path, model: onnx.ModelProto, **job: Any) -> dict[str, Any]:
     """What the child saw."""
-    path = folder / "model.onnx"
+    path = work / "model.onnx"
     onnx.save(model, path)
-    order = {"model": str(path), "links": str(folder / "links"), "profiles": [PREFILL, DECODE]}
+    order = {"model": str(path), "links": str(work / "links"), "profiles": [PREFILL, DECODE]}
     done = subprocess.run(
         [sys.executable, "-m", "tests.plugins.attention.trt_child"],
         input=json.dumps(order | job),

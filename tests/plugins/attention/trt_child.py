@@ -27,12 +27,12 @@ def main() -> None:
     trt = load("tensorrt_rtx", "tensorrt_rtx_libs", Path(job["links"]))
     registration = _plugin(job).register(trt, *map(Path, job.get("folder", [])))
     seen = _build(trt, job)
-    seen["failures"] = [str(error) for error in registration.failures]
     seen["variants"] = [variant.as_dict() for variant in registration.variants.values()]
     if job.get("reopen"):
         opened, seen["reopened"] = _reopen(trt, registration, job["reopen"])
         if job.get("run"):
             seen["launches"] = _run(trt, registration, opened, *job["run"])
+    seen["failures"] = [str(error) for error in registration.failures]
     seen["modules"] = [name for name in ("torch", "triton", "cuda") if name in sys.modules]
     print(json.dumps(seen))
 
