@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +20,9 @@ from lepton_compile.errors import PassError
 from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
 
-__all__ = ["NumericCheck"]
+from .scratch import ScratchWeights
 
-_INLINE_BYTES = 1024
+__all__ = ["NumericCheck"]
 
 
 class NumericCheck:
@@ -39,7 +38,7 @@ class NumericCheck:
         self._feeds = dict(feeds)
         self._precision = precision
         self._folder = tempfile.TemporaryDirectory(prefix="lepton-check-")
-        self._weights = _Weights(Path(self._folder.name) / "weights.bin")
+        self._weights = ScratchWeights(Path(self._folder.name) / "weights.bin")
         self._before: dict[str, np.ndarray] = {}
         self._emulation = Emulation()
         self._half: ir.DataType | None = None
@@ -118,55 +117,6 @@ class NumericCheck:
     def _real(self, output: np.ndarray) -> np.ndarray:
         mask = self._feeds["attention_mask"].astype(bool)
         return output[mask] if output.shape[:2] == mask.shape else output
-
-
-class _Weights:
-    """The scratch file of weights, and where each tensor lies in it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO = path.open("wb")
-        self._placed: dict[int, tuple[int, int]] = {}
-        self._alive: list[ir.TensorProtocol] = []  # an id is unique only while its object lives
-
-    def close(self) -> None:
-        self._file.close()
-
-    def externalized(self, model: ir.Model) -> bytes:
-        """The model as bytes, its weights in the file; ``model`` is as before afterwards."""
-        values = [
-            v
-            for v in model.graph.initializers.values()
-            if v.const_value is not None and v.const_value.nbytes > _INLINE_BYTES
-        ]
-        kept = [v.const_value for v in values]
-        try:
-            for value, tensor in zip(values, kept, strict=True):
-                assert tensor is not None
-                value.const_value = self._external(value, tensor)
-            self._file.flush()
-            data: bytes = ir.serde.serialize_model(model).SerializeToString()
-        finally:
-            for value, tensor in zip(values, kept, strict=True):
-                value.const_value = tensor
-        return data
-
-    def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-        if id(tensor) not in self._placed:
-            offset = self._file.tell()
-            tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
-            self._placed[id(tensor)] = (offset, self._file.tell() - offset)
-            self._alive.append(tensor)
-        offset, length = self._placed[id(tensor)]
-        return ir.ExternalTensor(
-            self._path.name,
-            offset,
-            length,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=value.name or "",
-            base_dir=str(self._path.parent),
-        )
 
 
 def _relative_error(before: np.ndarray, after: np.ndarray) -> float:

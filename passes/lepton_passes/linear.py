@@ -16,6 +16,8 @@ from lepton_passes.match import made_by, perm_of
 
 __all__ = ["Linear", "Weight", "linear_of", "linears", "weight_of"]
 
+QUANTIZED = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -23,20 +25,30 @@ class Weight:
 
     Attributes:
         values: ``(W,)`` in fp32, ``(q, scale)`` quantized.
-        bits: 32, 8 or 4.
+        dtype: what it is stored in: FLOAT where plain, else INT8, INT4 or FLOAT8E4M3FN.
         group: columns that share a scale; ``None`` where a row has one.
     """
 
     values: tuple[ir.Value, ...]
     rows: int
     columns: int
-    bits: int
+    dtype: ir.DataType
     group: int | None = None
 
     @property
-    def kind(self) -> tuple[int, int, int | None]:
+    def bits(self) -> int:
+        """Bits of an element: 32, 8 or 4."""
+        return int(self.dtype.bitwidth)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is stored as it is computed with."""
+        return self.dtype == ir.DataType.FLOAT
+
+    @property
+    def kind(self) -> tuple[int, ir.DataType, int | None]:
         """What two weights have in common when their rows can be stacked."""
-        return self.columns, self.bits, self.group
+        return self.columns, self.dtype, self.group
 
     @property
     def name(self) -> str:
@@ -69,13 +81,13 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
     if node is None:
         if tensors[0].dtype != ir.DataType.FLOAT:
             return None
-        return Weight((values[0],), rows, columns, 32)  # type: ignore[arg-type]
-    if len(node.inputs) != 2 or tensors[0].dtype not in (ir.DataType.INT4, ir.DataType.INT8):
+        return Weight((values[0],), rows, columns, tensors[0].dtype)  # type: ignore[arg-type]
+    if len(node.inputs) != 2 or tensors[0].dtype not in QUANTIZED:
         return None
     group = node.attributes.get_int("block_size", 0) or None
     if node.attributes.get_int("axis", 1) != (0 if group is None else 1):
         return None
-    return Weight(tuple(node.inputs), rows, columns, tensors[0].dtype.bitwidth, group)  # type: ignore[arg-type]
+    return Weight(tuple(node.inputs), rows, columns, tensors[0].dtype, group)  # type: ignore[arg-type]
 
 
 def linear_of(body: Body, node: ir.Node) -> Linear | None:

@@ -69,7 +69,7 @@ def stack(body: Body, parts: Sequence[Projection], name: str) -> None:
 def _product(body: Body, parts: Sequence[Projection], name: str, before: ir.Node) -> ir.Value:
     weights = [part.linear.weight for part in parts]
     weight = _concatenated(body, [w.values[0] for w in weights], f"{name}.weight")
-    if weights[0].bits != 32:
+    if not weights[0].plain:
         assert weight.name is not None
         scale = _concatenated(body, [w.values[1] for w in weights], f"{name}.weight_scale")
         group = weights[0].group

@@ -119,11 +119,11 @@ def _weights(body: Body) -> dict[ir.Value, list[ir.Node]]:
     found: dict[ir.Value, list[ir.Node]] = {}
     for linear in linears(body):
         turned = made_by(linear.node.inputs[1], "Transpose")
-        if linear.weight.bits == 32 and turned is not None:
+        if linear.weight.plain and turned is not None:
             found.setdefault(linear.weight.values[0], []).append(turned)
     for node in body.nodes("Gather"):
         weight = weight_of(body, node.inputs[0])
-        if weight is not None and weight.bits == 32 and _looks_ids_up(node):
+        if weight is not None and weight.plain and _looks_ids_up(node):
             found.setdefault(weight.values[0], []).append(node)
     order = {node: index for index, node in enumerate(body.graph)}
     return {value: sorted(set(users), key=order.__getitem__) for value, users in found.items()}

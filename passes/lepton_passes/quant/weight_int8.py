@@ -23,7 +23,12 @@ __all__ = ["WeightInt8"]
 
 
 class WeightInt8(QuantizeWeights):
-    """Store weights in 8 bits, rounded to nearest."""
+    """Store weights in 8 bits, rounded to nearest.
+
+    Args:
+        choose: format of each parameter; left out, this format for all.
+        blocks: the target has kernels for scales by block.
+    """
 
     name = "weight-int8"
     summary = "Weights in 8 bits, a scale for each output row"
@@ -35,8 +40,9 @@ class WeightInt8(QuantizeWeights):
         "int4": Tolerance(error=0.05, cosine=0.995),
     }
 
-    def __init__(self, choose: Choose | None = None) -> None:
+    def __init__(self, choose: Choose | None = None, *, blocks: bool = True) -> None:
         super().__init__(choose)
+        self._blocks = blocks
         self._decoder = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -44,7 +50,7 @@ class WeightInt8(QuantizeWeights):
         return super().call(model)
 
     def group_for(self, columns: int, group: int | None) -> int | None:
-        return largest_block(columns) if self._decoder else None
+        return largest_block(columns) if self._decoder and self._blocks else None
 
     def refuses(self, columns: int, group: int | None) -> str | None:
         return None

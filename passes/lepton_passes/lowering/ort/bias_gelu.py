@@ -26,7 +26,7 @@ class LowerBiasGelu(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for linear in linears(body):
-            biased = bias_of(body, linear.y) if linear.weight.bits == 32 else None
+            biased = bias_of(body, linear.y) if linear.weight.plain else None
             gelu = only_reader(biased[0]) if biased is not None else None
             if biased is None or gelu is None or gelu.op_type != "Gelu" or gelu.domain:
                 continue

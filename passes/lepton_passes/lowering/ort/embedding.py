@@ -2,7 +2,7 @@
 
     Before   Gather(DequantizeLinear(W_q, W_scale), ids)
     After    GatherBlockQuantized(W_q, ids, W_scale)
-    Refuses  8 bits with columns that are no multiple of 16.
+    Refuses  8 bits with columns that are no multiple of 16; fp8.
 
 A Gather of a DequantizeLinear would compute the whole table for each call.
 """
@@ -37,6 +37,9 @@ class LowerEmbedding(LeptonPass):
                 self._lower(body, node, weight)
 
     def _lower(self, body: Body, node: ir.Node, weight: Weight) -> None:
+        if weight.dtype == ir.DataType.FLOAT8E4M3FN:
+            self.refuse(body, node, "there is no kernel for tables in fp8")
+            return
         q, scale = weight.values
         block = weight.group or largest_block(weight.columns)
         if block is None:

@@ -13,7 +13,7 @@ scale; MatMulNBits has a scale for each block. Encoders bear the first. Decoders
 activations are hundreds of times larger than the rest (Gemma 3 270M: perplexity +6.7 % against
 +0.9 % for rounding the weights alone). So models with a cache default to MatMulNBits, and so does a
 weight that is an embedding table too, whose bytes both then share.
-Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16.
+Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16; fp8.
 """
 
 from __future__ import annotations
@@ -82,8 +82,10 @@ class LowerLinear(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for linear in linears(body):
-            if linear.weight.bits == 32:
+            if linear.weight.plain:
                 self._plain(body, linear)
+            elif linear.weight.dtype == ir.DataType.FLOAT8E4M3FN:
+                self.refuse(body, linear.node, "there is no kernel for weights in fp8")
             elif linear.weight.bits == 8 and self._kernel_of(linear) == "dynamic":
                 self._dynamic(body, linear)
             else:

@@ -83,7 +83,7 @@ def _operands(body: Body, add: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | 
         for product in inner.inputs:
             node = made_by(product, "MatMul")
             linear = linear_of(body, node) if node is not None else None
-            if linear is None or linear.weight.bits != 32:
+            if linear is None or not linear.weight.plain:
                 continue
             biased = bias_of(body, linear.y)
             if biased is not None and biased[0] is x:

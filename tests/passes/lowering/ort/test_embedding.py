@@ -10,6 +10,7 @@ from lepton_passes.contract import SAME
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.lowering.ort.packing import STORAGE
+from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.support import check, load, ops, random, reasons
@@ -53,3 +54,10 @@ def test_refuses_odd_columns() -> None:
     WeightInt8()(model)
     done = check(LowerEmbedding(), model, FEEDS, SAME)
     assert reasons(done) == ["40 columns are no multiple of 16"]
+
+
+def test_refuses_fp8() -> None:
+    model = _model()
+    WeightFp8(lambda *_: (8, None))(model)
+    done = check(LowerEmbedding(), model, FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (0, ["there is no kernel for tables in fp8"])

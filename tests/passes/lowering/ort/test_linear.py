@@ -9,6 +9,7 @@ import pytest
 from lepton_passes.contract import CLOSE, Tolerance
 from lepton_passes.lowering.ort.linear import LowerLinear, default_kernel
 from lepton_passes.lowering.ort.packing import STORAGE
+from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.support import check, load, ops, random, reasons
@@ -94,3 +95,13 @@ def test_refuses_odd_columns_in_nbits() -> None:
 )
 def test_default_kernels(rows: int, columns: int, tied: bool, decoder: bool, kernel: str) -> None:
     assert default_kernel(rows, columns, tied, decoder) == kernel
+
+
+def test_refuses_fp8() -> None:
+    model = load(
+        "main (float[b, s, 64] x) => (y) { t = Transpose <perm = [1, 0]> (w) y = MatMul (x, t) }",
+        {"w": random(32, 64)},
+    )
+    WeightFp8()(model)
+    done = check(LowerLinear(), model, {"x": random(1, 2, 64)}, CLOSE)
+    assert (done.fired, reasons(done)) == (0, ["there is no kernel for weights in fp8"])

@@ -1,0 +1,66 @@
+"""Weights of graphs that run now and then during a build, in one scratch file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx_ir as ir
+
+__all__ = ["ScratchWeights"]
+
+_INLINE_BYTES = 1024
+
+
+class ScratchWeights:
+    """The scratch file of weights, and where each tensor lies in it.
+
+    A weight goes there once, keyed by the tensor, however many graphs read it; a runtime maps the
+    file, so weights are not held in memory either.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("wb")
+        self._placed: dict[int, tuple[int, int]] = {}
+        self._alive: list[ir.TensorProtocol] = []  # an id is unique only while its object lives
+
+    def close(self) -> None:
+        """Close the file; whoever made its folder removes it."""
+        self._file.close()
+
+    def externalized(self, model: ir.Model) -> bytes:
+        """The model as bytes, its weights in the file; ``model`` is as before afterwards."""
+        values = [
+            v
+            for v in model.graph.initializers.values()
+            if v.const_value is not None and v.const_value.nbytes > _INLINE_BYTES
+        ]
+        kept = [v.const_value for v in values]
+        try:
+            for value, tensor in zip(values, kept, strict=True):
+                assert tensor is not None
+                value.const_value = self._external(value, tensor)
+            self._file.flush()
+            data: bytes = ir.serde.serialize_model(model).SerializeToString()
+        finally:
+            for value, tensor in zip(values, kept, strict=True):
+                value.const_value = tensor
+        return data
+
+    def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        if id(tensor) not in self._placed:
+            offset = self._file.tell()
+            tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
+            self._placed[id(tensor)] = (offset, self._file.tell() - offset)
+            self._alive.append(tensor)
+        offset, length = self._placed[id(tensor)]
+        return ir.ExternalTensor(
+            self._path.name,
+            offset,
+            length,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+            base_dir=str(self._path.parent),
+        )
