@@ -19,7 +19,13 @@ from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
-from lepton_compile.pipeline import NumericCheck, PipelineReport, passes_for, run
+from lepton_compile.pipeline import (
+    NumericCheck,
+    PipelineReport,
+    passes_for,
+    precision_of,
+    run,
+)
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
@@ -167,7 +173,7 @@ class Build:
             return run(model, passes, progress=step)
         from lepton_compile.api.sample import check_feeds
 
-        precision = describe.precision_of(self.recipe)
+        precision = precision_of(self.recipe, target, config)
         feeds = check_feeds(source, exported)
         with NumericCheck(feeds, CHECKED_AS.get(precision, precision)) as check:
             check.start(model)
@@ -206,13 +212,14 @@ class Build:
         )
 
     def _engine_entry(self, root: Path, engine: _Engine, source: Source) -> dict[str, Any]:
+        config = None if source.kind == "onnx" else source.config()
         inside = (p for p in (root / engine.folder).rglob("*") if p.is_file())
         return {
             "target": engine.target,
             "model": f"{engine.folder}/{engine.built.model}",
             "files": sorted(p.relative_to(root).as_posix() for p in inside),
             "requires": dict(engine.built.requires),
-            "precision": describe.precision_of(self.recipe),
+            "precision": precision_of(self.recipe, engine.target, config),
             "executed": self._verifies(source) and engine.target == VERIFIED,
             **engine.built.details,
         }

@@ -18,7 +18,6 @@ __all__ = [
     "embedding_entry",
     "lock_entry",
     "model_entry",
-    "precision_of",
     "ranges_of",
     "signature_of",
     "tool_versions",
@@ -84,11 +83,6 @@ def embedding_entry(pooling: Pooling | None) -> dict[str, Any] | None:
         "normalize": pooling.normalize,
         "output": "sentence_embedding",
     }
-
-
-def precision_of(recipe: Recipe) -> str:
-    """Precision of the engine in the words of the manifest: fp32, int8 or int4."""
-    return "fp32" if recipe.quantize.format == "none" else recipe.quantize.format
 
 
 def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:

@@ -13,12 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.api.building import ENGINES, pooling_of, task_of
-from lepton_compile.api.describe import precision_of
 from lepton_compile.engines.weights_file import STORAGE_KEY
 from lepton_compile.errors import ExportError
 from lepton_compile.export.export import capture
 from lepton_compile.export.source import resolve
-from lepton_compile.pipeline import passes_for, run
+from lepton_compile.pipeline import passes_for, precision_of, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_passes.tensors import StreamedTensor
@@ -28,6 +27,11 @@ __all__ = ["Plan", "make_plan"]
 # What capture and the libraries hold, and what one weight in flight costs; measured on Linux.
 BASE_MEMORY = 480 << 20
 IN_FLIGHT = 220 << 20
+# TensorRT: what its builder holds for a parameter beside the plan, and the kernels in a plan; from
+# TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
+PLANS = ("trt-rtx", "trt")
+BUILDER_BYTES = 2.7
+KERNEL_SOURCE = 20_000_000
 # Parameters quantized and written in a second, one core of a server of 2023.
 PARAMETERS_PER_SECOND = 45_000_000
 
@@ -95,10 +99,7 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     target = recipe.target[0]
     passes = passes_for(recipe, target, length=exported.length, config=source.config())
     report = run(exported.model, passes, progress=progress.step)
-    folder = f"{ENGINES}/{target}"
     ops = _ops(exported.model)
-    weights, graph = _sizes(exported.model)
-    largest = max((p.size for p in _tensors(exported.model)), default=0)
     layers = len(exported.caches) or sum(
         1 for n in exported.model.graph if n.domain == "ai.lepton.layer"
     )
@@ -106,13 +107,13 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
         model=recipe.model,
         task=task,
         target=target,
-        precision=precision_of(recipe),
+        precision=precision_of(recipe, target, source.config()),
         architecture=exported.architecture,
         parameters=exported.parameters,
         how=exported.how,
         layers=_layers(exported.how, layers, exported.kinds),
-        files={f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights},
-        peak_memory=BASE_MEMORY + IN_FLIGHT + largest // 32 * 4,
+        files=_files(f"{ENGINES}/{target}", exported.model),
+        peak_memory=_peak(target, exported.model, exported.parameters),
         seconds=captured + exported.parameters / PARAMETERS_PER_SECOND,
         passes={p.name: p.fired for p in report.passes if p.fired},
         ops=ops,
@@ -144,6 +145,22 @@ def _layers(how: str, layers: int, kinds: int) -> str:
 def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
     found = (v.const_value for v in model.graph.initializers.values())
     return [tensor for tensor in found if tensor is not None]
+
+
+def _files(folder: str, model: ir.Model) -> dict[str, int]:
+    """Bytes of each file of the engine."""
+    weights, graph = _sizes(model)
+    if folder.endswith(PLANS):
+        return {f"{folder}/model.plan": weights + KERNEL_SOURCE}
+    return {f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights}
+
+
+def _peak(target: str, model: ir.Model, parameters: int) -> int:
+    """Bytes that the build holds at its highest: weights are streamed, but not by TensorRT."""
+    if target in PLANS:
+        return BASE_MEMORY + _sizes(model)[0] + int(BUILDER_BYTES * parameters)
+    largest = max((p.size for p in _tensors(model)), default=0)
+    return BASE_MEMORY + IN_FLIGHT + largest // 32 * 4
 
 
 def _sizes(model: ir.Model) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .check import NumericCheck
+from .compute import precision_of
 from .plan import passes_for
 from .report import PassReport, PipelineReport
 from .run import run
 
-__all__ = ["NumericCheck", "PassReport", "PipelineReport", "passes_for", "run"]
+__all__ = ["NumericCheck", "PassReport", "PipelineReport", "passes_for", "precision_of", "run"]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
 
-__all__ = ["compute_dtype"]
+__all__ = ["compute_dtype", "precision_of"]
 
 _TYPES = {"fp32": None, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 # Families whose activations leave the range of fp16, whatever their files say.
@@ -42,6 +42,14 @@ def compute_dtype(recipe: Recipe, target: str, config: Any = None) -> ir.DataTyp
             )
         return _TYPES[recipe.compute]
     return _TYPES[said] if said is not None else _TYPES[_of_model(config)]
+
+
+def precision_of(recipe: Recipe, target: str, config: Any = None) -> str:
+    """Precision of an engine in the words of the manifest: its weights', else its arithmetic's."""
+    if recipe.quantize.algorithm != "none" and recipe.quantize.format not in _TYPES:
+        return recipe.quantize.format
+    dtype = compute_dtype(recipe, target, config)
+    return next(name for name, each in _TYPES.items() if each == dtype)
 
 
 def _of_model(config: Any) -> str:

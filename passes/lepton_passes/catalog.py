@@ -48,6 +48,7 @@ class Settings:
         islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
         attention: form of cached attention in TensorRT engines: auto, native, mask, slice, plugin.
         capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
+        stacks: projections of one input become one matrix.
     """
 
     choose: Choose | None = None
@@ -56,6 +57,7 @@ class Settings:
     islands: bool = True
     attention: str = "auto"
     capacity: int | None = None
+    stacks: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ def _half(settings: Settings) -> LeptonPass | None:
     return LowerHalfPrecision(settings.half, islands=settings.islands)
 
 
+def _packed_qkv(settings: Settings) -> LeptonPass | None:
+    return PackedQkv() if settings.stacks else None
+
+
+def _packed_gate_up(settings: Settings) -> LeptonPass | None:
+    return PackedGateUp() if settings.stacks else None
+
+
 def _linear(settings: Settings) -> LeptonPass:
     return LowerLinear(accuracy_level=settings.accuracy_level)
 
@@ -133,8 +143,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(WeightInt8, configured=_int8),
     Entry(WeightInt4, configured=_int4),
     # Stacking needs formats that agree, so it follows quantization.
-    Entry(PackedQkv),
-    Entry(PackedGateUp),
+    Entry(PackedQkv, configured=_packed_qkv),
+    Entry(PackedGateUp, configured=_packed_gate_up),
     # Behind all that reads fp32 weights; what follows lowers the types it finds.
     Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.

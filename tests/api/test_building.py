@@ -85,3 +85,10 @@ def test_a_plan_predicts_the_weight_file(folder: Path, tmp_path: Path) -> None:
     actual = (built.path / "engines/ort-cpu/weights.bin").stat().st_size
     # What is small stays in the model file, and tensors start at pages.
     assert abs(predicted - actual) < 64 * 4096
+
+
+def test_a_plan_of_a_tensorrt_engine_names_its_file(folder: Path) -> None:
+    plan = lc.plan(model=str(folder), target="trt-rtx", quantize="int4", shapes={"sequence": 64})
+    assert list(plan.files) == ["engines/trt-rtx/model.plan"]
+    assert plan.precision == "int4"
+    assert plan.peak_memory > plan.files["engines/trt-rtx/model.plan"]

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from lepton_compile.errors import RecipeError
-from lepton_compile.pipeline.compute import compute_dtype
+from lepton_compile.pipeline.compute import compute_dtype, precision_of
 from lepton_compile.recipe import load_recipe
 
 FP16, BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
@@ -46,3 +46,21 @@ def test_the_cpu_computes_in_fp32() -> None:
 def test_two_words_for_one_thing() -> None:
     with pytest.raises(RecipeError, match="different types"):
         decided(compute="bf16", quantize="fp16")
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe", "expected"),
+    [
+        ("ort-cpu", {}, "fp32"),
+        ("ort-cpu", {"quantize": "int8"}, "int8"),
+        ("trt-rtx", {}, "bf16"),
+        ("trt-rtx", {"compute": "fp32"}, "fp32"),
+        ("trt-rtx", {"quantize": "fp16"}, "fp16"),
+        ("trt-rtx", {"quantize": "int4", "compute": "fp16"}, "int4"),
+    ],
+)
+def test_an_engine_is_named_by_its_weights_else_by_its_arithmetic(
+    target: str, recipe: dict[str, Any], expected: str
+) -> None:
+    made = load_recipe({"model": "./m", "target": target, **recipe})
+    assert precision_of(made, target, GEMMA) == expected

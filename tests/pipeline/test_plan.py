@@ -37,6 +37,15 @@ def test_gpus_compute_in_half_precision(target: str, quantize: str) -> None:
     assert "lower-half-precision" not in _names()
 
 
+@pytest.mark.parametrize("target", ["trt-rtx", "trt"])
+@pytest.mark.parametrize(("quantize", "stacks"), [("none", False), ("int4", True)])
+def test_tensorrt_stacks_plain_weights_itself(target: str, quantize: str, stacks: bool) -> None:
+    recipe = load_recipe({"model": "./m", "target": target, "quantize": quantize})
+    names = [p.name for p in passes_for(recipe, target, length=64)]
+    assert ("packed-qkv" in names) == ("packed-gate-up" in names) == stacks
+    assert {"packed-qkv", "packed-gate-up"} <= set(_names())
+
+
 def test_disabled_passes_are_left_out() -> None:
     assert "packed-qkv" not in _names(passes={"disable": ["packed-qkv"]})
 
