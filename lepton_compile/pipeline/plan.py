@@ -20,8 +20,8 @@ WEIGHT_FORMATS = ("none", "int8", "int4")
 HALF_FORMATS = ("fp16", "bf16")
 # Builders that take types at their word; kernels of onnxruntime widen inside.
 ISLANDS = ("trt-rtx", "trt")
-# Builders that stack plain matrices themselves: ours would be kept beside theirs in the plan, 130 MB
-# of 690 in Gemma 3 270M, bf16. Quantized ones they keep twice if they come apart.
+# Builders that stack plain matrices themselves, and would keep both: 130 MB of 690 in a plan of
+# Gemma 3 270M in bf16. Quantized ones they keep twice if they come apart.
 STACKS_PLAIN = ("trt-rtx", "trt")
 
 

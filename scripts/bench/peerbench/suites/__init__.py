@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from peerbench.suites import accuracy, compiling, gemma, loader, memory, minilm, scaling
+from peerbench.suites import (
+    accuracy,
+    compiling,
+    gemma,
+    loader,
+    memory,
+    minilm,
+    scaling,
+    tensorrt,
+)
 from peerbench.turns import Settings
 
 __all__ = ["SUITES"]
@@ -18,4 +27,5 @@ SUITES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "loader": loader.measure,
     "accuracy": accuracy.measure,
     "memory": memory.measure,
+    "tensorrt": tensorrt.measure,
 }
