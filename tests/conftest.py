@@ -7,10 +7,15 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports huggingface_hub: a test that reaches for the hub fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# No test is timed: a busy machine is not a fault of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
