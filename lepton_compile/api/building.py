@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from lepton_compile.api import describe
+from lepton_compile.api.fitting import hessians_for
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
@@ -168,7 +169,13 @@ class Build:
         self, target: str, model: ir.Model, source: Source, exported: ExportedModel, step: Step
     ) -> PipelineReport:
         config = None if source.kind == "onnx" else source.config()
-        passes = passes_for(self.recipe, target, length=exported.length, config=config)
+        passes = passes_for(
+            self.recipe,
+            target,
+            length=exported.length,
+            config=config,
+            hessians=hessians_for(self.recipe, model, source, exported, step),
+        )
         if not self.check or source.kind == "onnx":
             return run(model, passes, progress=step)
         from lepton_compile.api.sample import check_feeds

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.api.building import ENGINES, pooling_of, task_of
+from lepton_compile.api.fitting import hessians_for
 from lepton_compile.engines.weights_file import STORAGE_KEY
 from lepton_compile.errors import ExportError
 from lepton_compile.export.export import capture
@@ -97,7 +98,13 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     captured = time.perf_counter() - start
     progress.stage("passes")
     target = recipe.target[0]
-    passes = passes_for(recipe, target, length=exported.length, config=source.config())
+    passes = passes_for(
+        recipe,
+        target,
+        length=exported.length,
+        config=source.config(),
+        hessians=hessians_for(recipe, exported.model, source, exported, progress.step),
+    )
     report = run(exported.model, passes, progress=progress.step)
     ops = _ops(exported.model)
     layers = len(exported.caches) or sum(

@@ -1,7 +1,8 @@
 """The text that engines are verified on: six short passages, a style each, about 1,600 tokens.
 
 Written for this project, so that it may be shipped, and in no model's training data when it was
-written.
+written. A second text of the same size is for weights that are fitted to a sample: what they are
+judged by must not be what they were fitted to.
 """
 
 from __future__ import annotations
@@ -14,14 +15,28 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["paragraphs", "passages", "random_segments", "segments", "special_prefix", "token_ids"]
+__all__ = [
+    "calibration_segments",
+    "paragraphs",
+    "passages",
+    "random_segments",
+    "segments",
+    "special_prefix",
+    "token_ids",
+]
 
 SEGMENT = 128
 
 
-def passages() -> dict[str, str]:
-    """Style -> text, in alphabetical order of the styles."""
-    folder = files("lepton_compile.numerics").joinpath("sample")
+def calibration_segments(tokenizer: Any, length: int) -> list[list[int]]:
+    """The text to fit weights to, no sentence of which is in the sample; cut as by ``segments``."""
+    texts = passages("calibration").values()
+    return [part for text in texts for part in segments(tokenizer, length, text)]
+
+
+def passages(which: str = "sample") -> dict[str, str]:
+    """Style -> text, in alphabetical order of the styles; ``sample`` or ``calibration``."""
+    folder = files("lepton_compile.numerics").joinpath(which)
     texts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".txt")), key=str)
     return {entry.name.removesuffix(".txt"): entry.read_text(encoding="utf-8") for entry in texts}
 

@@ -1,30 +1,41 @@
-"""Ranges of what linear layers read, seen by running the neutral graph on a sample.
+"""What linear layers read, seen by running the neutral graph on a sample.
 
 The graph runs in fp32 on plain onnxruntime, with its weights mapped from a scratch file; every
-input of a linear layer becomes an output, is counted and dropped, one text of the sample at a time.
+input of a linear layer becomes an output, is shown to an observer of its own (ranges for
+activations, sums of products for GPTQ) and dropped, one text of the sample at a time.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import PassError
-from lepton_passes.body import bodies, sweep
+from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.linear import Linear, linears
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
 
 from .scratch import ScratchWeights
 
-__all__ = ["calibrate"]
+__all__ = ["Observer", "calibrate", "inputs_of", "observe"]
 
 _PREFIX = "calibrate:"
+
+
+class Observer(Protocol):
+    """Sees the input of one layer, as often as the sample has texts."""
+
+    def see(self, rows: np.ndarray) -> None:
+        """Take note of ``rows`` (..., width), fp32; they are gone afterwards."""
+
+
+Seen = TypeVar("Seen", bound=Observer)
 
 
 def calibrate(
@@ -32,57 +43,95 @@ def calibrate(
     feeds: Sequence[Mapping[str, np.ndarray]],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, InputRange]:
+    """Ranges of what linear layers read; arguments and errors as of ``observe``."""
+    return observe(model, feeds, InputRange, progress=progress)
+
+
+def observe(
+    model: ir.Model,
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    make: Callable[[], Seen],
+    *,
+    wanted: Container[str] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Seen]:
     """Run ``model`` on each of ``feeds``.
 
     Args:
         model: the neutral graph in fp32; not changed.
         feeds: inputs without padding, which would be counted; caches are left out, they start
             empty.
+        make: an observer that has seen nothing.
+        wanted: names of weights; what others read is not looked at. Left out, all.
 
     Returns:
-        Range of the input of each linear layer, by the name of the layer's weight.
+        Observer of the input of each linear layer, by the name of the layer's weight. Layers that
+        read the same have the same one.
 
     Raises:
         PassError: onnxruntime does not run the graph.
     """
-    probed, readers = _probed(model)
-    ranges = {output: InputRange() for output in readers}
+    probed, readers = _probed(model, wanted)
+    observers = {output: make() for output in readers}
     with tempfile.TemporaryDirectory(prefix="lepton-calibrate-") as folder:
         session = _session(probed, Path(folder))
-        wanted = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
+        taken = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
         for index, feed in enumerate(feeds):
             if progress is not None:
                 progress("calibrating", index, len(feeds))
-            found = session.run(list(ranges), _complete(feed, wanted))  # type: ignore[attr-defined]
-            for seen, array in zip(ranges.values(), found, strict=True):
-                seen.see(array)
+            found = session.run(list(observers), _complete(feed, taken))  # type: ignore[attr-defined]
+            for each, array in zip(observers.values(), found, strict=True):
+                each.see(array)
         del session  # it maps a file of the folder
     if progress is not None:
         progress("calibrated", len(feeds), len(feeds))
-    return {name: ranges[output] for output, names in readers.items() for name in names}
+    return {name: observers[output] for output, names in readers.items() for name in names}
 
 
-def _probed(model: ir.Model) -> tuple[ir.Model, dict[str, list[str]]]:
+def inputs_of(model: ir.Model) -> list[tuple[int, tuple[str, ...]]]:
+    """Width of each input of linear layers, and the names of the weights that read it; those of a
+    layer stand together, in the order of its weights in the graph."""
+    place = {name: index for index, name in enumerate(model.graph.initializers)}
+    found = [
+        (users[0].weight.columns, names)
+        for body in bodies(model)
+        for users in _by_input(body).values()
+        for names in zip(*(parameters_of(body, user) for user in users), strict=True)
+    ]
+    return sorted(found, key=lambda each: min(place.get(name, len(place)) for name in each[1]))
+
+
+def _by_input(body: Body) -> dict[ir.Value, list[Linear]]:
+    found: dict[ir.Value, list[Linear]] = {}
+    for linear in linears(body):
+        found.setdefault(linear.x, []).append(linear)
+    return found
+
+
+def _probed(
+    model: ir.Model, wanted: Container[str] | None
+) -> tuple[ir.Model, dict[str, list[str]]]:
     """A copy whose outputs are the inputs of linear layers, and the weights that read each."""
     copy = model.clone()
     readers: dict[str, list[str]] = {}
     outputs: list[ir.Value] = []
+    count = 0
     for body in bodies(copy):
-        by_input: dict[ir.Value, list[Linear]] = {}
-        for linear in linears(body):
-            by_input.setdefault(linear.x, []).append(linear)
-        for x, users in by_input.items():
+        for x, users in _by_input(body).items():
+            names = list(zip(*(parameters_of(body, user) for user in users), strict=True))
             seen = ir.node("Identity", [x])
             body.graph.insert_before(users[0].node, seen)
             made = [seen.outputs[0]]
             if body.function is not None:
                 body.graph.outputs.append(seen.outputs[0])
                 made = [_further_output(call) for call in body.calls]
-            for index, value in enumerate(made):
-                value.name = f"{_PREFIX}{len(outputs)}"
+            for value, readers_of in zip(made, names, strict=True):
+                value.name = f"{_PREFIX}{count}"  # also where nobody looks: a call has all outputs
                 value.type = ir.TensorType(ir.DataType.FLOAT)
-                outputs.append(value)
-                readers[value.name] = [parameters_of(body, user)[index] for user in users]
+                count += 1
+                if wanted is None or any(name in wanted for name in readers_of):
+                    outputs.append(value)
+                    readers[value.name] = list(readers_of)
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(outputs)
     sweep(copy)  # the head, and what else only the old outputs needed

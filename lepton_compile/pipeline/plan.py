@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
+
+import numpy as np
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
@@ -17,6 +19,7 @@ from .compute import compute_dtype
 __all__ = ["passes_for"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
+ROUNDED = ("rtn", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
 # Builders that take types at their word; kernels of onnxruntime widen inside.
 ISLANDS = ("trt-rtx", "trt")
@@ -26,7 +29,12 @@ STACKS_PLAIN = ("trt-rtx", "trt")
 
 
 def passes_for(
-    recipe: Recipe, target: str = "ort-cpu", *, length: int | None = None, config: Any = None
+    recipe: Recipe,
+    target: str = "ort-cpu",
+    *,
+    length: int | None = None,
+    config: Any = None,
+    hessians: Mapping[str, np.ndarray] | None = None,
 ) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
 
@@ -34,6 +42,8 @@ def passes_for(
         length: longest sequence of the exported model, the capacity of a static cache; left out,
             the recipe's.
         config: transformers configuration, which has a say in what the target computes in.
+        hessians: of the inputs of linear layers, for ``algorithm: gptq``; without them its pass
+            declines every weight, which are then rounded to nearest.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -47,6 +57,7 @@ def passes_for(
     choose = _choose(recipe.quantize, target)
     settings = Settings(
         choose=choose,
+        hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
         half=compute_dtype(recipe, target, config),
         islands=target in ISLANDS,
         attention=recipe.attention,
@@ -61,14 +72,14 @@ def _choose(
     quantize: Quantize, target: str
 ) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
     halves = () if target == "ort-cpu" else HALF_FORMATS
-    if quantize.algorithm not in ("none", "rtn", *halves):
+    if quantize.algorithm not in ("none", *ROUNDED, *halves):
         raise RecipeError(
             f"{target} has no passes for this precision of weights",
             where="quantize",
             found=quantize.format,
             available=(*WEIGHT_FORMATS, *halves),
         )
-    if quantize.algorithm != "rtn" and not quantize.rules and quantize.embedding == "same":
+    if quantize.algorithm not in ROUNDED and not quantize.rules and quantize.embedding == "same":
         return None
     return lambda name, embedding: quantize.weight(name, embedding=embedding)
 

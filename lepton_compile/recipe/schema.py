@@ -77,10 +77,13 @@ class Rule(_Closed):
 class Quantize(_Closed):
     """How weights are stored."""
 
-    algorithm: Literal["none", "rtn", "fp16", "bf16", "fp8", "auto"] = Field(
-        default="rtn", description="Round to nearest, a cast, or none."
+    algorithm: Literal["none", "rtn", "gptq", "fp16", "bf16", "fp8", "auto"] = Field(
+        default="rtn",
+        description="Round to nearest, GPTQ (4 bits, fitted to a sample), a cast, or none.",
     )
-    bits: Literal[4, 8] | None = Field(default=None, description="Bits of a weight, for `rtn`.")
+    bits: Literal[4, 8] | None = Field(
+        default=None, description="Bits of a weight, for `rtn`, `gptq`."
+    )
     group: Group | None = Field(
         default=None, description="Weights per scale, for 4 bits (default 32)."
     )
@@ -108,8 +111,10 @@ class Quantize(_Closed):
     def _check(self) -> Quantize:
         if self.algorithm == "rtn" and self.bits is None:
             raise ValueError("algorithm: rtn needs bits: 4 or bits: 8")
-        if self.algorithm != "rtn" and self.bits is not None:
-            raise ValueError(f"bits is for algorithm: rtn, not {self.algorithm}")
+        if self.algorithm == "gptq" and self.bits != 4:
+            raise ValueError("algorithm: gptq needs bits: 4; 8 bits lose too little to be fitted")
+        if self.algorithm not in ("rtn", "gptq") and self.bits is not None:
+            raise ValueError(f"bits is for algorithm: rtn or gptq, not {self.algorithm}")
         if self.group is not None and self.bits != 4:
             raise ValueError("group is for bits: 4; int8 has one scale for each output row")
         return self
@@ -117,7 +122,7 @@ class Quantize(_Closed):
     @property
     def format(self) -> str:
         """The one-word form: none, fp16, bf16, int8, int4, fp8 or auto."""
-        return f"int{self.bits}" if self.algorithm == "rtn" else self.algorithm
+        return f"int{self.bits}" if self.bits is not None else self.algorithm
 
     def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
         """Bits and group of the parameter ``name``; None keeps it in floating point."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.cleanup.drop_identity import DropIdentity
@@ -32,6 +33,7 @@ from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.quant._weights import Choose
 from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_int4_gptq import WeightInt4Gptq
 from lepton_passes.quant.weight_int8 import WeightInt8
 
 __all__ = ["CATALOG", "Entry", "Settings", "names"]
@@ -43,6 +45,8 @@ class Settings:
 
     Attributes:
         choose: format of each weight; ``None`` quantizes nothing.
+        hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
+            ``None`` rounds them to nearest.
         accuracy_level: of MatMulNBits.
         half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
         islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
@@ -52,6 +56,7 @@ class Settings:
     """
 
     choose: Choose | None = None
+    hessians: Mapping[str, np.ndarray] | None = None
     accuracy_level: int = 4
     half: ir.DataType | None = None
     islands: bool = True
@@ -95,6 +100,12 @@ def _int8(settings: Settings) -> LeptonPass | None:
 
 def _int4(settings: Settings) -> LeptonPass | None:
     return WeightInt4(settings.choose) if settings.choose is not None else None
+
+
+def _gptq(settings: Settings) -> LeptonPass | None:
+    if settings.choose is None or settings.hessians is None:
+        return None
+    return WeightInt4Gptq(settings.choose, settings.hessians)
 
 
 def _half(settings: Settings) -> LeptonPass | None:
@@ -141,6 +152,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(FuseGelu),
     # Before weights are stacked: rules name the parameters of the checkpoint.
     Entry(WeightInt8, configured=_int8),
+    # Before weight-int4, which takes what it declines.
+    Entry(WeightInt4Gptq, configured=_gptq),
     Entry(WeightInt4, configured=_int4),
     # Stacking needs formats that agree, so it follows quantization.
     Entry(PackedQkv, configured=_packed_qkv),

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lepton_compile.numerics.sample_text import (
+    calibration_segments,
     paragraphs,
     passages,
     random_segments,
@@ -32,6 +33,17 @@ def tokenizer() -> Tokenizer:
 def test_there_are_several_styles() -> None:
     assert set(passages()) >= {"narrative", "instructions", "code", "numbers", "dialogue"}
     assert all(len(text) > 500 for text in passages().values())
+
+
+def test_what_weights_are_fitted_to_is_not_what_they_are_judged_by(tokenizer: Tokenizer) -> None:
+    fitted = " ".join(passages("calibration").values())
+    assert len(fitted) > 8000
+    lines = {line.strip() for text in passages().values() for line in text.split(". ")}
+    assert not [line for line in lines if len(line) > 24 and line in fitted]
+    parts = calibration_segments(tokenizer, 64)
+    assert max(map(len, parts)) <= 64
+    counted = sum(len(part) - 1 for part in parts)
+    assert counted == len(token_ids(tokenizer, fitted, special=False))
 
 
 def test_prefix_is_what_the_tokenizer_adds(tokenizer: Tokenizer) -> None:

@@ -25,6 +25,12 @@ def test_weights_are_quantized_when_asked_for(quantize: object) -> None:
     assert {"weight-int8", "weight-int4"} <= set(_names(quantize=quantize))
 
 
+def test_gptq_comes_before_rounding_to_nearest() -> None:
+    names = _names(quantize={"algorithm": "gptq", "bits": 4})
+    assert names.index("weight-int4-gptq") + 1 == names.index("weight-int4")
+    assert "weight-int4-gptq" not in _names(quantize="int4")
+
+
 @pytest.mark.parametrize("target", ["ort-cuda", "trt-rtx", "trt"])
 @pytest.mark.parametrize("quantize", ["none", "fp16", "bf16", "int8", "int4"])
 def test_gpus_compute_in_half_precision(target: str, quantize: str) -> None:

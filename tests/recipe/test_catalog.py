@@ -24,9 +24,10 @@ def test_loads_and_says_what_it_is(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.description
     assert recipe.task is not None
-    target, _, precision = name.partition("/")[2].rpartition("-")
-    assert recipe.target == (target,)
+    (target,) = recipe.target
+    precision, *algorithm = name.partition("/")[2].removeprefix(f"{target}-").split("-")
     assert recipe.quantize.format == precision.replace("fp32", "none")
+    assert algorithm in ([], [recipe.quantize.algorithm])
     assert len(catalog.find(name).read_text().splitlines()) <= 25
 
 

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LEVELS", "quantize_int4", "quantize_int8", "quantize_int8_blocks"]
+__all__ = ["LEVELS", "MORE_LEVELS", "quantize_int4", "quantize_int8", "quantize_int8_blocks"]
 
 LEVELS = (-8.0, -8.75, -7.0)
 """Levels that the value of largest magnitude of a group may fall on."""
+
+MORE_LEVELS = (*LEVELS, -9.5, -10.5, -6.5, 7.0, 7.5)
+"""For who takes more time: stronger clipping, and the seven levels of the other side."""
 
 # Elements that are worked on at a time: temporary arrays stay in the cache of a core, and one call
 # of numpy lasts long enough for another thread to get on with its own.
@@ -61,13 +64,17 @@ def quantize_int8_blocks(w: np.ndarray, group: int) -> tuple[np.ndarray, np.ndar
 
 
 def quantize_int4(
-    w: np.ndarray, group: int, levels: tuple[float, ...] = LEVELS
+    w: np.ndarray,
+    group: int,
+    levels: tuple[float, ...] = LEVELS,
+    importance: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One scale for each ``group`` columns of a row.
 
     Args:
         w: fp32 (rows, columns), columns a multiple of ``group``.
         levels: candidates, see the module; an earlier one is kept where a later one is no better.
+        importance: what a squared error costs in each column, (columns,); left out, the same.
 
     Returns:
         int8 in -8..7 (rows, columns) and fp32 (rows, columns / group). A scale may be negative.
@@ -76,9 +83,14 @@ def quantize_int4(
     q = np.empty(groups.shape, dtype=np.int8)
     scale = np.empty(len(groups), dtype=np.float32)
     step = max(1, _CHUNK // group)
+    costs = None if importance is None else importance.astype(np.float32).reshape(-1, group)
     for start in range(0, len(groups), step):
         part = slice(start, start + step)
-        q[part], scale[part] = _best(groups[part], levels)
+        cost = None
+        if costs is not None:
+            which = np.arange(start, min(len(groups), start + step)) % len(costs)
+            cost = np.ascontiguousarray(costs[which].T)
+        q[part], scale[part] = _best(groups[part], levels, cost)
     return q.reshape(w.shape), scale.reshape(len(w), -1)
 
 
@@ -90,8 +102,10 @@ def _inverse(extreme: np.ndarray, level: float) -> np.ndarray:
     return inverse
 
 
-def _best(w: np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Candidate with the least error for each group of ``w`` (groups, size).
+def _best(
+    w: np.ndarray, levels: tuple[float, ...], cost: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidate with the least error for each group of ``w`` (groups, size); cost (size, groups).
 
     The candidates are compared first and the winner is rounded after: rounding again is cheaper
     than keeping the better of two matrices.
@@ -106,8 +120,9 @@ def _best(w: np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndar
     for level in levels:
         inverse = _inverse(extreme, level)
         _round(wide, inverse, out=scaled)
-        dot = np.multiply(wide, scaled, out=product).sum(axis=0)
-        norm = np.maximum(np.multiply(scaled, scaled, out=product).sum(axis=0), 1)
+        dot = _sum(np.multiply(wide, scaled, out=product), cost)
+        norm = _sum(np.multiply(scaled, scaled, out=product), cost)
+        norm = np.maximum(norm, 1) if cost is None else np.where(norm > 0, norm, 1)
         gain = dot * dot / norm
         better = gain > best_gain
         np.copyto(best_gain, gain, where=better)
@@ -115,6 +130,12 @@ def _best(w: np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndar
         np.copyto(best_inverse, inverse, where=better)
     rounded = _round(w, best_inverse[:, None], out=product.reshape(w.shape))
     return rounded.astype(np.int8), best_scale
+
+
+def _sum(product: np.ndarray, cost: np.ndarray | None) -> np.ndarray:
+    if cost is not None:
+        np.multiply(product, cost, out=product)
+    return np.asarray(product.sum(axis=0))
 
 
 def _round(w: np.ndarray, inverse: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ a table of few rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import onnx_ir as ir
 
@@ -19,9 +19,9 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import linears, weight_of
 from lepton_passes.match import made_by
-from lepton_passes.quant._rows import QuantizedRows
+from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Choice", "Choose", "QuantizeWeights"]
+__all__ = ["Choice", "Choose", "QuantizeWeights", "Rows", "is_table"]
 
 Choice = tuple[int, int | None] | None
 """(bits, group) of a weight; ``None`` keeps it. Group ``None`` is the default of the format."""
@@ -30,6 +30,16 @@ Choose = Callable[[str, bool], Choice]
 """Choice for a parameter by name; the flag says that it is an embedding table."""
 
 SMALL_TABLE = 2048
+
+
+class Rows(Protocol):
+    """A weight in a format, row by row; ``QuantizedRows`` is one."""
+
+    def weight(self, dtype: ir.DataType) -> StreamedTensor:
+        """The integers, (rows, columns)."""
+
+    def scale(self) -> StreamedTensor:
+        """The scales, fp32."""
 
 
 class QuantizeWeights(LeptonPass):
@@ -46,7 +56,7 @@ class QuantizeWeights(LeptonPass):
     def __init__(self, choose: Choose | None = None) -> None:
         super().__init__()
         self._choose: Choose = choose or (lambda _name, _embedding: (self.bits, None))
-        self._quantized: dict[tuple[int, int | None], QuantizedRows] = {}
+        self._quantized: dict[tuple[int, int | None], Rows] = {}
 
     def rewrite(self, body: Body) -> None:
         names = [value.name for value in _weights(body)]
@@ -68,7 +78,11 @@ class QuantizeWeights(LeptonPass):
         """Why a weight of so many columns cannot be stored this way."""
         raise NotImplementedError
 
-    def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
+    def declines(self, body: Body, value: ir.Value) -> str | None:
+        """Why this format declines one weight that it could store."""
+        return None
+
+    def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> Rows:
         """The rows of one weight."""
         raise NotImplementedError
 
@@ -76,7 +90,7 @@ class QuantizeWeights(LeptonPass):
         arguments = body.arguments(value)
         assert arguments is not None
         name = (arguments[call].name or "").split(":")[0]
-        choice = self._choose(name, _is_table(value))
+        choice = self._choose(name, is_table(value))
         return choice if choice is not None and choice[0] == self.bits else None
 
     def _replace(self, body: Body, value: ir.Value, users: Sequence[ir.Node]) -> None:
@@ -85,13 +99,14 @@ class QuantizeWeights(LeptonPass):
         assert choice is not None
         group = self.group_for(weight.columns, choice[1])
         reason = self.refuses(weight.columns, group) or _other_reader(value, users)
-        if reason is None and _is_table(value) and weight.rows < SMALL_TABLE and len(users) == 1:
+        reason = reason or self.declines(body, value)
+        if reason is None and is_table(value) and weight.rows < SMALL_TABLE and len(users) == 1:
             reason = f"a table of {weight.rows} rows is not worth it"
         if reason is not None:
             self.refuse(body, users[0], reason)
             return
 
-        def rows(tensors: Sequence[ir.TensorProtocol]) -> QuantizedRows:
+        def rows(tensors: Sequence[ir.TensorProtocol]) -> Rows:
             key = (id(tensors[0]), group)
             if key not in self._quantized:
                 self._quantized[key] = self.quantized(tensors[0], group)
@@ -142,7 +157,8 @@ def _looks_ids_up(node: ir.Node) -> bool:
     )
 
 
-def _is_table(value: ir.Value) -> bool:
+def is_table(value: ir.Value) -> bool:
+    """Whether rows of a weight are looked up."""
     return any(use.node.op_type == "Gather" for use in value.uses())
 
 

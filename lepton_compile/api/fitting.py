@@ -1,0 +1,65 @@
+"""The sample that weights are fitted to, where the recipe's algorithm fits them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_compile.engines.contract import Step
+from lepton_compile.errors import RecipeError
+from lepton_compile.export import ExportedModel, Source
+from lepton_compile.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lepton_compile.pipeline.hessians import Hessians
+
+__all__ = ["fitting_feeds", "hessians_for"]
+
+LENGTH = 256
+SHARE = 4
+"""Part of the memory ceiling that matrices may take: 1 / SHARE."""
+
+
+def hessians_for(
+    recipe: Recipe, model: ir.Model, source: Source, exported: ExportedModel, step: Step
+) -> Hessians | None:
+    """Sums over the inputs of linear layers, which run the sample when the first is asked for.
+
+    ``None`` where nothing is fitted.
+
+    Raises:
+        RecipeError: there is no tokenizer, so no text to fit to.
+    """
+    if recipe.quantize.algorithm != "gptq":
+        return None
+    if source.kind == "onnx" or source.tokenizer() is None:
+        raise RecipeError(
+            "gptq fits weights to a text, and this model comes without a tokenizer",
+            where="quantize.algorithm",
+            found="gptq",
+            available=["rtn"],
+            hint="quantize: int4 rounds to nearest; or add tokenizer.json to the model's folder",
+        )
+    from lepton_compile.pipeline.hessians import BUDGET, Hessians
+
+    budget = BUDGET if recipe.max_memory is None else recipe.max_memory // SHARE
+    return Hessians(
+        model, lambda: fitting_feeds(source, exported), budget=min(BUDGET, budget), progress=step
+    )
+
+
+def fitting_feeds(source: Source, exported: ExportedModel) -> list[dict[str, np.ndarray]]:
+    """The text for calibration, which verification never reads; one part a feed, none padded."""
+    from lepton_compile.numerics.sample_text import calibration_segments
+
+    names = {value.name for value in exported.model.graph.inputs}
+    feeds = []
+    for part in calibration_segments(source.tokenizer(), min(LENGTH, exported.length)):
+        ids = np.array([part], dtype=np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if "token_type_ids" in names:
+            feed["token_type_ids"] = np.zeros_like(ids)
+        feeds.append(feed)
+    return feeds

@@ -1,0 +1,32 @@
+"""The text that weights are fitted to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lepton_compile.api.fitting import hessians_for
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import load_recipe
+from tests.passes.quant.rounding import model
+
+GPTQ = {"model": "./m", "quantize": {"algorithm": "gptq", "bits": 4}}
+
+
+def _source(kind: str = "folder") -> Any:
+    return SimpleNamespace(kind=kind, tokenizer=lambda: None)
+
+
+@pytest.mark.parametrize("kind", ["folder", "onnx"])
+def test_without_a_tokenizer_there_is_no_text(kind: str) -> None:
+    with pytest.raises(RecipeError, match="without a tokenizer") as caught:
+        hessians_for(load_recipe(GPTQ), model(), _source(kind), None, lambda *_: None)  # type: ignore[arg-type]
+    assert caught.value.where == "quantize.algorithm"
+
+
+def test_nothing_is_fitted_unless_asked_for() -> None:
+    recipe = load_recipe({"model": "./m", "quantize": "int4"})
+    step = lambda *_: None  # noqa: E731
+    assert hessians_for(recipe, model(), _source(), None, step) is None  # type: ignore[arg-type]
