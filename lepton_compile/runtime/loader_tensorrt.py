@@ -102,7 +102,7 @@ def _registered(
     trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]
 ) -> Any:
     """What the artifact's plugin gives once it is known to TensorRT: run from the bytes hashed."""
-    folder = str(PurePosixPath(engine["model"]).parent / "plugin")
+    folder = str(PurePosixPath(engine["model"]).parent / engine["plugin"]["folder"])
     source = checked_bytes(root, manifest, f"{folder}/plugin_runtime.py")
     module = ModuleType("lepton_plugin_runtime")
     module.__file__ = str(root / folder / "plugin_runtime.py")

@@ -21,9 +21,10 @@ from lepton_compile.engines.tensorrt.capabilities import (
 )
 from lepton_compile.engines.tensorrt.details import attention_of, details_of
 from lepton_compile.engines.tensorrt.flavour import Flavour
-from lepton_compile.engines.tensorrt.order import Order
+from lepton_compile.engines.tensorrt.order import Order, Profile
 from lepton_compile.engines.tensorrt.plan_header import LENGTH, check_header
-from lepton_compile.engines.tensorrt.plugins import plugins_of
+from lepton_compile.engines.tensorrt.plugin_files import PLUGIN_FOLDER, write_plugin
+from lepton_compile.engines.tensorrt.plugins import plugin_domains
 from lepton_compile.engines.tensorrt.process import Event, run_child
 from lepton_compile.engines.tensorrt.profiles import profiles_for
 from lepton_compile.errors import EngineError
@@ -55,8 +56,7 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
     attention = attention_of(job.model)
     flatten(job.model)
     details = details_of(job, attention, capabilities, profiles)
-    modules, domains = plugins_of(job.model)
-    asked = asked_of(job.model, domains)
+    asked = asked_of(job.model, plugin_domains(job.model))
     network: Event = {}
 
     def look(event: Event) -> None:
@@ -65,30 +65,44 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
             network.update(event)
 
     with _scratch(job.folder) as scratch:
+        plugin = scratch / PLUGIN_FOLDER
+        details["plugin"] = write_plugin(job.model, plugin, capabilities, flavour, job.step)
         write_model(job.model, scratch, job.step)
-        cross = bool(flavour.capabilities)
-        order = Order(
-            module=flavour.module,
-            libraries=flavour.libraries,
-            model=str(scratch / MODEL_FILE),
-            plan=str(scratch / PLAN_FILE),
-            links=str(scratch / "links"),
-            profiles=profiles,
-            capabilities=capabilities if cross else [],
-            hardware="NONE" if cross else hardware_level(capabilities),
-            plugins=modules,
-            timing_cache=str(timing_cache) if timing_cache else None,
-        )
+        order = _order(flavour, scratch, profiles, capabilities, timing_cache)
         order.write(scratch / "order.json")
         limit = job.recipe.max_memory
         built = run_child(scratch / "order.json", flavour, step=job.step, look=look, limit=limit)
-        if cross:
+        if flavour.capabilities:
             with open(order.plan, "rb") as file:
                 check_header(file.read(LENGTH), built["version"], capabilities)
         _sync(Path(order.plan))
+        if details["plugin"]:
+            os.replace(plugin, job.folder / PLUGIN_FOLDER)
         os.replace(order.plan, job.folder / PLAN_FILE)
     requires = {flavour.package: f"=={version}", "cuda-bindings": ">=13"}
     return BuiltEngine(PLAN_FILE, requires, details, _report(built, network))
+
+
+def _order(
+    flavour: Flavour,
+    scratch: Path,
+    profiles: list[Profile],
+    capabilities: list[str],
+    timing_cache: Path | None,
+) -> Order:
+    plugin, cross = scratch / PLUGIN_FOLDER, bool(flavour.capabilities)
+    return Order(
+        module=flavour.module,
+        libraries=flavour.libraries,
+        model=str(scratch / MODEL_FILE),
+        plan=str(scratch / PLAN_FILE),
+        links=str(scratch / "links"),
+        profiles=profiles,
+        capabilities=capabilities if cross else [],
+        hardware="NONE" if cross else hardware_level(capabilities),
+        plugins=[str(plugin)] if plugin.is_dir() else [],
+        timing_cache=str(timing_cache) if timing_cache else None,
+    )
 
 
 def _installed(flavour: Flavour) -> str:

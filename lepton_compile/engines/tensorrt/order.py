@@ -40,7 +40,7 @@ class Order:
         profiles: at least one.
         capabilities: compute capabilities such as ``8.9``; empty leaves the choice to the library.
         hardware: name of a hardware compatibility level, for GPUs other than the one that builds.
-        plugins: modules with a ``register`` function, for nodes outside the library's own ops.
+        plugins: folders with a ``plugin_runtime.py``, for nodes outside the library's own ops.
         timing_cache: file that is read if it exists and written after the build.
         optimization_level: how long the builder may search, 0 to 5; None is its default.
         workspace: bytes of scratch memory a kernel may use; None is all there is.

@@ -1,42 +1,38 @@
-"""Which plugins a graph needs, and the module that registers each with the library."""
+"""Which nodes of a graph are plugins, and which memory plugins and caches share."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
 
-__all__ = ["PLUGINS", "aliases_of", "plugins_of"]
+__all__ = ["PLUGINS", "aliases_of", "plugin_domains"]
 
-# (domain, op) -> a module with ``register(library)``: what makes it known to the builder.
-PLUGINS: Mapping[tuple[str, str], str] = {
-    ("lepton", "CachedAttention"): "lepton_plugins.attention.plugin_v3",
-}
+PLUGINS = (("lepton", "CachedAttention"),)
+"""(domain, op) of what ``plugin_files`` writes a plugin for."""
+
 STANDARD = ("", "ai.onnx", "com.microsoft", "trt", "nvidia")
 
 
-def plugins_of(model: ir.Model) -> tuple[list[str], list[str]]:
-    """(modules, domains) of the plugins of a flat graph.
+def plugin_domains(model: ir.Model) -> list[str]:
+    """Domains of the plugins of a flat graph.
 
     Raises:
         EngineError: a node of a domain of ours has no plugin; it names the node.
     """
-    modules: dict[str, str] = {}
+    domains: set[str] = set()
     for node in model.graph.all_nodes():
         if node.domain in STANDARD:
             continue
-        module = PLUGINS.get((node.domain, node.op_type))
-        if module is None:
+        if (node.domain, node.op_type) not in PLUGINS:
             raise EngineError(
                 f"no plugin computes {node.domain}::{node.op_type}",
                 where=node.name,
                 available=[f"{domain}::{op}" for domain, op in PLUGINS],
                 hint="lepton-compile passes tells which pass should have lowered it",
             )
-        modules[module] = node.domain
-    return sorted(modules), sorted(set(modules.values()))
+        domains.add(node.domain)
+    return sorted(domains)
 
 
 def aliases_of(model: ir.Model) -> dict[str, str]:

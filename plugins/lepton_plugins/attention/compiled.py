@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,19 +89,25 @@ def write_kernels(
     architectures: Sequence[int],
     *,
     cache: Path | None = None,
+    step: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """All kernels of ``variants`` for ``architectures`` into ``folder``; returns the index.
 
-    A folder that is there already is replaced, if it is one of these.
+    A folder that is there already is replaced, if it is one of these. ``step`` is told (what, done,
+    total).
 
     Raises:
         PluginError: a kernel cannot exist on one of the architectures; nothing is written then.
     """
     files: dict[str, bytes] = {}
     sets: dict[str, Any] = {}
-    for variant in sorted(set(variants), key=lambda each: each.key):
+    asked, targets = sorted(set(variants), key=lambda each: each.key), sorted(set(architectures))
+    for at, variant in enumerate(asked):
         entries = []
-        for arch in sorted(set(architectures)):
+        for arch in targets:
+            if step is not None:
+                what = f"kernels for compute capability {arch / 10:.1f}"
+                step(what, at * len(targets) + targets.index(arch), len(asked) * len(targets))
             for kernel in KERNELS:
                 made = compile_kernel(kernel, variant, arch, cache=cache)
                 entry, data = record(made, f"{variant.key}/{kernel}-{arch}")

@@ -10,7 +10,7 @@ before it opens the plan. Nothing there needs more than numpy, cuda-bindings and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lepton_plugins.attention.bundle import bundle
@@ -33,12 +33,14 @@ def emit(
     architectures: Sequence[int],
     *,
     cache: Path | None = None,
+    step: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
     """Write the plugin into ``folder``, with kernels of ``variants`` for ``architectures``.
 
     Args:
         variants: of ``nodes.variants_in``: floats rounded as the plan will hold them.
         cache: where compiled kernels are kept between builds.
+        step: told (what, done, total) as kernels are compiled.
 
     Returns:
         The files, sorted; the same bytes for the same arguments and tools.
@@ -46,7 +48,7 @@ def emit(
     Raises:
         PluginError: a kernel cannot exist on one of the architectures; nothing is written then.
     """
-    write_kernels(folder / "kernels", variants, architectures, cache=cache)
+    write_kernels(folder / "kernels", variants, architectures, cache=cache, step=step)
     (folder / RUNTIME_FILE).write_text(runtime_source(), encoding="utf-8")
     return sorted(path for path in folder.rglob("*") if path.is_file())
 

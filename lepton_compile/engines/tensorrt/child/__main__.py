@@ -7,14 +7,12 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lepton_compile.engines.tensorrt.child.events import Cancelled, Events, Failure
 from lepton_compile.engines.tensorrt.child.library import load
+from lepton_compile.engines.tensorrt.child.plugins import check_kernels, explained, register_all
 from lepton_compile.engines.tensorrt.order import Order
 
 __all__ = ["main"]
@@ -57,14 +55,14 @@ def _build(order: Order, events: Events) -> NoReturn:
     from lepton_compile.engines.tensorrt.child import configure, network, observers
 
     log, recorder = observers.Log(), observers.ErrorRecorder()
-    plugins = [import_module(name).register(library) for name in order.plugins]
+    plugins = register_all(library, order.plugins)
     builder = library.Builder(log)
     builder.error_recorder = recorder
     seconds["load"] = time.perf_counter() - started
 
     events.send("step", what="reading the graph", done=0, total=0)
     started = time.perf_counter()
-    with _explained(plugins):
+    with explained(plugins):
         graph, _parser = network.parse(builder, log, order.model)
     events.send("network", **network.describe(graph))
     _demand(events)
@@ -77,8 +75,9 @@ def _build(order: Order, events: Events) -> NoReturn:
     writer = observers.PlanWriter(Path(order.plan), events)
     built = builder.build_serialized_network_to_stream(graph, config, writer)
     writer.close()
-    with _explained(plugins):
+    with explained(plugins):
         _check(built, writer, log, recorder, events)
+    check_kernels(plugins)
     seconds["build"] = time.perf_counter() - started
     if order.timing_cache is not None:
         configure.write_timing_cache(config, Path(order.timing_cache))
@@ -98,19 +97,6 @@ def _load(order: Order) -> Any:
         return load(order.module, order.libraries, Path(order.links))
     except (ImportError, OSError) as error:
         raise Failure("the library does not load", found=str(error), missing=True) from error
-
-
-@contextmanager
-def _explained(plugins: list[Any]) -> Iterator[None]:
-    """Add what a plugin raised to a failure: the library swallows it and says less."""
-    try:
-        yield
-    except Failure as failure:
-        raised = [f"plugin: {error}" for each in plugins for error in each.failures]
-        if raised:
-            found = failure.fields.get("found") or ""
-            failure.fields["found"] = "\n".join([*raised, found])
-        raise
 
 
 def _peak() -> int:
