@@ -78,7 +78,7 @@ class Decoder(Plan):
         presents = [n for n in self.outputs if n != "logits"]
         ask, written = self.engine.get_aliased_input_tensor, self.entry.get("aliases") or {}
         # The manifest speaks where the runtime is silent, as it is about a plugin's aliases.
-        self.alias = {name: ask(name) or written.get(name) for name in presents}
+        self.alias = {name: ask(name) or written.get(name, "") for name in presents}
         apart = [n for n, past in self.alias.items() if past not in pasts]
         refuse(apart, f"this loader needs caches that are written in place; {apart} are not")
         self.layers = {n: tuple(self.engine.get_tensor_shape(n))[1:] for n in pasts}

@@ -16,6 +16,7 @@ zero stays in fp32 and is reported. A weight beyond the range fails when it is w
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -215,7 +216,6 @@ def _size_of(value: ir.Value) -> int:
 
 def _saturated(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The nearest finite values; an infinity stays one."""
-    if dtype != np.float16:
-        return array.astype(dtype)
-    most = np.float32(np.finfo(np.float16).max)
+    # bf16 too: the largest numbers of fp32, which masks are made of, round to infinity there.
+    most = np.float32(ml_dtypes.finfo(dtype).max)
     return np.where(np.isinf(array), array, np.clip(array, -most, most)).astype(dtype)

@@ -213,6 +213,17 @@ def test_constants_beyond_the_range_saturate() -> None:
     assert np.float16(-65504) in values
 
 
+def test_the_least_number_of_fp32_stays_finite_in_bf16() -> None:
+    """Rounded to nearest it would be an infinity, and a row of them not a number."""
+    model = load(MASKED.replace("-3.4e38", str(np.finfo(np.float32).min)))
+    LowerHalfPrecision(BF16)(model)
+    constants = [n.attributes for n in model.graph if n.op_type == "Constant"]
+    tensors = [each["value"].as_tensor() for each in constants if "value" in each]
+    halves = [t.numpy().astype(np.float32) for t in tensors if t.dtype == BF16]
+    assert len(halves) == 1
+    assert np.isfinite(halves[0]).all()
+
+
 @pytest.mark.parametrize(("value", "words"), [(7e4, "70000"), (1e-9, "zero in fp16")])
 def test_a_weight_outside_the_range_is_named(value: float, words: str) -> None:
     weights = {"w": np.full((8, 8), value, np.float32)}
