@@ -20,7 +20,8 @@ def compute_dtype(recipe: Recipe, target: str, config: Any = None) -> ir.DataTyp
     """FLOAT16 or BFLOAT16, ``None`` for fp32.
 
     The CPU computes in fp32. Elsewhere ``compute`` decides, then ``quantize: fp16`` or ``bf16``,
-    then the model: bf16 where it was trained in that, or needs its range, else fp16.
+    then the model: bf16 where it was trained in that, or needs its range, else fp16. On ort-cuda
+    training in bf16 is no reason, only the range is: more of its kernels know fp16.
 
     Args:
         config: the transformers configuration; left out, nothing is known of the model.
@@ -41,7 +42,7 @@ def compute_dtype(recipe: Recipe, target: str, config: Any = None) -> ir.DataTyp
                 hint="leave one of the two out",
             )
         return _TYPES[recipe.compute]
-    return _TYPES[said] if said is not None else _TYPES[_of_model(config)]
+    return _TYPES[said] if said is not None else _TYPES[_of_model(config, target)]
 
 
 def precision_of(recipe: Recipe, target: str, config: Any = None) -> str:
@@ -52,9 +53,11 @@ def precision_of(recipe: Recipe, target: str, config: Any = None) -> str:
     return next(name for name, each in _TYPES.items() if each == dtype)
 
 
-def _of_model(config: Any) -> str:
+def _of_model(config: Any, target: str) -> str:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     family = str(getattr(text, "model_type", ""))
     if family.startswith(_WIDE_RANGE):
         return "bf16"
+    if target == "ort-cuda":
+        return "fp16"
     return "bf16" if str(getattr(text, "dtype", "")).endswith("bfloat16") else "fp16"

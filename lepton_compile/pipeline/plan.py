@@ -58,6 +58,9 @@ def passes_for(
     settings = Settings(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
+        # Level 4 computes in int8, for which kernels of GPUs have no use.
+        accuracy_level=4 if target == "ort-cpu" else 0,
+        dynamic=target != "ort-cuda",
         half=compute_dtype(recipe, target, config),
         islands=target in ISLANDS,
         attention=recipe.attention,

@@ -23,13 +23,14 @@ PROVIDERS = {
     "ort-cpu": ["CPUExecutionProvider"],
     "ort-cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
 }
+DEVICES = {"ort-cpu": "cpu", "ort-cuda": "cuda"}  # Where the caches of an engine lie.
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16: numpy has no such type
 
 
 def check_onnxruntime(engine: Mapping[str, Any]) -> None:
     """Refuse before any file is read where it is plain that this machine cannot run ``engine``."""
-    cuda = engine["target"] == "ort-cuda"
-    needed = f"onnxruntime{'-gpu' if cuda else ''}{engine['requires'].get('onnxruntime', '')}"
+    cuda = PROVIDERS[engine["target"]][0].startswith("CUDA")
+    needed = f"onnxruntime{'-gpu' if cuda else ''}{_least(engine)}"
     known = "onnxruntime" in sys.modules or find_spec("onnxruntime")
     refuse(not known, f"this engine needs onnxruntime: pip install '{needed}'", UnfitError)
     if cuda:
@@ -39,9 +40,15 @@ def check_onnxruntime(engine: Mapping[str, Any]) -> None:
             raise UnfitError(f"there is no NVIDIA driver here: {error}") from None
 
 
+def _least(engine: Mapping[str, Any]) -> str:
+    """The onnxruntime that the engine asks for, such as ``>=1.30``."""
+    named = (v for name, v in engine["requires"].items() if name.startswith("onnxruntime"))
+    return str(next(named, ">=1"))
+
+
 def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
     """An onnxruntime.InferenceSession of the model at ``path``, on the device of its target."""
-    least = engine["requires"].get("onnxruntime", ">=1")
+    least = _least(engine)
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -50,7 +57,7 @@ def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
     old = [*map(int, found)] < [*map(int, wanted)]
     refuse(old, f"this engine needs onnxruntime{least}, found {ort.__version__}", UnfitError)
     providers = PROVIDERS[engine["target"]]
-    if engine["target"] == "ort-cuda":
+    if providers[0].startswith("CUDA"):
         missing = providers[0] not in ort.get_available_providers()
         refuse(
             missing, "this onnxruntime has no CUDA: pip install onnxruntime-gpu instead", UnfitError
@@ -96,7 +103,7 @@ class SharedCache:
         from onnxruntime import OrtValue
 
         self.batch, self.capacity, self.session = batch, capacity, model.session
-        self.device = "cuda" if model.target == "ort-cuda" else "cpu"
+        self.device = DEVICES[model.target]
         self.value = OrtValue.ortvalue_from_numpy
         self.buffers = [
             (past, present, _zeros(shape, dtype, self.device))
@@ -115,25 +122,23 @@ class SharedCache:
         self.lengths, at = np.array([len(row) for row in rows]), 0
         for _, group in groupby(rows, len):
             ids = np.array(list(group), np.int64)
-            self._bind(ids, slice(at, at := at + len(ids)))
-            self._run(np.ones_like(ids))
-        self.ids = np.zeros((len(rows), 1), np.int64)
-        self._bind(self.ids, slice(0, len(rows)))
+            self._bind(slice(at, at := at + len(ids)))
+            self._run(ids, np.ones_like(ids))
+        self._bind(slice(0, len(rows)))
         return self._scores()
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
         """Logits after one more token per row; a row that is not alive stays where it is."""
         self.lengths += alive
-        self.ids[:, 0] = tokens
-        self._run((np.arange(self.lengths.max()) < self.lengths[:, None]).astype(np.int64))
+        mask = np.arange(self.lengths.max()) < self.lengths[:, None]
+        self._run(np.array(tokens, np.int64)[:, None], mask.astype(np.int64))
         return self._scores()
 
     def _scores(self) -> np.ndarray:
         return self.logits[: len(self.lengths), 0].astype(np.float32, copy=False)
 
-    def _bind(self, ids: np.ndarray, rows: slice) -> None:
+    def _bind(self, rows: slice) -> None:
         self.binding = self.session.io_binding()
-        self.binding.bind_ortvalue_input("input_ids", self.value(ids))
         self.binding.bind_ortvalue_input("logits_to_keep", self.value(self.keep))
         self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
         for past, present, buffer in self.buffers:
@@ -144,7 +149,9 @@ class SharedCache:
             self.binding.bind_input(past, *where)
             self.binding.bind_output(present, *where)
 
-    def _run(self, mask: np.ndarray) -> None:
+    def _run(self, ids: np.ndarray, mask: np.ndarray) -> None:
+        # Binding copies to a device: an array that changes later would go on with its old numbers.
+        self.binding.bind_ortvalue_input("input_ids", self.value(ids))
         self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
         self.session.run_with_iobinding(self.binding)
 
@@ -169,7 +176,7 @@ class PastCache:
 
     def __init__(self, model: Any, batch: int, capacity: int) -> None:
         self.model, self.batch, self.capacity = model, batch, capacity
-        self.device = "cuda" if model.target == "ort-cuda" else "cpu"
+        self.device = DEVICES[model.target]
 
     def close(self) -> None:
         """Let the buffers go."""

@@ -24,7 +24,9 @@ from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
-from lepton_passes.lowering.ort.linear import LowerLinear
+from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
+from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
+from lepton_passes.lowering.ort.opset import LowerOpset
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
 from lepton_passes.lowering.trt.attention import LowerTrtAttention
@@ -48,6 +50,7 @@ class Settings:
         hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
             ``None`` rounds them to nearest.
         accuracy_level: of MatMulNBits.
+        dynamic: there is a kernel that rounds activations as they come.
         half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
         islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
         attention: form of cached attention in TensorRT engines: auto, native, mask, slice, plugin.
@@ -58,6 +61,7 @@ class Settings:
     choose: Choose | None = None
     hessians: Mapping[str, np.ndarray] | None = None
     accuracy_level: int = 4
+    dynamic: bool = True
     half: ir.DataType | None = None
     islands: bool = True
     attention: str = "auto"
@@ -123,7 +127,8 @@ def _packed_gate_up(settings: Settings) -> LeptonPass | None:
 
 
 def _linear(settings: Settings) -> LeptonPass:
-    return LowerLinear(accuracy_level=settings.accuracy_level)
+    kernel = default_kernel if settings.dynamic else blocked_kernel
+    return LowerLinear(kernel, settings.accuracy_level)
 
 
 def _static_cache(settings: Settings) -> LeptonPass:
@@ -134,7 +139,8 @@ def _trt_cached_attention(settings: Settings) -> LeptonPass:
     return LowerTrtCachedAttention(settings.attention)
 
 
-_ORT = ("ort-cpu",)
+_CPU, _CUDA = ("ort-cpu",), ("ort-cuda",)
+_ORT = (*_CPU, *_CUDA)
 _GPU = ("ort-cuda", "trt-rtx", "trt")
 _TRT = ("trt-rtx", "trt")
 
@@ -171,7 +177,10 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerLinear, targets=_ORT, configured=_linear),
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),
-    Entry(LegalOrtCpu, targets=_ORT),
+    Entry(LegalOrtCpu, targets=_CPU),
+    # Last of the changes: what the others emit is there in opset 23 too.
+    Entry(LowerOpset, targets=_CUDA),
+    Entry(LegalOrtCuda, targets=_CUDA),
     # First the interface: what comes after reads lengths of rows where the mask was.
     Entry(LowerTrtStaticCache, targets=_TRT, configured=_static_cache),
     Entry(LowerTrtCachedAttention, targets=_TRT, configured=_trt_cached_attention),

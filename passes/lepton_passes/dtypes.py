@@ -26,6 +26,10 @@ _INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 _TYPED_BY = {"Where": 1, "OneHot": 2, "DequantizeLinear": 1, "CastLike": 1, "QuantizeLinear": 2}
 _NORMS_BY_WEIGHT = frozenset(["RMSNormalization"])
 _GATHERED = frozenset(["GatherBlockQuantized"])
+# Outputs 1 and 2, mean and deviation, are fp32 whatever is normalized.
+_WITH_STATISTICS = frozenset(
+    ["LayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"]
+)
 
 
 def fill_types(model: ir.Model) -> None:
@@ -79,6 +83,8 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
         return ir.DataType.BOOL
     if op in _INT64 or (op == "TopK" and index == 1):
         return ir.DataType.INT64
+    if op in _WITH_STATISTICS and index in (1, 2):
+        return ir.DataType.FLOAT
     named = _named(node)
     if named is not None:
         return named

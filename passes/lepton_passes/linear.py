@@ -1,6 +1,6 @@
-"""The linear layer of the neutral dialect, and its weight in fp32 or quantized.
+"""The linear layer of the neutral dialect, and its weight, plain or quantized.
 
-y = MatMul(x, Transpose(W))                             W (N, K)
+y = MatMul(x, Transpose(W))                             W (N, K), fp32 or half precision
 y = MatMul(x, Transpose(DequantizeLinear(q, scale)))    q (N, K), scale (N,) or (N, K / group)
 """
 
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lepton_passes.body import Body
+from lepton_passes.dtypes import HALVES
 from lepton_passes.match import made_by, perm_of
 
 __all__ = ["Linear", "Weight", "linear_of", "linears", "weight_of"]
 
+PLAIN = (ir.DataType.FLOAT, *HALVES)
 QUANTIZED = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
 
 
@@ -24,8 +26,9 @@ class Weight:
     """A constant matrix (rows, columns), by the values of its body that hold it.
 
     Attributes:
-        values: ``(W,)`` in fp32, ``(q, scale)`` quantized.
-        dtype: what it is stored in: FLOAT where plain, else INT8, INT4 or FLOAT8E4M3FN.
+        values: ``(W,)`` plain, ``(q, scale)`` quantized.
+        dtype: what it is stored in: FLOAT, FLOAT16 or BFLOAT16 where plain, else INT8, INT4 or
+            FLOAT8E4M3FN.
         group: columns that share a scale; ``None`` where a row has one.
     """
 
@@ -37,13 +40,13 @@ class Weight:
 
     @property
     def bits(self) -> int:
-        """Bits of an element: 32, 8 or 4."""
+        """Bits of an element: 32, 16, 8 or 4."""
         return int(self.dtype.bitwidth)
 
     @property
     def plain(self) -> bool:
         """Whether it is stored as it is computed with."""
-        return self.dtype == ir.DataType.FLOAT
+        return self.dtype in PLAIN
 
     @property
     def kind(self) -> tuple[int, ir.DataType, int | None]:
@@ -71,7 +74,7 @@ class Linear:
 
 
 def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
-    """The weight behind ``value``: fp32, or the output of a DequantizeLinear."""
+    """The weight behind ``value``: plain, or the output of a DequantizeLinear."""
     node = made_by(value, "DequantizeLinear")
     values: Sequence[ir.Value | None] = (value,) if node is None else node.inputs
     tensors = body.weights(values[0])
@@ -79,7 +82,7 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
         return None
     rows, columns = (int(d) for d in tensors[0].shape.numpy())
     if node is None:
-        if tensors[0].dtype != ir.DataType.FLOAT:
+        if tensors[0].dtype not in PLAIN:
             return None
         return Weight((values[0],), rows, columns, tensors[0].dtype)  # type: ignore[arg-type]
     if len(node.inputs) != 2 or tensors[0].dtype not in QUANTIZED:

@@ -39,6 +39,11 @@ def test_the_recipe_decides_first() -> None:
     assert decided(BERT, compute="fp32") is None
 
 
+def test_onnxruntime_takes_bf16_for_its_range_alone() -> None:
+    assert [decided(c, "ort-cuda") for c in (BERT, GEMMA, LLAMA)] == [FP16, BF16, FP16]
+    assert decided(LLAMA, "ort-cuda", compute="bf16") == BF16
+
+
 def test_the_cpu_computes_in_fp32() -> None:
     assert decided(GEMMA, "ort-cpu") is None
 

@@ -9,11 +9,12 @@ from typing import Any
 import onnx_ir as ir
 
 from lepton_compile.engines.contract import EngineJob
+from lepton_compile.engines.interface import signature
 from lepton_compile.engines.tensorrt.order import Profile
 from lepton_compile.engines.tensorrt.plugins import aliases_of
 from lepton_passes.lowering.trt.forms import attention_forms
 
-__all__ = ["attention_of", "details_of", "signature"]
+__all__ = ["attention_of", "details_of"]
 
 PORTABLE = "portable"
 
@@ -45,20 +46,6 @@ def details_of(
         "attention": dict(attention) if attention else None,
         "executed": False,
     }
-
-
-def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
-    """Name, numpy dtype and shape of each value; a dimension is a number or a name."""
-    return [
-        {
-            "name": value.name or "",
-            "dtype": value.dtype.numpy().name if value.dtype is not None else None,
-            "shape": [
-                size if isinstance(size, int) else str(size.value) for size in value.shape or ()
-            ],
-        }
-        for value in values
-    ]
 
 
 def _cache(job: EngineJob) -> dict[str, Any] | None:

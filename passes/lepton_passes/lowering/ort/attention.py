@@ -48,7 +48,8 @@ class LowerAttention(LeptonPass):
         padding = body.lift("key_padding_mask", [self._masks.padding(m) for m in masks])
         bias = None
         if window >= 0:
-            made = [self._masks.window_bias(m, window) for m in masks]
+            dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+            made = [self._masks.window_bias(m, window, dtype or ir.DataType.FLOAT) for m in masks]
             bias = body.lift("window_bias", made)
         attributes = {
             "num_heads": node.attributes.get_int("q_num_heads"),

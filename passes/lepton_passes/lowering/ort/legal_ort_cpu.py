@@ -16,7 +16,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 
-__all__ = ["LegalOrtCpu"]
+__all__ = ["LegalOrtCpu", "dequantizes_weight"]
 
 # fmt: off
 CONTRIB = frozenset({
@@ -43,6 +43,14 @@ class LegalOrtCpu(LeptonPass):
                 self.refuse(body, node, reason)
 
 
+def dequantizes_weight(body: Body, node: ir.Node) -> bool:
+    """Whether the node is a DequantizeLinear that no pass lowered, of more than a vector."""
+    if node.op_type != "DequantizeLinear":
+        return False
+    tensors = body.weights(node.inputs[0])
+    return tensors is not None and len(tensors) > 0 and tensors[0].size > LARGE
+
+
 @cache
 def _kernels() -> frozenset[str]:
     """Contributed ops with a CPU kernel: those of the onnxruntime at hand, else those we emit."""
@@ -63,8 +71,6 @@ def _illegal(body: Body, node: ir.Node) -> str | None:
         return None if node.op_type in _kernels() else "it has no CPU kernel"
     if node.domain not in STANDARD:
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
-    if node.op_type == "DequantizeLinear":
-        tensors = body.weights(node.inputs[0])
-        if tensors and tensors[0].size > LARGE:
-            return "a whole weight would be dequantized in each call"
+    if dequantizes_weight(body, node):
+        return "a whole weight would be dequantized in each call"
     return None

@@ -1,18 +1,18 @@
 """Lower linear layers to the kernels of onnxruntime.
 
-    fp32     MatMul(x, Transpose(W))            ->  FusedMatMul<transB>(x, W)
+    plain    MatMul(x, Transpose(W))            ->  FusedMatMul<transB>(x, W)
     8 bits   MatMul(x, Transpose(Dequantize..)) ->  DynamicQuantizeMatMul(x, W_q, scale, bias)
                                                 or  MatMulNBits<bits=8>(x, W_q, scale, bias)
     4 bits   MatMul(x, Transpose(Dequantize..)) ->  MatMulNBits<bits=4>(x, W_q, scale, bias)
 
-fp32 weights keep the layout of the checkpoint: the kernel packs either layout alike, nothing is
+Plain weights keep the layout of the checkpoint: the kernel packs either layout alike, nothing is
 transposed at build time, and a tied table stays shared. A quantized layer takes the bias along.
 
 DynamicQuantizeMatMul is the faster kernel in 8 bits, but rounds all activations of a call with one
 scale; MatMulNBits has a scale for each block. Encoders bear the first. Decoders do not: a few
 activations are hundreds of times larger than the rest (Gemma 3 270M: perplexity +6.7 % against
 +0.9 % for rounding the weights alone). So models with a cache default to MatMulNBits, and so does a
-weight that is an embedding table too, whose bytes both then share.
+weight that is an embedding table too, whose bytes both then share. GPUs have MatMulNBits alone.
 Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16; fp8.
 """
 
@@ -29,7 +29,7 @@ from lepton_passes.linear import Linear, linears
 from lepton_passes.lowering.ort.packing import columns_first, nbits, repeated_scales
 from lepton_passes.match import bias_of, is_decoder, largest_block
 
-__all__ = ["Kernel", "LowerLinear", "default_kernel"]
+__all__ = ["Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
 
 MICROSOFT = "com.microsoft"
 Kernel = Literal["dynamic", "nbits"]
@@ -45,6 +45,11 @@ def default_kernel(rows: int, columns: int, tied: bool, decoder: bool) -> Kernel
     """
     blocked = tied or decoder or columns > rows
     return "nbits" if blocked and largest_block(columns) is not None else "dynamic"
+
+
+def blocked_kernel(rows: int, columns: int, tied: bool, decoder: bool) -> Kernel:
+    """MatMulNBits for every weight: where no kernel rounds activations."""
+    return "nbits"
 
 
 class LowerLinear(LeptonPass):

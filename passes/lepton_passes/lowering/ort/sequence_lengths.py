@@ -15,7 +15,9 @@ import onnx_ir as ir
 __all__ = ["MaskValues"]
 
 INT32 = int(ir.DataType.INT32)
-LEAST = np.float32(np.finfo(np.float32).min)
+# The least number of fp32 would be an infinity in bf16, which rounds it away from zero.
+LEAST = np.float32(-3.3e38)
+LEAST_HALF = np.float16(np.finfo(np.float16).min)
 
 
 class MaskValues:
@@ -50,9 +52,11 @@ class MaskValues:
             self._made[key] = self._node("Cast", [mask], mask, to=INT32)
         return self._made[key]
 
-    def window_bias(self, mask: ir.Value, window: int) -> ir.Value:
-        """Bias that hides keys at a distance of ``window`` and more, fp32 (1, 1, total, total)."""
-        key = ("window", mask, window)
+    def window_bias(
+        self, mask: ir.Value, window: int, dtype: ir.DataType = ir.DataType.FLOAT
+    ) -> ir.Value:
+        """Bias that hides keys at a distance of ``window`` and more, (1, 1, total, total)."""
+        key = ("window", mask, window, dtype)
         if key not in self._made:
             zero, one = (self._constant(np.array(i, dtype=np.int64), mask) for i in (0, 1))
             places = self._node("Range", [zero, self._length(mask), one], mask)
@@ -62,7 +66,10 @@ class MaskValues:
             )
             limit = self._constant(np.array(window, dtype=np.int64), mask)
             near = self._node("Less", [self._node("Abs", [distance], mask), limit], mask)
-            seen, hidden = (self._constant(np.array(v), mask) for v in (np.float32(0), LEAST))
+            least = LEAST_HALF if dtype == ir.DataType.FLOAT16 else LEAST
+            seen, hidden = (
+                self._constant(np.array(v).astype(dtype.numpy()), mask) for v in (0.0, least)
+            )
             bias = self._node("Where", [near, seen, hidden], mask)
             axes = self._constant(np.array([0, 1], dtype=np.int64), mask)
             self._made[key] = self._node("Unsqueeze", [bias, axes], mask)

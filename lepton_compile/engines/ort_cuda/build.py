@@ -1,0 +1,57 @@
+"""Write a lowered model as an engine for ONNX Runtime's CUDA provider. Building needs no GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from lepton_compile.engines.contract import BuiltEngine, EngineJob
+from lepton_compile.engines.interface import signature
+from lepton_compile.engines.model_file import MODEL_FILE, write_model
+from lepton_compile.engines.ort_cpu.probe import LEAST
+from lepton_compile.engines.ort_cuda.probe import PACKAGE
+
+__all__ = ["REQUIRES", "build"]
+
+REQUIRES = {PACKAGE: f">={LEAST}"}
+
+_PAST = "past_key_values."
+_COMPUTE = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+
+
+def build(job: EngineJob) -> BuiltEngine:
+    """The engine is the graph itself, as for the CPU; its caches are in half precision.
+
+    Raises:
+        EngineError: the graph is too large for a protobuf file, or the disk is full.
+    """
+    graph = job.model.graph
+    details: dict[str, Any] = {
+        "io": {"inputs": _inputs(graph), "outputs": signature(graph.outputs)},
+        "cache": _cache(graph),
+        "compute": _compute(job.model),
+        "executed": False,
+    }
+    write_model(job.model, job.folder, job.step)
+    return BuiltEngine(MODEL_FILE, REQUIRES, details)
+
+
+def _inputs(graph: ir.Graph) -> list[dict[str, Any]]:
+    """The inputs that differ from the model's public ones: caches in another type."""
+    past = [value for value in graph.inputs if (value.name or "").startswith(_PAST)]
+    return [{**entry, "optional": False} for entry in signature(past)]
+
+
+def _cache(graph: ir.Graph) -> dict[str, Any] | None:
+    """Type of the cache; that past and present may share a buffer is the manifest's word."""
+    past = [value for value in graph.inputs if (value.name or "").startswith(_PAST)]
+    if not past or past[0].dtype is None:
+        return None
+    return {"dtype": past[0].dtype.numpy().name}
+
+
+def _compute(model: ir.Model) -> str:
+    """The type of the arithmetic, by the weights: fp32, fp16 or bf16."""
+    stored = (v.const_value.dtype for v in model.graph.initializers.values() if v.const_value)
+    return next((_COMPUTE[dtype] for dtype in stored if dtype in _COMPUTE), "fp32")

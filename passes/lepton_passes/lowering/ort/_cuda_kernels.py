@@ -1,0 +1,122 @@
+"""Kernels of onnxruntime's CUDA provider, for the ops of our graphs.
+
+Source: docs/OperatorKernels.md of microsoft/onnxruntime at commit 001d12d2623f, the section of
+CUDAExecutionProvider, which its build writes from the registered kernels; what a kernel refuses
+when it runs is from contrib_ops/cuda/bert/group_query_attention.cc there. Only ops that our exports
+and passes make are listed; one that is not listed counts as having no kernel.
+
+A kernel's range is the opsets that it was registered for. An open range serves only nodes whose op
+came with its first opset: that is onnxruntime's rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+__all__ = ["CONTRIB", "STANDARD", "Kernel", "kernel_for"]
+
+F, H, B = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One row of the table.
+
+    Attributes:
+        types: of numbers that it computes with.
+        first: the opset that it was registered for.
+        last: the newest of its range; None where the range is open.
+    """
+
+    types: frozenset[ir.DataType]
+    first: int
+    last: int | None = None
+
+    def serves(self, since: int) -> bool:
+        """Whether it takes a node whose op came with opset ``since``."""
+        return since == self.first or (self.last is not None and self.first < since <= self.last)
+
+
+_ALL, _NO_BF16, _HALVES = frozenset([F, H, B]), frozenset([F, H]), frozenset([H, B])
+
+# Op -> the opset of each kernel that a graph of opset 18 to 24 may meet.
+# fmt: off
+_EVERY_TYPE: Mapping[str, tuple[int, ...]] = {
+    "Abs": (13,), "Add": (14,), "Concat": (13,), "Div": (14,), "Erf": (13,), "Exp": (13,),
+    "Expand": (13,), "Gather": (13,), "GatherElements": (13,), "GatherND": (13,), "Gelu": (20,),
+    "Gemm": (13,), "LayerNormalization": (17,), "MatMul": (13,), "Max": (13,), "Min": (13,),
+    "Mul": (14,), "Neg": (13,), "Pow": (15,), "RMSNormalization": (23,), "ReduceSum": (13,),
+    "Relu": (14,), "RotaryEmbedding": (23,), "ScatterElements": (18,), "ScatterND": (18,),
+    "Sigmoid": (13,), "SimplifiedLayerNormalization": (1,), "Slice": (13,), "Softmax": (13,),
+    "Split": (18,), "Sqrt": (13,), "Sub": (14,), "Tanh": (13,), "TensorScatter": (24,),
+    "Tile": (13,), "Trilu": (14,), "Where": (16,),
+}
+_WITHOUT_BF16: Mapping[str, tuple[int, ...]] = {
+    "ArgMax": (13,), "Ceil": (13,), "Clip": (13,), "Cos": (7,), "CumSum": (14,), "Einsum": (12,),
+    "Equal": (13,), "Floor": (13,), "Greater": (13,), "GreaterOrEqual": (16,), "Less": (13,),
+    "LessOrEqual": (16,), "Log": (13,), "LogSoftmax": (13,), "Pad": (18,), "Reciprocal": (13,),
+    "ReduceL2": (18,), "ReduceMax": (18,), "ReduceMean": (18,), "ReduceMin": (18,),
+    "ReduceProd": (18,), "ReduceSumSquare": (18,), "Round": (11,), "Sin": (7,), "Softplus": (1,),
+    "TopK": (11,),
+}
+# These were registered range by range, up to an open one that begins with opset 23.
+_UP_TO_23 = frozenset({"Cast", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"})
+# fmt: on
+
+STANDARD: Mapping[str, tuple[Kernel, ...]] = {
+    **{op: tuple(Kernel(_ALL, first) for first in at) for op, at in _EVERY_TYPE.items()},
+    **{op: tuple(Kernel(_NO_BF16, first) for first in at) for op, at in _WITHOUT_BF16.items()},
+    **{op: (Kernel(_ALL, 13, 20), Kernel(_ALL, 21, 22), Kernel(_ALL, 23)) for op in _UP_TO_23},
+    "ConstantOfShape": (Kernel(_ALL, 9),),
+    "Flatten": (Kernel(_ALL, 13),),
+    "Identity": (Kernel(_ALL, 14, 18), Kernel(_ALL, 19)),
+    "IsInf": (Kernel(_ALL, 20),),
+    "IsNaN": (Kernel(_ALL, 20),),
+    "Size": (Kernel(_ALL, 13),),
+    "DequantizeLinear": (Kernel(_NO_BF16, 19, 20), Kernel(_NO_BF16, 21)),
+    "QuantizeLinear": (Kernel(_NO_BF16, 19, 20), Kernel(_NO_BF16, 21)),
+}
+"""Ops of ONNX by name."""
+
+CONTRIB: Mapping[str, frozenset[ir.DataType]] = {
+    **dict.fromkeys(("BiasGelu", "FastGelu", "FusedMatMul", "Gelu", "QuickGelu"), _ALL),
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _ALL),
+    **dict.fromkeys(("GatherBlockQuantized", "MatMulNBits", "RotaryEmbedding"), _ALL),
+    "GroupQueryAttention": _HALVES,
+    "MultiHeadAttention": _ALL,
+}
+"""Ops of com.microsoft by name, with the types that they compute in."""
+
+
+def kernel_for(node: ir.Node, opset: int, dtype: ir.DataType) -> str | None:
+    """Why no kernel takes a node that computes in ``dtype``; None where one does."""
+    if node.domain == "com.microsoft":
+        types = CONTRIB.get(node.op_type)
+        if types is None:
+            return "the CUDA provider has no such kernel"
+        return None if dtype in types else _untyped(dtype, types)
+    kernels = STANDARD.get(node.op_type)
+    if kernels is None:
+        return "the CUDA provider has no such kernel"
+    since = _since(node.op_type, opset)
+    fitting = [kernel for kernel in kernels if kernel.serves(since)]
+    if not fitting:
+        return f"the CUDA provider has no kernel for the form of opset {since}"
+    types = frozenset().union(*(kernel.types for kernel in fitting))
+    return None if dtype in types else _untyped(dtype, types)
+
+
+def _since(op_type: str, opset: int) -> int:
+    """The opset that the op of a graph came with; 1 for onnxruntime's own in this domain."""
+    if not onnx.defs.has(op_type):
+        return 1
+    return int(onnx.defs.get_schema(op_type, max_inclusive_version=opset).since_version)
+
+
+def _untyped(dtype: ir.DataType, types: frozenset[ir.DataType]) -> str:
+    known = ", ".join(sorted(t.name.lower() for t in types))
+    return f"the CUDA provider has no kernel for {dtype.name.lower()}, only for {known}"
