@@ -21,6 +21,7 @@ from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache
 from .constant import ConstantCapture
 from .conv1d import capture_conv1d
 from .norm import capture_norms
+from .order import ordered_sets
 from .rotary import RotaryCapture
 
 __all__ = ["NAME", "OWN", "TORCH", "Capture", "LeptonCache", "capturing"]
@@ -53,4 +54,5 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         stack.enter_context(rotary.patched(model))
         stack.enter_context(capture_norms(model))
         stack.enter_context(capture_conv1d(model))
+        stack.enter_context(ordered_sets(model))
         yield Capture(captured, rotary.tables)
