@@ -17,7 +17,7 @@ import onnx_ir as ir
 from lepton_passes.contract import CLOSE, Tolerance
 from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._scales import quantize_int4
-from lepton_passes.quant._weights import QuantizeWeights
+from lepton_passes.quant._weights import QuantizeWeights, Rows
 
 __all__ = ["WeightInt4"]
 
@@ -49,7 +49,7 @@ class WeightInt4(QuantizeWeights):
             return f"{columns} columns are no multiple of {LEAST_GROUP}"
         return None
 
-    def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
+    def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> Rows:
         assert group is not None
         rows, columns = (int(d) for d in tensor.shape.numpy())
         return QuantizedRows(tensor, partial(quantize_int4, group=group), (rows, columns // group))
