@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from lepton_compile.api import describe
-from lepton_compile.api.fitting import hessians_for
+from lepton_compile.api.fitting import hessians_for, measure_for
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
@@ -175,6 +175,7 @@ class Build:
             length=exported.length,
             config=config,
             hessians=hessians_for(self.recipe, model, source, exported, step),
+            measure=measure_for(self.recipe, target, source, exported, step),
         )
         if not self.check or source.kind == "onnx":
             return run(model, passes, progress=step)

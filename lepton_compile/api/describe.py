@@ -103,9 +103,13 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
 
 def lock_entry(recipe: Recipe, source: Source, passes: Mapping[str, list[str]]) -> dict[str, Any]:
     """Everything the bytes of the artifact depend on."""
+    from lepton_compile.numerics.sample_text import digest
+
+    fitted = any({"calibrate", "weight-int4-gptq"} & {*names} for names in passes.values())
     return {
         "revision": source.revision,
         "inputs": source.digests(),
+        "calibration": digest("calibration") if fitted else None,
         "passes": dict(passes),
         "recipe": _plain(recipe.model_dump(exclude={"output", "verify", "gates", "description"})),
     }

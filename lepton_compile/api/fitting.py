@@ -1,7 +1,8 @@
-"""The sample that weights are fitted to, where the recipe's algorithm fits them."""
+"""The sample that weights are fitted to, and that scales of activations are taken from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,12 +11,15 @@ import onnx_ir as ir
 from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
+from lepton_compile.pipeline.plan import rounds_activations
 from lepton_compile.recipe import Recipe
 
 if TYPE_CHECKING:
     from lepton_compile.pipeline.hessians import Hessians
+    from lepton_passes.quant._calibration import Measure
+    from lepton_passes.quant._ranges import InputRange
 
-__all__ = ["fitting_feeds", "hessians_for"]
+__all__ = ["fitting_feeds", "hessians_for", "measure_for"]
 
 LENGTH = 256
 SHARE = 4
@@ -34,7 +38,7 @@ def hessians_for(
     """
     if recipe.quantize.algorithm != "gptq":
         return None
-    if source.kind == "onnx" or source.tokenizer() is None:
+    if not _has_tokenizer(source):
         raise RecipeError(
             "gptq fits weights to a text, and this model comes without a tokenizer",
             where="quantize.algorithm",
@@ -48,6 +52,37 @@ def hessians_for(
     return Hessians(
         model, lambda: fitting_feeds(source, exported), budget=min(BUDGET, budget), progress=step
     )
+
+
+def measure_for(
+    recipe: Recipe, target: str, source: Source, exported: ExportedModel, step: Step
+) -> Measure | None:
+    """What runs the sample to see the ranges of activations; ``None`` where none are rounded.
+
+    Raises:
+        RecipeError: there is no tokenizer, so no text to run.
+    """
+    if not rounds_activations(recipe, target, decoder=exported.task == "text-generation"):
+        return None
+    if not _has_tokenizer(source):
+        raise RecipeError(
+            "scales of activations come from a text, and this model comes without a tokenizer",
+            where="quantize",
+            found=recipe.quantize.format,
+            hint="quantize: {bits: 8, activations: none} rounds weights alone; or add "
+            "tokenizer.json to the model's folder",
+        )
+
+    def measure(model: ir.Model) -> Mapping[str, InputRange]:
+        from lepton_compile.pipeline.calibrate import calibrate
+
+        return calibrate(model, fitting_feeds(source, exported), progress=step)
+
+    return measure
+
+
+def _has_tokenizer(source: Source) -> bool:
+    return source.kind != "onnx" and source.tokenizer() is not None
 
 
 def fitting_feeds(source: Source, exported: ExportedModel) -> list[dict[str, np.ndarray]]:

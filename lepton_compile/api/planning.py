@@ -18,9 +18,10 @@ from lepton_compile.engines.weights_file import STORAGE_KEY
 from lepton_compile.errors import ExportError
 from lepton_compile.export.export import capture
 from lepton_compile.export.source import resolve
-from lepton_compile.pipeline import passes_for, precision_of, run
+from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
+from lepton_passes.quant._calibration import unseen
 from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["Plan", "make_plan"]
@@ -98,12 +99,14 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     captured = time.perf_counter() - start
     progress.stage("passes")
     target = recipe.target[0]
+    rounded = rounds_activations(recipe, target, decoder=task == "text-generation")
     passes = passes_for(
         recipe,
         target,
         length=exported.length,
         config=source.config(),
         hessians=hessians_for(recipe, exported.model, source, exported, progress.step),
+        measure=unseen if rounded else None,
     )
     report = run(exported.model, passes, progress=progress.step)
     ops = _ops(exported.model)

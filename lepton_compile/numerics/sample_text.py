@@ -7,6 +7,7 @@ judged by must not be what they were fitted to.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from importlib.resources import files
@@ -17,6 +18,7 @@ import numpy as np
 
 __all__ = [
     "calibration_segments",
+    "digest",
     "paragraphs",
     "passages",
     "random_segments",
@@ -39,6 +41,11 @@ def passages(which: str = "sample") -> dict[str, str]:
     folder = files("lepton_compile.numerics").joinpath(which)
     texts = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".txt")), key=str)
     return {entry.name.removesuffix(".txt"): entry.read_text(encoding="utf-8") for entry in texts}
+
+
+def digest(which: str = "sample") -> str:
+    """SHA-256 of the passages, in their order; what was fitted to them depends on every byte."""
+    return hashlib.sha256("\0".join(passages(which).values()).encode()).hexdigest()
 
 
 def paragraphs(text: str | None = None) -> list[str]:

@@ -49,15 +49,18 @@ _HALF = {
     "classifier": Tolerance(max_error=5e-2, argmax=0.98),
 }
 
+_EIGHT = {
+    "decoder": Tolerance(perplexity=0.01),
+    "embedding": Tolerance(cosine=0.995),
+    "classifier": Tolerance(argmax=0.9),
+}
+
 TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     "fp32": _EXACT,
     "fp16": _HALF,
     "bf16": _HALF,
-    "int8": {
-        "decoder": Tolerance(perplexity=0.01),
-        "embedding": Tolerance(cosine=0.995),
-        "classifier": Tolerance(argmax=0.9),
-    },
+    "int8": _EIGHT,
+    "fp8": _EIGHT,
     "int4": {
         "decoder": Tolerance(perplexity=0.06),
         "embedding": Tolerance(cosine=0.95),

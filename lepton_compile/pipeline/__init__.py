@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from .check import NumericCheck
 from .compute import precision_of
-from .plan import passes_for
+from .plan import passes_for, rounds_activations
 from .report import PassReport, PipelineReport
 from .run import run
 
-__all__ = ["NumericCheck", "PassReport", "PipelineReport", "passes_for", "precision_of", "run"]
+__all__ = [
+    "NumericCheck",
+    "PassReport",
+    "PipelineReport",
+    "passes_for",
+    "precision_of",
+    "rounds_activations",
+    "run",
+]

@@ -7,16 +7,18 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
 from lepton_compile.recipe.schema import Quantize
 from lepton_passes.catalog import CATALOG, Settings
 from lepton_passes.contract import LeptonPass
+from lepton_passes.quant._calibration import Calibration, Measure
 
 from .compute import compute_dtype
 
-__all__ = ["passes_for"]
+__all__ = ["passes_for", "rounds_activations"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
 ROUNDED = ("rtn", "gptq")
@@ -26,6 +28,8 @@ ISLANDS = ("trt-rtx", "trt")
 # Builders that stack plain matrices themselves, and would keep both: 130 MB of 690 in a plan of
 # Gemma 3 270M in bf16. Quantized ones they keep twice if they come apart.
 STACKS_PLAIN = ("trt-rtx", "trt")
+# Builders with arithmetic in fp8 and static scales; and without int8 scales by block.
+TENSORRT = ("trt-rtx", "trt")
 
 
 def passes_for(
@@ -35,6 +39,7 @@ def passes_for(
     length: int | None = None,
     config: Any = None,
     hessians: Mapping[str, np.ndarray] | None = None,
+    measure: Measure | None = None,
 ) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
 
@@ -44,6 +49,8 @@ def passes_for(
         config: transformers configuration, which has a say in what the target computes in.
         hessians: of the inputs of linear layers, for ``algorithm: gptq``; without them its pass
             declines every weight, which are then rounded to nearest.
+        measure: ranges of what 8-bit layers read, which are then rounded, too; without it they
+            are not.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -59,6 +66,9 @@ def passes_for(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
         # Level 4 computes in int8, for which kernels of GPUs have no use.
+        eight=ir.DataType.FLOAT8E4M3FN if recipe.quantize.algorithm == "fp8" else ir.DataType.INT8,
+        blocks=target not in TENSORRT,
+        calibration=Calibration(measure) if measure is not None else None,
         accuracy_level=4 if target == "ort-cpu" else 0,
         dynamic=target != "ort-cuda",
         half=compute_dtype(recipe, target, config),
@@ -71,18 +81,48 @@ def passes_for(
     return [each for each in made if each is not None]
 
 
+def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:
+    """Whether layers with weights of 8 bits read rounded activations, for which a sample is run.
+
+    On their own word encoders in int8 and everything in fp8. The residual stream of a decoder has
+    outliers that one int8 scale does not survive, so there it must be asked for.
+
+    Raises:
+        RecipeError: the recipe asks for it, and the target has static scales for nothing.
+    """
+    quantize = recipe.quantize
+    if target not in TENSORRT:
+        if quantize.activations == "static" and recipe.target == (target,):
+            raise RecipeError(
+                f"{target} has no arithmetic with static scales of activations",
+                where="quantize.activations",
+                found="static",
+                available=["auto", "none"],
+                hint="ort-cpu rounds what int8 layers read as it comes, with nothing to calibrate",
+            )
+        return False
+    if quantize.format not in ("int8", "fp8") or quantize.activations == "none":
+        return False
+    return quantize.activations == "static" or quantize.format == "fp8" or not decoder
+
+
 def _choose(
     quantize: Quantize, target: str
 ) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
-    halves = () if target == "ort-cpu" else HALF_FORMATS
-    if quantize.algorithm not in ("none", *ROUNDED, *halves):
+    others: tuple[str, ...] = () if target == "ort-cpu" else HALF_FORMATS
+    others += ("fp8",) if target in TENSORRT else ()
+    if quantize.algorithm not in ("none", *ROUNDED, *others):
         raise RecipeError(
             f"{target} has no passes for this precision of weights",
             where="quantize",
             found=quantize.format,
-            available=(*WEIGHT_FORMATS, *halves),
+            available=(*WEIGHT_FORMATS, *others),
         )
-    if quantize.algorithm not in ROUNDED and not quantize.rules and quantize.embedding == "same":
+    if (
+        quantize.algorithm not in (*ROUNDED, "fp8")
+        and not quantize.rules
+        and quantize.embedding == "same"
+    ):
         return None
     return lambda name, embedding: quantize.weight(name, embedding=embedding)
 

@@ -88,7 +88,11 @@ class Quantize(_Closed):
         default=None, description="Weights per scale, for 4 bits (default 32)."
     )
     embedding: Literal["same", "int4", "int8", "none"] = Field(
-        default="same", description="Format of embedding tables."
+        default="same", description="Format of embedding tables; with fp8, same is none."
+    )
+    activations: Literal["auto", "none", "static"] = Field(
+        default="auto",
+        description="What 8-bit layers read in TensorRT: rounded, scales from a sample, or not.",
     )
     rules: tuple[Rule, ...] = Field(
         default=(), description="Exceptions; the first that matches holds."
@@ -117,6 +121,10 @@ class Quantize(_Closed):
             raise ValueError(f"bits is for algorithm: rtn or gptq, not {self.algorithm}")
         if self.group is not None and self.bits != 4:
             raise ValueError("group is for bits: 4; int8 has one scale for each output row")
+        if self.activations == "static" and self.format not in ("int8", "fp8"):
+            raise ValueError("activations: static is for weights of 8 bits: int8 or fp8")
+        if self.algorithm == "fp8" and self.embedding == "int8":
+            raise ValueError("with fp8, 8 bits are fp8; embedding tables take int4 or none")
         return self
 
     @property
@@ -131,6 +139,8 @@ class Quantize(_Closed):
                 return None if rule.bits == "none" else self._pair(rule.bits, rule.group)
         if embedding and self.embedding != "same":
             return None if self.embedding == "none" else self._pair(int(self.embedding[3:]), None)
+        if self.algorithm == "fp8":
+            return None if embedding else self._pair(8, None)
         return None if self.bits is None else self._pair(self.bits, self.group)
 
     def _pair(self, bits: int, group: int | None) -> tuple[int, int | None]:

@@ -33,7 +33,13 @@ from lepton_passes.lowering.trt.attention import LowerTrtAttention
 from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
+from lepton_passes.quant._calibration import Calibration
 from lepton_passes.quant._weights import Choose
+from lepton_passes.quant.activation_fp8 import ActivationFp8
+from lepton_passes.quant.activation_int8 import ActivationInt8
+from lepton_passes.quant.calibrate import Calibrate
+from lepton_passes.quant.smooth_inputs import SmoothInputs
+from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_gptq import WeightInt4Gptq
 from lepton_passes.quant.weight_int8 import WeightInt8
@@ -47,6 +53,10 @@ class Settings:
 
     Attributes:
         choose: format of each weight; ``None`` quantizes nothing.
+        eight: what 8 bits are: INT8 or FLOAT8E4M3FN.
+        blocks: decoders have int8 scales by block, for which the target has kernels.
+        calibration: of what 8-bit layers read, which is then rounded to 8 bits too; ``None`` leaves
+            it as it is.
         hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
             ``None`` rounds them to nearest.
         accuracy_level: of MatMulNBits.
@@ -59,6 +69,9 @@ class Settings:
     """
 
     choose: Choose | None = None
+    eight: ir.DataType = ir.DataType.INT8
+    blocks: bool = True
+    calibration: Calibration | None = None
     hessians: Mapping[str, np.ndarray] | None = None
     accuracy_level: int = 4
     dynamic: bool = True
@@ -98,8 +111,26 @@ class Entry:
         return self.make() if self.configured is None else self.configured(settings)
 
 
+def _calibrate(settings: Settings) -> LeptonPass | None:
+    return Calibrate(settings.calibration) if settings.calibration is not None else None
+
+
+def _smooth(settings: Settings) -> LeptonPass | None:
+    if settings.calibration is None or settings.eight != ir.DataType.INT8:
+        return None
+    return SmoothInputs(settings.calibration, settings.choose)
+
+
 def _int8(settings: Settings) -> LeptonPass | None:
-    return WeightInt8(settings.choose) if settings.choose is not None else None
+    if settings.choose is None or settings.eight != ir.DataType.INT8:
+        return None
+    return WeightInt8(settings.choose, blocks=settings.blocks)
+
+
+def _fp8(settings: Settings) -> LeptonPass | None:
+    if settings.choose is None or settings.eight != ir.DataType.FLOAT8E4M3FN:
+        return None
+    return WeightFp8(settings.choose)
 
 
 def _int4(settings: Settings) -> LeptonPass | None:
@@ -110,6 +141,17 @@ def _gptq(settings: Settings) -> LeptonPass | None:
     if settings.choose is None or settings.hessians is None:
         return None
     return WeightInt4Gptq(settings.choose, settings.hessians)
+
+
+def _activation(
+    make: type[ActivationInt8 | ActivationFp8],
+) -> Callable[[Settings], LeptonPass | None]:
+    def configured(settings: Settings) -> LeptonPass | None:
+        if settings.calibration is None or settings.eight != make.dtype:
+            return None
+        return make(settings.calibration)
+
+    return configured
 
 
 def _half(settings: Settings) -> LeptonPass | None:
@@ -156,11 +198,19 @@ CATALOG: tuple[Entry, ...] = (
     # After the transposes are gone their reshapes stand side by side.
     Entry(MergeReshape),
     Entry(FuseGelu),
+    # Behind clean-up, in front of all that rounds: ranges are those of the fp32 model.
+    Entry(Calibrate, targets=_TRT, configured=_calibrate),
+    # Moves what weight-int8 rounds, and renews the ranges.
+    Entry(SmoothInputs, targets=_TRT, configured=_smooth),
     # Before weights are stacked: rules name the parameters of the checkpoint.
     Entry(WeightInt8, configured=_int8),
+    Entry(WeightFp8, targets=_TRT, configured=_fp8),
     # Before weight-int4, which takes what it declines.
     Entry(WeightInt4Gptq, configured=_gptq),
     Entry(WeightInt4, configured=_int4),
+    # Behind the weights, whose formats they follow; layers that are stacked share an input.
+    Entry(ActivationInt8, targets=_TRT, configured=_activation(ActivationInt8)),
+    Entry(ActivationFp8, targets=_TRT, configured=_activation(ActivationFp8)),
     # Stacking needs formats that agree, so it follows quantization.
     Entry(PackedQkv, configured=_packed_qkv),
     Entry(PackedGateUp, configured=_packed_gate_up),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
 from lepton_passes.catalog import CATALOG, Entry, Settings, names
+from lepton_passes.quant._calibration import Calibration
 
 ROOT = Path(__file__).parent
 STAGES = ("cleanup", "fusion", "lowering", "quant")
@@ -46,6 +49,13 @@ def test_names_are_unique() -> None:
         ("split-packed", "sink-transpose"),
         ("sink-transpose", "merge-reshape"),
         ("weight-int4", "packed-qkv"),
+        ("merge-reshape", "calibrate"),
+        ("calibrate", "smooth-inputs"),
+        ("smooth-inputs", "weight-int8"),
+        ("weight-int8", "activation-int8"),
+        ("weight-fp8", "activation-fp8"),
+        ("activation-int8", "packed-qkv"),
+        ("activation-fp8", "lower-half-precision"),
         ("packed-qkv", "lower-cached-attention"),
         ("lower-skip-norm", "lower-linear"),
         ("lower-bias-gelu", "lower-linear"),
@@ -65,9 +75,12 @@ def test_legality_is_the_end() -> None:
 def test_nothing_is_quantized_unless_chosen() -> None:
     made = [e.instance(Settings()) for e in CATALOG if e.stage == "quant"]
     assert set(made) == {None}
-    everything = Settings(choose=lambda *_: None, hessians={})
-    chosen = [e.instance(everything) for e in CATALOG if e.stage == "quant"]
-    assert None not in chosen
+    everything = Settings(choose=lambda *_: None, hessians={}, calibration=Calibration())
+    fp8 = replace(everything, eight=ir.DataType.FLOAT8E4M3FN)
+    for entry in (e for e in CATALOG if e.stage == "quant"):
+        in_int8, in_fp8 = (entry.instance(each) is not None for each in (everything, fp8))
+        assert in_int8 == (not entry.name.endswith("fp8")), entry.name
+        assert in_fp8 == (not entry.name.endswith("int8") and entry.name != "smooth-inputs")
 
 
 def test_the_readme_lists_every_pass() -> None:

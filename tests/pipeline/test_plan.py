@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from lepton_compile.errors import RecipeError
-from lepton_compile.pipeline.plan import passes_for
+from lepton_compile.pipeline.plan import passes_for, rounds_activations
 from lepton_compile.recipe import Recipe, load_recipe
 from lepton_compile.recipe.schema import Quantize
+from lepton_passes.quant._calibration import unseen
 
 
 def _names(**recipe: object) -> list[str]:
@@ -68,6 +69,56 @@ def test_unknown_names_are_errors_with_the_nearest(passes: dict[str, object], ne
         _names(passes=passes)
     assert caught.value.hint == f"did you mean {near!r}?"
     assert near in caught.value.available
+
+
+ROUNDED = {"calibrate", "activation-int8", "activation-fp8"}
+
+
+@pytest.mark.parametrize(
+    ("quantize", "passes"),
+    [
+        ("int8", {"calibrate", "smooth-inputs", "weight-int8", "activation-int8"}),
+        ("fp8", {"calibrate", "weight-fp8", "activation-fp8"}),
+        ({"algorithm": "fp8", "embedding": "int4"}, {"weight-fp8", "weight-int4"}),
+    ],
+)
+def test_tensorrt_computes_in_8_bits(quantize: object, passes: set[str]) -> None:
+    recipe = load_recipe({"model": "./m", "target": "trt-rtx", "quantize": quantize})
+    names = {p.name for p in passes_for(recipe, "trt-rtx", length=64, measure=unseen)}
+    assert passes <= names
+    assert ("weight-fp8" in names) != ("weight-int8" in names)
+    assert not ROUNDED & {p.name for p in passes_for(recipe, "trt-rtx", length=64)}
+
+
+@pytest.mark.parametrize(
+    ("target", "quantize", "decoder", "rounds"),
+    [
+        ("trt-rtx", "int8", False, True),
+        ("trt", "int8", True, False),
+        ("trt", {"bits": 8, "activations": "static"}, True, True),
+        ("trt-rtx", {"bits": 8, "activations": "none"}, False, False),
+        ("trt-rtx", "fp8", True, True),
+        ("trt-rtx", {"algorithm": "fp8", "activations": "none"}, True, False),
+        ("trt-rtx", "int4", False, False),
+        ("ort-cpu", "int8", False, False),
+        ("ort-cuda", "int8", False, False),
+    ],
+)
+def test_who_rounds_activations(target: str, quantize: object, decoder: bool, rounds: bool) -> None:
+    recipe = load_recipe({"model": "./m", "target": target, "quantize": quantize})
+    assert rounds_activations(recipe, target, decoder=decoder) == rounds
+
+
+def test_static_scales_where_there_is_no_arithmetic_for_them_are_an_error() -> None:
+    quantize = {"bits": 8, "activations": "static"}
+    recipe = load_recipe({"model": "./m", "quantize": quantize})
+    with pytest.raises(RecipeError, match="ort-cpu has no arithmetic with static scales") as caught:
+        rounds_activations(recipe, "ort-cpu", decoder=False)
+    assert caught.value.where == "quantize.activations"
+    # Beside an engine that has it, it is for that one.
+    both = load_recipe({"model": "./m", "target": ["ort-cpu", "trt-rtx"], "quantize": quantize})
+    assert not rounds_activations(both, "ort-cpu", decoder=False)
+    assert rounds_activations(both, "trt-rtx", decoder=False)
 
 
 def test_a_precision_without_passes_is_an_error() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
-from lepton_passes.contract import ROUNDING, LeptonPass
+from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
 from lepton_passes.dtypes import fill_types, set_type
 from lepton_passes.lowering._wants import MOVES, POINTWISE, Want, Wants
 from lepton_passes.narrow import narrowed
@@ -30,6 +30,8 @@ __all__ = ["LowerHalfPrecision"]
 
 FLOAT = ir.DataType.FLOAT
 _TINY = 16
+# A value that half precision moves across the edge between two steps moves by a whole step.
+_ON_A_GRID = Tolerance(error=0.1, cosine=0.99)
 
 
 class LowerHalfPrecision(LeptonPass):
@@ -52,6 +54,8 @@ class LowerHalfPrecision(LeptonPass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.fired, self.refusals = 0, []
+        if any(body.nodes("QuantizeLinear") for body in bodies(model)):
+            self.tolerances = dict.fromkeys(("fp32", "int8", "int4"), _ON_A_GRID)
         fill_types(model)
         self._wants = Wants(model, islands=self._islands)
         for body in bodies(model):

@@ -1,8 +1,4 @@
-"""How large the inputs of linear layers get, seen on a sample, and the scales that follow.
-
-The magnitudes of an input are counted in a histogram whose reach doubles when a value lies outside,
-so one reading of the sample is enough and the order of its rows changes nothing but the reach.
-"""
+"""How large the inputs of linear layers get, seen on a sample, and the scales that follow."""
 
 from __future__ import annotations
 
@@ -14,8 +10,6 @@ __all__ = ["FP8_MOST", "INT8_MOST", "InputRange", "readable"]
 
 INT8_MOST = 127.0
 FP8_MOST = 448.0
-BINS = 2048
-_CANDIDATES = 128
 _DIGITS = 3
 
 
@@ -31,65 +25,60 @@ def readable(scale: float) -> float:
 
 
 class InputRange:
-    """Magnitudes of one input: their largest, their histogram, the largest of each channel.
+    """Magnitudes of one input: the largest, and for each channel the largest and the mean square.
 
     Attributes:
-        most: largest magnitude.
         channels: fp32 (width,), the largest magnitude of each channel.
+        rows: how many rows were seen.
     """
 
     def __init__(self) -> None:
-        self.most = 0.0
         self.channels = np.zeros(0, dtype=np.float32)
-        self._top = 0.0
-        self._counts = np.zeros(BINS, dtype=np.int64)
+        self.rows = 0
+        self._squares = np.zeros(0)
 
     def see(self, rows: np.ndarray) -> None:
-        """Count the values of ``rows`` (..., width), fp32."""
-        magnitudes = np.abs(rows.reshape(-1, rows.shape[-1]), dtype=np.float32)
-        if not magnitudes.size:
+        """Take note of ``rows`` (..., width), fp32."""
+        flat = rows.reshape(-1, rows.shape[-1])
+        if not flat.size:
             return
-        channels = magnitudes.max(axis=0)
-        known = self.channels if self.channels.size else np.zeros_like(channels)
-        self.channels = np.maximum(known, channels)
-        most = float(channels.max())
-        self.most = max(self.most, most)
-        self._reach(most)
-        if self._top > 0:
-            self._counts += np.histogram(magnitudes, bins=BINS, range=(0, self._top))[0]
+        most = np.abs(flat).max(axis=0).astype(np.float32)
+        squares = np.square(flat, dtype=np.float64).sum(axis=0)
+        self.channels = np.maximum(self.channels, most) if self.rows else most
+        self._squares = self._squares + squares if self.rows else squares
+        self.rows += len(flat)
+
+    @property
+    def most(self) -> float:
+        """The largest magnitude; 0 where nothing was seen."""
+        return float(self.channels.max(initial=0.0))
+
+    @property
+    def energy(self) -> np.ndarray:
+        """Mean square of each channel, fp64 (width,)."""
+        return self._squares / max(1, self.rows)
 
     def int8_scale(self) -> float:
-        """The scale whose rounding and clipping lose least, in squared error; 1 for zeros."""
-        return self._best_reach() / INT8_MOST if self.most > 0 else 1.0
+        """The scale that takes the largest magnitude to 127; 1 for zeros.
+
+        Nothing is clipped. A smaller scale may lose less in squared error, but what it clips are
+        the few tokens that others attend to: in all-MiniLM-L6-v2 the scale of least squared error
+        for what queries and keys read leaves a cosine of 0.989 of the embeddings, this one 0.999.
+        """
+        return self.most / INT8_MOST if self.most > 0 else 1.0
+
+    def int8_loss(self) -> float:
+        """What rounding with ``int8_scale`` loses, expected: root of error over squares."""
+        energy = self.energy
+        if self.most == 0:
+            return 0.0
+        # Even rounding to a grid; what is less than half a step becomes zero.
+        lost = np.minimum(self.int8_scale() ** 2 / 12, energy)
+        return math.sqrt(float(lost.sum() / energy.sum()))
 
     def fp8_scale(self) -> float:
-        """The scale that takes the largest magnitude to the largest number of E4M3.
+        """The scale that takes the largest magnitude to the largest number of E4M3; 1 for zeros.
 
         A floating-point format keeps its relative error over many octaves, so nothing is clipped.
         """
         return self.most / FP8_MOST if self.most > 0 else 1.0
-
-    def _reach(self, most: float) -> None:
-        """Let the histogram reach ``most``: bins are joined in pairs."""
-        if self._top == 0 and most > 0:
-            self._top = float(2.0 ** np.ceil(np.log2(most)))
-        while most > self._top > 0:
-            self._counts = np.concatenate(
-                [self._counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, dtype=np.int64)]
-            )
-            self._top *= 2
-
-    def _best_reach(self) -> float:
-        """The magnitude that 127 should stand for."""
-        width = self._top / BINS
-        middle = (np.arange(BINS) + 0.5) * width
-        best, least = self.most, np.inf
-        for reach in np.linspace(self.most / _CANDIDATES, self.most, _CANDIDATES):
-            step = reach / INT8_MOST
-            # Even rounding to a grid; what is less than half a step becomes zero.
-            rounding = np.where(middle < step / 2, middle**2, step**2 / 12)
-            lost = np.where(middle > reach, (middle - reach) ** 2, rounding)
-            error = float((self._counts * lost).sum())
-            if error < least:
-                best, least = float(reach), error
-        return best

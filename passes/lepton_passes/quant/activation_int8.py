@@ -4,8 +4,8 @@
     After    the same of DequantizeLinear(QuantizeLinear(x, s, 0), s, 0)
     Refuses  see ``_activations``: scales by block, no calibration, an embedding table
 
-The scale is the one that loses least in squared error on the sample: outliers are clipped where
-that pays.
+The largest magnitude in the sample becomes 127, so that nothing is clipped. ``smooth-inputs`` in
+front of it makes that a small scale.
 """
 
 from __future__ import annotations

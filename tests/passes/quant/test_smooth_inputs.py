@@ -1,0 +1,129 @@
+"""smooth-inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lepton_compile.pipeline.calibrate import calibrate
+from lepton_passes.contract import SAME
+from lepton_passes.quant._calibration import Calibration
+from lepton_passes.quant._ranges import InputRange
+from lepton_passes.quant.activation_int8 import ActivationInt8
+from lepton_passes.quant.smooth_inputs import SmoothInputs
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.quant.rounding import NAMES, WIDTH, model
+from tests.passes.support import check, load, ops, random, reasons, run
+
+FEEDS = {"x": random(3, 5, WIDTH, seed=4)}
+FEEDS["x"][..., 7] *= 40  # one channel much larger than the others
+
+
+def _calibration(feeds: dict[str, np.ndarray] = FEEDS) -> Calibration:
+    measure: Callable[[ir.Model], dict[str, InputRange]] = lambda m: calibrate(m, [feeds])  # noqa: E731
+    return Calibration(measure, measure(model()))
+
+
+def _error(graph: ir.Model, feeds: dict[str, np.ndarray] = FEEDS) -> float:
+    (wanted,), (got,) = run(model(), feeds), run(graph, feeds)
+    return float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
+
+
+def _factors(graph: ir.Model) -> np.ndarray:
+    """Those of the first input, in its first layer."""
+    return 1 / graph.graph.initializers[f"{NAMES[0]}:factors:inverse"].const_value.numpy()
+
+
+def test_the_graph_computes_the_same() -> None:
+    graph, found = model(), _calibration()
+    before = {name: seen.channels.copy() for name, seen in found.ranges.items()}
+    done = check(SmoothInputs(found), graph, FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (6, [])
+    layer = ["Transpose", "MatMul"]
+    assert sorted(ops(graph, "block")) == sorted(["Mul", *layer, *layer, "Mul", "Mul", *layer])
+    factors = _factors(graph)
+    assert np.log2(factors).tolist() == np.rint(np.log2(factors)).tolist()
+    assert factors[7] > 4 * np.median(factors)
+    # The ranges are those of what is read now.
+    np.testing.assert_array_equal(found.ranges[NAMES[0]].channels, before[NAMES[0]] / factors)
+
+
+def test_rounding_loses_less_afterwards() -> None:
+    smooth, plain = model(), model()
+    found = _calibration()
+    for graph, passes in (
+        (smooth, [SmoothInputs(found), WeightInt8(), ActivationInt8(found)]),
+        (plain, [WeightInt8(), ActivationInt8(_calibration())]),
+    ):
+        for each in passes:
+            each(graph)
+    assert _error(smooth) < 0.6 * _error(plain)
+
+
+@given(st.integers(0, WIDTH - 1), st.floats(1e-3, 1e3))
+@settings(max_examples=10, deadline=None)
+def test_any_channel_of_any_size(channel: int, size: float) -> None:
+    feeds = {"x": random(2, 3, WIDTH, seed=5)}
+    feeds["x"][..., channel] *= size
+    check(SmoothInputs(_calibration(feeds)), model(), feeds, SAME)
+
+
+def test_dead_channels_are_left_as_they_are() -> None:
+    feeds = {"x": FEEDS["x"].copy()}
+    feeds["x"][..., 3] = 0
+    graph, found = model(), _calibration(feeds)
+    check(SmoothInputs(found), graph, feeds, SAME)
+    assert _factors(graph)[3] == 1
+
+
+def test_refuses_an_input_whose_channels_are_alike() -> None:
+    even = np.sign(random(3, 5, WIDTH, seed=6))
+    seen = InputRange()
+    seen.see(even)
+    done = check(SmoothInputs(Calibration(ranges=dict.fromkeys(NAMES, seen))), model(), FEEDS, SAME)
+    assert (done.fired, set(reasons(done))) == (
+        0,
+        {"rounding its input loses 0.2%, which is little"},
+    )
+
+
+def test_refuses_readers_that_do_not_all_go_to_int8() -> None:
+    def choose(name: str, _table: bool) -> tuple[int, None] | None:
+        return None if "gate" in name else (8, None)
+
+    done = check(SmoothInputs(_calibration(), choose), model(), FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (2, ["not all that read its input go to int8"])
+
+
+def test_refuses_what_was_not_calibrated() -> None:
+    found = _calibration()
+    del found.ranges[NAMES[2]]
+    done = check(SmoothInputs(found), model(), FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (4, ["its input was not calibrated"])
+
+
+def test_refuses_a_weight_with_another_reader() -> None:
+    text = f"""main (float[b, s, {WIDTH}] x) => (y, z) {{
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+      z = Identity (w)
+    }}"""
+    graph = load(text, {"w": random(WIDTH, WIDTH)})
+    seen = InputRange()
+    seen.see(FEEDS["x"])
+    done = check(SmoothInputs(Calibration(ranges={"w": seen})), graph, FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (0, ["its weight is read by something else too"])
+
+
+@pytest.mark.parametrize("bits", [4, None])
+def test_leaves_what_does_not_go_to_int8(bits: int | None) -> None:
+    graph = model()
+    before = ops(graph, "block")
+    choice = None if bits is None else (bits, None)
+    done = check(SmoothInputs(_calibration(), lambda *_: choice), graph, FEEDS, SAME)
+    assert (done.fired, reasons(done), ops(graph, "block")) == (0, [], before)
