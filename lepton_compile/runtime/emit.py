@@ -72,19 +72,18 @@ class _Part:
         """(module, name) of each import at the top; no name for ``import module``."""
         for node in self.tree.body:
             if isinstance(node, ast.Import):
-                yield from (
-                    (f"{a.name} as {a.asname}" if a.asname else a.name, "") for a in node.names
-                )
+                yield from ((ast.unparse(alias), "") for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not _is_ours(node):
-                yield from ((str(node.module), alias.name) for alias in node.names)
+                yield from ((str(node.module), ast.unparse(alias)) for alias in node.names)
 
     def names(self) -> Iterator[str]:
         """What the part defines."""
         for node in self.tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 yield node.name
-            elif isinstance(node, ast.Assign) and not _is_exports(node):
-                names = (n for target in node.targets for n in ast.walk(target))
+            elif isinstance(node, ast.Assign | ast.AnnAssign) and not _is_exports(node):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = (n for target in targets for n in ast.walk(target))
                 yield from (n.id for n in names if isinstance(n, ast.Name))
 
     def exports(self) -> str:
@@ -112,9 +111,12 @@ def _imports(parts: list[_Part]) -> list[str]:
     modules = sorted({module for module, _ in found}, key=str.lower)
     blocks: tuple[list[str], list[str]] = [], []
     for module in modules:
-        names = sorted(name for where, name in found if where == module and name)
-        line = f"from {module} import {', '.join(names)}" if names else f"import {module}"
-        blocks[module.split(".")[0].split()[0] not in sys.stdlib_module_names].append(line)
+        block = blocks[module.split(".")[0].split()[0] not in sys.stdlib_module_names]
+        names = sorted(name for where, name in found if where == module)
+        if "" in names:  # one part may take the module, another a name of it
+            block.append(f"import {module}")
+        if any(names):
+            block.append(f"from {module} import {', '.join(filter(None, names))}")
     plain = [sorted(block, key=lambda line: (line.startswith("from"), line)) for block in blocks]
     return [*plain[0], "", *plain[1]]
 

@@ -62,7 +62,7 @@ def _plan(document: dict[str, Any]) -> bytes:
     return f"PLAN {VERSION}".encode().ljust(HEADER) + json.dumps(document).encode()
 
 
-def module(name: str, device: HostDevice, version: str = VERSION) -> Any:
+def module(name: str, device: HostDevice | None, version: str = VERSION) -> Any:
     """The runtime as a module; ``made`` of it lists every engine, for tests to look into."""
     made: Any = ModuleType(name)
     made.__spec__, made.__version__ = ModuleSpec(name, None), version
