@@ -93,10 +93,10 @@ class Build:
                 for target, model in self._copies(exported.model)
             ]
             with self._stage("seal"):
-                emit(writer.folder, self.recipe.target)
                 manifest = self._manifest(
                     writer.folder, source, exported, pooling, signature, engines
                 )
+                emit(writer.folder, manifest.as_dict())
                 artifact = writer.seal(manifest)
             verified = self._verify(artifact, source) if self._verifies(source) else None
             with self._stage("finish"):

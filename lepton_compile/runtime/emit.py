@@ -2,79 +2,62 @@
 
 A part is a module whose body follows its docstring, imports and ``__all__``. Its docstring becomes
 a heading, the imports of all parts are gathered at the top, and imports of one part by another are
-left out, wherever they stand: in the one file all names are there. Nothing else is changed.
+left out, wherever they stand: in the one file all names are there.
+
+A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
+function, method or ``if`` that imports it. Nothing else is changed.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any, TypeGuard
 
-__all__ = ["PARTS", "TENSORRT_PARTS", "emit", "loader_source"]
+from lepton_compile.runtime.parts import parts_for
+
+__all__ = ["emit", "loader_source"]
 
 PACKAGE = "lepton_compile.runtime"
-PARTS = (
-    "loader_guard",
-    "loader",
-    "loader_generate",
-    "loader_text",
-    "loader_tasks",
-    "loader_ort",
-    "loader_script",
-)
-"""In the order of the file; the last one ends with what a script does."""
-
-TENSORRT_PARTS = (
-    "loader_tensorrt",
-    "loader_cuda",
-    "loader_rtx_cache",
-    "loader_plan",
-    "loader_inference",
-)
-"""Come before the last, where an artifact has an engine of TensorRT or TensorRT-RTX."""
 
 
-def emit(folder: Path, targets: Collection[str] = ()) -> None:
-    """Write ``loader.py`` into ``folder``, with what engines for ``targets`` need."""
-    (folder / "loader.py").write_text(loader_source(targets), "utf-8")
+def emit(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``loader.py`` into ``folder``, with what the artifact of ``manifest`` needs."""
+    (folder / "loader.py").write_text(loader_source(manifest), "utf-8")
 
 
-def loader_source(targets: Collection[str] = ()) -> str:
-    """The text of the loader for an artifact with engines for ``targets``."""
-    tensorrt = any(target.startswith("trt") for target in targets)
-    parts = [_Part(name) for name in (*PARTS[:-1], *TENSORRT_PARTS * tensorrt, PARTS[-1])]
+def loader_source(manifest: Mapping[str, Any]) -> str:
+    """The text of the loader for the artifact that ``manifest`` describes."""
+    names = parts_for(manifest)
+    parts = [_Part(name, names) for name in names]
     clashes = _twice(name for part in parts for name in part.names())
     assert not clashes, f"these names stand in two parts of the loader: {clashes}"
     face = next(part for part in parts if part.name == "loader")
-    return "\n".join(
-        [
-            "# SPDX-License-Identifier: Apache-2.0",
-            f'"""{face.docstring}"""\n',
-            "from __future__ import annotations\n",
-            *_imports(parts),
-            f"\n{face.exports()}\n",
-            *(part.text() for part in parts),
-        ]
+    return (
+        "\n".join(
+            [
+                "# SPDX-License-Identifier: Apache-2.0",
+                f'"""{face.docstring}"""\n',
+                "from __future__ import annotations\n",
+                *_imports(parts),
+                f"\n{face.exports()}\n",
+                *(part.text() for part in parts),
+            ]
+        ).rstrip("\n")
+        + "\n"
     )
 
 
 class _Part:
-    """One module of the loader, as source and as tree."""
+    """One module of the loader, as source and as tree; ``names`` are all that are emitted."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.source = name, Path(__file__).with_name(f"{name}.py").read_text("utf-8")
-        self.tree = ast.parse(self.source)
+    def __init__(self, name: str, emitted: Iterable[str]) -> None:
+        self.name, (self.source, self.tree, self.parents) = name, _parsed(name)
         self.docstring = ast.get_docstring(self.tree, clean=False) or ""
-
-    def imports(self) -> Iterator[tuple[str, str]]:
-        """(module, name) of each import at the top; no name for ``import module``."""
-        for node in self.tree.body:
-            if isinstance(node, ast.Import):
-                yield from ((ast.unparse(alias), "") for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and not _is_ours(node):
-                yield from ((str(node.module), ast.unparse(alias)) for alias in node.names)
+        self.emitted = {f"{PACKAGE}.{name}" for name in emitted}
 
     def names(self) -> Iterator[str]:
         """What the part defines."""
@@ -86,23 +69,64 @@ class _Part:
                 names = (n for target in targets for n in ast.walk(target))
                 yield from (n.id for n in names if isinstance(n, ast.Name))
 
+    def imports(self) -> Iterator[tuple[str, str]]:
+        """(module, name) of each import at the top; no name for ``import module``."""
+        names = (node for node in self.parents if isinstance(node, ast.Name))
+        used = {node.id for node in names if node.lineno not in self.dropped}
+        for node in self.tree.body:
+            if not isinstance(node, ast.Import | ast.ImportFrom) or _is_ours(node):
+                continue
+            module = "" if isinstance(node, ast.Import) else str(node.module)
+            for alias in node.names:
+                text = ast.unparse(alias)
+                if (alias.asname or alias.name.split(".")[0]) in used:
+                    yield (module, text) if module else (text, "")
+
     def exports(self) -> str:
         """The source of its ``__all__``."""
         (found,) = (node for node in self.tree.body if _is_exports(node))
         return ast.get_source_segment(self.source, found) or ""
 
-    def text(self) -> str:
-        """The heading and the body."""
+    @cached_property
+    def body(self) -> str:
+        """What is left of the source."""
         lines = self.source.splitlines()
         head = [node for node in self.tree.body if _is_head(node)]
-        dropped = {n for node in ast.walk(self.tree) if _is_ours(node) for n in _lines(node)}
-        dropped |= {n + 1 for n in dropped if n + 1 <= len(lines) and not lines[n]}
         body = range((head[-1].end_lineno or 0) + 1, len(lines) + 1)
-        kept = "\n".join(lines[number - 1] for number in body if number not in dropped)
+        return "\n".join(lines[number - 1] for number in body if number not in self.dropped).strip()
+
+    @cached_property
+    def dropped(self) -> set[int]:
+        """Numbers of the lines that are left out, and of one blank line behind each piece."""
+        lines = self.source.splitlines()
+        found = {n for node in self._needless() for n in _lines(node)}
+        return found | {n + 1 for n in found if n + 1 <= len(lines) and not lines[n]}
+
+    def _needless(self) -> Iterator[ast.AST]:
+        """Imports of other parts; with those of parts that are left out, all that needs them."""
+        for node in filter(_is_ours, self.parents):
+            needs: ast.AST = node
+            if node.module not in self.emitted:
+                while not isinstance(needs, ast.FunctionDef | ast.If):
+                    needs = self.parents[needs]
+                assert not getattr(needs, "orelse", []), f"{self.name}:{node.lineno}: an else"
+            yield needs
+
+    def text(self) -> str:
+        """The heading and the body."""
         rule = f"# ---- {self.name.removeprefix('loader_')} ".ljust(100, "-")
         words = self.docstring.strip() if self.name != "loader" else "What callers use."
         heading = "\n".join(f"# {line}".rstrip() for line in words.splitlines())
-        return f"{rule}\n{heading}\n\n{kept.strip()}\n\n"
+        return f"{rule}\n{heading}\n\n{self.body}\n\n"
+
+
+@cache
+def _parsed(name: str) -> tuple[str, ast.Module, dict[ast.AST, ast.AST]]:
+    """Source and tree of a module, and for each node of the tree the one it stands in."""
+    source = Path(__file__).with_name(f"{name}.py").read_text("utf-8")
+    tree = ast.parse(source)
+    parents = {c: node for node in ast.walk(tree) for c in ast.iter_child_nodes(node)}
+    return source, tree, parents
 
 
 def _imports(parts: list[_Part]) -> list[str]:
@@ -123,10 +147,11 @@ def _imports(parts: list[_Part]) -> list[str]:
 
 def _lines(node: ast.AST) -> range:
     assert isinstance(node, ast.stmt)
-    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+    return range(first, (node.end_lineno or node.lineno) + 1)
 
 
-def _is_ours(node: ast.AST) -> bool:
+def _is_ours(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
     return isinstance(node, ast.ImportFrom) and str(node.module).startswith(PACKAGE)
 
 

@@ -2,37 +2,33 @@
 
     model = loader.load("path/of/this/folder")
     model.run({"input_ids": ids, "attention_mask": mask})     # dict of numpy in, dict of numpy out
-    model.generate("The capital of France is", max_new_tokens=20).text
-    python loader.py --prompt "The capital of France is"      # or --text, or --inputs file.npz
+    python loader.py --help                                   # the same from a shell
 
-Format, digests, sizes and paths are checked before a runtime opens anything; every refusal is a
-LoaderError. An artifact may hold several engines: the best that runs here is taken, and
-``model.passed_over`` says why those before it were not. Text needs `tokenizers`, a chat `jinja2`.
+Besides ``run`` a model has what its task asks for: ``generate``, ``embed``, ``classify``,
+``answer`` or ``fill``. Format, digests, sizes and paths are checked before a runtime opens
+anything; every refusal is a LoaderError. An artifact may hold several engines: the best that runs
+here is taken, and ``model.passed_over`` says why those before it were not. Text needs `tokenizers`,
+a chat `jinja2`. The file has what its artifact needs, and no more.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import (
-    LoaderError,
-    UnfitError,
-    check_digests,
-    manifest_of,
-    refuse,
-)
+from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, manifest_of, refuse
 
 __all__ = ["LoaderError", "Model", "load"]
 
 ORDER = ("trt", "trt-rtx", "ort-cuda", "ort-cpu")  # Which engine to take first.
+CALLS = ("generate", "logits", "embed", "classify", "answer", "fill")  # Each for some tasks.
 
 
 def load(path: Any, threads: int | None = None, target: str | None = None) -> Model:
@@ -41,7 +37,7 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     A ``target`` asked for by name is opened or refused, never replaced. ``threads`` is for the CPU;
     it defaults to the physical cores we may use.
     """
-    root = Path(path).resolve()
+    root, threads = Path(path).resolve(), threads or _cores()
     try:
         manifest = manifest_of(root)
         engines = {engine["target"]: engine for engine in manifest["engines"]}
@@ -52,11 +48,11 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     passed_over: dict[str, str] = {}
     for name in able:
         try:
-            session = _open(root, manifest, engines[name], threads or _cores())
+            session = _open(root, manifest, engines[name], threads)
         except UnfitError as reason:
             passed_over[name] = str(reason)
         else:
-            return Model(root, manifest, engines[name], session, threads or _cores(), passed_over)
+            return Model(root, manifest, engines[name], session, threads, passed_over)
     why = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
     raise LoaderError(f"no engine that was asked for runs here. {why}")
 
@@ -64,18 +60,14 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
 def _open(root: Path, manifest: dict[str, Any], engine: dict[str, Any], threads: int) -> Any:
     """The engine's session: first what can be told without reading it, then its digests."""
     if engine["target"].startswith("trt"):
-        try:
-            from lepton_compile.runtime.loader_tensorrt import open_tensorrt
+        from lepton_compile.runtime.loader_tensorrt import open_tensorrt
 
-            open_engine = open_tensorrt
-        except NameError:  # the part is emitted with artifacts that have such an engine
-            raise UnfitError("this loader.py came without TensorRT; take the artifact's") from None
-        return open_engine(root, manifest, engine)
-    from lepton_compile.runtime.loader_ort import check_onnxruntime, open_session
+        return open_tensorrt(root, manifest, engine)
+    if engine["target"].startswith("ort"):
+        from lepton_compile.runtime.loader_ort import open_onnxruntime
 
-    check_onnxruntime(engine)
-    check_digests(root, manifest, {engine["model"], *engine["files"]})
-    return open_session(root / engine["model"], engine, threads)
+        return open_onnxruntime(root, manifest, engine, threads)
+    raise UnfitError("this loader.py came without what it needs; take the artifact's own")
 
 
 def _cores() -> int:
@@ -98,11 +90,11 @@ class Model(AbstractContextManager["Model"]):
         manifest: dict[str, Any],
         engine: dict[str, Any],
         session: Any,
-        threads: int = 1,
-        passed_over: Mapping[str, str] | None = None,
+        threads: int,
+        passed_over: dict[str, str],
     ) -> None:
         self.path, self.manifest, self.engine, self.session = root, manifest, engine, session
-        self.threads, self.passed_over = threads, dict(passed_over or {})
+        self.threads, self.passed_over = threads, passed_over
         self.task, self.target, self.cache = manifest["task"], engine["target"], manifest["cache"]
         own, hidden = engine.get("io") or {}, getattr(session, "hidden", ())
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
@@ -111,6 +103,12 @@ class Model(AbstractContextManager["Model"]):
         given = own.get("outputs") or manifest["outputs"]
         self.outputs = {spec["name"]: spec for spec in given if spec["name"] not in hidden}
         self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
+
+    if not TYPE_CHECKING:  # so that a name which does not exist stays an error there
+
+        def __getattr__(self, name: str) -> Any:
+            refuse(name in CALLS, f"this model does {self.task}: its loader.py has no {name}()")
+            raise AttributeError(f"a model has no {name}")
 
     def close(self, *_: object) -> None:
         """Let the engine and its buffers go."""
@@ -122,66 +120,25 @@ class Model(AbstractContextManager["Model"]):
 
     __exit__ = close
 
-    @cached_property
-    def text(self) -> Any:
-        """What turns text into ids and back, for this model."""
-        from lepton_compile.runtime.loader_text import Text
-
-        return Text(self)
-
-    @cached_property
-    def tasks(self) -> Any:
-        """What runs texts through this model."""
-        from lepton_compile.runtime.loader_tasks import Tasks
-
-        return Tasks(self)
-
-    @cached_property
-    def writer(self) -> Any:
-        """What continues prompts, and keeps its buffers for the next."""
-        from lepton_compile.runtime.loader_generate import Writer
-
-        return Writer(self)
-
-    def past(self, batch: int, length: int) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
-        """Names of past and present, shape and dtype, for the key and value of each layer."""
-        for number, layer in enumerate(self.cache["layers"] if self.cache else ()):
-            shape = (batch, layer["heads"], length, layer["head_dim"])
-            for at in ({"layer": number, "kind": kind} for kind in ("key", "value")):
-                past, present = (self.cache[way].format(**at) for way in ("past", "present"))
-                yield past, present, shape, self.inputs[past]["dtype"]
-
-    def new_cache(self, batch: int, capacity: int) -> Any:
-        """What holds the keys and values of ``batch`` rows while they are continued."""
-        refuse(self.session is None, "this model is closed")
-        if hasattr(self.session, "new_cache"):
-            return self.session.new_cache(batch)
-        from lepton_compile.runtime.loader_ort import NoCache, PastCache, SharedCache
-
-        kind = SharedCache if self.cache and self.cache["shared"] else PastCache
-        return (kind if self.cache else NoCache)(self, batch, capacity)
-
     def run(self, feeds: Mapping[str, Any], outputs: Iterable[str] = ()) -> dict[str, np.ndarray]:
         """Run the engine once: arrays by input name in, arrays by output name out.
 
         A missing attention_mask is all ones, missing token_type_ids are zero, a missing cache is
         empty. Left padding is moved aside where the engine wants rows packed to the left.
         """
-        given, names, undo = self._prepare(feeds), [*(outputs or self.outputs)], None
-        mask = given.get("attention_mask", np.ones((1, 1)))
-        if self.cache and self.cache["shared"] and (mask[:, 1:] > mask[:, :-1]).any():
-            order = np.argsort(mask == 0, axis=1, kind="stable")
-            given["attention_mask"] = np.take_along_axis(mask, order, 1)
-            if given["input_ids"].shape == mask.shape:
-                given["input_ids"] = np.take_along_axis(given["input_ids"], order, 1)
-                undo = np.argsort(order, axis=1)[:, -int(given.pop("logits_to_keep", 0)) :, None]
+        given, names = self._prepare(feeds), [*(outputs or self.outputs)]
+        if self.cache and self.cache["shared"]:
+            from lepton_compile.runtime.loader_past import run_packed
+
+            return run_packed(self.execute, names, given)
+        return self.execute(names, given)
+
+    def execute(self, names: Sequence[str], given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs ``names`` for inputs that are right as they are."""
         try:
-            results = dict(zip(names, self.session.run(names, given), strict=True))
+            return dict(zip(names, self.session.run(names, given), strict=True))
         except Exception as error:
             raise LoaderError(f"the engine refused these inputs: {error}") from error
-        if undo is not None and "logits" in results:
-            results["logits"] = np.take_along_axis(results["logits"], undo, 1)
-        return results
 
     def _prepare(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
@@ -189,30 +146,26 @@ class Model(AbstractContextManager["Model"]):
         refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}
         if (ids := given.get("input_ids")) is not None:
-            past = {
-                name: np.zeros(shape, dtype) for name, _, shape, dtype in self.past(len(ids), 0)
-            }
-            given = {"token_type_ids": np.zeros_like(ids), **past, **given}
-            total = ids.shape[1] + max((given[name].shape[2] for name in past), default=0)
-            most = self.cache["max_length"] if self.cache else total
-            refuse(total > most, f"{total} tokens, and the cache holds {most}")
-            mask = given.setdefault("attention_mask", np.ones((len(ids), total), np.int64))
-            refuse(mask.shape != (len(ids), total), f"attention_mask must be {len(ids)} x {total}")
-        self._agree(given)
+            given.setdefault("token_type_ids", np.zeros_like(ids))
+            rows, total = ids.shape
+            if self.cache:
+                from lepton_compile.runtime.loader_past import add_past
+
+                total += add_past(self, given)
+            mask = given.setdefault("attention_mask", np.ones((rows, total), np.int64))
+            refuse(mask.shape != (rows, total), f"attention_mask must be {rows} x {total}")
         missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
         refuse(missing, f"no value for the inputs {missing}")
-        return {name: value for name, value in given.items() if name in self.inputs}
-
-    def _agree(self, given: Mapping[str, np.ndarray]) -> None:
-        """A dimension of one name has one size in all inputs."""
+        given = {name: value for name, value in given.items() if name in self.inputs}
         seen: dict[Any, tuple[str, int]] = {}
-        for name in given.keys() & self.inputs.keys():
-            for dim, size in zip(self.inputs[name]["shape"], given[name].shape, strict=True):
+        for name, array in given.items():
+            for dim, size in zip(self.inputs[name]["shape"], array.shape, strict=True):
                 other, expected = seen.setdefault(dim, (name, size))
                 refuse(size != expected, f"{dim} is {size} in {name} but {expected} in {other}")
+        return given
 
     def fit(self, name: str, value: Any) -> np.ndarray:
-        """``value`` as the array that input ``name`` takes: dtype, shape and ids checked."""
+        """``value`` as the array that input ``name`` takes: dtype, shape and range checked."""
         refuse(self.session is None, "this model is closed")
         dtype, shape = self.inputs[name]["dtype"], self.inputs[name]["shape"]
         takes, ranges = f"input {name} takes {dtype} {shape}", self.manifest["ranges"]
@@ -230,12 +183,35 @@ class Model(AbstractContextManager["Model"]):
             refuse(bad.size, f"ids {bad[:3]} are outside the vocabulary, {low} to {high}")
         return array
 
+    @cached_property
+    def text(self) -> Any:
+        """What turns text into ids and back, for this model."""
+        from lepton_compile.runtime.loader_text import Text
+
+        return Text(self)
+
+    @cached_property
+    def writer(self) -> Any:
+        """What continues prompts, and keeps its buffers for the next."""
+        from lepton_compile.runtime.loader_generate import Writer
+
+        return Writer(self)
+
+    def new_cache(self, batch: int, capacity: int) -> Any:
+        """What holds the keys and values of ``batch`` rows while they are continued."""
+        from lepton_compile.runtime.loader_generate import cache_for
+
+        refuse(self.session is None, "this model is closed")
+        return cache_for(self, batch, capacity)
+
     def logits(self, ids: Any, attention_mask: Any = None) -> np.ndarray:
         """Logits (batch, sequence, vocabulary) float32 of one row of ids, or rows of any length.
 
         Shorter rows are padded on the right; where the mask is zero the logits mean nothing.
         """
-        feeds = _padded(ids if np.ndim(ids[0]) else [ids])
+        from lepton_compile.runtime.loader_rows import padded
+
+        feeds = padded(ids if np.ndim(ids[0]) else [ids])
         mask = feeds["attention_mask"] if attention_mask is None else attention_mask
         return self.run({**feeds, "attention_mask": mask}, ["logits"])["logits"]
 
@@ -265,17 +241,23 @@ class Model(AbstractContextManager["Model"]):
         Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
         them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
         """
-        sampling = (temperature, top_k, top_p, min_p, repetition_penalty)
+        from lepton_compile.runtime.loader_sampling import Sampling
+
+        how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         ending = (max_new_tokens, [stop] if isinstance(stop, str) else list(stop), set(stop_tokens))
-        return self.writer.generate(prompt, chat, sampling, ending, seed, stream)
+        return self.writer.generate(prompt, chat, how, ending, seed, stream)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """One vector per text, (texts, hidden) float32: the model's own pooling, or the mean."""
-        return np.asarray(self.tasks.embed(texts))
+        from lepton_compile.runtime.loader_embed import embed
+
+        return embed(self, texts)
 
     def classify(self, texts: Sequence[Any]) -> list[Any]:
         """Chance by label of each text or pair, likeliest first; of each token for token labels."""
-        return list(self.tasks.classify(texts))
+        from lepton_compile.runtime.loader_classify import classify
+
+        return classify(self, texts)
 
     def answer(self, question: str, context: str, longest: int = 30) -> dict[str, Any]:
         """Where in ``context`` the answer stands: answer, score, start and end (characters).
@@ -283,15 +265,12 @@ class Model(AbstractContextManager["Model"]):
         An answer has at most ``longest`` tokens. A long context is read in parts that overlap;
         ``score`` is the chance of the answer's start times that of its end, within its part.
         """
-        return dict(self.tasks.answer(question, context, longest))
+        from lepton_compile.runtime.loader_answer import answer
+
+        return answer(self, question, context, longest)
 
     def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
         """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
-        return list(self.tasks.fill(text, top_k))
+        from lepton_compile.runtime.loader_fill import fill
 
-
-def _padded(rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """input_ids and attention_mask of rows of any length, padded on the right."""
-    width = max(map(len, rows))
-    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
-    return {"input_ids": [[*r, *[0] * (width - len(r))] for r in rows], "attention_mask": mask}
+        return fill(self, text, top_k)

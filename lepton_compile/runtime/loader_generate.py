@@ -1,86 +1,20 @@
-"""Continue prompts: how a token is drawn, what comes of a prompt, and the loop over the engine."""
+"""Continue prompts: what comes of each, and the loop over the engine."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError
+from lepton_compile.runtime.loader_guard import LoaderError, refuse
+from lepton_compile.runtime.loader_sampling import Sampling
 
-__all__ = ["Generation", "Sampling", "Writer"]
+__all__ = ["Generation", "Writer", "cache_for"]
 
 ROUND = 256  # Buffers have room for a multiple of this many tokens.
-
-
-class Sampling(NamedTuple):
-    """How a token is drawn from logits; with the defaults, the likeliest."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-    def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
-        """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""
-        if (penalty := self.repetition_penalty) != 1:
-            old = row[seen]
-            row[seen] = np.where(old > 0, old / penalty, old * penalty)
-        if self.temperature == 0:
-            return int(row.argmax())
-        ids, weights = self.candidates(row)
-        return int(ids[_draw(weights, draw.random())])
-
-    def candidates(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
-        ids = _largest(row, self.top_k) if self.top_k else np.arange(len(row))
-        scores = row[ids] if self.top_k else row
-        weights = np.exp((scores - row.max()) / np.float32(self.temperature))
-        if self.top_p < 1:
-            keep = _nucleus(weights, self.top_p)
-            ids, weights = ids[keep], weights[keep]
-        if self.min_p > 0:
-            keep = weights >= self.min_p
-            ids, weights = ids[keep], weights[keep]
-        return ids, weights
-
-
-def _draw(weights: np.ndarray, at: float) -> int:
-    """The position where the running sum of ``weights`` passes ``at`` (0 to 1) of the whole."""
-    starts = np.arange(0, len(weights), 512)
-    sums = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
-    block = int(np.searchsorted(sums[:-1], at * sums[-1], "right"))
-    rest = at * sums[-1] - (sums[block - 1] if block else 0.0)
-    inside = weights[starts[block] : starts[block] + 512].cumsum(dtype=np.float64)
-    return int(starts[block] + np.searchsorted(inside[:-1], rest, "right"))
-
-
-def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
-    """Positions of the fewest largest weights that hold ``top_p`` of the whole, largest first."""
-    enough, count = top_p * weights.sum(dtype=np.float64), 128
-    while True:
-        order = _largest(weights, count)
-        size = 1 + int(np.searchsorted(weights[order].cumsum(dtype=np.float64), enough))
-        if size <= len(order) or len(order) == len(weights):
-            return order[:size]
-        count *= 8
-
-
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the ``count`` largest values, largest first.
-
-    At least ``count`` values reach the count-th largest of the maxima of groups, so that maximum
-    bounds the answer from below, and the whole row is never sorted.
-    """
-    groups, ids = len(values) // 64, np.arange(len(values))
-    if count < groups:
-        maxima = values[: groups * 64].reshape(64, groups).max(axis=0)
-        ids = np.flatnonzero(values >= np.partition(maxima, groups - count)[groups - count])
-    return ids[np.argsort(-values[ids], kind="stable")[:count]]
 
 
 class Generation:
@@ -125,7 +59,7 @@ class Writer:
         self,
         prompt: Any,
         chat: Any,
-        sampling: tuple[Any, ...],
+        how: Sampling,
         ending: tuple[int | None, list[str], set[int]],
         seed: int | None,
         stream: bool,
@@ -134,9 +68,8 @@ class Writer:
         wanted, stop, ends = ending
         first = None if isinstance(prompt, str) else next(iter(prompt), None)
         many = isinstance(first, str | list | tuple | np.ndarray)
-        if stream and many:
-            raise LoaderError("stream=True takes one prompt")
-        self._check(how := Sampling(*sampling), wanted)
+        refuse(stream and many, "stream=True takes one prompt")
+        self._check(how, wanted)
         prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
         limit = self._limit(prompts, wanted)
         words: list[Any] = [None] * len(prompts)
@@ -152,24 +85,23 @@ class Writer:
         return rows if many else rows[0]
 
     def _check(self, how: Sampling, limit: int | None) -> None:
-        if self.model.task != "text-generation":
-            raise LoaderError(f"this model does {self.model.task}: it does not generate")
+        task = self.model.task
+        refuse(task != "text-generation", f"this model does {task}: it does not generate")
         legal = how.temperature >= 0 and how.top_k >= 0 and how.repetition_penalty > 0
-        if not (legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1):
-            raise LoaderError(f"out of its range: one of {how}")
-        if limit is not None and limit < 1:
-            raise LoaderError(f"out of its range: max_new_tokens={limit}")
+        legal = legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1
+        refuse(not legal, f"out of its range: one of {how}")
+        bad = limit is not None and limit < 1
+        refuse(bad, f"out of its range: max_new_tokens={limit}")
 
     def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
         """How many new tokens there will be at most, once the prompts are found to fit."""
-        if not prompts or not all(prompts):
-            raise LoaderError("the prompt is empty")
+        refuse(not prompts or not all(prompts), "the prompt is empty")
         width = max(map(len, prompts))
         self.model.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         room = self.room or self.model.manifest["ranges"]["sequence"][1]
         limit = max(min(128, room - width), 1) if wanted is None else wanted
-        if width + limit > room:
-            raise LoaderError(f"{width} tokens and {limit} new ones, but the cache holds {room}")
+        full = f"{width} tokens and {limit} new ones, but the cache holds {room}"
+        refuse(width + limit > room, full)
         return limit
 
     def _ids(self, prompt: Any, chat: Any) -> list[int]:
@@ -235,3 +167,22 @@ def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
     except Exception as error:
         where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
         raise LoaderError(f"the engine failed {where}: {error}") from error
+
+
+def cache_for(model: Any, batch: int, capacity: int) -> Any:
+    """What holds keys and values of ``batch`` rows for this engine."""
+    if hasattr(model.session, "new_cache"):
+        return model.session.new_cache(batch)
+    if not model.cache:
+        from lepton_compile.runtime.loader_no_cache import NoCache
+
+        return NoCache(model, batch, capacity)
+    if model.cache["shared"]:
+        from lepton_compile.runtime.loader_shared_cache import SharedCache
+
+        return SharedCache(model, batch, capacity)
+    if not model.cache["shared"]:
+        from lepton_compile.runtime.loader_past_cache import PastCache
+
+        return PastCache(model, batch, capacity)
+    raise LoaderError("this loader.py came without what it needs; take the artifact's own")

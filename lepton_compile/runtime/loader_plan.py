@@ -8,7 +8,6 @@ from typing import Any
 
 from lepton_compile.runtime.loader_cuda import Cuda
 from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, refuse
-from lepton_compile.runtime.loader_rtx_cache import KernelFile
 
 __all__ = ["Context", "Plan"]
 
@@ -100,8 +99,8 @@ class Plan:
         self.engine: Any = None
         self.log = _logger(trt)
 
-    def open(self, plan: bytes, kernels: KernelFile) -> None:
-        """Deserialize the plan."""
+    def open(self, plan: bytes, kernels: Any) -> None:
+        """Deserialize the plan; ``kernels`` is the file of what RTX compiles here."""
         self.runtime = self.trt.Runtime(self.log)
         self._check_plan(plan)
         self.engine = self.runtime.deserialize_cuda_engine(plan)

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 from lepton_compile.runtime.loader_cuda import Cuda
@@ -17,8 +16,6 @@ from lepton_compile.runtime.loader_guard import (
     checked_bytes,
     refuse,
 )
-from lepton_compile.runtime.loader_inference import Decoder, Encoder
-from lepton_compile.runtime.loader_rtx_cache import KernelFile
 
 __all__ = ["open_tensorrt"]
 
@@ -47,16 +44,36 @@ def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, 
     except (ImportError, OSError) as error:
         raise UnfitError(f"{module} does not import: {error}") from None
     _check_version(trt, engine, install)
-    plugin = _registered(trt, root, manifest, engine) if engine.get("plugin") else None
-    kind = Decoder if manifest["cache"] else Encoder
-    session = kind(trt, device, engine, plugin)
-    made_of = manifest["files"][engine["model"]]["sha256"], trt.__version__
+    plugin = kernels = None
+    if engine.get("plugin"):
+        from lepton_compile.runtime.loader_trt_plugin import registered
+
+        plugin = registered(trt, root, manifest, engine)
+    if engine["target"] == "trt-rtx":
+        from lepton_compile.runtime.loader_rtx_cache import KernelFile
+
+        made_of = manifest["files"][engine["model"]]["sha256"], trt.__version__
+        kernels = KernelFile(root, *made_of, device.name, device.driver)
+    session = _session(bool(manifest["cache"]), trt, device, engine, plugin)
     try:
-        session.open(plan, KernelFile(root, *made_of, device.name, device.driver))
+        session.open(plan, kernels)
     except Exception as error:
         session.close()
         raise UnfitError(str(error)) from error
     return session
+
+
+def _session(decoder: bool, *given: Any) -> Any:
+    """What runs the plan, still closed."""
+    if decoder:
+        from lepton_compile.runtime.loader_trt_decoder import Decoder
+
+        return Decoder(*given)
+    if not decoder:
+        from lepton_compile.runtime.loader_trt_encoder import Encoder
+
+        return Encoder(*given)
+    raise UnfitError("this loader.py came without what it needs; take the artifact's own")
 
 
 def _pin(engine: Mapping[str, Any]) -> str:
@@ -96,20 +113,3 @@ def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
         fits = any(k // 10 == here[0] and k % 10 <= here[1] for k in kernels)
         named = ", ".join(f"{k // 10}.{k % 10}" for k in kernels)
         refuse(not fits, f"{gpu}, the plugin {plugin['name']} has kernels for {named}", UnfitError)
-
-
-def _registered(
-    trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any]
-) -> Any:
-    """What the artifact's plugin gives once it is known to TensorRT: run from the bytes hashed."""
-    folder = str(PurePosixPath(engine["model"]).parent / engine["plugin"]["folder"])
-    source = checked_bytes(root, manifest, f"{folder}/plugin_runtime.py")
-    module = ModuleType("lepton_plugin_runtime")
-    module.__file__ = str(root / folder / "plugin_runtime.py")
-    sys.modules[module.__name__] = module  # dataclasses and pickles look their module up
-    try:
-        exec(compile(source, module.__file__, "exec"), module.__dict__)
-        return module.register(trt, root / folder)
-    except Exception as error:
-        name = engine["plugin"]["name"]
-        raise UnfitError(f"the plugin {name} cannot be used here: {error}") from error

@@ -6,7 +6,6 @@ import ctypes
 import importlib.util
 import subprocess
 import sys
-from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,90 @@ import pytest
 
 from lepton_compile.runtime.emit import loader_source
 from tests.runtime import plans, tiny
-
-TARGETS = ("ort-cpu", "ort-cuda", "trt-rtx", "trt")
-CHOICES = [*chain.from_iterable(combinations(TARGETS, n) for n in range(1, 5))]
+from tests.runtime.manifests import TARGETS, TASKS, all_manifests, manifest
 
 
-def undefined(source: str) -> str:
-    """What a linter says about names that are used and defined nowhere."""
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F811", "-"]
-    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+def faults(folder: Path) -> str:
+    """What a linter says: names that are nowhere defined or defined twice, imports without use."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F"]
+    done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     return done.stdout if done.returncode else ""
 
 
-def test_the_check_sees_an_undefined_name() -> None:
-    assert "ctypes" in undefined("def f() -> None:\n    ctypes.CDLL('x')\n")
+def test_every_name_is_defined(tmp_path: Path) -> None:
+    for number, given in enumerate(all_manifests()):
+        (tmp_path / f"loader_{number}.py").write_text(loader_source(given), "utf-8")
+    assert len([*tmp_path.iterdir()]) > 100
+    assert not faults(tmp_path)
+    (tmp_path / "wrong.py").write_text("def f() -> None:\n    ctypes.CDLL('x')\n")
+    assert "ctypes" in faults(tmp_path)
 
 
-@pytest.mark.parametrize("targets", CHOICES, ids="+".join)
-def test_every_name_is_defined(targets: tuple[str, ...]) -> None:
-    assert not undefined(loader_source(targets))
+def test_a_name_in_two_parts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loader_source.__globals__, "parts_for", lambda _: ("loader", "loader"))
+    with pytest.raises(AssertionError, match="two parts"):
+        loader_source({})
+
+
+# Lines of the emitted file: what it may grow to before somebody has to look for words to save.
+LINES = {
+    ("feature-extraction", "ort-cpu"): 520,
+    ("text-classification", "ort-cpu"): 550,
+    ("fill-mask", "ort-cpu"): 570,
+    ("question-answering", "ort-cpu"): 570,
+    ("text-generation", "ort-cpu"): 1010,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1050,
+    ("feature-extraction", "ort-cpu", "trt-rtx"): 1100,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1740,
+    ("other", "ort-cpu"): 420,
+}
+
+
+@pytest.mark.parametrize("kind", LINES, ids="+".join)
+def test_the_file_has_what_is_needed_and_no_more(kind: tuple[str, ...]) -> None:
+    task, *targets = kind
+    source = loader_source(manifest(task, tuple(targets), precision="int8"))
+    assert source.count("\n") <= LINES[kind]
+    assert ("class SharedCache" in source) == (task == "text-generation")
+    assert ("def embed" in source) == (task == "feature-extraction")
+    assert ("bfloat16" in source) == bool({"ort-cuda", "trt", "trt-rtx"} & {*targets})
+    assert ("class Cuda" in source) == ("trt-rtx" in targets)
+
+
+def test_the_kind_of_cache_is_the_one_of_the_manifest() -> None:
+    kinds = {True: "class SharedCache", False: "class PastCache", None: "class NoCache"}
+    for shared, name in kinds.items():
+        source = loader_source(manifest("text-generation", shared=shared))
+        assert [other for other in kinds.values() if other in source] == [name]
+
+
+def test_calls_that_were_left_out_say_so(encoder_folder: Path, decoder_folder: Path) -> None:
+    with imported(encoder_folder / "loader.py").load(encoder_folder) as model:
+        for call in ("generate", "logits", "classify", "answer", "fill"):
+            with pytest.raises(Exception, match=rf"feature-extraction.* no {call}\(\)") as caught:
+                getattr(model, call)("w5")
+            assert type(caught.value).__name__ == "LoaderError"
+        with pytest.raises(AttributeError):
+            model.sing("w5")
+    said = r"text-generation: .* no embed\(\)"
+    decoder = imported(decoder_folder / "loader.py").load(decoder_folder)
+    with decoder as model, pytest.raises(Exception, match=said):
+        model.embed(["w5"])
+
+
+def test_an_engine_that_was_left_out_is_passed_over(tmp_path: Path) -> None:
+    made = tiny.decoder(tmp_path / "both", plans={"trt-rtx": (plans.decoder_plan(), {})})
+    other = tmp_path / "loader.py"
+    other.write_text(loader_source(manifest("text-generation")), "utf-8")
+    with imported(other).load(made.path, threads=1) as model:
+        assert model.target == "ort-cpu"
+        assert "take the artifact's own" in model.passed_over["trt-rtx"]
+
+
+def test_each_task_and_target_is_there_to_be_tried() -> None:
+    tried = {(given["task"], e["target"]) for given in all_manifests() for e in given["engines"]}
+    assert tried == {(task, target) for task in TASKS for target in TARGETS}
 
 
 def imported(file: Path) -> Any:

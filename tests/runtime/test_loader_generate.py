@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_compile.runtime import LoaderError, Model, load
-from lepton_compile.runtime.loader_generate import Sampling, _draw
+from lepton_compile.runtime.loader_sampling import Sampling, _draw
 from tests.runtime import tiny, truth
 
 PROMPTS = [[2, 7, 9, 20], [5], [2, 33, 4, 18, 60, 11, 12], [2, 7, 9, 21]]

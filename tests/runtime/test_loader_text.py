@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_compile.runtime import LoaderError, Model, load
-from lepton_compile.runtime.loader_text import Words
+from lepton_compile.runtime.loader_words import Words
 from tests.runtime import tiny
 
 

@@ -246,20 +246,19 @@ def _artifact(
             engine.mkdir(parents=True)
             (engine / "model.onnx").write_bytes(model.SerializeToString())
             engines.append(_ENGINE)
-        emit(writer.folder, plans)
         files = _write_tokenizer(writer.folder, tokenizer, template) if tokenizer else None
         signature = _signature(model)
-        writer.seal(
-            Manifest(
-                task=task,
-                model={"source": "tiny", "architecture": "Tiny", "model_type": "tiny"},
-                inputs=tuple(signature["inputs"]),
-                outputs=tuple(signature["outputs"]),
-                engines=tuple(engines),
-                tokenizer=files,
-                **fields,
-            )
+        manifest = Manifest(
+            task=task,
+            model={"source": "tiny", "architecture": "Tiny", "model_type": "tiny"},
+            inputs=tuple(signature["inputs"]),
+            outputs=tuple(signature["outputs"]),
+            engines=tuple(engines),
+            tokenizer=files,
+            **fields,
         )
+        emit(writer.folder, manifest.as_dict())
+        writer.seal(manifest)
         return writer.publish()
 
 

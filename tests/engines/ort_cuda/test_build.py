@@ -5,6 +5,7 @@ What has no kernel for fp16 on the CPU runs there between casts, so numbers are 
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import lepton_compile as lc
 from lepton_compile.artifact import Artifact
 from lepton_compile.engines.probe import probe
 from lepton_compile.errors import PassError
-from lepton_compile.runtime import LoaderError, Model, loader_ort
+from lepton_compile.runtime import LoaderError, Model, loader_ort, loader_ort_memory
 from tests.export import zoo
 from tests.export.harness import relative_error, save
 
@@ -29,7 +30,7 @@ IDS = [5, 17, 3, 42, 8, 61]
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU provider in the place of CUDA's."""
     monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
-    monkeypatch.setitem(loader_ort.DEVICES, "ort-cuda", "cpu")
+    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
 
 
 class Built:
@@ -157,7 +158,7 @@ def test_arithmetic_without_kernels_is_refused(tmp_path: Path) -> None:
 def test_without_a_gpu_the_next_engine_runs_and_says_why(
     decoder: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader_ort, "CDLL", _no_driver)
+    monkeypatch.setattr(ctypes, "CDLL", _no_driver)
     with lc.load(decoder.artifact.path) as model:
         assert model.target == "ort-cpu"
         assert "no NVIDIA driver" in model.passed_over["ort-cuda"]

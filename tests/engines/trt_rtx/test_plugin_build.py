@@ -39,11 +39,11 @@ REGISTER = """
 import json, sys
 from pathlib import Path
 from lepton_compile.engines.tensorrt.child.library import load
-from lepton_compile.runtime.loader_tensorrt import _registered
+from lepton_compile.runtime.loader_trt_plugin import registered
 root = Path(sys.argv[1])
 manifest = json.loads((root / "manifest.json").read_text())
 trt = load("tensorrt_rtx", "tensorrt_rtx_libs", Path(sys.argv[2]))
-made = _registered(trt, root, manifest, manifest["engines"][0])
+made = registered(trt, root, manifest, manifest["engines"][0])
 creator = trt.get_plugin_registry().get_creator("CachedAttention", "1", "lepton")
 print(json.dumps([creator is not None, len(made.kernels.index.variants)]))
 """

@@ -1,8 +1,8 @@
-"""Running a plan: an encoder's arrays in and out, a decoder's caches and token after token.
+"""A decoder's plan: its caches, and token after token.
 
-A decoder's caches stay on the device at the engine's full capacity; ``present`` is ``past``. New
-keys of row b go behind the ``past_lengths[b]`` tokens that it holds, so that no mask is needed.
-Each prompt is read alone, into its row of the caches, and then all rows go on together.
+The caches stay on the device at the engine's full capacity; ``present`` is ``past``. New keys of
+row b go behind the ``past_lengths[b]`` tokens that it holds, so that no mask is needed. Each prompt
+is read alone, into its row of the caches, and then all rows go on together.
 """
 
 from __future__ import annotations
@@ -14,64 +14,19 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import refuse
 from lepton_compile.runtime.loader_plan import Plan
-from lepton_compile.runtime.loader_rtx_cache import KernelFile
+from lepton_compile.runtime.loader_tensors import NUMPY, from_engine, item_size
 
-__all__ = ["Decoder", "DeviceCache", "Encoder"]
+__all__ = ["Decoder", "DeviceCache"]
 
 ALIGNMENT = 256  # Of the addresses that an engine takes, in bytes.
 PREFILL, DECODE = 0, 1  # Profiles of a decoder.
 CACHE_LENGTH = "cache_length"  # Input of some decoders: tokens that each row has after a step.
 
-# What holds a tensor of TensorRT's types on the host; BF16 and FP8 by their bits alone.
-NUMPY: dict[str, Any] = {
-    "FLOAT": np.float32,
-    "HALF": np.float16,
-    "BF16": np.uint16,
-    "FP8": np.uint8,
-    "INT8": np.int8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-}
-
-
-class Encoder(Plan):
-    """An engine that is run once for an answer."""
-
-    def open(self, plan: bytes, kernels: KernelFile) -> None:
-        """Deserialize the plan, and make its one context."""
-        super().open(plan, kernels)
-        self._context = self.context(0, graphs=False)
-
-    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs ``names`` for the inputs ``feeds``.
-
-        Memory is kept from run to run, and grows with the largest shape so far: the largest that
-        the profile allows may be gigabytes that no caller ever asks for.
-        """
-        given = {name: _for_engine(feeds[name], self.kinds[name]) for name in self.inputs}
-        self._context.shape({name: array.shape for name, array in given.items()})
-        found = {
-            name: _empty(self._context.output(name), self.kinds[name]) for name in self.outputs
-        }
-        places = {name: self.room(name, array.nbytes) for name, array in (given | found).items()}
-        self._context.place(places)
-        try:
-            for name, array in given.items():
-                self.device.copy_in(places[name], array, self.stream)
-            self._context.run()
-            for name in names:
-                self.device.copy_out(found[name], places[name], self.stream)
-        finally:
-            self.device.wait(self.stream)
-        return [_from_engine(found[name], self.kinds[name]) for name in names]
-
 
 class Decoder(Plan):
     """An engine that continues prompts; one context reads them, another takes token by token."""
 
-    def open(self, plan: bytes, kernels: KernelFile) -> None:
+    def open(self, plan: bytes, kernels: Any) -> None:
         """Deserialize the plan, make both contexts, and find out about the caches."""
         super().open(plan, kernels)
         pasts = [n for n in self.inputs if len(self.engine.get_tensor_shape(n)) == 4]
@@ -134,7 +89,9 @@ class DeviceCache:
         self.plan, self.batch, self.capacity = plan, batch, plan.capacity
         self.held = np.zeros(batch, np.int32)
         device, stream = plan.device, plan.stream
-        self._sizes = {n: int(np.prod(s)) * _width(plan.kinds[n]) for n, s in plan.layers.items()}
+        self._sizes = {
+            n: int(np.prod(s)) * item_size(plan.kinds[n]) for n, s in plan.layers.items()
+        }
         uneven = [n for n, size in self._sizes.items() if size % ALIGNMENT]
         refuse(uneven and batch > 1, f"rows of {uneven} are not aligned: one prompt at a time")
         self._memory: list[int] = []
@@ -145,7 +102,7 @@ class DeviceCache:
             device.zero(address, self._sizes[name] * batch, stream)
         kind = plan.kinds["logits"]
         self._ids, self._lengths = self._take(8 * batch), self._take(4 * batch)
-        self._logits = self._take(plan.vocabulary * _width(kind) * batch)
+        self._logits = self._take(plan.vocabulary * item_size(kind) * batch)
         self._ids_here = self._host((batch, 1), np.int64)
         self._lengths_here = self._host((batch,), np.int32)
         self._scores = self._host((batch, plan.vocabulary), NUMPY[kind])
@@ -217,7 +174,9 @@ class DeviceCache:
             staged[at : at + 8 * len(ids)].view(np.int64)[:] = ids
             ahead[row] += len(ids)
         device.copy_in(there, staged, stream)
-        logits = self.plan.room("logits", self.plan.vocabulary * _width(self.plan.kinds["logits"]))
+        logits = self.plan.room(
+            "logits", self.plan.vocabulary * item_size(self.plan.kinds["logits"])
+        )
         for (row, ids), start in zip(pieces, starts.tolist(), strict=False):
             places = there + start + ALIGNMENT, there + start, logits
             self._run(context, row, 1, len(ids), places)
@@ -244,32 +203,8 @@ class DeviceCache:
 
     def _result(self, count: int) -> np.ndarray:
         self.plan.device.wait(self.plan.stream)
-        return _from_engine(self._scores[:count], self.plan.kinds["logits"])
+        return from_engine(self._scores[:count], self.plan.kinds["logits"])
 
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _width(kind: str) -> int:
-    return int(np.dtype(NUMPY[kind]).itemsize)
-
-
-def _empty(shape: tuple[int, ...], kind: str) -> np.ndarray:
-    return np.empty(shape, NUMPY[kind])
-
-
-def _for_engine(array: np.ndarray, kind: str) -> np.ndarray:
-    """``array`` as the engine takes it; bfloat16 is the upper half of float32, rounded to even."""
-    if kind != "BF16":
-        return np.asarray(array, NUMPY[kind], order="C")
-    bits = np.asarray(array, np.float32, order="C").view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(array), 0x7FC0, rounded).astype(np.uint16)
-
-
-def _from_engine(array: np.ndarray, kind: str) -> np.ndarray:
-    """Floats of any width as float32, the rest as it is."""
-    if kind == "BF16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float32, copy=False) if kind == "HALF" else array

@@ -1,0 +1,46 @@
+"""Answers to questions: where in a context they stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_batches import run_encoded
+from lepton_compile.runtime.loader_chances import softmax
+from lepton_compile.runtime.loader_guard import refuse
+
+__all__ = ["answer"]
+
+
+def answer(model: Any, question: str, context: str, longest: int) -> dict[str, Any]:
+    """See ``Model.answer``."""
+    needed = {"start_logits", "end_logits"}
+    refuse(needed - model.outputs.keys(), f"a model for {model.task} finds no answers")
+    windows = _windows(model, question, context)
+    best = (-np.inf, 0.0, (0, 0))
+    for window, found in zip(windows, run_encoded(model, windows, sorted(needed)), strict=True):
+        inside = np.flatnonzero([number == 1 for number in window.sequence_ids])
+        if not len(inside):
+            continue
+        starts, ends = (found[f"{side}_logits"][inside] for side in ("start", "end"))
+        ahead = np.arange(len(inside)) - np.arange(len(inside))[:, None]
+        scores = np.where((ahead >= 0) & (ahead < longest), starts[:, None] + ends, -np.inf)
+        first, last = np.unravel_index(scores.argmax(), scores.shape)
+        chance = softmax(starts)[first] * softmax(ends)[last]
+        span = window.offsets[inside[first]][0], window.offsets[inside[last]][1]
+        best = max(best, (float(scores[first, last]), float(chance), span))
+    _, chance, (start, end) = best
+    return {"answer": context[start:end], "score": chance, "start": start, "end": end}
+
+
+def _windows(model: Any, question: str, context: str) -> list[Any]:
+    """The question with each part of the context that fits; parts overlap by a quarter."""
+    copy = type(model.text.tokenizer).from_str(model.text.tokenizer.to_str())
+    most = model.manifest["ranges"]["sequence"][1]
+    copy.no_truncation()
+    room = most - len(copy.encode(question, "").ids)
+    refuse(room < 1, f"the question leaves no room for a context in {most} tokens")
+    copy.enable_truncation(most, stride=room // 4, strategy="only_second")
+    whole = copy.encode(question, context)
+    return [whole, *whole.overflowing]

@@ -1,0 +1,55 @@
+"""The keys and values of tokens that came before, as arrays: their names, shapes, and left padding.
+
+A decoder's ``run`` goes through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import refuse
+
+__all__ = ["add_past", "past_of", "run_packed"]
+
+
+def past_of(model: Any, batch: int, length: int) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
+    """Names of past and present, shape and dtype, for the key and value of each layer."""
+    cache = model.cache
+    for number, layer in enumerate(cache["layers"]):
+        shape = (batch, layer["heads"], length, layer["head_dim"])
+        for at in ({"layer": number, "kind": kind} for kind in ("key", "value")):
+            past, present = (cache[way].format(**at) for way in ("past", "present"))
+            yield past, present, shape, model.inputs[past]["dtype"]
+
+
+def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
+    """Complete ``given`` by an empty past where none is given; how many tokens the past holds."""
+    rows, width = given["input_ids"].shape
+    held = 0
+    for name, _, shape, dtype in past_of(model, rows, 0):
+        held = max(held, given.setdefault(name, np.zeros(shape, dtype)).shape[2])
+    most = model.cache["max_length"]
+    refuse(held + width > most, f"{held + width} tokens, and the cache holds {most}")
+    return held
+
+
+def run_packed(
+    execute: Callable[..., dict[str, np.ndarray]], names: list[str], given: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Outputs for rows that may be padded on the left, of an engine that wants them to the left."""
+    mask = given["attention_mask"]
+    if not (mask[:, 1:] > mask[:, :-1]).any():
+        return execute(names, given)
+    order = np.argsort(mask == 0, axis=1, kind="stable")
+    given["attention_mask"] = np.take_along_axis(mask, order, 1)
+    if given["input_ids"].shape != mask.shape:
+        return execute(names, given)
+    given["input_ids"] = np.take_along_axis(given["input_ids"], order, 1)
+    undo = np.argsort(order, axis=1)[:, -int(given.pop("logits_to_keep", 0)) :, None]
+    results = execute(names, given)
+    if "logits" in results:
+        results["logits"] = np.take_along_axis(results["logits"], undo, 1)
+    return results

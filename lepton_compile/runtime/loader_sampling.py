@@ -1,0 +1,76 @@
+"""How a token is drawn from logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Sampling"]
+
+
+class Sampling(NamedTuple):
+    """How a token is drawn from logits; with the defaults, the likeliest."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
+        """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""
+        if (penalty := self.repetition_penalty) != 1:
+            old = row[seen]
+            row[seen] = np.where(old > 0, old / penalty, old * penalty)
+        if self.temperature == 0:
+            return int(row.argmax())
+        ids, weights = self.candidates(row)
+        return int(ids[_draw(weights, draw.random())])
+
+    def candidates(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
+        ids = _largest(row, self.top_k) if self.top_k else np.arange(len(row))
+        scores = row[ids] if self.top_k else row
+        weights = np.exp((scores - row.max()) / np.float32(self.temperature))
+        if self.top_p < 1:
+            keep = _nucleus(weights, self.top_p)
+            ids, weights = ids[keep], weights[keep]
+        if self.min_p > 0:
+            keep = weights >= self.min_p
+            ids, weights = ids[keep], weights[keep]
+        return ids, weights
+
+
+def _draw(weights: np.ndarray, at: float) -> int:
+    """The position where the running sum of ``weights`` passes ``at`` (0 to 1) of the whole."""
+    starts = np.arange(0, len(weights), 512)
+    sums = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
+    block = int(np.searchsorted(sums[:-1], at * sums[-1], "right"))
+    rest = at * sums[-1] - (sums[block - 1] if block else 0.0)
+    inside = weights[starts[block] : starts[block] + 512].cumsum(dtype=np.float64)
+    return int(starts[block] + np.searchsorted(inside[:-1], rest, "right"))
+
+
+def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
+    """Positions of the fewest largest weights that hold ``top_p`` of the whole, largest first."""
+    enough, count = top_p * weights.sum(dtype=np.float64), 128
+    while True:
+        order = _largest(weights, count)
+        size = 1 + int(np.searchsorted(weights[order].cumsum(dtype=np.float64), enough))
+        if size <= len(order) or len(order) == len(weights):
+            return order[:size]
+        count *= 8
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the ``count`` largest values, largest first.
+
+    At least ``count`` values reach the count-th largest of the maxima of groups, so that maximum
+    bounds the answer from below, and the whole row is never sorted.
+    """
+    groups, ids = len(values) // 64, np.arange(len(values))
+    if count < groups:
+        maxima = values[: groups * 64].reshape(64, groups).max(axis=0)
+        ids = np.flatnonzero(values >= np.partition(maxima, groups - count)[groups - count])
+    return ids[np.argsort(-values[ids], kind="stable")[:count]]

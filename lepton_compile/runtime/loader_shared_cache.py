@@ -1,0 +1,73 @@
+"""The cache of a decoder whose engine writes keys and values where they are."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_ort_memory import DEVICES, zeros
+from lepton_compile.runtime.loader_past import past_of
+
+__all__ = ["SharedCache"]
+
+
+class SharedCache:
+    """Buffers that past and present share, written in place; rows are packed to the left."""
+
+    def __init__(self, model: Any, batch: int, capacity: int) -> None:
+        from onnxruntime import OrtValue
+
+        self.batch, self.capacity, self.session = batch, capacity, model.session
+        self.device = DEVICES[model.target]
+        self.value = OrtValue.ortvalue_from_numpy
+        self.buffers = [
+            (past, present, zeros(shape, dtype, self.device))
+            for past, present, shape, dtype in past_of(model, batch, capacity)
+        ]
+        # Bound values point into these arrays, so that all of them stay here.
+        self.logits = np.empty((batch, 1, model.vocabulary), model.outputs["logits"]["dtype"])
+        self.keep = np.array(1, np.int64)
+
+    def close(self) -> None:
+        """Let the buffers go."""
+        self.buffers = []
+
+    def start(self, rows: list[list[int]]) -> np.ndarray:
+        """Logits (batch, vocabulary) after the prompts; those of equal length go together."""
+        self.lengths, at = np.array([len(row) for row in rows]), 0
+        for _, group in groupby(rows, len):
+            ids = np.array(list(group), np.int64)
+            self._bind(slice(at, at := at + len(ids)))
+            self._run(ids, np.ones_like(ids))
+        self._bind(slice(0, len(rows)))
+        return self._scores()
+
+    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
+        """Logits after one more token per row; a row that is not alive stays where it is."""
+        self.lengths += alive
+        mask = np.arange(self.lengths.max()) < self.lengths[:, None]
+        self._run(np.array(tokens, np.int64)[:, None], mask.astype(np.int64))
+        return self._scores()
+
+    def _scores(self) -> np.ndarray:
+        return self.logits[: len(self.lengths), 0].astype(np.float32, copy=False)
+
+    def _bind(self, rows: slice) -> None:
+        self.binding = self.session.io_binding()
+        self.binding.bind_ortvalue_input("logits_to_keep", self.value(self.keep))
+        self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
+        for past, present, buffer in self.buffers:
+            shape, size = buffer.shape(), buffer.tensor_size_in_bytes()
+            start = buffer.data_ptr() + rows.start * (size // shape[0])
+            part = [rows.stop - rows.start, *shape[1:]]
+            where = (self.device, 0, buffer.element_type(), part, start)
+            self.binding.bind_input(past, *where)
+            self.binding.bind_output(present, *where)
+
+    def _run(self, ids: np.ndarray, mask: np.ndarray) -> None:
+        # Binding copies to a device: an array that changes later would go on with its old numbers.
+        self.binding.bind_ortvalue_input("input_ids", self.value(ids))
+        self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
+        self.session.run_with_iobinding(self.binding)

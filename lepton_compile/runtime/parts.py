@@ -1,0 +1,58 @@
+"""The parts of a loader, and which of them an artifact needs: its task, its engines, its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["parts_for"]
+
+
+def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the parts in the order of the file; the last one ends with what a script does."""
+    task, engines, cache = manifest["task"], manifest["engines"], manifest["cache"]
+    targets = {engine["target"] for engine in engines}
+    int8 = any(engine.get("precision") == "int8" for engine in engines)
+    ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
+    decoder, labels = task == "text-generation", task.endswith("-classification")
+    embeds, answers, fills = (
+        task == name for name in ("feature-extraction", "question-answering", "fill-mask")
+    )
+    encoder = embeds or labels or answers or fills
+    template = bool((manifest["tokenizer"] or {}).get("chat_template"))
+    needed = {
+        "loader_guard": True,
+        "loader": True,
+        "loader_rows": any(output["name"] == "logits" for output in manifest["outputs"]),
+        "loader_past": bool(cache),
+        "loader_generate": decoder,
+        "loader_sampling": decoder,
+        "loader_text": decoder or encoder,
+        "loader_words": decoder,
+        "loader_chat": decoder,
+        "loader_template": decoder and template,
+        "loader_special": (decoder and template) or fills,
+        "loader_batches": encoder,
+        "loader_embed": embeds,
+        "loader_chances": labels or answers or fills,
+        "loader_classify": labels,
+        "loader_answer": answers,
+        "loader_fill": fills,
+        "loader_ort": ort,
+        "loader_saturation": ort and int8,
+        "loader_ort_cuda": "ort-cuda" in targets,
+        "loader_ort_memory": ort and bool(cache),
+        "loader_shared_cache": ort and bool(cache and cache["shared"]),
+        "loader_past_cache": ort and bool(cache and not cache["shared"]),
+        "loader_no_cache": decoder and not cache,
+        "loader_tensorrt": tensorrt,
+        "loader_cuda": tensorrt,
+        "loader_trt_plugin": tensorrt and any(engine.get("plugin") for engine in engines),
+        "loader_rtx_cache": "trt-rtx" in targets,
+        "loader_plan": tensorrt,
+        "loader_tensors": tensorrt,
+        "loader_trt_encoder": tensorrt and not cache,
+        "loader_trt_decoder": tensorrt and bool(cache),
+        "loader_script": True,
+    }
+    return tuple(name for name, wanted in needed.items() if wanted)

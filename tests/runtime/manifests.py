@@ -1,0 +1,56 @@
+"""Manifests of every kind of artifact, as far as they decide what its loader consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, combinations, product
+from typing import Any
+
+__all__ = ["TARGETS", "TASKS", "all_manifests", "manifest"]
+
+TARGETS = ("ort-cpu", "ort-cuda", "trt-rtx", "trt")
+# Task -> its outputs.
+TASKS = {
+    "text-generation": ("logits",),
+    "feature-extraction": ("last_hidden_state",),
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "fill-mask": ("logits",),
+    "other": ("out",),
+}
+
+
+def manifest(
+    task: str,
+    targets: tuple[str, ...] = ("ort-cpu",),
+    *,
+    shared: bool | None = True,
+    template: bool = True,
+    plugin: bool = False,
+    precision: str = "fp32",
+) -> dict[str, Any]:
+    """``shared`` None is a decoder without a cache."""
+    cached = task == "text-generation" and shared is not None
+    return {
+        "task": task,
+        "engines": [
+            {"target": t, "precision": precision, "plugin": plugin or None} for t in targets
+        ],
+        "cache": {"shared": shared} if cached else None,
+        "tokenizer": {"chat_template": "chat_template.jinja" if template else None},
+        "outputs": [{"name": name} for name in TASKS[task]],
+    }
+
+
+def all_manifests() -> Iterator[dict[str, Any]]:
+    """Each task with each set of targets; decoders with each kind of cache, too."""
+    sets = [*chain.from_iterable(combinations(TARGETS, n) for n in range(1, len(TARGETS) + 1))]
+    for task, targets in product(TASKS, sets):
+        if task != "text-generation":
+            yield manifest(task, targets)
+            continue
+        for shared, more in product((True, False, None), (True, False)):
+            precision = "int8" if more else "fp32"
+            how = {"shared": shared, "template": more, "plugin": more, "precision": precision}
+            yield manifest(task, targets, **how)  # type: ignore[arg-type]
