@@ -203,16 +203,17 @@ class Build:
             for e in engines
             if e.target.startswith("ort-")
         )
+        config = None if source.kind == "onnx" else source.config().get_text_config()
         order = {e.target: [p.name for p in e.passes.passes] for e in engines}
         return Manifest(
             task=exported.task,
             model=describe.model_entry(source, exported),
             inputs=tuple(signature["inputs"]),
             outputs=tuple(signature["outputs"]),
-            ranges=describe.ranges_of(self.recipe, exported),
+            ranges=describe.ranges_of(self.recipe, exported, config),
             engines=tuple(self._engine_entry(folder, e, source) for e in engines),
             cache=describe.cache_entry(exported, shared=shared),
-            embedding=describe.embedding_entry(pooling),
+            embedding=describe.embedding_entry(pooling, source),
             lock=describe.lock_entry(self.recipe, source, order),
             tools=describe.tool_versions(),
             lepton=__version__,

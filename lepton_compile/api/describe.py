@@ -41,10 +41,20 @@ def _entry(value: ir.Value) -> dict[str, Any]:
     return {"name": value.name, "dtype": str(value.dtype.numpy()), "shape": shape}
 
 
-def ranges_of(recipe: Recipe, exported: ExportedModel) -> dict[str, list[int]]:
-    """Smallest and largest size of each dimension a caller chooses."""
+def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> dict[str, list[int]]:
+    """Smallest and largest size of each dimension a caller chooses.
+
+    With the model's ``config`` also the smallest and largest number that inputs of ids may hold: a
+    quantized table of embeddings is read without a look at its bounds.
+    """
     low = recipe.shapes.sequence[0] if recipe.shapes.sequence else 1
-    return {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
+    found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
+    inputs = {value.name for value in exported.model.graph.inputs}
+    for name, size in (("input_ids", "vocab_size"), ("token_type_ids", "type_vocab_size")):
+        rows = getattr(config, size, None)
+        if name in inputs and rows:
+            found[name] = [0, int(rows) - 1]
+    return found
 
 
 def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | None:
@@ -74,14 +84,17 @@ def model_entry(source: Source, exported: ExportedModel) -> dict[str, Any]:
     }
 
 
-def embedding_entry(pooling: Pooling | None) -> dict[str, Any] | None:
-    """How sentence embeddings are made inside the graph."""
+def embedding_entry(pooling: Pooling | None, source: Source) -> dict[str, Any] | None:
+    """How sentence embeddings are made inside the graph, and where the model cuts texts."""
     if pooling is None:
         return None
+    from lepton_compile.export.assets import text_limit
+
     return {
         "pooling": pooling.kind,
         "normalize": pooling.normalize,
         "output": "sentence_embedding",
+        "max_tokens": text_limit(source),
     }
 
 

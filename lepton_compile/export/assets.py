@@ -14,7 +14,7 @@ from typing import Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source import Source
 
-__all__ = ["generation", "pooling", "write_assets"]
+__all__ = ["generation", "pooling", "text_limit", "write_assets"]
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 # Keys that name the place or the code of the original.
@@ -26,6 +26,7 @@ POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 KINDS = tuple(POOLINGS.values())
+NO_LIMIT = 1_000_000_000
 
 
 def write_assets(source: Source, folder: Path) -> dict[str, str | None] | None:
@@ -137,6 +138,26 @@ def pooling(source: Source) -> dict[str, Any] | None:
         )
     settings = source.path / kinds["Pooling"] / "config.json"
     return {"pooling": _pooling_kind(settings), "normalize": "Normalize" in kinds}
+
+
+def text_limit(source: Source) -> int | None:
+    """Tokens at which sentence-transformers cuts texts: its own setting, else the tokenizer's.
+
+    Returns:
+        None for any other model, and where nothing but what the model can take limits a text.
+    """
+    file = source.path / "modules.json"
+    if source.kind != "folder" or not file.is_file():
+        return None
+    modules = json.loads(file.read_text("utf-8"))
+    paths = (entry.get("path", "") for entry in modules if entry["type"].endswith("Transformer"))
+    folder = source.path / next(paths, "")
+    own = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / "none")
+    found = _read_json(own).get("max_seq_length")
+    if found is None:
+        found = _read_json(folder / CONFIG).get("model_max_length")
+    # A tokenizer without a limit says so by a number that no text has.
+    return int(found) if found is not None and found < NO_LIMIT else None
 
 
 def _pooling_kind(file: Path) -> str:

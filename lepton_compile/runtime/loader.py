@@ -13,6 +13,7 @@ a chat `jinja2`. The file has what its artifact needs, and no more.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -177,10 +178,11 @@ class Model(AbstractContextManager["Model"]):
         for size, dim in zip(array.shape, shape, strict=True):
             low, high = ranges.get(dim, (dim, dim) if isinstance(dim, int) else (0, sys.maxsize))
             refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
-        if name == "input_ids":
-            low, high = ranges.get(name, (0, (self.vocabulary or sys.maxsize) - 1))
+        if name == "input_ids" or name in ranges:
+            low, high = ranges.get(name, (0, (self.vocabulary or math.inf) - 1))
+            where = "the vocabulary" if name == "input_ids" else "its range"
             bad = array[(array < low) | (array > high)]
-            refuse(bad.size, f"ids {bad[:3]} are outside the vocabulary, {low} to {high}")
+            refuse(bad.size, f"{name}: {bad[:3]} are outside {where}, {low} to {high}")
         return array
 
     @cached_property

@@ -21,7 +21,7 @@ class Text:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer; for encoders it cuts texts at the longest sequence they take."""
+        """The tokenizer; for encoders it cuts texts where the model does, or can take no more."""
         name = self.files.get("file")
         refuse(not name, "this artifact has no tokenizer: give token ids instead of text")
         tokenizers = self.need("tokenizers", "text")
@@ -30,7 +30,9 @@ class Text:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         if not self.model.cache:
-            tokenizer.enable_truncation(self.model.manifest["ranges"]["sequence"][1])
+            most = self.model.manifest["ranges"]["sequence"][1]
+            own = (self.model.manifest["embedding"] or {}).get("max_tokens")
+            tokenizer.enable_truncation(min(most, own or most))
         return tokenizer
 
     def need(self, module: str, why: str) -> Any:

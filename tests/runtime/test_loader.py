@@ -105,6 +105,11 @@ def test_whole_numbers_of_any_type_go_in(embedder: Model, dtype: type) -> None:
         ({"input_ids": [[5]] * 65}, "batch from 1 to 64, found 65"),
         ({"input_ids": np.zeros((1, 0), int)}, "sequence from 1 to 16, found 0"),
         ({"input_ids": [[5, 64]]}, r"\[64\] are outside the vocabulary, 0 to 63"),
+        ({"input_ids": [[5, -1]]}, r"input_ids: \[-1\] are outside the vocabulary, 0 to 63"),
+        (
+            {"input_ids": [[5, 6]], "token_type_ids": [[0, 2]]},
+            r"token_type_ids: \[2\] are outside its range, 0 to 1",
+        ),
         ({"input_ids": [[5]], "attention_mask": [[1, 1]]}, "attention_mask must be 1 x 1"),
         ({"input_ids": [[5]], "token_type_ids": [[0], [0]]}, r"batch is \d in \w+ but \d in"),
     ],

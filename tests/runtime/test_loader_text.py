@@ -170,9 +170,14 @@ def test_without_pooling_in_the_graph_the_mean_is_taken(embedder: Model, tmp_pat
         assert plain.embed(TEXTS[:4]) == pytest.approx(embedder.embed(TEXTS[:4]), abs=1e-5)
 
 
-def test_long_texts_are_cut_and_no_texts_are_refused(embedder: Model) -> None:
+def test_long_texts_are_cut_and_no_texts_are_refused(embedder: Model, tmp_path: Path) -> None:
     long = " ".join(["w5"] * 40)
     assert embedder.embed([long]) == pytest.approx(embedder.embed(["w5 " * 16]), abs=1e-6)
+    other = load(tiny.encoder(tmp_path / "short", limit=5).path, threads=1)
+    words = [f"w{n}" for n in range(4, 18)]
+    found, short = other.embed([" ".join(words)]), " ".join(words[:5])
+    assert found == pytest.approx(embedder.embed([short]), abs=1e-6)
+    assert found != pytest.approx(embedder.embed([" ".join(words[:6])]), abs=1e-3)
     with pytest.raises(LoaderError, match="list of texts"):
         embedder.embed("w5")
     with pytest.raises(LoaderError, match="no texts"):

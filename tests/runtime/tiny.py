@@ -9,13 +9,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto, helper
 
+from lepton_compile.api.describe import ranges_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
+from lepton_compile.export import ExportedModel
+from lepton_compile.recipe import Recipe
+from lepton_compile.recipe.schema import Shapes
 from lepton_compile.runtime import emit
 
 __all__ = ["LAYERS", "VOCABULARY", "Weights", "decoder", "encoder", "tokenizer_json", "weights"]
@@ -194,7 +200,7 @@ def decoder(
         task="text-generation",
         tokenizer=tokenizer,
         template=template,
-        ranges={"batch": [1, 8], "sequence": [1, ROOM]},
+        ranges=_ranges(model, "text-generation", 8, ROOM),
         cache={
             "past": "past_key_values.{layer}.{kind}",
             "present": "present.{layer}.{kind}",
@@ -212,20 +218,31 @@ def encoder(
     task: str = "feature-extraction",
     *,
     pooled: bool = True,
+    limit: int | None = None,
     plans: Plans | None = None,
 ) -> Artifact:
-    """An artifact of the encoder at ``folder``."""
+    """An artifact of the encoder at ``folder``; ``limit`` is where it cuts texts."""
     pooling = {"pooling": "mean", "normalize": False, "output": "sentence_embedding"}
+    pooling |= {"max_tokens": limit}
+    model = encoder_model(task)
     return _artifact(
         folder,
-        encoder_model(task),
+        model,
         plans=plans or {},
         task=task,
         tokenizer="words",
-        ranges={"batch": [1, 64], "sequence": [1, 16], "input_ids": [0, VOCABULARY - 1]},
+        ranges=_ranges(model, task, 64, 16),
         embedding=pooling if pooled and task == "feature-extraction" else None,
         labels={"0": "bad", "1": "so so", "2": "good"} if "classification" in task else None,
     )
+
+
+def _ranges(model: onnx.ModelProto, task: str, batch: int, length: int) -> dict[str, list[int]]:
+    """As a build writes them."""
+    graph = ir.serde.deserialize_model(model)
+    exported = ExportedModel(graph, task, "Tiny", [], 0, length, "", 0)
+    config = SimpleNamespace(vocab_size=VOCABULARY, type_vocab_size=2)
+    return ranges_of(Recipe(model="tiny", shapes=Shapes(batch=(1, batch))), exported, config)
 
 
 def _artifact(

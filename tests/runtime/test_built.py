@@ -1,0 +1,99 @@
+"""What a loader reads of a real build: ranges of ids, and where texts are cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.runtime import LoaderError
+from tests.runtime import tiny
+
+LIMIT = 7
+ROWS = 4096  # A table of few rows is not quantized.
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT in int8, from a folder of sentence-transformers that cuts texts."""
+    folder = tmp_path_factory.mktemp("built")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=ROWS,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder / "model")
+    (folder / "model/tokenizer.json").write_text(tiny.tokenizer_json("words"), "utf-8")
+    write(folder / "model/tokenizer_config.json", {"model_max_length": 20})
+    write(folder / "model/sentence_bert_config.json", {"max_seq_length": LIMIT})
+    modules = {"": "Transformer", "1_Pooling": "Pooling"}
+    named = [{"type": f"models.{kind}", "path": path} for path, kind in modules.items()]
+    write(folder / "model/modules.json", named)
+    write(folder / "model/1_Pooling/config.json", {"pooling_mode_mean_tokens": True})
+    made = lc.build(
+        model=str(folder / "model"),
+        quantize="int8",
+        output=folder / "artifact",
+        verify=False,
+        check=False,
+    )
+    return made.path
+
+
+def write(file: Path, value: Any) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(value), "utf-8")
+
+
+def test_ids_outside_a_quantized_table_are_refused(built: Path) -> None:
+    graph = onnx.load(built / "engines/ort-cpu/model.onnx", load_external_data=False).graph
+    assert "GatherBlockQuantized" in {node.op_type for node in graph.node}
+    with lc.load(built, threads=1) as model:
+        assert model.manifest["ranges"]["input_ids"] == [0, ROWS - 1]
+        assert model.run({"input_ids": [[0, ROWS - 1]]})
+        for ids in ([[5, ROWS]], [[-1, 5]]):
+            with pytest.raises(LoaderError, match="outside the vocabulary, 0 to 4095"):
+                model.run({"input_ids": ids})
+        with pytest.raises(LoaderError, match=r"token_type_ids: \[7\] are outside .* 0 to 1"):
+            model.run({"input_ids": [[5, 6]], "token_type_ids": [[0, 7]]})
+
+
+def test_texts_are_cut_where_sentence_transformers_cuts_them(built: Path) -> None:
+    words = [f"w{n}" for n in range(4, 24)]
+    with lc.load(built, threads=1) as model:
+        assert model.manifest["embedding"]["max_tokens"] == LIMIT
+        whole, cut, longer = model.embed([" ".join(words[:n]) for n in (20, LIMIT, LIMIT + 1)])
+        assert whole == pytest.approx(cut, abs=1e-6)
+        assert np.array_equal(longer, cut)
+        ids = [list(range(4, 4 + LIMIT + 1))]
+        free = model.run({"input_ids": ids})["sentence_embedding"][0]
+        assert free != pytest.approx(cut, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("own", "tokenizer", "expected"),
+    [(None, 20, 20), (None, 1e30, None), (None, None, None), (256, 20, 256)],
+)
+def test_without_a_setting_of_its_own_the_tokenizer_counts(
+    tmp_path: Path, own: int | None, tokenizer: float | None, expected: int | None
+) -> None:
+    from lepton_compile.export import resolve
+    from lepton_compile.export.assets import text_limit
+
+    transformers.BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    write(tmp_path / "modules.json", [{"type": "models.Transformer", "path": ""}])
+    write(tmp_path / "sentence_bert_config.json", {"max_seq_length": own})
+    write(tmp_path / "tokenizer_config.json", {"model_max_length": tokenizer})
+    assert text_limit(resolve(str(tmp_path), tmp_path)) == expected
