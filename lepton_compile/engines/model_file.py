@@ -37,9 +37,14 @@ def write_model(model: ir.Model, folder: Path, step: Step | None = None) -> list
     Raises:
         EngineError: the graph is too large for a protobuf file, or the disk is full.
     """
+    from lepton_compile.export.external import held_in_memory  # torch comes with that package
+
     flatten(model)
     weights = folder / WEIGHTS_FILE
     write_weights(weights, list(model.graph.initializers.values()), step)
+    # What is too small for the weight file, or no initializer of the graph, still points at the
+    # files of an ONNX source, which the artifact does not have.
+    held_in_memory(model, lambda tensor: Path(tensor.path) != weights)
     proto = ir.serde.serialize_model(model)
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
         raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")

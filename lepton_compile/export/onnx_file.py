@@ -18,6 +18,7 @@ from lepton_passes.tensors import transposed
 
 from .dialect import OPSET
 from .export import ExportedModel
+from .external import weight_files
 from .source import Source
 
 __all__ = ["import_onnx"]
@@ -39,7 +40,7 @@ def import_onnx(source: Source, task: str | None) -> ExportedModel:
             found=str(opset),
             available=[f"up to {OPSET}"],
         )
-    _check_external(model, source.path)
+    weight_files(model, source.path)
     for node in list(model.graph):
         _canonical(model.graph, node)
     weights = [
@@ -66,27 +67,6 @@ def _load(path: Path) -> ir.Model:
             where=str(path),
             found=f"{type(error).__name__}: {error}",
         ) from error
-
-
-def _check_external(model: ir.Model, path: Path) -> None:
-    folder = path.parent.resolve()
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        file = (folder / tensor.location).resolve()
-        if not file.is_relative_to(folder):
-            raise SourceError(
-                "the ONNX file names weights outside its own folder",
-                where=str(path),
-                found=str(tensor.location),
-            )
-        if not file.is_file() or file.stat().st_size < (tensor.offset or 0) + (tensor.length or 0):
-            raise SourceError(
-                "the weights of the ONNX file are missing or truncated",
-                where=str(path),
-                found=str(tensor.location),
-            )
 
 
 def _canonical(graph: ir.Graph, node: ir.Node) -> None:

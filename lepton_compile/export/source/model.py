@@ -154,10 +154,20 @@ class Source:
 
     def _digest(self, into: Future[dict[str, str]]) -> None:
         try:
-            files = folders.inputs(self.path) if self.kind == "folder" else [self.path]
+            files = folders.inputs(self.path) if self.kind == "folder" else self._own_files()
             into.set_result({f.relative_to(self.folder).as_posix(): _sha256(f) for f in files})
         except BaseException as error:
             into.set_exception(error)
+
+    def _own_files(self) -> list[Path]:
+        """A file, and the files that an ONNX file keeps its weights in."""
+        if self.kind != "onnx":
+            return [self.path]
+        import onnx_ir as ir
+
+        from lepton_compile.export.external import weight_files
+
+        return [self.path, *weight_files(ir.load(self.path), self.path)]
 
 
 def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:
