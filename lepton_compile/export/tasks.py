@@ -6,6 +6,7 @@ Task names are optimum's. A traced module takes one tuple of tensors, as ``trace
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,7 +79,7 @@ def infer_task(architecture: str) -> str:
 
 @dataclass(frozen=True)
 class Pooling:
-    """Sentence embedding inside the graph: ``kind`` is mean, cls or max."""
+    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken."""
 
     kind: str
     normalize: bool
@@ -113,10 +114,11 @@ class EncoderModule(TaskModule):
     def __init__(self, network: nn.Module, task: str, pooling: Pooling | None) -> None:
         super().__init__(network)
         self.pooling = pooling
+        accepted = inspect.signature(network.forward).parameters
+        # A decoder would make a cache of its own for each call.
+        self.options = {"use_cache": False} if "use_cache" in accepted else {}
         self.input_names = ["input_ids", "attention_mask"]
-        if "token_type_ids" in inspect.signature(network.forward).parameters and _has_types(
-            network
-        ):
+        if "token_type_ids" in accepted and _has_types(network):
             self.input_names.append("token_type_ids")
         self.input_dims = [("batch", "sequence")] * len(self.input_names)
         self.output_names = list(_OUTPUTS[task])
@@ -125,7 +127,7 @@ class EncoderModule(TaskModule):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         named = dict(zip(self.input_names, inputs, strict=True))
-        found = self.network(**named)
+        found = self.network(**named, **self.options)
         outputs = [found[name] for name in self.output_names if name != "sentence_embedding"]
         if self.pooling is not None:
             outputs.append(_pool(outputs[0], named["attention_mask"], self.pooling))
@@ -170,8 +172,15 @@ def task_module(
     """The module to trace for a task; ``cache`` is for decoders.
 
     Raises:
-        ExportError: the task is not one this version compiles.
+        ExportError: the task or the pooling is not one this version compiles.
     """
+    if pooling is not None and pooling.kind not in _POOLINGS:
+        raise ExportError(
+            "this pooling is not supported",
+            where="pooling",
+            found=pooling.kind,
+            available=list(_POOLINGS),
+        )
     if task == "text-generation":
         return DecoderModule(network, cache)
     if task not in _OUTPUTS:
@@ -185,17 +194,31 @@ def _has_types(network: nn.Module) -> bool:
 
 
 def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    if pooling.kind == "mean":
-        pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-    elif pooling.kind == "cls":
-        pooled = hidden[:, 0]
-    elif pooling.kind == "max":
-        pooled = hidden.masked_fill(weight == 0, -1e9).amax(1)
-    else:
-        raise ExportError(
-            "this pooling is not supported", found=pooling.kind, available=["mean", "cls", "max"]
-        )
+    pooled = _POOLINGS[pooling.kind](hidden, attention_mask)
     if pooling.normalize:
         pooled = pooled / (pooled * pooled).sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
     return pooled
+
+
+def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+
+
+def _max(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    return hidden.masked_fill(attention_mask.unsqueeze(-1) == 0, -1e9).amax(1)
+
+
+def _last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """The last position that the mask has, on whichever side the row is padded."""
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    last = (places * attention_mask).amax(1)
+    return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+
+
+_POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": _mean,
+    "cls": lambda hidden, _: hidden[:, 0],
+    "max": _max,
+    "lasttoken": _last_token,
+}

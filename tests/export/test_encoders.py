@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from lepton_compile.errors import ExportError
 from lepton_compile.export import Pooling
 from lepton_compile.export.tasks import AUTO_CLASSES
 
 from .harness import FP32, compiled, padded, relative_error, run, save
-from .zoo import ENCODERS
+from .zoo import EMBEDDERS, ENCODERS
 
 TASKS = [task for task in AUTO_CLASSES if task != "text-generation"]
 # Heads with two or three outputs near zero have a small range to be relative to.
@@ -40,7 +41,7 @@ def test_equals_pytorch(name: str, task: str, tmp_path: Path) -> None:
         assert relative_error(*pair) <= (FP32 if output == "last_hidden_state" else SMALL_HEAD)
 
 
-@pytest.mark.parametrize("kind", ["mean", "cls", "max"])
+@pytest.mark.parametrize("kind", ["mean", "cls", "max", "lasttoken"])
 def test_pooling_inside_the_graph(kind: str, tmp_path: Path) -> None:
     model = save(ENCODERS["bert"][0], "feature-extraction", tmp_path)
     _, session = compiled(tmp_path, "feature-extraction", pooling=Pooling(kind, normalize=True))
@@ -51,10 +52,40 @@ def test_pooling_inside_the_graph(kind: str, tmp_path: Path) -> None:
             **{k: torch.from_numpy(v) for k, v in feeds.items()}
         ).last_hidden_state.numpy()
     rows = [row[keep.astype(bool)] for row, keep in zip(hidden, mask, strict=True)]
-    pooled = np.stack([{"mean": r.mean(0), "cls": r[0], "max": r.max(0)}[kind] for r in rows])
+    pooled = np.stack(
+        [{"mean": r.mean(0), "cls": r[0], "max": r.max(0), "lasttoken": r[-1]}[kind] for r in rows]
+    )
     pooled /= np.linalg.norm(pooled, axis=-1, keepdims=True)
     found = run(session, feeds)["sentence_embedding"]
     np.testing.assert_allclose(found, pooled, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", list(EMBEDDERS))
+def test_decoders_embed_by_their_last_token(name: str, tmp_path: Path) -> None:
+    config, how = EMBEDDERS[name]
+    model = save(config, "feature-extraction", tmp_path)
+    pooling = Pooling("lasttoken", normalize=True)
+    exported, session = compiled(tmp_path, "feature-extraction", pooling=pooling)
+    assert (exported.how, exported.caches) == (how, [])
+    for side in ("none", "right", "left"):
+        ids, mask = padded(2, 12, side)
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        with torch.no_grad():
+            hidden = model(**{k: torch.from_numpy(v) for k, v in feeds.items()}).last_hidden_state
+        found, real = run(session, feeds), mask.astype(bool)
+        wanted = hidden.numpy()
+        assert relative_error(found["last_hidden_state"][real], wanted[real]) <= FP32
+        last = np.stack([row[keep][-1] for row, keep in zip(wanted, real, strict=True)])
+        last /= np.linalg.norm(last, axis=-1, keepdims=True)
+        np.testing.assert_allclose(found["sentence_embedding"], last, atol=2e-6)
+
+
+def test_an_unknown_pooling_is_refused_at_once(tmp_path: Path) -> None:
+    save(ENCODERS["bert"][0], "feature-extraction", tmp_path)
+    with pytest.raises(ExportError, match="pooling is not supported") as caught:
+        compiled(tmp_path, "feature-extraction", pooling=Pooling("median", normalize=False))
+    assert caught.value.found == "median"
+    assert "lasttoken" in caught.value.available
 
 
 def test_batch_and_length_are_dynamic(tmp_path: Path) -> None:

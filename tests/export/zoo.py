@@ -173,6 +173,12 @@ ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
 }
 
+# Decoders without their head, for embeddings: name -> (configuration, how it must be captured).
+EMBEDDERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "llama": (DECODERS["llama"][0], "stamped"),
+    "qwen3": (DECODERS["qwen3"][0], "stamped"),
+}
+
 # name -> (configuration, class, a part of the reason)
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     # Its state goes from one position to the next, in a loop over the sequence.
