@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 import transformers
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source import resolve
@@ -187,6 +188,79 @@ class TestHub:
         assert (asked["name"], asked["revision"]) == ("org/name", "main")
         assert "*.safetensors" in asked["allow_patterns"]
         assert not [p for p in asked["allow_patterns"] if p in ("*", "*.bin", "*.py")]
+        files = ["model.safetensors", "consolidated.safetensors", "original/model.safetensors"]
+        kept = filter_repo_objects(
+            files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
+        )
+        assert list(kept) == ["model.safetensors"]
+
+
+COMMIT = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c"
+
+
+class TestHubCache:
+    """Snapshots laid out as the hub library keeps them, found offline: nothing is replaced."""
+
+    @pytest.fixture
+    def snapshot(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        repository = tmp_path / "models--org--name"
+        folder = repository / "snapshots" / COMMIT
+        folder.mkdir(parents=True)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(COMMIT)
+        return folder
+
+    def add(self, snapshot: Path, name: str, data: bytes) -> None:
+        """A link to a blob, as the library makes it."""
+        blob = snapshot.parent.parent / "blobs" / hashlib.sha256(data).hexdigest()
+        blob.parent.mkdir(exist_ok=True)
+        blob.write_bytes(data)
+        (snapshot / name).symlink_to(Path("../../blobs") / blob.name)
+
+    def add_all(self, snapshot: Path, folder: Path) -> None:
+        for file in folder.iterdir():
+            self.add(snapshot, file.name, file.read_bytes())
+
+    def test_a_model_without_what_it_holds_twice(
+        self, snapshot: Path, bert: Path, tmp_path: Path
+    ) -> None:
+        self.add_all(snapshot, bert)
+        self.add(snapshot, "consolidated.safetensors", b"the same weights once more")
+        source = resolve("hf:org/name", tmp_path)
+        assert (source.revision, source.path) == (COMMIT, snapshot)
+        assert sorted(source.digests()) == ["config.json", "model.safetensors"]
+        assert "embeddings.word_embeddings.weight" in source.checkpoint().names()
+
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+    def test_pickles_that_were_fetched(
+        self, name: str, snapshot: Path, bert: Path, tmp_path: Path
+    ) -> None:
+        """Of pickles in parts the index is fetched: it is a ``.json`` file."""
+        self.add(snapshot, "config.json", (bert / "config.json").read_bytes())
+        self.add(snapshot, name, b"{}")
+        with pytest.raises(SourceError, match="pickled") as caught:
+            resolve("hf:org/name", tmp_path)
+        assert name in str(caught.value)
+        assert "save_pretrained" in str(caught.value.hint)
+
+    def test_pickles_that_only_the_hub_knows_of(
+        self, snapshot: Path, bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.add(snapshot, "config.json", (bert / "config.json").read_bytes())
+        with pytest.raises(SourceError, match="no weights") as caught:
+            resolve("hf:org/name", tmp_path)
+        assert "pickled" in str(caught.value.hint)
+
+        def files(name: str, *, revision: str) -> list[str]:
+            assert (name, revision) == ("org/name", COMMIT)
+            return ["config.json", "pytorch_model.bin"]
+
+        monkeypatch.setattr(huggingface_hub, "list_repo_files", files)
+        with pytest.raises(SourceError, match="pickled") as caught:
+            resolve("hf:org/name", tmp_path)
+        assert caught.value.found == "pytorch_model.bin"
+        assert "save_pretrained" in str(caught.value.hint)
 
 
 @pytest.mark.samples

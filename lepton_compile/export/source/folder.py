@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 
-__all__ = ["check_config", "check_weights", "has_tokenizer", "inputs", "read_config"]
+__all__ = [
+    "PICKLE_ENDINGS",
+    "check_config",
+    "check_weights",
+    "has_tokenizer",
+    "has_weights",
+    "inputs",
+    "pickled",
+    "read_config",
+]
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLE_INDEX = ".bin.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
+# The same weights once more, as their makers name them.
+DUPLICATES = "consolidated*.safetensors"
 INPUTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py")
 
 
@@ -61,19 +74,29 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
         )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds safetensors where transformers writes them."""
+    return (folder / SINGLE_NAME).is_file() or (folder / INDEX_NAME).is_file()
+
+
+def pickled(where: str, found: list[str]) -> SourceError:
+    """The error for weights that are pickles, with the way to convert them."""
+    return SourceError(
+        "The weights are pickled, and loading a pickle can run any code.",
+        where=where,
+        found=", ".join(found),
+        hint="Convert them where you trust them: "
+        "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes safetensors.",
+    )
+
+
 def check_weights(folder: Path) -> None:
     """Refuse pickled weights, which run code when they are loaded, and folders without weights."""
-    if (folder / SINGLE_NAME).is_file() or (folder / INDEX_NAME).is_file():
+    if has_weights(folder):
         return
-    pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
-    if pickles:
-        raise SourceError(
-            "The weights are pickled, and loading a pickle can run any code.",
-            where=str(folder),
-            found=", ".join(pickles),
-            hint="Convert them where you trust them: "
-            "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes safetensors.",
-        )
+    endings = (*PICKLE_ENDINGS, PICKLE_INDEX)
+    if pickles := sorted(p.name for p in folder.iterdir() if p.name.endswith(endings)):
+        raise pickled(str(folder), pickles)
     if (folder / "adapter_config.json").is_file():
         raise SourceError(
             "The folder holds an adapter, not a model.",
@@ -84,7 +107,8 @@ def check_weights(folder: Path) -> None:
         "The folder holds no weights.",
         where=str(folder),
         available=sorted(p.name for p in folder.iterdir())[:20],
-        hint=f"Expected {SINGLE_NAME} or {INDEX_NAME}.",
+        hint=f"Expected {SINGLE_NAME} or {INDEX_NAME}; save_pretrained writes them. From a "
+        "repository of pickled weights (pytorch_model.bin) none are fetched: convert them first.",
     )
 
 
@@ -96,4 +120,4 @@ def has_tokenizer(folder: Path) -> bool:
 def inputs(folder: Path) -> list[Path]:
     """The files that a build may read, in a fixed order."""
     found = {p for pattern in INPUTS for p in folder.glob(pattern) if p.is_file()}
-    return sorted(found)
+    return sorted(path for path in found if not fnmatch(path.name, DUPLICATES))

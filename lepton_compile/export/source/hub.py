@@ -10,10 +10,13 @@ import re
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source.folder import PICKLE_ENDINGS, has_weights, pickled
 
 __all__ = ["download"]
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+# Other engines' forms, and the same weights once more under their makers' own names.
+IGNORED = ("onnx/*", "openvino/*", "original/*", "consolidated*.safetensors")
 SPEC = re.compile(r"^(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
 
 
@@ -25,7 +28,8 @@ def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
         with_code: fetch Python files too, for a model that is trusted to run them.
 
     Raises:
-        SourceError: malformed, no such repository or revision, or not in the cache when offline.
+        SourceError: malformed, no such repository or revision, not in the cache when offline, or
+            a repository of pickled weights alone.
     """
     match = SPEC.match(spec)
     if match is None:
@@ -41,7 +45,7 @@ def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
                 match["name"],
                 revision=match["revision"],
                 allow_patterns=[*PATTERNS, *(["*.py"] if with_code else [])],
-                ignore_patterns=["onnx/*", "openvino/*", "original/*"],
+                ignore_patterns=list(IGNORED),
             )
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
@@ -51,4 +55,18 @@ def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
             hint="Check the name, the revision and the network; offline, fetch it beforehand with "
             "`hf download`.",
         ) from error
+    if not has_weights(folder):
+        _refuse_pickles(match["name"], folder.name)
     return folder, folder.name
+
+
+def _refuse_pickles(name: str, commit: str) -> None:
+    """Pickles are not fetched: only the hub's own list of files can tell that they are there."""
+    from huggingface_hub import list_repo_files
+
+    try:
+        files = list_repo_files(name, revision=commit)
+    except Exception:  # offline, or any answer of the network: the folder alone is judged then
+        return
+    if found := [file for file in files if file.endswith(PICKLE_ENDINGS)]:
+        raise pickled(f"hf:{name}@{commit}", found)
