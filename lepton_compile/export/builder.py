@@ -103,6 +103,20 @@ class Builder:
             self.parameters[label] = Parameter(value, name, transform)
         return self.parameters[label].value
 
+    def prune(self, outputs: Sequence[ir.Value]) -> None:
+        """Drop the nodes that ``outputs`` do not depend on, and the weights they alone read."""
+        needed = set(outputs)
+        kept = []
+        for node in reversed(self.nodes):
+            if needed.isdisjoint(node.outputs):
+                for index in range(len(node.inputs)):
+                    node.replace_input_with(index, None)
+                continue
+            needed.update(value for value in node.inputs if value is not None)
+            kept.append(node)
+        self.nodes = kept[::-1]
+        self.parameters = {n: p for n, p in self.parameters.items() if p.value in needed}
+
     def unique(self, name: str) -> str:
         """``name``, with a counter when it is taken."""
         count = self._names.get(name, 0)

@@ -17,7 +17,7 @@ from . import meta
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
-from .weights import bind
+from .weights import bind, summarize
 
 __all__ = [
     "DEFAULT_LENGTH",
@@ -93,8 +93,10 @@ def export(
     )
     attach(graph, binding)
     if binding.unused:
-        count = len(binding.unused)
-        exported.notes.append(f"{count} tensors of the checkpoint are not used by this task")
+        exported.notes.append(
+            f"{len(binding.unused)} tensors of the checkpoint are not used by this task: "
+            + ", ".join(summarize(binding.unused))
+        )
     step("capture done", 3, 3)
     return exported
 

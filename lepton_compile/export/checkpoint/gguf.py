@@ -11,7 +11,7 @@ import onnx_ir as ir
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo, read_bytes
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, GGUFTensor, read_header
-from lepton_compile.export.checkpoint.gguf_layout import ARCHITECTURES, hugging_face_name
+from lepton_compile.export.checkpoint.gguf_layout import ARCHITECTURES, hugging_face_names
 from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["GGUFCheckpoint"]
@@ -101,12 +101,8 @@ class GGUFCheckpoint:
 
 
 def _stored(header: GGUFHeader) -> dict[str, GGUFTensor]:
-    stored = {}
-    for tensor in header.tensors.values():
-        name = hugging_face_name(header.architecture, tensor.name)
-        if name is not None:
-            stored[name] = tensor
-    return stored
+    names = hugging_face_names(header.architecture, header.tensors, header.path)
+    return {name: header.tensors[stored] for name, stored in names.items()}
 
 
 def _info(path: Path, header: GGUFHeader, tensor: GGUFTensor) -> TensorInfo:

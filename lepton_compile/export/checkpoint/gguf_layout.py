@@ -8,12 +8,13 @@ the ``llama`` architecture are reordered so that rotary pairs are neighbours.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from lepton_compile.errors import CheckpointError
 
-__all__ = ["ARCHITECTURES", "Layout", "hugging_face_name"]
+__all__ = ["ARCHITECTURES", "Layout", "hugging_face_names"]
 
 OUTER = {
     "token_embd": "model.embed_tokens",
@@ -61,28 +62,40 @@ ARCHITECTURES = {
 }
 
 
-def hugging_face_name(architecture: str, name: str) -> str | None:
-    """The Hugging Face name of a GGUF tensor; None where the tensor is configuration.
+def hugging_face_names(architecture: str, names: Iterable[str], path: Path) -> dict[str, str]:
+    """GGUF name by Hugging Face name; what is configuration is left out.
 
     Raises:
-        CheckpointError: the architecture or the tensor is not known here.
+        CheckpointError: the architecture is not known here, or tensors are not: all of them.
     """
     layout = ARCHITECTURES.get(architecture)
     if layout is None:
         raise CheckpointError(
             "This GGUF architecture cannot be compiled.",
+            where=str(path),
             found=architecture or "none",
             available=sorted(ARCHITECTURES),
             hint="Give the Hugging Face folder of the model instead.",
         )
-    if CONFIGURATION.match(name):
-        return None
+    found = {name: _known(layout, name) for name in names if not CONFIGURATION.match(name)}
+    unknown = [name for name, known in found.items() if known is None]
+    if unknown:
+        from lepton_compile.export.weights import summarize  # that module reads checkpoints
+
+        raise CheckpointError(
+            f"The GGUF file holds tensors that {architecture} does not have.",
+            where=str(path),
+            found=f"{len(unknown)} unknown: {', '.join(summarize(unknown))}",
+            hint="Give the Hugging Face folder of the model instead.",
+        )
+    return {known: name for name, known in found.items() if known is not None}
+
+
+def _known(layout: Layout, name: str) -> str | None:
     block, kind, suffix = _split(name)
     known = OUTER.get(kind) if block is None else layout.layer.get(kind)
     if known is None or suffix not in ("weight", "bias"):
-        raise CheckpointError(
-            f"The GGUF file holds a tensor that {architecture} does not have.", found=name
-        )
+        return None
     return f"{known}.{suffix}" if block is None else f"model.layers.{block}.{known}.{suffix}"
 
 
