@@ -17,7 +17,7 @@ next. They are separate so that the command line can lay them out and ``--json``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 __all__ = [
     "ArtifactError",
@@ -119,6 +119,16 @@ class ArtifactError(LeptonError):
 
 
 class GateError(LeptonError):
-    """The build finished, but a number that the recipe demands was missed."""
+    """The build finished, but a number that the recipe demands was missed.
+
+    Attributes:
+        report: what was measured until then, as in ``report.json``; None where nothing was.
+    """
 
     exit_code = 3
+    report: Mapping[str, object] | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as JSON-ready data, and the report where there is one."""
+        found = super().as_dict()
+        return found if self.report is None else {**found, "report": dict(self.report)}

@@ -5,21 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
 from lepton_compile.api import describe
+from lepton_compile.api.comparing import Comparing
+from lepton_compile.api.demands import demands_entry
+from lepton_compile.api.early import check_early, check_precision
+from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import hessians_for, measure_for
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
-from lepton_compile.errors import RecipeError
+from lepton_compile.errors import GateError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
+from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
     PipelineReport,
@@ -31,16 +36,10 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
 
-if TYPE_CHECKING:
-    from lepton_compile.api.verification import Verified
-
 __all__ = ["ENGINES", "Build", "pooling_of", "task_of"]
 
 ENGINES = "engines"
 """Folder of the engines in an artifact, one folder for each target in it."""
-
-VERIFIED = "ort-cpu"
-"""The target that verification runs."""
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8"}
@@ -66,42 +65,59 @@ class Build:
     verify: bool
     overwrite: bool
     progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
+    found: Findings = field(default_factory=Findings)
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
-        if self.recipe.position_ids:
-            raise RecipeError(
-                "positions as an input are not available in this version",
-                where="position_ids",
-                found="true",
-                hint="leave it out: positions are derived from the attention mask",
-            )
-        ceiling = MemoryCeiling(self.recipe.max_memory)
-        step = ceiling.watch(self.progress.step)
+        check_early(self.recipe)
         output = self._output()
+        try:
+            artifact = self._run(output)
+        except GateError as error:
+            keep_failure(output, self.found, error)
+            raise
+        forget_failure(output)
+        return artifact
+
+    def _run(self, output: Path) -> Artifact:
+        flags = {"--no-check": self.check, "--no-verify": self.verify}
+        ceiling = MemoryCeiling(self.recipe.max_memory, [n for n, on in flags.items() if on])
+        step = ceiling.watch(self.progress.step)
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
+                config = None if source.kind == "onnx" else source.config()
+                check_precision(self.recipe, config)
             # Capture is one busy thread; the digests of what is built from are ready when it ends.
             source.start_digests()
             with self._stage("capture"):
                 exported, pooling = self._capture(source, step)
+            self._know(source, exported)
+            comparing = Comparing(self.recipe, source, exported, ceiling, self.check, self.verify)
             signature = describe.signature_of(exported.model)
             engines = [
-                self._engine(writer.folder, target, model, source, exported, step)
+                self._engine(writer.folder, target, model, source, exported, step, comparing)
                 for target, model in self._copies(exported.model)
             ]
             with self._stage("seal"):
                 manifest = self._manifest(
-                    writer.folder, source, exported, pooling, signature, engines
+                    writer.folder, source, exported, pooling, signature, engines, comparing
                 )
                 emit(writer.folder, manifest.as_dict())
                 artifact = writer.seal(manifest)
-            verified = self._verify(artifact, source) if self._verifies(source) else None
+                self.found.manifest = artifact.manifest.as_dict()
+            self._verify(artifact, comparing)
             with self._stage("finish"):
-                self._report(artifact, exported, engines, verified)
+                if comparing.unfit:
+                    artifact = writer.seal(_corrected(artifact.manifest, comparing))
+                self._report(artifact)
                 return writer.publish()
+
+    def _know(self, source: Source, exported: ExportedModel) -> None:
+        """What a report says of the model, should the build end before there is a manifest."""
+        self.found.model = describe.model_entry(source, exported)
+        self.found.ranges = describe.ranges_of(self.recipe, exported)
+        self.found.exported = exported
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -110,7 +126,8 @@ class Build:
         self.progress.stage(name, detail)
         start = time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        seconds = self.found.seconds
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
     def _copies(self, model: ir.Model) -> Iterator[tuple[str, ir.Model]]:
         """Each target with a graph of its own; they share the tensors, and the last takes the
@@ -128,11 +145,12 @@ class Build:
         source: Source,
         exported: ExportedModel,
         step: Step,
+        comparing: Comparing,
     ) -> _Engine:
-        with self._stage("passes", target):
-            passes = self._passes(target, model, source, exported, step)
-            if target == self.recipe.target[0]:
-                passes.demand(self.recipe.passes.expect)
+        with self._stage("passes", comparing.of_passes(target)):
+            passes = self._passes(target, model, source, exported, step, comparing)
+            self.found.passes[target] = passes
+            self._demand(target, passes)
         with self._stage("build", target):
             folder = root / ENGINES / target
             folder.mkdir(parents=True)
@@ -144,7 +162,19 @@ class Build:
                 tuple(exported.caches),
                 step,
             )
-            return _Engine(target, f"{ENGINES}/{target}", passes, builder(target)(job))
+            built = builder(target)(job)
+            self.found.builders[target] = built.report
+            return _Engine(target, f"{ENGINES}/{target}", passes, built)
+
+    def _demand(self, target: str, passes: PipelineReport) -> None:
+        """Hold the passes of one target to the counts expected of them; with the last target, what
+        no target has a pass for is missed too."""
+        expected = self.recipe.passes.expect
+        known = set(passes.names())
+        if target == self.recipe.target[-1]:
+            others = [set(each.names()) for each in self.found.passes.values()]
+            known |= expected.keys() - set().union(*others)
+        passes.demand({name: count for name, count in expected.items() if name in known})
 
     def _output(self) -> Path:
         if self.output is not None:
@@ -166,7 +196,13 @@ class Build:
         return export(source, task, length=length, pooling=pooling, progress=step), pooling
 
     def _passes(
-        self, target: str, model: ir.Model, source: Source, exported: ExportedModel, step: Step
+        self,
+        target: str,
+        model: ir.Model,
+        source: Source,
+        exported: ExportedModel,
+        step: Step,
+        comparing: Comparing,
     ) -> PipelineReport:
         config = None if source.kind == "onnx" else source.config()
         passes = passes_for(
@@ -177,15 +213,12 @@ class Build:
             hessians=hessians_for(self.recipe, model, source, exported, step),
             measure=measure_for(self.recipe, target, source, exported, step),
         )
-        if not self.check or source.kind == "onnx":
+        if comparing.unchecked:
             return run(model, passes, progress=step)
-        from lepton_compile.api.sample import check_feeds
-
         precision = precision_of(self.recipe, target, config)
-        feeds = check_feeds(source, exported)
-        with NumericCheck(feeds, CHECKED_AS.get(precision, precision)) as check:
-            check.start(model)
-            return run(model, passes, check=check, progress=step)
+        with NumericCheck(comparing.feeds, CHECKED_AS.get(precision, precision)) as check:
+            compares = comparing.begin(check, model)
+            return run(model, passes, check=check if compares else None, progress=step)
 
     def _manifest(
         self,
@@ -195,6 +228,7 @@ class Build:
         pooling: Pooling | None,
         signature: dict[str, list[dict[str, Any]]],
         engines: Sequence[_Engine],
+        comparing: Comparing,
     ) -> Manifest:
         from lepton_compile import __version__
 
@@ -205,22 +239,29 @@ class Build:
         )
         config = None if source.kind == "onnx" else source.config().get_text_config()
         order = {e.target: [p.name for p in e.passes.passes] for e in engines}
+        entries = [self._engine_entry(folder, e, source, comparing) for e in engines]
+        precisions = {each["target"]: each["precision"] for each in entries}
         return Manifest(
             task=exported.task,
             model=describe.model_entry(source, exported),
             inputs=tuple(signature["inputs"]),
             outputs=tuple(signature["outputs"]),
             ranges=describe.ranges_of(self.recipe, exported, config),
-            engines=tuple(self._engine_entry(folder, e, source) for e in engines),
+            engines=tuple(entries),
             cache=describe.cache_entry(exported, shared=shared),
             embedding=describe.embedding_entry(pooling, source),
+            demands=demands_entry(self.recipe, exported.task, precisions)
+            if source.kind != "onnx"
+            else None,
             lock=describe.lock_entry(self.recipe, source, order),
             tools=describe.tool_versions(),
             lepton=__version__,
             **describe.assets(source, folder, exported.task),
         )
 
-    def _engine_entry(self, root: Path, engine: _Engine, source: Source) -> dict[str, Any]:
+    def _engine_entry(
+        self, root: Path, engine: _Engine, source: Source, comparing: Comparing
+    ) -> dict[str, Any]:
         config = None if source.kind == "onnx" else source.config()
         inside = (p for p in (root / engine.folder).rglob("*") if p.is_file())
         return {
@@ -229,38 +270,38 @@ class Build:
             "files": sorted(p.relative_to(root).as_posix() for p in inside),
             "requires": dict(engine.built.requires),
             "precision": precision_of(self.recipe, engine.target, config),
-            "executed": self._verifies(source) and engine.target == VERIFIED,
             **engine.built.details,
+            "executed": not comparing.unverified(engine.target),
+            "compared": comparing.entry(engine.target),
         }
 
-    def _verifies(self, source: Source) -> bool:
-        """Whether an engine is compared with PyTorch: there is one, and this machine can run it."""
-        return self.verify and source.kind != "onnx" and VERIFIED in self.recipe.target
+    def _verify(self, artifact: Artifact, comparing: Comparing) -> None:
+        """Compare the engines that run here with PyTorch and hold them to their gates."""
+        targets = comparing.verifiable()
+        self.found.remarks = comparing.remarks()
+        if not comparing.wanted:
+            return
+        with self._stage("verify", ", ".join(targets) or comparing.why_none()):
+            if targets:
+                self.found.verified = comparing.verify(artifact, targets, self.progress)
+        self.found.remarks = comparing.remarks()
+        enforce([check for each in self.found.verified for check in each.gates])
 
-    def _verify(self, artifact: Artifact, source: Source) -> Verified:
-        from lepton_compile.api.verification import verify_artifact
-
-        with self._stage("verify"):
-            return verify_artifact(artifact, source, self.recipe, self.progress)
-
-    def _report(
-        self,
-        artifact: Artifact,
-        exported: ExportedModel,
-        engines: Sequence[_Engine],
-        verified: Verified | None,
-    ) -> None:
+    def _report(self, artifact: Artifact) -> None:
         from lepton_compile.report import write_report
 
-        write_report(
-            artifact,
-            seconds=self.seconds,
-            capture={"how": exported.how, "kinds": exported.kinds, "notes": exported.notes},
-            passes=[{**p, "target": e.target} for e in engines for p in e.passes.as_dict()],
-            builders={e.target: dict(e.built.report) for e in engines if e.built.report},
-            verify=verified.report.as_dict() if verified is not None else None,
-            gates=[check.as_dict() for check in verified.gates] if verified is not None else (),
-        )
+        write_report(artifact, **self.found.parts())
+
+
+def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
+    """Engines that were to be verified and did not open were never executed."""
+    engines = [
+        {**e, "executed": False, "compared": comparing.entry(e["target"])}
+        if e["target"] in comparing.unfit
+        else e
+        for e in manifest.engines
+    ]
+    return replace(manifest, engines=tuple(engines))
 
 
 def task_of(source: Source) -> str:

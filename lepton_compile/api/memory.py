@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lepton_compile.errors import EngineError
+from lepton_compile.progress import Progress
 
-__all__ = ["MemoryCeiling"]
+__all__ = ["MemoryCeiling", "Watched"]
 
 Step = Callable[[str, int, int], None]
+
+FP32 = 4
+CHECKED = 8
+"""Bytes of a parameter in the per-pass check: mapped from a scratch file, and packed by kernels."""
 
 
 class MemoryCeiling:
@@ -16,10 +21,12 @@ class MemoryCeiling:
 
     Args:
         limit: bytes; None watches nothing.
+        holding: options that would spare memory and are not given, such as ``--no-check``.
     """
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, holding: Sequence[str] = ()) -> None:
         self.limit = limit
+        self.holding = tuple(holding)
 
     def watch(self, step: Step) -> Step:
         """``step``, refusing to go on above the ceiling.
@@ -37,14 +44,38 @@ class MemoryCeiling:
                 raise EngineError(
                     "the build needs more memory than its ceiling",
                     where=what,
-                    found=f"{used / 1e9:.2f} GB resident",
-                    available=[f"{limit / 1e9:.2f} GB (--max-memory)"],
-                    hint="raise --max-memory, or build with --no-check and --no-verify, which "
-                    "hold the whole model",
+                    found=f"{_size(used)} resident",
+                    available=[f"{_size(limit)} (--max-memory)"],
+                    hint=self._hint(),
                 )
             step(what, done, total)
 
         return watched
+
+    def lacks(self, needed: int) -> str:
+        """Why there is no room for ``needed`` bytes more; empty where there is."""
+        if self.limit is None or _resident() + needed <= self.limit:
+            return ""
+        whole = _size(_resident() + needed)
+        return f"the fp32 model needs about {whole} in all, the ceiling is {_size(self.limit)}"
+
+    def _hint(self) -> str:
+        if not self.holding:
+            return "raise --max-memory"
+        flags = " and ".join(self.holding)
+        return f"raise --max-memory, or build with {flags}, where the whole model is held"
+
+
+class Watched:
+    """A progress whose steps keep to a ceiling."""
+
+    def __init__(self, progress: Progress, ceiling: MemoryCeiling) -> None:
+        self.stage = progress.stage
+        self.step = ceiling.watch(progress.step)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
 
 
 def _resident() -> int:

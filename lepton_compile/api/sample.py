@@ -1,28 +1,43 @@
-"""A few rows of the sample text as inputs of a graph, for the per-pass check."""
+"""Inputs of a graph for the per-pass check: a few rows of the sample text, or what fits."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
+from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.numerics.sample_text import random_segments, segments
 
 __all__ = ["check_feeds"]
 
 LENGTH = 48
+SHORT = 24
+ROWS = 8
+"""Rows of an encoder: a model that gives a few numbers for a text is judged by all of them."""
+IMPORTED = {"batch": 2, "other": 8}
+"""Sizes of the open dimensions of an imported graph: the first of an input, and the others."""
 
 
 def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray]:
-    """Inputs by name, int64; encoders get a second row that is padded on the right.
+    """Inputs by name; caches are left out, they start empty.
 
-    Decoders get one row: engines with a shared cache take ragged rows in another layout.
+    Decoders get one row: engines with a shared cache take ragged rows in another layout. Encoders
+    get several, every other one padded on the right. The inputs of an imported graph get what
+    their names and shapes allow.
+
+    Raises:
+        PassError: an input of an imported graph cannot be made up.
     """
+    if source.kind == "onnx":
+        return _imported(exported)
     names = {value.name for value in exported.model.graph.inputs}
-    longest = min(LENGTH, exported.length)
-    ids = _ids(source, longest, rows=1 if exported.task == "text-generation" else 2)
+    if exported.task == "text-generation":
+        ids = _ids(source, min(LENGTH, exported.length), rows=1)
+    else:
+        ids = _ids(source, min(SHORT, exported.length), rows=ROWS)
     mask = np.ones_like(ids)
-    if len(ids) > 1:
-        mask[1, -(ids.shape[1] // 4) :] = 0
+    mask[1::2, ids.shape[1] - ids.shape[1] // 4 :] = 0
     feeds = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in names:
         feeds["token_type_ids"] = np.zeros_like(ids)
@@ -39,3 +54,51 @@ def _ids(source: Source, length: int, rows: int) -> np.ndarray:
     if len(found) < rows:
         found = random_segments(int(source.config().get_text_config().vocab_size), [length] * rows)
     return np.array(found[:rows], dtype=np.int64)
+
+
+def _imported(exported: ExportedModel) -> dict[str, np.ndarray]:
+    graph = exported.model.graph
+    wanted = [v for v in graph.inputs if v.name not in graph.initializers]
+    return {str(value.name): _made_up(value) for value in wanted}
+
+
+def _made_up(value: ir.Value) -> np.ndarray:
+    """Numbers for one input of an imported graph: ids from its table, masks of ones, else noise."""
+    name = str(value.name)
+    if value.dtype is None or value.shape is None:
+        raise PassError(f"the input {name} of the ONNX file has no type and shape to be fed by")
+    kind, shape = value.dtype.numpy(), _sizes(value.shape)
+    random = np.random.default_rng(0)
+    if value.dtype.is_floating_point():
+        return random.standard_normal(shape).astype(kind)
+    if "mask" in name:
+        return np.ones(shape, kind)
+    if "token_type" in name or "segment" in name:
+        return np.zeros(shape, kind)
+    if "position" in name and len(shape) == 2:
+        return np.broadcast_to(np.arange(shape[1]), shape).astype(kind)
+    rows = _table_rows(value)
+    if rows is None:
+        raise PassError(f"nothing is known of what the input {name} of the ONNX file may hold")
+    return random.integers(0, rows, shape).astype(kind)
+
+
+def _sizes(shape: ir.Shape) -> tuple[int, ...]:
+    """Static dimensions as they are; of the open ones, the first is the batch."""
+    return tuple(
+        size if isinstance(size, int) else IMPORTED["other" if at else "batch"]
+        for at, size in enumerate(shape)
+    )
+
+
+def _table_rows(value: ir.Value) -> int | None:
+    """Fewest rows of the tables that ids look up, through what only changes their type or shape."""
+    rows: list[int] = []
+    for node, index in value.uses():
+        if node.op_type == "Gather" and index == 1:
+            table = node.inputs[0]
+            if table is not None and table.shape is not None and isinstance(table.shape[0], int):
+                rows.append(table.shape[0])
+        elif node.op_type in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+            rows += [found for o in node.outputs if (found := _table_rows(o)) is not None]
+    return min(rows, default=None)

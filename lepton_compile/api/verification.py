@@ -1,76 +1,113 @@
-"""Open a finished engine, compare it with PyTorch and hold it to its gates."""
+"""Open finished engines, compare them with PyTorch and hold them to their gates."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lepton_compile.artifact import Artifact
-from lepton_compile.errors import RecipeError
+from lepton_compile.api.demands import Demands
 from lepton_compile.export import Source
-from lepton_compile.numerics.gates import GateCheck, check_gates, enforce, with_gates
-from lepton_compile.numerics.tolerance import Tolerance, tolerance_for
+from lepton_compile.numerics.gates import GateCheck, check_gates
 from lepton_compile.numerics.verify import verify
 from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import NullProgress, Progress
-from lepton_compile.recipe import Gates, Recipe
 
-__all__ = ["Verified", "demands", "verify_artifact"]
+if TYPE_CHECKING:
+    from lepton_compile.runtime import Model
+
+__all__ = ["Verified", "runnable", "verify_engines"]
+
+UNFIT = "no engine that was asked for runs here"
+"""How the loader begins where an engine is of another machine."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What verification found, and the demands it was held to."""
+    """What verification of one engine found, and the demands it was held to."""
 
+    target: str
     report: VerifyReport
     gates: tuple[GateCheck, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: the report with ``target`` and ``gates``."""
+        gates = [check.as_dict() for check in self.gates]
+        return {"target": self.target, **self.report.as_dict(), "gates": gates}
 
-def demands(precision: str, task: str, gates: Gates) -> Tolerance:
-    """The defaults of the precision with the recipe's gates in their place; null drops one."""
-    return with_gates(tolerance_for(precision, task), gates.model_dump(exclude_unset=True))
+
+def runnable(targets: Iterable[str]) -> dict[str, str]:
+    """Target -> why its engine does not run on this machine; empty where it does."""
+    from lepton_compile.engines.probe import probe
+
+    states = {target: probe(target) for target in targets}
+    return {
+        name: "" if state.runs else state.reason or "it does not run here"
+        for name, state in states.items()
+    }
 
 
-def verify_artifact(
-    artifact: Artifact, source: Source, recipe: Recipe, progress: Progress | None = None
-) -> Verified:
-    """Compare the engine of ``artifact`` with the fp32 model of ``source``.
+def verify_engines(
+    path: Path,
+    targets: Sequence[str],
+    source: Source,
+    demands: Demands,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    unfit: dict[str, str] | None = None,
+) -> list[Verified]:
+    """Compare engines of the artifact at ``path`` with the fp32 model of ``source``.
+
+    Nothing is enforced: the checks are in what is returned, each with its target where there are
+    several engines.
+
+    Args:
+        unfit: takes the engines that are intact and do not run here, with the reason, so that the
+            others are verified all the same; left out, they are errors.
 
     Raises:
-        GateError: a demanded number was missed.
-        RecipeError: the text to compare on cannot be read.
+        SourceError: the fp32 model cannot be loaded.
+        LoaderError: an engine does not open.
     """
     from lepton_compile.export.reference import load_reference
-    from lepton_compile.runtime import load
 
-    task = artifact.manifest.task
-    precision: Any = artifact.manifest.engines[0]["precision"]
     watcher = progress or NullProgress()
-    watcher.step("loading the fp32 model", 0, 1)
-    reference = load_reference(source, task)
-    with load(artifact.path) as model:
-        report = verify(
-            model,
-            reference,
-            source.tokenizer(),
-            task,
-            precision=precision,
-            text=_text(recipe),
-            tokens=recipe.verify.tokens,
-            progress=watcher,
-        )
-    gates = check_gates(report, demands(precision, task, recipe.gates))
-    enforce(gates)
-    return Verified(report, gates)
+    reference, found = None, []
+    for target in targets:
+        opened = _open(path, target, threads, unfit)
+        if opened is None:
+            continue
+        with opened as model:
+            if reference is None:
+                watcher.step("loading the fp32 model", 0, 1)
+                reference = load_reference(source, model.task)
+            report = verify(
+                model,
+                reference,
+                source.tokenizer(),
+                model.task,
+                precision=str(model.engine["precision"]),
+                text=demands.text,
+                tokens=demands.tokens,
+                progress=watcher,
+            )
+        checks = check_gates(report, demands.gates[target])
+        label = target if len(targets) > 1 else ""
+        found.append(Verified(target, report, tuple(replace(c, target=label) for c in checks)))
+    return found
 
 
-def _text(recipe: Recipe) -> str | None:
-    if recipe.verify.text is None:
-        return None
-    path = recipe.base / recipe.verify.text
+def _open(
+    path: Path, target: str, threads: int | None, unfit: dict[str, str] | None
+) -> Model | None:
+    from lepton_compile.runtime import LoaderError, load
+
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            "the text to verify on cannot be read", where="verify.text", found=f"{path}: {error}"
-        ) from error
+        return load(path, threads=threads, target=target)
+    except LoaderError as error:
+        if unfit is None or not str(error).startswith(UNFIT):
+            raise
+        unfit[target] = str(error).removeprefix(UNFIT).strip(". ")
+        return None

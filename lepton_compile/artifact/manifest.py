@@ -58,6 +58,7 @@ class Manifest:
     labels: Mapping[str, str] | None = None
     embedding: Mapping[str, Any] | None = None
     tokenizer: Mapping[str, Any] | None = None
+    demands: Mapping[str, Any] | None = None
     lock: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)

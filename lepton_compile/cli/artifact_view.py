@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from lepton_compile.cli.accuracy_view import verify_tables
 from lepton_compile.cli.onnxfile import ModelSummary, model_tables, summarize
 from lepton_compile.cli.output import bytes_text, table
 from lepton_compile.cli.planfile import PlanSummary, is_plan, plan_tables, summarize_plan
+from lepton_compile.cli.report_view import report_parts
 from lepton_compile.errors import ArtifactError
 
 __all__ = ["artifact_tables", "build_lines", "inspect_artifact", "read_json"]
@@ -95,7 +95,7 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
             yield from plan_tables(summary, entries[target])
         else:
             yield from model_tables(summary)
-    yield from _report(data["report"] or {})
+    yield from report_parts(data["report"] or {})
 
 
 def _summary(path: Path) -> ModelSummary | PlanSummary:
@@ -124,26 +124,9 @@ def build_lines(folder: Path) -> Iterator[RenderableType]:
     size = sum(entry["size"] for entry in manifest["files"].values())
     engines = ", ".join(f"{e['target']} {e['precision']}" for e in manifest["engines"])
     yield f"[bold]{folder}[/]  {engines}, {bytes_text(size)}"
-    yield from _report(report)
+    yield from report_parts(report)
     if (folder / "report.html").is_file():
         yield f"Report: {folder / 'report.html'}"
-
-
-def _report(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    passes = [p for p in report.get("passes", ()) if _did(p)]
-    targets = list(dict.fromkeys(p.get("target") for p in passes))
-    for target in targets:
-        rows = [
-            (p["name"], p["fired"], len(p["refusals"])) for p in passes if p.get("target") == target
-        ]
-        of = f" for {target}" if len(targets) > 1 else ""
-        yield table(f"Passes that fired or refused{of}", ("pass", "fired>", "refusals>"), rows)
-    if report.get("verify"):
-        yield from verify_tables({**report["verify"], "gates": report.get("gates", ())})
-
-
-def _did(entry: Mapping[str, Any]) -> bool:
-    return bool(entry["fired"] or entry["refusals"])
 
 
 def _requirements(engine: Mapping[str, Any]) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import RenderableType
 
 from lepton_compile.cli.display import watching
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
-from lepton_compile.cli.recipe_options import build_arguments, recipe_options
+from lepton_compile.cli.recipe_options import build_arguments, build_options, recipe_options
 
 __all__ = ["build"]
 
 
 @click.command()
 @recipe_options
-@click.option("-o", "--output", metavar="DIR", help="Folder to write; must not exist.")
-@click.option("--no-check", is_flag=True, help="Do not compare after each pass.")
-@click.option("--no-verify", is_flag=True, help="Do not compare the engine with PyTorch.")
+@build_options
 @click.option("--force", is_flag=True, help="Replace an existing output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
 @json_option
@@ -36,18 +36,19 @@ def build(
     RECIPE is a YAML file or the name of a shipped recipe; options replace parts of it, or stand
     for it with --model.
     """
-    arguments = build_arguments(options.pop("recipe"), **options)
-    with stdout_for_json_only(as_json), watching(quiet=quiet or as_json) as progress:
-        from lepton_compile.api import build as build_artifact
+    from lepton_compile.errors import GateError
 
-        artifact = build_artifact(
-            **arguments,
-            output=output,
-            check=not no_check,
-            verify=not no_verify,
-            overwrite=force,
-            progress=progress,
-        )
+    arguments = build_arguments(options.pop("recipe"), **options)
+    arguments |= {"check": not no_check, "verify": not no_verify, "overwrite": force}
+    try:
+        with stdout_for_json_only(as_json), watching(quiet=quiet or as_json) as progress:
+            from lepton_compile.api import build as build_artifact
+
+            artifact = build_artifact(**arguments, output=output, progress=progress)
+    except GateError as error:
+        if error.report is not None and not (quiet or as_json):
+            _print_report(error.report)
+        raise
     if as_json:
         emit_json(_summary(Path(artifact.path)))
     elif not quiet:
@@ -67,6 +68,16 @@ def _summary(folder: Path) -> dict[str, object]:
 def _show(folder: Path) -> None:
     from lepton_compile.cli.artifact_view import build_lines
 
+    _print(build_lines(folder))
+
+
+def _print_report(report: Any) -> None:
+    from lepton_compile.cli.report_view import report_parts
+
+    _print(report_parts(report))
+
+
+def _print(parts: Iterable[RenderableType]) -> None:
     out = console()
-    for line in build_lines(folder):
-        out.print(line)
+    for part in parts:
+        out.print(part)

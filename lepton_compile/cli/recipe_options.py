@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["build_arguments", "recipe_options"]
+__all__ = ["build_arguments", "build_options", "recipe_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +20,19 @@ OPTIONS = (
     click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Replace one value."),
     click.option("--max-memory", metavar="SIZE", help="Ceiling of the build's memory, as 4GB."),
 )
+
+BUILD_OPTIONS = (
+    click.option("-o", "--output", metavar="DIR", help="Folder to write; must not exist."),
+    click.option("--no-check", is_flag=True, help="Do not compare after each pass."),
+    click.option("--no-verify", is_flag=True, help="Do not compare the engine with PyTorch."),
+)
+
+
+def build_options(command: F) -> F:
+    """Adds the options that say how to build, which ``plan`` takes too."""
+    for option in reversed(BUILD_OPTIONS):
+        command = option(command)
+    return command
 
 
 def recipe_options(command: F) -> F:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import precision_of, reference_of, source_of, source_option
+from lepton_compile.cli.opened import source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 
 if TYPE_CHECKING:
-    from lepton_compile.numerics.gates import GateCheck
+    from lepton_compile.api.verification import Verified
 
 __all__ = ["verify"]
 
@@ -21,61 +21,111 @@ __all__ = ["verify"]
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @source_option
+@click.option("--target", metavar="X[,Y]", help="Engines to verify; default: all that run here.")
 @click.option(
     "--text",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Compare on this text file instead of the sample.",
+    help="Compare on this text file; default: what the build compared on.",
 )
-@click.option("--tokens", type=click.IntRange(min=2), help="Stop after so many; default: all.")
+@click.option("--tokens", type=click.IntRange(min=2), help="Stop after so many; default: as built.")
+@click.option(
+    "--set", "sets", metavar="gates.X=VALUE", multiple=True, help="Replace one demanded number."
+)
 @click.option("--threads", type=click.IntRange(min=1))
 @json_option
 def verify(
     folder: Path,
     spec: str | None,
+    target: str | None,
     text: Path | None,
     tokens: int | None,
+    sets: tuple[str, ...],
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Compare an artifact with the fp32 PyTorch model it came from; exit 3 if it misses a gate."""
-    from lepton_compile.cli.accuracy_view import verify_tables
-    from lepton_compile.numerics import check_gates, enforce, tolerance_for
-    from lepton_compile.numerics import verify as compare
-    from lepton_compile.runtime import load
+    """Compare an artifact with the fp32 PyTorch model it came from; exit 3 if it misses a gate.
 
+    The demands, the text and how much of it is read are those of the recipe it was built by.
+    """
+    gates = _gates(sets)
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
+        from dataclasses import replace
+
+        from lepton_compile.api.demands import recorded_demands
+        from lepton_compile.api.verification import verify_engines
+        from lepton_compile.artifact import read_manifest
+
         progress.stage("resolve", str(folder))
-        model = load(folder, threads=threads)
-        task, precision = model.task, precision_of(model.manifest, model.target)
-        source = source_of(model.manifest, spec)
-        tokenizer, reference = source.tokenizer(), reference_of(source, task)
-        progress.stage("verify", f"{precision} engine against fp32 PyTorch")
+        manifest = read_manifest(folder).as_dict()
+        chosen = _targets(manifest, target)
         words = text.read_text(encoding="utf-8") if text else None
-        report = compare(
-            model,
-            reference,
-            tokenizer,
-            task,
-            precision=precision,
-            text=words,
-            tokens=tokens,
-            progress=progress,
+        demands = recorded_demands(manifest, gates, words)
+        demands = replace(demands, tokens=tokens or demands.tokens)
+        source = source_of(manifest, spec)
+        progress.stage("verify", f"{', '.join(chosen)} against fp32 PyTorch")
+        found = verify_engines(folder, chosen, source, demands, threads=threads, progress=progress)
+    _tell(found, as_json)
+
+
+def _gates(sets: Sequence[str]) -> dict[str, Any]:
+    """Gates by name, read as a recipe's are. Raises RecipeError, UsageError."""
+    from lepton_compile.errors import UsageError
+    from lepton_compile.recipe import load_recipe, parse_override
+
+    given = dict(parse_override(each) for each in sets)
+    other = [key for key in given if not key.startswith("gates.")]
+    if other:
+        raise UsageError(
+            "only gates are set when an artifact is verified",
+            where=f"--set {other[0]}",
+            available=["gates.perplexity", "gates.cosine", "gates.max_error", "gates.argmax"],
+            hint="--text and --tokens say what is compared on",
         )
-    checks = check_gates(report, tolerance_for(precision, task))
-    data = report.as_dict() | {"gates": [check.as_dict() for check in checks]}
-    if as_json:
-        _emit(data, checks)
-        return
-    for part in verify_tables(data):
-        console().print(part)
-    enforce(checks)
+    return load_recipe({"model": "-"}, given).gates.model_dump(exclude_unset=True)
 
 
-def _emit(data: dict[str, Any], checks: Sequence[GateCheck]) -> None:
-    """One document: the numbers, and beside them the error where a gate was missed."""
+def _targets(manifest: Mapping[str, Any], asked: str | None) -> list[str]:
+    """Engines to verify: those asked for, else those that run here. Raises EngineError."""
+    from lepton_compile.api.verification import runnable
+    from lepton_compile.errors import EngineError, UsageError
+
+    there = [engine["target"] for engine in manifest["engines"]]
+    if asked is not None:
+        chosen = [name.strip() for name in asked.split(",")]
+        if strange := [name for name in chosen if name not in there]:
+            raise UsageError(
+                "the artifact has no such engine",
+                where="--target",
+                found=", ".join(strange),
+                available=there,
+            )
+        return chosen
+    reasons = runnable(there)
+    chosen = [name for name in there if not reasons[name]]
+    if not chosen:
+        raise EngineError(
+            "no engine of this artifact runs on this machine",
+            found="; ".join(f"{name}: {why}" for name, why in reasons.items()),
+            hint="`lepton-compile targets` says what to install",
+        )
+    return chosen
+
+
+def _tell(found: Sequence[Verified], as_json: bool) -> None:
+    """The numbers of each engine, and beside them the error where a gate was missed."""
+    from lepton_compile.cli.accuracy_view import verify_tables
     from lepton_compile.errors import GateError
     from lepton_compile.numerics import enforce
 
+    first, *others = [each.as_dict() for each in found]
+    checks = [check for each in found for check in each.gates]
+    if not as_json:
+        for data in (first, *others):
+            for part in verify_tables(data):
+                console().print(part)
+        enforce(checks)
+        return
+    data = first | ({"also_verified": others} if others else {})
     try:
         enforce(checks)
     except GateError as error:

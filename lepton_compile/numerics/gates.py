@@ -35,17 +35,20 @@ class GateCheck:
         found: the number; None when the task does not have it.
         demanded: the limit.
         passed: whether the number keeps to the limit.
+        target: the engine's, where several are checked; else empty.
     """
 
     name: str
     found: float | None
     demanded: float
     passed: bool
+    target: str = ""
 
     def __str__(self) -> str:
         sign = "<=" if self.name in AT_MOST else ">="
         found = "not measured" if self.found is None else f"{self.found:.6g}"
-        return f"{self.name} {found}, demanded {sign} {self.demanded:.6g}"
+        engine = f"{self.target}: " if self.target else ""
+        return f"{engine}{self.name} {found}, demanded {sign} {self.demanded:.6g}"
 
     def as_dict(self) -> dict[str, object]:
         """The check as JSON-ready data."""
@@ -90,8 +93,7 @@ def enforce(checks: Sequence[GateCheck]) -> None:
         f"{len(missed)} demanded {many} missed",
         where="gates",
         found="; ".join(map(str, missed)),
-        hint="see the report for the error of each output; choose a higher precision under "
-        "`quantize:`, or relax the demand under `gates:`",
+        hint="choose a higher precision under `quantize:`, or relax the demand under `gates:`",
     )
 
 

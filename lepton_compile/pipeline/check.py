@@ -31,7 +31,7 @@ class NumericCheck:
 
     Args:
         feeds: sample inputs by name, caches left out (they start empty). Rows may be padded on the
-            right; padding is not compared.
+            right, where ``attention_mask`` is 0; padding is not compared.
         precision: fp32, int8 or int4: which of a pass' tolerances holds.
     """
 
@@ -73,7 +73,7 @@ class NumericCheck:
             raise PassError(
                 f"the pass {done.name} changed the numbers more than it may",
                 where=name,
-                found=f"error {worst:.3g} of the range, cosine {cosine:.6f}",
+                found=f"error {worst:.3g} of the output's size, cosine {cosine:.6f}",
                 available=[f"error up to {allowed.error:g}", f"cosine from {allowed.cosine:g}"],
                 hint=f"leave it out (passes: {{disable: [{done.name}]}}), or build with --no-check",
             )
@@ -121,8 +121,10 @@ class NumericCheck:
         return feeds
 
     def _real(self, output: np.ndarray) -> np.ndarray:
-        mask = self._feeds["attention_mask"].astype(bool)
-        return output[mask] if output.shape[:2] == mask.shape else output
+        given = self._feeds.get("attention_mask")
+        if given is None or output.shape[:2] != given.shape:
+            return output
+        return output[given.astype(bool)]
 
 
 def _multiplies_bytes(model: ir.Model) -> bool:
@@ -132,8 +134,10 @@ def _multiplies_bytes(model: ir.Model) -> bool:
 def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape or not np.isfinite(after).all():
         return float("inf")
+    # The range alone is next to nothing where few texts get a number each, and much the same one.
     span = float(before.max() - before.min())
-    return float(np.abs(after - before).max()) / max(span, 1e-9)
+    size = max(span, float(np.abs(before).max()))
+    return float(np.abs(after - before).max()) / max(size, 1e-9)
 
 
 def _cosine(before: np.ndarray, after: np.ndarray) -> float:

@@ -57,8 +57,10 @@ def passes_for(
             no pass makes the precision for this target.
     """
     entries = [e for e in CATALOG if not e.targets or target in e.targets]
-    known = [e.name for e in entries]
-    things = {e.make.counts_as for e in entries if e.make.counts_as is not None}
+    # A recipe of several targets may name passes that one of them has.
+    named = [e for e in CATALOG if not e.targets or {target, *recipe.target} & {*e.targets}]
+    known = [e.name for e in named]
+    things = {e.make.counts_as for e in named if e.make.counts_as is not None}
     _demand_known("passes.disable", recipe.passes.disable, known)
     _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
     choose = _choose(recipe.quantize, target)

@@ -22,7 +22,7 @@ class PassReport:
         refusals: matches it declined.
         nodes: nodes in the graph and its functions, before and after.
         seconds: wall time of the pass itself.
-        error: error the pass added, as a part of the output's range; None where not measured.
+        error: error the pass added, as a part of the output's size; None where not measured.
     """
 
     name: str

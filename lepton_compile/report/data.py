@@ -20,6 +20,9 @@ def report_data(
     builders: Mapping[str, Mapping[str, Any]] | None = None,
     verify: Mapping[str, Any] | None = None,
     gates: Sequence[Mapping[str, Any]] = (),
+    also_verified: Sequence[Mapping[str, Any]] = (),
+    remarks: Sequence[str] = (),
+    failure: Mapping[str, Any] | None = None,
     bench: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One JSON-ready document.
@@ -32,6 +35,9 @@ def report_data(
         builders: what the builder of each target has to say: layer table, log.
         verify: the verification's report; None when it was left out.
         gates: the checks, passed or not.
+        also_verified: reports of further engines, each with its ``target`` and ``gates``.
+        remarks: what was left out that is done by default, and why.
+        failure: the missed demand as data, where there is no artifact because of it.
         bench: measurements, where some were taken.
     """
     files = [
@@ -51,6 +57,9 @@ def report_data(
         "builders": builders or {},
         "verify": verify,
         "gates": list(gates),
+        "also_verified": list(also_verified),
+        "remarks": list(remarks),
+        "failure": failure,
         "bench": bench,
         "files": sorted(files, key=lambda file: -file["size"]),
         "bytes": sum(file["size"] for file in files),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from lepton_compile.report.refusals import refusal_groups
+
 __all__ = ["render"]
 
 
@@ -22,7 +24,7 @@ def render(data: Mapping[str, Any]) -> str:
     )
     environment.filters.update(size=_size, number=_number, percent=_percent, seconds=_seconds)
     page = environment.get_template("report.html.jinja")
-    return page.render(report=data, tiles=_tiles(data), refusals=_refusals(data))
+    return page.render(report=data, tiles=_tiles(data), refusals=refusal_groups(data["passes"]))
 
 
 def _read(name: str) -> str:
@@ -46,19 +48,6 @@ def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         tiles.append(("Largest error", _number(verify["relative_error"], 3), "of the output range"))
     tiles.append(("Build", _seconds(data["seconds"]), "wall time of the stages below"))
     return tiles
-
-
-def _refusals(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What passes declined, the same reason of one pass together."""
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
-    for entry in data["passes"]:
-        for refusal in entry["refusals"]:
-            key = (entry["name"], refusal["reason"])
-            group = groups.setdefault(key, {"name": key[0], "reason": key[1], "nodes": []})
-            layers = refusal.get("layers") or []
-            many = f" ({len(layers)} layers)" if len(layers) > 1 else ""
-            group["nodes"].append(f"{refusal['node']}{many}")
-    return list(groups.values())
 
 
 def _size(value: float) -> str:

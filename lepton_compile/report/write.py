@@ -12,7 +12,7 @@ from lepton_compile.errors import ArtifactError
 from lepton_compile.report.data import report_data
 from lepton_compile.report.page import render
 
-__all__ = ["write_report"]
+__all__ = ["write_pages", "write_report"]
 
 
 class _Manifest(Protocol):
@@ -33,19 +33,24 @@ def write_report(artifact: _Artifact, **parts: Any) -> None:
     Args:
         artifact: where, and the manifest to report on.
         parts: as ``report_data`` takes them: ``seconds``, ``capture``, ``passes``, ``verify``,
-            ``gates``, ``bench``.
+            ``gates``, ``bench`` and so on.
 
     Raises:
         ArtifactError: the folder cannot be written.
     """
     data = report_data(artifact.manifest.as_dict(), **parts)
     try:
-        _write(artifact.path / "report.json", _json(data))
-        _write(artifact.path / "report.html", render(data))
+        write_pages(data, artifact.path / "report.json", artifact.path / "report.html")
     except OSError as error:
         raise ArtifactError(
             "the report cannot be written", where=str(artifact.path), found=str(error)
         ) from error
+
+
+def write_pages(data: Mapping[str, Any], document: Path, page: Path) -> None:
+    """Writes a report (``report_data``) as JSON and as a page. Raises OSError."""
+    _write(document, _json(data))
+    _write(page, render(data))
 
 
 def _json(data: Mapping[str, Any]) -> str:

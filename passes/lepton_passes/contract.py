@@ -41,7 +41,8 @@ class Tolerance:
     """How far the outputs of the graph may move in one pass.
 
     Attributes:
-        error: largest absolute difference, as a fraction of the range of the output before.
+        error: largest absolute difference, as a fraction of the range or, where that is larger,
+            of the largest number of the output before.
         cosine: least cosine between the outputs before and after.
     """
 

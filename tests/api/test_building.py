@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,13 +57,8 @@ def test_a_build_runs_and_equals_pytorch(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [
-        ({"position_ids": True}, RecipeError),
-        ({"passes": {"expect": {"attention": 7}}}, GateError),
-        ({"quantize": "int8", "gates": {"max_error": 1e-9}}, GateError),
-        ({"max_memory": 1 << 20}, EngineError),
-    ],
-    ids=["position-ids", "expect", "gate", "memory"],
+    [({"position_ids": True}, RecipeError), ({"max_memory": 1 << 20}, EngineError)],
+    ids=["position-ids", "memory"],
 )
 def test_a_failed_build_leaves_nothing(
     folder: Path, tmp_path: Path, options: dict[str, object], error: type[Exception]
@@ -69,6 +66,60 @@ def test_a_failed_build_leaves_nothing(
     with pytest.raises(error):
         lc.build(model=str(folder), output=tmp_path / "out", **options)
     assert _left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"passes": {"expect": {"attention": 7}}, "check": False},
+        {"quantize": "int8", "gates": {"max_error": 1e-9}},
+    ],
+    ids=["expect", "gate"],
+)
+def test_a_missed_demand_leaves_its_evidence_until_a_build_succeeds(
+    folder: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(GateError) as caught:
+        lc.build(model=str(folder), output=tmp_path / "out", **options)
+    assert _left(tmp_path) == ["out.failed.html", "out.failed.json"]
+    assert str(tmp_path / "out.failed.html") in str(caught.value.hint)
+    report = json.loads((tmp_path / "out.failed.json").read_text())
+    assert report == caught.value.as_dict()["report"]
+    assert report["failure"]["found"] == caught.value.found
+    assert next(p for p in report["passes"] if p["counts_as"] == "attention")["fired"] == 2
+    if "gates" in options:
+        assert report["verify"]["outputs"][0]["max_abs"] > 0
+        assert [g["passed"] for g in report["gates"] if g["name"] == "max_error"] == [False]
+    page = (tmp_path / "out.failed.html").read_text()
+    assert f"No artifact: {caught.value.message}" in page
+    lc.build(model=str(folder), output=tmp_path / "out", check=False, verify=False)
+    assert _left(tmp_path) == ["out"]
+
+
+def test_counts_are_expected_of_each_target_that_has_the_pass(folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"target": ["ort-cpu", "ort-cuda"], "check": False, "verify": False}
+    expect = {"attention": 2, "lower-half-precision": 3, "legal-ort-cpu": 0}
+    with pytest.raises(GateError, match="lower-half-precision: expected 3") as caught:
+        lc.build(model=str(folder), output=tmp_path / "out", passes={"expect": expect}, **options)
+    assert "attention" not in str(caught.value.found)
+    assert caught.value.report is not None
+    assert {p["target"] for p in caught.value.report["passes"]} == {"ort-cpu", "ort-cuda"}
+    with pytest.raises(GateError, match="weight-int8: expected 4, fired 0"):
+        lc.build(
+            model=str(folder),
+            output=tmp_path / "out",
+            passes={"expect": {"weight-int8": 4}},
+            **options,
+        )
+
+
+def test_what_is_left_out_says_so(folder: Path, tmp_path: Path) -> None:
+    built = lc.build(model=str(folder), output=tmp_path / "out", verify=False)
+    (engine,) = built.manifest.engines
+    assert engine["compared"] == {"passes": True, "engine": "left out as asked"}
+    assert engine["executed"] is False
+    report = json.loads((built.path / "report.json").read_text())
+    assert report["remarks"] == ["the engine for ort-cpu was not verified: left out as asked"]
 
 
 def test_an_existing_output_is_refused(folder: Path, tmp_path: Path) -> None:

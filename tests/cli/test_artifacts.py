@@ -153,7 +153,55 @@ def test_build_as_json_and_missed_gates(encoder: Path, tmp_path: Path, capsys: C
     gates = ["--set", "gates.max_error=0"]
     missed = answer(capsys, "build", *model, "-o", str(tmp_path / "no"), *gates, code=3)
     assert "max_error" in missed["found"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert missed["report"]["verify"]["outputs"][0]["max_abs"] > 0
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["no.failed.html", "no.failed.json", "out"]
+
+
+def test_a_missed_gate_shows_what_was_measured(
+    encoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    gates = ["--no-check", "--set", "gates.max_error=0"]
+    assert main(["build", *model, "-o", str(tmp_path / "no"), *gates]) == 3
+    captured = capsys.readouterr()
+    assert "last_hidden_state" in captured.out
+    assert "missed" in captured.out
+    assert "no.failed.html" in captured.err.replace("\n", "")
+
+
+def test_verify_asks_for_what_the_recipe_asked(
+    encoder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("One paragraph.\n\nAnother one.\n\nA third.")
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    sets = ["gates.max_error=0", "verify.tokens=40"]
+    options = [part for each in sets for part in ("--set", each)]
+    built = ["-o", "out", "--no-check", "--no-verify", *options]
+    (tmp_path / "r.yaml").write_text("model: ./m\nverify: {text: words.txt}\n")
+    answer(capsys, "build", "r.yaml", *model, *built)
+    found = answer(capsys, "verify", "out", code=3)
+    assert found["found"].startswith("max_error")
+    assert found["sample"] == "random ids, as there is no tokenizer"
+    assert found["tokens"] < 100
+    assert found["target"] == "ort-cpu"
+    answer(capsys, "verify", "out", "--set", "gates.max_error=0.01")
+    (tmp_path / "words.txt").write_text("Other words.")
+    changed = answer(capsys, "verify", "out", "--set", "gates.max_error=0.01", code=2)
+    assert "another content" in changed["found"]
+    given = ["--text", str(tmp_path / "words.txt")]
+    answer(capsys, "verify", "out", "--set", "gates.max_error=0.01", *given)
+
+
+def test_verify_takes_engines_and_gates_by_name(encoder: Path, capsys: Capture) -> None:
+    assert answer(capsys, "verify", str(encoder), "--target", "ort-cpu")["target"] == "ort-cpu"
+    missing = answer(capsys, "verify", str(encoder), "--target", "trt-rtx", code=2)
+    assert missing["available"] == ["ort-cpu"]
+    other = answer(capsys, "verify", str(encoder), "--set", "quantize=int8", code=2)
+    assert "only gates" in other["message"]
+    typo = answer(capsys, "verify", str(encoder), "--set", "gates.perplexty=1", code=2)
+    assert typo["where"] == "--set gates.perplexty"
 
 
 def test_progress_of_a_build_is_one_line_per_stage(

@@ -1,0 +1,146 @@
+"""What of a build is compared with what, and why something is not.
+
+Nothing is left out in silence: what is not compared stands with its reason in the progress, the
+report and the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_compile.api.demands import Demands, demands, read_text
+from lepton_compile.api.memory import CHECKED, FP32, MemoryCeiling, Watched
+from lepton_compile.api.sample import check_feeds
+from lepton_compile.api.verification import Verified, runnable, verify_engines
+from lepton_compile.artifact import Artifact
+from lepton_compile.errors import PassError
+from lepton_compile.export import ExportedModel, Source
+from lepton_compile.pipeline import NumericCheck
+from lepton_compile.progress import Progress
+from lepton_compile.recipe import Recipe
+
+__all__ = ["Comparing"]
+
+
+class Comparing:
+    """Decides for one build; ``check`` and ``verify`` are what was asked for.
+
+    Attributes:
+        feeds: sample inputs of the per-pass check; empty where it is left out.
+        unchecked: why passes are not compared; empty where they are.
+        wanted: verification was asked for.
+        unfit: engines that did not open here when they were to be verified, and why.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Source,
+        exported: ExportedModel,
+        ceiling: MemoryCeiling,
+        check: bool,
+        verify: bool,
+    ) -> None:
+        self._recipe, self._source, self._ceiling = recipe, source, ceiling
+        self._parameters = exported.parameters
+        self.wanted = verify
+        self.unfit: dict[str, str] = {}
+        self.feeds: Mapping[str, np.ndarray] = {}
+        self.unchecked = self._why_unchecked(exported, check)
+
+    def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
+        if not check:
+            return "left out as asked"
+        if lacks := self._ceiling.lacks(CHECKED * self._parameters):
+            return lacks
+        try:
+            self.feeds = check_feeds(self._source, exported)
+        except PassError as error:
+            return error.message
+        return ""
+
+    def begin(self, check: NumericCheck, model: ir.Model) -> bool:
+        """Run the graph as it is; False where an imported one does not take made-up inputs."""
+        try:
+            check.start(model)
+        except PassError as error:
+            if self._source.kind != "onnx":
+                raise
+            self.unchecked = f"the ONNX file does not run on made-up inputs: {error.found}"
+            return False
+        return True
+
+    def of_passes(self, target: str) -> str:
+        """What to say of the stage: the target, and why its passes are not compared."""
+        asked_for = self.unchecked in ("", "left out as asked")
+        return target if asked_for else f"{target}, not compared: {self.unchecked}"
+
+    def unverified(self, target: str) -> str:
+        """Why the engine of a target is not compared with PyTorch; empty where it is."""
+        if target in self.unfit:
+            return self.unfit[target]
+        return self._never or self._elsewhere[target]
+
+    def verifiable(self) -> list[str]:
+        """Targets whose engines are compared with PyTorch."""
+        return [target for target in self._recipe.target if not self.unverified(target)]
+
+    def why_none(self) -> str:
+        """What to say of the stage where no engine is verified."""
+        if self._never:
+            return f"not done: {self._never}"
+        reasons = "; ".join(f"{name}: {why}" for name, why in self._elsewhere.items())
+        return f"not done, no engine runs here ({reasons})"
+
+    def entry(self, target: str) -> dict[str, Any]:
+        """``compared`` of the manifest: true, or the reason why not."""
+        return {"passes": self.unchecked or True, "engine": self.unverified(target) or True}
+
+    def remarks(self) -> list[str]:
+        """What was left out, in sentences."""
+        said = [f"passes were not compared: {self.unchecked}"] if self.unchecked else []
+        reasons = {target: self.unverified(target) for target in self._recipe.target}
+        return said + [
+            f"the engine for {target} was not verified: {why}"
+            for target, why in reasons.items()
+            if why
+        ]
+
+    def verify(self, artifact: Artifact, targets: list[str], progress: Progress) -> list[Verified]:
+        """Compare the engines of ``targets``; those that turn out not to open go to ``unfit``."""
+        manifest, recipe = artifact.manifest, self._recipe
+        text = recipe.verify.text
+        demanded = Demands(
+            {
+                e["target"]: demands(str(e["precision"]), manifest.task, recipe.gates)
+                for e in manifest.engines
+            },
+            read_text(recipe.base / text) if text is not None else None,
+            recipe.verify.tokens,
+        )
+        return verify_engines(
+            artifact.path,
+            targets,
+            self._source,
+            demanded,
+            progress=Watched(progress, self._ceiling),
+            unfit=self.unfit,
+        )
+
+    @cached_property
+    def _never(self) -> str:
+        """Why no engine at all is compared."""
+        if not self.wanted:
+            return "left out as asked"
+        if self._source.kind == "onnx":
+            return "an ONNX file comes without the PyTorch model"
+        return self._ceiling.lacks(FP32 * self._parameters)
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, str]:
+        return runnable(self._recipe.target)

@@ -1,0 +1,115 @@
+"""What a recipe demands of its engines, as the manifest keeps it and as ``verify`` reads it back.
+
+A manifest says what its artifact was held to, so that verifying it later, elsewhere and without the
+recipe, asks for the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.errors import RecipeError, UsageError
+from lepton_compile.numerics.gates import with_gates
+from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
+from lepton_compile.recipe import Gates, Recipe
+
+__all__ = ["Demands", "demands", "demands_entry", "recorded_demands"]
+
+
+@dataclass(frozen=True)
+class Demands:
+    """How engines are verified, and the numbers each must reach.
+
+    Attributes:
+        gates: by target.
+        text: what is read in place of the sample; None is the sample.
+        tokens: how much of it; None is all.
+    """
+
+    gates: Mapping[str, Tolerance]
+    text: str | None = None
+    tokens: int | None = None
+
+
+def demands(precision: str, task: str, gates: Gates) -> Tolerance:
+    """The defaults of the precision with the recipe's gates in their place; null drops one."""
+    given = gates.model_dump(exclude_unset=True)
+    unheard = precision not in (*TOLERANCES, "none") and given
+    return with_gates(Tolerance() if unheard else tolerance_for(precision, task), given)
+
+
+def demands_entry(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> dict[str, Any]:
+    """``demands`` of the manifest: gates by target, text and tokens of the verification.
+
+    Raises:
+        RecipeError: the text to compare on cannot be read.
+    """
+    gates = {name: demands(each, task, recipe.gates).as_dict() for name, each in precisions.items()}
+    text = None
+    if recipe.verify.text is not None:
+        content = read_text(recipe.base / recipe.verify.text)
+        text = {"path": recipe.verify.text, "sha256": _digest(content)}
+    return {"gates": gates, "tokens": recipe.verify.tokens, "text": text}
+
+
+def read_text(path: Path) -> str:
+    """The text that a recipe names. Raises RecipeError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            "the text to verify on cannot be read", where="verify.text", found=f"{path}: {error}"
+        ) from error
+
+
+def recorded_demands(
+    manifest: Mapping[str, Any], gates: Mapping[str, Any], text: str | None
+) -> Demands:
+    """What an artifact was held to, from its manifest.
+
+    Args:
+        gates: demands in place of the recorded ones, by name; ``None`` drops one.
+        text: a text in place of the recorded one.
+
+    Raises:
+        UsageError: the recorded text is not where it was, or is another by now.
+    """
+    kept = manifest.get("demands") or {}
+    found = {}
+    for engine in manifest["engines"]:
+        own = kept.get("gates", {}).get(engine["target"])
+        base = (
+            Tolerance(**own) if own else tolerance_for(str(engine["precision"]), manifest["task"])
+        )
+        found[engine["target"]] = with_gates(base, gates)
+    if text is None and kept.get("text"):
+        text = _recorded_text(kept["text"])
+    return Demands(found, text, kept.get("tokens"))
+
+
+def _recorded_text(entry: Mapping[str, Any]) -> str:
+    path = Path(entry["path"])
+    why = None
+    try:
+        text = path.read_text("utf-8")
+        if _digest(text) != entry["sha256"]:
+            why = f"{path} has another content by now"
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"{path}: {error}"
+    if why is not None:
+        raise UsageError(
+            "the text that this artifact was verified on is not here",
+            where="demands.text",
+            found=why,
+            available=[f"SHA-256 {entry['sha256']}"],
+            hint="name it with --text, or another text",
+        )
+    return text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""Mistakes that a recipe shows by itself, found before anything is captured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lepton_compile.engines.tensorrt.capabilities import check_capabilities, number
+from lepton_compile.engines.tensorrt.flavour import RTX, TRT, Flavour
+from lepton_compile.errors import EngineError, RecipeError
+from lepton_compile.pipeline import precision_of
+from lepton_compile.pipeline.compute import compute_dtype
+from lepton_compile.recipe import Recipe
+
+__all__ = ["check_early", "check_precision"]
+
+FLAVOURS = {flavour.target: flavour for flavour in (RTX, TRT)}
+WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
+
+
+def check_early(recipe: Recipe) -> None:
+    """What needs the recipe alone.
+
+    Raises:
+        RecipeError: something this version does not have.
+        EngineError: a GPU that a target does not build for.
+    """
+    if recipe.position_ids:
+        raise RecipeError(
+            "positions as an input are not available in this version",
+            where="position_ids",
+            found="true",
+            hint="leave it out: positions are derived from the attention mask",
+        )
+    for target in recipe.target:
+        if flavour := FLAVOURS.get(target):
+            check_capabilities(recipe.compute_capabilities, flavour)
+
+
+def check_precision(recipe: Recipe, config: Any) -> None:
+    """What needs the model's configuration too: each GPU that is named takes the types asked for.
+
+    The builder asks again, of the graph it is given.
+
+    Raises:
+        EngineError: a GPU without arithmetic for a type.
+    """
+    for target in recipe.target:
+        flavour = FLAVOURS.get(target)
+        if flavour is None:
+            continue
+        half = compute_dtype(recipe, target, config)
+        weights = WEIGHTS.get(precision_of(recipe, target, config))
+        for dtype in (half.name if half else None, weights):
+            _check_dtype(recipe, flavour, dtype)
+
+
+def _check_dtype(recipe: Recipe, flavour: Flavour, dtype: str | None) -> None:
+    least = flavour.dtypes.get(dtype or "")
+    if least is None:
+        return
+    for capability in recipe.compute_capabilities:
+        if number(capability) < number(least):
+            raise EngineError(
+                f"compute capability {capability} has no arithmetic for {dtype}",
+                where="compute_capabilities",
+                found=", ".join(recipe.compute_capabilities),
+                available=[c for c in flavour.capabilities if number(c) >= number(least)]
+                or [f"{least} and newer"],
+                hint=f"leave {capability} out, or choose another precision with quantize",
+            )
