@@ -17,7 +17,7 @@ from lepton_compile.numerics.gates import with_gates
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
 from lepton_compile.recipe import Gates, Recipe
 
-__all__ = ["Demands", "demands", "demands_entry", "recorded_demands"]
+__all__ = ["Demands", "demands", "demands_entry", "read_text", "recorded_demands"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Decoders: logits of every position of every segment, perplexity of both, and a greedy continuation
 through the cache that the reference is asked to confirm. Encoders: paragraphs in padded batches;
-padding is left out of every number.
+padding is left out of every number. Where a text has one score, agreement is of pairs of texts.
 """
 
 from __future__ import annotations
@@ -106,9 +106,23 @@ class _Output:
         self.agreement = Agreement() if name in SCORES else None
 
     def update(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
+        if reference.ndim == 2 and reference.shape[-1] == 1:
+            self._update_scores(reference[:, 0], candidate[:, 0])
+            return
         self.comparison.update(reference, candidate)
         if self.agreement is not None:
             self.agreement.update(reference, candidate)
+
+    def _update_scores(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
+        """One number for each text, as rerankers give: those of a batch are a vector, and of each
+        pair of texts the same one has to come first."""
+        self.comparison.update(reference[None], candidate[None])
+        if self.agreement is not None:
+            left, right = np.triu_indices(len(reference), 1)
+            pairs = [
+                np.stack([scores[left], scores[right]], -1) for scores in (reference, candidate)
+            ]
+            self.agreement.update(*pairs)
 
     def report(self) -> OutputReport:
         rows = self.agreement

@@ -16,8 +16,9 @@ class OutputReport:
     Attributes:
         name: the output.
         difference: errors and cosine, over real tokens only.
-        argmax_agreement: part of the rows with the same best entry; None where rows are not scores.
-        argmax_rows: rows that ``argmax_agreement`` counts.
+        argmax_agreement: part of the rows with the same best entry, or of the pairs of texts in the
+            same order where a text has one score; None where rows are not scores.
+        argmax_rows: rows or pairs that ``argmax_agreement`` counts.
         ties: rows that agree because the two entries are a tie in the reference.
     """
 

@@ -124,7 +124,7 @@ class NumericCheck:
         given = self._feeds.get("attention_mask")
         if given is None or output.shape[:2] != given.shape:
             return output
-        return output[given.astype(bool)]
+        return np.asarray(output[given.astype(bool)])
 
 
 def _multiplies_bytes(model: ir.Model) -> bool:

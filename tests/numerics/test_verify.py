@@ -10,12 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from lepton_compile.numerics.gates import check_gates
 from lepton_compile.numerics.reference import pool
 from lepton_compile.numerics.tolerance import tolerance_for
 from lepton_compile.numerics.verify import verify
+from lepton_compile.numerics.verify_report import VerifyReport
 
 VOCABULARY = 96
 
@@ -213,3 +220,33 @@ def test_the_report_is_json(llama: LlamaForCausalLM) -> None:
     data = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert data["outputs"][0]["name"] == "logits"
     assert data["perplexity_increase"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_texts_with_one_score_are_compared_in_pairs() -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=1,
+    )
+    module = BertForSequenceClassification(config).eval()
+    manifest = {
+        "ranges": {"batch": [1, 8], "sequence": [1, 64]},
+        "outputs": [{"name": "logits"}],
+        "feeds": ["input_ids", "attention_mask"],
+    }
+
+    def verified(change: Any) -> VerifyReport:
+        engine = TorchEngine(module, manifest)
+        change(engine.module)
+        return verify(engine, module, None, "text-classification")
+
+    assert verified(lambda model: None).argmax_agreement == 1.0
+    turned = verified(lambda model: model.classifier.weight.data.mul_(-1.0))
+    assert turned.argmax_agreement == 0.0
+    assert turned.outputs[0].argmax_rows == 28
+    assert turned.cosine < 0
+    assert not all(c.passed for c in check_gates(turned, tolerance_for("int8", turned.task)))

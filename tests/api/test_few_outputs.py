@@ -1,0 +1,64 @@
+"""Models that give few numbers for a text, such as rerankers: checked and verified like others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.errors import PassError
+from lepton_passes.quant.weight_int8 import WeightInt8
+
+
+def _reranker(path: Path, labels: int, seed: int = 8) -> Path:
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        vocab_size=200,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        num_labels=labels,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_sound_model_with_few_labels_builds(tmp_path: Path, labels: int, quantize: str) -> None:
+    built = lc.build(
+        model=str(_reranker(tmp_path / "model", labels)),
+        task="text-classification",
+        quantize=quantize,
+        gates={"argmax": None},
+        output=tmp_path / "out",
+    )
+    assert built.manifest.engines[0]["compared"] == {"passes": True, "engine": True}
+
+
+def test_scores_of_a_broken_reranker_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check is wider for few numbers, not open."""
+    import lepton_passes.quant.weight_int8 as module
+
+    rounded = module.quantize_int8
+
+    def broken(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, scales = rounded(rows)
+        return np.flip(values, 0).copy(), scales
+
+    monkeypatch.setattr(module, "quantize_int8", broken)
+    with pytest.raises(PassError, match=f"the pass {WeightInt8.name} changed the numbers"):
+        lc.build(
+            model=str(_reranker(tmp_path / "model", 1)),
+            task="text-classification",
+            quantize="int8",
+            output=tmp_path / "out",
+        )
