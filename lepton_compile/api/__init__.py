@@ -51,11 +51,13 @@ def build(
     Raises:
         RecipeError: the recipe is wrong.
         SourceError, ExportError, PassError, EngineError, ArtifactError: the stage that failed.
-        GateError: built, but a demanded number or pass count was missed; nothing is left behind.
+        GateError: built, but a demanded number or pass count was missed; what was measured stays
+            in ``<output>.failed.json`` and ``<output>.failed.html``.
     """
+    whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
+    # Only now: a mistake in the recipe is told before the libraries are loaded.
     from lepton_compile.api.building import Build
 
-    whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
     return Build(
         whole,
         output=Path(output) if output is not None else None,
@@ -69,17 +71,28 @@ def build(
 def plan(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *,
-    overrides: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    max_memory: int | str | None = None,
+    check: bool = True,
+    verify: bool = True,
     progress: Progress | None = None,
+    overrides: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> Plan:
     """Predict a build from the model's configuration; no weight is read and nothing is written.
 
-    Args, errors: as ``build``.
+    The model's folder needs its ``config.json`` alone. Args, errors: as ``build``.
     """
+    whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
     from lepton_compile.api.planning import make_plan
 
-    return make_plan(read_recipe(recipe, overrides, **keywords), progress or NullProgress())
+    return make_plan(
+        whole,
+        progress or NullProgress(),
+        output=Path(output) if output is not None else None,
+        check=check and whole.check,
+        verify=verify and whole.verify.enabled,
+    )
 
 
 def load(path: str | Path, **options: Any) -> Model:

@@ -36,7 +36,7 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
 
-__all__ = ["ENGINES", "Build", "pooling_of", "task_of"]
+__all__ = ["ENGINES", "Build", "output_of", "pooling_of", "task_of"]
 
 ENGINES = "engines"
 """Folder of the engines in an artifact, one folder for each target in it."""
@@ -179,10 +179,7 @@ class Build:
     def _output(self) -> Path:
         if self.output is not None:
             return self.output
-        if self.recipe.output is not None:
-            return Path(self.recipe.output)
-        name = self.recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
-        return Path("out") / f"{Path(name).stem or 'model'}-{self.recipe.quantize.format}"
+        return output_of(self.recipe)
 
     def _capture(self, source: Source, step: Step) -> tuple[ExportedModel, Pooling | None]:
         if source.kind == "onnx":
@@ -302,6 +299,14 @@ def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
         for e in manifest.engines
     ]
     return replace(manifest, engines=tuple(engines))
+
+
+def output_of(recipe: Recipe) -> Path:
+    """The folder of the artifact where a build is not told one."""
+    if recipe.output is not None:
+        return Path(recipe.output)
+    name = recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
+    return Path("out") / f"{Path(name).stem or 'model'}-{recipe.quantize.format}"
 
 
 def task_of(source: Source) -> str:

@@ -1,4 +1,4 @@
-"""Predict a build without reading a weight.
+"""Predict a build from the model's configuration alone.
 
 The graph is captured and lowered for real, on weights that have a shape and no values. What the
 build would write is then a matter of adding up; only time and memory are estimates.
@@ -7,35 +7,64 @@ build would write is then a matter of adding up; only time and memory are estima
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.building import ENGINES, pooling_of, task_of
+from lepton_compile.api.building import ENGINES, output_of, pooling_of, task_of
+from lepton_compile.api.early import check_early, check_precision
+from lepton_compile.api.estimates import (
+    Estimate,
+    check_estimate,
+    files_of,
+    ops_of,
+    peak_of,
+    verify_estimate,
+)
 from lepton_compile.api.fitting import hessians_for
-from lepton_compile.engines.weights_file import STORAGE_KEY
-from lepton_compile.errors import ExportError
+from lepton_compile.api.verification import runnable
+from lepton_compile.errors import ExportError, RecipeError
+from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
 from lepton_compile.export.source import resolve
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
+from lepton_passes.body import LAYER_DOMAIN
 from lepton_passes.quant._calibration import unseen
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["EnginePlan", "Plan", "make_plan"]
 
-# What capture and the libraries hold, and what one weight in flight costs; measured on Linux.
-BASE_MEMORY = 480 << 20
-IN_FLIGHT = 220 << 20
-# TensorRT: what its builder holds for a parameter beside the plan, and the kernels in a plan; from
-# TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
-PLANS = ("trt-rtx", "trt")
-BUILDER_BYTES = 2.7
-KERNEL_SOURCE = 20_000_000
 # Parameters quantized and written in a second, one core of a server of 2023.
 PARAMETERS_PER_SECOND = 45_000_000
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """What a build would make for one target.
+
+    Attributes:
+        files: bytes of each file of the engine.
+        peak_memory_bytes: estimated, of building it, without check and verification.
+        passes: how often each pass would fire.
+        ops: how often each op occurs in the lowered graph.
+        missing: ops that the target has no kernel for.
+        refusals: what passes would decline: ``pass``, ``node``, ``reason``.
+    """
+
+    target: str
+    precision: str
+    files: dict[str, int]
+    peak_memory_bytes: int
+    passes: dict[str, int]
+    ops: dict[str, int]
+    missing: list[str]
+    refusals: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -43,49 +72,64 @@ class Plan:
     """What a build would do.
 
     Attributes:
+        output: the folder it would write.
         layers: how the layers are captured, such as ``"18 layers, 2 kinds traced once each"``.
-        files: bytes of each file of the engine.
-        peak_memory: bytes, estimated, of a build without check and verification.
-        seconds: estimated wall time of such a build; capture was measured, the rest is a rate.
-        ops: how often each op occurs in the lowered graph.
-        missing: ops that the target has no kernel for.
-        refusals: what passes would decline, as ``pass: reason``.
+        engines: one for each target of the recipe.
+        peak_memory_bytes: estimated, of the stages that are always there.
+        seconds: estimated wall time of these; capture was measured, the rest is a rate.
+        check: estimated seconds and peak memory of the per-pass check; None where it is left out.
+        verify: the same of the verification; None where it is left out or no engine runs here.
     """
 
     model: str
+    output: str
     task: str
-    target: str
-    precision: str
     architecture: str
     parameters: int
     how: str
     layers: str
-    files: dict[str, int]
-    peak_memory: int
+    engines: tuple[EnginePlan, ...]
+    peak_memory_bytes: int
     seconds: float
-    passes: dict[str, int]
-    ops: dict[str, int]
-    missing: list[str]
-    refusals: list[str]
-    notes: list[str]
+    check: Estimate | None
+    verify: Estimate | None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Bytes of each file of all engines."""
+        return {name: size for engine in self.engines for name, size in engine.files.items()}
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready."""
         return asdict(self)
 
 
-def make_plan(recipe: Recipe, progress: Progress) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    progress: Progress,
+    *,
+    output: Path | None = None,
+    check: bool = True,
+    verify: bool = True,
+) -> Plan:
     """Capture and lower on shapes alone.
 
     Raises:
-        SourceError, ExportError: as a build would.
+        RecipeError, SourceError, ExportError, PassError: as a build would.
     """
     start = time.perf_counter()
+    check_early(recipe)
     progress.stage("resolve", recipe.model)
-    source = resolve(recipe.model, recipe.base, recipe.trust_remote_code)
-    progress.stage("capture")
+    source = resolve(recipe.model, recipe.base, recipe.trust_remote_code, weights=False)
     if source.kind == "onnx":
-        raise ExportError("an ONNX file is not planned: nothing is captured from it")
+        raise ExportError(
+            "an ONNX file is not planned: nothing is captured from it",
+            found=str(source.path),
+            hint="`lepton-compile inspect` shows it, `build --no-verify` compiles it",
+        )
+    check_precision(recipe, source.config())
+    progress.stage("capture")
     task = recipe.task or task_of(source)
     wanted = recipe.shapes.sequence
     exported = capture(
@@ -97,40 +141,98 @@ def make_plan(recipe: Recipe, progress: Progress) -> Plan:
     )
     _fill(exported.model)
     captured = time.perf_counter() - start
-    progress.stage("passes")
-    target = recipe.target[0]
-    rounded = rounds_activations(recipe, target, decoder=task == "text-generation")
+    layers = _layers(exported)
+    engines, notes = _engines(recipe, source, exported, progress)
+    written = exported.parameters * len(engines) / PARAMETERS_PER_SECOND
+    return Plan(
+        model=recipe.model,
+        output=str(output or output_of(recipe)),
+        task=task,
+        architecture=exported.architecture,
+        parameters=exported.parameters,
+        how=exported.how,
+        layers=layers,
+        engines=engines,
+        peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
+        seconds=captured + written,
+        check=check_estimate(exported.parameters, len(engines)) if check else None,
+        verify=_verification(recipe, exported.parameters, engines) if verify else None,
+        notes=[*exported.notes, *notes],
+    )
+
+
+def _engines(
+    recipe: Recipe, source: Source, exported: ExportedModel, progress: Progress
+) -> tuple[tuple[EnginePlan, ...], list[str]]:
+    """One engine for each target, and what is to be noted; the last takes the original graph."""
+    notes: list[str] = []
+    *others, last = recipe.target
+    graphs = [(target, exported.model.clone()) for target in others] + [(last, exported.model)]
+    engines = [
+        _engine(recipe, target, model, source, exported, progress, notes)
+        for target, model in graphs
+    ]
+    return tuple(engines), list(dict.fromkeys(notes))
+
+
+def _verification(
+    recipe: Recipe, parameters: int, engines: Sequence[EnginePlan]
+) -> Estimate | None:
+    reasons = runnable(recipe.target)
+    held = [sum(e.files.values()) for e in engines if not reasons[e.target]]
+    return verify_estimate(parameters, recipe.verify.tokens, held) if held else None
+
+
+def _engine(
+    recipe: Recipe,
+    target: str,
+    model: ir.Model,
+    source: Source,
+    exported: ExportedModel,
+    progress: Progress,
+    notes: list[str],
+) -> EnginePlan:
+    progress.stage("passes", target)
+    rounded = rounds_activations(recipe, target, decoder=exported.task == "text-generation")
     passes = passes_for(
         recipe,
         target,
         length=exported.length,
         config=source.config(),
-        hessians=hessians_for(recipe, exported.model, source, exported, progress.step),
+        hessians=_hessians(recipe, model, source, exported, progress, notes),
         measure=unseen if rounded else None,
     )
-    report = run(exported.model, passes, progress=progress.step)
-    ops = _ops(exported.model)
-    layers = len(exported.caches) or sum(
-        1 for n in exported.model.graph if n.domain == "ai.lepton.layer"
-    )
-    return Plan(
-        model=recipe.model,
-        task=task,
+    report = run(model, passes, progress=progress.step, refuse=False)
+    return EnginePlan(
         target=target,
         precision=precision_of(recipe, target, source.config()),
-        architecture=exported.architecture,
-        parameters=exported.parameters,
-        how=exported.how,
-        layers=_layers(exported.how, layers, exported.kinds),
-        files=_files(f"{ENGINES}/{target}", exported.model),
-        peak_memory=_peak(target, exported.model, exported.parameters),
-        seconds=captured + exported.parameters / PARAMETERS_PER_SECOND,
+        files=files_of(f"{ENGINES}/{target}", target, model),
+        peak_memory_bytes=peak_of(target, model, exported.parameters),
         passes={p.name: p.fired for p in report.passes if p.fired},
-        ops=ops,
+        ops=ops_of(model),
         missing=sorted({r.reason for r in report.refusals(f"legal-{target}")}),
-        refusals=sorted({f"{p.name}: {r.reason}" for p in report.passes for r in p.refusals}),
-        notes=exported.notes,
+        refusals=[
+            {"pass": p.name, "node": r.node, "reason": r.reason}
+            for p in report.passes
+            for r in p.refusals
+        ],
     )
+
+
+def _hessians(
+    recipe: Recipe,
+    model: ir.Model,
+    source: Source,
+    exported: ExportedModel,
+    progress: Progress,
+    notes: list[str],
+) -> Any:
+    """Never read in a plan; a folder that has its configuration alone has no text to fit to."""
+    try:
+        return hessians_for(recipe, model, source, exported, progress.step)
+    except RecipeError as error:
+        notes.append(error.message)
+        return None
 
 
 def _fill(model: ir.Model) -> None:
@@ -146,54 +248,10 @@ def _no_values(start: int, stop: int) -> np.ndarray:
     raise ExportError("a plan has no weights to read")
 
 
-def _layers(how: str, layers: int, kinds: int) -> str:
-    if how != "stamped":
-        return "traced whole" if how == "whole" else "traced whole, attention not captured"
-    return f"{layers} layers, {kinds} kind{'s' if kinds > 1 else ''} traced once each"
-
-
-def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
-    found = (v.const_value for v in model.graph.initializers.values())
-    return [tensor for tensor in found if tensor is not None]
-
-
-def _files(folder: str, model: ir.Model) -> dict[str, int]:
-    """Bytes of each file of the engine."""
-    weights, graph = _sizes(model)
-    if folder.endswith(PLANS):
-        return {f"{folder}/model.plan": weights + KERNEL_SOURCE}
-    return {f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights}
-
-
-def _peak(target: str, model: ir.Model, parameters: int) -> int:
-    """Bytes that the build holds at its highest: weights are streamed, but not by TensorRT."""
-    if target in PLANS:
-        return BASE_MEMORY + _sizes(model)[0] + int(BUILDER_BYTES * parameters)
-    largest = max((p.size for p in _tensors(model)), default=0)
-    return BASE_MEMORY + IN_FLIGHT + largest // 32 * 4
-
-
-def _sizes(model: ir.Model) -> tuple[int, int]:
-    """(bytes of the weight file, rough bytes of the graph)."""
-    stored: dict[object, int] = {}
-    for tensor in _tensors(model):
-        stored[tensor.metadata_props.get(STORAGE_KEY) or id(tensor)] = tensor.nbytes
-    nodes = sum(_ops(model).values())
-    return sum(stored.values()), 600 * nodes
-
-
-def _ops(model: ir.Model) -> dict[str, int]:
-    """Ops of the lowered graph, those of a layer counted once for each call."""
-    counts: dict[str, int] = {}
-
-    def walk(graph: ir.Graph, times: int) -> None:
-        for node in graph:
-            inner = model.functions.get(node.op_identifier())
-            if inner is not None:
-                walk(inner.graph, times)
-            else:
-                name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-                counts[name] = counts.get(name, 0) + times
-
-    walk(model.graph, 1)
-    return dict(sorted(counts.items()))
+def _layers(exported: ExportedModel) -> str:
+    """How the layers were captured, in words; asked before lowering inlines anything."""
+    if exported.how != "stamped":
+        return "traced whole" if exported.how == "whole" else "traced whole, attention not captured"
+    calls = sum(1 for node in exported.model.graph if node.domain == LAYER_DOMAIN)
+    kinds = f"{exported.kinds} kind{'s' if exported.kinds > 1 else ''} traced once each"
+    return f"{len(exported.caches) or calls} layers, {kinds}"

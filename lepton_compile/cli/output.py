@@ -19,9 +19,11 @@ __all__ = [
     "bytes_text",
     "clean",
     "console",
+    "counts_text",
     "emit_json",
     "json_option",
     "number_text",
+    "seconds_text",
     "stdout_for_json_only",
     "table",
 ]
@@ -76,6 +78,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     """A table that fits 80 columns. A column whose name ends in ``>`` is set to the right."""
     shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     shown.pad_edge = False
+    shown.min_width = len(title)  # a title is not broken where there is room for it
     for column in columns:
         right = column.endswith(">")
         name = column.removesuffix(">")
@@ -92,6 +95,21 @@ def bytes_text(size: float) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.4g} {unit}"
         size /= 1000
     raise AssertionError("unreachable")
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration with its unit: 0.0031 -> ``3.1 ms``, 95 -> ``1 min 35 s``."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Names with their counts in one line, which breaks between pairs alone."""
+    return " · ".join(f"{name}\N{NO-BREAK SPACE}{count}" for name, count in counts.items())
 
 
 def number_text(value: float | None, digits: int = 4) -> str:

@@ -13,22 +13,29 @@ from lepton_compile.cli.output import (
     bytes_text,
     clean,
     console,
+    counts_text,
     emit_json,
     json_option,
+    seconds_text,
     stdout_for_json_only,
     table,
 )
-from lepton_compile.cli.recipe_options import build_arguments, recipe_options
+from lepton_compile.cli.recipe_options import build_arguments, build_options, recipe_options
+from lepton_compile.cli.report_view import declined_table
 
 __all__ = ["plan"]
 
 
 @click.command()
 @recipe_options
+@build_options
 @json_option
-def plan(as_json: bool, **options: Any) -> None:
+def plan(
+    output: str | None, no_check: bool, no_verify: bool, as_json: bool, **options: Any
+) -> None:
     """Predict ops, passes, disk, memory and time of a build. Reads no weights, builds nothing."""
     arguments = build_arguments(options.pop("recipe"), **options)
+    arguments |= {"output": output, "check": not no_check, "verify": not no_verify}
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
         from lepton_compile.api import plan as make_plan
 
@@ -43,40 +50,44 @@ def plan(as_json: bool, **options: Any) -> None:
 
 
 def _parts(data: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Single values as one table, then a table for each list and each mapping."""
-    single = {k: v for k, v in data.items() if not isinstance(v, list | Mapping)}
-    yield table("Plan", ("what", "value"), [(_label(k), _text(k, v)) for k, v in single.items()])
-    for key, value in data.items():
-        if isinstance(value, Mapping) and value:
-            rows = [(k, _text(f"{key}.{k}", v)) for k, v in value.items()]
-            yield table(_label(key).capitalize(), ("what", "value"), rows)
-        elif isinstance(value, list) and value:
-            yield from _list(_label(key).capitalize(), value)
+    facts = [
+        ("model", data["model"]),
+        ("architecture", data["architecture"]),
+        ("task", data["task"]),
+        ("parameters", f"{data['parameters']:,}"),
+        ("captured", data["layers"]),
+        ("output", f"{data['output']}, {bytes_text(_disk(data))}"),
+    ]
+    yield table("Plan", ("what", "value"), facts)
+    yield table("Estimates", ("part", "time>", "peak memory>"), list(_estimates(data)))
+    for engine in data["engines"]:
+        yield from _engine(engine, f" for {engine['target']}")
+    for note in data["notes"]:
+        yield f"Note: {note}"
 
 
-def _list(title: str, values: list[Any]) -> Iterator[RenderableType]:
-    if not all(isinstance(value, Mapping) for value in values):
-        yield table(title, ("value",), [(_text("", value),) for value in values])
-        return
-    columns = list(dict.fromkeys(key for value in values for key in value))
-    rows = [[_text(key, value.get(key)) for key in columns] for value in values]
-    yield table(title, [_label(column) for column in columns], rows)
+def _disk(data: Mapping[str, Any]) -> int:
+    return sum(size for engine in data["engines"] for size in engine["files"].values())
 
 
-def _label(key: str) -> str:
-    return key.removesuffix("_bytes").replace("_", " ")
+def _estimates(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    yield "capture and build", *_figures(data)
+    for name, what in (("check", "check of each pass"), ("verify", "verification")):
+        yield what, *(_figures(data[name]) if data[name] else ("left out", ""))
 
 
-def _text(key: str, value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    counted = any(word in key for word in ("bytes", "memory", "disk", "size"))
-    if isinstance(value, int | float) and counted:
-        return bytes_text(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list):
-        return ", ".join(_text(key, item) for item in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_text(k, v)}" for k, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _figures(part: Mapping[str, Any]) -> tuple[str, str]:
+    return seconds_text(part["seconds"]), bytes_text(part["peak_memory_bytes"])
+
+
+def _engine(engine: Mapping[str, Any], of: str) -> Iterator[RenderableType]:
+    files = [(name, bytes_text(size)) for name, size in engine["files"].items()]
+    yield table(f"Files{of} in {engine['precision']}", ("file", "size>"), files)
+    if engine["passes"]:
+        yield table(f"Passes{of} that fire", ("pass", "times>"), list(engine["passes"].items()))
+    total = sum(engine["ops"].values())
+    yield table(f"Ops{of}: {total:,}", ("op and count",), [(counts_text(engine["ops"]),)])
+    if engine["missing"]:
+        yield table(f"Lacking{of}", ("why",), [(why,) for why in engine["missing"]])
+    passes = [{"name": r["pass"], "refusals": [r]} for r in engine["refusals"]]
+    yield from declined_table(passes, of)

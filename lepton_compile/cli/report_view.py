@@ -12,7 +12,7 @@ from lepton_compile.cli.accuracy_view import verify_tables
 from lepton_compile.cli.output import table
 from lepton_compile.report import refusal_groups
 
-__all__ = ["report_parts"]
+__all__ = ["declined_table", "report_parts"]
 
 NODES_SHOWN = 3
 
@@ -41,6 +41,11 @@ def _passes(passes: Sequence[Mapping[str, Any]], of: str) -> Iterator[Renderable
     if rows:
         columns = ("pass", "fired>", "declined>", "added error>")
         yield table(f"Passes{of}", columns, rows)
+    yield from declined_table(passes, of)
+
+
+def declined_table(passes: Sequence[Mapping[str, Any]], of: str = "") -> Iterator[RenderableType]:
+    """What passes declined, with reason and nodes; nothing where there is nothing."""
     declined = [(g["name"], g["reason"], _nodes(g["nodes"])) for g in refusal_groups(passes)]
     if declined:
         yield table(f"Declined{of}, and why", ("pass", "reason", "node"), declined)

@@ -29,12 +29,14 @@ def run(
     *,
     check: Check | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    refuse: bool = True,
 ) -> PipelineReport:
     """Apply ``passes`` to ``model`` in place.
 
     Args:
         check: called after each pass that fired and changes numbers.
         progress: (pass, done, total).
+        refuse: a refusal of a pass that must not refuse is an error; else it is only reported.
 
     Raises:
         PassError: a pass failed, or moved the numbers further than it may.
@@ -53,7 +55,7 @@ def run(
                 hint=f"leave it out with passes: {{disable: [{each.name}]}} and report the model",
             ) from error
         seconds = time.perf_counter() - start
-        if each.must_not_refuse and each.refusals:
+        if refuse and each.must_not_refuse and each.refusals:
             raise _illegal(each)
         if each.fired and not each.runs_on_cpu:
             check = None

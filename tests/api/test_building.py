@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,29 @@ def test_a_plan_predicts_the_weight_file(folder: Path, tmp_path: Path) -> None:
     assert abs(predicted - actual) < 64 * 4096
 
 
+def test_a_plan_needs_the_configuration_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    shutil.copy(folder / "config.json", tmp_path / "bare")
+    options: dict[str, Any] = {"target": ["ort-cpu", "ort-cuda"], "quantize": "int8"}
+    bare = lc.plan(model=str(tmp_path / "bare"), **options)
+    whole = lc.plan(model=str(folder), output=tmp_path / "there", check=False, **options)
+    assert [e.target for e in bare.engines] == ["ort-cpu", "ort-cuda"]
+    assert bare.engines == whole.engines
+    assert bare.files["engines/ort-cuda/weights.bin"] > 0
+    assert bare.check is not None
+    assert bare.verify is not None
+    assert whole.check is None
+    assert whole.output == str(tmp_path / "there")
+    gptq = {"algorithm": "gptq", "bits": 4}
+    fitted = lc.plan(model=str(tmp_path / "bare"), quantize=gptq)
+    nearest = lc.plan(model=str(tmp_path / "bare"), quantize="int4")
+    assert fitted.files == nearest.files
+    assert "without a tokenizer" in fitted.notes[-1]
+    assert _left(tmp_path) == ["bare"]
+
+
 def test_a_plan_of_a_tensorrt_engine_names_its_file(folder: Path) -> None:
     plan = lc.plan(model=str(folder), target="trt-rtx", quantize="int4", shapes={"sequence": 64})
     assert list(plan.files) == ["engines/trt-rtx/model.plan"]
-    assert plan.precision == "int4"
-    assert plan.peak_memory > plan.files["engines/trt-rtx/model.plan"]
+    assert plan.engines[0].precision == "int4"
+    assert plan.peak_memory_bytes > plan.files["engines/trt-rtx/model.plan"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,22 @@ def test_a_wrong_recipe_names_its_line(tmp_path: Path, capsys: Capture) -> None:
 
 def test_plan_builds_nothing(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
     model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
-    found = answer(capsys, "plan", *model, "--quantize", "int8")
-    assert found["precision"] == "int8"
+    same = ["-o", str(tmp_path / "x"), "--no-check", "--no-verify", "--max-memory", "4GB"]
+    found = answer(capsys, "plan", *model, "--quantize", "int8", *same)
+    assert [engine["precision"] for engine in found["engines"]] == ["int8"]
+    assert (found["check"], found["verify"]) == (None, None)
     assert found["parameters"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_fits_eighty_columns_and_has_units(
+    decoder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(decoder.parent)
+    assert main(["plan", "--model", "model", "--target", "ort-cpu,trt-rtx"]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "Files for trt-rtx in fp16" in said
+    (line,) = (line for line in said.splitlines() if "verification" in line)
+    assert re.search(r"verification +\S+ (ms|s) +\S+ MB", line)

@@ -216,3 +216,15 @@ def _raised(error: Exception) -> Exception:
         raise error
     except Exception as caught:
         return caught
+
+
+def test_a_wrong_recipe_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("model: ./m\nquantise: int8\n")
+    program = (
+        "import sys; from lepton_compile.cli import main; code = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    for command in ("build", "plan"):
+        done = run_python(program, command, str(tmp_path / "r.yaml"))
+        assert done.returncode == 2, done.stderr
+        assert "quantise" in done.stderr

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 
 from lepton_compile.cli.onnxfile.summary import ModelSummary, Value
-from lepton_compile.cli.output import bytes_text, table
+from lepton_compile.cli.output import bytes_text, counts_text, table
 
 __all__ = ["fold_numbered", "model_tables", "shape_text"]
 
@@ -65,8 +65,7 @@ def _values(title: str, values: Sequence[Value]) -> RenderableType:
 
 def _ops(summary: ModelSummary) -> Iterator[RenderableType]:
     for domain, counts in summary.ops.items():
-        # The space inside a pair does not break, so that lines break between pairs.
-        listed = " · ".join(f"{op}\N{NO-BREAK SPACE}{count}" for op, count in counts.items())
+        listed = counts_text(counts)
         yield table(f"Ops of {domain}: {sum(counts.values())}", ("op and count",), [(listed,)])
 
 

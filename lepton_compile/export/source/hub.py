@@ -20,12 +20,13 @@ IGNORED = ("onnx/*", "openvino/*", "original/*", "consolidated*.safetensors")
 SPEC = re.compile(r"^(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
 
 
-def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
+def download(spec: str, with_code: bool = False, *, weights: bool = True) -> tuple[Path, str]:
     """The local snapshot of ``org/name@revision``, and the commit it stands for.
 
     Args:
         spec: repository, and a commit, branch or tag after ``@``.
         with_code: fetch Python files too, for a model that is trusted to run them.
+        weights: fetch them too; otherwise only what a plan reads.
 
     Raises:
         SourceError: malformed, no such repository or revision, not in the cache when offline, or
@@ -44,7 +45,7 @@ def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
             snapshot_download(
                 match["name"],
                 revision=match["revision"],
-                allow_patterns=[*PATTERNS, *(["*.py"] if with_code else [])],
+                allow_patterns=[*PATTERNS[0 if weights else 1 :], *["*.py"] * with_code],
                 ignore_patterns=list(IGNORED),
             )
         )
@@ -55,7 +56,7 @@ def download(spec: str, with_code: bool = False) -> tuple[Path, str]:
             hint="Check the name, the revision and the network; offline, fetch it beforehand with "
             "`hf download`.",
         ) from error
-    if not has_weights(folder):
+    if weights and not has_weights(folder):
         _refuse_pickles(match["name"], folder.name)
     return folder, folder.name
 

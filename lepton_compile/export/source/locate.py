@@ -21,24 +21,27 @@ __all__ = ["resolve"]
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@\w+)?$")
 
 
-def resolve(model: str, base: Path, trust_remote_code: bool = False) -> Source:
+def resolve(
+    model: str, base: Path, trust_remote_code: bool = False, *, weights: bool = True
+) -> Source:
     """Find the model and check that it can be trusted. Reads no weights.
 
     Args:
         model: the recipe's ``model``.
         base: folder that relative paths start from, usually the recipe's.
         trust_remote_code: whether Python files that come with the model may run.
+        weights: they have to be there; without them the hub's are not fetched either.
 
     Raises:
         SourceError: not found, holds only pickled weights, or needs code that is not trusted.
     """
     scheme, _, rest = model.partition(":")
     if scheme == "hf":
-        path, revision = download(rest, with_code=trust_remote_code)
-        return _open(model, path, revision, trust_remote_code)
+        path, revision = download(rest, with_code=trust_remote_code, weights=weights)
+        return _open(model, path, revision, trust_remote_code, weights)
     if scheme == "package":
         path, version = locate_package(rest)
-        return _open(model, path, version, trust_remote_code)
+        return _open(model, path, version, trust_remote_code, weights)
     path = (base / Path(model).expanduser()).absolute()
     if not path.exists():
         raise SourceError(
@@ -46,13 +49,13 @@ def resolve(model: str, base: Path, trust_remote_code: bool = False) -> Source:
             found=str(path),
             hint=f"For the hub, write hf:{model}." if HUB_NAME.match(model) else None,
         )
-    return _open(model, path, None, trust_remote_code)
+    return _open(model, path, None, trust_remote_code, weights)
 
 
-def _open(spec: str, path: Path, revision: str | None, trusted: bool) -> Source:
+def _open(spec: str, path: Path, revision: str | None, trusted: bool, weights: bool) -> Source:
     if path.is_dir():
         source = Source(spec, "folder", path, revision, trusted)
-        source.check_folder()
+        source.check_folder(weights=weights)
         return source
     if path.suffix == ".gguf":
         if find_spec("gguf") is None:

@@ -57,10 +57,11 @@ class Source:
         """The folder of the model's files; a file's parent."""
         return self.path if self.kind == "folder" else self.path.parent
 
-    def check_folder(self) -> None:
+    def check_folder(self, *, weights: bool = True) -> None:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
-        folders.check_weights(self.path)
+        if weights:
+            folders.check_weights(self.path)
 
     def config(self) -> PretrainedConfig:
         """The transformers configuration.

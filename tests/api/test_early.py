@@ -1,0 +1,50 @@
+"""What a recipe shows to be wrong by itself is told before anything is captured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.errors import EngineError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compute_capabilities": ["9.0"]}, "builds no engine for compute capability 9.0"),
+        ({"compute_capabilities": ["7.5"], "compute": "bf16"}, "no arithmetic for BFLOAT16"),
+        ({"compute_capabilities": ["7.5"], "quantize": "int4"}, "no arithmetic for INT4"),
+    ],
+    ids=["gpu", "arithmetic", "weights"],
+)
+def test_gpus_are_checked_before_the_capture(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    # No weights at all: whoever came as far as the capture would miss them.
+    transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    progress = _Stages()
+    with pytest.raises(EngineError, match=message) as caught:
+        lc.plan(
+            model=str(tmp_path),
+            task="feature-extraction",
+            target="trt-rtx",
+            progress=progress,
+            **options,
+        )
+    assert caught.value.where == "compute_capabilities"
+    assert "capture" not in progress.seen
+
+
+class _Stages:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self.seen.append(name)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Not needed."""
