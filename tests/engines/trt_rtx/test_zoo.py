@@ -1,0 +1,130 @@
+"""Every architecture of the zoo that TensorRT's lowering takes becomes a plan in fp16 and in bf16.
+
+One capture a model, as in a build for several targets. What cannot be lowered is refused by name,
+before a builder sees it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lepton_compile.engines.contract import EngineJob
+from lepton_compile.engines.tensorrt.plan_header import LENGTH, read_header
+from lepton_compile.engines.trt_rtx.build import build
+from lepton_compile.errors import PassError
+from lepton_compile.export import ExportedModel, export, resolve
+from lepton_compile.pipeline import passes_for, run
+from lepton_compile.recipe import Recipe, load_recipe
+from tests.export.harness import save
+from tests.export.zoo import DECODERS, ENCODERS
+
+pytest.importorskip("tensorrt_rtx")
+
+LENGTH_OF_ALL, LAYERS = 32, 3
+PRECISIONS = {"fp16": "HALF", "bf16": "BF16"}
+
+# Attention layers by form; None where the model's own code computes attention.
+FORMS: dict[str, dict[str, int] | None] = {
+    "llama": {"native": 3},
+    "mistral": {"mask": 3},
+    "qwen2": {"native": 1, "mask": 2},
+    "qwen3": {"native": 3},
+    "gemma3": {"mask": 2, "native": 1},
+    "phi3": {"mask": 3},
+    "gpt2": {"native": 3},
+    "gpt2-scaled": {"native": 3},
+    "gpt-neox": {"native": 3},
+    "gpt-neox-sequential": {"native": 3},
+    "olmo2": {"native": 3},
+    "cohere": {"native": 3},
+    "smollm3": {"native": 3},
+    "bert": {"encoder": 3},
+    "roberta": {"encoder": 3},
+    "distilbert": {"encoder": 3},
+    "modernbert": {"encoder": 3},
+    "mpnet": None,
+    "albert": {"encoder": 3},
+    "deberta-v2": None,
+}
+# A softcap takes the plugin, whose heads begin at 32: test_plugin_build.py builds a wider Gemma 2.
+REFUSED = {
+    "gemma2": "heads of 8, where the plugin has 32 to 512",
+    "falcon": "its mask is not the attention mask",
+    "falcon-grouped": "its mask is not the attention mask",
+    "falcon-alibi": "it reads the attention mask, which is no input any more",
+    "bloom": "it reads the attention mask, which is no input any more",
+    "gpt-j": "it reads the attention mask, which is no input any more",
+}
+SLOW = ("falcon-grouped", "falcon-alibi", "bloom", "gpt-j", "mpnet", "deberta-v2")
+
+
+def marked(names: Any) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in names]
+
+
+def captured(name: str, folder: Path) -> ExportedModel:
+    task = "text-generation" if name in DECODERS else "feature-extraction"
+    save({**DECODERS, **ENCODERS}[name][0], task, folder / "model")
+    return export(resolve(str(folder / "model"), base=folder), task, length=LENGTH_OF_ALL)
+
+
+def recipe_for(precision: str) -> Recipe:
+    shapes = {"batch": "1..2", "sequence": f"1..{LENGTH_OF_ALL}"}
+    return load_recipe(
+        {"model": "./model", "target": "trt-rtx", "quantize": precision, "shapes": shapes}
+    )
+
+
+def test_every_model_of_the_zoo_is_here() -> None:
+    assert {*FORMS, *REFUSED} == {*DECODERS, *ENCODERS}
+
+
+@pytest.mark.parametrize("name", marked(FORMS))
+def test_it_becomes_a_plan(name: str, tmp_path: Path) -> None:
+    exported = captured(name, tmp_path)
+    for precision, dtype in PRECISIONS.items():
+        recipe, folder = recipe_for(precision), tmp_path / precision
+        model = exported.model.clone()
+        run(model, passes_for(recipe, "trt-rtx", length=exported.length))
+        folder.mkdir()
+        ranges = {"batch": (1, 2), "sequence": (1, exported.length)}
+        built = build(EngineJob(model, folder, recipe, ranges, tuple(exported.caches)))
+        _check_plan(folder, built.report["version"])
+        _check_layers(built.report, name, dtype)
+        forms = FORMS[name]
+        wanted = {"layers": LAYERS, "forms": forms} if forms else None
+        assert built.details["attention"] == wanted
+        assert len(built.details["aliases"]) == 2 * len(exported.caches)
+        assert len(built.details["profiles"]) == (2 if name in DECODERS else 1)
+        assert built.details["executed"] is False
+
+
+def _check_plan(folder: Path, version: str) -> None:
+    (plan,) = folder.iterdir()
+    with plan.open("rb") as file:
+        header = read_header(file.read(LENGTH))
+    assert header is not None
+    assert (header.version, header.portable) == (version, True)
+
+
+def _check_layers(report: Any, name: str, dtype: str) -> None:
+    """Attention, caches and linear layers compute in the type that was asked for."""
+    found = Counter((each["type"], each["precision"]) for each in report["layers"])
+    caches = 2 * LAYERS if name in DECODERS else 0
+    assert found["KV_CACHE_UPDATE", dtype] == caches
+    assert found["ATTENTION_INPUT", dtype] == (LAYERS if FORMS[name] else 0)
+    products = {kind: count for kind, count in found.items() if kind[0] == "MATRIX_MULTIPLY"}
+    assert set(products) == {("MATRIX_MULTIPLY", dtype)}
+
+
+@pytest.mark.parametrize("name", marked(REFUSED))
+def test_what_is_not_lowered_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    exported = captured(name, tmp_path)
+    passes = passes_for(recipe_for("fp16"), "trt-rtx", length=exported.length)
+    with pytest.raises(PassError, match="does not pass legal-trt"):
+        run(exported.model, passes)
+    assert any(r.reason.startswith(REFUSED[name]) for each in passes for r in each.refusals)
