@@ -19,6 +19,7 @@ __all__ = ["Asked", "asked_of", "compare"]
 
 # ONNX op -> layer type.
 LAYERS = {
+    "Attention": "ATTENTION_INPUT",
     "TRT_Attention": "ATTENTION_INPUT",
     "TensorScatter": "KV_CACHE_UPDATE",
     "TRT_KVCacheUpdate": "KV_CACHE_UPDATE",

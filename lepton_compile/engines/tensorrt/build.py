@@ -15,6 +15,7 @@ from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import MODEL_FILE, flatten, write_model
 from lepton_compile.engines.tensorrt.asked import asked_of, compare
 from lepton_compile.engines.tensorrt.capabilities import (
+    built_for,
     check_capabilities,
     check_dtypes,
     hardware_level,
@@ -55,7 +56,8 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
     )
     attention = attention_of(job.model)
     flatten(job.model)
-    details = details_of(job, attention, capabilities, profiles)
+    gpus = built_for(job.model, capabilities, flavour)
+    details = details_of(job, attention, gpus, profiles)
     asked = asked_of(job.model, plugin_domains(job.model))
     network: Event = {}
 

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
+from lepton_compile.engines.gpu import gpus
 from lepton_compile.engines.tensorrt.flavour import Flavour
 from lepton_compile.errors import EngineError
 
-__all__ = ["check_capabilities", "check_dtypes", "hardware_level", "number"]
+__all__ = ["built_for", "check_capabilities", "check_dtypes", "hardware_level", "number"]
 
 WHERE = "compute_capabilities"
+PORTABLE = "portable"
+OLDEST_PORTABLE = "8.0"
+"""What a portable engine reaches back to, by the header of its plan."""
 
 
 def check_capabilities(asked: Sequence[str], flavour: Flavour) -> list[str]:
     """``asked``, sorted and without repetition.
 
     Raises:
-        EngineError: the library does not build for one of them.
+        EngineError: one is not written as a capability, or the library does not build for it.
     """
+    for each in asked:
+        if not _is_number(each):
+            raise EngineError(
+                f"{each!r} is no compute capability",
+                where=WHERE,
+                found=", ".join(asked),
+                available=flavour.capabilities or ["8.0", "9.0"],
+                hint=_hint(each),
+            )
     known = flavour.capabilities
-    unknown = [each for each in asked if (known and each not in known) or not _is_number(each)]
+    unknown = [each for each in asked if known and each not in known]
     if unknown:
         raise EngineError(
             f"{flavour.title} builds no engine for compute capability {unknown[0]}",
             where=WHERE,
             found=", ".join(asked),
-            available=[*known, "or leave it out for a portable engine"]
-            if known
-            else ["8.0", "9.0"],
-            hint="build for 9.0 and other data-centre GPUs with target: trt"
-            if known and _is_number(unknown[0])
-            else "two numbers with a point between them",
+            available=[*known, "or leave it out for a portable engine"],
+            hint="build for 9.0 and other data-centre GPUs with target: trt",
         )
     return sorted(set(asked), key=number)
 
@@ -69,6 +79,21 @@ def hardware_level(capabilities: Sequence[str]) -> str:
     return "SAME_COMPUTE_CAPABILITY" if len(capabilities) == 1 else "AMPERE_PLUS"
 
 
+def built_for(model: ir.Model, capabilities: Sequence[str], flavour: Flavour) -> list[str]:
+    """GPUs on which the engine will run, as the manifest names them.
+
+    What was named; else, of a library that builds across GPUs, ``portable``, or ``8.9+`` where a
+    data type of the graph begins there; else the GPU of this machine.
+    """
+    if capabilities:
+        return list(capabilities)
+    if not flavour.capabilities:
+        return [gpu.compute_capability for gpu in gpus()[:1]] or [PORTABLE]
+    found = [flavour.dtypes[dtype] for dtype in _first_of_each(model, flavour.dtypes)]
+    least = max([OLDEST_PORTABLE, *found], key=number)
+    return [PORTABLE] if least == OLDEST_PORTABLE else [f"{least}+"]
+
+
 def number(capability: str) -> tuple[int, int]:
     """``"8.9"`` -> (8, 9)."""
     major, minor = capability.split(".")
@@ -78,6 +103,12 @@ def number(capability: str) -> tuple[int, int]:
 def _is_number(text: str) -> bool:
     parts = text.split(".")
     return len(parts) == 2 and all(part.isdecimal() for part in parts)
+
+
+def _hint(text: str) -> str:
+    """``sm_89``, ``sm89`` and ``89`` in the form that is wanted."""
+    match = re.fullmatch(r"(?:sm_?)?(\d{1,2})(\d)a?", text, re.IGNORECASE)
+    return f"write {match[1]}.{match[2]}" if match else "two numbers with a point between them"
 
 
 def _first_of_each(model: ir.Model, names: Collection[str]) -> dict[str, str]:

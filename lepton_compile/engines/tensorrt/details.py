@@ -16,8 +16,6 @@ from lepton_passes.lowering.trt.forms import attention_forms
 
 __all__ = ["attention_of", "details_of"]
 
-PORTABLE = "portable"
-
 
 def attention_of(model: ir.Model) -> dict[str, Any] | None:
     """Attention layers and how many have which form; asked before the graph is flattened."""
@@ -34,7 +32,7 @@ def details_of(
     """The entry of a flat graph's engine.
 
     Args:
-        capabilities: built for; empty where the engine is portable.
+        capabilities: of ``built_for``.
     """
     graph = job.model.graph
     return {
@@ -42,7 +40,7 @@ def details_of(
         "aliases": aliases_of(job.model),
         "cache": _cache(job),
         "profiles": [asdict(each) for each in profiles],
-        "compute_capabilities": list(capabilities) or [PORTABLE],
+        "compute_capabilities": list(capabilities),
         "attention": dict(attention) if attention else None,
         "executed": False,
     }

@@ -52,6 +52,8 @@ RTX = Flavour(
     extra="rtx",
     capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     dtypes={
+        # The builder takes INT8 for 7.5, too; NVIDIA's table of that GPU has FP16 and FP32 only.
+        "INT8": "8.0",
         "BFLOAT16": "8.0",
         "INT4": "8.0",
         "FLOAT8E4M3FN": "8.9",

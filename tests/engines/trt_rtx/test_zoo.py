@@ -67,8 +67,10 @@ def marked(names: Any) -> list[Any]:
 
 
 def captured(name: str, folder: Path) -> ExportedModel:
-    task = "text-generation" if name in DECODERS else "feature-extraction"
-    save({**DECODERS, **ENCODERS}[name][0], task, folder / "model")
+    decodes = name in DECODERS
+    config = DECODERS[name][0] if decodes else ENCODERS[name][0]
+    task = "text-generation" if decodes else "feature-extraction"
+    save(config, task, folder / "model")
     return export(resolve(str(folder / "model"), base=folder), task, length=LENGTH_OF_ALL)
 
 

@@ -80,7 +80,9 @@ def _build(order: Order, events: Events) -> NoReturn:
     check_kernels(plugins)
     seconds["build"] = time.perf_counter() - started
     if order.timing_cache is not None:
-        configure.write_timing_cache(config, Path(order.timing_cache))
+        lost = configure.write_timing_cache(config, Path(order.timing_cache))
+        if lost is not None:
+            log.log(library.ILogger.WARNING, f"the timing cache could not be kept: {lost}")
     events.send(
         "built",
         version=str(library.__version__),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_compile.engines.tensorrt.child.events import Failure
+from lepton_compile.engines.tensorrt.child.observers import spoken
 from lepton_compile.engines.tensorrt.order import Order, Profile
 
 if TYPE_CHECKING:
@@ -30,7 +33,12 @@ def configure(
     """
     config = builder.create_builder_config()
     for profile in order.profiles:
-        config.add_optimization_profile(_profile(builder, network, profile))
+        if config.add_optimization_profile(_profile(builder, network, profile)) < 0:
+            raise Failure(
+                f"the library refuses the profile {profile.name}",
+                where="shapes",
+                found="\n".join(_errors(builder.error_recorder)),
+            )
     if order.capabilities:
         _name_capabilities(config, order.capabilities)
     if order.hardware != "NONE":
@@ -50,14 +58,14 @@ def configure(
 
 
 def read_timing_cache(path: Path) -> bytes:
-    """What ``write_timing_cache`` wrote; empty where there is no file.
+    """What ``write_timing_cache`` wrote; empty where there is no file that can be read.
 
     Raises:
         Failure: the file is damaged. It would be parsed by native code that trusts it.
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return b""
     digest, blob = data[:_DIGEST], data[_DIGEST:]
     if hashlib.sha256(blob).digest() != digest:
@@ -70,13 +78,24 @@ def read_timing_cache(path: Path) -> bytes:
     return blob
 
 
-def write_timing_cache(config: trt.IBuilderConfig, path: Path) -> None:
-    """Keep what this build measured, for the next; in place of the file at once."""
+def write_timing_cache(config: trt.IBuilderConfig, path: Path) -> OSError | None:
+    """Keep what this build measured, for the next; in place of the file at once.
+
+    Returns:
+        Why it could not be kept: a plan that is finished is not given up for that.
+    """
     blob = bytes(memoryview(config.get_timing_cache().serialize()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(hashlib.sha256(blob).digest() + blob)
-    partial.replace(path)
+    # A name of its own: builds beside each other keep the same file.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(hashlib.sha256(blob).digest() + blob)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        return error
+    return None
 
 
 def _use_timing_cache(config: trt.IBuilderConfig, path: Path) -> None:
@@ -136,6 +155,10 @@ def _values(profile: trt.IOptimizationProfile, tensor: trt.ITensor, asked: Profi
         count *= size
     low, usual, high = ([value] * count for value in asked.values[name])
     _attempt(name, asked, profile.set_shape_input, low, usual, high)
+
+
+def _errors(recorder: trt.IErrorRecorder) -> list[str]:
+    return spoken(recorder.get_error_desc(index) for index in range(recorder.num_errors()))
 
 
 def _attempt(name: str, asked: Profile, setter: Any, *bounds: list[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,21 @@ if TYPE_CHECKING:
 else:
     from lepton_compile.engines.tensorrt.child.library import trt
 
-__all__ = ["ErrorRecorder", "Log", "PlanWriter", "ProgressMonitor"]
+__all__ = ["ErrorRecorder", "Log", "PlanWriter", "ProgressMonitor", "spoken"]
 
 KEPT_LINES = 400
 BORING = ("Input filename:", "Doc string:", "Model version:")
 OFTEN = 0.1  # seconds between two progress events
+
+
+# Without a driver the library says this, too, after each error of another kind.
+ECHO = "cudaError 35"
+
+
+def spoken(texts: Iterable[str]) -> list[str]:
+    """Errors once each, without what only says that there is no driver."""
+    found = list(dict.fromkeys(texts))
+    return [text for text in found if ECHO not in text] or found
 
 
 class Log(trt.ILogger):
@@ -46,7 +57,7 @@ class Log(trt.ILogger):
     @property
     def errors(self) -> list[str]:
         """What it said went wrong, once each."""
-        return list(dict.fromkeys(text for name, text in self.problems if "ERROR" in name))
+        return spoken(text for name, text in self.problems if "ERROR" in name)
 
 
 class ProgressMonitor(trt.IProgressMonitor):

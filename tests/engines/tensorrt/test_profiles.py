@@ -1,0 +1,77 @@
+"""Profiles follow from the ranges of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import pytest
+
+from lepton_compile.engines.tensorrt.profiles import profiles_for
+from lepton_compile.errors import EngineError
+
+RANGES = {"batch": [1, 8], "sequence": [1, 128]}
+
+
+def value(name: str, shape: Sequence[int | str], dtype: str = "INT64") -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType[dtype]), shape=ir.Shape(shape))
+
+
+ENCODER = [value("input_ids", ["batch", "sequence"]), value("mask", ["batch", "sequence"])]
+DECODER = [
+    value("input_ids", ["batch", "sequence"]),
+    value("past_lengths", ["batch"], "INT32"),
+    value("past_key_values.0.key", ["batch", 2, 128, 16], "FLOAT16"),
+]
+
+
+def test_an_encoder_has_one_over_its_whole_range() -> None:
+    (found,) = profiles_for(ENCODER, {**RANGES, "sequence": [2, 128]}, decoder=False)
+    assert found.name == "all"
+    assert [each["mask"] for each in (found.min, found.opt, found.max)] == [
+        [1, 2],
+        [1, 64],
+        [8, 128],
+    ]
+    assert found.values == {}
+
+
+def test_a_decoder_fills_its_cache_row_by_row_and_reads_it_all_at_once() -> None:
+    prefill, decode = profiles_for(DECODER, RANGES, decoder=True)
+    assert (prefill.name, decode.name) == ("prefill", "decode")
+    assert (prefill.min["input_ids"], prefill.opt["input_ids"]) == ([1, 1], [1, 64])
+    assert prefill.max["input_ids"] == [1, 128]
+    assert (decode.min["input_ids"], decode.max["input_ids"]) == ([1, 1], [8, 1])
+    for each in (prefill, decode):
+        caches = [bounds["past_key_values.0.key"] for bounds in (each.min, each.opt, each.max)]
+        assert [shape[1:] for shape in caches] == [[2, 128, 16]] * 3
+
+
+@pytest.mark.parametrize(("objective", "rows"), [("latency", 1), ("throughput", 8)])
+def test_the_objective_says_which_batch_kernels_are_chosen_for(objective: str, rows: int) -> None:
+    _, decode = profiles_for(DECODER, RANGES, decoder=True, objective=objective)
+    assert decode.opt["input_ids"] == [rows, 1]
+
+
+def test_an_input_whose_value_is_a_shape_has_a_range_of_values() -> None:
+    inputs = [*DECODER, value("cache_length", [1]), value("count", [])]
+    prefill, _ = profiles_for(inputs, {**RANGES, "count": [2, 6]}, decoder=True)
+    assert prefill.values == {"cache_length": [1, 64, 128], "count": [2, 4, 6]}
+
+
+def test_a_dimension_of_its_own_has_the_range_of_its_name() -> None:
+    (found,) = profiles_for([value("x", ["rows", 3])], {"rows": [2, 10]}, decoder=False)
+    assert (found.min["x"], found.opt["x"], found.max["x"]) == ([2, 3], [6, 3], [10, 3])
+
+
+def test_a_dimension_without_a_range_is_named() -> None:
+    with pytest.raises(EngineError, match="range of a dimension is not known") as raised:
+        profiles_for([value("x", ["rows"])], RANGES, decoder=False)
+    assert (raised.value.where, raised.value.found) == ("x", "rows")
+
+
+@pytest.mark.parametrize("bounds", [[8, 1], [-1, 4]])
+def test_a_range_that_runs_backwards_is_named(bounds: list[int]) -> None:
+    with pytest.raises(EngineError, match="a range runs backwards") as raised:
+        profiles_for(ENCODER, {**RANGES, "batch": bounds}, decoder=False)
+    assert raised.value.where == "shapes.batch"
