@@ -12,5 +12,6 @@ __all__ = ["special_tokens"]
 def special_tokens(folder: Path, name: str | None) -> dict[str, Any]:
     """bos_token, mask_token and their like, as texts, from the file ``name``."""
     config = json.loads((folder / name).read_text(encoding="utf-8")) if name else {}
-    tokens = {key: value for key, value in config.items() if key.endswith("_token") and value}
-    return {k: v["content"] if isinstance(v, dict) else v for k, v in tokens.items()}
+    tokens = {key: value for key, value in config.items() if key.endswith("_token")}
+    texts = {k: v["content"] if isinstance(v, dict) else v for k, v in tokens.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
