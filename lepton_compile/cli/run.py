@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_MADE = ("text", "tokens", "finish", "timings")
+
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--prompt", help="Text to continue.")
+@click.option("--prompt", "prompts", multiple=True, help="Text to continue; may be repeated.")
 @click.option(
     "--text",
     "texts",
@@ -35,22 +37,38 @@ __all__ = ["run"]
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write arrays to a .npz file."
 )
-@click.option("--max-new-tokens", default=64, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    help="128 unless given, or what the cache has room for.",
+)
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0.0))
 @click.option("--top-k", default=0, type=click.IntRange(min=0), help="0 takes all.")
 @click.option("--top-p", default=1.0, type=click.FloatRange(min=0.0, max=1.0, min_open=True))
-@click.option("--seed", type=int)
-@click.option("--chat", is_flag=True, help="Put the prompt through the chat template.")
+@click.option("--min-p", default=0.0, type=click.FloatRange(min=0.0, max=1.0))
+@click.option("--repetition-penalty", default=1.0, type=click.FloatRange(min=0.0, min_open=True))
+@click.option("--stop", multiple=True, help="End before this text; may be repeated.")
+@click.option(
+    "--stop-token",
+    "stop_tokens",
+    multiple=True,
+    type=click.IntRange(min=0),
+    help="End at this id; may be repeated.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Draws the same tokens again.")
+@click.option("--chat", is_flag=True, help="Put each prompt through the chat template.")
+@click.option("--target", help="The engine to run, rather than the best that can.")
 @click.option("--threads", type=click.IntRange(min=1))
 @json_option
 def run(
     folder: Path,
-    prompt: str | None,
+    prompts: tuple[str, ...],
     texts: tuple[str, ...],
     question: str | None,
     context: str | None,
     inputs: Path | None,
     output: Path | None,
+    target: str | None,
     threads: int | None,
     as_json: bool,
     **sampling: Any,
@@ -60,16 +78,18 @@ def run(
     --prompt is continued. --text is embedded, classified, or its masks are filled in, as the
     model's task says. --question is answered from --context. --inputs takes arrays.
     """
-    given = [prompt is not None, bool(texts), inputs is not None, question is not None]
+    given = [bool(prompts), bool(texts), inputs is not None, question is not None]
     if sum(given) != 1:
         raise click.UsageError("give one of --prompt, --text, --question and --inputs")
     if (question is None) != (context is None):
         raise click.UsageError("--question and --context go together")
     from lepton_compile.runtime import load
 
-    model = load(folder, threads=threads)
-    if prompt is not None:
-        _generate(model, prompt, sampling, as_json)
+    model = load(folder, threads=threads, target=target)
+    for name, reason in model.passed_over.items():
+        click.echo(f"the engine for {name} does not run here: {reason}", err=True)
+    if prompts:
+        _generate(model, list(prompts), sampling, as_json)
     elif question is not None and context is not None:
         _answer(model, question, _content(context), as_json)
     elif texts:
@@ -78,16 +98,21 @@ def run(
         _arrays(model, inputs, output, as_json)
 
 
-def _generate(model: Model, prompt: str, sampling: dict[str, Any], as_json: bool) -> None:
-    options = {key: value for key, value in sampling.items() if value not in (None, False)}
-    if not as_json:
-        for piece in model.generate(prompt, stream=True, **options):
+def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_json: bool) -> None:
+    if not as_json and len(prompts) == 1:
+        for piece in model.generate(prompts[0], stream=True, **sampling):
             click.echo(piece, nl=False)
         click.echo()
         return
-    found = model.generate(prompt, **options)
-    data = {"prompt": prompt, "text": found.text, "tokens": found.tokens}
-    emit_json(data | {"finish": found.finish, "timings": found.timings})
+    found = [
+        {"prompt": prompt, **{name: getattr(made, name) for name in _MADE}}
+        for prompt, made in zip(prompts, model.generate(prompts, **sampling), strict=True)
+    ]
+    if as_json:
+        emit_json(found if len(found) > 1 else found[0])
+        return
+    for one in found:
+        click.echo(one["text"])
 
 
 def _texts(model: Model, texts: list[str], as_json: bool) -> None:

@@ -69,7 +69,7 @@ class Writer:
         first = None if isinstance(prompt, str) else next(iter(prompt), None)
         many = isinstance(first, str | list | tuple | np.ndarray)
         refuse(stream and many, "stream=True takes one prompt")
-        self._check(how, wanted)
+        self._check(how, wanted, seed)
         prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
         limit = self._limit(prompts, wanted)
         words: list[Any] = [None] * len(prompts)
@@ -84,7 +84,7 @@ class Writer:
             pass
         return rows if many else rows[0]
 
-    def _check(self, how: Sampling, limit: int | None) -> None:
+    def _check(self, how: Sampling, limit: int | None, seed: int | None) -> None:
         task = self.model.task
         refuse(task != "text-generation", f"this model does {task}: it does not generate")
         legal = how.temperature >= 0 and how.top_k >= 0 and how.repetition_penalty > 0
@@ -92,6 +92,7 @@ class Writer:
         refuse(not legal, f"out of its range: one of {how}")
         bad = limit is not None and limit < 1
         refuse(bad, f"out of its range: max_new_tokens={limit}")
+        refuse(seed is not None and seed < 0, f"out of its range: seed={seed}")
 
     def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
         """How many new tokens there will be at most, once the prompts are found to fit."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,7 +47,7 @@ class KernelFile:
         if digest == self._known:
             return None
         for path in self.places:
-            partial = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+            partial = path.with_name(f".{path.name}-{os.getpid()}-{os.urandom(4).hex()}")
             try:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -11,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader import LoaderError, Model, load
+from lepton_compile.runtime.loader import Model, load
+from lepton_compile.runtime.loader_guard import LoaderError, refuse
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run with the command line's arguments; the exit status."""
-    options = vars(_parser().parse_args(arguments))
-    threads, target = options.pop("threads"), options.pop("target")
+    options = _options(arguments)
     try:
-        with load(Path(__file__).parent, threads, target) as model:
+        with load(Path(__file__).parent, options.pop("threads"), options.pop("target")) as model:
             for name, reason in model.passed_over.items():
                 print(f"the engine for {name} does not run here: {reason}", file=sys.stderr)
-            for piece in _lines(model, **options):
+            for piece in _pieces(model, **options):
                 print(piece, end="", flush=True)
     except LoaderError as refusal:
         print(f"error: {refusal}", file=sys.stderr)
@@ -32,10 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(arguments: list[str] | None) -> dict[str, Any]:
+    import argparse
+
     parser = argparse.ArgumentParser(description="Run the compiled model in this folder.")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", help="continue this text")
+    what.add_argument("--prompt", nargs="+", help="continue these texts")
     what.add_argument("--text", nargs="+", help="embed, classify or complete these texts")
     what.add_argument("--inputs", metavar="FILE.npz", help="run these arrays")
     parser.add_argument("--question", help="answer this from each --text")
@@ -46,22 +47,30 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("--temperature", "--top-p", "--min-p", "--repetition-penalty", *numbers):
         parser.add_argument(name, type=numbers.get(name, float), default=argparse.SUPPRESS)
     parser.add_argument("--stop", action="append", default=[], help="end before this text")
-    parser.add_argument("--chat", action="store_true", help="the prompt is a chat message")
-    parser.add_argument("--stream", action="store_true", help="print text as it comes")
-    return parser
+    parser.add_argument("--stop-token", action="append", type=int, dest="stop_tokens", default=[])
+    parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--stream", action="store_true", help="print text as it comes")
+    how.add_argument("--json", action="store_true", help="print a document for each prompt")
+    return vars(parser.parse_args(arguments))
 
 
-def _lines(model: Model, **options: Any) -> Iterator[str]:
-    """What to print: a continuation as text, everything else as JSON."""
-    prompt, texts, inputs = (options.pop(name) for name in ("prompt", "text", "inputs"))
-    output, question = options.pop("output"), options.pop("question")
-    if prompt is not None:
-        made = model.generate(prompt, **options)
-        yield from made if options["stream"] else [str(made.text)]
+def _pieces(
+    model: Model, prompt: Any, text: Any, inputs: Any, question: Any, output: Any, **options: Any
+) -> Iterator[str]:
+    """What to print: continuations as text unless JSON is asked for, everything else as JSON."""
+    stream, as_json = options.pop("stream"), options.pop("json")
+    if prompt is not None and stream:
+        refuse(len(prompt) > 1, "--stream takes one prompt")
+        yield from model.generate(prompt[0], stream=True, **options)
         yield "\n"
-    elif texts is not None:
-        for text, found in zip(texts, _found(model, texts, question), strict=True):
-            yield json.dumps({"text": text, **found}) + "\n"
+    elif prompt is not None:
+        for one, made in zip(prompt, model.generate(prompt, **options), strict=True):
+            found = {name: getattr(made, name) for name in ("text", "tokens", "finish", "timings")}
+            yield f"{json.dumps({'prompt': one, **found}) if as_json else made.text}\n"
+    elif text is not None:
+        for one, found in zip(text, _found(model, text, question), strict=True):
+            yield json.dumps({"text": one, **found}) + "\n"
     else:
         results = model.run(_arrays(inputs))
         if output:

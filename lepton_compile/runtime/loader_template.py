@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from lepton_compile.runtime.loader_guard import LoaderError
 
@@ -45,15 +45,12 @@ def _generation_tag() -> Any:
     from jinja2 import nodes
     from jinja2.ext import Extension
 
-    class Marked(Extension):
-        tags: ClassVar[set[str]] = {"generation"}
+    def parse(_: Any, parser: Any) -> Any:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
 
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    return Marked
+    return type("Generation", (Extension,), {"tags": {"generation"}, "parse": parse})
 
 
 def _tojson(

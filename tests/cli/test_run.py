@@ -10,8 +10,10 @@ import pytest
 
 from lepton_compile.cli import main
 from lepton_compile.runtime import load
+from tests.runtime import tiny
 
 Capture = pytest.CaptureFixture[str]
+PROMPTS = ["w5 w6", "w7"]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = (*SPECIAL, "who", "where", "is", "the", "cat", "dog", "house", "on")
 QUESTION, CONTEXT = "where is the cat", "the cat is on the house the dog is where"
@@ -109,3 +111,57 @@ def test_a_model_for_something_else_says_so(filling: Path, capsys: Capture) -> N
     asked = ["--question", QUESTION, "--context", CONTEXT]
     assert "fill-mask" in document(capsys, str(filling), *asked, code=1)["message"]
     assert "no [MASK]" in document(capsys, str(filling), "--text", "the cat", code=1)["message"]
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.decoder(tmp_path_factory.mktemp("writing") / "artifact").path
+
+
+OPTIONS = [
+    ({"temperature": 1.5, "seed": 0}, ["--temperature", "1.5", "--seed", "0"]),
+    (
+        {"temperature": 1.5, "seed": 3, "min_p": 0.1, "top_k": 9, "top_p": 0.9},
+        ["--temperature", "1.5", "--seed", "3", "--min-p", "0.1", "--top-k", "9", "--top-p", "0.9"],
+    ),
+    ({"repetition_penalty": 3.0}, ["--repetition-penalty", "3.0"]),
+    ({"stop": ["w9", "w1"]}, ["--stop", "w9", "--stop", "w1"]),
+    ({"stop_tokens": [*range(20, 60)]}, [f"--stop-token={n}" for n in range(20, 60)]),
+    ({"chat": True}, ["--chat"]),
+]
+
+
+@pytest.mark.parametrize(("options", "flags"), OPTIONS)
+def test_options_reach_the_model(
+    writing: Path, capsys: Capture, options: dict[str, Any], flags: list[str]
+) -> None:
+    with load(writing) as model:
+        (one,) = model.generate(PROMPTS[:1], max_new_tokens=12, **options)
+        expected = model.generate(PROMPTS, max_new_tokens=12, **options)
+    asked = [str(writing), "--max-new-tokens", "12", *flags]
+    found = document(capsys, *asked, "--prompt", PROMPTS[0])
+    assert (found["tokens"], found["text"], found["finish"]) == (one.tokens, one.text, one.finish)
+    both = document(capsys, *asked, "--prompt", PROMPTS[0], "--prompt", PROMPTS[1])
+    assert [made["tokens"] for made in both] == [made.tokens for made in expected]
+    assert main(["run", *asked, "--prompt", PROMPTS[0]]) == 0
+    assert capsys.readouterr().out == f"{one.text}\n"
+    assert main(["run", *asked, "--prompt", PROMPTS[0], "--prompt", PROMPTS[1]]) == 0
+    assert capsys.readouterr().out.splitlines() == [made.text for made in expected]
+
+
+def test_by_default_a_continuation_stays_within_the_cache(writing: Path, capsys: Capture) -> None:
+    found = document(capsys, str(writing), "--prompt", " ".join(["w5"] * 90))
+    assert len(found["tokens"]) == 6 or found["finish"] == "eos"
+
+
+def test_engines_that_were_passed_over_are_told(tmp_path: Path, capsys: Capture) -> None:
+    plan = b"", {"requires": {"tensorrt": "99"}}
+    made = tiny.decoder(tmp_path / "both", plans={"trt": plan})
+    asked = ["run", str(made.path), "--prompt", "w5", "--json"]
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    assert said.err.count("the engine for trt does not run here: this engine needs tensorrt") == 1
+    assert json.loads(said.out)["finish"]
+    assert main([*asked, "--target", "ort-cpu"]) == 0
+    assert "does not run here" not in capsys.readouterr().err
+    assert main([*asked, "--target", "trt"]) == 1

@@ -171,6 +171,24 @@ def test_the_script_continues_a_prompt(decoder_folder: Path, model: Model) -> No
     assert script(decoder_folder, "--prompt", "w5", *more).stdout == f"{expected}\n"
 
 
+def test_the_script_takes_all_that_generate_takes(decoder_folder: Path, model: Model) -> None:
+    prompts, how = ["w5 w6", "w7"], {"temperature": 1.5, "min_p": 0.02, "repetition_penalty": 1.3}
+    ends = {"stop": ["w9"], "stop_tokens": [11, 12]}
+    expected = model.generate(prompts, max_new_tokens=8, seed=0, **how, **ends)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in how.items()]
+    flags += ["--seed", 0, "--max-new-tokens", 8, "--stop", "w9"]
+    flags += ["--stop-token", 11, "--stop-token", 12]
+    done = script(decoder_folder, "--prompt", *prompts, *flags, "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["prompt"], one["text"], one["tokens"], one["finish"]) for one in found] == [
+        (prompt, one.text, one.tokens, one.finish)
+        for prompt, one in zip(prompts, expected, strict=True)
+    ]
+    plain = script(decoder_folder, "--prompt", *prompts, *flags)
+    assert plain.stdout.splitlines() == [one.text for one in expected]
+    assert "takes one prompt" in script(decoder_folder, "--prompt", *prompts, "--stream").stderr
+
+
 def test_the_script_embeds_and_labels(
     encoder_folder: Path, embedder: Model, tmp_path: Path
 ) -> None:
@@ -223,3 +241,16 @@ def test_importing_the_loader_loads_numpy_and_nothing_heavy(decoder_folder: Path
     heavy = {"onnxruntime", "tokenizers", "jinja2", "torch", "transformers", "onnx"}
     assert not heavy & set(done.stdout.split())
     assert not [name for name in done.stdout.split() if name.startswith("lepton")]
+
+
+def test_importing_the_loader_adds_little_to_numpy(tmp_path: Path) -> None:
+    made = tiny.decoder(tmp_path / "both", plans={"trt-rtx": (b"", {})})
+    program = (
+        f"import sys, numpy; before = {{*sys.modules}}; sys.path.insert(0, {str(made.path)!r}); "
+        "import loader; print(*{*sys.modules} - before)"
+    )
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    added = set(done.stdout.split())
+    assert {"loader", "json", "hashlib"} <= added
+    assert not {"argparse", "secrets", "random", "datetime", "platform", "tempfile"} & added

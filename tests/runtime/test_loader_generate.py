@@ -117,6 +117,7 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"top_k": -1}, "top_k=-1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"seed": -1}, "seed=-1"),
         ({"prompt": []}, "prompt is empty"),
         ({"prompt": [[5], []]}, "prompt is empty"),
         ({"prompt": [5, 64]}, r"\[64\] are outside the vocabulary"),
