@@ -157,7 +157,7 @@ class Build:
             job = EngineJob(
                 model,
                 folder,
-                self.recipe,
+                self.recipe.for_target(target),
                 describe.ranges_of(self.recipe, exported),
                 tuple(exported.caches),
                 step,
@@ -202,17 +202,18 @@ class Build:
         comparing: Comparing,
     ) -> PipelineReport:
         config = None if source.kind == "onnx" else source.config()
+        recipe = self.recipe.for_target(target)
         passes = passes_for(
-            self.recipe,
+            recipe,
             target,
             length=exported.length,
             config=config,
-            hessians=hessians_for(self.recipe, model, source, exported, step),
-            measure=measure_for(self.recipe, target, source, exported, step),
+            hessians=hessians_for(recipe, model, source, exported, step),
+            measure=measure_for(recipe, target, source, exported, step),
         )
         if comparing.unchecked:
             return run(model, passes, progress=step)
-        precision = precision_of(self.recipe, target, config)
+        precision = precision_of(recipe, target, config)
         with NumericCheck(comparing.feeds, CHECKED_AS.get(precision, precision)) as check:
             compares = comparing.begin(check, model)
             return run(model, passes, check=check if compares else None, progress=step)
@@ -266,7 +267,7 @@ class Build:
             "model": f"{engine.folder}/{engine.built.model}",
             "files": sorted(p.relative_to(root).as_posix() for p in inside),
             "requires": dict(engine.built.requires),
-            "precision": precision_of(self.recipe, engine.target, config),
+            "precision": precision_of(self.recipe.for_target(engine.target), engine.target, config),
             **engine.built.details,
             "executed": not comparing.unverified(engine.target),
             "compared": comparing.entry(engine.target),

@@ -117,7 +117,9 @@ class Comparing:
         text = recipe.verify.text
         demanded = Demands(
             {
-                e["target"]: demands(str(e["precision"]), manifest.task, recipe.gates)
+                e["target"]: demands(
+                    str(e["precision"]), manifest.task, recipe.for_target(e["target"]).gates
+                )
                 for e in manifest.engines
             },
             read_text(recipe.base / text) if text is not None else None,

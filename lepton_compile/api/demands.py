@@ -48,7 +48,10 @@ def demands_entry(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> d
     Raises:
         RecipeError: the text to compare on cannot be read.
     """
-    gates = {name: demands(each, task, recipe.gates).as_dict() for name, each in precisions.items()}
+    gates = {
+        name: demands(each, task, recipe.for_target(name).gates).as_dict()
+        for name, each in precisions.items()
+    }
     text = None
     if recipe.verify.text is not None:
         content = read_text(recipe.base / recipe.verify.text)

@@ -33,7 +33,7 @@ def check_early(recipe: Recipe) -> None:
         )
     for target in recipe.target:
         if flavour := FLAVOURS.get(target):
-            check_capabilities(recipe.compute_capabilities, flavour)
+            check_capabilities(recipe.for_target(target).compute_capabilities, flavour)
 
 
 def check_precision(recipe: Recipe, config: Any) -> None:
@@ -48,10 +48,11 @@ def check_precision(recipe: Recipe, config: Any) -> None:
         flavour = FLAVOURS.get(target)
         if flavour is None:
             continue
-        half = compute_dtype(recipe, target, config)
-        weights = WEIGHTS.get(precision_of(recipe, target, config))
+        own = recipe.for_target(target)
+        half = compute_dtype(own, target, config)
+        weights = WEIGHTS.get(precision_of(own, target, config))
         for dtype in (half.name if half else None, weights):
-            _check_dtype(recipe, flavour, dtype)
+            _check_dtype(own, flavour, dtype)
 
 
 def _check_dtype(recipe: Recipe, flavour: Flavour, dtype: str | None) -> None:

@@ -193,6 +193,7 @@ def _engine(
     notes: list[str],
 ) -> EnginePlan:
     progress.stage("passes", target)
+    recipe = recipe.for_target(target)
     rounded = rounds_activations(recipe, target, decoder=exported.task == "text-generation")
     passes = passes_for(
         recipe,

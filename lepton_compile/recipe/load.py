@@ -61,12 +61,16 @@ def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
 def _check_available(recipe: Recipe, document: Document) -> None:
     for target in recipe.target:
         available = AVAILABLE.get(target)
-        if available is not None and recipe.quantize.format not in available:
+        found = recipe.for_target(target).quantize.format
+        if available is not None and found not in available:
             raise RecipeError(
                 f"{target} cannot be built in this precision in this version.",
                 where=document.place(("quantize",)),
-                found=f"quantize: {recipe.quantize.format}",
+                found=f"quantize: {found}",
                 available=available,
+                hint=f"per_target: {{{target}: {{quantize: …}}}} gives it one of its own"
+                if len(recipe.target) > 1
+                else None,
             )
 
 

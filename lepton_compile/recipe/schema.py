@@ -27,6 +27,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "Shapes",
+    "TargetOptions",
     "Verify",
 ]
 
@@ -200,6 +201,25 @@ class Passes(_Closed):
         return tuple(value) if isinstance(value, list) else value
 
 
+Compute = Literal["auto", "fp32", "fp16", "bf16"]
+Form = Literal["auto", "native", "mask", "slice", "plugin"]
+
+
+class TargetOptions(_Closed):
+    """What one target of several has for itself, in place of the recipe's."""
+
+    quantize: Quantize | None = Field(default=None, description="Precision of weights.")
+    compute: Compute | None = Field(default=None, description="Arithmetic of a GPU engine.")
+    attention: Form | None = Field(default=None, description="Form of cached attention.")
+    compute_capabilities: tuple[str, ...] | None = Field(default=None, description="GPUs.")
+    gates: Gates | None = Field(default=None, description="Numbers the engine must reach.")
+
+    @field_validator("compute_capabilities", mode="before")
+    @classmethod
+    def _capabilities(cls, value: Any) -> Any:
+        return _numbers_as_text(value)
+
+
 class Recipe(_Closed):
     """A whole recipe; ``load_recipe`` makes one."""
 
@@ -217,11 +237,11 @@ class Recipe(_Closed):
     verify: Verify = Field(default_factory=Verify, description="Comparison with PyTorch.")
     gates: Gates = Field(default_factory=Gates, description="Numbers the build must reach.")
     passes: Passes = Field(default_factory=Passes, description="Graph passes.")
-    compute: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+    compute: Compute = Field(
         default="auto",
         description="Arithmetic of GPU engines; auto follows `quantize`, else the model's dtype.",
     )
-    attention: Literal["auto", "native", "mask", "slice", "plugin"] = Field(
+    attention: Form = Field(
         default="auto", description="Form of cached attention in TensorRT engines."
     )
     compute_capabilities: tuple[str, ...] = Field(
@@ -243,7 +263,25 @@ class Recipe(_Closed):
     max_memory: Bytes | None = Field(default=None, description="Ceiling of the build's memory.")
     description: str = Field(default="", description="One line for `lepton-compile recipes`.")
 
+    per_target: dict[Target, TargetOptions] = Field(
+        default_factory=dict, description="Target: what it has in place of the recipe's."
+    )
+
     _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        others = [name for name in self.per_target if name not in self.target]
+        if others:
+            raise ValueError(f"per_target: {others[0]} is no target of this recipe")
+        return self
+
+    def for_target(self, name: str) -> Recipe:
+        """The recipe as one of its targets sees it."""
+        own = self.per_target.get(name)  # type: ignore[call-overload]  # a name of the literal
+        if own is None:
+            return self
+        return self.model_copy(update={k: getattr(own, k) for k in own.model_fields_set})
 
     @property
     def base(self) -> Path:
@@ -253,9 +291,7 @@ class Recipe(_Closed):
     @field_validator("compute_capabilities", mode="before")
     @classmethod
     def _capabilities(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return tuple(str(each) if isinstance(each, float) else each for each in value)
-        return value
+        return _numbers_as_text(value)
 
     @field_validator("target", mode="before")
     @classmethod
@@ -266,3 +302,10 @@ class Recipe(_Closed):
         if not names or len(set(map(str, names))) != len(names):
             raise ValueError("name at least one target, and each once")
         return tuple(names)
+
+
+def _numbers_as_text(value: Any) -> Any:
+    """``[8.6, 8.9]`` as YAML reads it, as ``("8.6", "8.9")``."""
+    if isinstance(value, list | tuple):
+        return tuple(str(each) if isinstance(each, float) else each for each in value)
+    return value

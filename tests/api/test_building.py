@@ -114,6 +114,23 @@ def test_counts_are_expected_of_each_target_that_has_the_pass(folder: Path, tmp_
         )
 
 
+def test_each_target_may_have_its_own_precision(folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "target": ["ort-cpu", "ort-cuda"],
+        "quantize": "int8",
+        "per_target": {"ort-cuda": {"quantize": "fp16"}},
+    }
+    planned = lc.plan(model=str(folder), **options)
+    built = lc.build(model=str(folder), output=tmp_path / "out", verify=False, **options)
+    wanted = {"ort-cpu": "int8", "ort-cuda": "fp16"}
+    assert {e["target"]: e["precision"] for e in built.manifest.engines} == wanted
+    assert {e.target: e.precision for e in planned.engines} == wanted
+    report = json.loads((built.path / "report.json").read_text())
+    fired = {(p["target"], p["name"]) for p in report["passes"] if p["fired"]}
+    assert ("ort-cpu", "weight-int8") in fired
+    assert ("ort-cuda", "weight-int8") not in fired
+
+
 def test_what_is_left_out_says_so(folder: Path, tmp_path: Path) -> None:
     built = lc.build(model=str(folder), output=tmp_path / "out", verify=False)
     (engine,) = built.manifest.engines

@@ -45,7 +45,9 @@ def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
         listed = "[]" if "tuple" in str(field.annotation) else ""
         if inner is None or name in ("quantize", "rules"):
             found.add(prefix + name)
-        if inner is not None:
+        if name == "per_target":  # its keys are rows of their own already
+            found.add(prefix + name)
+        elif inner is not None:
             found |= keys(inner, f"{prefix}{name}{listed}.")
     return found
 

@@ -115,3 +115,32 @@ def test_an_overridden_path_starts_where_it_was_typed(
     recipe = load_recipe(tmp_path / "r.yaml", {"model": "./other"})
     assert recipe.base / recipe.model == tmp_path / "work" / "other"
     assert load_recipe(tmp_path / "r.yaml", {"model": "hf:a/b"}).model == "hf:a/b"
+
+
+TWO = {"model": "m", "target": ["ort-cpu", "trt-rtx"], "quantize": "int8"}
+
+
+def test_a_target_may_have_its_own_precision() -> None:
+    own = {"quantize": "fp16", "compute_capabilities": [8.9], "gates": {"cosine": 0.999}}
+    recipe = load_recipe({**TWO, "per_target": {"trt-rtx": own}})
+    assert recipe.for_target("ort-cpu") is recipe
+    seen = recipe.for_target("trt-rtx")
+    assert (seen.quantize.format, seen.compute_capabilities) == ("fp16", ("8.9",))
+    assert seen.gates.cosine == 0.999
+    assert (seen.attention, seen.base, seen.target) == ("auto", recipe.base, recipe.target)
+
+
+@pytest.mark.parametrize(
+    ("per_target", "words"),
+    [
+        ({"trt": {"quantize": "fp16"}}, "trt is no target of this recipe"),
+        ({"trt-rtx": {"quantise": "fp16"}}, "Did you mean 'quantize'?"),
+        ({"trt-rtx": {"attention": "natve"}}, "Did you mean 'native'?"),
+        ({"trtrtx": {}}, "Did you mean 'trt-rtx'?"),
+        ({"ort-cpu": {"quantize": "fp16"}}, "ort-cpu cannot be built in this precision"),
+    ],
+)
+def test_mistakes_in_what_a_target_has(per_target: dict[str, object], words: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({**TWO, "per_target": per_target})
+    assert words in str(caught.value)
