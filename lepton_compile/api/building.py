@@ -21,6 +21,7 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
+from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
@@ -36,10 +37,13 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
 
-__all__ = ["ENGINES", "Build", "output_of", "pooling_of", "task_of"]
+__all__ = ["ENGINES", "SHARED", "Build", "output_of", "place_of", "pooling_of", "task_of"]
 
 ENGINES = "engines"
 """Folder of the engines in an artifact, one folder for each target in it."""
+
+SHARED = f"{ENGINES}/ort"
+"""Folder of the engines of ONNX Runtime where there are several: equal weights are kept once."""
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8"}
@@ -66,6 +70,7 @@ class Build:
     overwrite: bool
     progress: Progress
     found: Findings = field(default_factory=Findings)
+    _store: WeightStore = field(default_factory=WeightStore, init=False, repr=False)
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
@@ -152,19 +157,21 @@ class Build:
             self.found.passes[target] = passes
             self._demand(target, passes)
         with self._stage("build", target):
-            folder = root / ENGINES / target
-            folder.mkdir(parents=True)
+            place = place_of(target, self.recipe.target)
+            (root / place).mkdir(parents=True, exist_ok=True)
             job = EngineJob(
                 model,
-                folder,
+                root / place,
                 self.recipe.for_target(target),
                 describe.ranges_of(self.recipe, exported),
                 tuple(exported.caches),
                 step,
+                stem=target if place == SHARED else None,
+                store=self._store if place == SHARED else None,
             )
             built = builder(target)(job)
             self.found.builders[target] = built.report
-            return _Engine(target, f"{ENGINES}/{target}", passes, built)
+            return _Engine(target, place, passes, built)
 
     def _demand(self, target: str, passes: PipelineReport) -> None:
         """Hold the passes of one target to the counts expected of them; with the last target, what
@@ -261,7 +268,9 @@ class Build:
         self, root: Path, engine: _Engine, source: Source, comparing: Comparing
     ) -> dict[str, Any]:
         config = None if source.kind == "onnx" else source.config()
-        inside = (p for p in (root / engine.folder).rglob("*") if p.is_file())
+        folder = root / engine.folder
+        files = [folder / name for name in engine.built.files] or folder.rglob("*")
+        inside = (p for p in files if p.is_file())
         return {
             "target": engine.target,
             "model": f"{engine.folder}/{engine.built.model}",
@@ -300,6 +309,16 @@ def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
         for e in manifest.engines
     ]
     return replace(manifest, engines=tuple(engines))
+
+
+def place_of(target: str, targets: Sequence[str]) -> str:
+    """Folder of an engine in the artifact: its own, or that of all of ONNX Runtime.
+
+    ONNX Runtime reads weights from the model's own folder only, so engines that share them lie side
+    by side.
+    """
+    able = [each for each in targets if each.startswith("ort-")]
+    return SHARED if target in able and len(able) > 1 else f"{ENGINES}/{target}"
 
 
 def output_of(recipe: Recipe) -> Path:

@@ -48,11 +48,14 @@ def verify_estimate(parameters: int, tokens: int, engine_bytes: Sequence[int]) -
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + held)
 
 
-def files_of(folder: str, target: str, model: ir.Model) -> dict[str, int]:
-    """Bytes of each file of an engine in ``folder``."""
+def files_of(folder: str, target: str, model: ir.Model, stem: str | None = None) -> dict[str, int]:
+    """Bytes of each file of an engine in ``folder``; at most so many where others lie there, whose
+    weights it may share. ``stem`` is of its names there."""
     weights, graph = _sizes(model)
     if target in PLANS:
         return {f"{folder}/model.plan": weights + KERNEL_SOURCE}
+    if stem is not None:
+        return {f"{folder}/{stem}.onnx": graph, f"{folder}/{stem}.bin": weights}
     return {f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.building import ENGINES, output_of, pooling_of, task_of
+from lepton_compile.api.building import SHARED, output_of, place_of, pooling_of, task_of
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.estimates import (
     Estimate,
@@ -193,6 +193,7 @@ def _engine(
     notes: list[str],
 ) -> EnginePlan:
     progress.stage("passes", target)
+    place = place_of(target, recipe.target)
     recipe = recipe.for_target(target)
     rounded = rounds_activations(recipe, target, decoder=exported.task == "text-generation")
     passes = passes_for(
@@ -207,7 +208,7 @@ def _engine(
     return EnginePlan(
         target=target,
         precision=precision_of(recipe, target, source.config()),
-        files=files_of(f"{ENGINES}/{target}", target, model),
+        files=files_of(place, target, model, target if place == SHARED else None),
         peak_memory_bytes=peak_of(target, model, exported.parameters),
         passes={p.name: p.fired for p in report.passes if p.fired},
         ops=ops_of(model),

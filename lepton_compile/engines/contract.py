@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:  # probes and the processes that builders start import this package too
     import onnx_ir as ir
 
+    from lepton_compile.engines.weights_file import WeightStore
     from lepton_compile.export import CacheLayer
     from lepton_compile.recipe import Recipe
 
@@ -35,6 +36,8 @@ class EngineJob:
             whole cache, past and new.
         caches: KV cache of each layer; empty for models without one.
         step: told about progress.
+        stem: of the names of its files, where engines that can share weights share the folder.
+        store: what the engines before it have written there.
     """
 
     model: ir.Model
@@ -43,6 +46,8 @@ class EngineJob:
     ranges: Mapping[str, Sequence[int]]
     caches: Sequence[CacheLayer] = ()
     step: Step | None = None
+    stem: str | None = None
+    store: WeightStore | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class BuiltEngine:
 
     Attributes:
         model: the file in the folder that the runtime opens.
+        files: names of all that belong to it; empty for everything in the folder.
         requires: pip package -> version, such as ``{"onnxruntime": ">=1.30"}``.
         details: JSON for the engine's entry in the manifest: ``io``, ``cache``, ``profiles`` and so
             on, where the engine differs from the model's public interface.
@@ -61,6 +67,7 @@ class BuiltEngine:
     requires: Mapping[str, str]
     details: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[str] = ()
 
 
 class EngineBuilder(Protocol):

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from lepton_compile.engines.contract import Step
-from lepton_compile.engines.weights_file import write_weights
+from lepton_compile.engines.weights_file import WeightStore, write_weights
 from lepton_compile.errors import EngineError
 
 __all__ = ["LAYER_KEY", "MODEL_FILE", "WEIGHTS_FILE", "flatten", "write_model"]
@@ -23,16 +23,25 @@ LAYER_KEY = "lepton.layer"
 _PROTOBUF_LIMIT = 2 << 30
 
 
-def write_model(model: ir.Model, folder: Path, step: Step | None = None) -> list[Path]:
+def write_model(
+    model: ir.Model,
+    folder: Path,
+    step: Step | None = None,
+    *,
+    stem: str | None = None,
+    store: WeightStore | None = None,
+) -> list[Path]:
     """Inline every function, stream the weights to one file, write the model.
 
     Args:
         model: lowered to what the runtime has kernels for; its initializers become references
             to the weight file.
-        folder: an existing folder of its own.
+        folder: an existing folder of its own, or of engines that share their weights.
+        stem: of the names of both files, in a folder with other engines.
+        store: what those have written.
 
     Returns:
-        The files written, model first.
+        The files of the model, itself first; its weights may lie in those of another.
 
     Raises:
         EngineError: the graph is too large for a protobuf file, or the disk is full.
@@ -40,22 +49,23 @@ def write_model(model: ir.Model, folder: Path, step: Step | None = None) -> list
     from lepton_compile.export.external import held_in_memory  # torch comes with that package
 
     flatten(model)
-    weights = folder / WEIGHTS_FILE
-    write_weights(weights, list(model.graph.initializers.values()), step)
+    weights = folder / (f"{stem}.bin" if stem else WEIGHTS_FILE)
+    used = write_weights(weights, list(model.graph.initializers.values()), step, store)
     # What is too small for the weight file, or no initializer of the graph, still points at the
     # files of an ONNX source, which the artifact does not have.
-    held_in_memory(model, lambda tensor: Path(tensor.path) != weights)
+    held_in_memory(model, lambda tensor: Path(tensor.path).parent != folder)
     proto = ir.serde.serialize_model(model)
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
         raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")
-    target = folder / MODEL_FILE
+    target = folder / (f"{stem}.onnx" if stem else MODEL_FILE)
     try:
         target.write_bytes(_bytes(proto))
     except OSError as error:
         raise EngineError(
             "the model could not be written", where=str(target), found=error.strerror or str(error)
         ) from error
-    return [target, weights]
+    kept = {folder / name for name in used} | ({weights} if weights.exists() else set())
+    return [target, *sorted(kept)]
 
 
 def flatten(model: ir.Model) -> None:

@@ -1,9 +1,10 @@
-"""One file of weights beside an ONNX model, written as a stream."""
+"""One file of weights beside an ONNX model, written as a stream; engines in one folder share."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
 
-__all__ = ["STORAGE_KEY", "Placed", "write_weights"]
+__all__ = ["STORAGE_KEY", "Placed", "WeightStore", "write_weights"]
 
 # Tensors with an equal key have equal bytes and are stored once, whatever their shapes.
 STORAGE_KEY = "lepton.storage"
@@ -23,21 +24,40 @@ SMALL_ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a tensor lies in the file."""
+    """Where a tensor lies: the name of a file in the folder, and bytes of it."""
 
+    file: str
     offset: int
     length: int
+
+
+@dataclass
+class WeightStore:
+    """What the engines of one folder have written so far: the next one points at equal bytes.
+
+    Attributes:
+        placed: by SHA-256.
+    """
+
+    placed: dict[bytes, Placed] = field(default_factory=dict)
 
 
 def write_weights(
     path: Path,
     values: Iterable[ir.Value],
     progress: Callable[[str, int, int], None] | None = None,
-) -> None:
+    store: WeightStore | None = None,
+) -> set[str]:
     """Write the tensors of ``values`` to ``path`` and point the values at the file.
 
     A tensor is computed and written block by block; none is ever held whole. Tensors of at most
     1 KiB stay in the model.
+
+    Args:
+        store: of the engines that share the folder; what one of them wrote is not kept twice.
+
+    Returns:
+        Names of the files that the values point at.
 
     Raises:
         EngineError: a tensor has not as many bytes as its type and shape say, or the disk is full.
@@ -49,27 +69,37 @@ def write_weights(
             for index, value in enumerate(pending):
                 if progress is not None:
                     progress(f"writing {value.name}", index, len(pending))
-                _place(file, path, value, placed)
+                _place(file, path, value, placed, store)
     except OSError as error:
         raise EngineError(
             "the weights could not be written", where=str(path), found=error.strerror or str(error)
         ) from error
     if progress is not None:
         progress("weights written", len(pending), len(pending))
+    used = {each.file for each in placed.values()}
+    if store is not None and path.name not in used:
+        path.unlink()  # all of it was there already
+    return used
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:
     return tensor.nbytes > INLINE_BYTES
 
 
-def _place(file: BinaryIO, path: Path, value: ir.Value, placed: dict[object, Placed]) -> None:
+def _place(
+    file: BinaryIO,
+    path: Path,
+    value: ir.Value,
+    placed: dict[object, Placed],
+    store: WeightStore | None,
+) -> None:
     tensor = value.const_value
     assert tensor is not None
     key = tensor.metadata_props.get(STORAGE_KEY) or id(tensor)
     if key not in placed:
-        placed[key] = _append(file, tensor)
+        placed[key] = _append(file, path.name, tensor, store)
     value.const_value = ir.ExternalTensor(
-        path.name,
+        placed[key].file,
         placed[key].offset,
         placed[key].length,
         tensor.dtype,
@@ -79,11 +109,15 @@ def _place(file: BinaryIO, path: Path, value: ir.Value, placed: dict[object, Pla
     )
 
 
-def _append(file: BinaryIO, tensor: ir.TensorProtocol) -> Placed:
+def _append(
+    file: BinaryIO, name: str, tensor: ir.TensorProtocol, store: WeightStore | None
+) -> Placed:
     alignment = PAGE if tensor.nbytes >= PAGE else SMALL_ALIGNMENT
-    offset = -(-file.tell() // alignment) * alignment
-    file.write(b"\0" * (offset - file.tell()))
-    tensor.tofile(file)  # type: ignore[attr-defined]  # every tensor class of onnx_ir has it
+    before = file.tell()
+    offset = -(-before // alignment) * alignment
+    file.write(b"\0" * (offset - before))
+    hashed = _Hashed(file) if store is not None else None
+    tensor.tofile(hashed or file)  # type: ignore[attr-defined]  # every class of onnx_ir has it
     length = file.tell() - offset
     if length != tensor.nbytes:
         raise EngineError(
@@ -92,4 +126,22 @@ def _append(file: BinaryIO, tensor: ir.TensorProtocol) -> Placed:
             found=f"{length} bytes",
             available=[f"{tensor.nbytes} bytes"],
         )
-    return Placed(offset, length)
+    made = Placed(name, offset, length)
+    if store is None or hashed is None:
+        return made
+    kept = store.placed.setdefault(hashed.sha256.digest(), made)
+    if kept is not made:
+        file.seek(before)
+        file.truncate()
+    return kept
+
+
+class _Hashed:
+    """A file that knows the digest of what went through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)

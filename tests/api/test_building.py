@@ -131,6 +131,42 @@ def test_each_target_may_have_its_own_precision(folder: Path, tmp_path: Path) ->
     assert ("ort-cuda", "weight-int8") not in fired
 
 
+def test_engines_of_onnxruntime_share_equal_weights(folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"quantize": "int4", "check": False, "verify": False}
+    alone = lc.build(
+        model=str(folder), target="ort-cuda", output=tmp_path / "alone", **options
+    ).path
+    both = lc.build(
+        model=str(folder), target=["ort-cpu", "ort-cuda"], output=tmp_path / "both", **options
+    )
+    engines = {e["target"]: e for e in both.manifest.engines}
+    place = both.path / "engines/ort"
+    assert _left(place) == ["ort-cpu.bin", "ort-cpu.onnx", "ort-cuda.bin", "ort-cuda.onnx"]
+    assert engines["ort-cpu"]["files"] == ["engines/ort/ort-cpu.bin", "engines/ort/ort-cpu.onnx"]
+    assert engines["ort-cuda"]["files"] == [
+        f"engines/ort/{name}" for name in _left(place) if name != "ort-cpu.onnx"
+    ]
+    whole = (alone / "engines/ort-cuda/weights.bin").stat().st_size
+    # The packed integers are the CPU's; scales and what is not quantized are halves here.
+    assert (place / "ort-cuda.bin").stat().st_size < 0.6 * whole
+    shared, own = (
+        _tensors(path) for path in (place / "ort-cuda.onnx", alone / "engines/ort-cuda/model.onnx")
+    )
+    assert shared == own
+    with lc.load(both.path) as model:
+        assert model.target == "ort-cpu"
+        assert len(model.generate([5, 17, 3], max_new_tokens=4).tokens) == 4
+
+
+def _tensors(path: Path) -> dict[str, bytes]:
+    """Bytes of each initializer of an ONNX file, wherever they lie."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    return {each.name: numpy_helper.to_array(each).tobytes() for each in graph.initializer}
+
+
 def test_what_is_left_out_says_so(folder: Path, tmp_path: Path) -> None:
     built = lc.build(model=str(folder), output=tmp_path / "out", verify=False)
     (engine,) = built.manifest.engines
@@ -164,7 +200,7 @@ def test_a_plan_needs_the_configuration_alone(folder: Path, tmp_path: Path) -> N
     whole = lc.plan(model=str(folder), output=tmp_path / "there", check=False, **options)
     assert [e.target for e in bare.engines] == ["ort-cpu", "ort-cuda"]
     assert bare.engines == whole.engines
-    assert bare.files["engines/ort-cuda/weights.bin"] > 0
+    assert bare.files["engines/ort/ort-cuda.bin"] > 0
     assert bare.check is not None
     assert bare.verify is not None
     assert whole.check is None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
-from lepton_compile.engines.model_file import MODEL_FILE, WEIGHTS_FILE, write_model
+from lepton_compile.engines.model_file import write_model
 
-__all__ = ["MODEL_FILE", "REQUIRES", "WEIGHTS_FILE", "build"]
+__all__ = ["REQUIRES", "build"]
 
 REQUIRES = {"onnxruntime": ">=1.30"}
 
@@ -16,5 +16,5 @@ def build(job: EngineJob) -> BuiltEngine:
     Raises:
         EngineError: the graph is too large for a protobuf file, or the disk is full.
     """
-    write_model(job.model, job.folder, job.step)
-    return BuiltEngine(MODEL_FILE, REQUIRES)
+    files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
+    return BuiltEngine(files[0].name, REQUIRES, files=[file.name for file in files])

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.interface import signature
-from lepton_compile.engines.model_file import MODEL_FILE, write_model
+from lepton_compile.engines.model_file import write_model
 from lepton_compile.engines.ort_cpu.probe import LEAST
 from lepton_compile.engines.ort_cuda.probe import PACKAGE
 
@@ -33,8 +33,9 @@ def build(job: EngineJob) -> BuiltEngine:
         "compute": _compute(job.model),
         "executed": False,
     }
-    write_model(job.model, job.folder, job.step)
-    return BuiltEngine(MODEL_FILE, REQUIRES, details)
+    files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
+    names = [file.name for file in files]
+    return BuiltEngine(names[0], REQUIRES, details, files=names)
 
 
 def _inputs(graph: ir.Graph) -> list[dict[str, Any]]:
