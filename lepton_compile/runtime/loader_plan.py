@@ -19,7 +19,7 @@ class Context:
         self._session, self._context, self._graphs = session, context, graphs
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
-        self._graph, self._settled = None, False
+        self._graph, self._settled, self.ran = None, False, False
 
     def shape(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Set the inputs' shapes."""
@@ -55,7 +55,8 @@ class Context:
             return
         fine = self._context.execute_async_v3(stream)
         refuse(not fine, f"the engine did not run{self._session.said()}")
-        self._settled = True
+        self._settled, self._session.unsaved = True, self._session.unsaved or not self.ran
+        self.ran = True
 
     def _capture(self) -> None:
         """Record a run; an engine that does not let itself be recorded is run as it is."""
@@ -96,6 +97,9 @@ class Plan:
         self.caches: list[Any] = []  # What else has memory of the device, to be closed first.
         self._rooms: dict[str, tuple[int, int]] = {}
         self._kernels: Any = None
+        self.unsaved = (
+            False  # Whether a context has run for the first time since kernels were kept.
+        )
         self.engine: Any = None
         self.log = _logger(trt)
 
@@ -123,6 +127,7 @@ class Plan:
         validity, why = self.runtime.get_engine_validity(plan[: self.runtime.engine_header_size])
         members = self.trt.EngineInvalidityDiagnostics.__members__.items()
         words = [name.lower().replace("_", " ") for name, bit in members if int(why) & int(bit)]
+        words = words or [f"it does not say why ({why})"]
         bad = validity == self.trt.EngineValidity.INVALID
         refuse(bad, f"the runtime refuses the plan: {', '.join(words)}{self.said()}", UnfitError)
 
@@ -160,6 +165,13 @@ class Plan:
             self._rooms[name] = address, size
         return address
 
+    def wait(self) -> None:
+        """Wait for all that was queued. What a context's first run compiled is kept at once."""
+        self.device.wait(self.stream)
+        if self.unsaved:
+            self.unsaved = False
+            self.keep_kernels()
+
     def keep_kernels(self) -> None:
         """Write down what the runtime has compiled by now."""
         if self._kernels is not None:
@@ -171,7 +183,7 @@ class Plan:
             return
         with suppress(LoaderError):
             self.device.wait(self.stream)
-        if self.engine is not None:
+        if any(context.ran for context in self.contexts):
             self.keep_kernels()
         for part in [*self.caches, *self.contexts]:
             part.close()

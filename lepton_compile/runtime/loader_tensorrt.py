@@ -11,6 +11,7 @@ from typing import Any
 
 from lepton_compile.runtime.loader_cuda import Cuda
 from lepton_compile.runtime.loader_guard import (
+    LoaderError,
     UnfitError,
     check_digests,
     checked_bytes,
@@ -57,9 +58,13 @@ def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, 
     session = _session(bool(manifest["cache"]), trt, device, engine, plugin)
     try:
         session.open(plan, kernels)
-    except Exception as error:
+    except LoaderError as error:
         session.close()
         raise UnfitError(str(error)) from error
+    except Exception as error:  # of the runtime, which may well say nothing
+        session.close()
+        why = f"the plan does not open: {type(error).__name__}: {error}{session.said()}"
+        raise UnfitError(why) from error
     return session
 
 

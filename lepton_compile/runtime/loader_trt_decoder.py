@@ -44,6 +44,9 @@ class Decoder(Plan):
         self.level = CACHE_LENGTH in self.inputs  # rows of one length alone may go together
         self.prefill = self.context(PREFILL, graphs=False)
         self.decode = self.context(DECODE, graphs=not self.level)
+        # A GPU without room for so much as one row is found out while there are other engines.
+        self._spare: DeviceCache | None = DeviceCache(self, 1)
+        self.device.wait(self.stream)
 
     @property
     def hidden(self) -> Sequence[str]:
@@ -53,9 +56,12 @@ class Decoder(Plan):
     def new_cache(self, batch: int) -> DeviceCache:
         """Caches for ``batch`` rows."""
         refuse(batch > self.most, f"{batch} prompts, and the engine takes {self.most} at a time")
-        cache = DeviceCache(self, batch)
-        self.caches.append(cache)
-        return cache
+        spare, self._spare = self._spare, None
+        if spare is not None and spare in self.caches:
+            if batch <= spare.batch:
+                return spare
+            spare.close()
+        return DeviceCache(self, batch)
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Logits of whole rows, packed to the left, from empty caches.
@@ -88,7 +94,6 @@ class DeviceCache:
     def __init__(self, plan: Decoder, batch: int) -> None:
         self.plan, self.batch, self.capacity = plan, batch, plan.capacity
         self.held = np.zeros(batch, np.int32)
-        device, stream = plan.device, plan.stream
         self._sizes = {
             n: int(np.prod(s)) * item_size(plan.kinds[n]) for n, s in plan.layers.items()
         }
@@ -96,10 +101,19 @@ class DeviceCache:
         refuse(uneven and batch > 1, f"rows of {uneven} are not aligned: one prompt at a time")
         self._memory: list[int] = []
         self._pinned: list[np.ndarray] = []
+        plan.caches.append(self)
+        try:
+            self._allocate()
+        except Exception:
+            self.close()
+            raise
+
+    def _allocate(self) -> None:
+        plan, batch = self.plan, self.batch
         self._caches = {n: self._take(size * batch) for n, size in self._sizes.items()}
         for name, address in self._caches.items():
             # What lies beyond a row's end is multiplied by zero, so that it must not be NaN.
-            device.zero(address, self._sizes[name] * batch, stream)
+            plan.device.zero(address, self._sizes[name] * batch, plan.stream)
         kind = plan.kinds["logits"]
         self._ids, self._lengths = self._take(8 * batch), self._take(4 * batch)
         self._logits = self._take(plan.vocabulary * item_size(kind) * batch)
@@ -182,7 +196,7 @@ class DeviceCache:
             self._run(context, row, 1, len(ids), places)
             self.held[row] += len(ids)
             device.copy_out(self._scores[row], logits, stream)
-        device.wait(stream)  # before the staged bytes go
+        self.plan.wait()  # before the staged bytes go
 
     def _run(
         self, context: Any, row: int, count: int, width: int, places: tuple[int, int, int]
@@ -202,7 +216,7 @@ class DeviceCache:
         context.run()
 
     def _result(self, count: int) -> np.ndarray:
-        self.plan.device.wait(self.plan.stream)
+        self.plan.wait()
         return from_engine(self._scores[:count], self.plan.kinds["logits"])
 
 

@@ -42,5 +42,5 @@ class Encoder(Plan):
             for name in names:
                 self.device.copy_out(found[name], places[name], self.stream)
         finally:
-            self.device.wait(self.stream)
+            self.wait()
         return [from_engine(found[name], self.kinds[name]) for name in names]

@@ -25,4 +25,5 @@ def registered(trt: Any, root: Path, manifest: Mapping[str, Any], engine: Mappin
         return module.register(trt, root / folder)
     except Exception as error:
         name = engine["plugin"]["name"]
-        raise UnfitError(f"the plugin {name} cannot be used here: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise UnfitError(f"the plugin {name} cannot be used here: {why}") from error

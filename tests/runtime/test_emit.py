@@ -48,7 +48,7 @@ LINES = {
     ("text-generation", "ort-cpu"): 1060,
     ("text-generation", "ort-cpu", "ort-cuda"): 1100,
     ("feature-extraction", "ort-cpu", "trt-rtx"): 1100,
-    ("text-generation", "ort-cpu", "trt-rtx"): 1790,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1820,
     ("other", "ort-cpu"): 430,
 }
 
