@@ -16,14 +16,17 @@ from types import TracebackType
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.errors import PassError
+from lepton_compile.errors import CheckpointError, LeptonError, PassError
 from lepton_passes.body import bodies
 from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
+from lepton_passes.tensors import StreamedTensor
 
 from .scratch import ScratchWeights
 
 __all__ = ["NumericCheck"]
+
+NAMED = 8  # weights that a message names
 
 
 class NumericCheck:
@@ -57,8 +60,15 @@ class NumericCheck:
         self._folder.cleanup()
 
     def start(self, model: ir.Model) -> None:
-        """Run the graph as it is: what the first pass is compared with."""
+        """Run the graph as it is: what the first pass is compared with.
+
+        Raises:
+            CheckpointError: the weights hold numbers that are not finite.
+            PassError: the graph does not run, or gives such numbers all the same.
+        """
         self._before = self._outputs(model)
+        if bad := [name for name, a in self._before.items() if not np.isfinite(a).all()]:
+            raise _not_finite(model, bad)
 
     def __call__(self, model: ir.Model, done: LeptonPass) -> float:
         after = self._outputs(model)
@@ -129,6 +139,34 @@ class NumericCheck:
 
 def _multiplies_bytes(model: ir.Model) -> bool:
     return any(body.nodes("DynamicQuantizeMatMul") for body in bodies(model))
+
+
+def _not_finite(model: ir.Model, outputs: list[str]) -> LeptonError:
+    """Each weight is read once, to name those that hold such numbers."""
+    found = [
+        name.partition(":")[0]  # what follows says how the parameter is stored
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and not _is_finite(value.const_value)
+    ]
+    if names := list(dict.fromkeys(found)):
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return CheckpointError(
+            "the weights hold NaN or infinity: the model gives no numbers before any pass",
+            found=", ".join(names[:NAMED]) + more,
+            hint="download the checkpoint again, or save it again from where it was trained",
+        )
+    return PassError(
+        "the model gives NaN or infinity before any pass, though its weights are finite",
+        where=", ".join(outputs),
+        hint="try the model in PyTorch in fp32; --no-check builds without looking",
+    )
+
+
+def _is_finite(tensor: ir.TensorProtocol) -> bool:
+    if not tensor.dtype.is_floating_point():
+        return True
+    blocks = tensor.blocks() if isinstance(tensor, StreamedTensor) else [tensor.numpy()]
+    return all(bool(np.isfinite(block.astype(np.float32)).all()) for block in blocks)
 
 
 def _relative_error(before: np.ndarray, after: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_compile.errors import PassError
+from lepton_compile.errors import CheckpointError, PassError
 from lepton_compile.pipeline.check import NumericCheck
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.linear import LowerLinear
@@ -77,3 +77,38 @@ def test_half_precision_is_checked_in_an_emulation(folder: Path, dtype: ir.DataT
         weight.const_value = ir.Tensor(numbers, dtype=dtype, name="w")
         with pytest.raises(PassError, match="changed the numbers"):
             check(model, LowerLinear())
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_named_before_any_pass(folder: Path, number: float) -> None:
+    """The rows with such numbers are those that the sample reads."""
+    table = random(50, 32)
+    table[2, 5] = number
+    model = load(TEXT, {"table": table, "w": random(40, 32)})
+    streamed = StreamedTensor("table", ir.DataType.FLOAT, table.shape, lambda a, b: table[a:b])
+    model.graph.initializers["table"].const_value = streamed
+    with NumericCheck(FEEDS, "fp32") as check, pytest.raises(CheckpointError) as caught:
+        check.start(model)
+    assert "before any pass" in caught.value.message
+    assert caught.value.found == "table"
+    assert list(folder.iterdir()) == []
+
+
+def test_numbers_that_overflow_are_not_blamed_on_the_weights(folder: Path) -> None:
+    large = np.full((50, 32), 1e30, np.float32)
+    model = load(TEXT, {"table": large, "w": np.full((40, 32), 1e30, np.float32)})
+    with NumericCheck(FEEDS, "fp32") as check, pytest.raises(PassError) as caught:
+        check.start(model)
+    assert "its weights are finite" in caught.value.message
+    assert caught.value.where == "y"
+
+
+def test_only_a_few_of_many_weights_are_named(folder: Path) -> None:
+    nodes = "".join(f"  y{i + 1} = Add (y{i}, c{i})\n" for i in range(10))
+    head = TEXT.partition("(y)")[0]
+    text = f"{head}(y10) {{\n  y0 = Gather (table, input_ids)\n{nodes}}}"
+    bad = {f"c{i}": np.full(32, np.nan, np.float32) for i in range(10)}
+    model = load(text, {"table": random(50, 32), **bad})
+    with NumericCheck(FEEDS, "fp32") as check, pytest.raises(CheckpointError) as caught:
+        check.start(model)
+    assert caught.value.found == "c0, c1, c2, c3, c4, c5, c6, c7 and 2 more"
