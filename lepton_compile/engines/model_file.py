@@ -44,7 +44,8 @@ def write_model(
         The files of the model, itself first; its weights may lie in those of another.
 
     Raises:
-        EngineError: the graph is too large for a protobuf file, or the disk is full.
+        EngineError: the graph is too large for a protobuf file.
+        OSError: the disk is full; whoever writes the artifact says which output that is.
     """
     from lepton_compile.export.external import held_in_memory  # torch comes with that package
 
@@ -58,12 +59,7 @@ def write_model(
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
         raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")
     target = folder / (f"{stem}.onnx" if stem else MODEL_FILE)
-    try:
-        target.write_bytes(_bytes(proto))
-    except OSError as error:
-        raise EngineError(
-            "the model could not be written", where=str(target), found=error.strerror or str(error)
-        ) from error
+    target.write_bytes(_bytes(proto))
     kept = {folder / name for name in used} | ({weights} if weights.exists() else set())
     return [target, *sorted(kept)]
 

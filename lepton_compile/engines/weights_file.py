@@ -60,20 +60,16 @@ def write_weights(
         Names of the files that the values point at.
 
     Raises:
-        EngineError: a tensor has not as many bytes as its type and shape say, or the disk is full.
+        EngineError: a tensor has not as many bytes as its type and shape say.
+        OSError: the disk is full; whoever writes the artifact says which output that is.
     """
     pending = [v for v in values if v.const_value is not None and _is_large(v.const_value)]
     placed: dict[object, Placed] = {}
-    try:
-        with path.open("wb") as file:
-            for index, value in enumerate(pending):
-                if progress is not None:
-                    progress(f"writing {value.name}", index, len(pending))
-                _place(file, path, value, placed, store)
-    except OSError as error:
-        raise EngineError(
-            "the weights could not be written", where=str(path), found=error.strerror or str(error)
-        ) from error
+    with path.open("wb") as file:
+        for index, value in enumerate(pending):
+            if progress is not None:
+                progress(f"writing {value.name}", index, len(pending))
+            _place(file, path, value, placed, store)
     if progress is not None:
         progress("weights written", len(pending), len(pending))
     used = {each.file for each in placed.values()}

@@ -165,14 +165,34 @@ def meta_model(source: Source, task: str) -> nn.Module:
         options["trust_remote_code"] = True
     if task == "feature-extraction" and hasattr(config, "add_pooling_layer"):
         options["add_pooling_layer"] = False
-    try:
-        return meta.build(lambda: auto.from_config(config, **options))
-    except ValueError as error:
+    if type(config) not in auto._model_mapping and not hasattr(config, "auto_map"):
         raise ExportError(
             f"transformers has no model of this architecture for the task {task}",
             found=type(config).__name__,
             hint="choose another task, or a model of another architecture",
-        ) from error
+        )
+    try:
+        return meta.build(lambda: auto.from_config(config, **options))
+    except Exception as error:  # whatever the library or the model's own code raises
+        raise _cannot_build(source, error) from error
+
+
+def _cannot_build(source: Source, error: Exception) -> ExportError:
+    where = source.path / "config.json" if source.kind == "folder" else source.path
+    if isinstance(error, ExportError):
+        return ExportError(
+            error.message,
+            where=str(where),
+            found=error.found,
+            available=error.available,
+            hint=error.hint,
+        )
+    return ExportError(
+        "transformers cannot build the model that its configuration describes",
+        where=str(where),
+        found=f"{type(error).__name__}: {error}",
+        hint="compare the configuration with the one that the model was released with",
+    )
 
 
 def longest_sequence(config: Any, wanted: int | None) -> int:

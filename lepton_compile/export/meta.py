@@ -8,13 +8,20 @@ moves to the meta device as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lepton_compile.errors import ExportError
+
 __all__ = ["build", "real_buffers"]
+
+# A real tensor of more elements is no buffer of a model, but a mistaken size in its configuration.
+LARGEST = 1 << 28
+_MAKERS = (torch.ones, torch.zeros, torch.full, torch.rand, torch.randn)
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -29,7 +36,25 @@ class _EmptyOnMeta(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.empty:
             kwargs["device"] = "meta"
+        elif _elements(func, args) > LARGEST:
+            raise ExportError(
+                "the configuration asks for a tensor that no model has",
+                found=f"{_elements(func, args):,} elements",
+                available=[f"up to {LARGEST:,}"],
+                hint="look for a size in config.json that is far too large",
+            )
         return func(*args, **kwargs)
+
+
+def _elements(func: Callable[..., Any], args: Any) -> int:
+    """How many elements a function that makes tensors is asked for; 0 for any other."""
+    if func is torch.arange:
+        first, last, step = {1: (0, *args, 1), 2: (*args, 1)}.get(len(args), args[:3] or (0, 0, 1))
+        return int((last - first) // step)
+    if func not in _MAKERS or not args:
+        return 0
+    sizes = args[0] if isinstance(args[0], list | tuple) else args
+    return prod(size for size in sizes if isinstance(size, int))
 
 
 def build(make: Callable[[], nn.Module]) -> nn.Module:

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lepton_compile.errors import CheckpointError, SourceError
+from lepton_compile.errors import CheckpointError, ExportError, SourceError
+from lepton_compile.export import export
 from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
 from lepton_compile.export.source import resolve
 from tests.export import gguf_files
@@ -291,3 +292,39 @@ def test_folders_without_weights(file: str | None, message: str, tmp_path: Path)
         (tmp_path / file).write_text("{}")
     with pytest.raises(SourceError, match=message):
         resolve(str(tmp_path), tmp_path)
+
+
+SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}}, "nonsense"),
+        ({"hidden_act": "nonsense"}, "nonsense"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"num_key_value_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_size": -32}, "negative"),
+        ({"hidden_size": "32"}, "hidden_size"),
+        ({"hidden_size": 10**9}, "1,000,000,000 elements"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_configurations_that_describe_no_model(
+    change: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    """Each names the file, and none makes a tensor of the size that it asks for."""
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises((ExportError, SourceError)) as caught:
+        export(resolve(str(tmp_path), tmp_path), "text-generation")
+    assert caught.value.where == str(file)
+    assert part in str(caught.value.found)
+    assert caught.value.hint

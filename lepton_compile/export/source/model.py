@@ -176,7 +176,10 @@ def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:
 
     if model_type in CONFIG_MAPPING_NAMES:
         return SourceError(
-            "config.json cannot be read.", where=str(path / "config.json"), found=str(error)
+            "transformers cannot make a configuration of config.json.",
+            where=str(path / "config.json"),
+            found=f"{type(error).__name__}: {error}",
+            hint="Compare it with the one that the model was released with.",
         )
     return SourceError(
         "The installed transformers does not know this model type.",

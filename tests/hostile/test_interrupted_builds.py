@@ -1,0 +1,74 @@
+"""A build that is killed, or that fills the disk, while it writes its weights."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+
+# What a disk without space does here is what a limit on the size of a file does.
+PROGRAM = """
+import os, resource, signal, sys
+import lepton_compile as lc
+from lepton_compile.progress import Progress
+
+class Killing(Progress):
+    def step(self, what, done, total):
+        if what.startswith("writing") and done > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[3] == "fill":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    progress = Killing() if sys.argv[3] == "kill" else None
+    lc.build(model=sys.argv[1], output=sys.argv[2], check=False, verify=False, progress=progress)
+except lc.LeptonError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=99,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def attempt(folder: Path, output: Path, how: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(output), how]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_names_the_output_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    done = attempt(folder, tmp_path / "out", "fill")
+    assert done.returncode == 0, done.stderr
+    assert f"ArtifactError {tmp_path / 'out'}: the artifact could not be written" in done.stdout
+    assert "free some space" in done.stdout
+    assert ".partial" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_build_is_cleaned_up_by_the_next(folder: Path, tmp_path: Path) -> None:
+    done = attempt(folder, tmp_path / "out", "kill")
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (partial,) = tmp_path.iterdir()
+    assert partial.name.startswith(".out.partial-")
+    lc.build(model=str(folder), output=tmp_path / "out", check=False, verify=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
