@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from lepton_compile.errors import SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.recipe import Recipe
 
@@ -35,8 +36,12 @@ def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
 
 
 def _entry(value: ir.Value) -> dict[str, Any]:
-    assert value.dtype is not None
-    assert value.shape is not None
+    if value.dtype is None or value.shape is None:
+        raise SourceError(
+            "an input or output of the graph has no type and shape",
+            found=value.name,
+            hint="run onnx.shape_inference on the file first",
+        )
     shape = [d if isinstance(d, int) else str(d.value) for d in value.shape]
     return {"name": value.name, "dtype": str(value.dtype.numpy()), "shape": shape}
 

@@ -122,9 +122,11 @@ class NumericCheck:
         return {n: self._real(np.asarray(a)) for n, a in zip(names, found, strict=True)}
 
     def _with_caches(self, session: object) -> dict[str, np.ndarray]:
-        feeds = dict(self._feeds)
-        batch = len(feeds["input_ids"])
-        for wanted in session.get_inputs():  # type: ignore[attr-defined]
+        inputs = session.get_inputs()  # type: ignore[attr-defined]
+        names = {wanted.name for wanted in inputs}
+        feeds = {name: array for name, array in self._feeds.items() if name in names}
+        batch = len(next(iter(self._feeds.values())))
+        for wanted in inputs:
             if wanted.name.startswith("past_key_values."):
                 shape = (batch, wanted.shape[1], 0, wanted.shape[3])
                 feeds[wanted.name] = np.zeros(shape, np.float32)

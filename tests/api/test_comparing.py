@@ -1,0 +1,170 @@
+"""What is compared during a build, and that what is not says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import psutil
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.api.memory import MemoryCeiling
+from lepton_compile.api.sample import check_feeds
+from lepton_compile.api.verification import runnable
+from lepton_compile.cli import main
+from lepton_compile.errors import EngineError, PassError, SourceError
+from lepton_compile.export import Source
+from lepton_compile.export.onnx_file import import_onnx
+from tests.passes.support import load, random
+
+IDS = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (float[b, s, 40] y) {
+  x = Gather (table, input_ids)
+  t = Transpose <perm = [1, 0]> (w)
+  p = MatMul (x, t)
+  y = Identity (p)
+}"""
+NOISE = """main (float[n, 3, 32] pixels) => (float[n, 3, 40] y) {
+  t = Transpose <perm = [1, 0]> (w)
+  p = MatMul (pixels, t)
+  y = Identity (p)
+}"""
+UNKNOWN = """main (int64[n, 32] steps, float[n, 32] x) => (float[n, 40] y) {
+  c = Cast <to = 1> (steps)
+  a = Add (x, c)
+  t = Transpose <perm = [1, 0]> (w)
+  p = MatMul (a, t)
+  y = Identity (p)
+}"""
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    weights = {"table": random(50, 32), "w": random(40, 32)}
+    model = load(text, {name: array for name, array in weights.items() if f"({name}" in text})
+    path = tmp_path / "model.onnx"
+    onnx.save(ir.serde.serialize_model(model), path)
+    return path
+
+
+def _built(model: Path, tmp_path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """``compared`` of the one engine, and the remarks of the report."""
+    built = lc.build(model=str(model), output=tmp_path / "out", **options)
+    report = json.loads((built.path / "report.json").read_text())
+    assert built.manifest.engines[0]["executed"] is (
+        built.manifest.engines[0]["compared"]["engine"] is True
+    )
+    return dict(built.manifest.engines[0]["compared"]), report["remarks"]
+
+
+@pytest.mark.parametrize(("text", "quantize"), [(IDS, "int8"), (NOISE, "int4")])
+def test_an_imported_graph_is_checked_on_made_up_inputs(
+    tmp_path: Path, text: str, quantize: str
+) -> None:
+    compared, remarks = _built(_file(tmp_path, text), tmp_path, quantize=quantize)
+    assert compared == {"passes": True, "engine": "an ONNX file comes without the PyTorch model"}
+    assert remarks == [
+        "the engine for ort-cpu was not verified: an ONNX file comes without the PyTorch model"
+    ]
+
+
+def test_the_check_of_an_imported_graph_is_a_real_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lepton_passes.quant.weight_int8 as module
+
+    rounded = module.quantize_int8
+
+    def broken(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        values, scales = rounded(rows)
+        return np.flip(values, 0).copy(), scales
+
+    monkeypatch.setattr(module, "quantize_int8", broken)
+    with pytest.raises(PassError, match="weight-int8 changed the numbers"):
+        lc.build(model=str(_file(tmp_path, NOISE)), output=tmp_path / "out", quantize="int8")
+
+
+def test_an_input_that_nothing_is_known_of_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _file(tmp_path, UNKNOWN)
+    compared, remarks = _built(path, tmp_path)
+    assert "the input steps" in str(compared["passes"])
+    assert len(remarks) == 2
+    arguments = ["build", "--model", str(path), "-o", str(tmp_path / "again")]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "not compared: nothing is known of what the input steps" in captured.err
+    assert "Note: passes were not compared" in captured.out
+
+
+def test_an_output_without_a_type_is_named(tmp_path: Path) -> None:
+    path = _file(tmp_path, NOISE.replace("(float[n, 3, 40] y)", "(y)"))
+    with pytest.raises(SourceError, match="no type and shape") as caught:
+        lc.build(model=str(path), output=tmp_path / "out")
+    assert caught.value.found == "y"
+
+
+def test_ids_stay_inside_the_table(tmp_path: Path) -> None:
+    source = Source("model.onnx", "onnx", _file(tmp_path, IDS))
+    feeds = check_feeds(source, import_onnx(source, None))
+    assert feeds["input_ids"].shape == (2, 8)
+    assert 0 <= feeds["input_ids"].min() <= feeds["input_ids"].max() < 50
+    assert feeds["attention_mask"].all()
+
+
+def test_an_engine_that_does_not_run_here_is_never_called_executed(tmp_path: Path) -> None:
+    transformers.BertModel(_config(100)).save_pretrained(tmp_path / "model")
+    if runnable(["ort-cuda"])["ort-cuda"] == "":
+        pytest.skip("there is a GPU")
+    compared, remarks = _built(
+        tmp_path / "model", tmp_path, task="feature-extraction", target="ort-cuda", check=False
+    )
+    assert compared["engine"] == runnable(["ort-cuda"])["ort-cuda"]
+    assert len(remarks) == 2
+
+
+def test_what_does_not_fit_below_the_ceiling_is_left_out_and_said(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    transformers.BertModel(_config(100)).save_pretrained(tmp_path / "small")
+    options: dict[str, Any] = {"task": "feature-extraction", "quantize": "int8"}
+    lc.build(model=str(tmp_path / "small"), output=tmp_path / "warm", **options)
+    large = transformers.BertModel(_config(1_200_000)).to(torch.bfloat16)
+    large.save_pretrained(tmp_path / "large")
+    del large
+    held = psutil.Process().memory_info().rss
+    compared, remarks = _built(
+        tmp_path / "large", tmp_path, max_memory=held + (250 << 20), **options
+    )
+    for part in ("passes", "engine"):
+        assert "the fp32 model needs about" in str(compared[part])
+        assert "the ceiling is" in str(compared[part])
+    assert len(remarks) == 2
+
+
+def test_the_hint_of_the_ceiling_names_what_is_on() -> None:
+    for flags, hint in (
+        ([], "raise --max-memory"),
+        (["--no-verify"], "raise --max-memory, or build with --no-verify, where"),
+    ):
+        watched = MemoryCeiling(1 << 20, flags).watch(lambda *step: None)
+        with pytest.raises(EngineError) as caught:
+            watched("writing", 0, 1)
+        assert str(caught.value.hint).startswith(hint)
+        assert "--no-check" not in str(caught.value.hint)
+
+
+def _config(vocabulary: int) -> transformers.BertConfig:
+    return transformers.BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
