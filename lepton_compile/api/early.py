@@ -7,7 +7,7 @@ from typing import Any
 from lepton_compile.engines.tensorrt.capabilities import check_capabilities, number
 from lepton_compile.engines.tensorrt.flavour import RTX, TRT, Flavour
 from lepton_compile.errors import EngineError, RecipeError
-from lepton_compile.pipeline import precision_of
+from lepton_compile.pipeline import passes_for, precision_of
 from lepton_compile.pipeline.compute import compute_dtype
 from lepton_compile.recipe import Recipe
 
@@ -21,7 +21,7 @@ def check_early(recipe: Recipe) -> None:
     """What needs the recipe alone.
 
     Raises:
-        RecipeError: something this version does not have.
+        RecipeError: something this version does not have, or a pass that nobody knows.
         EngineError: a GPU that a target does not build for.
     """
     if recipe.position_ids:
@@ -32,6 +32,7 @@ def check_early(recipe: Recipe) -> None:
             hint="leave it out: positions are derived from the attention mask",
         )
     for target in recipe.target:
+        passes_for(recipe, target)
         if flavour := FLAVOURS.get(target):
             check_capabilities(recipe.for_target(target).compute_capabilities, flavour)
 

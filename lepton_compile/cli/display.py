@@ -28,7 +28,9 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
         yield NullProgress()
         return
     if not target.is_terminal:
-        yield PlainProgress(target)
+        plain = PlainProgress(target)
+        yield plain
+        plain.end()
         return
     live = LiveProgress(target)
     try:
@@ -40,18 +42,40 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
 
 
 class PlainProgress:
-    """One line when a stage begins. Steps are left out: a log is not a display."""
+    """A line when a stage begins, one with its seconds when it ends, and in between a step now and
+    then: a log is not a display, and a stage of minutes must not look dead.
 
-    def __init__(self, target: Console) -> None:
+    Args:
+        every: seconds without a line after which the next step gets one.
+    """
+
+    def __init__(self, target: Console, every: float = 10.0) -> None:
         self._console = target
+        self._every = every
+        self._name = ""
+        self._begin = self._said = 0.0
 
     def stage(self, name: str, detail: str = "") -> None:
         """Writes the line."""
-        line = f"{name}: {detail}" if detail else name
-        self._console.print(line, markup=False, soft_wrap=True)
+        self.end()
+        self._name, self._begin = name, time.perf_counter()
+        self._say(f"{name}: {detail}" if detail else name)
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Nothing."""
+        """Writes a line where the last one was long ago."""
+        if time.perf_counter() - self._said >= self._every:
+            seconds = time.perf_counter() - self._begin
+            self._say(f"{self._name}: {what} ({done}/{total}) after {seconds:.0f} s")
+
+    def end(self) -> None:
+        """Writes the seconds of the stage before."""
+        if self._name:
+            self._say(f"{self._name}: done in {time.perf_counter() - self._begin:.1f} s")
+        self._name = ""
+
+    def _say(self, line: str) -> None:
+        self._said = time.perf_counter()
+        self._console.print(line, markup=False, soft_wrap=True)
 
 
 class LiveProgress:

@@ -13,6 +13,7 @@ import traceback
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lepton_compile.cli.output import console, emit_json
@@ -67,13 +68,22 @@ def as_lepton_error(error: BaseException) -> LeptonError:
 def show_error(error: LeptonError, target: Console) -> None:
     """The error in lines: the message, then one labelled line for each field it has."""
     values = (error.where, error.found, ", ".join(error.available) or None, error.hint)
-    lines = [Text.assemble(("error: ", "bold red"), (error.message, "bold"))]
+    target.print(
+        Text.assemble(("error: ", "bold red"), (error.message, "bold")),
+        soft_wrap=not target.is_terminal,
+    )
+    fields = Table.grid(padding=(0, 1, 0, 2))
     for label, value in zip(LABELS, values, strict=True):
-        if value is not None:
-            style = "green" if label == "next" else ""
-            lines.append(Text.assemble((f"  {label + ':':<11}", "dim"), (str(value), style)))
-    for line in lines:
-        target.print(line, soft_wrap=not target.is_terminal)
+        if value is None:
+            continue
+        style = "green" if label == "next" else ""
+        if target.is_terminal:  # long values keep to a column of their own
+            fields.add_row(Text(f"{label}:", "dim"), Text(str(value), style))
+        else:
+            line = Text.assemble((f"  {label + ':':<11}", "dim"), (str(value), style))
+            target.print(line, soft_wrap=True)
+    if fields.row_count:
+        target.print(fields)
 
 
 def _from_click(error: click.ClickException) -> LeptonError:

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from rich import box
@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+WHOLE = 34
+"""Characters of a name that is never broken."""
 
 
 def json_option(command: F) -> F:
@@ -79,10 +82,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     shown.pad_edge = False
     shown.min_width = len(title)  # a title is not broken where there is room for it
-    for column in columns:
+    for at, column in enumerate(columns):
         right = column.endswith(">")
         name = column.removesuffix(">")
-        shown.add_column(name, justify="right" if right else "left", overflow="fold")
+        # Names are searched for and copied: those of the first column stay whole.
+        longest = max((len(str(row[at])) for row in rows), default=0)
+        whole = at == 0 and len(columns) > 1 and longest <= WHOLE
+        justify: Literal["left", "right"] = "right" if right else "left"
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         shown.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
     return shown

@@ -31,7 +31,15 @@ def passes(as_json: bool) -> None:
         emit_json(entries)
         return
     rows = [
-        (e["name"], ", ".join(e["targets"]) or "all", e["counts_as"] or "", e["summary"])
-        for e in entries
+        (e["name"], _targets(e["targets"]), e["counts_as"] or "", e["summary"]) for e in entries
     ]
     console().print(table("Passes, in order", ("pass", "targets", "counts as", "what"), rows))
+
+
+def _targets(names: list[str]) -> str:
+    """The targets in few words: a family by its prefix."""
+    families = {"ort*": ("ort-cpu", "ort-cuda"), "trt*": ("trt-rtx", "trt")}
+    for family, members in families.items():
+        if set(members) <= set(names):
+            names = [family, *(name for name in names if name not in members)]
+    return ", ".join(names) or "all"

@@ -20,6 +20,8 @@ __all__ = ["load_recipe"]
 # The precisions of each target in this version; a target that is not here decides for itself.
 AVAILABLE = {"ort-cpu": ("none", "int8", "int4")}
 
+MODELS = (".gguf", ".onnx", ".safetensors")
+
 
 def load_recipe(
     spec: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
@@ -78,6 +80,13 @@ def _document(spec: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
     if isinstance(spec, Mapping):
         return Document("recipe", dict(spec)), Path.cwd()
     path = Path(spec)
+    if (path / "config.json").is_file() or path.suffix in MODELS:
+        raise RecipeError(
+            "This is a model, not a recipe." if path.exists() else "There is no such model.",
+            found=str(spec),
+            available=["a YAML file", "the name of a shipped recipe"],
+            hint=f"--model {_typed(path)} compiles it without a recipe.",
+        )
     if not path.is_file():
         path = catalog.find(str(spec))
     try:
@@ -87,3 +96,9 @@ def _document(spec: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
             "The recipe cannot be read.", where=str(path), found=str(error)
         ) from error
     return parse_document(text, str(path)), path.absolute().parent
+
+
+def _typed(path: Path) -> str:
+    """The path as ``model`` takes it, with its ``./``."""
+    text = str(path)
+    return text if text.startswith((".", "/", "~")) else f"./{text}"

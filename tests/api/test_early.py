@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 import lepton_compile as lc
-from lepton_compile.errors import EngineError
+from lepton_compile.errors import EngineError, RecipeError
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,11 @@ def test_gpus_are_checked_before_the_capture(
         )
     assert caught.value.where == "compute_capabilities"
     assert "capture" not in progress.seen
+
+
+def test_a_pass_that_nobody_knows_is_told_before_the_model_is_looked_for() -> None:
+    with pytest.raises(RecipeError, match="there is no pass 'gulu'"):
+        lc.build(model="./not-there", passes={"disable": ["gulu"]})
 
 
 class _Stages:

@@ -205,14 +205,17 @@ def test_verify_takes_engines_and_gates_by_name(encoder: Path, capsys: Capture) 
     assert typo["where"] == "--set gates.perplexty"
 
 
-def test_progress_of_a_build_is_one_line_per_stage(
+def test_progress_of_a_build_names_each_stage_and_its_time(
     encoder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
     assert main(["build", *model, "-o", str(tmp_path / "out"), "--no-verify", "--no-check"]) == 0
     captured = capsys.readouterr()
-    stages = [line.partition(":")[0] for line in captured.err.splitlines()]
+    lines = captured.err.splitlines()
+    stages = [line.partition(":")[0] for line in lines if "done in" not in line]
     assert stages == ["resolve", "capture", "passes", "build", "seal", "finish"]
+    ended = [line.partition(":")[0] for line in lines if re.search(r"done in \S+ s$", line)]
+    assert ended == stages
     assert str(tmp_path / "out") in captured.out.replace("\n", "")
 
 

@@ -1,8 +1,9 @@
-"""Progress: one plain line per stage off a terminal, a display on one, nothing when quiet."""
+"""Progress: plain lines for each stage off a terminal, a display on one, nothing when quiet."""
 
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -18,13 +19,27 @@ def work(progress: Progress) -> None:
     progress.step("writing model.layers.3.mlp.up_proj.weight", 17, 236)
 
 
-def test_off_a_terminal_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_off_a_terminal_stages_begin_and_end_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with watching(quiet=False) as progress:
         assert isinstance(progress, PlainProgress)
         work(progress)
     captured = capsys.readouterr()
-    assert captured.err.splitlines() == ["capture: 18 layers [2 kinds]", "write"]
+    lines = [re.sub(r"[0-9.]+ s$", "N s", line) for line in captured.err.splitlines()]
+    assert lines == [
+        "capture: 18 layers [2 kinds]",
+        "capture: done in N s",
+        "write",
+        "write: done in N s",
+    ]
     assert captured.out == ""
+
+
+def test_off_a_terminal_a_long_stage_says_where_it_is() -> None:
+    stream = io.StringIO()
+    work(PlainProgress(Console(file=stream, width=60), every=0.0))
+    said = stream.getvalue().splitlines()
+    assert "capture: layer 1 (1/2) after 0 s" in said
+    assert "write: writing model.layers.3.mlp.up_proj.weight (17/236) after 0 s" in said
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import click
 import pytest
+from rich.console import Console
 
 from lepton_compile.cli import main
-from lepton_compile.cli.failure import report_failure
+from lepton_compile.cli.failure import report_failure, show_error
 from lepton_compile.cli.group import COMMANDS, LazyGroup
 from lepton_compile.errors import GateError, RecipeError
 
@@ -228,3 +230,37 @@ def test_a_wrong_recipe_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
         done = run_python(program, command, str(tmp_path / "r.yaml"))
         assert done.returncode == 2, done.stderr
         assert "quantise" in done.stderr
+
+
+def test_on_a_terminal_many_names_keep_to_their_column() -> None:
+    names = [f"a-rather-long-name-{number}" for number in range(26)]
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None)
+    show_error(RecipeError("there is no pass 'x'", found="x", available=names), console)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    (first,) = (at for at, line in enumerate(lines) if "available:" in line)
+    start = lines[first].index(names[0])
+    assert all(line[:start].strip() == "" for line in lines[first + 1 :])
+
+
+@pytest.mark.parametrize("name", ["passes", "recipes", "plugins"])
+def test_names_are_whole_at_eighty_columns(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([name, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert main([name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    assert {entry["name"] for entry in entries} <= words
+
+
+def test_plugins_say_what_their_op_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["op"] == "lepton::CachedAttention, version 1"
+    assert entry["cache_dtypes"] == ["float16", "bfloat16", "int8", "float8_e4m3fn"]
+    assert len(entry["runtimes"]) == 3

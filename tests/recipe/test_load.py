@@ -144,3 +144,16 @@ def test_mistakes_in_what_a_target_has(per_target: dict[str, object], words: str
     with pytest.raises(RecipeError) as caught:
         load_recipe({**TWO, "per_target": per_target})
     assert words in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_recipe_is_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text("{}")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\xff\xfe")
+    for name in ("llama", "m.gguf"):
+        with pytest.raises(RecipeError, match="This is a model") as caught:
+            load_recipe(name)
+        assert str(caught.value.hint).startswith(f"--model ./{name} ")
