@@ -116,7 +116,7 @@ def seconds_text(seconds: float) -> str:
 
 def counts_text(counts: Mapping[str, int]) -> str:
     """Names with their counts in one line, which breaks between pairs alone."""
-    return " · ".join(f"{name}\N{NO-BREAK SPACE}{count}" for name, count in counts.items())
+    return " · ".join(f"{name}\N{MULTIPLICATION SIGN}{count}" for name, count in counts.items())
 
 
 def number_text(value: float | None, digits: int = 4) -> str:

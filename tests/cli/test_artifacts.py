@@ -39,6 +39,8 @@ def test_tables_of_an_artifact_fit_eighty_columns(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any("past_key_values.{0..1}.key" in line for line in lines)
+    assert any("logits_to_keep" in line and "optional: 0" in line for line in lines)
+    assert "Layers: 2, counted by the numbers in names" in lines
 
 
 def test_a_damaged_file_is_shown_and_fails(encoder: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,26 @@ from lepton_compile.cli.onnxfile.weights import (
 )
 from lepton_compile.errors import SourceError
 
-__all__ = ["ModelSummary", "Value", "summarize"]
+__all__ = ["BY_NAME", "ModelSummary", "Value", "summarize"]
 
+BY_NAME = "by name"
+WEIGHTS_ARE_INPUTS = 3
+"""Up to this IR version every initializer is an input."""
+FEW_BYTES = 65
 LAYER = re.compile(r"(?:^|[./])(?:layers?|h|blocks?|transformer_layers)[./](\d+)(?:[./]|$)")
 
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output: its type, and its shape with symbolic dimensions by name."""
+    """An input or output: its type, and its shape with symbolic dimensions by name.
+
+    ``default`` is what an input holds that may be left out; None where it may not.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...] | None
+    default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,11 @@ class ModelSummary:
         ir_version: ONNX IR version.
         producer: the tool that wrote it.
         opsets: version by domain; the standard domain is ``ai.onnx``.
-        inputs, outputs: of the graph; inputs that only carry weights are left out.
+        inputs, outputs: of the graph; inputs that only carry weights are left out, those with a
+            small default are optional.
         ops: domain -> op -> count, layers unrolled.
-        layers: kind of layer -> how often it is called; by name where layers are not functions.
+        layers: kind of layer -> how often it is called; where layers are not functions, ``by name``
+            -> how many numbers of layers stand in names.
         functions: functions other than layers, ``domain::name``.
         weights: type -> number of tensors and bytes.
         quantized: weights of fewer bits, by how they are stored.
@@ -69,6 +80,11 @@ class ModelSummary:
     def as_dict(self) -> dict[str, object]:
         """The summary as JSON-ready data."""
         data = asdict(self)
+        for side in ("inputs", "outputs"):
+            data[side] = [
+                {k: v for k, v in value.items() if k != "default" or v is not None}
+                for value in data[side]
+            ]
         data["weights"] = {n: {"count": c, "bytes": b} for n, (c, b) in self.weights.items()}
         return data
 
@@ -80,7 +96,7 @@ def summarize(path: Path) -> ModelSummary:
         SourceError: it cannot be read, or is not ONNX.
     """
     model = _read(path)
-    carried = {tensor.name for tensor in model.graph.initializer}
+    carried = {tensor.name: tensor for tensor in model.graph.initializer}
     tensors = list(model.graph.initializer)
     constants = [
         a.t
@@ -95,7 +111,7 @@ def summarize(path: Path) -> ModelSummary:
         ir_version=model.ir_version,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
-        inputs=tuple(_value(v) for v in model.graph.input if v.name not in carried),
+        inputs=tuple(_inputs(model, carried)),
         outputs=tuple(_value(v) for v in model.graph.output),
         ops=_ops(model),
         layers=_layers(model),
@@ -120,6 +136,20 @@ def _read(path: Path) -> Any:
     if not model.ir_version or not (model.graph.node or model.graph.output):
         raise SourceError("this file is not an ONNX model", found=f"{path}: no graph in it")
     return model
+
+
+def _inputs(model: Any, carried: Mapping[str, Any]) -> Iterator[Value]:
+    """What a caller gives, and what a caller may give: a number or a few with a default. Old files
+    list all weights among their inputs."""
+    from onnx import numpy_helper
+
+    for value in model.graph.input:
+        tensor = carried.get(value.name)
+        if tensor is None:
+            yield _value(value)
+        elif model.ir_version > WEIGHTS_ARE_INPUTS and len(tensor.raw_data) in range(1, FEW_BYTES):
+            default = numpy_helper.to_array(tensor).tolist()
+            yield replace(_value(value), default=str(default))
 
 
 def _value(value: Any) -> Value:
@@ -152,7 +182,7 @@ def _layers(model: Any) -> dict[str, int]:
         return dict(sorted(calls.items()))
     named = [*(n.name for n in model.graph.node), *(t.name for t in model.graph.initializer)]
     numbers = {match[1] for name in named if (match := LAYER.search(name))}
-    return {"by name": len(numbers)} if numbers else {}
+    return {BY_NAME: len(numbers)} if numbers else {}
 
 
 def _weights(tensors: list[Any]) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
-from lepton_compile.cli.onnxfile.summary import ModelSummary, Value
+from lepton_compile.cli.onnxfile.summary import BY_NAME, ModelSummary, Value
 from lepton_compile.cli.output import bytes_text, counts_text, table
 
 __all__ = ["fold_numbered", "model_tables", "shape_text"]
@@ -19,7 +19,9 @@ def model_tables(summary: ModelSummary) -> Iterator[RenderableType]:
     yield f"IR {summary.ir_version} · opsets {opsets} · {summary.producer or 'no producer named'}"
     yield _values("Inputs", summary.inputs)
     yield _values("Outputs", summary.outputs)
-    if summary.layers:
+    if list(summary.layers) == [BY_NAME]:
+        yield f"Layers: {summary.layers[BY_NAME]}, counted by the numbers in names"
+    elif summary.layers:
         yield table("Layers", ("kind", "count>"), list(summary.layers.items()))
     yield from _ops(summary)
     if summary.functions:
@@ -59,8 +61,15 @@ def _label(name: str, numbers: list[int]) -> str:
 
 
 def _values(title: str, values: Sequence[Value]) -> RenderableType:
-    rows = [(label, value.dtype, shape_text(value.shape)) for label, value in fold_numbered(values)]
+    rows = [
+        (label, value.dtype, shape_text(value.shape) + _default(value))
+        for label, value in fold_numbered(values)
+    ]
     return table(title, ("name", "type", "shape"), rows)
+
+
+def _default(value: Value) -> str:
+    return "" if value.default is None else f", optional: {value.default}"
 
 
 def _ops(summary: ModelSummary) -> Iterator[RenderableType]:
