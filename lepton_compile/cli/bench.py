@@ -31,31 +31,39 @@ def bench(
     """Measure speed, load time, memory and size, next to PyTorch eager in turn.
 
     The model it came from has to be there for the comparison; where it is not, the engine is
-    measured alone and the reason is said.
+    measured alone and the reason is said. The figures go into the artifact's report, too.
     """
     from lepton_compile.cli.speed_view import bench_tables
     from lepton_compile.errors import SourceError
     from lepton_compile.numerics import bench as measure
+    from lepton_compile.report import add_bench
     from lepton_compile.runtime import load
 
     alone = "asked for with --no-eager"
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
         progress.stage("resolve", str(folder))
-        model, reference = load(folder, threads=threads), None
+        model, source, reference = load(folder, threads=threads), None, None
         if eager:
             try:
-                reference = reference_of(source_of(model.manifest, spec), model.task)
+                source = source_of(model.manifest, spec)
+                reference = reference_of(source, model.task)
             except (ImportError, SourceError) as error:
                 if spec:
                     raise
                 alone = str(error).splitlines()[0]
         progress.stage(
-            "bench", "the engine and PyTorch in turn" if reference else "the engine alone"
+            "bench", "the engine alone" if reference is None else "the engine and PyTorch in turn"
         )
-        report = measure(model, reference, artifact=folder, rounds=rounds, progress=progress)
-    data = report.as_dict() | {"eager_left_out": None if reference else alone}
+        report = measure(
+            model, reference, artifact=folder, source=source, rounds=rounds, progress=progress
+        )
+    left_out = alone if reference is None else None
+    data = report.as_dict() | {"target": model.target, "eager_left_out": left_out}
+    kept = add_bench(folder, data)
     if as_json:
         emit_json(data)
         return
     for part in bench_tables(data):
         console().print(part)
+    if kept:
+        console().print(f"Kept in {folder / 'report.html'}")

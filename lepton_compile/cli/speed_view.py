@@ -7,25 +7,25 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from lepton_compile.cli.output import bytes_text, number_text, table
+from lepton_compile.cli.output import bytes_text, number_text, seconds_text, table
 
 __all__ = ["bench_tables"]
 
 
 def bench_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Measurements (``BenchReport.as_dict``), one table after the other."""
-    columns = ("case", "p50 ms>", "p90 ms>", "p99 ms>", "eager p50>", "times eager>", "tokens/s>")
-    yield table("Speed", columns, [_case(case) for case in data["cases"]])
+    columns: tuple[str, ...]
+    columns = ("case", "p50>", "p90>", "p99>", "eager p50>", "eager p90>", "times eager>")
+    yield table("Latency in ms", columns, [_case(case) for case in data["cases"]])
     if data.get("eager_left_out"):
         yield f"PyTorch eager was not run: {data['eager_left_out']}"
-    start = data.get("start")
-    if start:
-        yield (
-            f"Fresh process: import {start['import_seconds'] * 1e3:.0f} ms, "
-            f"load {start['load_seconds'] * 1e3:.0f} ms, "
-            f"first run {start['first_run_seconds'] * 1e3:.0f} ms, "
-            f"peak memory {bytes_text(start['peak_memory_bytes'])}"
-        )
+    columns = ("case", "tokens>", "eager tokens>", "rows>", "eager rows>")
+    yield table("Rates per second", columns, [_rates(case) for case in data["cases"]])
+    starts = [("engine", data.get("start")), ("PyTorch eager", data.get("eager_start"))]
+    rows = [(name, *_start(start)) for name, start in starts if start]
+    if rows:
+        columns = ("fresh process", "import>", "load>", "first run>", "peak memory>")
+        yield table("Start", columns, rows)
     if data.get("bytes_on_disk"):
         yield f"On disk: {bytes_text(data['bytes_on_disk'])}"
     machine = data["machine"]
@@ -37,13 +37,22 @@ def bench_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _case(case: Mapping[str, Any]) -> tuple[str, ...]:
-    engine, eager = case["engine_ms"], case["eager_ms"]
+    engine, eager = case["engine_ms"], case["eager_ms"] or {}
     return (
         case["name"],
-        number_text(engine["p50"]),
-        number_text(engine["p90"]),
-        number_text(engine["p99"]),
-        number_text(eager["p50"] if eager else None),
+        *(number_text(engine[at]) for at in ("p50", "p90", "p99")),
+        *(number_text(eager.get(at)) for at in ("p50", "p90")),
         number_text(case["speedup"], 3),
-        number_text(case["engine_tokens_per_second"]),
     )
+
+
+def _rates(case: Mapping[str, Any]) -> tuple[str, ...]:
+    kinds = [
+        f"{who}_{what}_per_second" for what in ("tokens", "rows") for who in ("engine", "eager")
+    ]
+    return case["name"], *(number_text(case.get(kind)) for kind in kinds)
+
+
+def _start(start: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = [seconds_text(start[f"{part}_seconds"]) for part in ("import", "load", "first_run")]
+    return *parts, bytes_text(start["peak_memory_bytes"])

@@ -9,6 +9,6 @@ from __future__ import annotations
 from lepton_compile.report.data import report_data
 from lepton_compile.report.page import render
 from lepton_compile.report.refusals import refusal_groups
-from lepton_compile.report.write import write_pages, write_report
+from lepton_compile.report.write import add_bench, write_pages, write_report
 
-__all__ = ["refusal_groups", "render", "report_data", "write_pages", "write_report"]
+__all__ = ["add_bench", "refusal_groups", "render", "report_data", "write_pages", "write_report"]

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["REPORT_FORMAT", "report_data"]
 
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
 
 
 def report_data(

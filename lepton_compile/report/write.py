@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lepton_compile.errors import ArtifactError
-from lepton_compile.report.data import report_data
+from lepton_compile.report.data import REPORT_FORMAT, report_data
 from lepton_compile.report.page import render
 
-__all__ = ["write_pages", "write_report"]
+__all__ = ["add_bench", "write_pages", "write_report"]
 
 
 class _Manifest(Protocol):
@@ -45,6 +45,23 @@ def write_report(artifact: _Artifact, **parts: Any) -> None:
         raise ArtifactError(
             "the report cannot be written", where=str(artifact.path), found=str(error)
         ) from error
+
+
+def add_bench(folder: Path, bench: Mapping[str, Any]) -> bool:
+    """Puts measurements into the report of an artifact, which no digest covers.
+
+    Returns whether that was done: not where there is no report, one of another version, or a folder
+    that cannot be written.
+    """
+    document = folder / "report.json"
+    try:
+        data = json.loads(document.read_text("utf-8"))
+        if data.get("format") != REPORT_FORMAT:
+            return False
+        write_pages({**data, "bench": bench}, document, folder / "report.html")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def write_pages(data: Mapping[str, Any], document: Path, page: Path) -> None:

@@ -108,8 +108,17 @@ def test_bench_an_encoder(encoder: Path, capsys: Capture, eager: str) -> None:
     assert found["machine"]["onnxruntime"]
 
 
-def test_bench_a_decoder(decoder: Path, capsys: Capture) -> None:
-    found = answer(capsys, "bench", str(decoder), "--rounds", "1")
+def test_bench_a_decoder(decoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(decoder, copy)
+    found = answer(capsys, "bench", str(copy), "--rounds", "1")
+    assert found["cases"][1]["engine_ms"]["runs"] == found["cases"][1]["eager_ms"]["runs"] == 12
+    assert found["eager_start"]["peak_memory_bytes"] > found["start"]["peak_memory_bytes"]
+    report = json.loads((copy / "report.json").read_text())
+    assert report["bench"]["cases"] == found["cases"]
+    assert "decode 13, per token" in (copy / "report.html").read_text()
+    assert main(["inspect", str(copy), "--json"]) == 0  # digests still hold
+    capsys.readouterr()
     names = [case["name"] for case in found["cases"]]
     assert names == ["prefill 51", "decode 13, per token"]
     assert all(case["engine_tokens_per_second"] > 0 for case in found["cases"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class SmallEncoder:
 
 
 class SmallDecoder:
-    """Ends by itself after a few tokens, as models do."""
+    """A cache behind the surface of the loader."""
 
     threads = 1
     task = "text-generation"
@@ -54,17 +53,40 @@ class SmallDecoder:
         }
         self.inputs = {"input_ids": {}, "attention_mask": {}, "logits_to_keep": {}}
         self.prompts: list[int] = []
+        self.caches: list[SmallCache] = []
 
     def run(self, feeds: dict[str, np.ndarray], outputs: Any) -> dict[str, np.ndarray]:
         assert feeds["logits_to_keep"] == 1
         self.prompts.append(feeds["input_ids"].shape[1])
         return {"logits": np.zeros((1, 1, 50), np.float32)}
 
-    def generate(self, prompt: list[int], max_new_tokens: int) -> Any:
-        self.prompts.append(len(prompt))
-        tokens = list(range(min(5, max_new_tokens)))
-        timings = {"prefill_s": 0.5, "decode_s": 0.25}
-        return SimpleNamespace(tokens=tokens, finish="eos", timings=timings)
+    def new_cache(self, batch: int, capacity: int) -> SmallCache:
+        assert batch == 1
+        self.caches.append(SmallCache(capacity))
+        return self.caches[-1]
+
+
+class SmallCache:
+    """Takes the likeliest token of the logits it gave: the number of tokens it has seen."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.seen, self.steps, self.closed = capacity, 0, 0, False
+
+    def start(self, rows: list[list[int]]) -> np.ndarray:
+        self.seen = len(rows[0])
+        return self._logits()
+
+    def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
+        assert (tokens, alive) == ([self.seen % 50], [True])
+        self.seen, self.steps = self.seen + 1, self.steps + 1
+        assert self.seen < self.capacity
+        return self._logits()
+
+    def _logits(self) -> np.ndarray:
+        return np.eye(50, dtype=np.float32)[None, self.seen % 50]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_shapes_move_into_the_ranges() -> None:
@@ -100,15 +122,20 @@ def test_encoder_report() -> None:
     data = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert data["cases"][0]["eager_ms"] is None
     assert data["machine"]["threads"] == 1
+    last = data["cases"][-1]
+    assert last["engine_rows_per_second"] == pytest.approx(4 / last["engine_ms"]["p50"] * 1e3)
+    assert last["engine_tokens_per_second"] == pytest.approx(64 * last["engine_rows_per_second"])
 
 
-def test_decoder_report_counts_tokens_that_were_made() -> None:
+def test_each_token_is_timed_by_itself() -> None:
     model = SmallDecoder()
     report = bench(model, rounds=2)
     prefill, decode = report.cases
-    assert set(model.prompts) == {80}
-    assert prefill.rate(prefill.engine) == pytest.approx(80 / 0.5)
-    assert decode.rate(decode.engine) == pytest.approx(5 / 0.25)
+    # A round to warm up, then two that count: 20 new tokens, the first of them from the prompt.
+    assert [cache.steps for cache in model.caches] == [19] * 3
+    assert all(cache.closed for cache in model.caches)
+    assert (prefill.engine.runs, decode.engine.runs) == (2, 2 * 19)
+    assert prefill.rate(prefill.engine) == pytest.approx(80 / prefill.engine.p50 * 1e3)
 
 
 def test_a_decoder_that_cannot_generate_is_measured_in_prefill_alone() -> None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lepton_compile.numerics.bench.case import Case
 from lepton_compile.numerics.bench.decoder import bench_decoder
 from lepton_compile.numerics.bench.encoder import bench_encoder
-from lepton_compile.numerics.bench.fresh import FreshStart, fresh_start
+from lepton_compile.numerics.bench.fresh import FreshStart, fresh_eager, fresh_start
 from lepton_compile.numerics.bench.machine import describe
 from lepton_compile.numerics.bench.timing import Timing
 from lepton_compile.numerics.engine import generates
 from lepton_compile.progress import NullProgress, Progress
+
+if TYPE_CHECKING:
+    from lepton_compile.export import Source
 
 __all__ = ["BenchReport", "Case", "FreshStart", "Timing", "bench"]
 
@@ -29,6 +32,7 @@ class BenchReport:
         task: task of the model.
         cases: one per shape or phase.
         start: first start in a process of its own; None when it was left out.
+        eager_start: that of PyTorch eager, in a process of its own too.
         bytes_on_disk: size of the artifact.
         machine: where this was measured, and with which versions.
     """
@@ -38,6 +42,7 @@ class BenchReport:
     start: FreshStart | None
     bytes_on_disk: int
     machine: dict[str, object]
+    eager_start: FreshStart | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The figures as JSON-ready data."""
@@ -45,6 +50,7 @@ class BenchReport:
             "task": self.task,
             "cases": [case.as_dict() for case in self.cases],
             "start": self.start.as_dict() if self.start else None,
+            "eager_start": self.eager_start.as_dict() if self.eager_start else None,
             "bytes_on_disk": self.bytes_on_disk,
             "machine": self.machine,
         }
@@ -55,6 +61,7 @@ def bench(
     reference: Any = None,
     *,
     artifact: Path | None = None,
+    source: Source | None = None,
     budget: float = 4.0,
     rounds: int | None = None,
     progress: Progress | None = None,
@@ -66,6 +73,8 @@ def bench(
         reference: the fp32 torch module to run beside it; None leaves PyTorch out. It gets as many
             threads as the engine.
         artifact: folder whose size, load time and peak memory are measured; None leaves these out.
+        source: of the reference, whose load time and peak memory are measured beside those of the
+            artifact; None leaves these out.
         budget: seconds to spend on each encoder shape.
         rounds: rounds per case instead of those the budget allows.
         progress: told after each case.
@@ -74,18 +83,21 @@ def bench(
     threads = int(getattr(model, "threads", 0)) or None
     generate = generates(model.manifest)
     start = fresh_start(artifact, threads, generate=generate) if artifact else None
+    task = model.manifest["task"]
+    eager_start = fresh_eager(source, task, threads) if source and reference is not None else None
     if reference is not None and threads:
         import torch
 
         torch.set_num_threads(threads)
-    measure = bench_decoder if model.manifest["task"] == "text-generation" else bench_encoder
+    measure = bench_decoder if task == "text-generation" else bench_encoder
     cases = measure(model, reference, watcher, budget=budget, rounds=rounds)
     return BenchReport(
-        task=model.manifest["task"],
+        task=task,
         cases=tuple(cases),
         start=start,
         bytes_on_disk=_size(artifact) if artifact else 0,
         machine=describe(threads),
+        eager_start=eager_start,
     )
 
 

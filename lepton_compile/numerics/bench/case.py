@@ -18,12 +18,14 @@ class Case:
         engine: percentiles of the engine.
         eager: percentiles of PyTorch eager on the same input, taken in turn; None when not run.
         tokens: tokens that one run handles; 0 where a rate means nothing.
+        rows: texts that one run handles; 0 where a run is a part of one.
     """
 
     name: str
     engine: Timing
     eager: Timing | None = None
     tokens: int = 0
+    rows: int = 0
 
     @property
     def speedup(self) -> float | None:
@@ -34,6 +36,10 @@ class Case:
         """Tokens per second at the median."""
         return self.tokens / timing.p50 * 1e3 if timing and self.tokens else None
 
+    def row_rate(self, timing: Timing | None) -> float | None:
+        """Texts per second at the median."""
+        return self.rows / timing.p50 * 1e3 if timing and self.rows else None
+
     def as_dict(self) -> dict[str, object]:
         """The case as JSON-ready data."""
         return {
@@ -43,4 +49,6 @@ class Case:
             "speedup": self.speedup,
             "engine_tokens_per_second": self.rate(self.engine),
             "eager_tokens_per_second": self.rate(self.eager),
+            "engine_rows_per_second": self.row_rate(self.engine),
+            "eager_rows_per_second": self.row_rate(self.eager),
         }

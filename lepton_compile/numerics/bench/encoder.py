@@ -43,7 +43,8 @@ def bench_encoder(
             rivals["eager"] = partial(truth.run, feeds, names)
         seconds = alternate(rivals, budget=budget, rounds=rounds)
         timings = {name: Timing.of(values) for name, values in seconds.items()}
-        cases.append(Case(f"{batch}x{sequence}", timings["engine"], timings.get("eager")))
+        name, tokens = f"{batch}x{sequence}", batch * sequence
+        cases.append(Case(name, timings["engine"], timings.get("eager"), tokens, batch))
         progress.step(f"timing {batch}x{sequence}", number, len(shapes))
     return cases
 

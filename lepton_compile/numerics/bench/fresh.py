@@ -1,26 +1,30 @@
 """Load time and peak memory of an artifact in a process that has nothing else in it.
 
 The process runs the emitted loader and never imports this package, so the figures are those of a
-server that loads the artifact.
+server that loads the artifact. PyTorch eager gets a process of its own as well.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lepton_compile.errors import EngineError
 
-__all__ = ["FreshStart", "fresh_start"]
+if TYPE_CHECKING:
+    from lepton_compile.export import Source
+
+__all__ = ["FreshStart", "fresh_eager", "fresh_start"]
 
 TIMEOUT = 600.0
 
 # VmHWM rather than ru_maxrss: the latter keeps the peak of the process that forked this one.
-PROGRAM = """
-import importlib.util, json, sys, time
+PEAK = """
 from pathlib import Path
 
 def peak():
@@ -30,6 +34,21 @@ def peak():
     except OSError:
         import resource
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+"""
+
+REPORT = """
+print(json.dumps({
+    "import_seconds": imported - start,
+    "load_seconds": loaded - imported,
+    "first_run_seconds": done - loaded,
+    "peak_memory_bytes": peak(),
+}))
+"""
+
+ENGINE = (
+    PEAK
+    + """
+import importlib.util, json, sys, time
 
 root, threads = Path(sys.argv[1]), int(sys.argv[2]) or None
 start = time.perf_counter()
@@ -49,13 +68,32 @@ else:
     ones = numpy.ones((batch, length), numpy.int64)
     model.run({"input_ids": ones, "attention_mask": ones})
 done = time.perf_counter()
-print(json.dumps({
-    "import_seconds": imported - start,
-    "load_seconds": loaded - imported,
-    "first_run_seconds": done - loaded,
-    "peak_memory_bytes": peak(),
-}))
 """
+    + REPORT
+)
+
+EAGER = (
+    PEAK
+    + """
+import json, sys, time
+
+start = time.perf_counter()
+import torch, transformers
+from lepton_compile.export import Source
+from lepton_compile.export.reference import load_reference
+spec, kind, path, trusted, task, threads = json.loads(sys.argv[1])
+if threads:
+    torch.set_num_threads(threads)
+imported = time.perf_counter()
+model = load_reference(Source(spec, kind, Path(path), None, trusted), task)
+loaded = time.perf_counter()
+ones = torch.ones((1, 8), dtype=torch.int64)
+with torch.inference_mode():
+    model(input_ids=ones, attention_mask=ones)
+done = time.perf_counter()
+"""
+    + REPORT
+)
 
 
 @dataclass(frozen=True)
@@ -85,14 +123,39 @@ def fresh_start(
     Raises:
         EngineError: the process failed; its last words are in the error.
     """
-    command = [sys.executable, "-c", PROGRAM, str(artifact), str(threads or 0)]
-    command.append("generate" if generate else "run")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    how = "generate" if generate else "run"
+    return _measured(
+        [ENGINE, str(artifact), str(threads or 0), how],
+        "the artifact does not load in a process of its own",
+        str(artifact),
+        f"run it by hand: python {artifact / 'loader.py'} --help",
+    )
+
+
+def fresh_eager(source: Source, task: str, threads: int | None = None) -> FreshStart:
+    """The same of the fp32 PyTorch model: seconds to import torch and transformers, to load, to
+    run eight tokens once.
+
+    Raises:
+        EngineError: the process failed; its last words are in the error.
+    """
+    trusted = source.trust_remote_code
+    given = [source.spec, source.kind, str(source.path), trusted, task, threads or 0]
+    return _measured(
+        [EAGER, json.dumps(given)],
+        "PyTorch does not run the model in a process of its own",
+        str(source.path),
+        "leave it out with --no-eager",
+    )
+
+
+def _measured(program: list[str], failed: str, where: str, hint: str) -> FreshStart:
+    command = [sys.executable, "-c", *program]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=environment
+    )
     if done.returncode != 0:
-        raise EngineError(
-            "the artifact does not load in a process of its own",
-            where=str(artifact),
-            found=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
-            hint=f"run it by hand: python {artifact / 'loader.py'} --help",
-        )
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise EngineError(failed, where=where, found=last, hint=hint)
     return FreshStart(**json.loads(done.stdout.splitlines()[-1]))
