@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.match import made_by
+from lepton_passes.lowering.trt._cache_traces import CONCAT, SLICE, WRITES, origins
 
 __all__ = [
     "cache_update",
@@ -22,6 +22,8 @@ __all__ = [
 
 WIDEST = 256
 PLUGIN_HEADS = (32, 512, 16)
+PADDED = "padded_bhnd"
+UNFILLED = "{} keeps it from rows of the cache that are not filled"
 KINDS = ("none", "upper_left", "lower_right")
 CACHE_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 HALVES = CACHE_TYPES[1:]
@@ -33,8 +35,6 @@ def standard_attention(body: Body, node: ir.Node) -> Iterator[str]:
         yield "nonpad_kv_seqlen is dropped in silence; TRT_Attention takes kv_lengths"
     if _given(node, 4) or _given(node, 5):
         yield "past_key and past_value are not supported; write the cache with TensorScatter"
-    if len([out for out in node.outputs if out.name != ""]) > 1:
-        yield "it has more than one output"
     if node.attributes.get_float("softcap", 0.0) != 0:
         yield "softcap is not supported"
     if "softmax_precision" in node.attributes:
@@ -42,31 +42,67 @@ def standard_attention(body: Body, node: ir.Node) -> Iterator[str]:
     if node.attributes.get_int("is_causal", 0):
         if _given(node, 3):
             yield "a mask and is_causal exclude each other"
-        if made_by(node.inputs[1], "TensorScatter", "Concat", "Slice") is not None:
+        if origins(body, node.inputs[1]):
             yield "is_causal counts from the upper left, which is wrong behind a cache"
+    elif not _given(node, 3) and _padded(origins(body, node.inputs[1])):
+        yield UNFILLED.format("no mask")
+    yield from _mask_type(node)
     yield from _kernel(node)
 
 
 def fused_attention(body: Body, node: ir.Node) -> Iterator[str]:
     """``TRT_Attention``."""
-    for name in node.attributes:
-        if name == "packed_nhd":
-            yield "packed_nhd has no kernel"
-        elif name == "scale":
-            yield "scale is ignored in silence; the query is to be scaled before"
-        elif name not in ("causal_kind", "TRT_decomposable"):
-            yield f"{name} is ignored in silence"
+    yield from _fused_attributes(node)
     kind = node.attributes.get_string("causal_kind", "none")
     if kind not in KINDS:
         yield f"causal_kind is {kind!r}, not one of {', '.join(KINDS)}"
     if kind != "none" and _given(node, 3):
         yield "a mask and causal_kind exclude each other"
+    if _given(node, 4):
+        yield "input 4 counts queries of the packed form, which has no kernel"
     if len(node.inputs) > 6:
         yield "kv_lengths is input 5; what comes behind is ignored in silence"
-    query, mask = node.inputs[0], node.inputs[3] if _given(node, 3) else None
-    if mask is not None and mask.dtype not in (None, ir.DataType.BOOL, query.dtype):  # type: ignore[union-attr]
-        yield f"its mask is {mask.dtype}, its query {query.dtype}"  # type: ignore[union-attr]
+    yield from _behind_cache(kind, node, origins(body, node.inputs[1]))
+    yield from _mask_type(node)
     yield from _kernel(node)
+
+
+def _fused_attributes(node: ir.Node) -> Iterator[str]:
+    for name in node.attributes:
+        if name == "packed_nhd":
+            yield "packed_nhd has no kernel"
+        elif name == "scale":
+            yield "scale is ignored in silence; the query is to be scaled before"
+        elif name in ("query_form", "kv_form"):
+            if node.attributes.get_string(name) != PADDED:
+                yield f"{name} is {node.attributes.get_string(name)!r}, which has no kernel"
+        elif name not in ("causal_kind", "TRT_decomposable"):
+            yield f"{name} is ignored in silence"
+
+
+def _behind_cache(kind: str, node: ir.Node, found: set[str]) -> Iterator[str]:
+    """How queries are kept from keys that are not theirs, or not there."""
+    if kind == "upper_left" and found & {*WRITES, CONCAT}:
+        yield "upper_left counts from the first key, which is wrong behind a cache"
+    if not _padded(found) or _given(node, 5):
+        return
+    if kind == "lower_right":
+        yield "lower_right counts from the end of the cache, filled or not, without kv_lengths"
+    elif kind == "none" and not _given(node, 3):
+        yield UNFILLED.format("neither mask nor kv_lengths")
+
+
+def _padded(found: set[str]) -> bool:
+    """Whether keys come from a cache of fixed length, and not from its filled part alone."""
+    return bool(found & WRITES) and SLICE not in found
+
+
+def _mask_type(node: ir.Node) -> Iterator[str]:
+    query, mask = node.inputs[0], node.inputs[3] if _given(node, 3) else None
+    if query is None or mask is None or query.dtype is None:
+        return
+    if mask.dtype not in (None, ir.DataType.BOOL, query.dtype):
+        yield f"its mask is {mask.dtype}, its query {query.dtype}"
 
 
 def multi_head(body: Body, node: ir.Node) -> Iterator[str]:
@@ -75,12 +111,20 @@ def multi_head(body: Body, node: ir.Node) -> Iterator[str]:
         yield "key_padding_mask is not supported"
     if _given(node, 6) or _given(node, 7):
         yield "past_key and past_value are not supported"
-    if len([out for out in node.outputs if out.name != ""]) > 1:
-        yield "it has more than one output"
+    for name in node.attributes:
+        if name not in ("num_heads", "scale", "unidirectional"):
+            yield f"{name} is not supported"
 
 
 def cache_update(body: Body, node: ir.Node) -> Iterator[str]:
-    """``TensorScatter``: the cache that is written in place."""
+    """``TensorScatter`` and ``TRT_KVCacheUpdate``: the cache that is written in place."""
+    known = ("axis", "mode", *(["update_form"] if node.op_type == "TRT_KVCacheUpdate" else []))
+    for name in node.attributes:
+        if name not in known:
+            yield f"{name} is ignored in silence"
+    form = node.attributes.get_string("update_form", PADDED)
+    if form != PADDED:
+        yield f"update_form is {form!r}, where only {PADDED} exists"
     if node.attributes.get_string("mode", "linear") != "linear":
         yield "only linear mode is supported"
     if node.attributes.get_int("axis", -2) not in (-2, 2):

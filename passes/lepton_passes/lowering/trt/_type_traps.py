@@ -13,10 +13,13 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.lowering.trt._importers import TYPES
 
-__all__ = ["dequantize", "quantize", "same_types", "turned", "types"]
+__all__ = ["dequantize", "dynamic_blocks", "quantize", "same_types", "turned", "types"]
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 QUANTIZED = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT4E2M1)
+
+# Entries that share a scale, where it is found at run time.
+BLOCKS = {"TRT_FP4DynamicQuantize": 16, "TRT_MXFP8DynamicQuantize": 32}
 
 # Ops whose inputs have one type; Where chooses by its first.
 # fmt: off
@@ -83,6 +86,14 @@ def quantize(body: Body, node: ir.Node) -> Iterator[str]:
         return
     if scale.shape is None or len(scale.shape) > 0:
         yield "scales of activations that are computed at run time, more than one"
+
+
+def dynamic_blocks(body: Body, node: ir.Node) -> Iterator[str]:
+    """``TRT_FP4DynamicQuantize`` and ``TRT_MXFP8DynamicQuantize``."""
+    wanted = BLOCKS[node.op_type]
+    block = node.attributes.get_int("block_size", wanted)
+    if block != wanted:
+        yield f"block_size {block}, where only {wanted} exists"
 
 
 def _grid(body: Body, node: ir.Node, dtype: ir.DataType | None) -> Iterator[str]:

@@ -5,9 +5,13 @@ that computes something else. Among the latter, which no builder reports:
 
     nonpad_kv_seqlen of Attention
     scale, is_causal or unknown attributes of TRT_Attention; kv_lengths at the wrong input
+    unknown attributes of TRT_KVCacheUpdate
+    attention over a cache of fixed length that nothing keeps from rows that are not filled, or
+    whose queries are counted from the wrong end
     a block_size that the shape of the scales contradicts
 
-The traps stand by what they are about: _attention_traps.py, _type_traps.py, _importers.py.
+The traps stand by what they are about: _attention_traps.py, _output_traps.py, _type_traps.py,
+_importers.py; _cache_traces.py finds the cache behind an attention.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from lepton_passes.body import LAYER_DOMAIN, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.trt import _attention_traps as attention
+from lepton_passes.lowering.trt import _output_traps as outputs
 from lepton_passes.lowering.trt import _type_traps as typed
 from lepton_passes.lowering.trt._importers import IMPORTED, NEEDS_PLUGIN, OWN, REASONS
 
@@ -30,13 +35,16 @@ Trap = Callable[[Body, ir.Node], Iterator[str]]
 STANDARD = ("", "ai.onnx")
 _PLUGIN = ("lepton", "CachedAttention")
 _TRAPS: dict[str, tuple[Trap, ...]] = {
-    "Attention": (attention.standard_attention,),
+    "Attention": (attention.standard_attention, outputs.only_first),
     "DequantizeLinear": (typed.dequantize,),
-    "MultiHeadAttention": (attention.multi_head,),
+    "MultiHeadAttention": (attention.multi_head, outputs.only_first),
     "QuantizeLinear": (typed.quantize,),
     "RotaryEmbedding": (typed.turned,),
+    "SkipSimplifiedLayerNormalization": (outputs.skip_norm,),
     "TRT_Attention": (attention.fused_attention,),
+    "TRT_FP4DynamicQuantize": (typed.dynamic_blocks,),
     "TRT_KVCacheUpdate": (attention.cache_update,),
+    "TRT_MXFP8DynamicQuantize": (typed.dynamic_blocks,),
     "TensorScatter": (attention.cache_update,),
 }
 

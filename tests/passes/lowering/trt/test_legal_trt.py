@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 import pytest
 
 from lepton_passes.body import LAYER_DOMAIN
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from tests.passes.lowering.trt.decoder import lowered, neutral
-from tests.passes.support import HEADER, load, reasons
-
-KINDS = {
-    "f": ir.DataType.FLOAT,
-    "h": ir.DataType.FLOAT16,
-    "b": ir.DataType.BFLOAT16,
-    "i": ir.DataType.INT32,
-}
+from tests.passes.support import load, reasons
 
 
 def refused(model: ir.Model) -> list[str]:
@@ -113,6 +105,27 @@ PAST = "float16[b, 4, p, 64] pk, float16[b, 4, p, 64] pv"
             "float[b, 1, s, s] m",
             "its mask is FLOAT, its query FLOAT16",
         ),
+        ("Attention (q, k, v, m)", "float[b, 1, s, s] m", "its mask is FLOAT, its query FLOAT16"),
+        (
+            'trt.TRT_Attention (q, k, v, "", n)',
+            PADDED,
+            "input 4 counts queries of the packed form, which has no kernel",
+        ),
+        (
+            'trt.TRT_Attention <kv_form = "packed_nhd"> (q, k, v)',
+            "",
+            "kv_form is 'packed_nhd', which has no kernel",
+        ),
+        (
+            "com.microsoft.MultiHeadAttention <num_heads = 4, softcap = 2.0> (q, k, v)",
+            "",
+            "softcap is not supported",
+        ),
+        (
+            "com.microsoft.MultiHeadAttention <mask_filter_value = -5.0> (q, k, v)",
+            "",
+            "mask_filter_value is not supported",
+        ),
         ('com.microsoft.MultiHeadAttention (q, k, v, "", n)', PADDED, "key_padding_mask is not"),
         (
             'com.microsoft.MultiHeadAttention (q, k, v, "", "", "", pk, pv)',
@@ -142,15 +155,6 @@ def test_attention_without_a_kernel(op: str, dtype: str, width: int, reason: str
     assert refused(allowed) == []
 
 
-def test_causal_attention_behind_a_cache() -> None:
-    model = _attention(
-        "Attention <is_causal = 1> (q, whole, v)",
-        more=", float16[b, 4, p, 64] past",
-        before="whole = Concat <axis = 2> (past, k)",
-    )
-    assert refused(model) == ["is_causal counts from the upper left, which is wrong behind a cache"]
-
-
 def test_more_outputs_than_one() -> None:
     for op in ("Attention", "com.microsoft.MultiHeadAttention"):
         model = load(
@@ -158,6 +162,21 @@ def test_more_outputs_than_one() -> None:
             y, pk = {op} (q, q, q)  z = Identity (pk) }}"""
         )
         assert refused(model) == ["it has more than one output"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [
+        ('y, "", "", z', []),
+        ("y", []),
+        ('y, mean, "", z', ["output 1 is not made, only the norm (0) and the sum (3)"]),
+        ('y, "", deviation', ["output 2 is not made, only the norm (0) and the sum (3)"]),
+    ],
+)
+def test_outputs_of_the_norm_with_a_residual(outputs: str, found: list[str]) -> None:
+    model = load(f"""main (float16[b, 64] x, float16[64] g) => (y) {{
+        {outputs} = com.microsoft.SkipSimplifiedLayerNormalization (x, x, g) }}""")
+    assert refused(model) == found
 
 
 # -- caches --------------------------------------------------------------------------------
@@ -202,6 +221,24 @@ def test_caches(options: dict[str, str], reason: str) -> None:
     assert reason in refused(_cache(**options))
 
 
+@pytest.mark.parametrize(
+    ("attributes", "found"),
+    [
+        ('axis = -2, update_form = "padded_bhnd"', []),
+        ('cache_mode = "circular"', ["cache_mode is ignored in silence"]),
+        (
+            'update_form = "packed_nhd"',
+            ["update_form is 'packed_nhd', where only padded_bhnd exists"],
+        ),
+        ('mode = "circular"', ["only linear mode is supported"]),
+    ],
+)
+def test_the_cache_op_of_tensorrt(attributes: str, found: list[str]) -> None:
+    model = load(f"""main (float16[b, 2, 16, 8] past, float16[b, 2, s, 8] x, int64[b] at) =>
+        (present) {{ present = trt.TRT_KVCacheUpdate <{attributes}> (past, x, at) }}""")
+    assert refused(model) == found
+
+
 def test_a_cache_that_one_layer_keeps_to_itself() -> None:
     model = neutral()
     lowered(model)
@@ -234,129 +271,7 @@ def test_the_plugin(heads: str, width: int, dtype: str, outputs: str, reason: st
     assert [each.startswith(reason or "") for each in found] == [True] * (reason is not None)
 
 
-# -- types and quantized weights -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("y = Cast <to = 11> (x)", "DOUBLE is no type of TensorRT"),
-        ("y = Cast <to = 5> (x)", "INT16 is no type of TensorRT"),
-        ("y = Add (x, h)", "its inputs differ in type: FLOAT, FLOAT16"),
-        ("y = MatMul (h, x)", "its inputs differ in type: FLOAT, FLOAT16"),
-        ("seen = Greater (x, x) y = Where (seen, h, x)", "its inputs differ in type: FLOAT, FL"),
-        ("y = RotaryEmbedding (h4, x, x)", "x, cos and sin differ in type: FLOAT, FLOAT16"),
-    ],
-)
-def test_types(text: str, reason: str) -> None:
-    inputs = "float[b, s, 8] x, float16[b, s, 8] h, float16[b, 2, s, 16] h4"
-    found = refused(load(f"main ({inputs}) => (y) {{ {text} }}"))
-    assert [each.startswith(reason) for each in found] == [True]
-
-
-def _weight(
-    q: ir.DataType,
-    scales: tuple[int, ...],
-    attributes: str,
-    *,
-    zero: int | None = None,
-    sizes: tuple[int, ...] = (8, 200),
-    kind: str = "h",
-) -> ir.Model:
-    """y = MatMul(x, Transpose(DequantizeLinear(q, scale[, zero])))."""
-    third = ", zero" if zero is not None else ""
-    turned = ", ".join(str(i) for i in reversed(range(len(sizes))))
-    text = f"""main (float16[b, 200] x) => (y) {{
-        w = DequantizeLinear <{attributes}> (q, scale{third})
-        t = Transpose <perm = [{turned}]> (w)
-        y = MatMul (x, t) }}"""
-    model = ir.from_onnx_text(f"{HEADER}\n{text}")
-    node = next(n for n in model.graph if n.op_type == "DequantizeLinear")
-    tensors = [np.zeros(sizes), np.ones(scales), np.full(scales, zero or 0)]
-    for value, array, dtype in zip(node.inputs, tensors, (q, KINDS[kind], q), strict=False):
-        assert value is not None
-        value.const_value = ir.tensor(array.astype(dtype.numpy()), dtype=dtype, name=value.name)
-        value.type, value.shape = ir.TensorType(dtype), value.const_value.shape
-        model.graph.register_initializer(value)
-    return model
-
-
-INT4, INT8 = ir.DataType.INT4, ir.DataType.INT8
-BLOCKS = "axis = 1, block_size = {}"
-
-
-@pytest.mark.parametrize(
-    ("dtype", "scales", "attributes"),
-    [
-        (INT4, (8, 2), BLOCKS.format(100)),
-        (INT8, (8,), "axis = 0"),
-        (INT8, (), "axis = 0"),
-        (ir.DataType.FLOAT8E4M3FN, (8,), "axis = 0"),
-    ],
-)
-def test_weights_that_are_fine(
-    dtype: ir.DataType, scales: tuple[int, ...], attributes: str
-) -> None:
-    assert refused(_weight(dtype, scales, attributes)) == []
-    assert refused(_weight(dtype, scales, attributes, zero=0)) == []
-
-
-@pytest.mark.parametrize(
-    ("dtype", "scales", "attributes", "options", "reason"),
-    [
-        (INT4, (8, 2), BLOCKS.format(128), {}, "block_size 128 is ignored: 2 scales for 200"),
-        (INT4, (4, 2), BLOCKS.format(100), {}, "only axis 1 may be blocked: scales (4, 2)"),
-        (INT4, (8,), BLOCKS.format(100), {}, "scales by block have as many axes as what they"),
-        (INT4, (8, 2), "axis = 1", {}, "scales by block without block_size"),
-        (INT8, (7,), "axis = 0", {}, "7 scales for the 8 entries of axis 0"),
-        (INT8, (8,), "axis = 0", {"zero": 3}, "its zero points are not zero"),
-        (INT4, (8, 2), BLOCKS.format(100), {"zero": 1}, "its zero points are not zero"),
-        (ir.DataType.UINT8, (8,), "axis = 0", {}, "UINT8 cannot be quantized to"),
-        (ir.DataType.UINT4, (8, 2), BLOCKS.format(100), {}, "UINT4 cannot be quantized to"),
-        (ir.DataType.FLOAT8E5M2, (), "axis = 0", {}, "FLOAT8E5M2 cannot be quantized to"),
-        (INT8, (8,), "axis = 0", {"kind": "f"}, "its inputs differ in type: FLOAT, FLOAT16"),
-        (INT8, (8,), "axis = 0", {"kind": "i"}, "scales of INT32"),
-        (
-            INT4,
-            (2, 8, 200),
-            "axis = 0, block_size = 4",
-            {"sizes": (8, 8, 200)},
-            "blocks lie along the last axis or the one before it",
-        ),
-    ],
-)
-def test_weights(
-    dtype: ir.DataType,
-    scales: tuple[int, ...],
-    attributes: str,
-    options: dict[str, object],
-    reason: str,
-) -> None:
-    found = refused(_weight(dtype, scales, attributes, **options))  # type: ignore[arg-type]
-    assert any(each.startswith(reason) for each in found)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("q = QuantizeLinear (x, one)", "UINT8 cannot be quantized to"),
-        (
-            "q = QuantizeLinear <output_dtype = 3, axis = 0> (x, rows)",
-            "scales of activations that are computed at run time, more than one",
-        ),
-        ("q = QuantizeLinear (x, one, zero)", "its zero points are not constant"),
-        ("q = QuantizeLinear <output_dtype = 3> (x, one)", None),
-        ("q = QuantizeLinear <output_dtype = 17> (x, scalar)", None),
-    ],
-)
-def test_activations(text: str, reason: str | None) -> None:
-    model = load(f"""main (float[s, 8] x, float[s] rows, int8 zero, float scalar) => (y) {{
-        one = Constant <value_float = 0.1> ()
-        {text}
-        y = DequantizeLinear (q, one) }}""")
-    found = refused(model)
-    assert (reason is None) == (found == [])
-    assert any(each.startswith(reason or "") for each in [*found, ""])
+# -- layers ------------------------------------------------------------------------------
 
 
 def test_calls_of_layers_are_no_ops_without_importer() -> None:
