@@ -49,8 +49,9 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
             hint="it has no readable manifest.json; name an artifact folder or a .onnx file",
         )
     states = {name: _state(folder, name, entry) for name, entry in manifest["files"].items()}
+    report = read_json(folder / "report.json")
     graphs = {
-        engine["target"]: _summary(folder / engine["model"])
+        engine["target"]: _summary(folder / engine["model"], len(_layers(report, engine["target"])))
         for engine in manifest["engines"]
         if states.get(engine["model"]) == "intact"
     }
@@ -59,7 +60,7 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
         "manifest": manifest,
         "files": states,
         "engines": graphs,
-        "report": read_json(folder / "report.json"),
+        "report": report,
     }
     return data, all(state == "intact" for state in states.values())
 
@@ -92,14 +93,20 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     for target, summary in data["engines"].items():
         yield f"\n[bold]Engine for {target}[/]"
         if isinstance(summary, PlanSummary):
-            yield from plan_tables(summary, entries[target])
+            yield from plan_tables(summary, entries[target], _layers(data["report"], target))
         else:
             yield from model_tables(summary)
     yield from report_parts(data["report"] or {})
 
 
-def _summary(path: Path) -> ModelSummary | PlanSummary:
-    return summarize_plan(path) if is_plan(path) else summarize(path)
+def _summary(path: Path, layers: int) -> ModelSummary | PlanSummary:
+    return summarize_plan(path, layers) if is_plan(path) else summarize(path)
+
+
+def _layers(report: Mapping[str, Any] | None, target: str) -> list[dict[str, Any]]:
+    """Layers of the network that a target's builder parsed; none where no report has them."""
+    builders = (report or {}).get("builders") or {}
+    return list((builders.get(target) or {}).get("layers") or ())
 
 
 def _engines(manifest: Mapping[str, Any]) -> RenderableType:
@@ -127,6 +134,9 @@ def build_lines(folder: Path) -> Iterator[RenderableType]:
     yield from report_parts(report)
     if (folder / "report.html").is_file():
         yield f"Report: {folder / 'report.html'}"
+    unseen = [e["target"] for e in manifest["engines"] if not e.get("executed")]
+    if unseen:
+        yield f"executed: false ({', '.join(unseen)}: built, never run)"
 
 
 def _requirements(engine: Mapping[str, Any]) -> str:

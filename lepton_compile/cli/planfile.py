@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lepton_compile.cli.output import bytes_text, table
 __all__ = ["NOT_PARSED", "PlanSummary", "is_plan", "plan_tables", "summarize_plan"]
 
 NOT_PARSED = "not parsed: needs a driver"
-"""TensorRT reads a plan on a GPU alone; its layers stand in the report of the build."""
+"""TensorRT reads a plan on a GPU alone; of an artifact's, ``report.json`` has the layers."""
 
 _SUFFIXES = (".plan", ".engine", ".trt")
 _MARK = b"trt"
@@ -30,7 +30,7 @@ class PlanSummary:
         header: first bytes in hex: what the next two were read from.
         version: of the TensorRT-RTX that built it; None where the header is of another kind.
         compute_capabilities: that it was built for, by its header.
-        layers: always ``NOT_PARSED``.
+        layers: ``NOT_PARSED``, or how many the report of the build has.
     """
 
     path: str
@@ -53,8 +53,12 @@ def is_plan(path: Path) -> bool:
         return file.read(4)[1:] == _MARK
 
 
-def summarize_plan(path: Path) -> PlanSummary:
-    """Size and header; the rest of the file is not read, and nothing is deserialized."""
+def summarize_plan(path: Path, layers: int = 0) -> PlanSummary:
+    """Size and header; the rest of the file is not read, and nothing is deserialized.
+
+    Args:
+        layers: how many the builder's parser made, where its report is at hand.
+    """
     from lepton_compile.engines.tensorrt.plan_header import LENGTH, read_header
 
     with path.open("rb") as file:
@@ -67,13 +71,21 @@ def summarize_plan(path: Path) -> PlanSummary:
         header=start.hex(" ", 4),
         version=found.version if found else None,
         compute_capabilities=(*capabilities, *(("portable",) if found and found.portable else ())),
+        layers=f"{layers}, as parsed by the builder" if layers else NOT_PARSED,
     )
 
 
 def plan_tables(
-    summary: PlanSummary, entry: Mapping[str, Any] | None = None
+    summary: PlanSummary,
+    entry: Mapping[str, Any] | None = None,
+    layers: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[RenderableType]:
-    """What to print of a plan; ``entry`` is its engine's in the manifest, where there is one."""
+    """What to print of a plan.
+
+    Args:
+        entry: its engine's in the manifest, where there is one.
+        layers: of the report of its build.
+    """
     rows = [
         ("size", bytes_text(summary.bytes)),
         ("built by", f"TensorRT-RTX {summary.version}" if summary.version else "not in its header"),
@@ -94,6 +106,11 @@ def plan_tables(
     ]
     if profiles:
         yield table("Profiles", ("profile", "input", "least", "tuned for", "most"), profiles)
+    if layers:
+        from lepton_compile.report.engines import layer_counts
+
+        counts = [(kind, precision, str(count)) for kind, precision, count in layer_counts(layers)]
+        yield table("Layers", ("type", "precision", "layers>"), counts)
 
 
 def _size(shape: list[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from lepton_compile.report.engines import engine_sections
 from lepton_compile.report.refusals import refusal_groups
 
 __all__ = ["render"]
@@ -24,7 +25,12 @@ def render(data: Mapping[str, Any]) -> str:
     )
     environment.filters.update(size=_size, number=_number, percent=_percent, seconds=_seconds)
     page = environment.get_template("report.html.jinja")
-    return page.render(report=data, tiles=_tiles(data), refusals=refusal_groups(data["passes"]))
+    return page.render(
+        report=data,
+        tiles=_tiles(data),
+        refusals=refusal_groups(data["passes"]),
+        engines=engine_sections(data),
+    )
 
 
 def _read(name: str) -> str:

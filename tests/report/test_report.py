@@ -152,6 +152,19 @@ def test_bench_figures_are_shown() -> None:
     assert "A Processor, 2 threads" in text
 
 
+def test_what_a_builder_said_is_escaped_and_folded() -> None:
+    layer = {"name": "l.0/<op>", "type": "CAST", "precision": "HALF", "outputs": [["y", "", [2]]]}
+    log = [["WARNING", "a line & more"]]
+    builders = {"ort-cpu": {"version": "1", "layers": [layer, layer], "log": log}}
+    page = Page(render(data(builders=builders)))
+    assert page.open == []
+    assert "details" in page.tags
+    assert "executed: false (built, never run)" in page.text
+    assert "CAST HALF 2" in page.text
+    assert "l.0/<op> CAST HALF 2" in page.text
+    assert "WARNING: a line & more" in page.text
+
+
 def test_both_files_are_written_and_nothing_else(tmp_path: Path) -> None:
     artifact = SimpleNamespace(path=tmp_path, manifest=SimpleNamespace(as_dict=manifest))
     write_report(artifact, seconds={"capture": 1.0}, capture={}, passes=passes())

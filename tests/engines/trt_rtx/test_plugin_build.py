@@ -13,6 +13,7 @@ import pytest
 import transformers
 
 from lepton_compile.cli import main
+from lepton_compile.cli.artifact_view import build_lines
 from tests.export.harness import save
 from tests.export.zoo import _DECODER
 
@@ -107,6 +108,31 @@ def test_the_artifact_carries_the_plugin_that_its_plan_asks_for(
         assert manifest["files"][name]["sha256"] == _sha256(root / name)
     report = json.loads((root / "report.json").read_text())
     assert report["builders"]["trt-rtx"]["counts"]["PLUGIN_V3"] == 3
+
+
+def test_what_people_read_says_that_nobody_ran_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = build(folder, "gemma3", "auto", monkeypatch)
+    page = (root / "report.html").read_text()
+    for words in (
+        "executed: false (built, never run)",
+        "3 layers: 2 mask, 1 native",
+        "<dt>compute capabilities</dt><dd>8.9</dd>",
+        '<td class="name">KV_CACHE_UPDATE</td><td>BF16</td><td class="right">6</td>',
+        "Every layer, as the parser made it",
+        "The builder's log",
+    ):
+        assert words in page
+    capsys.readouterr()
+    assert main(["inspect", str(root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    layers = found["report"]["builders"]["trt-rtx"]["layers"]
+    assert found["engines"]["trt-rtx"]["layers"] == f"{len(layers)}, as parsed by the builder"
+    assert main(["inspect", str(root)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["KV_CACHE_UPDATE", "BF16", "6"] in rows
+    assert list(build_lines(root))[-1] == "executed: false (trt-rtx: built, never run)"
 
 
 def test_a_loader_registers_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
