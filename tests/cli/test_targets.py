@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from rich.text import Text
 
 from lepton_compile.cli import main
-from lepton_compile.cli.targets import target_lines
-from lepton_compile.engines import TARGETS
+from lepton_compile.cli.targets import Tool, target_lines
+from lepton_compile.engines import TARGETS, probe
 from lepton_compile.engines.probe import TargetState
 
 STATES = [
@@ -22,11 +23,12 @@ STATES = [
 
 def test_every_target_has_a_state(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["targets", "--json"]) == 0
-    states = {state["name"]: state for state in json.loads(capsys.readouterr().out)}
+    found = json.loads(capsys.readouterr().out)
+    states = {state["name"]: state for state in found if state["kind"] == "target"}
     assert tuple(states) == TARGETS
     for state in states.values():
         assert state.keys() == {
-            *("name", "builds", "runs", "version", "device", "reason", "install")
+            *("kind", "name", "builds", "runs", "version", "device", "reason", "install")
         }
         assert (state["builds"] and state["runs"]) == (not state["reason"])
 
@@ -46,6 +48,20 @@ def test_what_is_missing_comes_with_its_command() -> None:
     parts = [part.plain for part in target_lines(STATES) if isinstance(part, Text)]
     assert parts[0] == "GPU: NVIDIA L4 (8.9)"
     assert parts[-1].split() == ["trt", "pip", "install", "x"]
+
+
+def test_a_tool_has_its_version_or_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets", "--json"]) == 0
+    found = [one for one in json.loads(capsys.readouterr().out) if one["kind"] == "tool"]
+    versions = {one["package"]: one["version"] for one in found}
+    assert versions.keys() == {"triton", "tritonclient", "onnxruntime-genai"}
+    assert versions["triton"] == probe.installed("triton")
+    absent = Tool("a thing", "nowhere", "pip install nowhere")
+    parts = [part.plain for part in target_lines(STATES[:1], [absent]) if isinstance(part, Text)]
+    assert parts[-1].split() == ["nowhere", "pip", "install", "nowhere"]
+    present = replace(absent, version="1.0")
+    parts = [part.plain for part in target_lines(STATES[:1], [present]) if isinstance(part, Text)]
+    assert len(parts) == 1
 
 
 def test_nothing_to_install_says_nothing() -> None:

@@ -17,13 +17,10 @@ CUDA = 13
 def probe_flavour(flavour: Flavour) -> TargetState:
     """The state of a target; loads neither the library nor CUDA's runtime."""
     version = installed(flavour.package)
+    device = _no_device(flavour, gpus(), driver())
     if version is None or find_spec(flavour.module) is None:
-        reason = f"{flavour.title} is not installed"
-        return TargetState(
-            flavour.target, False, False, device=gpu_text(), reason=reason, install=flavour.install
-        )
-    reason = _no_device(flavour, gpus(), driver())
-    install = ""
+        return _absent(flavour, device)
+    reason, install = device, ""
     if not reason and installed("cuda-bindings") is None:
         reason, install = "cuda-bindings is not installed", flavour.install
     builds = bool(flavour.capabilities) or not reason or bool(install)
@@ -35,6 +32,19 @@ def probe_flavour(flavour: Flavour) -> TargetState:
         gpu_text(),
         reason if builds is False or not flavour.capabilities else _only_builds(reason),
         install,
+    )
+
+
+def _absent(flavour: Flavour, device: str) -> TargetState:
+    """Without the package; ``device`` is what else is in the way."""
+    reason, install = f"{flavour.title} is not installed", flavour.install
+    if device and flavour.capabilities:
+        reason = f"{reason}; with it, engines build here; to run them: {device}"
+    elif device:
+        # Nothing that pip brings makes a GPU: the command is named only where it is the last step.
+        reason, install = f"{device}; {reason}", ""
+    return TargetState(
+        flavour.target, False, False, device=gpu_text(), reason=reason, install=install
     )
 
 
