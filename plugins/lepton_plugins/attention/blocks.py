@@ -21,7 +21,10 @@ import triton.language as tl
 
 __all__ = ["attend", "load_chunk", "softcapped", "stored"]
 
-MASKED_SCORE = tl.constexpr(-1.0e30)
+# A power of two, about -1.3e30: the multiply-add that scales a score and subtracts the row's maximum
+# rounds once where the maximum was rounded by itself; of any other number the difference of the two
+# is some 1e21, and a row that has seen masked keys only would carry infinity.
+MASKED_SCORE = tl.constexpr(-(2.0**100))
 
 
 @triton.jit

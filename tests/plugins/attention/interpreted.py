@@ -87,6 +87,7 @@ def _tensor(array: NDArray[Any], torch: Any) -> Any:
 def _interpret() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     _mend_interpreter()
+    _patch_once()
 
 
 def _mend_interpreter() -> None:
@@ -121,3 +122,22 @@ def _mend_interpreter() -> None:
 
     interpreter._convert_float = convert
     builder.create_dot, builder.cast_impl = dot, cast
+
+
+def _patch_once() -> None:
+    """Device functions patch Triton's language once for each module that they come from.
+
+    The interpreter does it at every call, ``tl.max`` and ``tl.sum`` included: half of its time.
+    What a call in a kernel patches is never put back, so once is enough.
+    """
+    from triton.runtime import interpreter
+
+    patched: set[int] = set()
+
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        if id(self.fn.__globals__) not in patched:
+            patched.add(id(self.fn.__globals__))
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*arguments, **named)
+
+    interpreter.InterpretedFunction.__call__ = call
