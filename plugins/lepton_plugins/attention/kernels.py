@@ -22,6 +22,8 @@ __all__ = [
 LOG2_E = tl.constexpr(1.4426950408889634)
 # A split's sum below this comes from masked scores only.
 NOTHING_SEEN = tl.constexpr(-1.0e20)
+# New rows that a decode block writes at a time.
+APPENDED = tl.constexpr(4)
 
 
 @triton.jit
@@ -144,12 +146,7 @@ def lepton_attention_decode(
     if start >= end:
         tl.store(partial_lse + line + rows, MASKED_SCORE, mask=real)
         return
-    cache = (batch.to(tl.int64) * KV_HEADS + head) * capacity * HEAD_DIM
-    keys, values = present_key + cache, present_value + cache
-    _append_rows(
-        key, value, keys, values, batch.to(tl.int64) * sequence * KV_HEADS + head,
-        past, tl.maximum(start, past), end, KV_HEADS, HEAD_DIM, D0, D1, KEY_INVERSE, VALUE_INVERSE,
-    )  # fmt: skip
+    # Queries first: they arrive while the new rows are written.
     at = batch.to(tl.int64) * sequence * (KV_HEADS * GROUP * HEAD_DIM)
     lines = tokens * (KV_HEADS * GROUP) + head * GROUP + rows % GROUP
     q0 = load_chunk(query + at, lines, real, HEAD_DIM, 0, D0, True)
@@ -160,6 +157,12 @@ def lepton_attention_decode(
     if D1 > 0:
         q1 = load_chunk(query + at, lines, real, HEAD_DIM, D0, D1, True)
         acc1 = tl.zeros([BLOCK_M, D1], tl.float32)
+    cache = (batch.to(tl.int64) * KV_HEADS + head) * capacity * HEAD_DIM
+    keys, values = present_key + cache, present_value + cache
+    _append_rows(
+        key, value, keys, values, batch.to(tl.int64) * sequence * KV_HEADS + head,
+        past, tl.maximum(start, past), end, KV_HEADS, HEAD_DIM, D0, D1, KEY_INVERSE, VALUE_INVERSE,
+    )  # fmt: skip
     m, total, acc0, acc1 = attend(
         m, total, acc0, acc1, q0, q1, positions, keys, values, start, end, end,
         HEAD_DIM, D0, D1, SCORE_SCALE, CAP_SCALE, WINDOW, BLOCK_N, True,
@@ -236,13 +239,14 @@ def _append_rows(
     """New rows ``first .. last`` (positions) into this head's cache, visible to the whole block."""
     dtype: tl.constexpr = keys.dtype.element_ty
     columns = tl.arange(0, 2 * D0 if D1 > 0 else D0)
-    inside = columns < HEAD_DIM
-    for slot in range(first, last):
-        at = (source + (slot - past) * KV_HEADS) * HEAD_DIM + columns
-        to = slot * HEAD_DIM + columns
-        fresh = stored(tl.load(key + at, mask=inside), KEY_INVERSE, dtype)
-        tl.store(keys + to, fresh, mask=inside)
-        fresh = stored(tl.load(value + at, mask=inside), VALUE_INVERSE, dtype)
-        tl.store(values + to, fresh, mask=inside)
+    for slot in range(first, last, APPENDED):
+        slots = slot + tl.arange(0, APPENDED)
+        mask = (slots < last)[:, None] & (columns < HEAD_DIM)[None, :]
+        at = (source + (slots - past)[:, None] * KV_HEADS) * HEAD_DIM + columns[None, :]
+        to = slots[:, None] * HEAD_DIM + columns[None, :]
+        # Both on their way before either is waited for.
+        new_keys, new_values = tl.load(key + at, mask=mask), tl.load(value + at, mask=mask)
+        tl.store(keys + to, stored(new_keys, KEY_INVERSE, dtype), mask=mask)
+        tl.store(values + to, stored(new_values, VALUE_INVERSE, dtype), mask=mask)
     if first < last:
         tl.debug_barrier()

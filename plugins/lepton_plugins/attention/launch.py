@@ -18,6 +18,7 @@ Pointers other than ``past_lengths`` and ``sinks`` are aligned to 16 bytes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ __all__ = [
 # Up to so many new tokens a row, the decode path is the faster one.
 DECODE_SEQUENCE = 16
 WORKSPACE_ALIGNMENT = 256
-_MAX_SPLITS = 64
+_MAX_SPLITS = 128  # a model with one key head has no other blocks for a large device
 _MIN_KEYS = 128  # fewer keys a split cost more in the combine step than they save
 
 
@@ -163,6 +164,7 @@ def grid(kernel: str, sizes: Mapping[str, int]) -> tuple[int, int, int]:
     return x, y, z
 
 
+@functools.lru_cache(maxsize=4096)  # asked for at every launch
 def decode_splits(
     variant: Variant, tiles: Tiles, *, batch: int, sequence: int, capacity: int, processors: int
 ) -> int:

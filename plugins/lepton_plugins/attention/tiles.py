@@ -92,7 +92,9 @@ def _append(target: Architecture, variant: Variant) -> Tiles:
 
 
 def _combine(target: Architecture, variant: Variant) -> Tiles:
-    return Tiles(1, 16 if variant.head_dim <= 128 else 8, 4, 1)
+    # As many splits at once as the registers hold: each further step waits for memory anew.
+    width = 1 << (variant.head_dim - 1).bit_length()
+    return Tiles(1, 64, 4, 1) if width <= 128 else Tiles(1, 16384 // width, 8, 1)
 
 
 def _prefill(target: Architecture, variant: Variant) -> Tiles:
@@ -100,17 +102,26 @@ def _prefill(target: Architecture, variant: Variant) -> Tiles:
     if target.wide and width <= 384:
         if width <= 128:
             return Tiles(128, 128 if width <= 64 else 64, 8, 3)
-        return Tiles(128, 64, 8, 2) if width <= 256 else Tiles(64, 32, 8, 2)
+        if width <= 256:  # 208 .. 240 are two chunks of 128, and are converted in registers
+            crowded = variant.quantized and width > 192 and head_chunks(variant.head_dim)[1] > 0
+            return Tiles(128, 32 if crowded else 64, 8, 2)
+        return Tiles(64, 32, 8, 1 if variant.quantized else 2)
     if width <= 128:
         return Tiles(128, 64 if width <= 64 else 32, 8, 3)
+    if width <= 256:  # a row in two chunks takes more registers
+        return Tiles(64, 16 if head_chunks(variant.head_dim)[1] else 32, 8, 2)
     # Beyond 256 the sums of 32 rows are what the registers hold without spilling.
-    return Tiles(64, 32, 8, 2) if width <= 256 else Tiles(32, 32, 8, 1)
+    return Tiles(32, 32, 8, 1)
 
 
 def _decode(target: Architecture, variant: Variant) -> Tiles:
-    row = _padded(variant) * DTYPE_BYTES[variant.cache_dtype]
-    # About 16 KB of keys a step; more than 64 quantized ones fill the registers when converted.
-    keys = min(64 if variant.quantized else 128, 16384 // (1 << (row - 1).bit_length()))
-    stages = 3 if target.shared_bytes > 128 * 1024 else 2
+    width, large = _padded(variant), target.shared_bytes > 128 * 1024
+    row = width * DTYPE_BYTES[variant.cache_dtype]
+    # About 16 KB of keys a step; more than 64 quantized ones fill the registers when converted,
+    # more than 32 where such a row is in two chunks.
+    crowded = head_chunks(variant.head_dim)[1] > 0 and not large
+    most = (32 if crowded else 64) if variant.quantized else 128
+    keys = min(most, 16384 // (1 << (row - 1).bit_length()))
+    stages = 3 if large else 2
     rows = max(16, 1 << (variant.group - 1).bit_length())
     return Tiles(min(rows, 64), max(16, keys), 4, stages)

@@ -6,6 +6,7 @@ batch, sequence and capacity stay open.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -89,7 +90,7 @@ class Variant:
         """Whether the cache has another dtype than the query."""
         return self.cache_dtype != self.dtype
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Sixteen hex digits that name these values."""
         return hashlib.sha256(json.dumps(self.as_dict()).encode()).hexdigest()[:16]
