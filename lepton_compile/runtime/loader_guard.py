@@ -14,8 +14,8 @@ __all__ = [
     "MIN_FORMAT",
     "LoaderError",
     "UnfitError",
+    "check_digest",
     "check_digests",
-    "checked_bytes",
     "manifest_of",
     "refuse",
 ]
@@ -81,17 +81,10 @@ def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str])
     for name in sorted(names):
         with (root / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        _check_digest(manifest, name, found)
+        check_digest(manifest, name, found)
 
 
-def checked_bytes(root: Path, manifest: Mapping[str, Any], name: str) -> bytes:
-    """The file's bytes, and no others than those that were hashed: for code that will be run."""
-    refuse(name not in manifest["files"], f"{name} is used without a digest in manifest.json")
-    data = (root / name).read_bytes()
-    _check_digest(manifest, name, hashlib.sha256(data).hexdigest())
-    return data
-
-
-def _check_digest(manifest: Mapping[str, Any], name: str, found: str) -> None:
+def check_digest(manifest: Mapping[str, Any], name: str, found: str) -> None:
+    """Refuse if ``found`` is not the SHA-256 that the manifest gives for the file."""
     bad = found != manifest["files"][name]["sha256"]
     refuse(bad, f"{name} is damaged: its SHA-256 is not the one in manifest.json")

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lepton_compile.runtime.loader_code import checked_bytes
 from lepton_compile.runtime.loader_cuda import Cuda
 from lepton_compile.runtime.loader_guard import (
     LoaderError,
     UnfitError,
     check_digests,
-    checked_bytes,
     refuse,
 )
 

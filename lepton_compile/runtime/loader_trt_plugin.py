@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import UnfitError, checked_bytes
+from lepton_compile.runtime.loader_code import checked_bytes
+from lepton_compile.runtime.loader_guard import UnfitError
 
 __all__ = ["registered"]
 

@@ -45,6 +45,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_shared_cache": ort and bool(cache and cache["shared"]),
         "loader_past_cache": ort and bool(cache and not cache["shared"]),
         "loader_no_cache": decoder and not cache,
+        "loader_code": tensorrt,
         "loader_tensorrt": tensorrt,
         "loader_cuda": tensorrt,
         "loader_trt_plugin": tensorrt and any(engine.get("plugin") for engine in engines),
@@ -53,6 +54,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_tensors": tensorrt,
         "loader_trt_encoder": tensorrt and not cache,
         "loader_trt_decoder": tensorrt and bool(cache),
+        "loader_script_prompt": decoder,
+        "loader_script_text": encoder,
         "loader_script": True,
     }
     return tuple(name for name, wanted in needed.items() if wanted)

@@ -214,6 +214,23 @@ def test_the_script_runs_arrays(encoder_folder: Path, embedder: Model, tmp_path:
         )
 
 
+def test_the_script_offers_what_the_model_can_do(
+    encoder_folder: Path, decoder_folder: Path, tmp_path: Path
+) -> None:
+    encoder, decoder = (script(f, "--help").stdout for f in (encoder_folder, decoder_folder))
+    for flag in ("--prompt", "--stop-token", "--min-p", "--stream"):
+        assert flag in decoder
+        assert flag not in encoder
+    assert "--text" in encoder
+    assert "--text" not in decoder
+    (tmp_path / "loader.py").write_bytes((decoder_folder / "loader.py").read_bytes())
+    (tmp_path / "manifest.json").write_text("{")
+    done = script(tmp_path, "--prompt", "w5")
+    assert done.returncode == 1
+    assert "manifest.json is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -1,0 +1,20 @@
+"""Files of an artifact that will be run as code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.runtime.loader_guard import check_digest, refuse
+
+__all__ = ["checked_bytes"]
+
+
+def checked_bytes(root: Path, manifest: Mapping[str, Any], name: str) -> bytes:
+    """The file's bytes, and no others than those that were hashed: for code that will be run."""
+    refuse(name not in manifest["files"], f"{name} is used without a digest in manifest.json")
+    data = (root / name).read_bytes()
+    check_digest(manifest, name, hashlib.sha256(data).hexdigest())
+    return data

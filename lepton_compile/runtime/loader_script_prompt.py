@@ -1,0 +1,39 @@
+"""Prompts on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from lepton_compile.runtime.loader_guard import refuse
+
+__all__ = ["add_prompts", "continued"]
+
+
+def add_prompts(parser: Any, what: Any) -> None:
+    """Options for what is continued, and how."""
+    what.add_argument("--prompt", nargs="+", help="continue these texts")
+    numbers = {"--max-new-tokens": int, "--top-k": int, "--seed": int}
+    for name in ("--temperature", "--top-p", "--min-p", "--repetition-penalty", *numbers):
+        parser.add_argument(name, type=numbers.get(name, float))
+    parser.add_argument("--stop", action="append", default=[], help="end before this text")
+    parser.add_argument("--stop-token", action="append", type=int, dest="stop_tokens", default=[])
+    parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--stream", action="store_true", help="print text as it comes")
+    how.add_argument("--json", action="store_true", help="print a document for each prompt")
+
+
+def continued(model: Any, prompt: list[str], **options: Any) -> Iterator[str]:
+    """Continuations as text, or as JSON if that is asked for."""
+    stream, as_json = options.pop("stream"), options.pop("json")
+    options = {name: value for name, value in options.items() if value is not None}
+    if stream:
+        refuse(len(prompt) > 1, "--stream takes one prompt")
+        yield from model.generate(prompt[0], stream=True, **options)
+        yield "\n"
+        return
+    for one, made in zip(prompt, model.generate(prompt, **options), strict=True):
+        found = {name: getattr(made, name) for name in ("text", "tokens", "finish", "timings")}
+        yield f"{json.dumps({'prompt': one, **found}) if as_json else made.text}\n"
