@@ -197,7 +197,15 @@ class Build:
         pooling = pooling_of(self.recipe, source, task)
         wanted = self.recipe.shapes.sequence
         length = wanted[1] if wanted else None
-        return export(source, task, length=length, pooling=pooling, progress=step), pooling
+        exported = export(
+            source,
+            task,
+            length=length,
+            pooling=pooling,
+            positions=self.recipe.position_ids,
+            progress=step,
+        )
+        return exported, pooling
 
     def _passes(
         self,

@@ -25,16 +25,22 @@ def check_early(recipe: Recipe) -> None:
         EngineError: a GPU that a target does not build for.
     """
     if recipe.position_ids:
-        raise RecipeError(
-            "positions as an input are not available in this version",
-            where="position_ids",
-            found="true",
-            hint="leave it out: positions are derived from the attention mask",
-        )
+        _check_positions(recipe)
     for target in recipe.target:
         passes_for(recipe, target)
         if flavour := FLAVOURS.get(target):
             check_capabilities(recipe.for_target(target).compute_capabilities, flavour)
+
+
+def _check_positions(recipe: Recipe) -> None:
+    others = [target for target in recipe.target if not target.startswith("ort-")]
+    if others or recipe.model.endswith(".onnx"):
+        raise RecipeError(
+            "positions are an input of ONNX Runtime's engines of captured models alone",
+            where="position_ids",
+            found=f"true, for {', '.join(others) or recipe.model}",
+            hint="leave it out: positions are derived from the attention mask",
+        )
 
 
 def check_precision(recipe: Recipe, config: Any) -> None:

@@ -96,5 +96,7 @@ def fitting_feeds(source: Source, exported: ExportedModel) -> list[dict[str, np.
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if "token_type_ids" in names:
             feed["token_type_ids"] = np.zeros_like(ids)
+        if "position_ids" in names:
+            feed["position_ids"] = np.arange(len(part))[None]
         feeds.append(feed)
     return feeds

@@ -137,6 +137,7 @@ def make_plan(
         task,
         length=wanted[1] if wanted else None,
         pooling=pooling_of(recipe, source, task),
+        positions=recipe.position_ids,
         progress=progress.step,
     )
     _fill(exported.model)

@@ -41,6 +41,8 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
     feeds = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in names:
         feeds["token_type_ids"] = np.zeros_like(ids)
+    if "position_ids" in names:
+        feeds["position_ids"] = np.arange(ids.shape[1])[None].repeat(len(ids), axis=0)
     return feeds
 
 

@@ -65,6 +65,7 @@ def export(
     *,
     length: int | None = None,
     pooling: Pooling | None = None,
+    positions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportedModel:
     """Capture a model as a neutral graph. No weight is read.
@@ -74,12 +75,13 @@ def export(
         task: optimum's task name.
         length: longest sequence wanted; the model's own limit and ``DEFAULT_LENGTH`` bound it.
         pooling: sentence embedding to add to the graph (feature-extraction).
+        positions: whether they are an input, ``position_ids`` (text-generation).
 
     Raises:
         ExportError: no way of capturing the model works.
         CheckpointError: the weights do not fit the model.
     """
-    exported, graph, network = _capture(source, task, length, pooling, progress)
+    exported, graph, network = _capture(source, task, length, pooling, positions, progress)
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
@@ -107,10 +109,11 @@ def capture(
     *,
     length: int | None = None,
     pooling: Pooling | None = None,
+    positions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportedModel:
     """As ``export``, from the configuration alone: large initializers have no tensor."""
-    return _capture(source, task, length, pooling, progress)[0]
+    return _capture(source, task, length, pooling, positions, progress)[0]
 
 
 def _capture(
@@ -118,6 +121,7 @@ def _capture(
     task: str,
     length: int | None,
     pooling: Pooling | None,
+    positions: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[ExportedModel, Graph, nn.Module]:
     longest = longest_sequence(source.config(), length)
@@ -127,7 +131,7 @@ def _capture(
     step(f"tracing {type(network).__name__}", 1, 3)
 
     def make(cache: CacheUse) -> TaskModule:
-        return task_module(network, task, pooling=pooling, cache=cache)
+        return task_module(network, task, pooling=pooling, cache=cache, positions=positions)
 
     graph = build_graph(make, longest)
     for name, value in graph.model.graph.initializers.items():

@@ -136,21 +136,36 @@ class EncoderModule(TaskModule):
 
 class DecoderModule(TaskModule):
     """Text generation, with a cache where ``cache`` says who reads it: captured attention, or the
-    model's own."""
+    model's own. Positions come from the mask, or are an input where ``positions`` says so."""
 
-    def __init__(self, network: nn.Module, cache: CacheUse) -> None:
+    def __init__(self, network: nn.Module, cache: CacheUse, positions: bool) -> None:
         super().__init__(network)
-        self.cache = cache
+        self.cache, self.positions = cache, positions
         total = "sequence" if cache == "none" else "total_sequence"
         self.input_names = ["input_ids", "attention_mask", "logits_to_keep"]
         self.input_dims = [("batch", "sequence"), ("batch", total), ()]
         self.output_names = ["logits"]
+        self.takes_positions = "position_ids" in inspect.signature(network.forward).parameters
+        if positions:
+            self._check_positions()
+            self.input_names.append("position_ids")
+            self.input_dims.append(("batch", "sequence"))
+
+    def _check_positions(self) -> None:
+        if not self.takes_positions:
+            raise ExportError(
+                "the model takes no positions",
+                where="position_ids",
+                found=type(self.network).__name__,
+                hint="leave position_ids out: the model knows its positions from the mask",
+            )
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        input_ids, attention_mask, keep = inputs
+        input_ids, attention_mask, keep, *given = inputs
         arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-        accepted = inspect.signature(self.network.forward).parameters
-        if "position_ids" in accepted:
+        if given:
+            arguments["position_ids"] = given[0]
+        elif self.takes_positions:
             arguments["position_ids"] = torch.ops.lepton.positions(attention_mask, input_ids)
         if self.cache != "none":
             new = input_ids.shape[1] if self.cache == "own" else None
@@ -167,9 +182,14 @@ class DecoderModule(TaskModule):
 
 
 def task_module(
-    network: nn.Module, task: str, *, pooling: Pooling | None = None, cache: CacheUse = "captured"
+    network: nn.Module,
+    task: str,
+    *,
+    pooling: Pooling | None = None,
+    cache: CacheUse = "captured",
+    positions: bool = False,
 ) -> TaskModule:
-    """The module to trace for a task; ``cache`` is for decoders.
+    """The module to trace for a task; ``cache`` and ``positions`` are for decoders.
 
     Raises:
         ExportError: the task or the pooling is not one this version compiles.
@@ -182,7 +202,14 @@ def task_module(
             available=list(_POOLINGS),
         )
     if task == "text-generation":
-        return DecoderModule(network, cache)
+        return DecoderModule(network, cache, positions)
+    if positions:
+        raise ExportError(
+            "positions are an input of decoders alone",
+            where="position_ids",
+            found=task,
+            available=["text-generation"],
+        )
     if task not in _OUTPUTS:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     return EncoderModule(network, task, pooling)

@@ -125,7 +125,8 @@ class Model(AbstractContextManager["Model"]):
         """Run the engine once: arrays by input name in, arrays by output name out.
 
         A missing attention_mask is all ones, missing token_type_ids are zero, a missing cache is
-        empty. Left padding is moved aside where the engine wants rows packed to the left.
+        empty, missing position_ids count what the mask has. Left padding is moved aside where the
+        engine wants rows packed to the left.
         """
         given, names = self._prepare(feeds), [*(outputs or self.outputs)]
         if self.cache and self.cache["shared"]:
@@ -155,6 +156,10 @@ class Model(AbstractContextManager["Model"]):
                 total += add_past(self, given)
             mask = given.setdefault("attention_mask", np.ones((rows, total), np.int64))
             refuse(mask.shape != (rows, total), f"attention_mask must be {rows} x {total}")
+            if "position_ids" in self.inputs.keys() - given.keys():
+                from lepton_compile.runtime.loader_positions import counted
+
+                given["position_ids"] = counted(mask, ids.shape[1])
         missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
         refuse(missing, f"no value for the inputs {missing}")
         given = {name: value for name, value in given.items() if name in self.inputs}

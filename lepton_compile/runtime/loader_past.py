@@ -47,7 +47,8 @@ def run_packed(
     given["attention_mask"] = np.take_along_axis(mask, order, 1)
     if given["input_ids"].shape != mask.shape:
         return execute(names, given)
-    given["input_ids"] = np.take_along_axis(given["input_ids"], order, 1)
+    for name in given.keys() & {"input_ids", "position_ids"}:
+        given[name] = np.take_along_axis(given[name], order, 1)
     undo = np.argsort(order, axis=1)[:, -int(given.pop("logits_to_keep", 0)) :, None]
     results = execute(names, given)
     if "logits" in results:

@@ -57,6 +57,10 @@ class PastCache:
 
         value, ones = OrtValue.ortvalue_from_numpy, np.ones((len(ids), total), np.int64)
         given = {"input_ids": ids, "attention_mask": ones, "logits_to_keep": np.array(1)}
+        if "position_ids" in self.model.inputs:
+            from lepton_compile.runtime.loader_positions import counted
+
+            given["position_ids"] = counted(ones, ids.shape[1])
         binding, names = self.model.session.io_binding(), list(past_of(self.model, 1, 0))
         for name in given.keys() & self.model.inputs.keys():
             binding.bind_ortvalue_input(name, value(np.asarray(given[name], np.int64)))

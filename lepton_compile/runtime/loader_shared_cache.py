@@ -20,7 +20,7 @@ class SharedCache:
         from onnxruntime import OrtValue
 
         self.batch, self.capacity, self.session = batch, capacity, model.session
-        self.device = DEVICES[model.target]
+        self.device, self.inputs = DEVICES[model.target], model.inputs
         self.value = OrtValue.ortvalue_from_numpy
         self.buffers = [
             (past, present, zeros(shape, dtype, self.device))
@@ -70,4 +70,9 @@ class SharedCache:
         # Binding copies to a device: an array that changes later would go on with its old numbers.
         self.binding.bind_ortvalue_input("input_ids", self.value(ids))
         self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
+        if "position_ids" in self.inputs:
+            from lepton_compile.runtime.loader_positions import counted
+
+            places = counted(mask, ids.shape[1])
+            self.binding.bind_ortvalue_input("position_ids", self.value(places))
         self.session.run_with_iobinding(self.binding)

@@ -25,6 +25,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader": True,
         "loader_rows": any(output["name"] == "logits" for output in manifest["outputs"]),
         "loader_past": bool(cache),
+        "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
         "loader_generate": decoder,
         "loader_sampling": decoder,
         "loader_text": decoder or encoder,

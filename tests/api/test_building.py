@@ -58,7 +58,10 @@ def test_a_build_runs_and_equals_pytorch(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"position_ids": True}, RecipeError), ({"max_memory": 1 << 20}, EngineError)],
+    [
+        ({"position_ids": True, "target": "trt-rtx"}, RecipeError),
+        ({"max_memory": 1 << 20}, EngineError),
+    ],
     ids=["position-ids", "memory"],
 )
 def test_a_failed_build_leaves_nothing(

@@ -29,6 +29,7 @@ def manifest(
     template: bool = True,
     plugin: bool = False,
     precision: str = "fp32",
+    positions: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache."""
     cached = task == "text-generation" and shared is not None
@@ -39,6 +40,7 @@ def manifest(
         ],
         "cache": {"shared": shared} if cached else None,
         "tokenizer": {"chat_template": "chat_template.jinja" if template else None},
+        "inputs": [{"name": "input_ids"}, *[{"name": "position_ids"}] * positions],
         "outputs": [{"name": name} for name in TASKS[task]],
     }
 
@@ -53,4 +55,5 @@ def all_manifests() -> Iterator[dict[str, Any]]:
         for shared, more in product((True, False, None), (True, False)):
             precision = "int8" if more else "fp32"
             how = {"shared": shared, "template": more, "plugin": more, "precision": precision}
+            how["positions"] = more
             yield manifest(task, targets, **how)  # type: ignore[arg-type]
