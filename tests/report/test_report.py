@@ -165,6 +165,30 @@ def test_what_a_builder_said_is_escaped_and_folded() -> None:
     assert "WARNING: a line & more" in page.text
 
 
+def test_passes_of_several_targets_stand_apart() -> None:
+    several = [{**entry, "target": target} for target in ("trt", "ort-cpu") for entry in passes()]
+    text = Page(render(data(passes=several))).text
+    assert text.count("pass fired refused") == 2
+    assert text.index("ort-cpu pass fired") < text.index("trt pass fired")
+
+
+def test_a_failure_a_remark_and_further_engines_are_shown() -> None:
+    other = {**verified(), "target": "ort-cuda", "gates": [], "sample": "another text"}
+    text = Page(
+        render(
+            data(
+                verify={**verified(), "target": "ort-cpu", "gates": []},
+                also_verified=[other],
+                remarks=["passes were not compared: <no room>"],
+                failure={"message": "1 demanded number was missed", "found": "cosine 0.1"},
+            )
+        )
+    ).text
+    assert "No artifact: 1 demanded number was missed cosine 0.1" in text
+    assert "Note: passes were not compared: <no room>" in text
+    assert "ort-cuda 200 tokens in 2 segments of another text" in text
+
+
 def test_both_files_are_written_and_nothing_else(tmp_path: Path) -> None:
     artifact = SimpleNamespace(path=tmp_path, manifest=SimpleNamespace(as_dict=manifest))
     write_report(artifact, seconds={"capture": 1.0}, capture={}, passes=passes())
