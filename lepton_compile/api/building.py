@@ -129,10 +129,11 @@ class Build:
     @contextmanager
     def _stage(self, name: str, detail: str = "") -> Iterator[None]:
         self.progress.stage(name, detail)
-        start = time.perf_counter()
-        yield
-        seconds = self.found.seconds
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        start, seconds = time.perf_counter(), self.found.seconds
+        try:
+            yield
+        finally:  # a report of a missed demand has the stage that missed it
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
     def _copies(self, model: ir.Model) -> Iterator[tuple[str, ir.Model]]:
         """Each target with a graph of its own; they share the tensors, and the last takes the

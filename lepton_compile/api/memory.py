@@ -56,8 +56,9 @@ class MemoryCeiling:
         """Why there is no room for ``needed`` bytes more; empty where there is."""
         if self.limit is None or _resident() + needed <= self.limit:
             return ""
-        whole = _size(_resident() + needed)
-        return f"the fp32 model needs about {whole} in all, the ceiling is {_size(self.limit)}"
+        # In words that do not change from run to run: they stand in the manifest.
+        more = f"about {_size(needed)} beside what the build holds"
+        return f"the fp32 model needs {more}, the ceiling is {_size(self.limit)}"
 
     def _hint(self) -> str:
         if not self.holding:

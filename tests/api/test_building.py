@@ -90,6 +90,8 @@ def test_a_missed_demand_leaves_its_evidence_until_a_build_succeeds(
     report = json.loads((tmp_path / "out.failed.json").read_text())
     assert report == caught.value.as_dict()["report"]
     assert report["failure"]["found"] == caught.value.found
+    missed_in = "verify" if "gates" in options else "passes"
+    assert report["stages"][-1]["name"] == missed_in
     assert next(p for p in report["passes"] if p["counts_as"] == "attention")["fired"] == 2
     if "gates" in options:
         assert report["verify"]["outputs"][0]["max_abs"] > 0
