@@ -109,7 +109,7 @@ class Model(AbstractContextManager["Model"]):
 
         def __getattr__(self, name: str) -> Any:
             refuse(name in CALLS, f"this model does {self.task}: its loader.py has no {name}()")
-            raise AttributeError(f"a model has no {name}")
+            return super().__getattribute__(name)  # says what is missing
 
     def close(self, *_: object) -> None:
         """Let the engine and its buffers go."""

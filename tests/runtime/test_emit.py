@@ -83,7 +83,7 @@ def test_calls_that_were_left_out_say_so(encoder_folder: Path, decoder_folder: P
             with pytest.raises(Exception, match=rf"feature-extraction.* no {call}\(\)") as caught:
                 getattr(model, call)("w5")
             assert type(caught.value).__name__ == "LoaderError"
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match="'Model' object has no attribute 'sing'"):
             model.sing("w5")
     said = r"text-generation: .* no embed\(\)"
     decoder = imported(decoder_folder / "loader.py").load(decoder_folder)
