@@ -32,6 +32,9 @@ __all__ = [
 # Longest sequence where neither recipe nor model says less: rotary tables grow with it.
 DEFAULT_LENGTH = 4096
 
+# Beyond this a number of layers is a mistake, and making them would take hours.
+MOST_LAYERS = 4096
+
 
 @dataclass
 class ExportedModel:
@@ -175,7 +178,15 @@ def meta_model(source: Source, task: str) -> nn.Module:
             found=type(config).__name__,
             hint="choose another task, or a model of another architecture",
         )
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
     try:
+        if layers > MOST_LAYERS:
+            raise ExportError(
+                "the configuration asks for more layers than any model has",
+                found=f"{layers:,}",
+                available=[f"up to {MOST_LAYERS:,}"],
+                hint="correct num_hidden_layers, or the key that stands for it, in config.json",
+            )
         return meta.build(lambda: auto.from_config(config, **options))
     except Exception as error:  # whatever the library or the model's own code raises
         raise _cannot_build(source, error) from error

@@ -313,6 +313,7 @@ SIZES = {
         ({"hidden_size": -32}, "negative"),
         ({"hidden_size": "32"}, "hidden_size"),
         ({"hidden_size": 10**9}, "1,000,000,000 elements"),
+        ({"num_hidden_layers": 10**6}, "1,000,000"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
 )
