@@ -21,7 +21,7 @@ COMMANDS = [
 
 def test_the_commands_are_there() -> None:
     names = {path.name for path in COMMANDS}
-    assert {"check", "environment", "lint", "quickstart", "run", "test"} <= names
+    assert {"check", "environment", "gpu", "lint", "quickstart", "run", "test"} <= names
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.name)
@@ -32,6 +32,16 @@ def test_a_command_is_a_short_script_that_stops_at_the_first_error(path: Path) -
     assert "set -euo pipefail" in text or text.count("\n") <= 3
     assert text.count("\n") <= 25
     subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_the_gpu_run_goes_on_when_a_part_has_no_time(tmp_path: Path) -> None:
+    """No time for any: each says so, and the exit status tells."""
+    done = subprocess.run(
+        [SCRIPTS / "gpu", tmp_path / "out", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if line.endswith(": no time left")]
+    assert [line.split(":")[0] for line in said] == ["kernels", "attention", "engines", "ort_cuda"]
 
 
 def test_pins_are_exact_and_name_no_place() -> None:
