@@ -102,9 +102,8 @@ def _prefill(target: Architecture, variant: Variant) -> Tiles:
     if target.wide and width <= 384:
         if width <= 128:
             return Tiles(128, 128 if width <= 64 else 64, 8, 3)
-        if width <= 256:  # 208 .. 240 are two chunks of 128, and are converted in registers
-            crowded = variant.quantized and width > 192 and head_chunks(variant.head_dim)[1] > 0
-            return Tiles(128, 32 if crowded else 64, 8, 2)
+        if width <= 256:  # quantized rows are converted in registers
+            return Tiles(128, 32 if variant.quantized and width > 192 else 64, 8, 2)
         return Tiles(64, 32, 8, 1 if variant.quantized else 2)
     if width <= 128:
         return Tiles(128, 64 if width <= 64 else 32, 8, 3)
