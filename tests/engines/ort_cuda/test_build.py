@@ -52,7 +52,7 @@ class Built:
         )
 
     def graph(self) -> onnx.ModelProto:
-        path = self.artifact.path / "engines" / "ort-cuda" / "model.onnx"
+        path = self.artifact.path / "engines" / "ort" / "ort-cuda.onnx"
         return onnx.load(path, load_external_data=False)
 
     def open(self, target: str = "ort-cuda") -> Model:
