@@ -17,12 +17,12 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, LeptonError, PassError
-from lepton_passes.body import bodies
 from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
 from .scratch import ScratchWeights
+from .unsigned import with_unsigned_weights
 
 __all__ = ["NumericCheck"]
 
@@ -104,15 +104,10 @@ class NumericCheck:
         if self._half is not None:
             model = self._emulation(model)
         path = Path(self._folder.name) / "model.onnx"
-        path.write_bytes(self._weights.externalized(model))
+        path.write_bytes(self._weights.externalized(with_unsigned_weights(model)))
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        if _multiplies_bytes(model):
-            # On processors without VNNI their products overflow, unless onnxruntime puts other
-            # kernels in, which it does as an optimization. No loader lets them overflow.
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             names = [o.name for o in session.get_outputs() if not o.name.startswith("present.")]
@@ -137,10 +132,6 @@ class NumericCheck:
         if given is None or output.shape[:2] != given.shape:
             return output
         return np.asarray(output[given.astype(bool)])
-
-
-def _multiplies_bytes(model: ir.Model) -> bool:
-    return any(body.nodes("DynamicQuantizeMatMul") for body in bodies(model))
 
 
 def _not_finite(model: ir.Model, outputs: list[str]) -> LeptonError:

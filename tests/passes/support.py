@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import bodies
+from lepton_compile.pipeline.unsigned import with_unsigned_weights
 from lepton_passes.contract import LeptonPass, Tolerance
 
 HEADER = """<ir_version: 11, opset_import:
@@ -57,13 +57,10 @@ def run(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
     options.log_severity_level = 3
     # The runtime's own fusions round differently; what is compared is our graph.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if any(body.nodes("DynamicQuantizeMatMul") for body in bodies(model)):
-        # Products of bytes overflow on processors without VNNI, unless onnxruntime puts other
-        # kernels in, which it does as an optimization; loaders ask for that, too.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        ir.to_proto(with_unsigned_weights(model)).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
     )
     return session.run(None, dict(feeds))
 

@@ -1,0 +1,47 @@
+"""Products of bytes that do not overflow, on any processor.
+
+On x86 without VNNI the kernel of DynamicQuantizeMatMul for signed weights adds two products in 16
+bits, where they saturate. Loaders have onnxruntime put other kernels in, which it does as an
+optimization; a check runs without those. So it gets the same weights unsigned, with a zero point of
+128: those go through the kernels that are exact everywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_passes.body import bodies, sweep
+from lepton_passes.tensors import StreamedTensor, rows_of
+
+__all__ = ["with_unsigned_weights"]
+
+ZERO = np.array(128, dtype=np.uint8)
+
+
+def with_unsigned_weights(model: ir.Model) -> ir.Model:
+    """``model``, or a copy that computes the same, where it has DynamicQuantizeMatMul."""
+    if not any(body.nodes("DynamicQuantizeMatMul") for body in bodies(model)):
+        return model
+    copy = model.clone()
+    for body in bodies(copy):
+        for node in body.nodes("DynamicQuantizeMatMul"):
+            weight = node.inputs[1]
+            if weight is None or weight.dtype != ir.DataType.INT8 or not body.weights(weight):
+                continue
+            made = body.derive([weight], f"{weight.name}:unsigned", lambda t: _unsigned(t[0]))
+            zero = body.constant_node(node, ZERO)
+            node.resize_inputs(max(4, len(node.inputs)))
+            node.replace_input_with(1, made)
+            node.replace_input_with(3, zero)
+    sweep(copy)
+    return copy
+
+
+def _unsigned(q: ir.TensorProtocol) -> StreamedTensor:
+    """INT8 as UINT8 whose zero is 128: the sign bit flips."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.asarray(rows_of(q, start, stop)).view(np.uint8) ^ ZERO
+
+    return StreamedTensor(f"{q.name}:unsigned", ir.DataType.UINT8, q.shape.numpy(), read)

@@ -1,0 +1,65 @@
+"""Products of bytes in the check: exact on every processor, with the table of an encoder beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.pipeline.unsigned import with_unsigned_weights
+from lepton_passes.lowering.ort.linear import LowerLinear
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.support import load, ops, random, run
+
+TEXT = """main (float[b, s, 32] x) => (y) {
+  t = Transpose <perm = [1, 0]> (w)
+  y = MatMul (x, t)
+}"""
+
+
+def test_the_largest_products_are_exact() -> None:
+    """All weights and activations at their ends: where two products in 16 bits saturate."""
+    signs = np.where(np.arange(16 * 32).reshape(16, 32) % 3, 1.0, -1.0).astype(np.float32)
+    graph = load(TEXT, {"w": signs})
+    feeds = {"x": np.where(random(1, 4, 32) > -1, 1.0, -1.0).astype(np.float32)}
+    WeightInt8()(graph)
+    wanted = run(graph, feeds)[0]
+    LowerLinear(lambda *_: "dynamic")(graph)
+    made = with_unsigned_weights(graph)
+    assert ops(made) == ops(graph) == ["DynamicQuantizeMatMul"]
+    weights = [
+        v for v in made.graph.initializers.values() if v.shape is not None and v.shape.rank() == 2
+    ]
+    assert [str(v.dtype) for v in weights] == ["UINT8"]
+    np.testing.assert_allclose(run(made, feeds)[0], wanted, atol=0.3)
+    assert with_unsigned_weights(made) is not graph
+    assert ops(graph) == ["DynamicQuantizeMatMul"], "the graph itself is as it was"
+
+
+def test_what_multiplies_no_bytes_is_not_copied() -> None:
+    graph = load(TEXT, {"w": random(16, 32)})
+    assert with_unsigned_weights(graph) is graph
+
+
+def test_an_encoder_with_a_quantized_table_passes_the_check(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=3000,  # large enough to be quantized
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path / "model")
+    built = lc.build(
+        model=str(tmp_path / "model"),
+        task="feature-extraction",
+        quantize="int8",
+        output=tmp_path / "out",
+        verify=False,
+    )
+    assert built.manifest.engines[0]["compared"]["passes"] is True
