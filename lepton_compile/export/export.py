@@ -14,6 +14,7 @@ from lepton_compile.errors import ExportError
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
+from .collection import uncollected
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
@@ -130,16 +131,10 @@ def _capture(
     longest = longest_sequence(source.config(), length)
     step = progress or (lambda what, done, total: None)
     step("building the model without weights", 0, 3)
-    network = meta_model(source, task)
-    step(f"tracing {type(network).__name__}", 1, 3)
-
-    def make(cache: CacheUse) -> TaskModule:
-        return task_module(network, task, pooling=pooling, cache=cache, positions=positions)
-
-    graph = build_graph(make, longest)
-    for name, value in graph.model.graph.initializers.items():
-        if name in graph.values:
-            value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)
+    with uncollected():
+        network = meta_model(source, task)
+        step(f"tracing {type(network).__name__}", 1, 3)
+        graph = _graph(network, task, longest, pooling, positions)
     exported = ExportedModel(
         model=graph.model,
         task=task,
@@ -152,6 +147,19 @@ def _capture(
         notes=[*graph.refused],
     )
     return exported, graph, network
+
+
+def _graph(
+    network: nn.Module, task: str, longest: int, pooling: Pooling | None, positions: bool
+) -> Graph:
+    def make(cache: CacheUse) -> TaskModule:
+        return task_module(network, task, pooling=pooling, cache=cache, positions=positions)
+
+    graph = build_graph(make, longest)
+    for name, value in graph.model.graph.initializers.items():
+        if name in graph.values:
+            value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)
+    return graph
 
 
 def meta_model(source: Source, task: str) -> nn.Module:
