@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,17 @@ from peerbench.environments import RUNNERS
 __all__ = ["ChildError", "Done", "run", "runner"]
 
 TAIL = 2000
+# A process inherits the peak of the one that forked it. This one is small, and reports on the
+# command that it starts: exit status, seconds, and the largest resident size of what it waited for.
+LAUNCH = """
+import json, resource, subprocess, sys, time
+begin = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+wall = time.perf_counter() - begin
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+with open(sys.argv[1], "w") as file:
+    json.dump({"code": code, "wall_s": wall, "peak_mb": peak}, file)
+"""
 
 
 class ChildError(RuntimeError):
@@ -38,18 +49,24 @@ def run(command: Sequence[object], threads: int, cwd: Path | None = None) -> Don
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        begin = time.perf_counter()
-        process = subprocess.Popen(
-            arguments, stdout=output, stderr=errors, cwd=cwd, env=inherited | limits | offline
+    with (
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+        tempfile.NamedTemporaryFile("r", encoding="utf-8") as report,
+    ):
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", LAUNCH, report.name, *arguments],
+            stdout=output,
+            stderr=errors,
+            cwd=cwd,
+            env=inherited | limits | offline,
+            check=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
         text, said = _text(output), _text(errors)
-    if process.returncode != 0:
-        raise ChildError(f"exit {process.returncode}: {arguments[0]}\n{(text + said)[-TAIL:]}")
-    return Done(text, wall, usage.ru_maxrss / 1024)
+        found = json.loads(report.read() or '{"code": "none"}')
+    if found["code"] != 0:
+        raise ChildError(f"exit {found['code']}: {arguments[0]}\n{(text + said)[-TAIL:]}")
+    return Done(text, found["wall_s"], found["peak_mb"])
 
 
 def runner(python: Path, name: str, action: str, job: Mapping[str, Any]) -> dict[str, Any]:

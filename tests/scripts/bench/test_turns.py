@@ -50,9 +50,14 @@ def test_a_child_is_measured() -> None:
     program = "x = bytearray(200_000_000); print('done')"
     done = child.run([sys.executable, "-c", program], threads=1)
     assert done.output == "done\n"
-    # A child starts as a copy of its parent, whose own size counts until the program is loaded.
-    assert done.peak_mb > 190
+    assert 190 < done.peak_mb < 250
     assert done.wall_s > 0
+
+
+def test_the_size_of_who_measures_is_not_that_of_a_child() -> None:
+    held = bytearray(150_000_000)
+    assert child.run([sys.executable, "-S", "-c", "pass"], threads=1).peak_mb < 60
+    assert len(held) == 150_000_000
 
 
 def test_a_child_that_fails_says_why() -> None:
