@@ -27,9 +27,10 @@ def check_early(recipe: Recipe) -> None:
     if recipe.position_ids:
         _check_positions(recipe)
     for target in recipe.target:
-        passes_for(recipe, target)
+        own = recipe.for_target(target)
+        passes_for(own, target)
         if flavour := FLAVOURS.get(target):
-            check_capabilities(recipe.for_target(target).compute_capabilities, flavour)
+            check_capabilities(own.compute_capabilities, flavour)
 
 
 def _check_positions(recipe: Recipe) -> None:

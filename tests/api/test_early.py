@@ -53,3 +53,19 @@ class _Stages:
 
     def step(self, what: str, done: int, total: int) -> None:
         """Not needed."""
+
+
+def test_each_target_is_checked_with_what_is_its_own() -> None:
+    """ort-cuda has no fp8, and does not need it where int8 is its own."""
+    from lepton_compile.api.early import check_early
+    from lepton_compile.recipe import load_recipe
+
+    mixed = {
+        "model": "./m",
+        "target": ["ort-cuda", "trt-rtx"],
+        "quantize": "fp8",
+        "per_target": {"ort-cuda": {"quantize": "int8"}},
+    }
+    check_early(load_recipe(mixed))
+    with pytest.raises(RecipeError, match="ort-cuda has no passes for this precision"):
+        check_early(load_recipe({**mixed, "per_target": {}}))
