@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.demands import Demands, demands, read_text
+from lepton_compile.api.demands import Demands, gates_of, read_text
 from lepton_compile.api.memory import CHECKED, FP32, MemoryCeiling, Watched
 from lepton_compile.api.sample import check_feeds
 from lepton_compile.api.verification import Verified, runnable, verify_engines
@@ -115,13 +115,9 @@ class Comparing:
         """Compare the engines of ``targets``; those that turn out not to open go to ``unfit``."""
         manifest, recipe = artifact.manifest, self._recipe
         text = recipe.verify.text
+        precisions = {e["target"]: str(e["precision"]) for e in manifest.engines}
         demanded = Demands(
-            {
-                e["target"]: demands(
-                    str(e["precision"]), manifest.task, recipe.for_target(e["target"]).gates
-                )
-                for e in manifest.engines
-            },
+            gates_of(recipe, manifest.task, precisions),
             read_text(recipe.base / text) if text is not None else None,
             recipe.verify.tokens,
         )

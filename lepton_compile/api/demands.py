@@ -17,7 +17,7 @@ from lepton_compile.numerics.gates import with_gates
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
 from lepton_compile.recipe import Gates, Recipe
 
-__all__ = ["Demands", "demands", "demands_entry", "read_text", "recorded_demands"]
+__all__ = ["Demands", "demands", "demands_entry", "gates_of", "read_text", "recorded_demands"]
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,21 @@ def demands(precision: str, task: str, gates: Gates) -> Tolerance:
     return with_gates(Tolerance() if unheard else tolerance_for(precision, task), given)
 
 
+def gates_of(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> dict[str, Tolerance]:
+    """Demands on the engine of each target, whose precisions are given."""
+    return {
+        target: demands(precision, task, recipe.for_target(target).gates)
+        for target, precision in precisions.items()
+    }
+
+
 def demands_entry(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> dict[str, Any]:
     """``demands`` of the manifest: gates by target, text and tokens of the verification.
 
     Raises:
         RecipeError: the text to compare on cannot be read.
     """
-    gates = {
-        name: demands(each, task, recipe.for_target(name).gates).as_dict()
-        for name, each in precisions.items()
-    }
+    gates = {name: each.as_dict() for name, each in gates_of(recipe, task, precisions).items()}
     text = None
     if recipe.verify.text is not None:
         content = read_text(recipe.base / recipe.verify.text)

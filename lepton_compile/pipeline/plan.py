@@ -23,12 +23,10 @@ __all__ = ["passes_for", "rounds_activations"]
 WEIGHT_FORMATS = ("none", "int8", "int4")
 ROUNDED = ("rtn", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
-# Builders that take types at their word; kernels of onnxruntime widen inside.
-ISLANDS = ("trt-rtx", "trt")
-# Builders that stack plain matrices themselves, and would keep both: 130 MB of 690 in a plan of
-# Gemma 3 270M in bf16. Quantized ones they keep twice if they come apart.
-STACKS_PLAIN = ("trt-rtx", "trt")
-# Builders with arithmetic in fp8 and static scales; and without int8 scales by block.
+# Builders with arithmetic in fp8 and static scales, and without int8 scales by block. They take
+# types at their word, where kernels of onnxruntime widen inside. Plain matrices they stack
+# themselves, and would keep both: 130 MB of 690 in a plan of Gemma 3 270M in bf16. Quantized ones
+# they keep twice if they come apart.
 TENSORRT = ("trt-rtx", "trt")
 
 
@@ -67,17 +65,17 @@ def passes_for(
     settings = Settings(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
-        # Level 4 computes in int8, for which kernels of GPUs have no use.
         eight=ir.DataType.FLOAT8E4M3FN if recipe.quantize.algorithm == "fp8" else ir.DataType.INT8,
         blocks=target not in TENSORRT,
         calibration=Calibration(measure) if measure is not None else None,
+        # Level 4 computes in int8, for which kernels of GPUs have no use.
         accuracy_level=4 if target == "ort-cpu" else 0,
         dynamic=target != "ort-cuda",
         half=compute_dtype(recipe, target, config),
-        islands=target in ISLANDS,
+        islands=target in TENSORRT,
         attention=recipe.attention,
         capacity=length or (recipe.shapes.sequence[1] if recipe.shapes.sequence else None),
-        stacks=target not in STACKS_PLAIN or choose is not None,
+        stacks=target not in TENSORRT or choose is not None,
     )
     made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
     return [each for each in made if each is not None]

@@ -121,6 +121,17 @@ class Body:
         derived.meta[_SOURCES] = key
         return derived
 
+    def initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        """A new weight of the main graph; :meth:`lift` takes such weights into a function."""
+        value = ir.Value(
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
+        )
+        self.model.graph.register_initializer(value)
+        return value
+
     def lift(self, name: str, outer: Sequence[ir.Value]) -> ir.Value:
         """Pass values of the main graph into the function, one a call; reuses an input that already
         carries exactly these. In the main graph, the value itself."""
@@ -215,16 +226,9 @@ class Body:
                 break
             if initializers[known].meta.get(_SOURCES, (None,))[0] == key:
                 return initializers[known]
-        tensor = make([t for t in tensors if t is not None])
-        value = ir.Value(
-            name=name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
+        value = self.initializer(name, make([t for t in tensors if t is not None]))
         # The tensors are kept beside their ids: an id alone may be reused by another object.
         value.meta[_SOURCES] = (key, tensors)
-        self.model.graph.register_initializer(value)
         return value
 
     def _outer_name(self, call: ir.Node, inner: ir.Value, outer: ir.Value, name: str) -> str:

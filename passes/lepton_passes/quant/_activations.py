@@ -95,12 +95,5 @@ class QuantizeActivations(LeptonPass):
         ranges = self._calibration.ranges
         scale = readable(max(self.scale(ranges[name]) for name in names))
         self._calibration.scales.update(dict.fromkeys(names, scale))
-        tensor = ir.tensor(np.float32(scale), name=f"{names[0]}:input_scale")
-        value = ir.Value(
-            name=tensor.name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(()),
-            const_value=tensor,
-        )
-        body.model.graph.register_initializer(value)
-        return value
+        name = f"{names[0]}:input_scale"
+        return body.initializer(name, ir.tensor(np.float32(scale), name=name))

@@ -125,17 +125,10 @@ class SmoothInputs(LeptonPass):
             zip(*names, strict=True), zip(*by_user, strict=True), strict=True
         ):
             # Layers that read the same were seen together.
-            tensor = _factors(
-                f"{of_call[0]}:factors", self._calibration.ranges[of_call[0]], weights
-            )
-            value = ir.Value(
-                name=tensor.name,
-                type=ir.TensorType(tensor.dtype),
-                shape=ir.Shape(tensor.shape.numpy()),
-                const_value=tensor,
-            )
-            body.model.graph.register_initializer(value)
-            made.append(value)
+            name = f"{of_call[0]}:factors"
+            # Layers that read the same were seen together.
+            seen = self._calibration.ranges[of_call[0]]
+            made.append(body.initializer(name, _factors(name, seen, weights)))
         return body.lift(f"{users[0].weight.name}:factors", made)
 
 
