@@ -37,7 +37,16 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
 
-__all__ = ["ENGINES", "SHARED", "Build", "output_of", "place_of", "pooling_of", "task_of"]
+__all__ = [
+    "ENGINES",
+    "SHARED",
+    "Build",
+    "copies_of",
+    "output_of",
+    "place_of",
+    "pooling_of",
+    "task_of",
+]
 
 ENGINES = "engines"
 """Folder of the engines in an artifact, one folder for each target in it."""
@@ -102,7 +111,7 @@ class Build:
             signature = describe.signature_of(exported.model)
             engines = [
                 self._engine(writer.folder, target, model, source, exported, step, comparing)
-                for target, model in self._copies(exported.model)
+                for target, model in copies_of(exported.model, self.recipe.target)
             ]
             with self._stage("seal"):
                 manifest = self._manifest(
@@ -134,14 +143,6 @@ class Build:
             yield
         finally:  # a report of a missed demand has the stage that missed it
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def _copies(self, model: ir.Model) -> Iterator[tuple[str, ir.Model]]:
-        """Each target with a graph of its own; they share the tensors, and the last takes the
-        original."""
-        *others, last = self.recipe.target
-        for target in others:
-            yield target, model.clone()
-        yield last, model
 
     def _engine(
         self,
@@ -318,6 +319,14 @@ def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
         for e in manifest.engines
     ]
     return replace(manifest, engines=tuple(engines))
+
+
+def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:
+    """Each target with a graph of its own; they share tensors, and the last takes the original."""
+    *others, last = targets
+    for target in others:
+        yield target, model.clone()
+    yield last, model
 
 
 def place_of(target: str, targets: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.building import SHARED, output_of, place_of, pooling_of, task_of
+from lepton_compile.api.building import SHARED, copies_of, output_of, place_of, pooling_of, task_of
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.estimates import (
     Estimate,
@@ -167,11 +167,9 @@ def _engines(
 ) -> tuple[tuple[EnginePlan, ...], list[str]]:
     """One engine for each target, and what is to be noted; the last takes the original graph."""
     notes: list[str] = []
-    *others, last = recipe.target
-    graphs = [(target, exported.model.clone()) for target in others] + [(last, exported.model)]
     engines = [
         _engine(recipe, target, model, source, exported, progress, notes)
-        for target, model in graphs
+        for target, model in copies_of(exported.model, recipe.target)
     ]
     return tuple(engines), list(dict.fromkeys(notes))
 
