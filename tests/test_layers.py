@@ -30,6 +30,7 @@ ERRORS, RECIPE, ARTIFACT = (
     "lepton_compile.artifact",
 )
 RUNTIME, SPEC, PASSES = "lepton_compile.runtime", "lepton_plugins.spec", "lepton_passes"
+LINEAR_SPEC = "lepton_plugins.linear.spec"
 EXPORT, PIPELINE = "lepton_compile.export", "lepton_compile.pipeline"
 ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
@@ -44,8 +45,10 @@ BASE = (VERSION, ERRORS, PROGRESS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIF
 # Unit -> the units it may import besides itself. A unit is named by the longest prefix.
 ALLOWED: dict[str, tuple[str, ...]] = {
     SPEC: (),
-    PLUGINS: (SPEC,),
-    PASSES: (SPEC,),
+    LINEAR_SPEC: (SPEC,),
+    PLUGINS: (SPEC, LINEAR_SPEC),
+    # Of a plugin, its spec and nothing else.
+    PASSES: (SPEC, LINEAR_SPEC),
     RECIPES: (),
     ERRORS: (),
     VERSION: (),

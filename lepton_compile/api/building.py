@@ -21,6 +21,7 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
+from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
 from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
@@ -80,10 +81,13 @@ class Build:
     progress: Progress
     found: Findings = field(default_factory=Findings)
     _store: WeightStore = field(default_factory=WeightStore, init=False, repr=False)
+    _kernels: Kernels = field(default=Kernels(False), init=False, repr=False)
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
         check_early(self.recipe)
+        self._kernels = kernels_for(self.recipe)
+        self._kernels.start()
         output = self._output()
         try:
             artifact = self._run(output)
@@ -154,13 +158,14 @@ class Build:
         step: Step,
         comparing: Comparing,
     ) -> _Engine:
+        place = place_of(target, self.recipe.target)
+        (root / place).mkdir(parents=True, exist_ok=True)
         with self._stage("passes", comparing.of_passes(target)):
-            passes = self._passes(target, model, source, exported, step, comparing)
+            library = self._kernels.place(root / place) if target == "ort-cpu" else None
+            passes = self._passes(target, model, source, exported, step, comparing, library)
             self.found.passes[target] = passes
             self._demand(target, passes)
         with self._stage("build", target):
-            place = place_of(target, self.recipe.target)
-            (root / place).mkdir(parents=True, exist_ok=True)
             job = EngineJob(
                 model,
                 root / place,
@@ -170,6 +175,7 @@ class Build:
                 step,
                 stem=target if place == SHARED else None,
                 store=self._store if place == SHARED else None,
+                library=library,
             )
             built = builder(target)(job)
             self.found.builders[target] = built.report
@@ -217,6 +223,7 @@ class Build:
         exported: ExportedModel,
         step: Step,
         comparing: Comparing,
+        library: Path | None,
     ) -> PipelineReport:
         config = None if source.kind == "onnx" else source.config()
         recipe = self.recipe.for_target(target)
@@ -227,11 +234,13 @@ class Build:
             config=config,
             hessians=hessians_for(recipe, model, source, exported, step),
             measure=measure_for(recipe, target, source, exported, step),
+            native=library is not None,
         )
         if comparing.unchecked:
             return run(model, passes, progress=step)
         precision = precision_of(recipe, target, config)
-        with NumericCheck(comparing.feeds, CHECKED_AS.get(precision, precision)) as check:
+        checked_as = CHECKED_AS.get(precision, precision)
+        with NumericCheck(comparing.feeds, checked_as, library) as check:
             compares = comparing.begin(check, model)
             return run(model, passes, check=check if compares else None, progress=step)
 
@@ -295,14 +304,18 @@ class Build:
     def _verify(self, artifact: Artifact, comparing: Comparing) -> None:
         """Compare the engines that run here with PyTorch and hold them to their gates."""
         targets = comparing.verifiable()
-        self.found.remarks = comparing.remarks()
+        self.found.remarks = self._remarks(comparing)
         if not comparing.wanted:
             return
         with self._stage("verify", ", ".join(targets) or comparing.why_none()):
             if targets:
                 self.found.verified = comparing.verify(artifact, targets, self.progress)
-        self.found.remarks = comparing.remarks()
+        self.found.remarks = self._remarks(comparing)
         enforce([check for each in self.found.verified for check in each.gates])
+
+    def _remarks(self, comparing: Comparing) -> list[str]:
+        kernels = self._kernels.remark
+        return [*comparing.remarks(), *([kernels] if kernels else [])]
 
     def _report(self, artifact: Artifact) -> None:
         from lepton_compile.report import write_report

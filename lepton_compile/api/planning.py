@@ -27,6 +27,7 @@ from lepton_compile.api.estimates import (
 )
 from lepton_compile.api.fitting import hessians_for
 from lepton_compile.api.verification import runnable
+from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
@@ -202,6 +203,7 @@ def _engine(
         config=source.config(),
         hessians=_hessians(recipe, model, source, exported, progress, notes),
         measure=unseen if rounded else None,
+        native=target == "ort-cpu" and kernels_for(recipe).native,
     )
     report = run(model, passes, progress=progress.step, refuse=False)
     return EnginePlan(

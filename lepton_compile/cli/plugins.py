@@ -15,7 +15,12 @@ FACES = {
     "plugin_v3.py": "trt-rtx and trt (IPluginV3)",
     "plugin_qdp.py": "trt (ahead of time)",
     "launcher.py": "Python (launcher)",
+    "csrc": "ort-cpu (custom operators)",
 }
+
+
+def _there(path: Any) -> bool:
+    return bool(path.is_file() or path.is_dir())
 
 
 @click.command()
@@ -34,7 +39,10 @@ def plugins(as_json: bool) -> None:
             ("inputs", ", ".join(entry["inputs"])),
             ("outputs", ", ".join(entry["outputs"])),
             ("types", ", ".join(entry["dtypes"])),
-            ("types of caches", ", ".join(entry["cache_dtypes"])),
+            *(
+                [("types of caches", ", ".join(entry["cache_dtypes"]))]
+                * bool(entry["cache_dtypes"])
+            ),
             ("attributes", ", ".join(entry["attributes"])),
             ("runs in", ", ".join(entry["runtimes"])),
             ("tolerance", ", ".join(f"{k} {v}" for k, v in entry["tolerance"].items())),
@@ -60,7 +68,7 @@ def _described(name: str) -> dict[str, Any]:
         "dtypes": sorted({dtype for tensor in others for dtype in tensor.dtypes}),
         "cache_dtypes": list(dict.fromkeys(d for tensor in caches for d in tensor.dtypes)),
         "attributes": {a.name: a.meaning for a in spec.attributes},
-        "runtimes": [what for file, what in FACES.items() if folder.joinpath(file).is_file()],
+        "runtimes": [what for file, what in FACES.items() if _there(folder.joinpath(file))],
         "tolerance": {
             dtype: f"{each.absolute:g} + {each.relative:g} of the value"
             for dtype, each in spec.tolerance.items()

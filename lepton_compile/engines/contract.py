@@ -38,6 +38,7 @@ class EngineJob:
         step: told about progress.
         stem: of the names of its files, where engines that can share weights share the folder.
         store: what the engines before it have written there.
+        library: kernels of our own that the model may call, in ``folder`` already.
     """
 
     model: ir.Model
@@ -48,6 +49,7 @@ class EngineJob:
     step: Step | None = None
     stem: str | None = None
     store: WeightStore | None = None
+    library: Path | None = None
 
 
 @dataclass(frozen=True)

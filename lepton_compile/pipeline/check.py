@@ -36,9 +36,13 @@ class NumericCheck:
         feeds: sample inputs by name, caches left out (they start empty). Rows may be padded on the
             right, where ``attention_mask`` is 0; padding is not compared.
         precision: fp32, int8 or int4: which of a pass' tolerances holds.
+        library: kernels of our own that a pass may lower to.
     """
 
-    def __init__(self, feeds: Mapping[str, np.ndarray], precision: str) -> None:
+    def __init__(
+        self, feeds: Mapping[str, np.ndarray], precision: str, library: Path | None = None
+    ) -> None:
+        self._library = library
         self._feeds = dict(feeds)
         self._precision = precision
         self._folder = tempfile.TemporaryDirectory(prefix="lepton-check-")
@@ -108,6 +112,8 @@ class NumericCheck:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
+        if self._library is not None:
+            options.register_custom_ops_library(str(self._library))
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             names = [o.name for o in session.get_outputs() if not o.name.startswith("present.")]

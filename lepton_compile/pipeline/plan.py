@@ -38,6 +38,7 @@ def passes_for(
     config: Any = None,
     hessians: Mapping[str, np.ndarray] | None = None,
     measure: Measure | None = None,
+    native: bool = False,
 ) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
 
@@ -49,6 +50,7 @@ def passes_for(
             declines every weight, which are then rounded to nearest.
         measure: ranges of what 8-bit layers read, which are then rounded, too; without it they
             are not.
+        native: the engine comes with our own CPU kernels.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -76,6 +78,7 @@ def passes_for(
         attention=recipe.attention,
         capacity=length or (recipe.shapes.sequence[1] if recipe.shapes.sequence else None),
         stacks=target not in TENSORRT or choose is not None,
+        native=native,
     )
     made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
     return [each for each in made if each is not None]

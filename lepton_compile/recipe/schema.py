@@ -254,6 +254,10 @@ class Recipe(_Closed):
     normalize: bool | None = Field(
         default=None, description="Unit length; left out, follows the model."
     )
+    kernels: Literal["auto", "native", "builtin"] = Field(
+        default="auto",
+        description="Linear layers of ort-cpu: kernels of our own where they can be compiled.",
+    )
     position_ids: bool = Field(default=False, description="Take positions as an input.")
     trust_remote_code: bool = Field(default=False, description="Run Python files of the model.")
     output: str | None = Field(default=None, description="Folder of the artifact.")

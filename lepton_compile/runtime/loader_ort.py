@@ -62,6 +62,10 @@ def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
         from lepton_compile.runtime.loader_saturation import saturates
 
         options.add_session_config_entry("session.x64quantprecision", str(int(saturates())))
+    if engine.get("kernels"):
+        from lepton_compile.runtime.loader_kernels import register_kernels
+
+        register_kernels(options, path, engine)
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

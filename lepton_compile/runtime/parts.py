@@ -13,6 +13,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     task, engines, cache = manifest["task"], manifest["engines"], manifest["cache"]
     targets = {engine["target"] for engine in engines}
     int8 = any(engine.get("precision") == "int8" for engine in engines)
+    kernels = any(engine.get("kernels") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     decoder, labels = task == "text-generation", task.endswith("-classification")
     embeds, answers, fills = (
@@ -41,6 +42,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_fill": fills,
         "loader_ort": ort,
         "loader_saturation": ort and int8,
+        "loader_kernels": ort and kernels,
         "loader_ort_cuda": "ort-cuda" in targets,
         "loader_ort_memory": ort and bool(cache),
         "loader_shared_cache": ort and bool(cache and cache["shared"]),

@@ -57,6 +57,7 @@ def genai_config(
             "session_options": {
                 "log_id": "onnxruntime-genai",
                 "provider_options": PROVIDERS[engine.target],
+                **_kernels(engine),
             },
             "head_size": head_dim,
             "hidden_size": config.get("hidden_size") or heads * head_dim,
@@ -83,6 +84,12 @@ def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str
         **sampling,
         **own,
     }
+
+
+def _kernels(engine: ServedEngine) -> dict[str, str]:
+    """The library of the engine's own kernels; a name is looked for beside the model."""
+    kernels = engine.entry.get("kernels") or {}
+    return {"custom_ops_library": kernels["library"]} if kernels else {}
 
 
 def _names(engine: ServedEngine, cache: Mapping[str, Any]) -> dict[str, Any]:

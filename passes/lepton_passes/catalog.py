@@ -26,6 +26,9 @@ from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
+from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
+from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
+from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.opset import LowerOpset
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
@@ -66,6 +69,7 @@ class Settings:
         attention: form of cached attention in TensorRT engines: auto, native, mask, slice, plugin.
         capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
         stacks: projections of one input become one matrix.
+        native: the target has our own kernels beside those of its runtime.
     """
 
     choose: Choose | None = None
@@ -80,6 +84,7 @@ class Settings:
     attention: str = "auto"
     capacity: int | None = None
     stacks: bool = True
+    native: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,18 @@ def _packed_gate_up(settings: Settings) -> LeptonPass | None:
     return PackedGateUp() if settings.stacks else None
 
 
+def _native_attention(settings: Settings) -> LeptonPass | None:
+    return LowerNativeAttention() if settings.native else None
+
+
+def _native_norm(settings: Settings) -> LeptonPass | None:
+    return LowerNativeNorm() if settings.native else None
+
+
+def _native_linear(settings: Settings) -> LeptonPass | None:
+    return LowerNativeLinear() if settings.native else None
+
+
 def _linear(settings: Settings) -> LeptonPass:
     kernel = default_kernel if settings.dynamic else blocked_kernel
     return LowerLinear(kernel, settings.accuracy_level)
@@ -219,11 +236,17 @@ CATALOG: tuple[Entry, ...] = (
     # Takes the Split of packed-qkv and the rotary embedding in.
     Entry(LowerCachedAttention, targets=_ORT),
     Entry(LowerAttention, targets=_ORT),
+    # What those two made, where our kernels do it, too.
+    Entry(LowerNativeAttention, targets=_CPU, configured=_native_attention),
     Entry(LowerSilu, targets=_ORT),
     # Before lower-linear: they take the bias of fp32 layers, which it would leave as it is.
     Entry(LowerSkipNorm, targets=_ORT),
+    # Takes what lower-skip-norm made, and the norms it left.
+    Entry(LowerNativeNorm, targets=_CPU, configured=_native_norm),
     Entry(LowerBiasGelu, targets=_ORT),
-    # Late: until here everything is computed in fp32, and an error belongs to one pass.
+    # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
+    # lower-linear takes what they leave.
+    Entry(LowerNativeLinear, targets=_CPU, configured=_native_linear),
     Entry(LowerLinear, targets=_ORT, configured=_linear),
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = [
+    "CPU_DOMAIN",
     "PLUGINS",
     "Attribute",
     "PluginError",
@@ -22,7 +23,10 @@ __all__ = [
 ]
 
 # Folders that hold a spec.py.
-PLUGINS = ("attention",)
+PLUGINS = ("attention", "linear", "normalization")
+
+CPU_DOMAIN = "ai.lepton.cpu"
+"""Domain of the operators that we give onnxruntime on the CPU."""
 
 
 class PluginError(Exception):

@@ -261,7 +261,9 @@ def test_names_are_whole_at_eighty_columns(
 
 def test_plugins_say_what_their_op_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "--json"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)
+    entry, *others = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in others] == ["linear", "normalization"]
+    assert [each["runtimes"] for each in others] == [["ort-cpu (custom operators)"]] * 2
     assert entry["op"] == "lepton::CachedAttention, version 1"
     assert entry["cache_dtypes"] == ["float16", "bfloat16", "int8", "float8_e4m3fn"]
-    assert len(entry["runtimes"]) == 3
+    assert len(entry["runtimes"]) == 4

@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from lepton_compile.pipeline.unsigned import with_unsigned_weights
 from lepton_passes.contract import LeptonPass, Tolerance
+from lepton_plugins.spec import CPU_DOMAIN
+from tests.plugins.cpu_library import library
 
 HEADER = """<ir_version: 11, opset_import:
 ["" : 24, "ai.lepton" : 1, "ai.lepton.layer" : 1, "com.microsoft" : 1]>"""
@@ -57,6 +59,8 @@ def run(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
     options.log_severity_level = 3
     # The runtime's own fusions round differently; what is compared is our graph.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if any(n.domain == CPU_DOMAIN for f in (model.graph, *model.functions.values()) for n in f):
+        options.register_custom_ops_library(str(library()))
     session = onnxruntime.InferenceSession(
         ir.to_proto(with_unsigned_weights(model)).SerializeToString(),
         options,

@@ -44,9 +44,9 @@ def test_every_name_of_the_spec_is_under_its_heading(plugin: str) -> None:
 def test_every_file_that_is_named_exists(plugin: str) -> None:
     sections = readme(plugin)
     folder, tests = FOLDER / plugin, Path(__file__).parent / plugin
-    faces = re.findall(r"`(\w+\.py)`", sections["Faces"])
-    assert len(faces) >= 3
+    faces = re.findall(r"`((?:csrc/)?\w+\.(?:py|cpp))`", sections["Faces"])
+    assert len(faces) >= 2
     assert [name for name in faces if not (folder / name).is_file()] == []
     named = re.findall(r"`(test_\w+\.py)`", sections["Tests"])
-    assert len(named) >= 3
+    assert named
     assert [name for name in named if not (tests / name).is_file()] == []

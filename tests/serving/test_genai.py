@@ -40,9 +40,10 @@ def written_by_loader(artifact: Path, rows: list[list[int]], count: int) -> list
         return [found.tokens for found in model.generate(rows, max_new_tokens=count)]
 
 
-@pytest.fixture(scope="module")
-def endless(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """A decoder that no token ends, so that both run to the same length."""
+@pytest.fixture(scope="module", params=["none", "int4"])
+def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A decoder that no token ends, so that both run to the same length; in int4 with kernels of
+    our own, where they can be made."""
     torch = pytest.importorskip("torch")
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -64,6 +65,7 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("genai")
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     recipe: dict[str, Any] = {"model": str(folder / "model"), "task": "text-generation"}
+    recipe["quantize"] = request.param
     return lc.build(recipe, output=folder / "artifact", check=False, verify=False)
 
 

@@ -106,6 +106,8 @@ def _optimize(config: Any, engine: ServedEngine) -> None:
         # 0 takes all cores; the graph is a chain, so that one operator runs at a time.
         for key in ("intra_op_thread_count", "execution_mode"):
             config.parameters[key].string_value = "0"
+        if kernels := engine.entry.get("kernels"):
+            config.model_operations.op_library_filename.append(kernels["library"])
     if engine.target != "ort-cpu":
         config.optimization.input_pinned_memory.enable = True
         config.optimization.output_pinned_memory.enable = True

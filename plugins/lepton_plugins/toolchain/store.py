@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,16 @@ from typing import Any
 from lepton_plugins.spec import PluginError
 from lepton_plugins.toolchain.compile import Compiled
 
-__all__ = ["FORMAT", "INDEX", "cache_folder", "cached", "content_key", "record", "write_folder"]
+__all__ = [
+    "FORMAT",
+    "INDEX",
+    "cache_folder",
+    "cached",
+    "content_key",
+    "kept",
+    "record",
+    "write_folder",
+]
 
 FORMAT = 1
 INDEX = "kernels.json"
@@ -40,21 +50,34 @@ def content_key(**content: Any) -> str:
 
 
 def cached(key: str, make: Callable[[], Compiled], folder: Path | None) -> Compiled:
-    """The kernel kept under ``key``, or the one that ``make`` gives, kept from now on.
+    """The kernel kept under ``key``, or the one that ``make`` gives, kept from now on."""
 
-    ``folder`` None: nothing is kept. An entry that cannot be read or is damaged is made anew.
+    def encoded() -> bytes:
+        made = make()
+        return json.dumps(asdict(made) | {"cubin": made.cubin.hex()}).encode()
+
+    data = json.loads(kept(key, encoded, folder))
+    data["parameters"] = tuple(map(tuple, data["parameters"]))
+    return Compiled(**data | {"cubin": bytes.fromhex(data["cubin"])})
+
+
+def kept(key: str, make: Callable[[], bytes], folder: Path | None) -> bytes:
+    """The bytes kept under ``key``, or those that ``make`` gives, kept from now on.
+
+    ``folder`` None: nothing is kept. An entry that cannot be read or is damaged is made anew; where
+    none can be written, the next build makes it again.
     """
     if folder is None:
         return make()
-    path = folder / key[:2] / f"{key}.json"
-    kept = _read_entry(path)
-    if kept is not None:
-        return kept
+    path = folder / key[:2] / key
+    with suppress(OSError, ValueError):
+        digest, _, data = path.read_bytes().partition(b"\n")
+        if digest.decode() == _digest(data):
+            return data
     made = make()
-    data = asdict(made) | {"cubin": made.cubin.hex()}
-    text = json.dumps(data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, f"{_digest(text.encode())}\n{text}".encode())
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, f"{_digest(made)}\n".encode() + made)
     return made
 
 
@@ -94,18 +117,6 @@ def write_folder(folder: Path, index: Mapping[str, Any], files: Mapping[str, byt
 
 def _json(index: Mapping[str, Any]) -> bytes:
     return (json.dumps({"format": FORMAT, **index}, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _read_entry(path: Path) -> Compiled | None:
-    try:
-        digest, _, text = path.read_text().partition("\n")
-        if _digest(text.encode()) != digest:
-            return None
-        data = json.loads(text)
-        data["parameters"] = tuple(map(tuple, data["parameters"]))
-        return Compiled(**data | {"cubin": bytes.fromhex(data["cubin"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -54,7 +54,7 @@ def test_a_kernel_is_made_once(tmp_path: Path) -> None:
     assert make.calls == 1
     assert cached(content_key(kernel="other"), make, tmp_path) == MADE
     assert make.calls == 2
-    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".json"] * 2
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
 
 
 def test_without_a_folder_nothing_is_kept() -> None:

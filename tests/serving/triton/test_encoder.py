@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,13 @@ def test_dimensions_after_the_batch(encoder: Artifact) -> None:
     assert config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_CPU
     assert config.version_policy.latest.num_versions == 1
     assert config.dynamic_batching.max_queue_delay_microseconds > 0
+
+
+def test_kernels_of_our_own_are_named(encoder: Artifact) -> None:
+    engine = engine_of(encoder)
+    assert not config_of(engine).HasField("model_operations")
+    own = replace(engine, entry={**engine.entry, "kernels": {"library": "ours.so"}})
+    assert list(config_of(own).model_operations.op_library_filename) == ["ours.so"]
 
 
 def test_a_model_of_single_texts_waits_for_no_batch(encoder: Artifact) -> None:

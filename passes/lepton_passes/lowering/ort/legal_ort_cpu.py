@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LegalOrtCpu", "dequantizes_weight"]
 
@@ -26,6 +27,17 @@ CONTRIB = frozenset({
 })
 # fmt: on
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+OURS = frozenset(
+    {
+        "GroupQueryAttention",
+        "MultiHeadAttention",
+        "Normalization",
+        "QuantizedEmbedding",
+        "QuantizedLinear",
+        "SkipNormalization",
+    }
+)
+
 LARGE = 1 << 16
 
 
@@ -69,6 +81,8 @@ def _illegal(body: Body, node: ir.Node) -> str | None:
         return None
     if node.domain == "com.microsoft":
         return None if node.op_type in _kernels() else "it has no CPU kernel"
+    if node.domain == CPU_DOMAIN and node.op_type in OURS:
+        return None
     if node.domain not in STANDARD:
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
     if dequantizes_weight(body, node):

@@ -1,0 +1,128 @@
+"""Kernels of our own in an engine for onnxruntime: whether it gets them, and their library.
+
+The library is compiled by this machine's compiler, in the background while the model is captured,
+and kept between builds by its content.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from lepton_compile.errors import EngineError
+from lepton_compile.recipe import Recipe
+from lepton_plugins.spec import PluginError
+
+__all__ = ["Kernels", "entry", "kernels_for", "uses_library"]
+
+TARGET = "ort-cpu"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What was decided for the ort-cpu engine of a recipe.
+
+    Attributes:
+        native: it gets our kernels.
+        remark: what a report has to say of it; empty where there is nothing to say.
+    """
+
+    native: bool
+    remark: str = ""
+
+    def start(self) -> None:
+        """Begin to compile the library, in the background."""
+        if self.native:
+            _ = self._library
+
+    def place(self, folder: Path) -> Path | None:
+        """Write the library into ``folder``; ``None`` where the engine goes without.
+
+        Raises:
+            EngineError: the compiler declines.
+        """
+        from lepton_plugins.native import LIBRARY
+
+        if not self.native:
+            return None
+        try:
+            data = self._library.result()
+        except PluginError as error:
+            raise EngineError(
+                error.message,
+                where=error.where or "kernels",
+                found=error.found,
+                available=error.available,
+                hint=error.hint or "kernels: builtin builds without",
+            ) from error
+        path = folder / LIBRARY
+        path.write_bytes(data)
+        return path
+
+    @cached_property
+    def _library(self) -> Future[bytes]:
+        from lepton_plugins.native import build_library
+        from lepton_plugins.toolchain.store import cache_folder
+
+        pool = ThreadPoolExecutor(1, thread_name_prefix="kernels")
+        future = pool.submit(build_library, cache_folder())
+        pool.shutdown(wait=False)
+        return future
+
+
+def kernels_for(recipe: Recipe) -> Kernels:
+    """Decide, without compiling anything.
+
+    Raises:
+        EngineError: the recipe demands our kernels, and this machine cannot make them.
+    """
+    own = recipe.for_target(TARGET)
+    if TARGET not in recipe.target or own.kernels == "builtin" or not _quantizes(own):
+        return Kernels(False)
+    from lepton_plugins.native import why_not
+
+    reason = why_not()
+    if reason is None:
+        return Kernels(True)
+    if own.kernels == "native":
+        raise EngineError(
+            "our own CPU kernels cannot be made here",
+            where="kernels",
+            found=reason,
+            available=["auto", "builtin"],
+        )
+    return Kernels(False, f"ort-cpu has no kernels of our own, which are faster: {reason}")
+
+
+def uses_library(model: ir.Model) -> bool:
+    """Whether the lowered model has an op of the library."""
+    from lepton_plugins.native import DOMAIN
+
+    bodies = [model.graph, *model.functions.values()]
+    return any(node.domain == DOMAIN for body in bodies for node in body)
+
+
+def entry(library: Path) -> dict[str, Any]:
+    """``kernels`` of the engine in the manifest: the library, and where it runs."""
+    from lepton_plugins.native import FEATURES, MACHINE, SYSTEM
+    from lepton_plugins.toolchain.cxx import find_compiler
+
+    compiler = find_compiler()
+    return {
+        "library": library.name,
+        "system": SYSTEM,
+        "machine": MACHINE,
+        "features": list(FEATURES),
+        "compiler": compiler.version if compiler is not None else "",
+    }
+
+
+def _quantizes(recipe: Recipe) -> bool:
+    """Whether any weight may come in integers."""
+    quantize = recipe.quantize
+    return quantize.bits is not None or bool(quantize.rules) or quantize.embedding != "same"

@@ -1,0 +1,27 @@
+"""Kernels of our own for onnxruntime: a library beside the engine, for one kind of machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.runtime.loader_guard import UnfitError, refuse
+
+__all__ = ["register_kernels"]
+
+
+def register_kernels(options: Any, model: Path, engine: Mapping[str, Any]) -> None:
+    """Give a session the operators of the engine's library, whose digest has been checked."""
+    kernels = engine["kernels"]
+    here, built = (platform.system(), platform.machine()), (kernels["system"], kernels["machine"])
+    wrong = f"its kernels are for {' on '.join(built)}, this is {' on '.join(here)}"
+    refuse(here != built, f"{wrong}: build with kernels: builtin", UnfitError)
+    library = model.parent / Path(kernels["library"]).name
+    listed = {Path(name).name for name in engine["files"]}
+    refuse(library.name not in listed, f"the engine's files do not list {library.name}")
+    try:
+        options.register_custom_ops_library(str(library))
+    except Exception as error:
+        raise UnfitError(f"onnxruntime does not take {library.name}: {error}") from error

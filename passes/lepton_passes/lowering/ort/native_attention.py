@@ -1,0 +1,114 @@
+"""Lower attention to our own CPU kernels, from the ops of onnxruntime with the same meaning.
+
+    Before   com.microsoft::GroupQueryAttention(q, k, v, past_key, past_value, ..)
+             q, k, v = Split(qkv);  com.microsoft::MultiHeadAttention(q, k, v, , mask)
+    After    ai.lepton.cpu::GroupQueryAttention(..), the inputs as they were
+             ai.lepton.cpu::MultiHeadAttention(qkv, , , mask)
+
+The kernels skip blocks of keys out of sight, and share the keys of a decode step among threads.
+Refuses: widths of heads that are no multiple of 8; a bias of scores; heads with sinks.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.match import ints_of, made_by, width_of
+from lepton_plugins.spec import CPU_DOMAIN
+
+__all__ = ["LowerNativeAttention"]
+
+MICROSOFT = "com.microsoft"
+# Beyond past, lengths and tables: positions, bias, sinks, norms.
+_CACHED_INPUTS = 9
+_CACHED_DEFAULTS = {"do_rotary": 0, "rotary_interleaved": 0, "local_window_size": -1}
+
+
+class LowerNativeAttention(LeptonPass):
+    """Lower attention of onnxruntime to kernels of our own."""
+
+    name = "lower-native-attention"
+    summary = "Attention to kernels of our own"
+    changes_numbers = True
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("GroupQueryAttention", "MultiHeadAttention"):
+            if node.domain != MICROSOFT:
+                continue
+            cached = node.op_type == "GroupQueryAttention"
+            reason = _refuses_cached(node) if cached else _refuses(body, node)
+            if reason is not None:
+                self.refuse(body, node, reason)
+            elif cached:
+                self._cached(body, node)
+            else:
+                self._plain(body, node)
+
+    def _cached(self, body: Body, node: ir.Node) -> None:
+        attributes: dict[str, int | float] = {
+            name: node.attributes.get_int(name) for name in ("num_heads", "kv_num_heads")
+        }
+        attributes |= {
+            name: node.attributes.get_int(name, default)
+            for name, default in _CACHED_DEFAULTS.items()
+        }
+        attributes |= {name: node.attributes.get_float(name, 0.0) for name in ("scale", "softcap")}
+        new = body.emit(
+            node, node.op_type, node.inputs, dict(attributes), domain=CPU_DOMAIN, outputs=3
+        )
+        for old, made in zip(node.outputs, new.outputs, strict=True):
+            body.replace(old, made)
+        self.fire(body)
+
+    def _plain(self, body: Body, node: ir.Node) -> None:
+        query, key, value = node.inputs[:3]
+        split = _thirds(body, node)
+        if split is not None:
+            query, key, value = split.inputs[0], None, None
+        mask = node.inputs[4] if len(node.inputs) > 4 else None
+        attributes = {
+            "num_heads": node.attributes.get_int("num_heads"),
+            "unidirectional": node.attributes.get_int("unidirectional", 0),
+            "scale": node.attributes.get_float("scale"),
+        }
+        inputs = [query, key, value, mask]
+        new = body.emit(node, node.op_type, inputs, dict(attributes), domain=CPU_DOMAIN)
+        body.replace(node.outputs[0], new.outputs[0])
+        self.fire(body)
+
+
+def _refuses_cached(node: ir.Node) -> str | None:
+    if any(value is not None for value in node.inputs[_CACHED_INPUTS:]):
+        return "the kernel has no bias, sinks or norms of heads"
+    past = node.inputs[3]
+    shape = past.shape if past is not None else None
+    width = shape[3] if shape is not None and len(shape) == 4 else None
+    if not isinstance(width, int) or width % 8:
+        return f"heads of {width} are no multiple of 8"
+    return None
+
+
+def _refuses(body: Body, node: ir.Node) -> str | None:
+    given = list(node.inputs) + [None] * 8
+    if any(value is not None for value in (given[3], *given[5:])):
+        return "the kernel has no bias and no cache"
+    split = _thirds(body, node)
+    widths = {width_of(value) for value in given[:3]}
+    if split is not None:
+        widths = set(ints_of(body, split.inputs[1]) or ())
+    width = widths.pop() if len(widths) == 1 else None
+    if not width or width % (8 * node.attributes.get_int("num_heads")):
+        return "heads of keys and values differ, or are no multiple of 8"
+    return None if "scale" in node.attributes else "the scale is not given"
+
+
+def _thirds(body: Body, node: ir.Node) -> ir.Node | None:
+    """The Split whose three equal pieces are query, key and value."""
+    split = made_by(node.inputs[0], "Split")
+    if split is None or list(split.outputs) != list(node.inputs[:3]):
+        return None
+    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    last = split.attributes.get_int("axis", 0) in (-1, 2)
+    return split if last and sizes is not None and len(set(sizes)) == 1 else None

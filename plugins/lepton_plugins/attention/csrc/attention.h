@@ -1,0 +1,38 @@
+// Attention in fp32, over keys and values that lie anywhere, in parallel.
+#pragma once
+#include <cstdint>
+
+#include "../../toolchain/csrc/parallel.h"
+
+namespace lepton {
+
+// A tensor (batch, heads, length, head_dim): one number of a head after the other, the rest by
+// distances in floats.
+struct Heads {
+  float* data;
+  int64_t batch, head, token;
+
+  float* at(int64_t b, int64_t h, int64_t t) const {
+    return data + b * batch + h * head + t * token;
+  }
+};
+
+struct Attention {
+  int64_t rows;      // batch
+  int heads, kv_heads, head_dim;  // head_dim is a multiple of 8
+  int64_t queries;   // of each row
+  Heads query, key, value, output;
+  float scale;
+  float softcap;     // 0: none
+  int64_t window;    // keys in sight, the own one included; -1: all. Only where causal
+  bool causal;
+  const int64_t* keys;      // of each row: how many there are
+  const int64_t* offset;    // of each row: position of its first query
+  const int32_t* mask;      // (rows, mask_length), 0 hides a key; or null
+  int64_t mask_length;
+};
+
+// False if memory is short. A query that sees no key gets zeros.
+bool attend(const Parallel& parallel, const Attention& a);
+
+}  // namespace lepton

@@ -1,0 +1,313 @@
+// MultiHeadAttention(query, key?, value?, key_padding_mask?) and GroupQueryAttention(query, key?,
+// value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?), with the
+// meaning that onnxruntime's operators of these names have. Without key and value, query holds all
+// three side by side, in this order.
+#include "ort_attention.h"
+
+#include <cmath>
+#include <cstring>
+#include <initializer_list>
+
+#include "../../toolchain/csrc/ort_op.h"
+#include "attention.h"
+
+namespace lepton {
+namespace {
+
+constexpr int64_t kMostHeads = 4096;
+constexpr int64_t kShort = 16;  // tokens that are not worth a second thread to turn
+
+// Heads inside of rows (batch, tokens, width), from column `column` on.
+Heads inside(float* data, int64_t tokens, int64_t width, int64_t column, int64_t head_dim) {
+  return {data + column, tokens * width, head_dim, width};
+}
+
+// query, key and value of the new tokens, apart or side by side.
+struct Inputs {
+  Operand query, key, value;
+  int64_t tokens = 0, head_dim = 0;
+  Heads q{}, k{}, v{};
+
+  OrtStatus* read(const OrtApi* api, const OrtKernelContext* context, int64_t heads,
+                  int64_t kv_heads) {
+    if (OrtStatus* s = input(api, context, 0, &query)) return s;
+    if (OrtStatus* s = input(api, context, 1, &key)) return s;
+    if (OrtStatus* s = input(api, context, 2, &value)) return s;
+    const bool packed = key.data == nullptr;
+    if (query.rank != 3 || packed != (value.data == nullptr)) {
+      return wrong(api, "query has to have 3 axes, key and value stand together or not at all");
+    }
+    const int64_t parts = packed ? heads + 2 * kv_heads : heads, width = query.last();
+    tokens = query.dims[1];
+    head_dim = width / parts;
+    if (width % parts != 0 || head_dim % 8 != 0 || head_dim == 0) {
+      return wrong(api, "the width of a head has to be a multiple of 8");
+    }
+    float* data = query.as<float>();
+    q = inside(data, tokens, width, 0, head_dim);
+    if (packed) {
+      k = inside(data, tokens, width, heads * head_dim, head_dim);
+      v = inside(data, tokens, width, (heads + kv_heads) * head_dim, head_dim);
+      return nullptr;
+    }
+    for (const Operand* each : {&key, &value}) {
+      if (each->rank != 3 || each->dims[0] != query.dims[0] || each->dims[1] != tokens ||
+          each->dims[2] != kv_heads * head_dim) {
+        return wrong(api, "key or value do not fit query");
+      }
+    }
+    k = inside(key.as<float>(), tokens, kv_heads * head_dim, 0, head_dim);
+    v = inside(value.as<float>(), tokens, kv_heads * head_dim, 0, head_dim);
+    return nullptr;
+  }
+};
+
+OrtStatus* attribute(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t least,
+                     int64_t most, int64_t* value) {
+  if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, name, value)) return s;
+  return *value < least || *value > most ? wrong(api, "an attribute is out of range") : nullptr;
+}
+
+class MultiHead final : public Operator<MultiHead> {
+ public:
+  static constexpr const char* kName = "MultiHeadAttention";
+  static constexpr size_t kInputs = 4, kOutputs = 1;
+  static OrtElementType input_type(size_t i) { return i == 3 ? ORT_INT32 : ORT_FLOAT; }
+  static bool optional(size_t i) { return i > 0; }
+
+  OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
+    api_ = api;
+    if (OrtStatus* s = attribute(api, info, "num_heads", 1, kMostHeads, &heads_)) return s;
+    if (OrtStatus* s = attribute(api, info, "unidirectional", 0, 1, &causal_)) return s;
+    return api->KernelInfoGetAttribute_float(info, "scale", &scale_);
+  }
+
+  OrtStatus* compute(OrtKernelContext* context) const {
+    Inputs in;
+    Operand mask;
+    if (OrtStatus* s = in.read(api_, context, heads_, heads_)) return s;
+    if (OrtStatus* s = input(api_, context, 3, &mask)) return s;
+    const int64_t rows = in.query.dims[0];
+    if (mask.data != nullptr && (mask.rank != 2 || mask.size() != rows * in.tokens)) {
+      return wrong(api_, "the mask is not (batch, sequence)");
+    }
+    Operand y = in.query;
+    y.dims[2] = heads_ * in.head_dim;
+    if (OrtStatus* s = output(api_, context, 0, &y)) return s;
+    int64_t* lengths = static_cast<int64_t*>(malloc(2 * sizeof(int64_t) * (rows + 1)));
+    if (lengths == nullptr) return api_->CreateStatus(ORT_FAIL, "out of memory");
+    for (int64_t b = 0; b < rows; ++b) {
+      lengths[b] = in.tokens;
+      lengths[rows + b] = 0;
+    }
+    const int heads = static_cast<int>(heads_), head_dim = static_cast<int>(in.head_dim);
+    const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
+    const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale_, 0.0f,
+                      -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.tokens};
+    const bool done = attend(SessionThreads(api_, context), a);
+    free(lengths);
+    return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
+  }
+
+ private:
+  const OrtApi* api_ = nullptr;
+  int64_t heads_ = 0, causal_ = 0;
+  float scale_ = 0;
+};
+
+// Angles of rotary embedding by position: cos and sin (positions, pairs).
+struct Rotary {
+  const float *cos, *sin;
+  int64_t pairs;
+  bool interleaved;
+
+  void turn(const float* x, int64_t position, int64_t head_dim, float scale, float* y) const {
+    const float *c = cos + position * pairs, *s = sin + position * pairs;
+    for (int64_t i = 0; i < pairs; ++i) {
+      const int64_t first = interleaved ? 2 * i : i;
+      const int64_t second = interleaved ? 2 * i + 1 : i + pairs;
+      const float a = x[first] * scale, b = x[second] * scale;
+      y[first] = a * c[i] - b * s[i];
+      y[second] = b * c[i] + a * s[i];
+    }
+    for (int64_t i = 2 * pairs; i < head_dim; ++i) y[i] = x[i] * scale;
+  }
+};
+
+// New keys and values go to the cache, turned; queries to memory of their own.
+struct Append {
+  const Inputs& in;
+  Heads past_key, past_value, key, value, query;
+  const int64_t* past;  // length of each row
+  int64_t rows, heads, kv_heads;
+  Rotary rotary;
+
+  void copy(int64_t unit) const {
+    const int64_t b = unit / kv_heads, h = unit % kv_heads;
+    const size_t bytes = past[b] * in.head_dim * sizeof(float);
+    memcpy(key.at(b, h, 0), past_key.at(b, h, 0), bytes);
+    memcpy(value.at(b, h, 0), past_value.at(b, h, 0), bytes);
+  }
+
+  void add(int64_t unit) const {
+    const int64_t b = unit / in.tokens, t = unit % in.tokens, position = past[b] + t;
+    for (int64_t h = 0; h < kv_heads; ++h) {
+      rotary.turn(in.k.at(b, h, t), position, in.head_dim, 1.0f, key.at(b, h, position));
+      memcpy(value.at(b, h, position), in.v.at(b, h, t), in.head_dim * sizeof(float));
+    }
+    for (int64_t h = 0; h < heads; ++h) {
+      rotary.turn(in.q.at(b, h, t), position, in.head_dim, 1.0f, query.at(b, h, t));
+    }
+  }
+};
+
+class GroupQuery final : public Operator<GroupQuery> {
+ public:
+  static constexpr const char* kName = "GroupQueryAttention";
+  static constexpr size_t kInputs = 9, kOutputs = 3;
+  static OrtElementType input_type(size_t i) { return i == 5 || i == 6 ? ORT_INT32 : ORT_FLOAT; }
+  static bool optional(size_t i) { return i == 1 || i == 2 || i > 6; }
+
+  OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
+    api_ = api;
+    int64_t rotary = 0;
+    if (OrtStatus* s = attribute(api, info, "num_heads", 1, kMostHeads, &heads_)) return s;
+    if (OrtStatus* s = attribute(api, info, "kv_num_heads", 1, kMostHeads, &kv_heads_)) return s;
+    if (OrtStatus* s = attribute(api, info, "local_window_size", -1, INT32_MAX, &window_)) return s;
+    if (OrtStatus* s = attribute(api, info, "do_rotary", 0, 1, &rotary)) return s;
+    if (OrtStatus* s = attribute(api, info, "rotary_interleaved", 0, 1, &interleaved_)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "scale", &scale_)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "softcap", &softcap_)) return s;
+    rotary_ = rotary != 0;
+    return heads_ % kv_heads_ != 0 ? wrong(api, "heads are no multiple of kv heads") : nullptr;
+  }
+
+  OrtStatus* compute(OrtKernelContext* context) const {
+    Inputs in;
+    Operand past_key, past_value, seqlens, total, cos, sin;
+    if (OrtStatus* s = in.read(api_, context, heads_, kv_heads_)) return s;
+    Operand* const others[] = {&past_key, &past_value, &seqlens, &total, &cos, &sin};
+    for (size_t i = 0; i < 6; ++i) {
+      if (OrtStatus* s = input(api_, context, 3 + i, others[i])) return s;
+    }
+    if (OrtStatus* s = check(in, past_key, past_value, seqlens, total, cos, sin)) return s;
+    const int64_t rows = in.query.dims[0], all = *total.as<int32_t>();
+    Operand present_key = past_key, y = in.query;
+    if (present_key.dims[2] < all) present_key.dims[2] = all;
+    Operand present_value = present_key;
+    y.dims[2] = heads_ * in.head_dim;
+    if (OrtStatus* s = output(api_, context, 0, &y)) return s;
+    if (OrtStatus* s = output(api_, context, 1, &present_key)) return s;
+    if (OrtStatus* s = output(api_, context, 2, &present_value)) return s;
+    // The lengths of rows, and the turned queries behind them.
+    const size_t lengths = (2 * rows * sizeof(int64_t) + 63) / 64 * 64;
+    const size_t queries = rows * in.tokens * heads_ * in.head_dim * sizeof(float);
+    char* memory = static_cast<char*>(malloc(lengths + queries));
+    if (memory == nullptr) return api_->CreateStatus(ORT_FAIL, "out of memory");
+    int64_t* past = reinterpret_cast<int64_t*>(memory);
+    OrtStatus* status = lengths_of(in, seqlens, all, present_key.dims[2], cos, past);
+    if (status == nullptr) {
+      float* turned = reinterpret_cast<float*>(memory + lengths);
+      status = run(context, in, past_key, past_value, present_key, present_value, y, cos, sin, past,
+                   turned);
+    }
+    free(memory);
+    return status;
+  }
+
+ private:
+  OrtStatus* check(const Inputs& in, const Operand& past_key, const Operand& past_value,
+                   const Operand& seqlens, const Operand& total, const Operand& cos,
+                   const Operand& sin) const {
+    const int64_t rows = in.query.dims[0];
+    for (const Operand* each : {&past_key, &past_value}) {
+      if (each->rank != 4 || each->dims[0] != rows || each->dims[1] != kv_heads_ ||
+          each->dims[3] != in.head_dim || each->dims[2] != past_key.dims[2]) {
+        return wrong(api_, "the cache does not fit query");
+      }
+    }
+    if (seqlens.size() != rows || total.size() != 1) {
+      return wrong(api_, "seqlens_k or total_sequence_length have another size");
+    }
+    if (rotary_ != (cos.data != nullptr) || rotary_ != (sin.data != nullptr)) {
+      return wrong(api_, "do_rotary and the tables of angles do not agree");
+    }
+    if (rotary_ && (cos.rank != 2 || sin.rank != 2 || cos.size() != sin.size() ||
+                    2 * cos.last() > in.head_dim)) {
+      return wrong(api_, "the tables of angles do not fit a head");
+    }
+    return nullptr;
+  }
+
+  // past (2 rows): length of each row's cache before, and behind the new tokens.
+  OrtStatus* lengths_of(const Inputs& in, const Operand& seqlens, int64_t all, int64_t room,
+                        const Operand& cos, int64_t* past) const {
+    const int64_t rows = in.query.dims[0];
+    for (int64_t b = 0; b < rows; ++b) {
+      past[b] = in.tokens == all ? 0 : seqlens.as<int32_t>()[b] + 1 - in.tokens;
+      past[rows + b] = past[b] + in.tokens;
+      if (past[b] < 0 || past[rows + b] > room) return wrong(api_, "a row does not fit its cache");
+      if (rotary_ && past[rows + b] > cos.dims[0]) {
+        return wrong(api_, "a position lies beyond the tables of angles");
+      }
+    }
+    return nullptr;
+  }
+
+  OrtStatus* run(OrtKernelContext* context, const Inputs& in, const Operand& past_key,
+                 const Operand& past_value, const Operand& present_key,
+                 const Operand& present_value, const Operand& y, const Operand& cos,
+                 const Operand& sin, const int64_t* past, float* turned) const {
+    const SessionThreads threads(api_, context);
+    const int64_t rows = in.query.dims[0];
+    const Heads key = cache(present_key), value = cache(present_value);
+    const Heads query = inside(turned, in.tokens, heads_ * in.head_dim, 0, in.head_dim);
+    const Rotary rotary{cos.as<float>(), sin.as<float>(), rotary_ ? cos.last() : 0,
+                        interleaved_ != 0};
+    Append append{in, cache(past_key), cache(past_value), key, value, query, past, rows, heads_,
+                  kv_heads_, rotary};
+    if (past_key.data != present_key.data) {
+      threads.run(rows * kv_heads_, [](void* user, size_t i) {
+        static_cast<const Append*>(user)->copy(static_cast<int64_t>(i));
+      }, &append);
+    }
+    const auto add = [](void* user, size_t i) {
+      static_cast<const Append*>(user)->add(static_cast<int64_t>(i));
+    };
+    if (rows * in.tokens > kShort) {
+      threads.run(rows * in.tokens, add, &append);
+    } else {
+      for (int64_t i = 0; i < rows * in.tokens; ++i) add(&append, static_cast<size_t>(i));
+    }
+    const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
+    const int heads = static_cast<int>(heads_), kv_heads = static_cast<int>(kv_heads_);
+    const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
+    const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), in.tokens, query, key,
+                      value, out, scale, softcap_, window_ > 0 ? window_ : -1, true, past + rows,
+                      past, nullptr, 0};
+    return attend(threads, a) ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
+  }
+
+  Heads cache(const Operand& c) const {
+    return {c.as<float>(), kv_heads_ * c.dims[2] * c.dims[3], c.dims[2] * c.dims[3], c.dims[3]};
+  }
+
+  const OrtApi* api_ = nullptr;
+  int64_t heads_ = 0, kv_heads_ = 0, window_ = -1, interleaved_ = 0;
+  float scale_ = 0, softcap_ = 0;
+  bool rotary_ = false;
+};
+
+}  // namespace
+
+const OrtCustomOp* attention_op() {
+  static const OrtCustomOp op = describe<MultiHead>();
+  return &op;
+}
+
+const OrtCustomOp* cached_attention_op() {
+  static const OrtCustomOp op = describe<GroupQuery>();
+  return &op;
+}
+
+}  // namespace lepton

@@ -1,0 +1,10 @@
+// Attention as operators of onnxruntime.
+#pragma once
+#include "../../toolchain/csrc/ort_abi.h"
+
+namespace lepton {
+
+const OrtCustomOp* attention_op();
+const OrtCustomOp* cached_attention_op();
+
+}  // namespace lepton

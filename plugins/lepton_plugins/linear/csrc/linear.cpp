@@ -1,0 +1,147 @@
+// First all rows of activations are rounded and interleaved, then blocks of rows go over bands of
+// tiles: a block stays in the second cache, a tile in the first.
+#include "linear.h"
+
+#include <immintrin.h>
+
+#include <cstdlib>
+
+#include "quantize.h"
+
+namespace lepton {
+namespace {
+
+constexpr int64_t kBlockRows = 96;       // of activations, at most; a multiple of kRows
+constexpr int64_t kBandBytes = 1 << 16;  // of tiles, at most
+constexpr int64_t kBands = 16;           // at least, where there are so many tiles: to share out evenly
+constexpr size_t kLine = 64;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+size_t whole_lines(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+
+// One call: its operands, and the rounded activations.
+struct Call {
+  const Weights& w;
+  const float* x;
+  int64_t rows;
+  float* y;
+  int64_t tiles = 0, band = 0, bands = 0, block = 0;
+  int8_t* numbers = nullptr;
+  float* scale = nullptr;
+  int32_t* start = nullptr;
+
+  int rows_at(int64_t first) const {
+    return static_cast<int>(rows - first < kRows ? rows - first : kRows);
+  }
+
+  int8_t* numbers_at(int64_t first) const {
+    return numbers + first * w.shape.inner * w.shape.activation_bytes();
+  }
+
+  void round(int64_t first) const {
+    const int count = rows_at(first);
+    const int64_t place = first * w.shape.blocks();
+    for (int m = 0; m < count; ++m) {
+      quantize_row(w.shape, x + (first + m) * w.shape.inner, count, numbers_at(first) + 4 * m,
+                   scale + place + m, start + place + m);
+    }
+  }
+
+  void multiply(int64_t from, int64_t end, int64_t tile) const {
+    const uint8_t* packed = w.tiles + tile * static_cast<int64_t>(w.shape.tile_bytes());
+    const int64_t results = w.results(), column = tile * kTile, left = results - column;
+    const int columns = static_cast<int>(left < kTile ? left : kTile);
+    const float* bias = w.bias == nullptr ? nullptr : w.bias + column;
+    for (int64_t first = from; first < end; first += kRows) {
+      const int64_t place = first * w.shape.blocks();
+      const Activations a{rows_at(first), numbers_at(first), scale + place, start + place};
+      float* out = y + first * results + column;
+      multiply_tile(w.shape, packed, a, {out, results, columns, bias, w.activation});
+      if (w.gated) open(a, tile, out);
+    }
+  }
+
+  // out, a tile of the gate, times the tile that it is for.
+  void open(const Activations& a, int64_t tile, float* out) const {
+    const int64_t results = w.results(), column = results + tile * kTile;
+    const float* bias = w.bias == nullptr ? nullptr : w.bias + column;
+    const int64_t size = static_cast<int64_t>(w.shape.tile_bytes());
+    float let[kRows * kTile];
+    multiply_tile(w.shape, w.tiles + column / kTile * size, a,
+                  {let, kTile, kTile, bias, Activation::kNone});
+    for (int m = 0; m < a.rows; ++m) {
+      for (int c = 0; c < kTile; ++c) out[m * results + c] *= let[m * kTile + c];
+    }
+  }
+};
+
+void round_strip(void* user, size_t i) {
+  static_cast<const Call*>(user)->round(static_cast<int64_t>(i) * kRows);
+}
+
+void multiply_band(void* user, size_t i) {
+  const Call& call = *static_cast<const Call*>(user);
+  const int64_t from = static_cast<int64_t>(i) / call.bands * call.block;
+  const int64_t end = from + call.block < call.rows ? from + call.block : call.rows;
+  const int64_t first = static_cast<int64_t>(i) % call.bands * call.band;
+  const int64_t last = first + call.band < call.tiles ? first + call.band : call.tiles;
+  for (int64_t tile = first; tile < last; ++tile) call.multiply(from, end, tile);
+}
+
+// Row k of column c among the integers of a group.
+int integer(int bits, const uint8_t* q, int k, int c) {
+  if (bits == 8) return static_cast<int8_t>(q[32 * (k / 2) + 2 * c + k % 2]);
+  if (bits == 7) return q[64 * (k / 4) + 4 * c + k % 4] - 64;
+  const uint8_t both = q[32 * (k / 4) + 4 * (c % 8) + k % 4];
+  return (c < 8 ? both & 15 : both >> 4) - 8;
+}
+
+}  // namespace
+
+bool linear(const Parallel& parallel, const Weights& w, const float* x, int64_t rows, float* y) {
+  if (rows == 0) return true;
+  Call call{w, x, rows, y};
+  call.tiles = ceil_div(w.results(), kTile);
+  const int64_t by_bytes = kBandBytes / static_cast<int64_t>(w.shape.tile_bytes()) + 1;
+  const int64_t by_count = call.tiles / kBands + 1;
+  call.band = by_bytes < by_count ? by_bytes : by_count;
+  call.bands = ceil_div(call.tiles, call.band);
+  const int64_t blocks = ceil_div(rows, kBlockRows);
+  call.block = ceil_div(ceil_div(rows, blocks), kRows) * kRows;
+
+  const size_t count = static_cast<size_t>(rows);
+  const size_t numbers = whole_lines(count * w.shape.inner * w.shape.activation_bytes());
+  const size_t scales = whole_lines(count * w.shape.blocks() * sizeof(float));
+  void* scratch = aligned_alloc(kLine, numbers + 2 * scales);
+  if (scratch == nullptr) return false;
+  call.numbers = static_cast<int8_t*>(scratch);
+  call.scale = reinterpret_cast<float*>(call.numbers + numbers);
+  call.start = reinterpret_cast<int32_t*>(call.numbers + numbers + scales);
+
+  if (rows <= kRows) {
+    call.round(0);
+  } else {
+    parallel.run(ceil_div(rows, kRows), round_strip, &call);
+  }
+  parallel.run(ceil_div(rows, call.block) * call.bands, multiply_band, &call);
+  free(scratch);
+  return true;
+}
+
+void column(const Weights& w, int64_t index, float* y) {
+  const Shape& shape = w.shape;
+  const uint8_t* p = w.tiles + index / kTile * static_cast<int64_t>(shape.tile_bytes());
+  const int c = static_cast<int>(index % kTile);
+  for (int g = 0; g < shape.inner; g += shape.group, p += shape.group_bytes()) {
+    uint16_t half;
+    __builtin_memcpy(&half, p + 2 * c, sizeof half);
+    const float scale = _cvtsh_ss(half) * kScaleUnit;
+    const uint8_t* q = p + 2 * kTile;
+    for (int k = 0; k < shape.group; ++k) {
+      *y++ = scale * static_cast<float>(integer(shape.bits, q, k, c));
+    }
+  }
+}
+
+}  // namespace lepton

@@ -1,0 +1,29 @@
+// A linear layer with packed weights, over any number of rows, in parallel.
+#pragma once
+#include <cstdint>
+
+#include "../../toolchain/csrc/parallel.h"
+#include "tiles.h"
+
+namespace lepton {
+
+struct Weights {
+  Shape shape;
+  int columns;
+  const uint8_t* tiles;
+  const float* bias;  // or null
+  Activation activation;
+  bool gated;  // columns are those of a gate, then as many, a multiple of 16, that it is for
+
+  int results() const { return gated ? columns / 2 : columns; }
+};
+
+// y (rows, results) = activation(x (rows, inner) . weights + bias), fp32. Gated, it is the first
+// half so, times the second half without activation. False if memory is short.
+bool linear(const Parallel& parallel, const Weights& weights, const float* x, int64_t rows,
+            float* y);
+
+// y (inner) = the weights of one column, fp32.
+void column(const Weights& weights, int64_t index, float* y);
+
+}  // namespace lepton

@@ -1,0 +1,101 @@
+// Rounding is to nearest even; the largest magnitude of a block becomes the largest integer.
+#include "quantize.h"
+
+#include <immintrin.h>
+
+#include <initializer_list>
+
+namespace lepton {
+namespace {
+
+float largest_magnitude(const float* x, int count) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 most = _mm256_setzero_ps();
+  int i = 0;
+  for (; i + 8 <= count; i += 8) {
+    most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+  }
+  __m128 half = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+  half = _mm_max_ss(half, _mm_movehdup_ps(half));
+  float found = _mm_cvtss_f32(half);
+  for (; i < count; ++i) {
+    const float magnitude = x[i] < 0 ? -x[i] : x[i];
+    if (magnitude > found) found = magnitude;
+  }
+  return found;
+}
+
+int32_t sum_of(__m256i v) {
+  __m128i half = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1));
+  return _mm_cvtsi128_si32(half);
+}
+
+// Largest integer such that the products of a block with int8 weights stay below 2^31.
+int largest16(int block) {
+  const int most = INT32_MAX / (127 * block);
+  return most < INT16_MAX ? most : INT16_MAX;
+}
+
+inline __m256i rounded(const float* x, __m256 factor) {
+  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factor));
+}
+
+// 8 numbers at a time become 8 bytes, and go where the row's next two places are.
+int32_t place8(const float* x, int block, float factor, int rows, int8_t* q) {
+  const __m256 factors = _mm256_set1_ps(factor);
+  __m256i total = _mm256_setzero_si256();
+  for (int i = 0; i < block; i += 8, q += 8 * rows) {
+    const __m256i wide = rounded(x + i, factors);
+    total = _mm256_add_epi32(total, wide);
+    const __m256i words = _mm256_packs_epi32(wide, wide), bytes = _mm256_packs_epi16(words, words);
+    const int32_t first = _mm256_extract_epi32(bytes, 0), second = _mm256_extract_epi32(bytes, 4);
+    __builtin_memcpy(q, &first, 4);
+    __builtin_memcpy(q + 4 * rows, &second, 4);
+  }
+  return sum_of(total);
+}
+
+void place16(const float* x, int block, float factor, int rows, int8_t* q) {
+  const __m256 factors = _mm256_set1_ps(factor);
+  int i = 0;
+  for (; i + 8 <= block; i += 8) {
+    const __m256i wide = rounded(x + i, factors), words = _mm256_packs_epi32(wide, wide);
+    alignas(32) int8_t bytes[32];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), words);
+    for (int at : {0, 4, 16, 20}) {
+      __builtin_memcpy(q, bytes + at, 4);
+      q += 4 * rows;
+    }
+  }
+  for (; i < block; i += 2, q += 4 * rows) {
+    const int16_t pair[2] = {static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[i] * factor))),
+                             static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[i + 1] * factor)))};
+    __builtin_memcpy(q, pair, 4);
+  }
+}
+
+}  // namespace
+
+void quantize_row(Shape shape, const float* x, int rows, int8_t* numbers, float* scale,
+                  int32_t* start) {
+  const int block = shape.activation_block();
+  const int largest = shape.bits == 4 ? 127 : shape.bits == 7 ? 63 : largest16(block);
+  const float limit = static_cast<float>(largest);
+  for (int b = 0; b < shape.blocks(); ++b, x += block) {
+    const float most = largest_magnitude(x, block);
+    const float factor = most > 0 ? limit / most : 0.0f;
+    scale[b * rows] = most / limit;
+    if (shape.bits == 8) {
+      place16(x, block, factor, rows, numbers);
+    } else {
+      const int32_t total = place8(x, block, factor, rows, numbers);
+      start[b * rows] = shape.bits == 4 ? -4 * total : -64 * total;
+    }
+    numbers += block * shape.activation_bytes() * rows;
+  }
+}
+
+}  // namespace lepton

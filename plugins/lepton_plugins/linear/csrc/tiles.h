@@ -1,0 +1,62 @@
+// Inner kernels: a few rows of activations times one tile of 16 packed columns.
+//
+// A tile is contiguous: for each group of rows of the weight matrix 16 scales in fp16, stored times
+// 1024, then the group's integers.
+//   4 bits   for each 4 rows 32 bytes: byte 4 c + r holds row r of column c in its low half and of
+//            column 8 + c in its high half, both plus 8
+//   7 bits   for each 4 rows 64 bytes: byte 4 c + r holds row r of column c plus 64
+//   8 bits   for each 2 rows 32 bytes: byte 2 c + r holds row r of column c
+//
+// Activations are rounded to what lets their products be summed in small integers:
+//   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 15 * 127 < 2^15
+//   7 bits   -63..63, a scale for each group: 4 products in 2 pairs, 2 * 2 * 127 * 63 < 2^15
+//   8 bits   int16, a scale for each group: all products of a group < 2^31
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "activation.h"
+
+namespace lepton {
+
+constexpr int kTile = 16;  // columns
+constexpr int kRows = 4;   // rows of activations that share a pass over a tile, at most
+constexpr float kScaleUnit = 1.0f / 1024.0f;
+
+struct Shape {
+  int bits;    // 4, 7 or 8
+  int inner;   // length of a dot product
+  int group;   // how much of it shares a scale of the weights
+
+  constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
+  constexpr int activation_block() const { return bits == 4 ? 32 : group; }
+  constexpr int blocks() const { return inner / activation_block(); }
+  constexpr size_t group_bytes() const {
+    return 2 * kTile + static_cast<size_t>(group) * kTile / (bits == 4 ? 2 : 1);
+  }
+  constexpr size_t tile_bytes() const { return inner / group * group_bytes(); }
+};
+
+// Activations of 1 to kRows rows, interleaved: 4 bytes of each row in turn. So are `scale` and
+// `start`: one number for each block and row, of which `start` is what a sum of products begins with
+// so that the offset of the stored weights cancels. For 8 bits there is none.
+struct Activations {
+  int rows;
+  const void* numbers;
+  const float* scale;
+  const int32_t* start;
+};
+
+// Where to: y[m * stride + c] for c below `columns`, 1 to 16; `bias` may be null.
+struct Result {
+  float* y;
+  ptrdiff_t stride;
+  int columns;
+  const float* bias;
+  Activation activation;
+};
+
+// result = activation(a . tile + bias)
+void multiply_tile(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
+
+}  // namespace lepton

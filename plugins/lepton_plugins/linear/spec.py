@@ -1,0 +1,81 @@
+"""The ops of ``ai.lepton.cpu`` for packed weights: what goes in and out, and what they round.
+
+    QuantizedLinear     y (..., N) = activation(round(x (..., K)) . W (K, N) + bias)
+             gated      y (..., N / 2) = the first half of that, times the second half of the sum
+    QuantizedEmbedding  y (..., K) = the column of W (K, N) that each id names
+
+``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. The input of a linear layer
+is rounded as it comes, with one scale for each block of a row, to as many levels as its products
+can be summed of in small integers:
+
+    bits  weights     activations                                       blocks of activations
+    4     -8..7       -127..127                                         32
+    7     -63..63     -63..63                                           those of the weights
+    8     -127..127   -n..n, n = min(32767, (2^31 - 1) / (127 block))   those of the weights
+"""
+
+from __future__ import annotations
+
+from lepton_plugins.spec import CPU_DOMAIN, Attribute, PluginSpec, Tensor, Tolerance
+
+__all__ = ["ACTIVATIONS", "EMBEDDING", "SCALE_UNIT", "SPEC", "TILE", "UNITS", "limit"]
+
+ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}
+"""Values of ``activation``."""
+
+TILE = 16
+"""Columns of a tile."""
+
+SCALE_UNIT = 1024
+"""Scales are stored in fp16, times this: from 2.4e-7 / 4 to 63."""
+
+UNITS = {4: 32, 7: 8, 8: 2}
+"""Bits -> what the length of a group is a multiple of."""
+
+_INT32 = 2**31 - 1
+
+
+def limit(bits: int, block: int) -> int:
+    """Largest magnitude of a rounded activation in blocks of ``block``."""
+    return {4: 127, 7: 63}.get(bits) or min(32767, _INT32 // (127 * block))
+
+
+_ATTRIBUTES = (
+    Attribute("K", "int", None, 1, 2**24, "length of a dot product"),
+    Attribute("N", "int", None, 1, _INT32, "columns"),
+    Attribute("bits", "int", None, 4, 8, "4, 7 or 8"),
+    Attribute(
+        "block_size", "int", None, 2, 2**24, "weights of a column that share a scale; divides K"
+    ),
+)
+_TILES = Tensor("tiles", ("uint8",), ("ceil(N/16)", "tile_bytes"))
+
+SPEC = PluginSpec(
+    name="QuantizedLinear",
+    namespace=CPU_DOMAIN,
+    version="1",
+    inputs=(
+        Tensor("x", ("float32",), ("...", "K")),
+        _TILES,
+        Tensor("bias", ("float32",), ("N",), optional=True),
+    ),
+    outputs=(Tensor("y", ("float32",), ("...", "N")),),
+    attributes=(
+        *_ATTRIBUTES,
+        Attribute("activation", "int", None, 0, 3, "none, gelu, gelu by tanh, silu"),
+        Attribute("gated", "int", None, 0, 1, "the first half is a gate; N a multiple of 32"),
+    ),
+    # Sums of integers are exact, so what is left is the order of additions in fp32, relative to
+    # the sum of magnitudes of a row.
+    tolerance={"float32": Tolerance(0.0, 2e-6)},
+)
+
+EMBEDDING = PluginSpec(
+    name="QuantizedEmbedding",
+    namespace=CPU_DOMAIN,
+    version="1",
+    inputs=(_TILES, Tensor("ids", ("int64",), ("...",))),
+    outputs=(Tensor("y", ("float32",), ("...", "K")),),
+    attributes=_ATTRIBUTES,
+    tolerance={"float32": Tolerance(0.0, 0.0)},
+)

@@ -1,0 +1,1 @@
+"""Normalization of rows, for onnxruntime on the CPU."""

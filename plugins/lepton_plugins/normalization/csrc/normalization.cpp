@@ -1,0 +1,93 @@
+// A row is read once from memory: the sum goes to the result, and the result is worked on in place.
+#include "normalization.h"
+
+#include "../../toolchain/csrc/vector.h"
+
+namespace lepton {
+namespace {
+
+constexpr int64_t kBand = 1 << 14;  // numbers that are worth a thread of their own
+
+struct Bands {
+  const Normalization& n;
+  int64_t rows;  // of a band
+};
+
+// Sums for the mean and the variance about it, which one pass over squares would lose digits of.
+struct Moments {
+  float mean, inverse;
+};
+
+Moments moments(const Normalization& n, const float* row) {
+  const int64_t whole = n.width / 8 * 8;
+  const float count = static_cast<float>(n.width);
+  float mean = 0.0f;
+  if (!n.rms) {
+    __m256 total = _mm256_setzero_ps();
+    for (int64_t i = 0; i < whole; i += 8) total = _mm256_add_ps(total, _mm256_loadu_ps(row + i));
+    mean = sum(total);
+    for (int64_t i = whole; i < n.width; ++i) mean += row[i];
+    mean /= count;
+  }
+  const __m256 middle = _mm256_set1_ps(mean);
+  __m256 squares = _mm256_setzero_ps();
+  for (int64_t i = 0; i < whole; i += 8) {
+    const __m256 v = _mm256_sub_ps(_mm256_loadu_ps(row + i), middle);
+    squares = _mm256_fmadd_ps(v, v, squares);
+  }
+  float total = sum(squares);
+  for (int64_t i = whole; i < n.width; ++i) total += (row[i] - mean) * (row[i] - mean);
+  const __m128 root = _mm_sqrt_ss(_mm_set_ss(total / count + n.epsilon));
+  return {mean, 1.0f / _mm_cvtss_f32(root)};
+}
+
+void add(const float* x, const float* skip, int64_t width, float* y) {
+  int64_t i = 0;
+  for (; i + 8 <= width; i += 8) {
+    _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(skip + i)));
+  }
+  for (; i < width; ++i) y[i] = x[i] + skip[i];
+}
+
+void scale(const Normalization& n, const float* row, Moments m, float* y) {
+  const __m256 mean = _mm256_set1_ps(m.mean), inverse = _mm256_set1_ps(m.inverse);
+  int64_t i = 0;
+  for (; i + 8 <= n.width; i += 8) {
+    const __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(row + i), mean), inverse);
+    const __m256 g = _mm256_loadu_ps(n.gamma + i);
+    const __m256 b = n.beta != nullptr ? _mm256_loadu_ps(n.beta + i) : _mm256_setzero_ps();
+    _mm256_storeu_ps(y + i, _mm256_fmadd_ps(v, g, b));
+  }
+  for (; i < n.width; ++i) {
+    y[i] = (row[i] - m.mean) * m.inverse * n.gamma[i] + (n.beta != nullptr ? n.beta[i] : 0.0f);
+  }
+}
+
+void one(const Normalization& n, int64_t index) {
+  const int64_t at = index * n.width;
+  const float* row = n.x + at;
+  float* y = n.y + at;
+  if (n.skip != nullptr) {
+    float* both = n.sum != nullptr ? n.sum + at : y;
+    add(row, n.skip + at, n.width, both);
+    row = both;
+  }
+  scale(n, row, moments(n, row), y);
+}
+
+}  // namespace
+
+void normalize(const Parallel& parallel, const Normalization& n) {
+  const Bands bands{n, kBand / n.width + 1};
+  parallel.run(
+      (n.rows + bands.rows - 1) / bands.rows,
+      [](void* user, size_t i) {
+        const Bands& b = *static_cast<const Bands*>(user);
+        const int64_t first = static_cast<int64_t>(i) * b.rows;
+        const int64_t last = first + b.rows < b.n.rows ? first + b.rows : b.n.rows;
+        for (int64_t row = first; row < last; ++row) one(b.n, row);
+      },
+      const_cast<Bands*>(&bands));
+}
+
+}  // namespace lepton

@@ -1,0 +1,23 @@
+// Layer and RMS normalization of rows, the sum with a residual in front of it inside.
+#pragma once
+#include <cstdint>
+
+#include "../../toolchain/csrc/parallel.h"
+
+namespace lepton {
+
+struct Normalization {
+  const float* x;
+  const float* skip;   // added to x first; or null
+  const float* gamma;  // (width)
+  const float* beta;   // (width); or null
+  float* y;
+  float* sum;          // x + skip; or null
+  int64_t rows, width;
+  float epsilon;
+  bool rms;            // no mean is taken off
+};
+
+void normalize(const Parallel& parallel, const Normalization& n);
+
+}  // namespace lepton

@@ -1,0 +1,74 @@
+// Normalization(x, gamma, beta?) and SkipNormalization(x, skip, gamma, beta?) -> y, sum?, over
+// the last axis, attributes epsilon and rms.
+#include "ort_normalization.h"
+
+#include "../../toolchain/csrc/ort_op.h"
+#include "normalization.h"
+
+namespace lepton {
+namespace {
+
+template <bool Skip>
+class Norm final : public Operator<Norm<Skip>> {
+ public:
+  static constexpr const char* kName = Skip ? "SkipNormalization" : "Normalization";
+  static constexpr size_t kInputs = Skip ? 4 : 3, kOutputs = Skip ? 2 : 1;
+  static OrtElementType input_type(size_t) { return ORT_FLOAT; }
+  static bool optional(size_t i) { return i == kInputs - 1; }
+  static bool optional_output(size_t i) { return i == 1; }
+
+  OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
+    api_ = api;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "rms", &rms_)) return s;
+    return api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon_);
+  }
+
+  OrtStatus* compute(OrtKernelContext* context) const {
+    Operand x, skip, gamma, beta;
+    if (OrtStatus* s = input(api_, context, 0, &x)) return s;
+    if (Skip) {
+      if (OrtStatus* s = input(api_, context, 1, &skip)) return s;
+    }
+    if (OrtStatus* s = input(api_, context, kInputs - 2, &gamma)) return s;
+    if (OrtStatus* s = input(api_, context, kInputs - 1, &beta)) return s;
+    const int64_t width = x.last();
+    if (gamma.size() != width || (beta.data != nullptr && beta.size() != width)) {
+      return wrong(api_, "gamma or beta do not fit the last axis");
+    }
+    if (Skip && (skip.size() != x.size() || skip.last() != width)) {
+      return wrong(api_, "the two sides of the sum differ in size");
+    }
+    Operand y = x, sum = x;
+    sum.data = nullptr;
+    if (OrtStatus* s = output(api_, context, 0, &y)) return s;
+    size_t wanted = 0;
+    if (OrtStatus* s = api_->KernelContext_GetOutputCount(context, &wanted)) return s;
+    if (wanted > 1) {
+      if (OrtStatus* s = output(api_, context, 1, &sum)) return s;
+    }
+    const Normalization n{x.as<float>(), skip.as<float>(), gamma.as<float>(), beta.as<float>(),
+                          y.as<float>(), sum.as<float>(), width == 0 ? 0 : x.size() / width, width,
+                          epsilon_, rms_ != 0};
+    if (n.rows > 0) normalize(SessionThreads(api_, context), n);
+    return nullptr;
+  }
+
+ private:
+  const OrtApi* api_ = nullptr;
+  int64_t rms_ = 0;
+  float epsilon_ = 0;
+};
+
+}  // namespace
+
+const OrtCustomOp* normalization_op() {
+  static const OrtCustomOp op = describe<Norm<false>>();
+  return &op;
+}
+
+const OrtCustomOp* skip_normalization_op() {
+  static const OrtCustomOp op = describe<Norm<true>>();
+  return &op;
+}
+
+}  // namespace lepton

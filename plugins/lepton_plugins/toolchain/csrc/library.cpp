@@ -1,0 +1,35 @@
+// The operators of all plugins as one library for onnxruntime's register_custom_ops_library.
+#include "../../attention/csrc/ort_attention.h"
+#include "../../linear/csrc/ort_linear.h"
+#include "../../normalization/csrc/ort_normalization.h"
+#include "ort_abi.h"
+
+namespace {
+
+constexpr const char* kDomain = "ai.lepton.cpu";
+
+bool runs_here() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
+    OrtSessionOptions* options, const OrtApiBase* base) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  if (api == nullptr) return nullptr;  // no table to make an error with; the session says the rest
+  if (!runs_here()) return api->CreateStatus(ORT_FAIL, "this processor has no AVX2, FMA and F16C");
+  static OrtCustomOpDomain* domain = nullptr;  // it has to outlive every session
+  if (domain == nullptr) {
+    if (OrtStatus* s = api->CreateCustomOpDomain(kDomain, &domain)) return s;
+    const OrtCustomOp* const operators[] = {lepton::linear_op(), lepton::embedding_op(),
+                                            lepton::attention_op(), lepton::cached_attention_op(),
+                                            lepton::normalization_op(),
+                                            lepton::skip_normalization_op()};
+    for (const OrtCustomOp* each : operators) {
+      if (OrtStatus* s = api->CustomOpDomain_Add(domain, each)) return s;
+    }
+  }
+  return api->AddCustomOpDomain(options, domain);
+}

@@ -1,0 +1,92 @@
+"""The machine's C++ compiler: which it is, and a shared library from source files.
+
+A library is one for dlopen on Linux: it needs nothing but libc, exports what the sources mark as
+visible, and holds no path, time or name of the machine that made it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_plugins.spec import PluginError
+
+__all__ = ["Compiler", "compile_library", "find_compiler"]
+
+CANDIDATES = ("c++", "g++", "clang++")
+# Position independent, no run-time library of C++ behind it, the same numbers with any compiler.
+COMPILE = (
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"),
+    *("-fno-threadsafe-statics", "-ffp-contract=off", "-fno-math-errno"),
+)
+LINK = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,--as-needed", "-Wl,-z,now")
+_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A command, and the first line of what it says of itself."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+@functools.cache
+def find_compiler() -> Compiler | None:
+    """That of ``$CXX``, which may carry arguments, else the first there is on the path."""
+    named = os.environ.get("CXX")
+    for words in [shlex.split(named)] if named else [[name] for name in CANDIDATES]:
+        path = shutil.which(words[0]) if words else None
+        if path is None:
+            continue
+        told = subprocess.run(
+            [path, *words[1:], "--version"], capture_output=True, text=True, check=False
+        )
+        if told.returncode == 0 and told.stdout:
+            return Compiler((path, *words[1:]), told.stdout.splitlines()[0].strip())
+    return None
+
+
+def compile_library(compiler: Compiler, sources: Sequence[Path], flags: Sequence[str]) -> bytes:
+    """The shared library of ``sources``.
+
+    Args:
+        flags: what the processor has, such as ``-mavx2``.
+
+    Raises:
+        PluginError: the compiler declines; its words are in ``found``.
+    """
+    with tempfile.TemporaryDirectory(prefix="lepton-cxx-") as folder:
+        objects = [Path(folder) / f"{index}.o" for index in range(len(sources))]
+
+        def compiled(source: Path, made: Path) -> None:
+            _run(compiler, [*COMPILE, *flags, "-c", str(source), "-o", str(made)], source.name)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(compiled, sources, objects))
+        library = Path(folder) / "library.so"
+        _run(compiler, [*LINK, *map(str, objects), "-o", str(library)], "the linker")
+        return library.read_bytes()
+
+
+def _run(compiler: Compiler, arguments: Sequence[str], where: str) -> None:
+    done = subprocess.run(
+        [*compiler.command, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip()
+        raise PluginError(
+            "the C++ compiler declines",
+            where=where,
+            found=words[:_WORDS],
+            available=[compiler.version],
+            hint="set CXX to another compiler, or build with kernels: builtin",
+        )

@@ -1,0 +1,182 @@
+"""Engines with kernels of our own: when they get them, and what that asks of a machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.engines.ort_cpu.kernels import kernels_for
+from lepton_compile.errors import EngineError
+from lepton_compile.recipe import load_recipe
+from lepton_compile.runtime.loader_guard import LoaderError, UnfitError
+from lepton_plugins.native import DOMAIN, LIBRARY
+from lepton_plugins.toolchain.cxx import find_compiler
+from tests.plugins.cpu_library import needs_library
+
+CONFIG = transformers.LlamaConfig(
+    vocab_size=96,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    tie_word_embeddings=True,
+    bos_token_id=1,
+    eos_token_id=None,
+    pad_token_id=0,
+)
+IDS = [5, 17, 3, 42, 8]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("llama")
+    transformers.LlamaForCausalLM(CONFIG).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def native(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("native") / "out"
+    return lc.build(model=str(folder), quantize="int4", output=out, verify=False).path
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    find_compiler.cache_clear()
+    yield
+    find_compiler.cache_clear()
+
+
+def _domains(path: Path) -> set[tuple[str, str]]:
+    graph = onnx.load(path / "engines/ort-cpu/model.onnx", load_external_data=False).graph
+    return {(node.domain, node.op_type) for node in graph.node}
+
+
+@needs_library
+def test_the_engine_carries_its_library(native: Path) -> None:
+    manifest = json.loads((native / "manifest.json").read_text())
+    (engine,) = manifest["engines"]
+    assert engine["kernels"]["library"] == LIBRARY
+    assert engine["kernels"]["features"] == ["avx2", "fma", "f16c"]
+    assert f"engines/ort-cpu/{LIBRARY}" in engine["files"]
+    assert f"engines/ort-cpu/{LIBRARY}" in manifest["files"]
+    ours = {op for domain, op in _domains(native) if domain == DOMAIN}
+    assert ours == {
+        *("QuantizedLinear", "QuantizedEmbedding", "GroupQueryAttention"),
+        *("Normalization", "SkipNormalization"),
+    }
+    assert "register_kernels" in (native / "loader.py").read_text()
+
+
+@needs_library
+@pytest.mark.parametrize("quantize", ["int4", "int8"])
+def test_both_kinds_of_kernels_say_nearly_the_same(
+    folder: Path, tmp_path: Path, quantize: str
+) -> None:
+    logits = []
+    for kernels in ("native", "builtin"):
+        made = lc.build(
+            model=str(folder), quantize=quantize, kernels=kernels, output=tmp_path / kernels
+        )
+        assert made.manifest.engines[0]["executed"] is True
+        with lc.load(made.path) as model:
+            logits.append(model.logits(IDS).ravel())
+            decoded = model.generate(IDS, max_new_tokens=4)
+            assert len(decoded.tokens) == 4
+    ours, theirs = logits
+    cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+    assert cosine > 0.9995
+    assert not (tmp_path / "builtin/engines/ort-cpu" / LIBRARY).exists()
+    assert {domain for domain, _ in _domains(tmp_path / "builtin")} == {"", "com.microsoft"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wanted"),
+    [
+        ({"quantize": "int8", "kernels": "builtin"}, False),
+        ({"quantize": "none"}, False),
+        ({"quantize": "int8", "target": "ort-cuda"}, False),
+        ({"quantize": "int8"}, True),
+        ({"quantize": "int4", "target": ["ort-cuda", "ort-cpu"]}, True),
+    ],
+)
+@needs_library
+def test_who_gets_them(recipe: dict[str, Any], wanted: bool) -> None:
+    decided = kernels_for(load_recipe({"model": "./m", **recipe}))
+    assert decided.native is wanted
+    assert decided.remark == ""
+
+
+def test_without_a_compiler_those_of_onnxruntime_serve(
+    folder: Path, tmp_path: Path, no_compiler: None
+) -> None:
+    made = lc.build(model=str(folder), quantize="int8", output=tmp_path / "out", verify=False)
+    assert "kernels" not in made.manifest.engines[0]
+    assert DOMAIN not in {domain for domain, _ in _domains(made.path)}
+    remarks = json.loads((made.path / "report.json").read_text())["remarks"]
+    assert any("no kernels of our own" in each for each in remarks)
+
+
+def test_what_is_demanded_and_cannot_be_is_an_error(
+    folder: Path, tmp_path: Path, no_compiler: None
+) -> None:
+    with pytest.raises(EngineError) as caught:
+        lc.build(model=str(folder), quantize="int8", kernels="native", output=tmp_path / "out")
+    assert caught.value.where == "kernels"
+    assert caught.value.found
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_library
+def test_a_compiler_that_declines_is_quoted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiler = find_compiler()
+    assert compiler is not None
+    monkeypatch.setenv("CXX", f"{compiler.command[0]} -include /nowhere/at/all.h")
+    find_compiler.cache_clear()
+    with pytest.raises(EngineError, match="the C\\+\\+ compiler declines") as caught:
+        lc.build(model=str(folder), quantize="int8", output=tmp_path / "out", verify=False)
+    find_compiler.cache_clear()
+    assert "/nowhere/at/all.h" in str(caught.value.found)
+    assert not (tmp_path / "out").exists()
+
+
+@needs_library
+def test_another_machine_is_told(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    with pytest.raises((UnfitError, LoaderError), match="its kernels are for Linux on x86_64"):
+        lc.load(native)
+
+
+@needs_library
+@pytest.mark.parametrize("damage", ["flip", "missing"])
+def test_a_damaged_library_is_never_opened(native: Path, tmp_path: Path, damage: str) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(native, copy)
+    library = copy / "engines/ort-cpu" / LIBRARY
+    if damage == "flip":
+        data = bytearray(library.read_bytes())
+        data[len(data) // 2] ^= 1
+        library.write_bytes(data)
+    else:
+        library.unlink()
+    with pytest.raises(LoaderError, match=LIBRARY):
+        lc.load(copy)

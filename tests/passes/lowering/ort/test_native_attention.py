@@ -1,0 +1,121 @@
+"""lower-native-attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import CLOSE
+from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
+from tests.passes.support import Arrays, check, load, ops, random, reasons
+from tests.plugins.cpu_library import needs_library
+
+pytestmark = needs_library
+
+
+def _cached(more: str = "", width: int = 16, extra: str = "") -> tuple[ir.Model, Arrays]:
+    text = f"""main (float[b, s, {4 * width}] q, float[b, s, {2 * width}] k,
+          float[b, s, {2 * width}] v, float[b, 2, p, {width}] pk, float[b, 2, p, {width}] pv,
+          int32[b] lengths, int32 total) => (y, present_k, present_v) {{
+      y, present_k, present_v = com.microsoft.GroupQueryAttention <num_heads = 4,
+        kv_num_heads = 2, scale = 0.3 {more}> (q, k, v, pk, pv, lengths, total {extra})
+    }}"""
+    feeds = {
+        "q": random(1, 3, 4 * width),
+        "k": random(1, 3, 2 * width, seed=1),
+        "v": random(1, 3, 2 * width, seed=2),
+        "pk": random(1, 2, 5, width, seed=3),
+        "pv": random(1, 2, 5, width, seed=4),
+        "lengths": np.full(1, 7, np.int32),
+        "total": np.array(8, np.int32),
+    }
+    return load(text), feeds
+
+
+@pytest.mark.parametrize("more", ["", ", local_window_size = 3", ", softcap = 4.0"])
+def test_cached_attention_keeps_its_meaning(more: str) -> None:
+    model, feeds = _cached(more)
+    assert check(LowerNativeAttention(), model, feeds, CLOSE).fired == 1
+    assert [(n.domain, n.op_type) for n in model.graph] == [
+        ("ai.lepton.cpu", "GroupQueryAttention")
+    ]
+
+
+def test_refuses_heads_that_do_not_fill_a_register() -> None:
+    model, _ = _cached(width=12)
+    native = LowerNativeAttention()
+    native(model)
+    assert reasons(native) == ["heads of 12 are no multiple of 8"]
+    assert ops(model) == ["GroupQueryAttention"]
+
+
+def test_refuses_sinks() -> None:
+    model, _ = _cached(extra=", , , , , sinks")
+    native = LowerNativeAttention()
+    native(model)
+    assert reasons(native) == ["the kernel has no bias, sinks or norms of heads"]
+
+
+SPLIT = """sizes = Constant <value_ints = [32, 32, 32]> ()
+      q, k, v = Split <axis = -1> (x, sizes)"""
+THREE = "q = Relu (x0) k = Neg (x0) v = Identity (x0)"
+
+
+def _plain(made: str, inputs: str = "q, k, v, , mask", more: str = "scale = 0.4,") -> ir.Model:
+    return load(
+        f"""main (float[b, s, 96] x, float[b, s, 32] x0, int32[b, s] mask) => (y) {{
+      {made}
+      z = Relu (x0)
+      y = com.microsoft.MultiHeadAttention <{more} num_heads = 4> ({inputs})
+    }}"""
+    )
+
+
+FEEDS = {
+    "x": random(2, 5, 96),
+    "x0": random(2, 5, 32, seed=1),
+    "mask": np.array([[1] * 5, [1, 1, 1, 0, 0]], np.int32),
+}
+
+
+def test_the_three_pieces_of_a_split_go_in_as_one() -> None:
+    model = _plain(SPLIT)
+    assert check(LowerNativeAttention(), model, FEEDS, CLOSE).fired == 1
+    assert ops(model) == ["MultiHeadAttention"]
+    node = next(n for n in model.graph if n.op_type == "MultiHeadAttention")
+    assert [v.name if v is not None else None for v in node.inputs] == ["x", None, None, "mask"]
+
+
+@pytest.mark.parametrize("inputs", ["q, k, v, , mask", "q, k, v"])
+def test_three_inputs_stay_three(inputs: str) -> None:
+    model = _plain(THREE, inputs)
+    for node in model.graph:  # as a graph that was inferred
+        for value in node.outputs:
+            value.shape = ir.Shape(("b", "s", 32))
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    assert check(LowerNativeAttention(), model, FEEDS, CLOSE).fired == 1
+    assert ops(model).count("MultiHeadAttention") == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "more", "reason"),
+    [
+        ("q, k, v, , mask, bias", "scale = 0.4,", "the kernel has no bias and no cache"),
+        ("q, k, v, , mask", "", "the scale is not given"),
+    ],
+)
+def test_refuses(inputs: str, more: str, reason: str) -> None:
+    model = _plain(SPLIT, inputs, more)
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = ir.Shape(("b", "s", 32))
+    native = LowerNativeAttention()
+    native(model)
+    assert reasons(native) == [reason]
+
+
+def test_refuses_widths_it_does_not_know() -> None:
+    native = LowerNativeAttention()
+    native(_plain("q = Relu (x) k = Relu (x) v = Relu (x)"))
+    assert reasons(native) == ["heads of keys and values differ, or are no multiple of 8"]

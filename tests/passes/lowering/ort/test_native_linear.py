@@ -1,0 +1,181 @@
+"""lower-native-linear."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import Tolerance
+from lepton_passes.lowering.ort.linear import LowerLinear
+from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
+from lepton_passes.lowering.ort.packing import STORAGE
+from lepton_passes.quant.weight_fp8 import WeightFp8
+from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_int8 import WeightInt8
+from lepton_plugins.linear.spec import ACTIVATIONS
+from tests.passes.support import check, load, ops, random, reasons
+from tests.plugins.cpu_library import needs_library
+
+pytestmark = needs_library
+
+# Activations of 8, 7 and up to 16 bits.
+FOUR = Tolerance(error=0.02, cosine=0.9995)
+SEVEN = Tolerance(error=0.03, cosine=0.999)
+EIGHT = Tolerance(error=2e-3, cosine=0.99999)
+FEEDS = {"x": random(2, 3, 64)}
+
+
+def _model(then: str = "y = Identity (a)", width: int = 64, rows: int = 96) -> ir.Model:
+    text = f"""main (float[b, s, {width}] x) => (y) {{
+      t = Transpose <perm = [1, 0]> (w)
+      m = MatMul (x, t)
+      a = Add (m, bias)
+      {then}
+    }}"""
+    return load(text, {"w": random(rows, width, seed=1), "bias": random(rows, seed=2)})
+
+
+def _layer(model: ir.Model) -> ir.Node:
+    return next(node for node in model.graph if node.op_type == "QuantizedLinear")
+
+
+def _as_decoder(model: ir.Model) -> ir.Model:
+    past = ir.Value(name="past_key_values.0.key", type=ir.TensorType(ir.DataType.FLOAT))
+    past.shape = ir.Shape((1,))
+    model.graph.inputs.append(past)
+    return model
+
+
+@pytest.mark.parametrize("group", [32, 64])
+def test_int4_takes_the_bias(group: int) -> None:
+    model = _model()
+    WeightInt4(lambda *_: (4, group))(model)
+    assert check(LowerNativeLinear(), model, FEEDS, FOUR).fired == 1
+    assert ops(model) == ["QuantizedLinear", "Identity"]
+    node = _layer(model)
+    assert (node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()) == (4, group)
+    tiles = node.inputs[1].const_value
+    assert tiles.shape.numpy() == (6, 64 // group * (32 + 8 * group))
+    assert tiles.metadata_props[STORAGE] == f"w_q/tiles4/{group}"
+
+
+def test_int8_of_an_encoder_has_7_bits_in_groups() -> None:
+    model = _model()
+    WeightInt8()(model)
+    assert check(LowerNativeLinear(), model, FEEDS, SEVEN).fired == 1
+    assert ops(model) == ["QuantizedLinear", "Identity"]
+    node = _layer(model)
+    assert (node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()) == (7, 64)
+
+
+def test_int8_of_a_decoder_keeps_8_bits() -> None:
+    model = _as_decoder(_model())
+    WeightInt8()(model)
+    feeds = {**FEEDS, "past_key_values.0.key": np.zeros(1, np.float32)}
+    assert check(LowerNativeLinear(), model, feeds, EIGHT).fired == 1
+    assert ops(model) == ["QuantizedLinear", "Identity"]
+    assert _layer(model).attributes["bits"].as_int() == 8
+
+
+@pytest.mark.parametrize(
+    ("then", "activation"),
+    [
+        ("y = Gelu (a)", "gelu"),
+        ('y = Gelu <approximate = "tanh"> (a)', "gelu_tanh"),
+        ("y = com.microsoft.QuickGelu <alpha = 1.0> (a)", "silu"),
+    ],
+)
+def test_an_activation_goes_inside(then: str, activation: str) -> None:
+    model = _model(then)
+    WeightInt4()(model)
+    assert check(LowerNativeLinear(), model, FEEDS, FOUR).fired == 1
+    assert ops(model) == ["QuantizedLinear"]
+    assert _layer(model).attributes["activation"].as_int() == ACTIVATIONS[activation]
+
+
+GATE = """sizes = Constant <value = int64[2] {48, 48}> ()
+      g, u = Split <axis = -1> (a, sizes)
+      h = Gelu (g)
+      y = Mul (h, u)"""
+
+
+def test_a_gate_goes_inside() -> None:
+    model = _model(GATE)
+    WeightInt4()(model)
+    assert check(LowerNativeLinear(), model, FEEDS, FOUR).fired == 1
+    assert ops(model) == ["QuantizedLinear"]
+    assert _layer(model).attributes["gated"].as_int() == 1
+
+
+@pytest.mark.parametrize(
+    ("then", "left"),
+    [
+        (GATE.replace("48, 48", "32, 64").replace("Mul (h, u)", "Concat <axis = -1> (h, u)"), 3),
+        (GATE.replace("Mul (h, u)", "Add (h, u)"), 3),
+        (GATE.replace("Mul (h, u)", "Mul (h, h)"), 3),
+        ("h = Gelu (a)\ny = Add (h, a)", 2),
+        ("y = com.microsoft.QuickGelu <alpha = 1.702> (a)", 1),
+    ],
+)
+def test_what_only_looks_like_it_stays(then: str, left: int) -> None:
+    model = _model(then)
+    WeightInt4()(model)
+    assert check(LowerNativeLinear(), model, FEEDS, FOUR).fired == 1
+    assert len(ops(model)) == 1 + left
+    assert _layer(model).attributes["activation"].as_int() == 0
+
+
+def test_layers_behind_an_activation_read_the_new_value() -> None:
+    text = """main (float[b, 64] x) => (y) {
+      t = Transpose <perm = [1, 0]> (w)
+      m = MatMul (x, t)
+      h = Gelu (m)
+      u = Transpose <perm = [1, 0]> (v)
+      y = MatMul (h, u)
+    }"""
+    model = load(text, {"w": random(32, 64), "v": random(16, 32)})
+    WeightInt4()(model)
+    assert check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR).fired == 2
+    assert ops(model) == ["QuantizedLinear", "QuantizedLinear"]
+
+
+@pytest.mark.parametrize("quantize", [WeightInt4, WeightInt8])
+def test_a_tied_table_shares_the_tiles(quantize: type[WeightInt4 | WeightInt8]) -> None:
+    text = """main (int64[b, s] ids) => (y, h) {
+      h = Gather (w, ids)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (h, t)
+    }"""
+    model = load(text, {"w": random(4096, 64)})
+    quantize()(model)
+    feeds = {"ids": np.array([[1, 2, 4095, 0]])}
+    assert check(LowerNativeLinear(), model, feeds, FOUR).fired == 1
+    assert ops(model) == ["QuantizedEmbedding", "QuantizedLinear"]
+    table, layer = model.graph
+    assert table.inputs[0] is layer.inputs[1]
+
+
+def test_fp32_is_left_to_onnxruntime() -> None:
+    model = _model()
+    assert LowerNativeLinear()(model).model is model
+    assert "QuantizedLinear" not in ops(model)
+
+
+def test_refuses_groups_that_have_no_steps() -> None:
+    model = _model(width=48)
+    WeightInt4(lambda *_: (4, 64))(model)
+    native = LowerNativeLinear()
+    native(model)
+    assert native.fired == 0
+    assert reasons(native) == ["groups of 16 columns are no multiple of 32"]
+    LowerLinear()(model)
+    assert "MatMulNBits" in ops(model)
+
+
+def test_refuses_fp8() -> None:
+    model = _model()
+    WeightFp8()(model)
+    native = LowerNativeLinear()
+    native(model)
+    assert reasons(native) == ["there is no kernel for weights in fp8"]

@@ -1,0 +1,91 @@
+"""lower-native-norm."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import CLOSE
+from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
+from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
+from tests.passes.support import Arrays, check, load, ops, random, reasons
+from tests.plugins.cpu_library import needs_library
+
+pytestmark = needs_library
+
+FEEDS = {"x": random(2, 3, 24), "skip": random(2, 3, 24, seed=1)}
+WEIGHTS = {"g": random(24, seed=2), "c": random(24, seed=3)}
+
+
+def _model(body: str, weights: Arrays = WEIGHTS, outputs: str = "y") -> ir.Model:
+    text = f"main (float[b, s, 24] x, float[b, s, 24] skip) => ({outputs}) {{ {body} }}"
+    used = {name: array for name, array in weights.items() if f" {name}" in body}
+    return load(text, used)
+
+
+@pytest.mark.parametrize(
+    ("body", "rms"),
+    [
+        ("z = Add (x, skip) y = RMSNormalization <axis = -1, epsilon = 0.01> (x, g)", 1),
+        ("y = LayerNormalization <axis = -1> (x, g, c)", 0),
+        ("y = LayerNormalization (x, g)", 0),
+    ],
+)
+def test_norms(body: str, rms: int) -> None:
+    model = _model(body)
+    assert check(LowerNativeNorm(), model, FEEDS, CLOSE).fired == 1
+    assert ops(model) == ["Normalization"]
+    assert model.graph[0].attributes["rms"].as_int() == rms
+
+
+@pytest.mark.parametrize(
+    "norm", ["RMSNormalization (s, g)", "LayerNormalization <epsilon = 0.001> (s, g, c)"]
+)
+@pytest.mark.parametrize("summed", [False, True])
+def test_residual_sums(norm: str, summed: bool) -> None:
+    outputs, more = ("y, z", " z = Neg (s)") if summed else ("y", "")
+    model = _model(f"s = Add (x, skip) y = {norm}{more}", outputs=outputs)
+    LowerSkipNorm()(model)
+    assert check(LowerNativeNorm(), model, FEEDS, CLOSE).fired == 1
+    assert ops(model) == ["SkipNormalization", *(["Neg"] if summed else [])]
+    assert len(model.graph[0].outputs) == 1 + summed
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "reason"),
+    [
+        (
+            "y = RMSNormalization <axis = 1> (x, g)",
+            {"g": random(3, 24)},
+            "the norm runs over other axes than the last",
+        ),
+        (
+            "y = RMSNormalization <stash_type = 10> (x, g)",
+            WEIGHTS,
+            "the norm does not compute in fp32",
+        ),
+        (
+            "y = RMSNormalization (x, skip)",
+            WEIGHTS,
+            "the weight of the norm is not a constant vector",
+        ),
+        (
+            "y = com.microsoft.SkipLayerNormalization (x, skip, g, c, c)",
+            WEIGHTS,
+            "the sum has a bias",
+        ),
+    ],
+)
+def test_refuses(body: str, weights: Arrays, reason: str) -> None:
+    model = _model(body, weights)
+    norm = LowerNativeNorm()
+    norm(model)
+    assert norm.fired == 0
+    assert reasons(norm) == [reason]
+
+
+def test_refuses_a_norm_that_gives_its_mean() -> None:
+    model = _model("y, m = LayerNormalization (x, g, c)", outputs="y, m")
+    norm = LowerNativeNorm()
+    norm(model)
+    assert reasons(norm) == ["the norm gives its mean"]

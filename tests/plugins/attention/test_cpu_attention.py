@@ -1,0 +1,181 @@
+"""Attention on the CPU against the operators of onnxruntime that it stands in for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
+
+pytestmark = needs_library
+
+MICROSOFT = "com.microsoft"
+# Both compute in fp32, in another order.
+EXACT = 2e-5
+
+
+def _random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _close(ours: Array, theirs: Array) -> None:
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= EXACT * max(1.0, float(np.abs(theirs).max()))
+
+
+class Cached:
+    """Inputs of GroupQueryAttention: rows whose caches hold ``past`` tokens, ``new`` more."""
+
+    def __init__(
+        self, past: list[int], new: int, heads: int, kv_heads: int, width: int, room: int
+    ) -> None:
+        rows = len(past)
+        self.heads, self.kv_heads, self.past, self.new = heads, kv_heads, past, new
+        self.q = _random(rows, new, heads * width, seed=1)
+        self.k = _random(rows, new, kv_heads * width, seed=2)
+        self.v = _random(rows, new, kv_heads * width, seed=3)
+        self.caches = [_random(rows, kv_heads, room, width, seed=s) for s in (4, 5)]
+        self.lengths = np.array([p + new - 1 for p in past], np.int32)
+        self.total = np.array([max(past) + new], np.int32)
+        angles = np.outer(np.arange(room), 1 / 100 ** (np.arange(width // 2) / width * 2))
+        self.tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
+
+    def run(self, domain: str, *, rotary: bool, packed: bool = False, **more: Any) -> list[Array]:
+        """Output and both caches, as far as they are filled."""
+        attributes = {
+            "num_heads": self.heads,
+            "kv_num_heads": self.kv_heads,
+            "do_rotary": int(rotary),
+            "rotary_interleaved": 0,
+            "local_window_size": -1,
+            "scale": 0.3,
+            "softcap": 0.0,
+        } | more
+        three = [self.q, self.k, self.v]
+        inputs = [np.concatenate(three, axis=2), None, None] if packed else three
+        tables = self.tables if rotary else []
+        inputs = [*inputs, *self.caches, self.lengths, self.total, *tables]
+        y, key, value = run(domain, "GroupQueryAttention", inputs, outputs=3, **attributes)
+        filled = [
+            cache[row, :, : past + self.new]
+            for cache in (key, value)
+            for row, past in enumerate(self.past)
+        ]
+        return [y, *filled]
+
+    def check(self, **how: Any) -> None:
+        for ours, theirs in zip(self.run(DOMAIN, **how), self.run(MICROSOFT, **how), strict=True):
+            _close(ours, theirs)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize(
+    ("past", "new"),
+    [([0], 1), ([0], 70), ([5], 1), ([200], 1), ([700], 1), ([3, 130], 1), ([64], 3)],
+)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "width"), [(4, 1, 64), (2, 2, 32), (6, 2, 16), (16, 1, 8)]
+)
+def test_cached(
+    past: list[int], new: int, heads: int, kv_heads: int, width: int, rotary: bool
+) -> None:
+    if rotary and width % 16:
+        pytest.skip("onnxruntime's tables have a multiple of 8 angles")
+    Cached(past, new, heads, kv_heads, width, 800).check(rotary=rotary)
+
+
+@pytest.mark.parametrize(("past", "new"), [([0], 90), ([150], 1), ([20, 7], 1)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"local_window_size": 16},
+        {"local_window_size": 1},
+        {"softcap": 2.0},
+        {"rotary": True, "rotary_interleaved": 1},
+        {"packed": True, "rotary": True},
+        {"packed": True, "local_window_size": 33, "softcap": 5.0},
+    ],
+)
+def test_cached_with_more(past: list[int], new: int, more: dict[str, Any]) -> None:
+    Cached(past, new, 4, 2, 32, 160).check(**{"rotary": False, **more})
+
+
+def test_rows_of_a_prompt_may_be_short() -> None:
+    cached = Cached([0, 0, 0], 40, 4, 2, 16, 64)
+    cached.lengths[:] = [39, 11, 0]
+    ours, theirs = (cached.run(domain, rotary=True)[0] for domain in (DOMAIN, MICROSOFT))
+    for row, length in enumerate(cached.lengths + 1):
+        _close(ours[row, :length], theirs[row, :length])
+
+
+def test_scale_of_0_is_that_of_the_width() -> None:
+    cached = Cached([9], 5, 2, 1, 64, 32)
+    for ours, theirs in zip(
+        cached.run(DOMAIN, rotary=False, scale=0.0),
+        cached.run(DOMAIN, rotary=False, scale=0.125),
+        strict=True,
+    ):
+        assert np.array_equal(ours, theirs)
+
+
+def test_large_scores_do_not_overflow() -> None:
+    cached = Cached([100], 1, 4, 1, 32, 128)
+    cached.q *= 1e3
+    cached.check(rotary=False)
+
+
+def _encoder(domain: str, q: Array, k: Array, v: Array, mask: Array | None, **more: Any) -> Array:
+    attributes = {"num_heads": 4, "scale": 0.25, "unidirectional": 0} | more
+    inputs = [q, k, v, mask] if domain == DOMAIN else [q, k, v, None, mask]
+    return run(domain, "MultiHeadAttention", inputs, **attributes)[0]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 64, 65, 130])
+@pytest.mark.parametrize("width", [32, 96, 160])
+@pytest.mark.parametrize("causal", [0, 1])
+def test_encoder(tokens: int, width: int, causal: int) -> None:
+    q, k, v = (_random(3, tokens, width, seed=s) for s in range(3))
+    mask = np.ones((3, tokens), np.int32)
+    mask[1, (tokens + 1) // 2 :] = 0
+    mask[2, 1:] = 0
+    for given in (None, mask):
+        ours = _encoder(DOMAIN, q, k, v, given, unidirectional=causal)
+        _close(ours, _encoder(MICROSOFT, q, k, v, given, unidirectional=causal))
+
+
+def test_encoder_takes_all_three_side_by_side() -> None:
+    q, k, v = (_random(2, 20, 64, seed=s) for s in range(3))
+    apart = _encoder(DOMAIN, q, k, v, None)
+    attributes = {"num_heads": 4, "scale": 0.25, "unidirectional": 0}
+    packed = np.concatenate([q, k, v], axis=2)
+    (together,) = run(DOMAIN, "MultiHeadAttention", [packed], **attributes)
+    assert np.array_equal(apart, together)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing(threads: int) -> None:
+    q, k, v = (_random(2, 100, 64, seed=s) for s in range(3))
+    attributes = {"num_heads": 4, "scale": 0.25, "unidirectional": 1}
+    (one,) = run(DOMAIN, "MultiHeadAttention", [q, k, v], threads=1, **attributes)
+    (many,) = run(DOMAIN, "MultiHeadAttention", [q, k, v], threads=threads, **attributes)
+    assert np.array_equal(one, many)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lengths": np.array([800], np.int32)}, "does not fit its cache"),
+        ({"lengths": np.array([-1], np.int32)}, "does not fit its cache"),
+        ({"k": _random(1, 1, 16)}, "do not fit query"),
+        ({"caches": [_random(1, 1, 32, 16)] * 2}, "the cache does not fit"),
+        ({"q": _random(1, 1, 4 * 12), "k": _random(1, 1, 12), "v": _random(1, 1, 12)}, "of 8"),
+    ],
+)
+def test_refuses(change: dict[str, Any], words: str) -> None:
+    cached = Cached([10], 1, 4, 1, 32, 32)
+    for name, value in change.items():
+        setattr(cached, name, value)
+    with pytest.raises(Exception, match=words):
+        cached.run(DOMAIN, rotary=False)

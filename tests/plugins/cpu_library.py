@@ -1,0 +1,69 @@
+"""A session of one op of our library of CPU kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from lepton_plugins.native import DOMAIN, LIBRARY, build_library, why_not
+from lepton_plugins.toolchain.store import cache_folder
+
+__all__ = ["DOMAIN", "Array", "library", "needs_library", "run"]
+
+needs_library = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+Array = np.ndarray[Any, Any]
+
+
+@cache
+def library() -> Path:
+    """The library, compiled once for all tests of a process."""
+    path = Path(mkdtemp(prefix="lepton-library-")) / LIBRARY
+    path.write_bytes(build_library(cache_folder()))
+    return path
+
+
+def _described(name: str, array: Array) -> onnx.ValueInfoProto:
+    dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return helper.make_tensor_value_info(name, dtype, [f"{name}_{d}" for d in range(array.ndim)])
+
+
+def run(
+    domain: str,
+    op_type: str,
+    inputs: Sequence[Array | None],
+    outputs: int = 1,
+    threads: int = 2,
+    **attributes: Any,
+) -> list[Array]:
+    """What the op gives for these inputs; ``None`` leaves one out."""
+    import onnxruntime as ort
+
+    feeds: Mapping[str, Array] = {f"i{n}": a for n, a in enumerate(inputs) if a is not None}
+    names = [f"i{n}" if a is not None else "" for n, a in enumerate(inputs)]
+    made = [f"o{n}" for n in range(outputs)]
+    node = helper.make_node(op_type, names, made, domain=domain, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [_described(name, a) for name, a in feeds.items()],
+        [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in made],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid(domain, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    if domain == DOMAIN:
+        options.register_custom_ops_library(str(library()))
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return [np.asarray(a) for a in session.run(None, dict(feeds))]

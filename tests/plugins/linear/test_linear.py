@@ -1,0 +1,209 @@
+"""Linear layers and tables with packed weights against the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lepton_passes.lowering.ort.tiles import pack
+from lepton_plugins.linear.reference import linear, rounded, unpacked
+from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, SPEC, TILE, UNITS, limit
+from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
+
+pytestmark = needs_library
+
+TOLERANCE = SPEC.tolerance["float32"]
+LEVELS = {4: (-8, 7), 7: (-63, 63), 8: (-127, 127)}
+# Of Gelu and SiLU: erf is within 1.5e-7, exponentials within two units in the last place.
+ACTIVATED = 1e-6
+
+
+class Layer:
+    """Random weights, packed; ``extreme`` takes the largest integers everywhere."""
+
+    def __init__(
+        self, inner: int, columns: int, bits: int, group: int, seed: int, *, extreme: bool = False
+    ) -> None:
+        random = np.random.default_rng(seed)
+        low, high = LEVELS[bits]
+        shape = (columns, inner)
+        q = random.choice([low, high], shape) if extreme else random.integers(low, high + 1, shape)
+        self.q = q.astype(np.int8)
+        self.scale = random.normal(0, 0.02, (columns, inner // group)).astype(np.float32)
+        self.bits, self.group, self.inner, self.columns = bits, group, inner, columns
+        tiles = -(-columns // TILE)
+        self.tiles = pack(self.q, self.scale, bits, group, tiles)
+        self.bias = random.standard_normal(columns).astype(np.float32)
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """Of both operators."""
+        return {"K": self.inner, "N": self.columns, "bits": self.bits, "block_size": self.group}
+
+    def run(self, x: Array, *, biased: bool = False, **more: Any) -> Array:
+        """What the operator gives."""
+        how = self.attributes | {"activation": 0, "gated": 0} | more
+        inputs = [x, self.tiles, self.bias if biased else None]
+        return run(DOMAIN, SPEC.name, inputs, **how)[0]
+
+    def check(self, x: Array, *, biased: bool = False) -> None:
+        """Hold the operator against the reference."""
+        found = self.run(x, biased=biased)
+        bias = self.bias if biased else None
+        wanted, size = linear(x, self.tiles, bias, self.columns, self.bits, self.group)
+        assert found.shape == wanted.shape
+        assert (np.abs(found - wanted) <= TOLERANCE.relative * size + 1e-30).all()
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Layer:
+    bits = draw(st.sampled_from([4, 7, 8]))
+    group = UNITS[bits] * draw(st.integers(1, 6))
+    inner = group * draw(st.integers(1, 9))
+    seed, extreme = draw(st.integers(0, 99)), draw(st.booleans())
+    return Layer(inner, draw(st.integers(1, 70)), bits, group, seed, extreme=extreme)
+
+
+def _activations(rows: int, inner: int, seed: int, scale: float = 1.0) -> Array:
+    x = np.random.default_rng(seed).standard_normal((rows, inner)) * scale
+    return x.astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    layer=layers(),
+    rows=st.sampled_from([1, 2, 3, 4, 5, 8, 97, 200]),
+    scale=st.sampled_from([1e-6, 1.0, 1e4]),
+    biased=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_against_the_reference(
+    layer: Layer, rows: int, scale: float, biased: bool, seed: int
+) -> None:
+    layer.check(_activations(rows, layer.inner, seed, scale), biased=biased)
+
+
+@pytest.mark.parametrize("bits", [4, 7, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_do_not_overflow(bits: int, sign: int) -> None:
+    group = 64
+    layer = Layer(512, 16, bits, group, 0, extreme=True)
+    layer.q[:] = LEVELS[bits][0] if sign < 0 else LEVELS[bits][1]
+    layer.tiles = pack(layer.q, layer.scale, bits, group, 1)
+    for x in (np.ones((4, 512)), np.where(np.arange(512) // 2 % 2, 1.0, -1.0)[None]):
+        layer.check(x.astype(np.float32))
+        layer.check(-x.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", [4, 7, 8])
+def test_zeros_give_the_bias(bits: int) -> None:
+    layer = Layer(64, 20, bits, 32, 0)
+    assert np.array_equal(
+        layer.run(np.zeros((3, 64), np.float32), biased=True), np.tile(layer.bias, (3, 1))
+    )
+
+
+@pytest.mark.parametrize(("name", "gated"), [(n, g) for n in ACTIVATIONS for g in (0, 1)])
+def test_activations_and_gates(name: str, gated: int) -> None:
+    import torch
+
+    layer = Layer(64, 96, 4, 32, 1)
+    x = _activations(9, 64, 2, 8.0)
+    functions = {
+        "none": lambda t: t,
+        "gelu": torch.nn.functional.gelu,
+        "gelu_tanh": lambda t: torch.nn.functional.gelu(t, approximate="tanh"),
+        "silu": torch.nn.functional.silu,
+    }
+    plain = torch.from_numpy(layer.run(x, biased=True)).double()
+    gate, let = (plain[:, :48], plain[:, 48:]) if gated else (plain, torch.ones(()))
+    wanted = (functions[name](gate) * let).numpy()
+    found = layer.run(x, biased=True, activation=ACTIVATIONS[name], gated=gated)
+    size = np.maximum(1.0, np.abs(let.numpy())) * max(1.0, float(gate.abs().max()))
+    assert found.shape == wanted.shape
+    assert (np.abs(found - wanted) <= ACTIVATED * size).all()
+
+
+def test_more_axes_and_no_rows() -> None:
+    layer = Layer(64, 20, 8, 64, 0)
+    x = _activations(6, 64, 0).reshape(2, 3, 64)
+    assert np.array_equal(layer.run(x).reshape(6, 20), layer.run(x.reshape(6, 64)))
+    assert layer.run(x[:0]).shape == (0, 3, 20)
+
+
+@pytest.mark.parametrize("rows", [1, 130])
+def test_threads_change_nothing(rows: int) -> None:
+    layer = Layer(256, 400, 4, 64, 0)
+    x = _activations(rows, 256, 0)
+    one, three = (
+        run(
+            DOMAIN,
+            SPEC.name,
+            [x, layer.tiles],
+            threads=threads,
+            **layer.attributes,
+            activation=0,
+            gated=0,
+        )[0]
+        for threads in (1, 3)
+    )
+    assert np.array_equal(one, three)
+
+
+@settings(max_examples=30, deadline=None)
+@given(layer=layers(), seed=st.integers(0, 9))
+def test_embedding(layer: Layer, seed: int) -> None:
+    ids = np.random.default_rng(seed).integers(-layer.columns, layer.columns, (2, 5))
+    (found,) = run(DOMAIN, EMBEDDING.name, [layer.tiles, ids], **layer.attributes)
+    q, scale = unpacked(layer.tiles, layer.inner, layer.columns, layer.bits, layer.group)
+    assert np.array_equal(q, layer.q)
+    table = q.astype(np.float32) * np.repeat(scale, layer.group, axis=1)
+    assert np.array_equal(found, table[ids])
+
+
+def test_scales_keep_11_bits() -> None:
+    layer = Layer(64, 40, 4, 32, 0)
+    _, scale = unpacked(layer.tiles, 64, 40, 4, 32)
+    assert (np.abs(scale - layer.scale) <= np.abs(layer.scale) * 2**-11 + 2**-35).all()
+
+
+def test_rounding_uses_all_levels() -> None:
+    x = _activations(4, 64, 0)
+    for bits in (4, 7, 8):
+        q, scale = rounded(x, bits, 32)
+        assert np.abs(q).max() == limit(bits, 32)
+        error = np.abs(q * scale[:, :, None] - x.reshape(4, 2, 32))
+        assert (error <= 0.501 * scale[:, :, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bits": 5}, "bits has to be"),
+        ({"block_size": 48}, "block_size has to divide"),
+        ({"block_size": 0}, "block_size has to divide"),
+        ({"N": 40}, "tiles have another size"),
+        ({"N": 0}, "out of range"),
+        ({"activation": 4}, "activation has to be"),
+        ({"N": 24, "gated": 1}, "multiple of 32"),
+    ],
+)
+def test_refuses(change: dict[str, int], words: str) -> None:
+    layer = Layer(64, 20, 4, 32, 0)
+    with pytest.raises(Exception, match=words):
+        layer.run(_activations(2, 64, 0), **change)
+
+
+def test_refuses_inputs_that_do_not_fit() -> None:
+    layer = Layer(64, 20, 4, 32, 0)
+    with pytest.raises(Exception, match="last dimension"):
+        layer.run(_activations(2, 32, 0))
+    layer.bias = layer.bias[:-1]
+    with pytest.raises(Exception, match="bias has another length"):
+        layer.run(_activations(2, 64, 0), biased=True)
+    with pytest.raises(Exception, match="outside the table"):
+        run(DOMAIN, EMBEDDING.name, [layer.tiles, np.array([20])], **layer.attributes)

@@ -1,0 +1,69 @@
+"""Norms on the CPU against the reference in fp64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lepton_plugins.normalization.reference import normalize
+from lepton_plugins.normalization.spec import SPEC
+from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
+
+pytestmark = needs_library
+
+TOLERANCE = SPEC.tolerance["float32"]
+
+
+def _random(*shape: int, seed: int) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _close(found: Array, wanted: Array) -> None:
+    assert found.shape == wanted.shape
+    allowed = TOLERANCE.absolute + TOLERANCE.relative * np.abs(wanted)
+    assert (np.abs(found - wanted) <= allowed).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 60),
+    width=st.integers(1, 700),
+    rms=st.booleans(),
+    biased=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_against_the_reference(rows: int, width: int, rms: bool, biased: bool, seed: int) -> None:
+    x, skip = (_random(2, rows, width, seed=seed + s) for s in (0, 1))
+    gamma = _random(width, seed=seed + 2)
+    beta = _random(width, seed=seed + 3) if biased else None
+    how = {"epsilon": 1e-5, "rms": int(rms)}
+    (plain,) = run(DOMAIN, "Normalization", [x, gamma, beta], **how)
+    _close(plain, normalize(x, gamma, beta, 1e-5, rms=rms))
+    y, total = run(DOMAIN, "SkipNormalization", [x, skip, gamma, beta], outputs=2, **how)
+    assert np.array_equal(total, x + skip)
+    _close(y, normalize(total, gamma, beta, 1e-5, rms=rms))
+    (alone,) = run(DOMAIN, "SkipNormalization", [x, skip, gamma, beta], **how)
+    assert np.array_equal(alone, y)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    x = _random(5, 384, seed=0) + np.float32(1000)
+    gamma = np.ones(384, np.float32)
+    (y,) = run(DOMAIN, "Normalization", [x, gamma], epsilon=1e-12, rms=0)
+    # The numbers themselves have 3e-5 of rounding at 1000; the norm adds nothing to that.
+    assert np.abs(y - normalize(x, gamma, None, 1e-12, rms=False)).max() < 2e-4
+
+
+@pytest.mark.parametrize("width", [8, 12])
+def test_refuses_weights_of_another_length(width: int) -> None:
+    x = _random(1, 16, seed=0)
+    with pytest.raises(Exception, match="do not fit the last axis"):
+        run(DOMAIN, "Normalization", [x, np.ones(width, np.float32)], epsilon=0.0, rms=1)
+
+
+def test_refuses_sides_of_other_sizes() -> None:
+    x, skip, gamma = _random(2, 16, seed=0), _random(1, 16, seed=1), np.ones(16, np.float32)
+    with pytest.raises(Exception, match="differ in size"):
+        run(DOMAIN, "SkipNormalization", [x, skip, gamma], epsilon=0.0, rms=1)

@@ -1,0 +1,92 @@
+"""The machine's C++ compiler: found, asked, and quoted when it declines."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lepton_plugins.spec import PluginError
+from lepton_plugins.toolchain.cxx import Compiler, compile_library, find_compiler
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    find_compiler.cache_clear()
+    yield
+    find_compiler.cache_clear()
+
+
+def _source(folder: Path, text: str, name: str = "one.cpp") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def _compiler() -> Compiler:
+    found = find_compiler()
+    assert found is not None
+    return found
+
+
+@needs_compiler
+def test_a_library_of_several_files(tmp_path: Path) -> None:
+    exported = 'extern "C" __attribute__((visibility("default"))) int twice(int x)'
+    sources = [
+        _source(tmp_path, f"int sum(int, int);\n{exported} {{ return sum(x, x); }}"),
+        _source(tmp_path, "int sum(int a, int b) { return a + b; }", "two.cpp"),
+    ]
+    data = compile_library(_compiler(), sources, ())
+    assert data == compile_library(_compiler(), sources, ()), "the same bytes each time"
+    assert str(tmp_path).encode() not in data
+    library = tmp_path / "made.so"
+    library.write_bytes(data)
+    loaded = ctypes.CDLL(str(library))
+    assert loaded.twice(21) == 42
+    assert not hasattr(loaded, "sum"), "what is not marked stays inside"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("int f() { return missing; }", "missing"),
+        ("this is no program", "no program"),
+    ],
+)
+def test_its_words_are_quoted(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        compile_library(_compiler(), [_source(tmp_path, text)], ())
+    assert caught.value.where == "one.cpp"
+    assert words in str(caught.value.found)
+    assert "kernels: builtin" in str(caught.value.hint)
+
+
+@needs_compiler
+def test_cxx_may_carry_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _compiler()
+    monkeypatch.setenv("CXX", f"{first.command[0]} -Wno-psabi")
+    find_compiler.cache_clear()
+    found = _compiler()
+    assert found.command == (first.command[0], "-Wno-psabi")
+    assert found.version == first.version
+
+
+@pytest.mark.parametrize("named", ["/nowhere/c++", "false"])
+def test_what_is_named_and_missing_is_not_replaced(
+    named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", named)
+    find_compiler.cache_clear()
+    assert find_compiler() is None
+
+
+def test_without_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    find_compiler.cache_clear()
+    assert find_compiler() is None
