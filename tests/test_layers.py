@@ -4,7 +4,7 @@
     api | serving                                         report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
-    errors | progress                                     lepton_plugins.spec
+    errors | progress | collection                        lepton_plugins.spec
 
     runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
 
@@ -36,11 +36,24 @@ ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
 PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
 PROGRESS, REPORT = "lepton_compile.progress", "lepton_compile.report"
+COLLECTION = "lepton_compile.collection"
 SERVING = "lepton_compile.serving"
 
 VERSION = "lepton_compile.__version__"
 
-BASE = (VERSION, ERRORS, PROGRESS, SPEC, PASSES, PLUGINS, RECIPES, RECIPE, ARTIFACT, RUNTIME)
+BASE = (
+    VERSION,
+    ERRORS,
+    PROGRESS,
+    COLLECTION,
+    SPEC,
+    PASSES,
+    PLUGINS,
+    RECIPES,
+    RECIPE,
+    ARTIFACT,
+    RUNTIME,
+)
 
 # Unit -> the units it may import besides itself. A unit is named by the longest prefix.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -53,6 +66,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ERRORS: (),
     VERSION: (),
     PROGRESS: (),
+    COLLECTION: (),
     REPORT: (ERRORS,),
     RUNTIME: (),
     RECIPE: (ERRORS, RECIPES),

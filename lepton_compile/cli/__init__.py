@@ -14,6 +14,7 @@ from types import FrameType
 
 import click
 
+from lepton_compile.api.libraries import own_process
 from lepton_compile.cli.failure import report_failure
 from lepton_compile.cli.group import LazyGroup
 
@@ -32,6 +33,8 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; nothing that happens inside escapes."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        own_process()
     _end_on_sigterm()
     # Bars of the libraries would break into the display of the stages.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
+from lepton_compile.collection import uncollected
 from lepton_compile.errors import ExportError
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
-from .collection import uncollected
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module

@@ -2,8 +2,8 @@
 
 Layers built on transformers' ``GradientCheckpointingLayer`` are replaced by one opaque op while the
 outer model is traced; each kind of layer is then traced alone. Two layers are of a kind when their
-modules, scalar attributes and inputs agree; the first and the last of a kind are both traced and
-their graphs compared, so that a difference hidden in the code of the model shows.
+modules, scalar attributes and inputs agree; the first and the last of a kind are run, op by op,
+and compared, so that a difference hidden in the code of the model shows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from lepton_compile.errors import ExportError
 from . import ops
 from .capture import Capture, LeptonCache
 from .capture.attention import MaskRule
+from .rehearsal import Script, examples, without_trace
 
-__all__ = ["LayerCall", "LayerModule", "LayerTrace", "kinds_of", "stamping"]
+__all__ = ["LayerCall", "LayerModule", "LayerTrace", "alike", "kinds_of", "stamping"]
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
 
@@ -71,6 +72,14 @@ class LayerCall:
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return args, kwargs
 
+    def run(self, inputs: Sequence[Tensor], capture: Capture) -> Any:
+        """Call the layer's own code on ``inputs``, which stand for those of the call."""
+        for tensor, rule in zip(inputs, self.rules, strict=True):
+            if rule is not None:
+                capture.attention.remember(tensor, rule)
+        args, kwargs = self.arguments(inputs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
 
 @dataclass(frozen=True)
 class _Slot:
@@ -98,7 +107,7 @@ class LayerTrace:
         call = self.calls[index]
         first = self._seen.setdefault(call.kind, call)
         if first.out_spec is None:
-            self._run(first, inputs)
+            self._settle(first, inputs)
         call.out_spec, call.like = first.out_spec, first.like
         return [torch.empty_like(inputs[i]) for i in call.like if i is not None]
 
@@ -119,15 +128,22 @@ class LayerTrace:
         self.calls.append(call)
         return call
 
+    def _settle(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
+        """Which inputs the outputs are shaped like: in numbers, else in the sizes of the trace."""
+        given = examples(inputs)
+        if given is not None:
+            try:
+                with without_trace():
+                    self._run(call, given)
+                return
+            except Exception:  # whatever it is, the trace comes upon it and says so
+                call.out_spec = None
+        self._run(call, inputs)
+
     def _run(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
-        for tensor, rule in zip(inputs, call.rules, strict=True):
-            if rule is not None:
-                self.capture.attention.remember(tensor, rule)
-        args, kwargs = call.arguments(inputs)
-        flat, call.out_spec = pytree.tree_flatten(
-            type(call.module).forward(call.module, *args, **kwargs)
-        )
-        call.like = [_like(inputs, out, call.path) for out in flat]
+        out = call.run(inputs, self.capture)
+        flat, call.out_spec = pytree.tree_flatten(out)
+        call.like = [_like(inputs, each, call.path) for each in flat]
 
 
 def _like(inputs: Sequence[Tensor], out: Any, path: str) -> int | None:
@@ -209,6 +225,25 @@ def kinds_of(calls: Sequence[LayerCall]) -> list[list[int]]:
     return list(groups.values())
 
 
+def alike(first: LayerCall, second: LayerCall, capture: Capture) -> bool:
+    """Whether the code of two layers of one kind does the same; False where that does not show."""
+    scripts = [_script(call, capture) for call in (first, second)]
+    return scripts[0] is not None and scripts[0] == scripts[1]
+
+
+def _script(call: LayerCall, capture: Capture) -> list[object] | None:
+    given = examples(call.inputs)
+    if given is None:
+        return None
+    script = Script(call.module, given)
+    try:
+        with without_trace(), script:
+            call.run(given, capture)
+    except Exception:  # a layer that does not run on numbers alone is traced
+        return None
+    return script.lines
+
+
 class LayerModule(nn.Module):
     """A layer as a module of tensors alone, for tracing."""
 
@@ -218,9 +253,5 @@ class LayerModule(nn.Module):
         self._call, self._capture = call, capture
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        for tensor, rule in zip(inputs, self._call.rules, strict=True):
-            if rule is not None:
-                self._capture.attention.remember(tensor, rule)
-        args, kwargs = self._call.arguments(inputs)
-        out = type(self.layer).forward(self.layer, *args, **kwargs)
+        out = self._call.run(inputs, self._capture)
         return [leaf for leaf in pytree.tree_flatten(out)[0] if leaf is not None]

@@ -62,13 +62,17 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
 
     Each module keeps the values of its own buffers in ``_lepton_buffers``.
     """
-    with _EmptyOnMeta():
-        model = make().eval()
+    from transformers.initialization import no_init_weights
+
+    with _EmptyOnMeta(), no_init_weights():
+        model: Any = make().eval()
+    model.tie_weights()  # which is part of giving weights their first values
     for module in model.modules():
         kept = {n: b for n, b in module.named_buffers(recurse=False) if b.device.type != "meta"}
         module.__dict__["_lepton_buffers"] = kept
     model.requires_grad_(False)
-    return model.to("meta")
+    moved: nn.Module = model.to("meta")
+    return moved
 
 
 def real_buffers(model: nn.Module) -> dict[str, Tensor]:

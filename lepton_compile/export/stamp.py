@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from .builder import Builder, Parameter
 from .capture import Capture
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET
-from .layers import LayerCall, LayerModule, kinds_of
+from .layers import LayerCall, LayerModule, alike, kinds_of
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, Translator
 
@@ -61,6 +61,10 @@ def layer_functions(
         first = make(members[0])
         chosen[members[0]] = first
         if len(members) == 1:
+            continue
+        if alike(calls[members[0]], calls[members[-1]], capture):
+            for member in members:
+                chosen[member] = first
             continue
         last = make(members[-1])
         if _same(first, last):

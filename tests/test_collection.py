@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from lepton_compile.export.collection import uncollected
+from lepton_compile.collection import uncollected
 
 
 def test_it_is_off_inside_and_on_again() -> None:

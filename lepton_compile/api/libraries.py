@@ -1,0 +1,102 @@
+"""Load torch and transformers before the first stage, without what a build never calls.
+
+Their import is a third of the time of a small build. Much of it is what they look at in case it is
+wanted: transformers reads the source of all its models twice, losses of image models bring scipy,
+and torch brings triton. Where the process is the command line's own, both are told that those
+packages are not installed, which they know how to live with.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.collection import uncollected
+
+__all__ = ["load_libraries", "own_process"]
+
+# Of torch's compiler for GPUs, which nothing here uses; our kernels import triton themselves.
+HIDDEN = "triton"
+UNUSED = "is_scipy_available"
+
+_own = False
+
+
+def own_process() -> None:
+    """Say that nobody else uses the libraries in this process."""
+    global _own
+    _own = True
+
+
+def load_libraries() -> None:
+    """Import what the stages import, so that their own imports find it.
+
+    In a process of somebody else's (``lc.build`` in a notebook) the libraries are complete.
+    """
+    if "transformers.modeling_utils" in sys.modules:
+        return
+    with uncollected(), ExitStack() as stack:
+        import onnx_ir  # noqa: F401
+        import torch
+        import transformers
+
+        stack.enter_context(_listed_once())
+        if _own:
+            stack.enter_context(_hidden(HIDDEN))
+            stack.enter_context(_without(transformers.utils, UNUSED))
+        import torch.export._trace  # noqa: F401
+        import transformers.modeling_utils
+
+
+@contextmanager
+def _listed_once() -> Iterator[None]:
+    """``transformers`` has read what its models define; ``transformers.models`` takes that."""
+    from transformers.utils import import_utils
+
+    read = getattr(import_utils, "create_import_structure_from_path", None)
+    if read is None:
+        yield
+        return
+
+    def of_folder(path: str | Path) -> Any:
+        given = Path(path)
+        # The function is cached by its argument: the folder, for itself as for its __init__.py.
+        return read(given.parent if given.name == "__init__.py" else path)
+
+    import_utils.create_import_structure_from_path = of_folder
+    try:
+        import transformers.models  # noqa: F401
+
+        yield
+    finally:
+        import_utils.create_import_structure_from_path = read
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """An import of ``package`` fails as if it were not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+@contextmanager
+def _without(utils: Any, name: str) -> Iterator[None]:
+    """A question of transformers after a package is answered with no."""
+    asked = getattr(utils, name, None)
+    if asked is None:
+        yield
+        return
+    setattr(utils, name, lambda: False)
+    try:
+        yield
+    finally:
+        setattr(utils, name, asked)
