@@ -51,7 +51,7 @@ def write_model(
 
     flatten(model)
     weights = folder / (f"{stem}.bin" if stem else WEIGHTS_FILE)
-    used = write_weights(weights, list(model.graph.initializers.values()), step, store)
+    used = write_weights(weights, _in_order_of_use(model.graph), step, store)
     # What is too small for the weight file, or no initializer of the graph, still points at the
     # files of an ONNX source, which the artifact does not have.
     held_in_memory(model, lambda tensor: Path(tensor.path).parent != folder)
@@ -82,6 +82,18 @@ def _name_nodes(graph: ir.Graph) -> None:
         count = seen.get(name, 0)
         seen[name] = count + 1
         node.name = f"{name}_{count}" if count else name
+
+
+def _in_order_of_use(graph: ir.Graph) -> list[ir.Value]:
+    """The initializers as a run comes upon them.
+
+    A node reads a quantized weight before its scales. Written in that order, rounding a weight
+    gives both; scales that come first have it rounded twice.
+    """
+    weights = {id(value): value for value in graph.initializers.values()}
+    used = (value for node in graph.all_nodes() for value in node.inputs if value is not None)
+    first = {id(value): value for value in used if id(value) in weights}
+    return list({**first, **weights}.values())
 
 
 def _bytes(proto: onnx.ModelProto) -> bytes:
