@@ -202,7 +202,7 @@ class Passes(_Closed):
 
 
 Compute = Literal["auto", "fp32", "fp16", "bf16"]
-Form = Literal["auto", "native", "mask", "slice", "plugin"]
+Form = Literal["auto", "native", "mask", "slice", "plugin", "matmul"]
 
 
 class TargetOptions(_Closed):

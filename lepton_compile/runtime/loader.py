@@ -129,7 +129,7 @@ class Model(AbstractContextManager["Model"]):
         engine wants rows packed to the left.
         """
         given, names = self._prepare(feeds), [*(outputs or self.outputs)]
-        if self.cache and self.cache["shared"]:
+        if self.cache and (self.cache["shared"] or hasattr(self.session, "new_cache")):
             from lepton_compile.runtime.loader_past import run_packed
 
             return run_packed(self.execute, names, given)

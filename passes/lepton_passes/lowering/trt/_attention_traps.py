@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.lowering.trt._cache_traces import CONCAT, SLICE, WRITES, origins
+from lepton_passes.lowering.trt.forms import FUSED_WIDEST, plugin_lacks
 
 __all__ = [
     "cache_update",
@@ -20,13 +21,10 @@ __all__ = [
     "standard_attention",
 ]
 
-WIDEST = 256
-PLUGIN_HEADS = (32, 512, 16)
 PADDED = "padded_bhnd"
 UNFILLED = "{} keeps it from rows of the cache that are not filled"
 KINDS = ("none", "upper_left", "lower_right")
 CACHE_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-HALVES = CACHE_TYPES[1:]
 
 
 def standard_attention(body: Body, node: ir.Node) -> Iterator[str]:
@@ -148,14 +146,8 @@ def plugin_attention(body: Body, node: ir.Node) -> Iterator[str]:
     heads, kv_heads, width = (
         node.attributes.get_int(name, 0) for name in ("q_num_heads", "kv_num_heads", "head_dim")
     )
-    least, most, step = PLUGIN_HEADS
-    if not least <= width <= most or width % step:
-        yield f"heads of {width}, where the plugin has {least} to {most} in steps of {step}"
-    if kv_heads <= 0 or heads % kv_heads:
-        yield f"{heads} query heads are no multiple of {kv_heads} key heads"
     query = node.inputs[0]
-    if query is not None and query.dtype not in (None, *HALVES):
-        yield f"the plugin computes in FLOAT16 and BFLOAT16, not in {query.dtype}"
+    yield from plugin_lacks(heads, kv_heads, width, query.dtype if query is not None else None)
     for index in (1, 2):
         if not _leaves(body, node.outputs[index]):
             yield "the written cache is no output of the network"
@@ -170,7 +162,7 @@ def _kernel(node: ir.Node) -> Iterator[str]:
     if query.dtype == ir.DataType.FLOAT:
         yield "no fused kernel computes in FLOAT, and TRT_decomposable is not set"
     width = _head_width(node, query)
-    if width is not None and width > WIDEST:
+    if width is not None and width > FUSED_WIDEST:
         yield f"no fused kernel has heads of {width}, and TRT_decomposable is not set"
 
 

@@ -5,8 +5,9 @@
 
 The bias is made once for all layers with the same window: (batch, 1, 1, sequence) where every query
 sees the same keys, (batch, 1, sequence, sequence) with a window or where the attention is causal.
-TensorRT takes boolean masks too, into engines more than twice as large.
-Refuses: softcap; heads wider than 256; a mask made inside the layer.
+TensorRT takes boolean masks too, into engines more than twice as large. A softcap, and heads wider
+than 256, are written out in products and a Softmax (``written.py``).
+Refuses: heads of a width that is not known; a mask made inside the layer.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.trt.cache_values import HIDDEN
-from lepton_passes.lowering.trt.forms import FORM
+from lepton_passes.lowering.trt.forms import FORM, FUSED_WIDEST
 from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
+from lepton_passes.lowering.trt.written import written_attention
 from lepton_passes.match import width_of
 
 __all__ = ["LowerTrtAttention"]
-
-WIDEST = 256
 
 
 class LowerTrtAttention(LeptonPass):
@@ -45,33 +45,39 @@ class LowerTrtAttention(LeptonPass):
             if node.domain != "ai.lepton":
                 continue
             masks = body.arguments(node.inputs[3]) if node.inputs[3] is not None else None
-            reason = _refuses(body, node)
+            width = _width(body, node)
             if masks is None:
-                reason = "the mask is made inside the layer"
-            if reason is not None or masks is None:
-                self.refuse(body, node, reason or "")
-                continue
-            self._lower(body, node, masks)
+                self.refuse(body, node, "the mask is made inside the layer")
+            elif width is None:
+                self.refuse(body, node, "the width of its heads is unknown")
+            else:
+                self._lower(body, node, masks, width)
 
-    def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+    def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value], width: int) -> None:
         heads, kv_heads = (
             node.attributes.get_int(name) for name in ("q_num_heads", "kv_num_heads")
         )
-        width = _width(body, node)
-        assert width is not None
         window, causal = (
             node.attributes.get_int("window", -1),
             node.attributes.get_int("causal", 0),
         )
-        dtype = node.inputs[0].dtype or ir.DataType.FLOAT  # type: ignore[union-attr]
+        softcap = node.attributes.get_float("softcap", 0.0)
+        fused = not softcap and width <= FUSED_WIDEST
+        dtype = _dtype(node) if fused else ir.DataType.FLOAT
         bias = body.lift("attention_bias", [self._bias(m, window, causal, dtype) for m in masks])
         query = split_heads(body, node, node.inputs[0], heads, width)
         key, value = (split_heads(body, node, v, kv_heads, width) for v in node.inputs[1:3])
         inputs = [scaled(body, node, query, node.attributes.get_float("scale")), key, value, bias]
-        new = body.emit(node, "TRT_Attention", inputs, {"TRT_decomposable": 1}, domain=DOMAIN)
-        new.metadata_props[FORM] = "encoder"
-        new.outputs[0].type = query.type
-        body.replace(node.outputs[0], join_heads(body, node, new.outputs[0], heads, width))
+        if fused:
+            new = body.emit(node, "TRT_Attention", inputs, {"TRT_decomposable": 1}, domain=DOMAIN)
+            new.outputs[0].type = query.type
+            found = new.outputs[0]
+        else:
+            found = written_attention(body, node, inputs, (heads, kv_heads, width), softcap)
+        made = found.producer()
+        assert made is not None
+        made.metadata_props[FORM] = "encoder" if fused else "matmul"
+        body.replace(node.outputs[0], join_heads(body, node, found, heads, width))
         self.fire(body)
 
     def _bias(self, mask: ir.Value, window: int, causal: int, dtype: ir.DataType) -> ir.Value:
@@ -114,10 +120,6 @@ def _width(body: Body, node: ir.Node) -> int | None:
     return whole // node.attributes.get_int("q_num_heads") if whole is not None else None
 
 
-def _refuses(body: Body, node: ir.Node) -> str | None:
-    if node.attributes.get_float("softcap", 0.0) != 0:
-        return "TensorRT's attention has no softcap"
-    width = _width(body, node)
-    if width is None:
-        return "the width of its heads is unknown"
-    return f"heads of {width}, at most {WIDEST}" if width > WIDEST else None
+def _dtype(node: ir.Node) -> ir.DataType:
+    query = node.inputs[0]
+    return (query.dtype if query is not None else None) or ir.DataType.FLOAT

@@ -4,8 +4,10 @@ From past_lengths (batch,) int32, the tokens that the cache holds of each row, a
     cache.write_indices   Cast<INT64>(past_lengths)                     (batch,)
     cache.kv_lengths      past_lengths + sequence                       (batch,) int32
     cache.positions       past_lengths[:, None] + arange(sequence)      (batch, sequence) int64
-    cache.mask            0 where key j <= position, else HIDDEN    (batch, 1, sequence, capacity)
-    cache.mask.W          the same, and j > position - W
+    cache.seen            key j <= position              (batch, 1, sequence, capacity) bool
+    cache.seen.W          the same, and j > position - W
+    cache.mask, .W        0 where it is seen, else HIDDEN
+    cache.filled          1 where key j < kv_length, else 0         (batch, capacity) int64
 
 The values are found again by their names, so that passes after each other share them.
 """
@@ -68,21 +70,43 @@ class CacheValues:
             made.shape = ir.Shape(["batch", "sequence"])
         return self._known["cache.positions"]
 
-    def mask(self, capacity: int, window: int, dtype: ir.DataType) -> ir.Value:
-        """Bias of each key for each query, ``dtype`` (batch, 1, sequence, capacity)."""
-        name = "cache.mask" if window < 0 else f"cache.mask.{window}"
+    def seen(self, capacity: int, window: int) -> ir.Value:
+        """Which keys each query sees, bool (batch, 1, sequence, capacity)."""
+        name = "cache.seen" if window < 0 else f"cache.seen.{window}"
         if name not in self._known:
-            axes = self._constant([1, 3])
-            query = self._node("Unsqueeze", [self.positions(), axes], f"{name}.query")
+            query = self._node(
+                "Unsqueeze", [self.positions(), self._constant([1, 3])], f"{name}.query"
+            )
             keys = self._constant(np.arange(capacity))
-            seen = self._node("LessOrEqual", [keys, query], f"{name}.past")
+            past = name if window < 0 else f"{name}.past"
+            seen = self._node("LessOrEqual", [keys, query], past)
             if window >= 0:
                 limit = self._node("Sub", [query, self._constant(window)], f"{name}.limit")
                 near = self._node("Greater", [keys, limit], f"{name}.near")
-                seen = self._node("And", [seen, near], f"{name}.seen")
+                self._node("And", [seen, near], name)
+        return self._known[name]
+
+    def mask(self, capacity: int, window: int, dtype: ir.DataType) -> ir.Value:
+        """Bias of each key for each query, ``dtype`` (batch, 1, sequence, capacity)."""
+        name = "cache.mask" if window < 0 else f"cache.mask.{window}"
+        if name in self._known and self._known[name].dtype != dtype:
+            name += f".{dtype.name.lower()}"
+        if name not in self._known:
+            seen = self.seen(capacity, window)
             zero, hidden = (self._constant(dtype.numpy().type(v)) for v in (0.0, HIDDEN))
             self._node("Where", [seen, zero, hidden], name).type = ir.TensorType(dtype)
         return self._known[name]
+
+    def filled(self, capacity: int) -> ir.Value:
+        """The attention mask of a row that is packed to the left, int64 (batch, capacity)."""
+        if "cache.filled" not in self._known:
+            lengths = [self.kv_lengths(), self._constant([1])]
+            keys = self._constant(np.arange(capacity, dtype=np.int32))
+            held = self._node("Unsqueeze", lengths, "cache.filled.lengths")
+            there = self._node("Less", [keys, held], "cache.filled.there")
+            made = self._node("Cast", [there], "cache.filled", to=INT64)
+            made.type, made.shape = ir.TensorType(ir.DataType.INT64), ir.Shape(["batch", capacity])
+        return self._known["cache.filled"]
 
     def last(self) -> ir.Value:
         """Index of the last new token, (1,) int64."""

@@ -12,10 +12,12 @@ there or not its to see is the form:
     mask     a bias over the whole capacity, made once for each window in the main graph
     slice    the first ``cache_length`` keys, a shape input, then lower_right: rows of equal length
     plugin   the node stays as it is: the attention plugin
-    auto     native; mask for windows; plugin for what neither can say
+    matmul   products and a Softmax in fp32 (``written.py``) over the whole capacity, with that bias
+    auto     native; mask for windows; plugin for what neither can say; matmul for what that lacks
 
 A layer that the wanted form cannot say (a window in native and slice; softcap, sinks, heads wider
-than 256 in all but plugin) is declined with the reason and gets the form of auto.
+than 256 in all but plugin and matmul; heads that the plugin has no kernels for) is declined with
+the reason and gets the form of auto. So is attention that is the model's own code.
 Whether lower_right counts from kv_lengths has not been executed yet; mask rests on nothing open.
 """
 
@@ -27,15 +29,15 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.trt.cache_values import CacheValues
-from lepton_passes.lowering.trt.forms import FORM, FORMS
+from lepton_passes.lowering.trt.forms import FORM, FORMS, FUSED_WIDEST, plugin_lacks
 from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
+from lepton_passes.lowering.trt.written import written_attention
 
 __all__ = ["CACHE_LENGTH", "LowerTrtCachedAttention"]
 
 CACHE_LENGTH = "cache_length"
 """Input of the slice form, (1,) int64: tokens in the cache after this step, in every row."""
 
-WIDEST = 256
 PLUGIN_DOMAIN = "lepton"
 
 
@@ -43,7 +45,7 @@ class LowerTrtCachedAttention(LeptonPass):
     """Lower attention over a static cache to TensorRT's own layers.
 
     Args:
-        form: native, mask, slice, plugin or auto.
+        form: native, mask, slice, plugin, matmul or auto.
     """
 
     name = "lower-trt-cached-attention"
@@ -63,6 +65,9 @@ class LowerTrtCachedAttention(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
+        for node in body.nodes("TensorScatter"):
+            if node.metadata_props.get(FORM) == "own" and self._form != "auto":
+                self.refuse(body, node, f"its attention is the model's own code, not {self._form}")
         for node in body.nodes("CachedAttention"):
             if node.domain != PLUGIN_DOMAIN or FORM in node.metadata_props:
                 continue
@@ -74,42 +79,63 @@ class LowerTrtCachedAttention(LeptonPass):
             self.fire(body)
 
     def _form_of(self, body: Body, node: ir.Node) -> str:
-        plugin = _only_plugin(node)
-        window = _window(node)
+        wanted, special = self._form, _beyond_fused(node)
+        if wanted == "matmul" and not _sinks(node):
+            return wanted
+        if special is not None or wanted == "plugin":
+            if special is not None and wanted not in ("auto", "plugin"):
+                self.refuse(body, node, f"{special}, which {wanted} has not: plugin")
+            return self._plugin_or_written(body, node, special)
+        return self._fused(body, node)
+
+    def _plugin_or_written(self, body: Body, node: ir.Node, special: str | None) -> str:
+        lacks = plugin_lacks(*_sizes(node), _dtype(node))
+        if not lacks or _sinks(node):
+            return "plugin"
+        form = "matmul" if special is not None else self._fused(body, node)
         if self._form == "plugin":
-            return "plugin"
-        if plugin is not None:
-            if self._form != "auto":
-                self.refuse(body, node, f"{plugin}, which {self._form} has not: plugin")
-            return "plugin"
-        if window < 0:
-            return "native" if self._form == "auto" else self._form
+            self.refuse(body, node, f"{lacks[0]}: {form}")
+        return form
+
+    def _fused(self, body: Body, node: ir.Node) -> str:
+        if _window(node) < 0:
+            return self._form if self._form in ("mask", "slice") else "native"
         if self._form in ("native", "slice"):
             self.refuse(body, node, f"a window, which {self._form} has not: mask")
         return "mask"
 
     def _lower(self, body: Body, node: ir.Node, form: str) -> None:
-        heads, kv_heads, width = (
-            node.attributes.get_int(name) for name in ("q_num_heads", "kv_num_heads", "head_dim")
-        )
+        heads, kv_heads, width = _sizes(node)
         scale = node.attributes.get_float("scale") or width**-0.5
         query = scaled(body, node, split_heads(body, node, node.inputs[0], heads, width), scale)
         caches = [self._scatter(body, node, i, kv_heads, width, form) for i in (1, 2)]
-        inputs: list[ir.Value | None] = [query, *(read for _, read in caches)]
+        read = [query, *(each for _, each in caches)]
+        if form == "matmul":
+            mask = self._mask(body, node, ir.DataType.FLOAT)
+            softcap = node.attributes.get_float("softcap", 0.0)
+            out = written_attention(body, node, [*read, mask], _sizes(node), softcap)
+            made = out.producer()
+            assert made is not None
+        else:
+            made = self._fused_layer(body, node, read, form)
+        made.metadata_props[FORM] = form
+        joined = join_heads(body, node, made.outputs[0], heads, width)
+        for old, new in zip(node.outputs, (joined, *(w for w, _ in caches)), strict=True):
+            body.replace(old, new)
+
+    def _fused_layer(self, body: Body, node: ir.Node, read: list[ir.Value], form: str) -> ir.Node:
+        inputs: list[ir.Value | None] = [*read]
         attributes: dict[str, int | str] = {"TRT_decomposable": 1}
         if form == "mask":
-            inputs.append(self._mask(body, node))
+            inputs.append(self._mask(body, node, _dtype(node) or ir.DataType.FLOAT))
         else:
             attributes["causal_kind"] = "lower_right"
         if form == "native":
             lengths = [self._values.kv_lengths()] * body.times
             inputs += [None, None, body.lift("kv_lengths", lengths)]
-        new = body.emit(node, "TRT_Attention", inputs, dict(attributes), domain=DOMAIN)
-        new.metadata_props[FORM] = form
-        new.outputs[0].type = query.type
-        joined = join_heads(body, node, new.outputs[0], heads, width)
-        for old, made in zip(node.outputs, (joined, *(w for w, _ in caches)), strict=True):
-            body.replace(old, made)
+        made = body.emit(node, "TRT_Attention", inputs, dict(attributes), domain=DOMAIN)
+        made.outputs[0].type = read[0].type
+        return made
 
     def _scatter(
         self, body: Body, node: ir.Node, index: int, heads: int, width: int, form: str
@@ -129,10 +155,8 @@ class LowerTrtCachedAttention(LeptonPass):
         zero, axis = (body.constant_node(node, np.array([i])) for i in (0, 2))
         return written, body.emit(node, "Slice", [written, zero, length, axis]).outputs[0]
 
-    def _mask(self, body: Body, node: ir.Node) -> ir.Value:
-        window = _window(node)
-        dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
-        mask = self._values.mask(_capacity(node), window, dtype or ir.DataType.FLOAT)
+    def _mask(self, body: Body, node: ir.Node, dtype: ir.DataType) -> ir.Value:
+        mask = self._values.mask(_capacity(node), _window(node), dtype)
         return body.lift(mask.name or "", [mask] * body.times)
 
     def _cache_length(self, model: ir.Model) -> ir.Value:
@@ -146,14 +170,30 @@ class LowerTrtCachedAttention(LeptonPass):
         return made
 
 
-def _only_plugin(node: ir.Node) -> str | None:
-    """What only the plugin can compute."""
+def _beyond_fused(node: ir.Node) -> str | None:
+    """What no fused kernel of TensorRT computes."""
     width = node.attributes.get_int("head_dim")
     if node.attributes.get_float("softcap", 0.0) != 0:
         return "a softcap"
-    if len(node.inputs) > 6 and node.inputs[6] is not None:
+    if _sinks(node):
         return "sinks"
-    return f"heads of {width}" if width > WIDEST else None
+    return f"heads of {width}" if width > FUSED_WIDEST else None
+
+
+def _sinks(node: ir.Node) -> bool:
+    return len(node.inputs) > 6 and node.inputs[6] is not None
+
+
+def _sizes(node: ir.Node) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys and values, width."""
+    heads, kv_heads, width = (
+        node.attributes.get_int(name) for name in ("q_num_heads", "kv_num_heads", "head_dim")
+    )
+    return heads, kv_heads, width
+
+
+def _dtype(node: ir.Node) -> ir.DataType | None:
+    return node.inputs[0].dtype if node.inputs[0] is not None else None
 
 
 def _capacity(node: ir.Node) -> int:

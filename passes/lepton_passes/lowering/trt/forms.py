@@ -8,13 +8,33 @@ import onnx_ir as ir
 
 from lepton_passes.body import bodies
 
-__all__ = ["FORM", "FORMS", "attention_forms"]
+__all__ = ["FORM", "FORMS", "FUSED_WIDEST", "PLUGIN_HEADS", "attention_forms", "plugin_lacks"]
 
 FORM = "lepton.attention"
 """Key in the metadata of an attention node."""
 
-FORMS = ("native", "mask", "slice", "plugin")
-"""Forms of attention over a cache; an encoder's is ``encoder``."""
+FORMS = ("native", "mask", "slice", "plugin", "matmul")
+"""Forms of attention over a cache that a recipe may choose; an encoder's is ``encoder``, and where
+the model's own code computes attention it is ``own``."""
+
+FUSED_WIDEST = 256
+"""Width of the widest heads that TensorRT has a fused kernel for."""
+
+PLUGIN_HEADS = (32, 512, 16)
+"""Heads of the attention plugin: narrowest, widest, step."""
+
+
+def plugin_lacks(heads: int, kv_heads: int, width: int, dtype: ir.DataType | None) -> list[str]:
+    """Why the plugin has no kernels for attention of these sizes; empty where it has."""
+    least, most, step = PLUGIN_HEADS
+    found = []
+    if not least <= width <= most or width % step:
+        found.append(f"heads of {width}, where the plugin has {least} to {most} in steps of {step}")
+    if kv_heads <= 0 or heads % kv_heads:
+        found.append(f"{heads} query heads are no multiple of {kv_heads} key heads")
+    if dtype not in (None, ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        found.append(f"the plugin computes in FLOAT16 and BFLOAT16, not in {dtype}")
+    return found
 
 
 def attention_forms(model: ir.Model) -> dict[str, int]:

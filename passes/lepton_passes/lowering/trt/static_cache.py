@@ -8,12 +8,16 @@
 ``past_lengths`` counts the tokens that the cache holds of each row: the new keys go behind them, so
 rows of different length are packed to the left and no mask is needed. ``lepton::CachedAttention``
 is the op of the attention plugin; ``lower-trt-cached-attention`` says which layers need it.
+
+A model whose attention is its own code has ``present = Concat(past, new)`` in its graph instead:
+its caches become TensorScatter and its mask that of the cache (``_own_attention.py``).
+
 Logits are those of the last position, (batch, 1, vocabulary). TensorRT builds a shape input
 ``logits_to_keep`` too, but it reserves memory for the most that a profile allows, 2 GB for a cache
 of 4096 and the vocabulary of Gemma, so it is left out.
 
 Refuses, and then changes nothing: attention that is not causal; a node that reads the mask itself;
-a capacity that is unknown or beyond the rotary tables.
+a capacity that is unknown or beyond the rotary tables; own attention whose mask is not understood.
 """
 
 from __future__ import annotations
@@ -22,14 +26,20 @@ import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
 from lepton_passes.contract import LeptonPass
+from lepton_passes.dtypes import fill_types
+from lepton_passes.lowering.trt._causal import PADDING
+from lepton_passes.lowering.trt._own_attention import OwnAttention
 from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.match import is_decoder, made_by
 
 __all__ = ["LowerTrtStaticCache"]
 
 PLUGIN_DOMAIN = "lepton"
-_READERS = ("Positions", "CachedAttention", "Cast")
-_DROPPED = ("attention_mask", "logits_to_keep")
+CAPACITY = "the capacity of the cache is unknown: shapes.sequence"
+_MOVES = ("Cast", "Identity", "Reshape", "Unsqueeze")
+_COPIES = ("Cast", "Expand", "Tile", "Unsqueeze")
+_READERS = ("Positions", "CachedAttention", *_MOVES)
+_DROPPED = (PADDING, "logits_to_keep")
 
 
 class LowerTrtStaticCache(LeptonPass):
@@ -53,9 +63,11 @@ class LowerTrtStaticCache(LeptonPass):
         self.fired, self.refusals = 0, []
         if not is_decoder(model):
             return ir.passes.PassResult(model, modified=False)
-        masks = _masks(model)
+        fill_types(model)
+        own = OwnAttention(model, self._capacity or 1)
+        masks = _mask_values(Body(model), {v for v in model.graph.inputs if v.name == PADDING})
         for body in bodies(model):
-            self._check(body, masks)
+            self._check(body, masks, own)
         if self.refusals:
             return ir.passes.PassResult(model, modified=False)
         lengths = ir.Value(
@@ -65,6 +77,9 @@ class LowerTrtStaticCache(LeptonPass):
         self._values = CacheValues(model)
         for body in bodies(model):
             self.rewrite(body)
+        sweep(model)
+        own.rewrite(self._values)
+        self.fire(Body(model), len(own.caches) // 2)
         sweep(model)
         self._interface(model)
         return ir.passes.PassResult(model, modified=True)
@@ -116,24 +131,33 @@ class LowerTrtStaticCache(LeptonPass):
             if value.name == "logits" and value.shape is not None:
                 value.shape = ir.Shape([value.shape[0], 1, value.shape[2]])
 
-    def _check(self, body: Body, masks: set[ir.Value]) -> None:
+    def _check(self, body: Body, masks: set[ir.Value], own: OwnAttention) -> None:
+        inside = _mask_values(body, {v for v in body.graph.inputs if _is_one_of(body, v, masks)})
         for node in body.nodes("CachedAttention"):
             if self._capacity is None:
-                self.refuse(body, node, "the capacity of the cache is unknown: shapes.sequence")
+                self.refuse(body, node, CAPACITY)
             if node.attributes.get_int("causal", 1) != 1:
                 self.refuse(body, node, "it is not causal")
-            mask = node.inputs[3]
-            arguments = body.arguments(mask) if mask is not None else None
-            if not arguments or not set(arguments) <= masks:
+            if node.inputs[3] not in inside:
                 self.refuse(body, node, "its mask is not the attention mask")
-        for node in body.nodes("Gather"):
+        for node in body.nodes("Gather", "GatherElements"):
             rows = _rows(node)
             if rows is not None and rows < (self._capacity or 0):
                 self.refuse(body, node, f"a table of {rows} positions, {self._capacity} in a row")
+        if own.caches and body.function is None:
+            self._check_own(body, own)
+            return
         for node in body.nodes():
-            read = [v for v in node.inputs if v is not None and _is_one_of(body, v, masks)]
+            read = [v for v in node.inputs if v in inside]
             if read and node.op_type not in _READERS and node.domain != LAYER_DOMAIN:
                 self.refuse(body, node, "it reads the attention mask, which is no input any more")
+
+    def _check_own(self, body: Body, own: OwnAttention) -> None:
+        if self._capacity is None:
+            self.refuse(body, own.caches[0], CAPACITY)
+            return
+        for node, reason in own.refusals():
+            self.refuse(body, node, reason)
 
 
 def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
@@ -150,18 +174,24 @@ def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
 
 def _rows(node: ir.Node) -> int | None:
     """Rows of a table that is looked up by position."""
-    table = node.inputs[0]
-    if made_by(node.inputs[1], "Positions", domain="ai.lepton") is None or table is None:
+    index, table = node.inputs[1], node.inputs[0]
+    while node.op_type == "GatherElements" and (copies := made_by(index, *_COPIES)) is not None:
+        index = copies.inputs[0]
+    while node.op_type == "GatherElements" and (copies := made_by(table, *_COPIES)) is not None:
+        table = copies.inputs[0]
+    if made_by(index, "Positions", domain="ai.lepton") is None or table is None:
         return None
     first = table.shape[0] if table.shape is not None and table.is_initializer() else None
     return first if isinstance(first, int) else None
 
 
-def _masks(model: ir.Model) -> set[ir.Value]:
-    """The attention mask and its casts, in the main graph."""
-    masks = {v for v in model.graph.inputs if v.name == "attention_mask"}
-    casts = (node for node in model.graph if node.op_type == "Cast")
-    return masks | {node.outputs[0] for node in casts if node.inputs[0] in masks}
+def _mask_values(body: Body, masks: set[ir.Value]) -> set[ir.Value]:
+    """``masks`` of a body, and the same in other shapes and types."""
+    found = set(masks)
+    for node in body.nodes(*_MOVES):
+        if node.inputs[0] in found:
+            found.add(node.outputs[0])
+    return found
 
 
 def _is_one_of(body: Body, value: ir.Value, outer: set[ir.Value]) -> bool:

@@ -8,12 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.contract import LeptonPass
+from lepton_passes.emulation import Emulation, half_of
+from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.trt.cached_attention import CACHE_LENGTH, LowerTrtCachedAttention
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from tests.passes.lowering.trt.reference import executable
 from tests.passes.support import LAYER, load, random
 
-HEADS, KV, DIM, CAPACITY, WORDS = 4, 2, 16, 16, 50
+HEADS, KV, DIM, CAPACITY, WORDS = 4, 2, 32, 16, 50
 WIDTH = (HEADS + 2 * KV) * DIM
 
 Arrays = dict[str, np.ndarray]
@@ -79,8 +81,10 @@ def _name_caches(model: ir.Model) -> None:
             value.shape = ir.Shape(["b", KV, "p" if name[0] == "p" else "t", DIM])
 
 
-def lowered(model: ir.Model, form: str = "auto") -> list[LeptonPass]:
-    """Lower in place; the passes that did it."""
+def lowered(model: ir.Model, form: str = "auto", *, half: bool = False) -> list[LeptonPass]:
+    """Lower in place, in fp16 if ``half``; the two passes that did it."""
+    if half:
+        LowerHalfPrecision(ir.DataType.FLOAT16)(model)
     passes: list[LeptonPass] = [LowerTrtStaticCache(CAPACITY), LowerTrtCachedAttention(form)]
     for each in passes:
         each(model)
@@ -107,10 +111,11 @@ class Truth:
 
 
 class Driven:
-    """The lowered graph with its caches, driven as a loader would."""
+    """The lowered graph with its caches, driven as a loader would; halves rounded, in fp32."""
 
     def __init__(self, model: ir.Model, rows: int, capacity: int = CAPACITY) -> None:
-        self._session = _session(executable(model))
+        wide = model if half_of(model) is None else Emulation()(model)
+        self._session = _session(executable(wide))
         self._caches = _caches(self._session, rows, capacity)
         self._lengths = np.zeros(rows, np.int32)
 

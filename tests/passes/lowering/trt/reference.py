@@ -110,6 +110,8 @@ def executable(model: ir.Model) -> ir.Model:
         graph.opset_imports["trt"] = graph.opset_imports["lepton"] = 1
         for node in [n for n in graph if n.domain == "trt"]:
             _name_form(graph, node)
+        for node in [n for n in graph if n.op_type == "Attention" and not n.domain]:
+            node.attributes.pop("TRT_decomposable", None)
     bodies = {f"{_HEADER.format(domain='trt')}\n{text}" for text in _FORMS.values()}
     for text in (*bodies, f"{_HEADER.format(domain='lepton')}\n{_PLUGIN}"):
         function = ir.serde.deserialize_function(onnx.parser.parse_function(text))

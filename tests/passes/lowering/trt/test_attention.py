@@ -87,30 +87,42 @@ def test_a_row_without_tokens_stays_a_number() -> None:
     assert all(np.isfinite(each).all() for each in run(executable(model), feeds))
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"softcap": 2.0}, "TensorRT's attention has no softcap"),
-        ({"mask": "other"}, "the mask is made inside the layer"),
-    ],
-)
-def test_refuses(options: dict[str, object], reason: str) -> None:
-    model = _model(**options)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_a_softcap_is_written_out(kv_heads: int) -> None:
+    model = _model(kv_heads, window=3, softcap=0.5)
+    feeds = _feeds((HEADS + 2 * kv_heads) * DIM, "right")
+    real = feeds["attention_mask"].astype(bool)
+    before = [each[real] for each in run(model, feeds)]
     done = LowerTrtAttention()
     done(model)
-    assert (reasons(done), done.fired) == ([reason], 0)
-    assert "Attention" in ops(model, "block")
+    assert (done.fired, reasons(done)) == (2, [])
+    assert attention_forms(model) == {"matmul": 2}
+    assert "Softmax" in ops(model, "block")
+    assert_close(before, [each[real] for each in run(executable(model), feeds)], CLOSE)
 
 
-def test_refuses_wide_heads_and_unknown_ones() -> None:
-    for width, reason in (
-        (4 * 512, "heads of 512, at most 256"),
-        (None, "the width of its heads is unknown"),
+def test_wide_heads_are_written_out() -> None:
+    model = _model()
+    _widened(model, 4 * 512)
+    done = LowerTrtAttention()
+    done(model)
+    assert (done.fired, reasons(done)) == (2, [])
+    assert attention_forms(model) == {"matmul": 2}
+
+
+def test_refuses_a_mask_of_the_layer_and_heads_that_nobody_knows() -> None:
+    for model, reason in (
+        (_model(mask="other"), "the mask is made inside the layer"),
+        (_model(), "the width of its heads is unknown"),
     ):
-        model = _model()
-        block = next(f for f in model.functions.values() if f.name == "block")
-        attention = next(n for n in block if n.op_type == "Attention")
-        attention.outputs[0].shape = ir.Shape(["b", "s", width])
+        _widened(model, None if "width" in reason else HEADS * DIM)
         done = LowerTrtAttention()
         done(model)
         assert (reasons(done), done.fired) == ([reason], 0)
+        assert "Attention" in ops(model, "block")
+
+
+def _widened(model: ir.Model, width: int | None) -> None:
+    block = next(f for f in model.functions.values() if f.name == "block")
+    attention = next(n for n in block if n.op_type == "Attention")
+    attention.outputs[0].shape = ir.Shape(["b", "s", width])
