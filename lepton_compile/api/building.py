@@ -16,7 +16,7 @@ from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
-from lepton_compile.api.fitting import hessians_for, measure_for
+from lepton_compile.api.fitting import cache_measure_for, hessians_for, measure_for
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
@@ -235,6 +235,7 @@ class Build:
             hessians=hessians_for(recipe, model, source, exported, step),
             measure=measure_for(recipe, target, source, exported, step),
             native=library is not None,
+            cache_measure=cache_measure_for(recipe, source, exported, step),
         )
         if comparing.unchecked:
             return run(model, passes, progress=step)

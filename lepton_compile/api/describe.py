@@ -123,7 +123,9 @@ def lock_entry(recipe: Recipe, source: Source, passes: Mapping[str, list[str]]) 
     """Everything the bytes of the artifact depend on."""
     from lepton_compile.numerics.sample_text import digest
 
-    fitted = any({"calibrate", "weight-int4-gptq"} & {*names} for names in passes.values())
+    fitted = any(
+        {"calibrate", "quantize-cache", "weight-int4-gptq"} & {*names} for names in passes.values()
+    )
     return {
         "revision": source.revision,
         "inputs": source.digests(),

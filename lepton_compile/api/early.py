@@ -59,7 +59,7 @@ def check_precision(recipe: Recipe, config: Any) -> None:
         own = recipe.for_target(target)
         half = compute_dtype(own, target, config)
         weights = WEIGHTS.get(precision_of(own, target, config))
-        for dtype in (half.name if half else None, weights):
+        for dtype in (half.name if half else None, weights, WEIGHTS.get(own.quantize.cache)):
             _check_dtype(own, flavour, dtype)
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from lepton_compile.pipeline.hessians import Hessians
     from lepton_passes.quant._calibration import Measure
     from lepton_passes.quant._ranges import InputRange
+    from lepton_passes.quant.quantize_cache import CacheMeasure
 
-__all__ = ["fitting_feeds", "hessians_for", "measure_for"]
+__all__ = ["cache_measure_for", "fitting_feeds", "hessians_for", "measure_for"]
 
 LENGTH = 256
 SHARE = 4
@@ -77,6 +78,41 @@ def measure_for(
         from lepton_compile.pipeline.calibrate import calibrate
 
         return calibrate(model, fitting_feeds(source, exported), progress=step)
+
+    return measure
+
+
+def cache_measure_for(
+    recipe: Recipe, source: Source, exported: ExportedModel, step: Step
+) -> CacheMeasure | None:
+    """What runs the sample to see the ranges of keys and values; ``None`` where a cache is not
+    rounded.
+
+    Raises:
+        RecipeError: the model has no cache, or no tokenizer and so no text to run.
+    """
+    if recipe.quantize.cache == "same":
+        return None
+    if not exported.caches:
+        raise RecipeError(
+            f"a model for {exported.task} has no cache of keys and values",
+            where="quantize.cache",
+            found=recipe.quantize.cache,
+            available=["same"],
+        )
+    if not _has_tokenizer(source):
+        raise RecipeError(
+            "scales of a cache come from a text, and this model comes without a tokenizer",
+            where="quantize.cache",
+            found=recipe.quantize.cache,
+            available=["same"],
+            hint="add tokenizer.json to the model's folder",
+        )
+
+    def measure(model: ir.Model) -> Mapping[str, InputRange]:
+        from lepton_compile.pipeline.cache_ranges import cache_ranges
+
+        return cache_ranges(model, fitting_feeds(source, exported), step)
 
     return measure
 

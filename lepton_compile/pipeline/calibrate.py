@@ -23,7 +23,15 @@ from lepton_passes.quant._ranges import InputRange
 
 from .scratch import ScratchWeights
 
-__all__ = ["Observer", "calibrate", "inputs_of", "observe"]
+__all__ = [
+    "Observer",
+    "calibrate",
+    "complete",
+    "further_output",
+    "inputs_of",
+    "observe",
+    "opened",
+]
 
 _PREFIX = "calibrate:"
 
@@ -74,12 +82,12 @@ def observe(
     probed, readers = _probed(model, wanted)
     observers = {output: make() for output in readers}
     with tempfile.TemporaryDirectory(prefix="lepton-calibrate-") as folder:
-        session = _session(probed, Path(folder))
+        session = opened(probed, Path(folder))
         taken = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
         for index, feed in enumerate(feeds):
             if progress is not None:
                 progress("calibrating", index, len(feeds))
-            found = session.run(list(observers), _complete(feed, taken))  # type: ignore[attr-defined]
+            found = session.run(list(observers), complete(feed, taken))  # type: ignore[attr-defined]
             for each, array in zip(observers.values(), found, strict=True):
                 each.see(array)
         del session  # it maps a file of the folder
@@ -124,7 +132,7 @@ def _probed(
             made = [seen.outputs[0]]
             if body.function is not None:
                 body.graph.outputs.append(seen.outputs[0])
-                made = [_further_output(call) for call in body.calls]
+                made = [further_output(call) for call in body.calls]
             for value, readers_of in zip(made, names, strict=True):
                 value.name = f"{_PREFIX}{count}"  # also where nobody looks: a call has all outputs
                 value.type = ir.TensorType(ir.DataType.FLOAT)
@@ -138,12 +146,14 @@ def _probed(
     return copy, readers
 
 
-def _further_output(call: ir.Node) -> ir.Value:
+def further_output(call: ir.Node) -> ir.Value:
+    """One more output of the call of a layer."""
     call.resize_outputs(len(call.outputs) + 1)
     return call.outputs[-1]
 
 
-def _session(model: ir.Model, folder: Path) -> object:
+def opened(model: ir.Model, folder: Path) -> object:
+    """A session of plain onnxruntime on the graph, its files in ``folder``."""
     import onnxruntime as ort
 
     weights = ScratchWeights(folder / "weights.bin")
@@ -159,7 +169,7 @@ def _session(model: ir.Model, folder: Path) -> object:
         raise PassError("the graph to calibrate does not run", found=str(error)) from error
 
 
-def _complete(
+def complete(
     feed: Mapping[str, np.ndarray], wanted: Mapping[str, Sequence[object]]
 ) -> dict[str, np.ndarray]:
     """The feed with empty caches, and without inputs that nothing needs."""

@@ -15,10 +15,11 @@ from lepton_compile.recipe.schema import Quantize
 from lepton_passes.catalog import CATALOG, Settings
 from lepton_passes.contract import LeptonPass
 from lepton_passes.quant._calibration import Calibration, Measure
+from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
 
 from .compute import compute_dtype
 
-__all__ = ["passes_for", "rounds_activations"]
+__all__ = ["cache_type", "passes_for", "rounds_activations"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
 ROUNDED = ("rtn", "gptq")
@@ -39,6 +40,7 @@ def passes_for(
     hessians: Mapping[str, np.ndarray] | None = None,
     measure: Measure | None = None,
     native: bool = False,
+    cache_measure: CacheMeasure | None = None,
 ) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
 
@@ -51,6 +53,7 @@ def passes_for(
         measure: ranges of what 8-bit layers read, which are then rounded, too; without it they
             are not.
         native: the engine comes with our own CPU kernels.
+        cache_measure: ranges of what goes into a cache of 8 bits; without it they are all 1.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -63,7 +66,7 @@ def passes_for(
     things = {e.make.counts_as for e in named if e.make.counts_as is not None}
     _demand_known("passes.disable", recipe.passes.disable, known)
     _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
-    choose = _choose(recipe.quantize, target)
+    choose, half = _choose(recipe.quantize, target), compute_dtype(recipe, target, config)
     settings = Settings(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
@@ -73,12 +76,14 @@ def passes_for(
         # Level 4 computes in int8, for which kernels of GPUs have no use.
         accuracy_level=4 if target == "ort-cpu" else 0,
         dynamic=target != "ort-cuda",
-        half=compute_dtype(recipe, target, config),
+        half=half,
         islands=target in TENSORRT,
         attention=recipe.attention,
         capacity=length or (recipe.shapes.sequence[1] if recipe.shapes.sequence else None),
         stacks=target not in TENSORRT or choose is not None,
         native=native,
+        cache=cache_type(recipe, target, half),
+        cache_measure=cache_measure,
     )
     made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
     return [each for each in made if each is not None]
@@ -107,6 +112,33 @@ def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:
     if quantize.format not in ("int8", "fp8") or quantize.activations == "none":
         return False
     return quantize.activations == "static" or quantize.format == "fp8" or not decoder
+
+
+def cache_type(recipe: Recipe, target: str, half: ir.DataType | None) -> ir.DataType | None:
+    """What a cache holds in place of what is computed in, ``None`` for the same.
+
+    Raises:
+        RecipeError: the target has no kernels for it, or not in what is computed in.
+    """
+    wanted = CACHE_TYPES.get(recipe.quantize.cache)
+    if wanted is None:
+        return None
+    if target not in TENSORRT:
+        raise RecipeError(
+            f"{target} has no kernels for a cache of 8 bits",
+            where="quantize.cache",
+            found=recipe.quantize.cache,
+            available=["same", f"int8 and fp8 for {' and '.join(TENSORRT)}"],
+            hint="beside other targets: per_target: {trt-rtx: {quantize: {cache: int8}}}",
+        )
+    if half is None:
+        raise RecipeError(
+            "the attention plugin, which has a cache of 8 bits, computes in halves alone",
+            where="quantize.cache",
+            found=f"{recipe.quantize.cache}, compute: fp32",
+            available=["compute: fp16", "compute: bf16"],
+        )
+    return wanted
 
 
 def _choose(

@@ -76,7 +76,7 @@ class Rule(_Closed):
 
 
 class Quantize(_Closed):
-    """How weights are stored."""
+    """How weights are stored, and what else is rounded."""
 
     algorithm: Literal["none", "rtn", "gptq", "fp16", "bf16", "fp8", "auto"] = Field(
         default="rtn",
@@ -95,6 +95,10 @@ class Quantize(_Closed):
         default="auto",
         description="What 8-bit layers read in TensorRT: rounded, scales from a sample, or not.",
     )
+    cache: Literal["same", "int8", "fp8"] = Field(
+        default="same",
+        description="Cache of keys and values in TensorRT; same is what is computed in.",
+    )
     rules: tuple[Rule, ...] = Field(
         default=(), description="Exceptions; the first that matches holds."
     )
@@ -108,6 +112,8 @@ class Quantize(_Closed):
             if value not in FORMATS:
                 raise ValueError(f"unknown precision {value!r}; known: {', '.join(FORMATS)}")
             return FORMATS[value]
+        if isinstance(value, dict) and value.keys() == {"cache"}:
+            return {**FORMATS["none"], **value}  # weights are left as they are
         if isinstance(value, dict) and isinstance(value.get("rules"), list):
             return {**value, "rules": tuple(value["rules"])}
         return value

@@ -41,6 +41,7 @@ from lepton_passes.quant._weights import Choose
 from lepton_passes.quant.activation_fp8 import ActivationFp8
 from lepton_passes.quant.activation_int8 import ActivationInt8
 from lepton_passes.quant.calibrate import Calibrate
+from lepton_passes.quant.quantize_cache import CacheMeasure, QuantizeCache
 from lepton_passes.quant.smooth_inputs import SmoothInputs
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
@@ -70,6 +71,9 @@ class Settings:
         capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
         stacks: projections of one input become one matrix.
         native: the target has our own kernels beside those of its runtime.
+        cache: INT8 or FLOAT8E4M3FN, what a cache of keys and values holds; ``None`` is what is
+            computed in.
+        cache_measure: ranges of what goes into caches; ``None`` runs nothing.
     """
 
     choose: Choose | None = None
@@ -85,6 +89,8 @@ class Settings:
     capacity: int | None = None
     stacks: bool = True
     native: bool = False
+    cache: ir.DataType | None = None
+    cache_measure: CacheMeasure | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,14 @@ class Entry:
 
 def _calibrate(settings: Settings) -> LeptonPass | None:
     return Calibrate(settings.calibration) if settings.calibration is not None else None
+
+
+def _cache(settings: Settings) -> LeptonPass | None:
+    if settings.cache is None:
+        return None
+    if settings.cache_measure is None:
+        return QuantizeCache(settings.cache)
+    return QuantizeCache(settings.cache, settings.cache_measure)
 
 
 def _smooth(settings: Settings) -> LeptonPass | None:
@@ -217,6 +231,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(FuseGelu),
     # Behind clean-up, in front of all that rounds: ranges are those of the fp32 model.
     Entry(Calibrate, targets=_TRT, configured=_calibrate),
+    # Sees the fp32 model, too: what it rounds is seen by the passes behind.
+    Entry(QuantizeCache, targets=_TRT, configured=_cache),
     # Moves what weight-int8 rounds, and renews the ranges.
     Entry(SmoothInputs, targets=_TRT, configured=_smooth),
     # Before weights are stacked: rules name the parameters of the checkpoint.

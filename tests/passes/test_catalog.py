@@ -51,6 +51,9 @@ def test_names_are_unique() -> None:
         ("weight-int4", "packed-qkv"),
         ("merge-reshape", "calibrate"),
         ("calibrate", "smooth-inputs"),
+        ("calibrate", "quantize-cache"),
+        ("quantize-cache", "weight-int8"),
+        ("quantize-cache", "lower-trt-static-cache"),
         ("smooth-inputs", "weight-int8"),
         ("weight-int8", "activation-int8"),
         ("weight-fp8", "activation-fp8"),
@@ -75,7 +78,12 @@ def test_legality_is_the_end() -> None:
 def test_nothing_is_quantized_unless_chosen() -> None:
     made = [e.instance(Settings()) for e in CATALOG if e.stage == "quant"]
     assert set(made) == {None}
-    everything = Settings(choose=lambda *_: None, hessians={}, calibration=Calibration())
+    everything = Settings(
+        choose=lambda *_: None,
+        hessians={},
+        calibration=Calibration(),
+        cache=ir.DataType.INT8,
+    )
     fp8 = replace(everything, eight=ir.DataType.FLOAT8E4M3FN)
     for entry in (e for e in CATALOG if e.stage == "quant"):
         in_int8, in_fp8 = (entry.instance(each) is not None for each in (everything, fp8))

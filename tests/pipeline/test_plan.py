@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 
 from lepton_compile.errors import RecipeError
-from lepton_compile.pipeline.plan import passes_for, rounds_activations
+from lepton_compile.pipeline.plan import cache_type, passes_for, rounds_activations
 from lepton_compile.recipe import Recipe, load_recipe
 from lepton_compile.recipe.schema import Quantize
 from lepton_passes.quant._calibration import unseen
@@ -119,6 +120,36 @@ def test_static_scales_where_there_is_no_arithmetic_for_them_are_an_error() -> N
     both = load_recipe({"model": "./m", "target": ["ort-cpu", "trt-rtx"], "quantize": quantize})
     assert not rounds_activations(both, "ort-cpu", decoder=False)
     assert rounds_activations(both, "trt-rtx", decoder=False)
+
+
+@pytest.mark.parametrize(
+    ("cache", "dtype"), [("int8", ir.DataType.INT8), ("fp8", ir.DataType.FLOAT8E4M3FN)]
+)
+def test_a_cache_in_8_bits(cache: str, dtype: ir.DataType) -> None:
+    recipe = load_recipe({"model": "m", "target": "trt-rtx", "quantize": {"cache": cache}})
+    names = [each.name for each in passes_for(recipe, "trt-rtx")]
+    assert "quantize-cache" in names
+    assert cache_type(recipe, "trt-rtx", ir.DataType.FLOAT16) == dtype
+    plain = load_recipe({"model": "m", "target": "trt-rtx", "quantize": "int8"})
+    assert "quantize-cache" not in [each.name for each in passes_for(plain, "trt-rtx")]
+
+
+@pytest.mark.parametrize(
+    ("target", "compute", "said"),
+    [
+        ("ort-cpu", "auto", "ort-cpu has no kernels for a cache of 8 bits"),
+        ("ort-cuda", "auto", "ort-cuda has no kernels for a cache of 8 bits"),
+        ("trt", "fp32", "computes in halves alone"),
+    ],
+)
+def test_a_cache_in_8_bits_where_there_is_none_is_an_error(
+    target: str, compute: str, said: str
+) -> None:
+    given = {"target": target, "compute": compute, "quantize": {"cache": "int8"}}
+    recipe = load_recipe({"model": "m", **given})
+    with pytest.raises(RecipeError, match=said) as caught:
+        passes_for(recipe, target)
+    assert caught.value.where == "quantize.cache"
 
 
 def test_a_precision_without_passes_is_an_error() -> None:

@@ -90,6 +90,15 @@ def test_one_word_precisions(word: str, expected: tuple[int, int | None] | None)
     assert quantize.weight("w") == quantize.weight("e", embedding=True) == expected
 
 
+def test_a_cache_alone_leaves_weights_as_they_are() -> None:
+    quantize = load_recipe({"model": "m", "quantize": {"cache": "int8"}}).quantize
+    assert (quantize.format, quantize.cache, quantize.weight("w")) == ("none", "int8", None)
+    both = load_recipe({"model": "m", "quantize": {"bits": 4, "cache": "fp8"}}).quantize
+    assert (both.format, both.cache) == ("int4", "fp8")
+    with pytest.raises(RecipeError, match=r"(?s)quantize\.cache.*same.*int8.*fp8"):
+        load_recipe({"model": "m", "quantize": {"cache": "int4"}})
+
+
 @pytest.mark.parametrize("word", ["fp16", "bf16", "fp8", "auto"])
 def test_precisions_of_other_targets(word: str) -> None:
     assert load_recipe({"model": "m", "target": "trt", "quantize": word}).quantize.format == word

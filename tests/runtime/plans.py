@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tests.runtime import tiny
@@ -25,7 +26,9 @@ __all__ = ["VERSION", "decoder_plan", "encoder_plan", "module"]
 VERSION = "1.7.1.116"
 HEADER = 64
 KINDS = {"FLOAT": np.float32, "HALF": np.float16, "BF16": np.uint16, "INT32": np.int32}
-KINDS["INT64"] = np.int64
+KINDS |= {"INT64": np.int64, "INT8": np.int8, "FP8": np.uint8}
+SCALES = {"INT8": 0.06, "FP8": 0.03}
+"""What a step of a cache in 8 bits stands for; it is in the graph of a real plan, too."""
 
 Mode = IntEnum("Mode", "NONE INPUT OUTPUT", start=0)
 Kind = IntEnum("Kind", list(KINDS), start=0)
@@ -318,6 +321,11 @@ def _turned(given: tiny.Weights, heads: np.ndarray, places: np.ndarray) -> np.nd
 
 
 def _stored(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "INT8":
+        return np.clip(np.rint(values / SCALES[kind]), -127, 127).astype(np.int8)
+    if kind == "FP8":
+        steps = np.clip(values / SCALES[kind], -448, 448)
+        return steps.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
     if kind != "BF16":
         return values.astype(KINDS[kind])
     bits = values.astype(np.float32).view(np.uint32)
@@ -325,6 +333,10 @@ def _stored(values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _read(cache: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "FP8":
+        cache = cache.view(ml_dtypes.float8_e4m3fn)
+    if kind in SCALES:
+        return cache.astype(np.float32) * np.float32(SCALES[kind])
     if kind != "BF16":
         return cache.astype(np.float32)
     return (cache.astype(np.uint32) << 16).view(np.float32)

@@ -135,12 +135,37 @@ def test_what_stays_on_the_device_cannot_be_given_or_asked_for(opened: Opener) -
         other.run({"input_ids": [[5]]}, ["present.0.key"])
 
 
+@pytest.mark.parametrize("cache", ["INT8", "FP8"])
+def test_caches_in_8_bits(model: Model, opened: Opener, cache: str) -> None:
+    other = opened(plans.decoder_plan(cache=cache))
+    expected, found = model.logits(PROMPTS[2]), other.logits(PROMPTS[2])
+    cosine = (expected * found).sum() / np.sqrt((expected**2).sum() * (found**2).sum())
+    assert 0.9 < cosine < 0.999999  # of random weights: what rounding moves, they make larger
+    assert len(other.generate(PROMPTS, max_new_tokens=6)) == 4
+
+
 @pytest.mark.parametrize(("cache", "close"), [("HALF", 1e-3), ("BF16", 1e-2)])
 def test_caches_of_half_precision(model: Model, opened: Opener, cache: str, close: float) -> None:
     other = opened(plans.decoder_plan(cache=cache))
     expected = model.logits(PROMPTS[2])
     assert other.logits(PROMPTS[2]) == pytest.approx(expected, abs=close * float(np.ptp(expected)))
     assert len(other.generate(PROMPTS, max_new_tokens=6)) == 4
+
+
+@pytest.mark.parametrize(
+    ("cache", "bytes_of"), [("FLOAT", 4), ("HALF", 2), ("INT8", 1), ("FP8", 1)]
+)
+def test_a_cache_takes_the_bytes_of_its_type(
+    device: HostDevice, opened: Opener, cache: str, bytes_of: int
+) -> None:
+    other = opened(plans.decoder_plan(cache=cache))
+    before = device.allocated()
+    held = other.new_cache(4, 0)
+    row = tiny.KV_HEADS * tiny.ROOM * tiny.HEAD_DIM
+    rest = 4 * (8 + 4 + 4 * tiny.VOCABULARY)  # ids, lengths, logits
+    one = 2 * tiny.LAYERS * row * bytes_of + 8 + 4 + 4 * tiny.VOCABULARY  # was there before
+    assert device.allocated() - before == 4 * 2 * tiny.LAYERS * row * bytes_of + rest - one
+    held.close()
 
 
 def test_memory_is_taken_once(device: HostDevice, opened: Opener) -> None:

@@ -13,6 +13,7 @@ from lepton_compile.engines.interface import signature
 from lepton_compile.engines.tensorrt.order import Profile
 from lepton_compile.engines.tensorrt.plugins import aliases_of
 from lepton_passes.lowering.trt.forms import attention_forms
+from lepton_passes.lowering.trt.quantized_cache import scale_of
 
 __all__ = ["attention_of", "details_of"]
 
@@ -51,8 +52,10 @@ def _cache(job: EngineJob) -> dict[str, Any] | None:
     if not past or past[0].dtype is None or past[0].shape is None:
         return None
     capacity = past[0].shape[2]
+    scales = {v.name or "": scale for v in past if (scale := scale_of(v)) is not None}
     return {
         "dtype": past[0].dtype.numpy().name,
         "capacity": capacity if isinstance(capacity, int) else job.ranges["sequence"][1],
         "aliased": True,
+        **({"scales": scales} if scales else {}),
     }

@@ -30,6 +30,9 @@ __all__ = ["PLUGIN_FOLDER", "write_plugin"]
 PLUGIN_FOLDER = "plugin"
 """Beside the plan."""
 
+NAMES = {"float8_e4m3fn": "FLOAT8E4M3FN"}
+"""Types that not all GPUs have: the kernels' names and ONNX's."""
+
 
 def write_plugin(
     model: ir.Model,
@@ -54,7 +57,8 @@ def write_plugin(
             return None
         own = [] if flavour.capabilities else [gpu.compute_capability for gpu in gpus()[:1]]
         wanted = list(capabilities) or own
-        architectures = _architectures(wanted or flavour.capabilities, strict=bool(wanted))
+        reached = wanted or _with_types(flavour, variants)
+        architectures = _architectures(reached, strict=bool(wanted))
         emit(folder, variants, architectures, step=step)
         _check(folder, variants, wanted)
     except PluginError as error:
@@ -72,6 +76,13 @@ def write_plugin(
         "folder": folder.name,
         "architectures": [_dotted(each) for each in architectures],
     }
+
+
+def _with_types(flavour: Flavour, variants: Sequence[Variant]) -> list[str]:
+    """What the library builds for, as far as the caches of the kernels exist there."""
+    names = {NAMES[v.cache_dtype] for v in variants if v.cache_dtype in NAMES}
+    least = [flavour.dtypes[name] for name in names if name in flavour.dtypes]
+    return [c for c in flavour.capabilities if all(_number(c) >= _number(each) for each in least)]
 
 
 def _architectures(capabilities: Sequence[str], *, strict: bool) -> list[int]:

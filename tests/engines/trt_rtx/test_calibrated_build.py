@@ -84,6 +84,67 @@ def test_layers_read_what_was_rounded(
     assert lock["calibration"] == (digest("calibration") if rounded else None)
 
 
+@pytest.mark.parametrize(
+    ("quantize", "dtype", "gpus", "kernels"),
+    [
+        ("{cache: int8}", "int8", ["8.6"], ["8.6"]),
+        ("{bits: 8, cache: fp8}", "float8_e4m3fn", ["8.9+"], ["8.9", "12.0"]),
+    ],
+)
+def test_a_cache_in_8_bits(
+    tmp_path: Path,
+    quantize: str,
+    dtype: str,
+    gpus: list[str],
+    kernels: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    named = [] if "+" in gpus[0] else ["--set", f"compute_capabilities={gpus}"]
+    code, output = _build(tmp_path, "llama", quantize, *named)
+    assert code == 0
+    manifest = json.loads((output / "manifest.json").read_text())
+    (engine,) = manifest["engines"]
+    cache = engine["cache"]
+    assert (cache["dtype"], cache["capacity"], cache["aliased"]) == (dtype, 32, True)
+    pasts = {s["name"]: s["dtype"] for s in engine["io"]["inputs"] if "." in s["name"]}
+    assert {*pasts.values()} == {dtype}
+    assert cache["scales"].keys() == pasts.keys() == {*engine["aliases"].values()}
+    assert len({*cache["scales"].values()}) == 4, "each cache has its own"
+    assert engine["attention"] == {"layers": 2, "forms": {"plugin": 2}}
+    assert engine["compute_capabilities"] == gpus
+    assert engine["plugin"]["architectures"] == kernels
+    assert engine["executed"] is False
+    assert manifest["lock"]["calibration"] == digest("calibration")
+    index = json.loads((output / "engines/trt-rtx/plugin/kernels/kernels.json").read_text())
+    assert len(index["sets"]) == 1, "layers share their kernels"
+    report = json.loads((output / "report.json").read_text())
+    assert next(p["fired"] for p in report["passes"] if p["name"] == "quantize-cache") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("bert", (), "a model for feature-extraction has no cache of keys and values"),
+        ("llama", ("compute_capabilities=['8.6']",), "8.6 has no arithmetic for FLOAT8E4M3FN"),
+        ("llama", ("compute=fp32",), "has a cache of 8 bits, computes in halves alone"),
+    ],
+)
+def test_a_cache_that_cannot_be_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    more: tuple[str, ...],
+    said: str,
+) -> None:
+    sets = [word for each in more for word in ("--set", each)]
+    code, output = _build(tmp_path, name, "{cache: fp8}", *sets)
+    assert code in (1, 2)
+    assert not output.exists()
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_gpu_without_fp8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output = _build(tmp_path, "bert", "fp8", "--set", "compute_capabilities=['8.6']")
     assert code == 1

@@ -24,6 +24,7 @@ __all__ = [
 PADDED = "padded_bhnd"
 UNFILLED = "{} keeps it from rows of the cache that are not filled"
 KINDS = ("none", "upper_left", "lower_right")
+EIGHT_BITS = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
 CACHE_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -147,7 +148,11 @@ def plugin_attention(body: Body, node: ir.Node) -> Iterator[str]:
         node.attributes.get_int(name, 0) for name in ("q_num_heads", "kv_num_heads", "head_dim")
     )
     query = node.inputs[0]
-    yield from plugin_lacks(heads, kv_heads, width, query.dtype if query is not None else None)
+    dtype = query.dtype if query is not None else None
+    yield from plugin_lacks(heads, kv_heads, width, dtype)
+    cache = node.inputs[4].dtype if node.inputs[4] is not None else None
+    if None not in (dtype, cache) and cache not in (dtype, *EIGHT_BITS):
+        yield f"a cache of {cache}, where the plugin has {dtype}, INT8 and FLOAT8E4M3FN"
     for index in (1, 2):
         if not _leaves(body, node.outputs[index]):
             yield "the written cache is no output of the network"

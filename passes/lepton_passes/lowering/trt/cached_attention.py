@@ -16,8 +16,9 @@ there or not its to see is the form:
     auto     native; mask for windows; plugin for what neither can say; matmul for what that lacks
 
 A layer that the wanted form cannot say (a window in native and slice; softcap, sinks, heads wider
-than 256 in all but plugin and matmul; heads that the plugin has no kernels for) is declined with
-the reason and gets the form of auto. So is attention that is the model's own code.
+than 256 in all but plugin and matmul; sinks and a cache in 8 bits in all but plugin; heads that the
+plugin has no kernels for) is declined with the reason and gets the form of auto. So is attention
+that is the model's own code.
 Whether lower_right counts from kv_lengths has not been executed yet; mask rests on nothing open.
 """
 
@@ -80,7 +81,7 @@ class LowerTrtCachedAttention(LeptonPass):
 
     def _form_of(self, body: Body, node: ir.Node) -> str:
         wanted, special = self._form, _beyond_fused(node)
-        if wanted == "matmul" and not _sinks(node):
+        if wanted == "matmul" and not _sinks(node) and not _in_eight_bits(node):
             return wanted
         if special is not None or wanted == "plugin":
             if special is not None and wanted not in ("auto", "plugin"):
@@ -90,7 +91,7 @@ class LowerTrtCachedAttention(LeptonPass):
 
     def _plugin_or_written(self, body: Body, node: ir.Node, special: str | None) -> str:
         lacks = plugin_lacks(*_sizes(node), _dtype(node))
-        if not lacks or _sinks(node):
+        if not lacks or _sinks(node) or _in_eight_bits(node):
             return "plugin"
         form = "matmul" if special is not None else self._fused(body, node)
         if self._form == "plugin":
@@ -173,6 +174,8 @@ class LowerTrtCachedAttention(LeptonPass):
 def _beyond_fused(node: ir.Node) -> str | None:
     """What no fused kernel of TensorRT computes."""
     width = node.attributes.get_int("head_dim")
+    if _in_eight_bits(node):
+        return "a cache in 8 bits"
     if node.attributes.get_float("softcap", 0.0) != 0:
         return "a softcap"
     if _sinks(node):
@@ -182,6 +185,11 @@ def _beyond_fused(node: ir.Node) -> str | None:
 
 def _sinks(node: ir.Node) -> bool:
     return len(node.inputs) > 6 and node.inputs[6] is not None
+
+
+def _in_eight_bits(node: ir.Node) -> bool:
+    past = node.inputs[4]
+    return past is not None and past.dtype is not None and past.dtype.itemsize == 1
 
 
 def _sizes(node: ir.Node) -> tuple[int, int, int]:

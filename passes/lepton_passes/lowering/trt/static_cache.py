@@ -9,6 +9,8 @@
 rows of different length are packed to the left and no mask is needed. ``lepton::CachedAttention``
 is the op of the attention plugin; ``lower-trt-cached-attention`` says which layers need it.
 
+What goes into the cache rounded to 8 bits makes it a cache in 8 bits (``quantized_cache.py``).
+
 A model whose attention is its own code has ``present = Concat(past, new)`` in its graph instead:
 its caches become TensorScatter and its mask that of the cache (``_own_attention.py``).
 
@@ -30,6 +32,7 @@ from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.trt._causal import PADDING
 from lepton_passes.lowering.trt._own_attention import OwnAttention
 from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
+from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
 from lepton_passes.match import is_decoder, made_by
 
 __all__ = ["LowerTrtStaticCache"]
@@ -82,6 +85,7 @@ class LowerTrtStaticCache(LeptonPass):
         self.fire(Body(model), len(own.caches) // 2)
         sweep(model)
         self._interface(model)
+        fill_types(model)
         return ir.passes.PassResult(model, modified=True)
 
     def rewrite(self, body: Body) -> None:
@@ -106,15 +110,27 @@ class LowerTrtStaticCache(LeptonPass):
             "softcap": node.attributes.get_float("softcap", 0.0),
             "window": node.attributes.get_int("window", -1),
         }
-        inputs = [*node.inputs[:3], lengths, *node.inputs[4:]]
+        query, key, value = node.inputs[:3]
+        keys, values = rounded(key), rounded(value)
+        if keys is not None and values is not None:
+            note_scales(body, node.inputs[4], keys)
+            note_scales(body, node.inputs[5], values)
+            query = scaled_by(body, node, "Mul", query, keys.scale)
+            key = scaled_by(body, node, "Div", keys.source, keys.scale)
+            value = scaled_by(body, node, "Div", values.source, values.scale)
+        inputs = [query, key, value, lengths, *node.inputs[4:]]
         new = body.emit(
             node, "CachedAttention", inputs, dict(attributes), domain=PLUGIN_DOMAIN, outputs=3
         )
         shape = ir.Shape(["batch", heads, self._capacity or 0, width])
-        for value in (*new.inputs[4:6], *new.outputs[1:]):
-            assert value is not None
-            value.shape = shape
-        for old, made in zip(node.outputs, new.outputs, strict=True):
+        for cache in (*new.inputs[4:6], *new.outputs[1:]):
+            assert cache is not None
+            cache.shape = shape
+        out = new.outputs[0]
+        if keys is not None and values is not None:
+            out.type, out.shape = query.type if query is not None else None, node.outputs[0].shape
+            out = scaled_by(body, node, "Mul", out, values.scale)
+        for old, made in zip(node.outputs, (out, *new.outputs[1:]), strict=True):
             body.replace(old, made)
         self.fire(body)
 

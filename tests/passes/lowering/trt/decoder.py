@@ -18,6 +18,8 @@ from tests.passes.support import LAYER, load, random
 HEADS, KV, DIM, CAPACITY, WORDS = 4, 2, 32, 16, 50
 WIDTH = (HEADS + 2 * KV) * DIM
 
+_STORED = {"tensor(float)": np.float32, "tensor(int8)": np.int8}
+
 Arrays = dict[str, np.ndarray]
 
 _CACHES = ", ".join(f"float[b, {KV}, p, {DIM}] p{k}{i}" for i in (0, 1) for k in "kv")
@@ -180,7 +182,7 @@ def _session(model: ir.Model):  # type: ignore[no-untyped-def]  # onnxruntime ha
 
 def _caches(session, rows: int, length: int) -> Arrays:  # type: ignore[no-untyped-def]
     return {
-        i.name: np.zeros((rows, i.shape[1], length, i.shape[3]), np.float32)
+        i.name: np.zeros((rows, i.shape[1], length, i.shape[3]), _STORED[i.type])
         for i in session.get_inputs()
         if i.name.startswith("past_key_values.")
     }

@@ -51,8 +51,8 @@ _FORMS = {
         {_LOWER_RIGHT} }}""",
 }
 
-_PLUGIN = """CachedAttention <q_num_heads, kv_num_heads, head_dim, scale, softcap, window>
-    (q, k, v, past_lengths, past_key, past_value) => (y, present_key, present_value) {
+_PLUGIN = """{name} <q_num_heads, kv_num_heads, head_dim, scale, softcap, window>
+    (q, k, v, past_lengths, past_key, past_value) => (y, present_key, present_value) {{
     zero1 = Constant <value_ints = [0]> ()
     kv_heads = Constant <value_int = @kv_num_heads> ()
     axis0 = Constant <value_ints = [0]> ()
@@ -64,8 +64,7 @@ _PLUGIN = """CachedAttention <q_num_heads, kv_num_heads, head_dim, scale, softca
     k_heads = Transpose <perm = [0, 2, 1, 3]> (k4)
     v_heads = Transpose <perm = [0, 2, 1, 3]> (v4)
     at = Cast <to = 7> (past_lengths)
-    present_key = TensorScatter <axis = -2, mode = "linear"> (past_key, k_heads, at)
-    present_value = TensorScatter <axis = -2, mode = "linear"> (past_value, v_heads, at)
+    {write}
     zero = Constant <value_int = 0> ()
     one = Constant <value_int = 1> ()
     axis1 = Constant <value_ints = [1]> ()
@@ -95,11 +94,33 @@ _PLUGIN = """CachedAttention <q_num_heads, kv_num_heads, head_dim, scale, softca
     q4 = Reshape (q, q_shape)
     q_heads = Transpose <perm = [0, 2, 1, 3]> (q4)
     y_heads = Attention <scale: float = @scale, softcap: float = @softcap>
-        (q_heads, present_key, present_value, bias)
+        (q_heads, held_key, held_value, bias)
     y4 = Transpose <perm = [0, 2, 1, 3]> (y_heads)
     flat = Concat <axis = 0> (zero1, zero1, any)
     y = Reshape (y4, flat)
-}"""
+}}"""
+_SCATTER = """present_key = TensorScatter <axis = -2, mode = "linear"> (past_key, {key}, at)
+    present_value = TensorScatter <axis = -2, mode = "linear"> (past_value, {value}, at)"""
+# The caches of each: what is written, and what the attention reads of it.
+_CACHES = {
+    "CachedAttention": _SCATTER.format(key="k_heads", value="v_heads")
+    + """
+    held_key = Identity (present_key)
+    held_value = Identity (present_value)""",
+    "CachedAttentionInt8": """most = Constant <value_float = 127.0> ()
+    least = Neg (most)
+    k_near = Round (k_heads)
+    v_near = Round (v_heads)
+    k_clipped = Clip (k_near, least, most)
+    v_clipped = Clip (v_near, least, most)
+    k_stored = Cast <to = 3> (k_clipped)
+    v_stored = Cast <to = 3> (v_clipped)
+    """
+    + _SCATTER.format(key="k_stored", value="v_stored")
+    + """
+    held_key = Cast <to = 1> (present_key)
+    held_value = Cast <to = 1> (present_value)""",
+}
 
 
 def executable(model: ir.Model) -> ir.Model:
@@ -112,11 +133,19 @@ def executable(model: ir.Model) -> ir.Model:
             _name_form(graph, node)
         for node in [n for n in graph if n.op_type == "Attention" and not n.domain]:
             node.attributes.pop("TRT_decomposable", None)
+        for node in [n for n in graph if n.domain == "lepton" and _in_int8(n)]:
+            node.op_type = "CachedAttentionInt8"
+    plugins = [_PLUGIN.format(name=name, write=text) for name, text in _CACHES.items()]
     bodies = {f"{_HEADER.format(domain='trt')}\n{text}" for text in _FORMS.values()}
-    for text in (*bodies, f"{_HEADER.format(domain='lepton')}\n{_PLUGIN}"):
+    for text in (*bodies, *(f"{_HEADER.format(domain='lepton')}\n{text}" for text in plugins)):
         function = ir.serde.deserialize_function(onnx.parser.parse_function(text))
         copy.functions[function.identifier()] = function
     return copy
+
+
+def _in_int8(node: ir.Node) -> bool:
+    past = node.inputs[4]
+    return past is not None and past.dtype == ir.DataType.INT8
 
 
 def _name_form(graph: ir.Graph, node: ir.Node) -> None:
