@@ -80,6 +80,7 @@ def passes_for(
         islands=target in TENSORRT,
         attention=recipe.attention,
         capacity=length or (recipe.shapes.sequence[1] if recipe.shapes.sequence else None),
+        rooms=recipe.shapes.cache,
         stacks=target not in TENSORRT or choose is not None,
         native=native,
         cache=cache_type(recipe, target, half),

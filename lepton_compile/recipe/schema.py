@@ -161,6 +161,31 @@ class Shapes(_Closed):
     sequence: Range | None = Field(
         default=None, description="Tokens; for decoders the whole cache, past and new."
     )
+    cache: tuple[int, ...] = Field(
+        default=(),
+        description="Room of the caches of a TensorRT decoder, the last the end of `sequence`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        """The last room says how long a sequence is, where nothing else does."""
+        if not isinstance(value, dict) or not isinstance(value.get("cache"), list | tuple):
+            return value
+        rooms = tuple(value["cache"])
+        whole = {"sequence": (1, rooms[-1])} if rooms and type(rooms[-1]) is int else {}
+        return {**whole, **value, "cache": rooms}
+
+    @model_validator(mode="after")
+    def _check(self) -> Shapes:
+        rooms = self.cache
+        if rooms and (rooms[0] < 2 or list(rooms) != sorted(set(rooms))):
+            raise ValueError("cache lists numbers of tokens from 2 on, each larger than the last")
+        if rooms and self.sequence is not None and rooms[-1] != self.sequence[1]:
+            raise ValueError(
+                f"the last of cache is {rooms[-1]}, sequence ends at {self.sequence[1]}"
+            )
+        return self
 
 
 class Verify(_Closed):

@@ -52,7 +52,7 @@ def _facts(engine: Mapping[str, Any], builder: Mapping[str, Any]) -> list[tuple[
         ("compute capabilities", ", ".join(engine.get("compute_capabilities") or ())),
         ("computes in", engine.get("compute") or ""),
         ("attention", _attention(engine.get("attention") or {})),
-        ("cache", f"{cache['capacity']} tokens of {cache['dtype']}" if "capacity" in cache else ""),
+        ("cache", _cache(cache)),
         ("plugin", _plugin(plugin) if plugin else ""),
         ("built by", str(builder.get("version") or "")),
     ]
@@ -72,3 +72,11 @@ def _plugin(plugin: Mapping[str, Any]) -> str:
 
 def _shapes(layer: Mapping[str, Any]) -> str:
     return ", ".join("x".join(map(str, shape)) or "scalar" for _, _, shape in layer["outputs"])
+
+
+def _cache(cache: Mapping[str, Any]) -> str:
+    """What a row of a static cache holds, one size or several to choose from."""
+    if "capacity" not in cache:
+        return ""
+    rooms = cache.get("buckets") or [cache["capacity"]]
+    return f"{' or '.join(map(str, rooms))} tokens of {cache['dtype']}"

@@ -103,6 +103,13 @@ class Cuda:
         """Copy from the device into a contiguous array, which holds the bytes after ``wait``."""
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, self._out, stream)
 
+    def copy_parts(
+        self, to: int, step: int, start: int, size: int, count: int, stream: int
+    ) -> None:
+        """Copy ``count`` parts of ``size`` bytes from ``start`` on, to ``to``, ``step`` apart."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpy2DAsync", to, step, start, size, size, count, kind, stream)
+
     def stream(self) -> int:
         """A new stream, of its own and not the default one."""
         flags = self._cuda.cudaStreamNonBlocking

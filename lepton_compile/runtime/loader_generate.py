@@ -114,20 +114,23 @@ class Writer:
         while self._spare:
             self._spare.pop().close()
 
-    def _cache(self, batch: int, need: int) -> Any:
-        """Buffers with room for ``need`` tokens: those of the last call where they are enough."""
+    def _cache(self, batch: int, longest: int, limit: int) -> Any:
+        """Buffers with room for prompts and answers: those of the last call if they are enough."""
+        ahead = getattr(self.model.session, "ahead", 0)  # of caches that grow
+        need = longest + (min(ahead, limit) or limit)
         cache = self._spare.pop() if self._spare else None
         if cache is not None and cache.batch >= batch and cache.capacity >= need:
             return cache
         if cache is not None:
             cache.close()
-        return self.model.new_cache(batch, min(-(-need // ROUND) * ROUND, self.room))
+        room = need if ahead else -(-need // ROUND) * ROUND
+        return self.model.new_cache(batch, min(room, self.room))
 
     def _pieces(
         self, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
     ) -> Iterator[str | int]:
         """What each token completes, as it comes."""
-        cache = self._cache(len(rows), max(len(row.ids) for row in rows) + limit)
+        cache = self._cache(len(rows), max(len(row.ids) for row in rows), limit)
         try:
             yield from self._loop(cache, rows, limit, how, ends)
         except BaseException as error:
@@ -173,7 +176,7 @@ def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
 def cache_for(model: Any, batch: int, capacity: int) -> Any:
     """What holds keys and values of ``batch`` rows for this engine."""
     if hasattr(model.session, "new_cache"):
-        return model.session.new_cache(batch)
+        return model.session.new_cache(batch, capacity)
     if not model.cache:
         from lepton_compile.runtime.loader_no_cache import NoCache
 

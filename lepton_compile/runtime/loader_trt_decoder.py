@@ -36,32 +36,41 @@ class Decoder(Plan):
         self.alias = {name: ask(name) or written.get(name, "") for name in presents}
         apart = [n for n, past in self.alias.items() if past not in pasts]
         refuse(apart, f"this loader needs caches that are written in place; {apart} are not")
-        self.layers = {n: tuple(self.engine.get_tensor_shape(n))[1:] for n in pasts}
-        self.capacity = next(iter(self.layers.values()))[1]
+        self.pasts = {n: tuple(self.engine.get_tensor_shape(n))[1:] for n in pasts}
+        said = (self.entry.get("cache") or {}).get("buckets")
+        self.capacities: list[int] = said or [next(iter(self.pasts.values()))[1]]
+        self.capacity, self._buckets = self.capacities[-1], dict[int, Bucket]()
+        # A cache that grows need not hold at once all that may come.
+        self.ahead = self.capacities[0] // 2 if len(self.capacities) > 1 else 0
         self.vocabulary = self.engine.get_tensor_shape("logits")[-1]
-        self.longest = self.engine.get_tensor_profile_shape("input_ids", PREFILL)[2][1]
         self.most = self.engine.get_tensor_profile_shape("input_ids", DECODE)[2][0]
         self.level = CACHE_LENGTH in self.inputs  # rows of one length alone may go together
-        self.prefill = self.context(PREFILL, graphs=False)
-        self.decode = self.context(DECODE, graphs=not self.level)
         # A GPU without room for so much as one row is found out while there are other engines.
-        self._spare: DeviceCache | None = DeviceCache(self, 1)
+        self._spare: DeviceCache | None = DeviceCache(self, 1, 1)
         self.device.wait(self.stream)
+
+    def bucket(self, need: int) -> Bucket:
+        """The smallest caches with room for ``need`` tokens in each row."""
+        fits = [number for number, size in enumerate(self.capacities) if size >= need]
+        refuse(not fits, f"the cache holds {self.capacity} tokens, not {need}")
+        if fits[0] not in self._buckets:
+            self._buckets[fits[0]] = Bucket(self, fits[0])
+        return self._buckets[fits[0]]
 
     @property
     def hidden(self) -> Sequence[str]:
         """Outputs that stay on the device."""
         return tuple(self.alias)
 
-    def new_cache(self, batch: int) -> DeviceCache:
-        """Caches for ``batch`` rows."""
+    def new_cache(self, batch: int, need: int) -> DeviceCache:
+        """Caches for ``batch`` rows of ``need`` tokens."""
         refuse(batch > self.most, f"{batch} prompts, and the engine takes {self.most} at a time")
         spare, self._spare = self._spare, None
         if spare is not None and spare in self.caches:
-            if batch <= spare.batch:
+            if batch <= spare.batch and need <= spare.capacity:
                 return spare
             spare.close()
-        return DeviceCache(self, batch)
+        return DeviceCache(self, batch, need)
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Logits of whole rows, packed to the left, from empty caches.
@@ -75,7 +84,7 @@ class Decoder(Plan):
         refuse(full, f"{full} stay on the device: generate() continues prompts")
         ids, lengths = feeds["input_ids"], feeds["attention_mask"].sum(axis=1)
         refuse(ids.shape[1] > self.capacity, f"the cache holds {self.capacity} tokens")
-        keep, cache = int(feeds.get("logits_to_keep", 0)), self.new_cache(len(ids))
+        keep, cache = int(feeds.get("logits_to_keep", 0)), self.new_cache(*ids.shape)
         try:
             if keep == 1 and (lengths == ids.shape[1]).all():
                 return [cache.start(ids.tolist())[:, None].copy()]
@@ -88,17 +97,29 @@ class Decoder(Plan):
             cache.close()
 
 
+class Bucket:
+    """What runs in caches of one capacity: shapes and bytes of a row, and the two contexts."""
+
+    def __init__(self, plan: Decoder, number: int) -> None:
+        self.capacity, first = plan.capacities[number], 2 * number
+        self.layers = {n: (s[0], self.capacity, s[2]) for n, s in plan.pasts.items()}
+        sizes = {n: int(np.prod(s)) for n, s in self.layers.items()}
+        self.sizes = {n: size * item_size(plan.kinds[n]) for n, size in sizes.items()}
+        profile = plan.engine.get_tensor_profile_shape("input_ids", first + PREFILL)
+        self.longest = profile[2][1]
+        self.prefill = plan.context(first + PREFILL, graphs=False)
+        self.decode = plan.context(first + DECODE, graphs=not plan.level)
+
+
 class DeviceCache:
     """Keys and values of some rows on the device, and what goes in and out with each token."""
 
-    def __init__(self, plan: Decoder, batch: int) -> None:
-        self.plan, self.batch, self.capacity = plan, batch, plan.capacity
+    def __init__(self, plan: Decoder, batch: int, need: int) -> None:
+        self.plan, self.batch, self.bucket = plan, batch, plan.bucket(need)
         self.held = np.zeros(batch, np.int32)
-        self._sizes = {
-            n: int(np.prod(s)) * item_size(plan.kinds[n]) for n, s in plan.layers.items()
-        }
-        uneven = [n for n, size in self._sizes.items() if size % ALIGNMENT]
+        uneven = [n for n, size in self.bucket.sizes.items() if size % ALIGNMENT]
         refuse(uneven and batch > 1, f"rows of {uneven} are not aligned: one prompt at a time")
+        self.caches: dict[str, int] = {}
         self._memory: list[int] = []
         self._pinned: list[np.ndarray] = []
         plan.caches.append(self)
@@ -110,10 +131,10 @@ class DeviceCache:
 
     def _allocate(self) -> None:
         plan, batch = self.plan, self.batch
-        self._caches = {n: self._take(size * batch) for n, size in self._sizes.items()}
-        for name, address in self._caches.items():
+        for name, size in self.bucket.sizes.items():
+            self.caches[name] = plan.device.malloc(size * batch)
             # What lies beyond a row's end is multiplied by zero, so that it must not be NaN.
-            plan.device.zero(address, self._sizes[name] * batch, plan.stream)
+            plan.device.zero(self.caches[name], size * batch, plan.stream)
         kind = plan.kinds["logits"]
         self._ids, self._lengths = self._take(8 * batch), self._take(4 * batch)
         self._logits = self._take(plan.vocabulary * item_size(kind) * batch)
@@ -131,13 +152,18 @@ class DeviceCache:
         array: np.ndarray = self._pinned[-1].view(dtype).reshape(shape)
         return array
 
+    @property
+    def capacity(self) -> int:
+        """Tokens that a row has room for, as long as it does not grow."""
+        return self.bucket.capacity
+
     def close(self) -> None:
         """Give the memory back."""
         if self in self.plan.caches:
             self.plan.caches.remove(self)
             self.plan.device.wait(self.plan.stream)
-            self.plan.decode.forget()
-            for address in self._memory:
+            self.bucket.decode.forget()
+            for address in [*self.caches.values(), *self._memory]:
                 self.plan.device.free(address)
             for array in self._pinned:
                 self.plan.device.free_host(array)
@@ -145,21 +171,25 @@ class DeviceCache:
     def start(self, rows: list[list[int]]) -> np.ndarray:
         """Logits (batch, vocabulary) after the prompts, each read alone into its row."""
         self.held = np.zeros(len(rows), np.int32)
-        most = self.plan.longest
+        most = self.bucket.longest
         pieces = [
             (row, ids[at : at + most])
             for row, ids in enumerate(rows)
             for at in range(0, len(ids), most)
         ]
-        self._one_by_one(self.plan.prefill, pieces)
+        self._one_by_one(self.bucket.prefill, pieces)
         return self._result(len(rows))
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
         """Logits after one more token per row; a row that is not alive stays where it is."""
         refuse(self not in self.plan.caches, "this model is closed")
+        if (need := int((self.held + np.array(alive, np.int32)).max())) > self.capacity:
+            from lepton_compile.runtime.loader_trt_buckets import grow
+
+            grow(self, need)
         if self.plan.level and len(set(self.held)) > 1:
             pieces = [(row, [tokens[row]]) for row, lives in enumerate(alive) if lives]
-            self._one_by_one(self.plan.decode, pieces)
+            self._one_by_one(self.bucket.decode, pieces)
             return self._result(len(tokens))
         self._together(tokens)
         self.held = self.held + np.array(alive, np.int32)
@@ -170,7 +200,7 @@ class DeviceCache:
         self._ids_here[:count, 0], self._lengths_here[:count] = tokens, self.held
         device.copy_in(self._ids, self._ids_here[:count], stream)
         device.copy_in(self._lengths, self._lengths_here[:count], stream)
-        self._run(self.plan.decode, 0, count, 1, (self._ids, self._lengths, self._logits))
+        self._run(self.bucket.decode, 0, count, 1, (self._ids, self._lengths, self._logits))
         device.copy_out(self._scores[:count], self._logits, stream)
 
     def _one_by_one(self, context: Any, pieces: list[tuple[int, list[int]]]) -> None:
@@ -204,9 +234,9 @@ class DeviceCache:
         """Queue ``width`` tokens for each of ``count`` rows from ``row`` on."""
         shapes = {"input_ids": (count, width), "past_lengths": (count,)}
         addresses = dict(zip(("input_ids", "past_lengths", "logits"), places, strict=True))
-        for name, address in self._caches.items():
-            shapes[name] = (count, *self.plan.layers[name])
-            addresses[name] = address + row * self._sizes[name]
+        for name, address in self.caches.items():
+            shapes[name] = (count, *self.bucket.layers[name])
+            addresses[name] = address + row * self.bucket.sizes[name]
         addresses |= {n: addresses[past] for n, past in self.plan.alias.items()}
         if self.plan.level:
             self._length = np.array([self.held[row] + width], np.int64)  # read while it is queued

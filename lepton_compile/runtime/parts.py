@@ -57,8 +57,14 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_tensors": tensorrt,
         "loader_trt_encoder": tensorrt and not cache,
         "loader_trt_decoder": tensorrt and bool(cache),
+        "loader_trt_buckets": tensorrt and any(map(_grows, engines)),
         "loader_script_prompt": decoder,
         "loader_script_text": encoder,
         "loader_script": True,
     }
     return tuple(name for name, wanted in needed.items() if wanted)
+
+
+def _grows(engine: Mapping[str, Any]) -> bool:
+    """Whether its cache has several capacities."""
+    return len((engine.get("cache") or {}).get("buckets") or ()) > 1

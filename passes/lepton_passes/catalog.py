@@ -69,6 +69,7 @@ class Settings:
         islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
         attention: form of cached attention in TensorRT engines: auto, native, mask, slice, plugin.
         capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
+        rooms: capacities between which a static cache may choose, several or none.
         stacks: projections of one input become one matrix.
         native: the target has our own kernels beside those of its runtime.
         cache: INT8 or FLOAT8E4M3FN, what a cache of keys and values holds; ``None`` is what is
@@ -87,6 +88,7 @@ class Settings:
     islands: bool = True
     attention: str = "auto"
     capacity: int | None = None
+    rooms: tuple[int, ...] = ()
     stacks: bool = True
     native: bool = False
     cache: ir.DataType | None = None
@@ -205,7 +207,7 @@ def _linear(settings: Settings) -> LeptonPass:
 
 
 def _static_cache(settings: Settings) -> LeptonPass:
-    return LowerTrtStaticCache(settings.capacity)
+    return LowerTrtStaticCache(settings.capacity, several=len(settings.rooms) > 1)
 
 
 def _trt_cached_attention(settings: Settings) -> LeptonPass:

@@ -90,6 +90,30 @@ def test_one_word_precisions(word: str, expected: tuple[int, int | None] | None)
     assert quantize.weight("w") == quantize.weight("e", embedding=True) == expected
 
 
+def test_rooms_of_a_cache_say_how_long_a_sequence_is() -> None:
+    shapes = load_recipe({"model": "m", "shapes": {"cache": [512, 2048]}}).shapes
+    assert (shapes.cache, shapes.sequence) == ((512, 2048), (1, 2048))
+    both = {"cache": [512, 2048], "sequence": "8..2048"}
+    assert load_recipe({"model": "m", "shapes": both}).shapes.sequence == (8, 2048)
+    assert load_recipe({"model": "m"}).shapes.cache == ()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({"cache": [2048, 512]}, "each larger than the last"),
+        ({"cache": [512, 512]}, "each larger than the last"),
+        ({"cache": [1, 512]}, "from 2 on"),
+        ({"cache": [512, 2048], "sequence": "1..4096"}, "is 2048, sequence ends at 4096"),
+        ({"cache": ["a"]}, "shapes.cache"),
+        ({"cache": 512}, "shapes.cache"),
+    ],
+)
+def test_rooms_that_make_no_sense(shapes: dict[str, object], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe({"model": "m", "shapes": shapes})
+
+
 def test_a_cache_alone_leaves_weights_as_they_are() -> None:
     quantize = load_recipe({"model": "m", "quantize": {"cache": "int8"}}).quantize
     assert (quantize.format, quantize.cache, quantize.weight("w")) == ("none", "int8", None)

@@ -116,6 +116,22 @@ class HostDevice:
 
         self.queue(stream, copy)
 
+    def copy_parts(
+        self, to: int, step: int, start: int, size: int, count: int, stream: int
+    ) -> None:
+        """``count`` parts of ``size`` bytes that lie side by side, to where they are apart."""
+        self._log("copy_parts")
+        if size > step:
+            raise FaultError(f"parts of {size} bytes do not fit {step} apart")
+        self.view(to, step * (count - 1) + size)
+        self.view(start, size * count)
+
+        def copy() -> None:
+            for part in range(count):
+                self.view(to + part * step, size)[:] = self.view(start + part * size, size)
+
+        self.queue(stream, copy)
+
     def stream(self) -> int:
         handle = 1 + len(self._streams)
         self._streams[handle] = []

@@ -30,13 +30,20 @@ def manifest(
     plugin: bool = False,
     precision: str = "fp32",
     positions: bool = False,
+    buckets: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache."""
     cached = task == "text-generation" and shared is not None
     return {
         "task": task,
         "engines": [
-            {"target": t, "precision": precision, "plugin": plugin or None} for t in targets
+            {
+                "target": t,
+                "precision": precision,
+                "plugin": plugin or None,
+                "cache": {"buckets": [8, 16]} if buckets else None,
+            }
+            for t in targets
         ],
         "cache": {"shared": shared} if cached else None,
         "tokenizer": {"chat_template": "chat_template.jinja" if template else None},
@@ -55,5 +62,5 @@ def all_manifests() -> Iterator[dict[str, Any]]:
         for shared, more in product((True, False, None), (True, False)):
             precision = "int8" if more else "fp32"
             how = {"shared": shared, "template": more, "plugin": more, "precision": precision}
-            how["positions"] = more
+            how["positions"] = how["buckets"] = more
             yield manifest(task, targets, **how)  # type: ignore[arg-type]

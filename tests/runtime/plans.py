@@ -8,6 +8,7 @@ aligned addresses, aliases at one address, all that they read or write in device
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import math
 from enum import IntEnum
@@ -51,8 +52,10 @@ def decoder_plan(
     level: bool = False,
     told: bool = True,
     capture: bool = True,
+    buckets: tuple[int, ...] = (),
 ) -> bytes:
-    """The tiny decoder: dtype of its caches, ``level`` where all rows must be of one length."""
+    """The tiny decoder: dtype of its caches, ``level`` where all rows must be of one length,
+    ``buckets`` where it has caches of several capacities, each with two profiles."""
     return _plan(locals() | {"model": "decoder"})
 
 
@@ -219,7 +222,8 @@ class Context:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         """A free dimension is the batch, then the sequence."""
         batch, width = self.shapes["input_ids"]
-        given = self.shapes.get(name, self.engine.get_tensor_shape(name))
+        alias = self.engine.alias(name)
+        given = self.shapes.get(alias or name, self.engine.get_tensor_shape(name))
         return tuple((batch, width)[at] if size < 0 else size for at, size in enumerate(given))
 
     def execute_async_v3(self, stream: int) -> bool:
@@ -261,7 +265,9 @@ Profiles = list[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]
 
 
 def _decoder(plan: dict[str, Any]) -> tuple[Tensors, Profiles]:
-    rest = (tiny.KV_HEADS, tiny.ROOM, tiny.HEAD_DIM)
+    buckets = plan["buckets"] or (tiny.ROOM,)
+    open_or_not = -1 if plan["buckets"] else tiny.ROOM
+    rest = (tiny.KV_HEADS, open_or_not, tiny.HEAD_DIM)
     tensors: Tensors = {
         "input_ids": (Mode.INPUT, "INT64", (-1, -1)),
         "past_lengths": (Mode.INPUT, "INT32", (-1,)),
@@ -275,7 +281,10 @@ def _decoder(plan: dict[str, Any]) -> tuple[Tensors, Profiles]:
     for name in names:
         tensors[f"present.{name}"] = (Mode.OUTPUT, plan["cache"], (-1, *rest))
     profiles: Profiles = []
-    for most in ((1, plan["prefill"]), (plan["batch"], 1)):
+    shapes = ((1, plan["prefill"]), (plan["batch"], 1))
+    for room, most in itertools.product(buckets, shapes):
+        most = (most[0], min(most[1], room))
+        rest = (tiny.KV_HEADS, room, tiny.HEAD_DIM)
         whole = {"input_ids": ((1, 1), most), "past_lengths": ((1,), most[:1])}
         for name in names:
             whole[f"past_key_values.{name}"] = ((1, *rest), (most[0], *rest))
@@ -300,10 +309,12 @@ def _decode(plan: dict[str, Any], arrays: dict[str, np.ndarray], length: int) ->
             held = {}
             for kind, fresh in new.items():
                 cache = arrays[f"past_key_values.{number}.{kind}"][row]
-                cache[:, places] = _stored(fresh, plan["cache"])
+                there = places < cache.shape[1]  # what falls behind the capacity is dropped
+                cache[:, places[there]] = _stored(fresh[:, there], plan["cache"])
                 held[kind] = np.repeat(_read(cache, plan["cache"]), tiny.HEADS // tiny.KV_HEADS, 0)
             scores = query @ held["key"].transpose(0, 2, 1) / np.sqrt(tiny.HEAD_DIM)
-            scores += np.where(np.arange(tiny.ROOM) > places[:, None], -np.inf, 0)
+            room = held["key"].shape[1]
+            scores += np.where(np.arange(room) > places[:, None], -np.inf, 0)
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             mixed = weights / weights.sum(axis=-1, keepdims=True) @ held["value"]
             hidden = hidden + mixed.transpose(1, 0, 2).reshape(len(ids), -1) @ layer["output"]

@@ -45,10 +45,10 @@ LINES = {
     ("text-classification", "ort-cpu"): 560,
     ("fill-mask", "ort-cpu"): 580,
     ("question-answering", "ort-cpu"): 565,
-    ("text-generation", "ort-cpu"): 1065,
-    ("text-generation", "ort-cpu", "ort-cuda"): 1105,
-    ("feature-extraction", "ort-cpu", "trt-rtx"): 1110,
-    ("text-generation", "ort-cpu", "trt-rtx"): 1825,
+    ("text-generation", "ort-cpu"): 1067,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1107,
+    ("feature-extraction", "ort-cpu", "trt-rtx"): 1115,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1860,
     ("other", "ort-cpu"): 390,
 }
 

@@ -168,6 +168,94 @@ def test_a_cache_takes_the_bytes_of_its_type(
     held.close()
 
 
+BUCKETS = (16, 40, tiny.ROOM)
+GROWING = {"cache": {**ALIASED["cache"], "buckets": [*BUCKETS]}}  # type: ignore[dict-item]
+
+
+def contexts_of(model: Model) -> list[int]:
+    """Profiles of the contexts that were made, in order."""
+    return [context.profile for context in engine(model).contexts]
+
+
+@pytest.mark.parametrize("target", ["trt-rtx", "trt"])
+@pytest.mark.parametrize("cache", ["FLOAT", "BF16"])
+def test_a_cache_grows_into_the_next_bucket_and_nothing_is_lost(
+    opened: Opener, target: str, cache: str
+) -> None:
+    whole = opened(plans.decoder_plan(cache=cache), target)
+    other = opened(plans.decoder_plan(cache=cache, buckets=BUCKETS), target, **GROWING)
+    for prompts, new in ((PROMPTS, 60), (PROMPTS[:1], 30), (PROMPTS[2:], 80), (PROMPTS, 4)):
+        expected = whole.generate(prompts, max_new_tokens=new)
+        found = other.generate(prompts, max_new_tokens=new)
+        assert [one.tokens for one in found] == [one.tokens for one in expected]
+    assert max(len(one.tokens) for one in expected) <= 4
+
+
+def test_the_smallest_bucket_first_and_the_next_when_it_is_full(
+    device: HostDevice, opened: Opener
+) -> None:
+    other = opened(plans.decoder_plan(buckets=BUCKETS), **GROWING)
+    row = 2 * tiny.LAYERS * tiny.KV_HEADS * tiny.HEAD_DIM * 4
+    assert contexts_of(other) == [0, 1], "nothing of the larger ones before they are needed"
+    cache = other.new_cache(2, 10)
+    assert (cache.capacity, cache.batch) == (16, 2)
+    cache.start([PROMPTS[0], PROMPTS[1]])
+    held, taken, seen = 4, device.allocated(), len(device.calls)
+    while held <= 16:
+        assert cache.capacity == 16
+        cache.step([7, 7], [True, True])
+        held += 1
+    assert (cache.capacity, contexts_of(other)) == (40, [0, 1, 2, 3])
+    assert device.allocated() - taken == 2 * (40 - 16) * row, "the smaller caches are gone"
+    moved = [call for call in device.calls[seen:] if call in ("malloc", "copy_parts", "free")]
+    tensors = 2 * tiny.LAYERS
+    assert moved == ["malloc"] * tensors + ["copy_parts"] * tensors + ["free"] * tensors
+    cache.close()
+    large = other.new_cache(1, 41)
+    assert (large.capacity, contexts_of(other)) == (tiny.ROOM, [0, 1, 2, 3, 4, 5])
+    large.close()
+    with pytest.raises(LoaderError, match=f"the cache holds {tiny.ROOM} tokens, not 97"):
+        other.new_cache(1, tiny.ROOM + 1)
+
+
+def test_what_an_answer_may_take_is_not_taken_at_once(opened: Opener) -> None:
+    other = opened(plans.decoder_plan(buckets=BUCKETS), **GROWING)
+    stream = other.generate(PROMPTS[0], max_new_tokens=60, stream=True)
+    next(stream)
+    (cache,) = other.session.caches
+    assert cache.capacity == 16
+    stream.close()
+
+
+def test_a_step_is_captured_anew_in_the_next_bucket(device: HostDevice, opened: Opener) -> None:
+    other = opened(plans.decoder_plan(buckets=BUCKETS), "trt", **GROWING)
+    cache = other.new_cache(1, 8)
+    cache.start([PROMPTS[0]])
+    for _ in range(20):
+        cache.step([7], [True])
+    assert cache.capacity == 40
+    assert device.calls.count("begin_capture") == 2
+    assert device.calls.count("free_graph") == 1, "that of the small caches, which are gone"
+    cache.close()
+
+
+def test_no_room_to_grow_leaves_nothing_behind(device: HostDevice, opened: Opener) -> None:
+    other = opened(plans.decoder_plan(buckets=BUCKETS), **GROWING)
+    cache = other.new_cache(1, 8)
+    cache.start([PROMPTS[0]])
+    for _ in range(12):
+        found = cache.step([7], [True])
+    taken = device.allocated()
+    device.room = taken + 12_000  # for one tensor of the next bucket, not for all four
+    with pytest.raises(LoaderError, match="out of memory"):
+        cache.step([7], [True])
+    assert (device.allocated(), cache.capacity) == (taken, 16)
+    device.room = 1 << 30
+    assert cache.step([7], [True]).shape == found.shape
+    assert cache.capacity == 40
+    cache.close()
+
+
 def test_memory_is_taken_once(device: HostDevice, opened: Opener) -> None:
     other = opened(plans.decoder_plan(), "trt")
     other.generate(PROMPTS, max_new_tokens=6)
@@ -266,8 +354,13 @@ def test_an_encoder(
         assert found[name] == pytest.approx(expected[name], abs=close)
 
 
-def test_the_emitted_file_runs_the_plan(model: Model, opened: Opener, device: HostDevice) -> None:
-    folder = opened(plans.decoder_plan()).path
+@pytest.mark.parametrize("grows", [False, True])
+def test_the_emitted_file_runs_the_plan(
+    model: Model, opened: Opener, device: HostDevice, grows: bool
+) -> None:
+    buckets = {"buckets": BUCKETS} if grows else {}
+    folder = opened(plans.decoder_plan(**buckets), **(GROWING if grows else {})).path
+    assert ("def grow" in (folder / "loader.py").read_text()) == grows
     spec = importlib.util.spec_from_file_location("emitted_loader", folder / "loader.py")
     assert spec is not None
     emitted: Any = importlib.util.module_from_spec(spec)

@@ -20,7 +20,7 @@ from lepton_compile.engines.tensorrt.capabilities import (
     check_dtypes,
     hardware_level,
 )
-from lepton_compile.engines.tensorrt.details import attention_of, details_of
+from lepton_compile.engines.tensorrt.details import attention_of, details_of, rooms_of
 from lepton_compile.engines.tensorrt.flavour import Flavour
 from lepton_compile.engines.tensorrt.order import Order, Profile
 from lepton_compile.engines.tensorrt.plan_header import LENGTH, check_header
@@ -48,11 +48,13 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
     version = _installed(flavour)
     capabilities = check_capabilities(job.recipe.compute_capabilities, flavour)
     check_dtypes(job.model, capabilities, flavour)
+    rooms = rooms_of(job)
     profiles = profiles_for(
         job.model.graph.inputs,
         job.ranges,
         decoder=bool(job.caches),
         objective=job.recipe.objective,
+        rooms=rooms,
     )
     attention = attention_of(job.model)
     flatten(job.model)

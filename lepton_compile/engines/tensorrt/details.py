@@ -12,10 +12,11 @@ from lepton_compile.engines.contract import EngineJob
 from lepton_compile.engines.interface import signature
 from lepton_compile.engines.tensorrt.order import Profile
 from lepton_compile.engines.tensorrt.plugins import aliases_of
+from lepton_compile.errors import EngineError
 from lepton_passes.lowering.trt.forms import attention_forms
 from lepton_passes.lowering.trt.quantized_cache import scale_of
 
-__all__ = ["attention_of", "details_of"]
+__all__ = ["attention_of", "details_of", "rooms_of"]
 
 
 def attention_of(model: ir.Model) -> dict[str, Any] | None:
@@ -47,6 +48,26 @@ def details_of(
     }
 
 
+def rooms_of(job: EngineJob) -> tuple[int, ...]:
+    """Capacities of the caches of a decoder; empty where it has one alone.
+
+    Raises:
+        EngineError: the model ends before the largest.
+    """
+    rooms = job.recipe.shapes.cache if job.caches else ()
+    if len(rooms) < 2:
+        return ()
+    longest = job.ranges["sequence"][1]
+    if rooms[-1] != longest:
+        raise EngineError(
+            f"the model takes {longest} tokens, and the largest cache holds {rooms[-1]}",
+            where="shapes.cache",
+            found=", ".join(map(str, rooms)),
+            available=[f"up to {longest}"],
+        )
+    return rooms
+
+
 def _cache(job: EngineJob) -> dict[str, Any] | None:
     past = [v for v in job.model.graph.inputs if (v.name or "").startswith("past_key_values.")]
     if not past or past[0].dtype is None or past[0].shape is None:
@@ -57,5 +78,6 @@ def _cache(job: EngineJob) -> dict[str, Any] | None:
         "dtype": past[0].dtype.numpy().name,
         "capacity": capacity if isinstance(capacity, int) else job.ranges["sequence"][1],
         "aliased": True,
+        **({"buckets": list(rooms)} if (rooms := rooms_of(job)) else {}),
         **({"scales": scales} if scales else {}),
     }

@@ -2,8 +2,8 @@
 
 An encoder has one profile over its whole range. A decoder has two: ``prefill`` takes one row of any
 length, ``decode`` one token of each row; the cache's capacity is part of every shape and the same
-in both. Kernels are chosen for the middle of a range, or for its end where the recipe's objective
-says so.
+in both. Where the recipe lists several capacities, each has these two. Kernels are chosen for the
+middle of a range, or for its end where the recipe's objective says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def profiles_for(
     *,
     decoder: bool,
     objective: str = "latency",
+    rooms: Sequence[int] = (),
 ) -> list[Profile]:
     """Profiles for the inputs of a graph.
 
@@ -36,6 +37,7 @@ def profiles_for(
         inputs: a dimension is a number or the name of a range.
         ranges: name -> [least, most], of dimensions or of an input's values.
         objective: of the recipe; ``throughput`` optimizes for the largest batch.
+        rooms: capacities of a decoder's cache, where it has several.
 
     Raises:
         EngineError: a range is empty, or an input has a dimension without one.
@@ -53,12 +55,15 @@ def profiles_for(
     if not decoder:
         sizes = {"batch": batch, "sequence": length}
         return [_profile("all", inputs, ranges, sizes)]
-    prefill = {"batch": (1, 1, 1), "sequence": (1, max(1, most // 2), most)}
-    decode = {"batch": batch, "sequence": (1, 1, 1)}
-    return [
-        _profile("prefill", inputs, ranges, prefill),
-        _profile("decode", inputs, ranges, decode),
-    ]
+    found = []
+    for room in rooms or (most,):
+        sizes = {"capacity": (room, room, room)} if rooms else {}
+        prefill = {"batch": (1, 1, 1), "sequence": (1, max(1, room // 2), room), **sizes}
+        decode = {"batch": batch, "sequence": (1, 1, 1), **sizes}
+        behind = f"-{room}" if rooms else ""
+        found.append(_profile(f"prefill{behind}", inputs, ranges, prefill))
+        found.append(_profile(f"decode{behind}", inputs, ranges, decode))
+    return found
 
 
 def _profile(

@@ -214,8 +214,6 @@ class _Attention:
                     found=", ".join("?" if size is None else str(size) for size in known),
                     available=[f"{name} = {size}" for name, size in sizes.items()],
                 )
-        if not inputs[KEY_CACHE][2].is_constant():
-            raise PluginError(f"the caches of {SPEC.name} have a fixed capacity", found="dynamic")
 
     def _same(self, dimensions: Any) -> Any:
         copy = self.registration.trt.DimsExprs(len(dimensions))

@@ -53,6 +53,19 @@ def test_the_objective_says_which_batch_kernels_are_chosen_for(objective: str, r
     assert decode.opt["input_ids"] == [rows, 1]
 
 
+def test_each_capacity_of_a_cache_has_the_two_profiles_of_a_decoder() -> None:
+    inputs = [*DECODER[:2], value("past_key_values.0.key", ["batch", 2, "capacity", 16], "FLOAT16")]
+    found = profiles_for(inputs, RANGES, decoder=True, rooms=(32, 128))
+    names = ["prefill-32", "decode-32", "prefill-128", "decode-128"]
+    assert [each.name for each in found] == names
+    for each, room in zip(found, (32, 32, 128, 128), strict=True):
+        for bounds in (each.min, each.opt, each.max):
+            assert bounds["past_key_values.0.key"][1:] == [2, room, 16]
+    assert [each.max["input_ids"] for each in found] == [[1, 32], [8, 1], [1, 128], [8, 1]]
+    with pytest.raises(EngineError, match="range of a dimension is not known"):
+        profiles_for(inputs, RANGES, decoder=True)
+
+
 def test_an_input_whose_value_is_a_shape_has_a_range_of_values() -> None:
     inputs = [*DECODER, value("cache_length", [1]), value("count", [])]
     prefill, _ = profiles_for(inputs, {**RANGES, "count": [2, 6]}, decoder=True)

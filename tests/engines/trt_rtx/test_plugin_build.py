@@ -110,6 +110,38 @@ def test_the_artifact_carries_the_plugin_that_its_plan_asks_for(
     assert report["builders"]["trt-rtx"]["counts"]["PLUGIN_V3"] == 3
 
 
+def test_caches_of_several_capacities_are_profiles_of_one_plan(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(folder, "llama", "plugin", monkeypatch)  # saves the model and compiles the kernels
+    output = folder / "rooms"
+    named = ["--model", str(folder / "llama"), "--target", "trt-rtx", "--quantize", "bf16"]
+    more = ["--set", "compute_capabilities=['8.9']", "--no-check", "-q"]
+    rooms = ["--set", "shapes={batch: 1..2, cache: [8, 32]}"]
+    assert main(["build", *named, *more, *rooms, "-o", str(output)]) == 0
+    (entry,) = json.loads((output / "manifest.json").read_text())["engines"]
+    assert entry["cache"]["buckets"] == [8, 32]
+    assert entry["cache"]["capacity"] == 32
+    assert entry["attention"] == {"layers": 3, "forms": {"plugin": 3}}
+    found = {
+        p["name"]: (p["max"]["input_ids"], p["min"]["past_key_values.0.key"][2])
+        for p in entry["profiles"]
+    }
+    assert found == {
+        "prefill-8": ([1, 8], 8),
+        "decode-8": ([2, 1], 8),
+        "prefill-32": ([1, 32], 32),
+        "decode-32": ([2, 1], 32),
+    }
+    assert "def grow" in (output / "loader.py").read_text()
+    assert main(["inspect", str(output)]) == 0
+    assert "prefill-8" in capsys.readouterr().out
+    assert "8 or 32 tokens of bfloat16" in (output / "report.html").read_text()
+    beyond = ["--set", "shapes={cache: [32, 4096]}", "-o", str(folder / "beyond")]
+    assert main(["build", *named, *more, *beyond]) == 1
+    assert not (folder / "beyond").exists()
+
+
 def test_what_people_read_says_that_nobody_ran_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,8 @@ there or not its to see is the form:
     auto     native; mask for windows; plugin for what neither can say; matmul for what that lacks
 
 A layer that the wanted form cannot say (a window in native and slice; softcap, sinks, heads wider
-than 256 in all but plugin and matmul; sinks and a cache in 8 bits in all but plugin; heads that the
+than 256 in all but plugin and matmul; sinks, a cache in 8 bits or of several
+capacities in all but plugin; heads that the
 plugin has no kernels for) is declined with the reason and gets the form of auto. So is attention
 that is the model's own code.
 Whether lower_right counts from kv_lengths has not been executed yet; mask rests on nothing open.
@@ -81,7 +82,7 @@ class LowerTrtCachedAttention(LeptonPass):
 
     def _form_of(self, body: Body, node: ir.Node) -> str:
         wanted, special = self._form, _beyond_fused(node)
-        if wanted == "matmul" and not _sinks(node) and not _in_eight_bits(node):
+        if wanted == "matmul" and not _sinks(node) and not _of_the_cache(node):
             return wanted
         if special is not None or wanted == "plugin":
             if special is not None and wanted not in ("auto", "plugin"):
@@ -91,7 +92,7 @@ class LowerTrtCachedAttention(LeptonPass):
 
     def _plugin_or_written(self, body: Body, node: ir.Node, special: str | None) -> str:
         lacks = plugin_lacks(*_sizes(node), _dtype(node))
-        if not lacks or _sinks(node) or _in_eight_bits(node):
+        if not lacks or _sinks(node) or _of_the_cache(node):
             return "plugin"
         form = "matmul" if special is not None else self._fused(body, node)
         if self._form == "plugin":
@@ -174,8 +175,8 @@ class LowerTrtCachedAttention(LeptonPass):
 def _beyond_fused(node: ir.Node) -> str | None:
     """What no fused kernel of TensorRT computes."""
     width = node.attributes.get_int("head_dim")
-    if _in_eight_bits(node):
-        return "a cache in 8 bits"
+    if cache := _of_the_cache(node):
+        return cache
     if node.attributes.get_float("softcap", 0.0) != 0:
         return "a softcap"
     if _sinks(node):
@@ -187,9 +188,14 @@ def _sinks(node: ir.Node) -> bool:
     return len(node.inputs) > 6 and node.inputs[6] is not None
 
 
-def _in_eight_bits(node: ir.Node) -> bool:
+def _of_the_cache(node: ir.Node) -> str | None:
+    """What the plugin alone can do with a cache."""
     past = node.inputs[4]
-    return past is not None and past.dtype is not None and past.dtype.itemsize == 1
+    if past is not None and past.dtype is not None and past.dtype.itemsize == 1:
+        return "a cache in 8 bits"
+    if past is not None and past.shape is not None and not isinstance(past.shape[2], int):
+        return "a cache of several capacities"
+    return None
 
 
 def _sizes(node: ir.Node) -> tuple[int, int, int]:

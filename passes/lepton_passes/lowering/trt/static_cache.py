@@ -9,6 +9,9 @@
 rows of different length are packed to the left and no mask is needed. ``lepton::CachedAttention``
 is the op of the attention plugin; ``lower-trt-cached-attention`` says which layers need it.
 
+With caches of several capacities the capacity is a dimension, ``capacity``, that profiles fix: the
+plugin's node takes any. TensorScatter does not, so no other form can have them.
+
 What goes into the cache rounded to 8 bits makes it a cache in 8 bits (``quantized_cache.py``).
 
 A model whose attention is its own code has ``present = Concat(past, new)`` in its graph instead:
@@ -35,10 +38,12 @@ from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
 from lepton_passes.match import is_decoder, made_by
 
-__all__ = ["LowerTrtStaticCache"]
+__all__ = ["OPEN", "LowerTrtStaticCache"]
 
 PLUGIN_DOMAIN = "lepton"
 CAPACITY = "the capacity of the cache is unknown: shapes.sequence"
+OPEN = "capacity"
+"""Dimension of caches of several capacities."""
 _MOVES = ("Cast", "Identity", "Reshape", "Unsqueeze")
 _COPIES = ("Cast", "Expand", "Tile", "Unsqueeze")
 _READERS = ("Positions", "CachedAttention", *_MOVES)
@@ -50,6 +55,7 @@ class LowerTrtStaticCache(LeptonPass):
 
     Args:
         capacity: tokens that a row of the cache has room for; ``None`` refuses decoders.
+        several: it is the largest of several.
     """
 
     name = "lower-trt-static-cache"
@@ -58,9 +64,10 @@ class LowerTrtStaticCache(LeptonPass):
     counts_as = "cache"
     runs_on_cpu = False
 
-    def __init__(self, capacity: int | None = None) -> None:
+    def __init__(self, capacity: int | None = None, *, several: bool = False) -> None:
         super().__init__()
         self._capacity = capacity
+        self._length: int | str = OPEN if several else capacity or 0
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.fired, self.refusals = 0, []
@@ -122,7 +129,7 @@ class LowerTrtStaticCache(LeptonPass):
         new = body.emit(
             node, "CachedAttention", inputs, dict(attributes), domain=PLUGIN_DOMAIN, outputs=3
         )
-        shape = ir.Shape(["batch", heads, self._capacity or 0, width])
+        shape = ir.Shape(["batch", heads, self._length, width])
         for cache in (*new.inputs[4:6], *new.outputs[1:]):
             assert cache is not None
             cache.shape = shape
@@ -142,7 +149,7 @@ class LowerTrtStaticCache(LeptonPass):
         for value in (*graph.inputs, *graph.outputs):
             if (value.name or "").startswith(("past_key_values.", "present.")):
                 sizes = list(value.shape or ())
-                value.shape = ir.Shape([*sizes[:2], self._capacity or 0, *sizes[3:]])
+                value.shape = ir.Shape([*sizes[:2], self._length, *sizes[3:]])
         for value in graph.outputs:
             if value.name == "logits" and value.shape is not None:
                 value.shape = ir.Shape([value.shape[0], 1, value.shape[2]])
@@ -172,6 +179,8 @@ class LowerTrtStaticCache(LeptonPass):
         if self._capacity is None:
             self.refuse(body, own.caches[0], CAPACITY)
             return
+        if self._length == OPEN:
+            self.refuse(body, own.caches[0], "its own attention has a cache of one capacity")
         for node, reason in own.refusals():
             self.refuse(body, node, reason)
 

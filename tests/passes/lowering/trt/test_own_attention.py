@@ -94,6 +94,13 @@ def test_a_form_that_was_asked_for_is_told_that_there_is_none(models: dict[str, 
     assert reasons(done) == ["its attention is the model's own code, not plugin"] * LAYERS
 
 
+def test_caches_of_several_capacities_are_refused(models: dict[str, ir.Model]) -> None:
+    done = LowerTrtStaticCache(CAPACITY, several=True)
+    done(models["bloom"].clone())
+    assert reasons(done) == ["its own attention has a cache of one capacity"]
+    assert done.fired == 0
+
+
 def test_without_a_capacity(models: dict[str, ir.Model]) -> None:
     model = models["bloom"].clone()
     done = LowerTrtStaticCache(None)

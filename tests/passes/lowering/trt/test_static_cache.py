@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 
-from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
+from lepton_passes.lowering.half_precision import LowerHalfPrecision
+from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
+from lepton_passes.lowering.trt.forms import attention_forms
+from lepton_passes.lowering.trt.legal_trt import LegalTrt
+from lepton_passes.lowering.trt.static_cache import OPEN, LowerTrtStaticCache
 from tests.passes.lowering.trt.decoder import CAPACITY, DIM, KV, Driven, Truth, follow, neutral
 from tests.passes.support import ops, reasons
 
@@ -40,6 +45,38 @@ def test_the_interface() -> None:
     assert graph.outputs[0].shape is not None
     assert graph.outputs[0].shape[1] == 1
     assert "logits_to_keep" not in graph.initializers
+
+
+def test_caches_of_several_capacities_are_a_dimension_that_the_plugin_takes() -> None:
+    model = neutral()
+    LowerHalfPrecision(ir.DataType.FLOAT16)(model)
+    LowerTrtStaticCache(CAPACITY, several=True)(model)
+    done, legal = LowerTrtCachedAttention(), LegalTrt()
+    done(model)
+    legal(model)
+    assert (reasons(done), reasons(legal)) == ([], [])
+    assert attention_forms(model) == {"plugin": 2}
+    caches = [v for v in (*model.graph.inputs, *model.graph.outputs) if "." in (v.name or "")]
+    assert {tuple(map(str, v.shape or ())) for v in caches} == {("b", str(KV), OPEN, str(DIM))}
+
+
+@pytest.mark.parametrize("form", ["native", "mask", "slice", "matmul"])
+def test_other_forms_have_caches_of_one_capacity(form: str) -> None:
+    model = neutral()
+    LowerHalfPrecision(ir.DataType.FLOAT16)(model)
+    LowerTrtStaticCache(CAPACITY, several=True)(model)
+    done = LowerTrtCachedAttention(form)
+    done(model)
+    assert reasons(done) == [f"a cache of several capacities, which {form} has not: plugin"]
+
+
+def test_what_the_plugin_lacks_has_no_caches_of_several_capacities() -> None:
+    model = neutral()  # in fp32
+    LowerTrtStaticCache(CAPACITY, several=True)(model)
+    LowerTrtCachedAttention()(model)
+    legal = LegalTrt()
+    legal(model)
+    assert reasons(legal) == ["the plugin computes in FLOAT16 and BFLOAT16, not in FLOAT"]
 
 
 def test_what_is_left() -> None:
