@@ -56,7 +56,7 @@ def run(
             ) from error
         seconds = time.perf_counter() - start
         if refuse and each.must_not_refuse and each.refusals:
-            raise _illegal(each)
+            raise _illegal(each, report.passes)
         if each.fired and not each.runs_on_cpu:
             check = None
         measured = each.fired and each.changes_numbers and check is not None
@@ -77,14 +77,17 @@ def run(
     return report
 
 
-def _illegal(done: LeptonPass) -> PassError:
+def _illegal(done: LeptonPass, before: Sequence[PassReport]) -> PassError:
+    """What is wrong with the graph, and what the lowering in front of it declined, and why."""
     reasons = sorted({f"{r.node}: {r.reason}" for r in done.refusals})
+    lowering = [r for p in before if p.name.startswith("lower-") for r in p.refusals]
+    declined = "; ".join(dict.fromkeys(f"{r.pass_name} declined: {r.reason}" for r in lowering))
     more = f" (and {len(reasons) - 8} more)" if len(reasons) > 8 else ""
     return PassError(
         f"the graph does not pass {done.name}",
         where=done.refusals[0].node,
         found="; ".join(reasons[:8]) + more,
-        hint="the refusals of earlier passes say why these ops were left",
+        hint=declined or "leave the target out, or report the model",
     )
 
 

@@ -114,3 +114,21 @@ def test_illegal_ops_are_named(model: ir.Model) -> None:
     with pytest.raises(PassError, match="does not pass legal-ort-cpu") as caught:
         run(model, [LegalOrtCpu()])
     assert "com.example" in (caught.value.found or "")
+
+
+def test_a_graph_that_is_not_legal_says_what_lowering_declined(model: ir.Model) -> None:
+    class _Declines(LeptonPass):
+        """Declines every product."""
+
+        name = "lower-nothing"
+        summary = "declines"
+
+        def rewrite(self, body: Body) -> None:
+            for node in body.nodes("MatMul"):
+                self.refuse(body, node, "it is a product")
+
+    model.graph.insert_before(model.graph[0], odd := ir.node("Odd", [], domain="else"))
+    model.graph.outputs.append(odd.outputs[0])
+    with pytest.raises(PassError, match="does not pass legal-ort-cpu") as caught:
+        run(model, [_Declines(), LegalOrtCpu()])
+    assert caught.value.hint == "lower-nothing declined: it is a product"

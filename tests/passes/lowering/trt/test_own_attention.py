@@ -97,7 +97,7 @@ def test_a_form_that_was_asked_for_is_told_that_there_is_none(models: dict[str, 
 def test_caches_of_several_capacities_are_refused(models: dict[str, ir.Model]) -> None:
     done = LowerTrtStaticCache(CAPACITY, several=True)
     done(models["bloom"].clone())
-    assert reasons(done) == ["its own attention has a cache of one capacity"]
+    assert reasons(done) == ["its own attention has one capacity, not those of shapes.cache"]
     assert done.fired == 0
 
 
