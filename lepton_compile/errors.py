@@ -36,6 +36,9 @@ __all__ = [
 class LeptonError(Exception):
     """Base of every deliberate error.
 
+    Attributes:
+        report: what was measured until then, as in ``report.json``; None where nothing was.
+
     Args:
         message: what failed, one sentence.
         where: where in the recipe or the model, such as ``recipe.yaml:4`` or ``model.layers.3``.
@@ -45,6 +48,7 @@ class LeptonError(Exception):
     """
 
     exit_code = 1
+    report: Mapping[str, object] | None = None
 
     def __init__(
         self,
@@ -73,8 +77,8 @@ class LeptonError(Exception):
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, object]:
-        """The error as JSON-ready data, for ``--json``."""
-        return {
+        """The error as JSON-ready data, for ``--json``, and the report where there is one."""
+        found: dict[str, object] = {
             "error": type(self).__name__,
             "message": self.message,
             "where": self.where,
@@ -82,6 +86,7 @@ class LeptonError(Exception):
             "available": list(self.available),
             "hint": self.hint,
         }
+        return found if self.report is None else {**found, "report": dict(self.report)}
 
 
 class UsageError(LeptonError):
@@ -107,7 +112,13 @@ class ExportError(LeptonError):
 
 
 class PassError(LeptonError):
-    """A pass broke the graph, or was asked for something impossible."""
+    """A pass broke the graph, or was asked for something impossible.
+
+    Attributes:
+        error: how far the pass moved the numbers, where that was too far.
+    """
+
+    error: float | None = None
 
 
 class EngineError(LeptonError):
@@ -119,16 +130,6 @@ class ArtifactError(LeptonError):
 
 
 class GateError(LeptonError):
-    """The build finished, but a number that the recipe demands was missed.
-
-    Attributes:
-        report: what was measured until then, as in ``report.json``; None where nothing was.
-    """
+    """The build finished, but a number that the recipe demands was missed."""
 
     exit_code = 3
-    report: Mapping[str, object] | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """The error as JSON-ready data, and the report where there is one."""
-        found = super().as_dict()
-        return found if self.report is None else {**found, "report": dict(self.report)}

@@ -52,8 +52,8 @@ def build(
     Raises:
         RecipeError: the recipe is wrong.
         SourceError, ExportError, PassError, EngineError, ArtifactError: the stage that failed.
-        GateError: built, but a demanded number or pass count was missed; what was measured stays
-            in ``<output>.failed.json`` and ``<output>.failed.html``.
+        GateError: built, but a demanded number or pass count was missed. What was measured until
+            then, or until a pass failed, stays in ``<output>.failed.json`` and ``.failed.html``.
     """
     whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
     # Only now: a mistake in the recipe is told before the libraries are loaded.

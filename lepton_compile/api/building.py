@@ -23,7 +23,7 @@ from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
 from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
 from lepton_compile.engines.weights_file import WeightStore
-from lepton_compile.errors import GateError
+from lepton_compile.errors import GateError, PassError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
 from lepton_compile.export.tasks import infer_task
 from lepton_compile.numerics.gates import enforce
@@ -91,7 +91,7 @@ class Build:
         output = self._output()
         try:
             artifact = self._run(output)
-        except GateError as error:
+        except (GateError, PassError) as error:
             keep_failure(output, self.found, error)
             raise
         forget_failure(output)
@@ -162,8 +162,8 @@ class Build:
         (root / place).mkdir(parents=True, exist_ok=True)
         with self._stage("passes", comparing.of_passes(target)):
             library = self._kernels.place(root / place) if target == "ort-cpu" else None
-            passes = self._passes(target, model, source, exported, step, comparing, library)
-            self.found.passes[target] = passes
+            passes = self.found.passes[target] = PipelineReport()  # filled, also where one fails
+            self._passes(target, model, source, exported, step, comparing, library)
             self._demand(target, passes)
         with self._stage("build", target):
             job = EngineJob(
@@ -224,7 +224,7 @@ class Build:
         step: Step,
         comparing: Comparing,
         library: Path | None,
-    ) -> PipelineReport:
+    ) -> None:
         config = None if source.kind == "onnx" else source.config()
         recipe = self.recipe.for_target(target)
         passes = passes_for(
@@ -237,13 +237,15 @@ class Build:
             native=library is not None,
             cache_measure=cache_measure_for(recipe, source, exported, step),
         )
+        report = self.found.passes[target]
         if comparing.unchecked:
-            return run(model, passes, progress=step)
+            run(model, passes, progress=step, report=report)
+            return
         precision = precision_of(recipe, target, config)
         checked_as = CHECKED_AS.get(precision, precision)
         with NumericCheck(comparing.feeds, checked_as, library) as check:
             compares = comparing.begin(check, model)
-            return run(model, passes, check=check if compares else None, progress=step)
+            run(model, passes, check=check if compares else None, progress=step, report=report)
 
     def _manifest(
         self,

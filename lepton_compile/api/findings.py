@@ -1,8 +1,8 @@
 """What a build finds out, stage by stage: its report, also where a demand was missed.
 
-A build that misses a demand leaves no artifact. What it measured stays beside the place where the
-artifact would have stood, in ``<output>.failed.json`` and ``<output>.failed.html``, until a build
-of that output succeeds.
+A build that misses a demand, or whose passes do not go through, leaves no artifact. What it
+measured stays beside the place where the artifact would have stood, in ``<output>.failed.json`` and
+``<output>.failed.html``, until a build of that output succeeds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.api.verification import Verified
-from lepton_compile.errors import GateError
+from lepton_compile.errors import LeptonError
 from lepton_compile.export import ExportedModel
 from lepton_compile.pipeline import PipelineReport
 
@@ -78,18 +78,21 @@ class Findings:
 
 
 def failed_files(output: Path) -> tuple[Path, Path]:
-    """Where the report of a build that missed a demand stands: JSON and page."""
+    """Where the report of a build that failed stands: JSON and page."""
     stem = f"{output.name}.failed"
     return output.with_name(f"{stem}.json"), output.with_name(f"{stem}.html")
 
 
-def keep_failure(output: Path, findings: Findings, error: GateError) -> None:
-    """Write the report of a missed demand; the error carries it and names the page."""
+def keep_failure(output: Path, findings: Findings, error: LeptonError) -> None:
+    """Write the report of a missed demand or a failed pass; the error carries it and names the
+    page."""
     from lepton_compile.report import report_data, write_pages
 
+    if findings.exported is None:  # nothing was found out
+        return
     data = report_data(findings.described(), failure=error.as_dict(), **findings.parts())
     error.report = data
-    with suppress(OSError):  # the missed demand is what to tell, not the disk
+    with suppress(OSError):  # what failed is what to tell, not the disk
         write_pages(data, *failed_files(output))
         error.hint = f"{failed_files(output)[1]} has what was measured; {error.hint}"
 

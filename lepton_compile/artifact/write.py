@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -183,6 +184,15 @@ def _alive(pid: int) -> bool:
 
 
 def _disk_error(error: OSError, output: Path) -> ArtifactError:
+    scratch = tempfile.gettempdir()
+    if error.filename == scratch:  # of this build, but not of its output
+        return ArtifactError(
+            "the folder for temporary files could not be written",
+            where=scratch,
+            found=error.strerror or str(error),
+            hint="free some space there, or name a folder on a larger disk in the environment "
+            "variable TMPDIR; nothing was left behind",
+        )
     return ArtifactError(
         "the artifact could not be written",
         where=str(output),

@@ -36,7 +36,7 @@ def build(
     RECIPE is a YAML file or the name of a shipped recipe; options replace parts of it, or stand
     for it with --model.
     """
-    from lepton_compile.errors import GateError
+    from lepton_compile.errors import LeptonError
 
     arguments = build_arguments(options.pop("recipe"), **options)
     arguments |= {"check": not no_check, "verify": not no_verify, "overwrite": force}
@@ -45,7 +45,7 @@ def build(
             from lepton_compile.api import build as build_artifact
 
             artifact = build_artifact(**arguments, output=output, progress=progress)
-    except GateError as error:
+    except LeptonError as error:
         if error.report is not None and not (quiet or as_json):
             _print_report(error.report)
         raise

@@ -21,7 +21,7 @@ from lepton_passes.linear import Linear, linears
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
 
-from .scratch import ScratchWeights
+from .scratch import ScratchWeights, on_scratch_disk
 
 __all__ = [
     "Observer",
@@ -156,10 +156,11 @@ def opened(model: ir.Model, folder: Path) -> object:
     """A session of plain onnxruntime on the graph, its files in ``folder``."""
     import onnxruntime as ort
 
-    weights = ScratchWeights(folder / "weights.bin")
     path = folder / "model.onnx"
-    path.write_bytes(weights.externalized(model))
-    weights.close()
+    with on_scratch_disk():
+        weights = ScratchWeights(folder / "weights.bin")
+        path.write_bytes(weights.externalized(model))
+        weights.close()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,8 @@ from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
-from .scratch import ScratchWeights
+from .blame import first_moved
+from .scratch import ScratchWeights, on_scratch_disk
 from .unsigned import with_unsigned_weights
 
 __all__ = ["NumericCheck"]
@@ -48,6 +50,7 @@ class NumericCheck:
         self._folder = tempfile.TemporaryDirectory(prefix="lepton-check-")
         self._weights = ScratchWeights(Path(self._folder.name) / "weights.bin")
         self._before: dict[str, np.ndarray] = {}
+        self._graph = b""
         self._emulation = Emulation()
         self._half: ir.DataType | None = None
 
@@ -75,8 +78,8 @@ class NumericCheck:
             raise _not_finite(model, bad)
 
     def __call__(self, model: ir.Model, done: LeptonPass) -> float:
+        graph, allowed = self._graph, self._allowed(done)
         after = self._outputs(model)
-        allowed = self._allowed(done)
         worst, name = 0.0, ""
         for output, before in self._before.items():
             error = _relative_error(before, after[output])
@@ -84,15 +87,28 @@ class NumericCheck:
                 worst, name = error, output
         cosine = min(_cosine(self._before[n], after[n]) for n in self._before)
         if not (worst <= allowed.error and cosine >= allowed.cosine):
-            raise PassError(
+            moved = PassError(
                 f"the pass {done.name} changed the numbers more than it may",
-                where=name,
-                found=f"error {worst:.3g} of the output's size, cosine {cosine:.6f}",
+                where=self._blamed(graph, allowed) or name,
+                found=f"{name}: error {worst:.3g} of the output's size, cosine {cosine:.6f}",
                 available=[f"error up to {allowed.error:g}", f"cosine from {allowed.cosine:g}"],
                 hint=f"leave it out (passes: {{disable: [{done.name}]}}), or build with --no-check",
             )
+            moved.error = worst
+            raise moved
         self._before = after
         return worst
+
+    def _blamed(self, before: bytes, allowed: Tolerance) -> str | None:
+        """The first node of the main graph whose numbers moved too far."""
+
+        def moved(a: np.ndarray, b: np.ndarray) -> bool:
+            a, b = self._real(a), self._real(b)
+            return not (_relative_error(a, b) <= allowed.error and _cosine(a, b) >= allowed.cosine)
+
+        with suppress(PassError):  # what is known already is worth more than this
+            return first_moved(before, self._graph, self._run, moved)
+        return None
 
     def _allowed(self, done: LeptonPass) -> Tolerance:
         given = done.tolerances[self._precision]
@@ -102,13 +118,19 @@ class NumericCheck:
         return Tolerance(max(given.error, rounding.error), min(given.cosine, rounding.cosine))
 
     def _outputs(self, model: ir.Model) -> dict[str, np.ndarray]:
-        import onnxruntime as ort
-
         self._half = half_of(model)
         if self._half is not None:
             model = self._emulation(model)
+        with on_scratch_disk():
+            self._graph = self._weights.externalized(with_unsigned_weights(model))
+        return {name: self._real(array) for name, array in self._run(self._graph).items()}
+
+    def _run(self, graph: bytes) -> dict[str, np.ndarray]:
+        import onnxruntime as ort
+
         path = Path(self._folder.name) / "model.onnx"
-        path.write_bytes(self._weights.externalized(with_unsigned_weights(model)))
+        with on_scratch_disk():
+            path.write_bytes(graph)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
@@ -120,7 +142,7 @@ class NumericCheck:
             found = session.run(names, self._with_caches(session))
         except Exception as error:  # onnxruntime raises its own types, all of them RuntimeErrors
             raise PassError("the graph does not run after a pass", found=str(error)) from error
-        return {n: self._real(np.asarray(a)) for n, a in zip(names, found, strict=True)}
+        return {name: np.asarray(array) for name, array in zip(names, found, strict=True)}
 
     def _with_caches(self, session: object) -> dict[str, np.ndarray]:
         inputs = session.get_inputs()  # type: ignore[attr-defined]

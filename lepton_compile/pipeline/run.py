@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import onnx_ir as ir
@@ -14,6 +15,8 @@ from lepton_passes.contract import LeptonPass
 from .report import PassReport, PipelineReport
 
 __all__ = ["Check", "run"]
+
+NAMED = 4  # nodes that a message names
 
 
 class Check(Protocol):
@@ -30,6 +33,7 @@ def run(
     check: Check | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     refuse: bool = True,
+    report: PipelineReport | None = None,
 ) -> PipelineReport:
     """Apply ``passes`` to ``model`` in place.
 
@@ -37,44 +41,52 @@ def run(
         check: called after each pass that fired and changes numbers.
         progress: (pass, done, total).
         refuse: a refusal of a pass that must not refuse is an error; else it is only reported.
+        report: filled as passes are done, so that it has them where one fails; the same is
+            returned.
 
     Raises:
         PassError: a pass failed, or moved the numbers further than it may.
     """
-    report = PipelineReport()
+    report = PipelineReport() if report is None else report
     for index, each in enumerate(passes):
         if progress is not None:
             progress(each.name, index, len(passes))
-        before, start = _size(model), time.perf_counter()
-        try:
-            each(model)
-        except Exception as error:
-            raise PassError(
-                f"the pass {each.name} failed",
-                found=f"{type(error).__name__}: {error}",
-                hint=f"leave it out with passes: {{disable: [{each.name}]}} and report the model",
-            ) from error
-        seconds = time.perf_counter() - start
+        before, start = _nodes(model), time.perf_counter()
+        _apply(each, model)
+        seconds, after = time.perf_counter() - start, _nodes(model)
+        sizes = len(before), len(after)
+        done = PassReport(
+            each.name, each.counts_as, each.fired, tuple(each.refusals), sizes, seconds
+        )
+        report.passes.append(done)
         if refuse and each.must_not_refuse and each.refusals:
             raise _illegal(each, report.passes)
         if each.fired and not each.runs_on_cpu:
             check = None
-        measured = each.fired and each.changes_numbers and check is not None
-        error_added = check(model, each) if measured and check is not None else None
-        report.passes.append(
-            PassReport(
-                each.name,
-                each.counts_as,
-                each.fired,
-                tuple(each.refusals),
-                (before, _size(model)),
-                seconds,
-                error_added,
-            )
-        )
+        if each.fired and each.changes_numbers and check is not None:
+            try:
+                added: float | None = check(model, each)
+            except PassError as error:
+                report.passes[-1] = replace(done, error=error.error)
+                error.found = f"{error.found}; {_made(before, after)}"
+                raise
+            report.passes[-1] = replace(done, error=added)
     if progress is not None:
         progress("passes done", len(passes), len(passes))
     return report
+
+
+def _apply(each: LeptonPass, model: ir.Model) -> None:
+    try:
+        each(model)
+    except OSError:  # a disk or a checkpoint, not the pass
+        raise
+    except Exception as error:
+        raise PassError(
+            f"the pass {each.name} failed",
+            found=f"{type(error).__name__}: {error}",
+            hint=f"leave it out with passes: {{disable: [{each.name}]}} and report the model",
+        ) from error
 
 
 def _illegal(done: LeptonPass, before: Sequence[PassReport]) -> PassError:
@@ -91,5 +103,16 @@ def _illegal(done: LeptonPass, before: Sequence[PassReport]) -> PassError:
     )
 
 
-def _size(model: ir.Model) -> int:
-    return len(model.graph) + sum(len(function) for function in model.functions.values())
+def _nodes(model: ir.Model) -> dict[ir.Node, str]:
+    """Every node, with the layer function it stands in."""
+    found = dict.fromkeys(model.graph, "")
+    for function in model.functions.values():
+        found.update(dict.fromkeys(function, f"{function.name}/"))
+    return found
+
+
+def _made(before: Mapping[ir.Node, str], after: Mapping[ir.Node, str]) -> str:
+    """The nodes that a pass made, in words."""
+    made = [f"{place}{n.name} ({n.op_type})" for n, place in after.items() if n not in before]
+    more = f" and {len(made) - NAMED} more" if len(made) > NAMED else ""
+    return f"it made {', '.join(made[:NAMED]) or 'no node'}{more}"

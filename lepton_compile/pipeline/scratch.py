@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import onnx_ir as ir
 
-__all__ = ["ScratchWeights"]
+__all__ = ["ScratchWeights", "on_scratch_disk"]
 
 _INLINE_BYTES = 1024
+
+
+@contextmanager
+def on_scratch_disk() -> Iterator[None]:
+    """Errors of the disk name the folder for temporary files: a full one says no name of its own,
+    and would be taken for the output's."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = tempfile.gettempdir()
+        raise
 
 
 class ScratchWeights:

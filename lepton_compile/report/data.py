@@ -37,7 +37,7 @@ def report_data(
         gates: the checks, passed or not.
         also_verified: reports of further engines, each with its ``target`` and ``gates``.
         remarks: what was left out that is done by default, and why.
-        failure: the missed demand as data, where there is no artifact because of it.
+        failure: the missed demand or failed pass as data, where there is no artifact because of it.
         bench: measurements, where some were taken.
     """
     files = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import lepton_compile as lc
 from lepton_compile.errors import PassError
 from lepton_passes.quant.weight_int8 import WeightInt8
 
+MARK = 4.0
+"""A weight that only one layer has."""
 
-def _reranker(path: Path, labels: int, seed: int = 8) -> Path:
-    torch.manual_seed(seed)
+
+def _reranker(path: Path, labels: int) -> Path:
+    torch.manual_seed(8)
     config = transformers.BertConfig(
         vocab_size=200,
         hidden_size=64,
@@ -25,7 +29,10 @@ def _reranker(path: Path, labels: int, seed: int = 8) -> Path:
         max_position_embeddings=128,
         num_labels=labels,
     )
-    transformers.BertForSequenceClassification(config).save_pretrained(path)
+    model = transformers.BertForSequenceClassification(config)
+    with torch.no_grad():
+        model.bert.encoder.layer[1].intermediate.dense.weight[3, 5] = MARK
+    model.save_pretrained(path)
     return path
 
 
@@ -42,23 +49,36 @@ def test_a_sound_model_with_few_labels_builds(tmp_path: Path, labels: int, quant
     assert built.manifest.engines[0]["compared"] == {"passes": True, "engine": True}
 
 
-def test_scores_of_a_broken_reranker_are_rejected(
+def test_scores_of_a_broken_reranker_are_rejected_and_leave_their_evidence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check is wider for few numbers, not open."""
+    """The check is wider for few numbers, not open; it names the layer, and a report stays."""
     import lepton_passes.quant.weight_int8 as module
 
     rounded = module.quantize_int8
 
     def broken(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values, scales = rounded(rows)
-        return np.flip(values, 0).copy(), scales
+        return np.flip(values, 0).copy() if rows.max() == MARK else values, scales
 
     monkeypatch.setattr(module, "quantize_int8", broken)
-    with pytest.raises(PassError, match=f"the pass {WeightInt8.name} changed the numbers"):
+    with pytest.raises(
+        PassError, match=f"the pass {WeightInt8.name} changed the numbers"
+    ) as caught:
         lc.build(
             model=str(_reranker(tmp_path / "model", 1)),
             task="text-classification",
             quantize="int8",
             output=tmp_path / "out",
         )
+    assert str(caught.value.where).startswith("bert.encoder.layer.1 (")
+    assert caught.value.exit_code == 1
+    left = ["model", "out.failed.html", "out.failed.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    report = json.loads((tmp_path / "out.failed.json").read_text())
+    assert report["failure"]["where"] == caught.value.where
+    assert report["passes"][-1]["name"] == WeightInt8.name
+    assert report["passes"][-1]["error"] == caught.value.error
+    page = (tmp_path / "out.failed.html").read_text()
+    assert "bert.encoder.layer.1" in page
+    assert "error up to" in page

@@ -1,7 +1,8 @@
-"""A build that is killed, or that fills the disk, while it writes its weights."""
+"""A build that is killed, or that fills a disk, while it writes its weights or compares passes."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,12 +25,13 @@ class Killing(Progress):
         if what.startswith("writing") and done > 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-if sys.argv[3] == "fill":
+if sys.argv[3] != "kill":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 try:
     progress = Killing() if sys.argv[3] == "kill" else None
-    lc.build(model=sys.argv[1], output=sys.argv[2], check=False, verify=False, progress=progress)
+    check = sys.argv[3] == "fill-scratch"
+    lc.build(model=sys.argv[1], output=sys.argv[2], check=check, verify=False, progress=progress)
 except lc.LeptonError as error:
     print(type(error).__name__, error)
 """
@@ -51,9 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def attempt(folder: Path, output: Path, how: str) -> subprocess.CompletedProcess[str]:
+def attempt(
+    folder: Path, output: Path, how: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PROGRAM, str(folder), str(output), how]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    everything = os.environ | environment
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=everything)
 
 
 def test_a_full_disk_names_the_output_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
@@ -63,6 +68,17 @@ def test_a_full_disk_names_the_output_and_leaves_nothing(folder: Path, tmp_path:
     assert "free some space" in done.stdout
     assert ".partial" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_of_temporary_files_names_their_folder(folder: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = attempt(folder, tmp_path / "out", "fill-scratch", TMPDIR=str(scratch))
+    assert done.returncode == 0, done.stderr
+    assert f"ArtifactError {scratch}: the folder for temporary files" in done.stdout
+    assert "TMPDIR" in done.stdout
+    assert list(scratch.glob("lepton-*")) == []
+    assert list(tmp_path.iterdir()) == [scratch]
 
 
 def test_a_killed_build_is_cleaned_up_by_the_next(folder: Path, tmp_path: Path) -> None:

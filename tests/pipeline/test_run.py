@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_compile.errors import GateError, PassError
-from lepton_compile.pipeline import NumericCheck, run
+from lepton_compile.pipeline import NumericCheck, PipelineReport, run
 from lepton_passes.body import Body
 from lepton_passes.contract import SAME, LeptonPass
 from lepton_passes.fusion.packed_gate_up import PackedGateUp
@@ -97,8 +97,16 @@ def test_a_missed_count_is_explained_by_refusals() -> None:
 def test_the_pass_that_moves_the_numbers_is_named(model: ir.Model) -> None:
     with NumericCheck(FEEDS, "fp32") as check:
         check.start(model)
-        with pytest.raises(PassError, match="the pass broken changed the numbers"):
-            run(model, [PackedGateUp(), _Broken(), LowerLinear()], check=check)
+        report = PipelineReport()
+        passes = [PackedGateUp(), _Broken(), LowerLinear()]
+        with pytest.raises(PassError, match="the pass broken changed the numbers") as caught:
+            run(model, passes, check=check, report=report)
+    assert [p.name for p in report.passes] == ["packed-gate-up", "broken"]
+    assert report.passes[1].error == caught.value.error
+    assert caught.value.where is not None
+    assert "(Add)" in caught.value.where
+    assert "y: error" in str(caught.value.found)
+    assert str(caught.value.found).endswith("(Add)")
 
 
 def test_a_pass_that_fails_is_named(model: ir.Model) -> None:

@@ -102,8 +102,12 @@ class _Spill:
     def add(self, array: np.ndarray) -> int:
         """Append bytes; returns where they begin."""
         offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(np.ascontiguousarray(array).data)
-        self._file.flush()
+        try:
+            self._file.write(np.ascontiguousarray(array).data)
+            self._file.flush()
+        except OSError as error:
+            error.filename = tempfile.gettempdir()  # the file has no name to be found by
+            raise
         return offset
 
     def read(self, offset: int, size: int) -> bytes:
