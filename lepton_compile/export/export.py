@@ -15,6 +15,7 @@ from lepton_compile.errors import ExportError
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
+from .conversion import converted
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
@@ -89,13 +90,14 @@ def export(
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
+    checkpoint, rename = converted(network, source.checkpoint())
     binding = bind(
         shapes,
-        source.checkpoint(),
+        checkpoint,
         tied=_tied(network),
         prefix=getattr(network, "base_model_prefix", ""),
         ignore=_ignored(network, graph),
-        rename=_renames(network),
+        rename=rename,
     )
     attach(graph, binding)
     if binding.unused:
@@ -225,6 +227,7 @@ def longest_sequence(config: Any, wanted: int | None) -> int:
         ExportError: the recipe asks for more positions than the model has.
     """
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    limit = None if limit is not None and limit < 1 else limit  # XLNet says -1: no limit
     if limit is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         limit -= 2  # their positions start after the padding index
     if wanted is not None and limit is not None and wanted > limit:
@@ -271,16 +274,6 @@ def _transformed(tensor: ir.TensorProtocol, transform: str, name: str) -> ir.Ten
 def _tied(network: nn.Module) -> dict[str, str]:
     tied = getattr(network, "all_tied_weights_keys", None)
     return dict(tied) if isinstance(tied, Mapping) else {}
-
-
-def _renames(network: nn.Module) -> Callable[[str], str]:
-    """transformers' own table of names that changed between a checkpoint and today's classes."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-    known = get_model_conversion_mapping(network)
-    renames = [entry for entry in known if isinstance(entry, WeightRenaming)]
-    return lambda name: str(rename_source_key(name, renames, [])[0])
 
 
 def _ignored(network: nn.Module, graph: Graph) -> list[str]:

@@ -15,7 +15,7 @@ from lepton_compile.errors import ExportError
 
 from . import meta
 from .builder import Builder
-from .capture import NAME, OWN, TORCH, Capture, capturing
+from .capture import NAME, OWN, TORCH, Capture, ExpertsError, capturing
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
 from .layers import LayerTrace, stamping
 from .stamp import LayerFunction, layer_functions, program_parts
@@ -96,7 +96,7 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
     Raises:
         ExportError: no way works; the reasons of all are in the message.
     """
-    refused: list[str] = []
+    refused: dict[str, list[str]] = {}  # reason -> the ways that it is of
     unknown: set[str] = set()
     for way in WAYS:
         if way.attention in unknown:
@@ -107,13 +107,20 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
         except ExportError as error:
             where = f" at {error.where}" if error.where else ""
             found = f" ({error.found})" if error.found else ""
-            refused.append(f"{way.name}: {error.message}{where}{found}")
+            refused.setdefault(f"{error.message}{where}{found}", []).append(way.name)
+            if isinstance(error, ExpertsError):
+                break
             if isinstance(error, UnknownOpError):
                 unknown.add(way.attention)
             continue
-        graph.refused = list(dict.fromkeys(refused))
+        graph.refused = _told(refused)
         return graph
-    raise _cannot(type(module.network).__name__, list(dict.fromkeys(refused)))
+    raise _cannot(type(module.network).__name__, _told(refused))
+
+
+def _told(refused: Mapping[str, list[str]]) -> list[str]:
+    """Each reason once, with the ways that it stood in."""
+    return [f"{', '.join(dict.fromkeys(ways))}: {reason}" for reason, ways in refused.items()]
 
 
 def _cannot(architecture: str, refused: list[str]) -> ExportError:

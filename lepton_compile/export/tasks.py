@@ -115,8 +115,8 @@ class EncoderModule(TaskModule):
         super().__init__(network)
         self.pooling = pooling
         accepted = inspect.signature(network.forward).parameters
-        # A decoder would make a cache of its own for each call.
-        self.options = {"use_cache": False} if "use_cache" in accepted else {}
+        # A decoder would make a cache of its own for each call; some heads pass the word on.
+        self.options = {"use_cache": False} if _may_cache(network) else {}
         self.input_names = ["input_ids", "attention_mask"]
         if "token_type_ids" in accepted and _has_types(network):
             self.input_names.append("token_type_ids")
@@ -213,6 +213,15 @@ def task_module(
     if task not in _OUTPUTS:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     return EncoderModule(network, task, pooling)
+
+
+def _may_cache(network: nn.Module) -> bool:
+    own = inspect.signature(network.forward).parameters
+    base = getattr(network, "base_model", network)
+    passes_on = any(each.kind is each.VAR_KEYWORD for each in own.values())
+    return "use_cache" in own or (
+        passes_on and "use_cache" in inspect.signature(base.forward).parameters
+    )
 
 
 def _has_types(network: nn.Module) -> bool:

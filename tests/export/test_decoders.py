@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,7 +16,7 @@ import torch
 from lepton_compile.export import ExportedModel
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
-from .zoo import DECODERS, WINDOW
+from .zoo import DECODERS, MORE_DECODERS, WINDOW
 
 LENGTH = 3 * WINDOW
 PREFILL = WINDOW + 3
@@ -38,10 +40,22 @@ class Case:
 
 @pytest.fixture(scope="module", params=list(DECODERS))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    model = save(DECODERS[request.param][0], "text-generation", folder)
+    return _case(request.param, DECODERS[request.param][0], tmp_path_factory.mktemp(request.param))
+
+
+def _case(name: str, config: Callable[[], Any], folder: Path) -> Case:
+    model = save(config, "text-generation", folder)
     exported, session = compiled(folder, "text-generation")
-    return Case(request.param, model, exported, session)
+    return Case(name, model, exported, session)
+
+
+@pytest.mark.parametrize("name", list(MORE_DECODERS))
+def test_more_of_them_equal_pytorch(name: str, tmp_path: Path) -> None:
+    config, how = MORE_DECODERS[name]
+    case = _case(name, config, tmp_path)
+    assert (case.exported.how, len(case.exported.caches)) == (how, 3)
+    test_full_sequence(case, "right")
+    test_prefill_then_decode(case, "left")
 
 
 def test_captured_as_expected(case: Case) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from lepton_compile.export import Pooling
 from lepton_compile.export.tasks import AUTO_CLASSES
 
 from .harness import FP32, compiled, padded, relative_error, run, save
-from .zoo import EMBEDDERS, ENCODERS
+from .zoo import DECODERS, EMBEDDERS, ENCODERS, HEADS, MORE_ENCODERS
 
 TASKS = [task for task in AUTO_CLASSES if task != "text-generation"]
 # Heads with two or three outputs near zero have a small range to be relative to.
@@ -24,10 +26,31 @@ SMALL_HEAD = 1e-4
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_equals_pytorch(name: str, task: str, tmp_path: Path) -> None:
     config, how = ENCODERS[name]
-    model = save(config, task, tmp_path)
-    exported, session = compiled(tmp_path, task)
-    assert exported.how == how
+    assert _compared(config, task, tmp_path) == how
+
+
+@pytest.mark.parametrize("name", list(MORE_ENCODERS))
+def test_more_of_them_equal_pytorch(name: str, tmp_path: Path) -> None:
+    config, how = MORE_ENCODERS[name]
+    assert _compared(config, "feature-extraction", tmp_path) == how
+
+
+@pytest.mark.parametrize(("name", "task"), HEADS)
+def test_heads_on_decoders_equal_pytorch(name: str, task: str, tmp_path: Path) -> None:
+    def config() -> Any:
+        made = DECODERS[name][0]()
+        made.pad_token_id = 0  # the last token that is none decides
+        return made
+
+    assert _compared(config, task, tmp_path) == "stamped"
+
+
+def _compared(config: Callable[[], Any], task: str, folder: Path) -> str:
+    """How the model was captured; its outputs are PyTorch's."""
+    model = save(config, task, folder)
+    exported, session = compiled(folder, task)
     ids, mask = padded(2, 12, "right")
+    ids = np.where(mask, ids, 0)
     feeds = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in [i.name for i in session.get_inputs()]:
         feeds["token_type_ids"] = np.random.default_rng(1).integers(0, 2, ids.shape)
@@ -39,6 +62,7 @@ def test_equals_pytorch(name: str, task: str, tmp_path: Path) -> None:
         per_token = wanted.shape[:2] == mask.shape
         pair = (found[real], wanted[real]) if per_token else (found, wanted)
         assert relative_error(*pair) <= (FP32 if output == "last_hidden_state" else SMALL_HEAD)
+    return exported.how
 
 
 @pytest.mark.parametrize("kind", ["mean", "cls", "max", "lasttoken"])

@@ -42,6 +42,7 @@ _ENCODER = {
     "num_attention_heads": 4,
     "max_position_embeddings": LENGTH,
 }
+_ROBERTA = {**_ENCODER, "max_position_embeddings": LENGTH + 2, "pad_token_id": 1}
 _TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
@@ -126,12 +127,7 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
 
 ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "bert": (_make("BertConfig", **_ENCODER), "stamped"),
-    "roberta": (
-        _make(
-            "RobertaConfig", **{**_ENCODER, "max_position_embeddings": LENGTH + 2}, pad_token_id=1
-        ),
-        "stamped",
-    ),
+    "roberta": (_make("RobertaConfig", **_ROBERTA), "stamped"),
     "distilbert": (
         _make(
             "DistilBertConfig",
@@ -173,6 +169,74 @@ ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
 }
 
+# More of them, each in one test alone: name -> (configuration, how it must be captured).
+MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "apertus": (_make("ApertusConfig", **_DECODER), "stamped"),
+    "cohere2": (
+        _make("Cohere2Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
+        "stamped",
+    ),
+    "exaone4": (
+        _make("Exaone4Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
+        "stamped",
+    ),
+    "gemma": (_make("GemmaConfig", **_DECODER, head_dim=8), "stamped"),
+    "glm4": (_make("Glm4Config", **_DECODER, head_dim=8), "stamped"),
+    "gpt-bigcode": (_make("GPTBigCodeConfig", **_GPT), "stamped"),
+    "granite": (
+        _make(
+            "GraniteConfig",
+            **_DECODER,
+            embedding_multiplier=2.0,
+            logits_scaling=3.0,
+            residual_multiplier=0.5,
+            attention_multiplier=0.3,
+        ),
+        "stamped",
+    ),
+    "nemotron": (_make("NemotronConfig", **_DECODER), "stamped"),
+    "olmo3": (
+        _make("Olmo3Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
+        "stamped",
+    ),
+    "opt": (
+        _make("OPTConfig", **_NEOX, ffn_dim=64, word_embed_proj_dim=32),
+        "stamped",
+    ),
+    "phi": (_make("PhiConfig", **_DECODER), "stamped"),
+    "stablelm": (_make("StableLmConfig", **_DECODER), "stamped"),
+    "starcoder2": (_make("Starcoder2Config", **_DECODER, sliding_window=WINDOW), "stamped"),
+}
+
+MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "big-bird": (_make("BigBirdConfig", **_ENCODER, attention_type="original_full"), "plain"),
+    "camembert": (_make("CamembertConfig", **_ROBERTA), "stamped"),
+    "electra": (_make("ElectraConfig", **_ENCODER, embedding_size=16), "stamped"),
+    "eurobert": (
+        _make("EuroBertConfig", **_ENCODER, pad_token_id=0, bos_token_id=1, eos_token_id=2),
+        "stamped",
+    ),
+    # Their checkpoints have query, key and value in one tensor, the second gate and up as well.
+    "nomic-bert": (_make("NomicBertConfig", **_ENCODER), "stamped"),
+    "gte": (_make("GteConfig", **_ENCODER), "stamped"),
+    # One row of its mask stands for all queries.
+    "layoutlm": (_make("LayoutLMConfig", **_ENCODER), "plain"),
+    "roformer": (_make("RoFormerConfig", **_ENCODER, embedding_size=32), "plain"),
+    "xlm-roberta": (_make("XLMRobertaConfig", **_ROBERTA), "stamped"),
+}
+
+# Heads on decoders: (architecture in DECODERS, task).
+HEADS = [
+    ("gemma3", "text-classification"),
+    ("gpt2", "question-answering"),
+    ("gpt2", "token-classification"),
+    ("llama", "question-answering"),
+    ("llama", "text-classification"),
+    ("mistral", "question-answering"),
+    ("qwen2", "token-classification"),
+    ("qwen3", "text-classification"),
+]
+
 # Decoders without their head, for embeddings: name -> (configuration, how it must be captured).
 EMBEDDERS: dict[str, tuple[Callable[[], Any], str]] = {
     "llama": (DECODERS["llama"][0], "stamped"),
@@ -193,5 +257,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
         _make("GptOssConfig", **_DECODER, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
         "GptOssForCausalLM",
         "attention sinks are not supported in this version",
+    ),
+    "mixtral": (
+        _make("MixtralConfig", **_DECODER, num_local_experts=4, num_experts_per_tok=2),
+        "MixtralForCausalLM",
+        "stamped: mixtures of experts are not supported in this version",
+    ),
+    "xlnet": (
+        _make("XLNetConfig", vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=64),
+        "XLNetLMHeadModel",
+        "fixes a size that must stay open (sequence)",
     ),
 }

@@ -20,11 +20,12 @@ from lepton_compile.export import ops
 from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache
 from .constant import ConstantCapture
 from .conv1d import capture_conv1d
+from .experts import ExpertsError, refusing_experts
 from .norm import capture_norms
 from .order import ordered_sets
 from .rotary import RotaryCapture
 
-__all__ = ["NAME", "OWN", "TORCH", "Capture", "LeptonCache", "capturing"]
+__all__ = ["NAME", "OWN", "TORCH", "Capture", "ExpertsError", "LeptonCache", "capturing"]
 
 
 @dataclass
@@ -51,6 +52,7 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         stack.callback(ops.constants.clear)
         stack.enter_context(ConstantCapture())
         stack.enter_context(captured.patched(model, attention))
+        stack.enter_context(refusing_experts(model))
         stack.enter_context(rotary.patched(model))
         stack.enter_context(capture_norms(model))
         stack.enter_context(capture_conv1d(model))

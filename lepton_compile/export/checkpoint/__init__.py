@@ -5,5 +5,13 @@ from __future__ import annotations
 from lepton_compile.export.checkpoint.base import Checkpoint, Location, TensorInfo
 from lepton_compile.export.checkpoint.gguf import GGUFCheckpoint
 from lepton_compile.export.checkpoint.safetensors import SafetensorsCheckpoint
+from lepton_compile.export.checkpoint.split import SplitCheckpoint
 
-__all__ = ["Checkpoint", "GGUFCheckpoint", "Location", "SafetensorsCheckpoint", "TensorInfo"]
+__all__ = [
+    "Checkpoint",
+    "GGUFCheckpoint",
+    "Location",
+    "SafetensorsCheckpoint",
+    "SplitCheckpoint",
+    "TensorInfo",
+]

@@ -29,6 +29,7 @@ DTYPES = {
 }
 
 Handler = Callable[["Translator", fx.Node], Any]
+_SIZE_OPS = {"Add": "Add", "Mul": "Mul", "Min": "Min", "Max": "Max"}
 _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "floordiv": "Div"}
 _SILENT = ("aten._assert", "aten.sym_constrain", "_guards", "aten._assert_tensor_metadata")
 
@@ -222,7 +223,7 @@ class Translator:
             return self.builder.op("Shape", [value], {"start": axis, "end": axis + 1})
         if expr.is_Integer:
             return self.builder.ints(int(expr))
-        op_type = {"Add": "Add", "Mul": "Mul"}.get(type(expr).__name__)
+        op_type = _SIZE_OPS.get(type(expr).__name__)
         if op_type is None:
             if type(expr).__name__ in ("FloorDiv", "CleanDiv"):
                 low, high = (self._expression(a) for a in expr.args)

@@ -159,6 +159,11 @@ def _log1p(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Log", [t.builder.op("Add", [x, t.value(1.0, node)])])
 
 
+def _expm1(t: Translator, node: fx.Node) -> ir.Value:
+    x = t.value(node.args[0])
+    return t.builder.op("Sub", [t.builder.op("Exp", [x]), t.value(1.0, node)], at=t.path(node))
+
+
 def _square(t: Translator, node: fx.Node) -> ir.Value:
     x = t.value(node.args[0])
     return t.builder.op("Mul", [x, x], at=t.path(node))
@@ -226,10 +231,12 @@ HANDLERS: dict[str, Handler] = {
     "aten.rsqrt": _rsqrt,
     "aten.square": _square,
     "aten.softplus": _softplus,
+    "aten.expm1": _expm1,
     "aten.log1p": _log1p,
     "aten.log2": _log2,
     "aten.leaky_relu": _leaky_relu,
     "aten.clamp": _clamp,
+    "aten.clamp_min": _clamp,
     "aten.where": _where,
     "aten.masked_fill": _masked_fill,
     "aten.masked_fill_": _masked_fill,

@@ -156,6 +156,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.flatten": _reshape,
     "aten.unflatten": _reshape,
     "aten.view_as": _reshape,
+    "aten.reshape_as": _reshape,
     "aten.transpose": _transpose,
     "aten.t": _matrix_transpose,
     "aten.numpy_T": _matrix_transpose,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -85,7 +87,7 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
     inputs: list[ir.Value | None] = [t.value(argument) for argument in node.args[:3]]
     mask = t.arg(node, 3, "attn_mask")
     if mask is not None:
-        inputs.append(_bias(t, mask))
+        inputs.append(_for_each_query(t, _bias(t, mask), mask, node.args[0]))
     attributes: dict[str, float | int] = {
         "is_causal": int(bool(t.arg(node, 5, "is_causal", False)))
     }
@@ -101,6 +103,16 @@ def _bias(t: Translator, mask: fx.Node) -> ir.Value:
         return t.value(mask)
     none, hidden = (t.builder.constant(np.array(v, np.float32)) for v in (0.0, _HIDDEN))
     return t.builder.op("Where", [t.value(mask), none, hidden])
+
+
+def _for_each_query(t: Translator, bias: ir.Value, mask: Any, query: Any) -> ir.Value:
+    """A bias that all queries share, once for each: ONNX Runtime does not broadcast it."""
+    shape, sizes = mask.meta["val"].shape, query.meta["val"].shape
+    if shape[-2] != 1 or sizes[-2] == 1:
+        return bias
+    ones, rows = t.builder.ints(*[1] * (len(shape) - 2)), t.size(sizes[-2])
+    wanted = t.builder.op("Concat", [ones, rows, t.builder.ints(1)], {"axis": 0})
+    return t.builder.op("Expand", [bias, wanted])
 
 
 def _einsum(t: Translator, node: fx.Node) -> ir.Value:

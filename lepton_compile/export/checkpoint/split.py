@@ -1,0 +1,62 @@
+"""Tensors that a checkpoint keeps packed and a model has apart, such as query, key and value.
+
+Each part is a run of the packed tensor's rows, read by itself; the packed one is not among the
+names any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lepton_passes.tensors import StreamedTensor, rows_of
+
+from .base import Checkpoint, TensorInfo
+
+__all__ = ["SplitCheckpoint"]
+
+
+class SplitCheckpoint:
+    """A checkpoint with its packed tensors in parts.
+
+    Args:
+        packed: the checkpoint as it is stored.
+        parts: names of the parts of a tensor, equal in size and in the order of its rows; empty
+            where it stays whole.
+    """
+
+    def __init__(self, packed: Checkpoint, parts: Callable[[str], Sequence[str]]) -> None:
+        self._packed = packed
+        self._names: dict[str, TensorInfo] = {}
+        self._part_of: dict[str, tuple[str, int]] = {}
+        for name, info in packed.names().items():
+            found = parts(name)
+            if not found or info.shape[0] % len(found):
+                self._names[name] = info
+                continue
+            rows = info.shape[0] // len(found)
+            for index, part in enumerate(found):
+                self._names[part] = TensorInfo(info.dtype, (rows, *info.shape[1:]))
+                self._part_of[part] = (name, index * rows)
+
+    def names(self) -> Mapping[str, TensorInfo]:
+        """As of ``Checkpoint``."""
+        return self._names
+
+    def files(self) -> tuple[Path, ...]:
+        """As of ``Checkpoint``."""
+        return self._packed.files()
+
+    def tensor(self, name: str) -> StreamedTensor:
+        """As of ``Checkpoint``."""
+        if name not in self._part_of:
+            return self._packed.tensor(name)
+        (stored, first), info = self._part_of[name], self._names[name]
+        whole = self._packed.tensor(stored)
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return rows_of(whole, first + start, first + stop)
+
+        return StreamedTensor(name, info.dtype, info.shape, read)
