@@ -65,7 +65,7 @@ def chances(
     found = _softmax({token: float(row[token]) / temperature for token in kept})
     whole, nucleus = 0.0, {}
     for token, chance in found.items():
-        if whole < top_p or not nucleus:
+        if whole < top_p or top_p == 1 or not nucleus:  # a part may round to 1
             nucleus[token] = chance
         whole += chance
     best = max(nucleus.values())
