@@ -14,27 +14,12 @@ import transformers
 
 import lepton_compile as lc
 from lepton_compile.errors import ArtifactError, EngineError, GateError, RecipeError
-
-CONFIG = transformers.LlamaConfig(
-    vocab_size=99,
-    hidden_size=64,
-    intermediate_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=64,
-    bos_token_id=1,
-    eos_token_id=None,
-    pad_token_id=0,
-)
+from tests.small import llama, saved
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("llama")
-    transformers.LlamaForCausalLM(CONFIG).save_pretrained(path)
-    return path
+    return saved("LlamaForCausalLM", llama(), tmp_path_factory.mktemp("llama"))
 
 
 def _left(path: Path) -> list[str]:

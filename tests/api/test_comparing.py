@@ -12,7 +12,6 @@ import onnx_ir as ir
 import psutil
 import pytest
 import torch
-import transformers
 
 import lepton_compile as lc
 from lepton_compile.api.memory import MemoryCeiling
@@ -23,6 +22,7 @@ from lepton_compile.errors import EngineError, PassError, SourceError
 from lepton_compile.export import Source
 from lepton_compile.export.onnx_file import import_onnx
 from tests.passes.support import load, random
+from tests.small import bert, made, saved
 
 IDS = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (float[b, s, 40] y) {
   x = Gather (table, input_ids)
@@ -119,7 +119,7 @@ def test_ids_stay_inside_the_table(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_does_not_run_here_is_never_called_executed(tmp_path: Path) -> None:
-    transformers.BertModel(_config(100)).save_pretrained(tmp_path / "model")
+    saved("BertModel", bert(num_hidden_layers=1), tmp_path / "model")
     if runnable(["ort-cuda"])["ort-cuda"] == "":
         pytest.skip("there is a GPU")
     compared, remarks = _built(
@@ -130,11 +130,11 @@ def test_an_engine_that_does_not_run_here_is_never_called_executed(tmp_path: Pat
 
 
 def test_what_does_not_fit_below_the_ceiling_is_left_out_and_said(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    transformers.BertModel(_config(100)).save_pretrained(tmp_path / "small")
+    saved("BertModel", bert(num_hidden_layers=1), tmp_path / "small")
     options: dict[str, Any] = {"task": "feature-extraction", "quantize": "int8"}
     lc.build(model=str(tmp_path / "small"), output=tmp_path / "warm", **options)
-    large = transformers.BertModel(_config(1_200_000)).to(torch.bfloat16)
+    config = bert(num_hidden_layers=1, vocab_size=1_200_000)
+    large = made("BertModel", config).to(torch.bfloat16)
     large.save_pretrained(tmp_path / "large")
     del large
     held = psutil.Process().memory_info().rss
@@ -157,14 +157,3 @@ def test_the_hint_of_the_ceiling_names_what_is_on() -> None:
             watched("writing", 0, 1)
         assert str(caught.value.hint).startswith(hint)
         assert "--no-check" not in str(caught.value.hint)
-
-
-def _config(vocabulary: int) -> transformers.BertConfig:
-    return transformers.BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )

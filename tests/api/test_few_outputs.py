@@ -8,28 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 
 import lepton_compile as lc
 from lepton_compile.errors import PassError
 from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.small import bert, made
 
 MARK = 4.0
 """A weight that only one layer has."""
 
 
 def _reranker(path: Path, labels: int) -> Path:
-    torch.manual_seed(8)
-    config = transformers.BertConfig(
-        vocab_size=200,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=128,
-        num_labels=labels,
-    )
-    model = transformers.BertForSequenceClassification(config)
+    config = bert(vocab_size=200, max_position_embeddings=128, num_labels=labels)
+    model = made("BertForSequenceClassification", config)
     with torch.no_grad():
         model.bert.encoder.layer[1].intermediate.dense.weight[3, 5] = MARK
     model.save_pretrained(path)

@@ -11,6 +11,7 @@ import pytest
 from lepton_compile.cli import main
 from lepton_compile.runtime import load
 from tests.runtime import tiny
+from tests.small import bert, saved
 
 Capture = pytest.CaptureFixture[str]
 PROMPTS = ["w5 w6", "w7"]
@@ -21,20 +22,10 @@ QUESTION, CONTEXT = "where is the cat", "the cat is on the house the dog is wher
 
 def build(folder: Path, kind: str, task: str) -> Path:
     """An artifact of a random BERT of one layer, whose tokenizer knows a few words."""
-    import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    getattr(transformers, kind)(config).save_pretrained(folder / "model")
+    saved(kind, bert(vocab_size=len(WORDS), num_hidden_layers=1), folder / "model")
     ids = {word: number for number, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

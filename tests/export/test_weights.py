@@ -16,6 +16,7 @@ from lepton_compile.export import export, resolve
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint, TensorInfo
 from lepton_compile.export.weights import bind, summarize
 from lepton_passes.tensors import StreamedTensor
+from tests.small import bert, made, saved
 
 
 class Listed:
@@ -132,14 +133,7 @@ def test_a_misspelt_part_is_shown_beside_what_is_missing() -> None:
 
 
 def test_tensors_without_a_use_are_named(tmp_path: Path) -> None:
-    config = transformers.BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-    )
-    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    saved("BertForMaskedLM", bert(), tmp_path)
     exported = export(resolve(str(tmp_path), tmp_path), "feature-extraction")
     (note,) = [note for note in exported.notes if "not used" in note]
     assert "cls.predictions.transform.dense.weight" in note
@@ -150,23 +144,17 @@ def test_names_fold_without_losing_any() -> None:
     assert summarize(names) == ["a.{0..2}.w", "b.3.w", "a.{7,9}.x", "c"]
 
 
-@pytest.mark.parametrize("max_shard", ["1GB", "20KB"])
+@pytest.mark.parametrize("max_shard", ["1GB", "100KB"])
 def test_a_saved_model_binds_to_its_encoder(max_shard: str, tmp_path: Path) -> None:
-    config = transformers.BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-    )
-    saved = transformers.BertForPreTraining(config)
-    saved.save_pretrained(tmp_path, max_shard_size=max_shard)
+    config = bert()
+    whole = made("BertForPreTraining", config)
+    whole.save_pretrained(tmp_path, max_shard_size=max_shard)
     checkpoint = SafetensorsCheckpoint(tmp_path)
-    assert (len(checkpoint.files()) > 1) == (max_shard == "20KB")
+    assert (len(checkpoint.files()) > 1) == (max_shard == "100KB")
     with torch.device("meta"):
         model = transformers.BertModel(config)
     shapes = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     binding = bind(shapes, checkpoint, prefix=model.base_model_prefix)
     assert all(name.startswith("cls.") for name in binding.unused)
-    for name, parameter in saved.bert.state_dict().items():
+    for name, parameter in whole.bert.state_dict().items():
         np.testing.assert_array_equal(binding[name].numpy(), parameter.numpy(), err_msg=name)

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-import transformers
 
 import lepton_compile as lc
+from tests.small import llama, saved
 
 # What a disk without space does here is what a limit on the size of a file does.
 PROGRAM = """
@@ -39,18 +38,7 @@ except lc.LeptonError as error:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=99,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(path)
-    return path
+    return saved("LlamaForCausalLM", llama(), tmp_path_factory.mktemp("model"))
 
 
 def attempt(

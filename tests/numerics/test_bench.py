@@ -16,6 +16,7 @@ from lepton_compile.numerics.bench.encoder import shapes_within
 from lepton_compile.numerics.bench.fresh import fresh_start
 from lepton_compile.numerics.bench.machine import describe
 from lepton_compile.numerics.bench.timing import Timing, alternate
+from tests.small import llama, made
 
 
 class SmallEncoder:
@@ -147,19 +148,8 @@ def test_a_decoder_that_cannot_generate_is_measured_in_prefill_alone() -> None:
 
 
 def test_eager_decoder_runs_beside_the_engine() -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    report = bench(SmallDecoder(), LlamaForCausalLM(config).eval(), rounds=1)
+    module = made("LlamaForCausalLM", llama(num_hidden_layers=1, max_position_embeddings=2048))
+    report = bench(SmallDecoder(), module, rounds=1)
     assert all(case.speedup is not None and case.speedup > 0 for case in report.cases)
 
 

@@ -11,10 +11,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
     BertModel,
-    LlamaConfig,
     LlamaForCausalLM,
 )
 
@@ -23,6 +20,7 @@ from lepton_compile.numerics.reference import pool
 from lepton_compile.numerics.tolerance import tolerance_for
 from lepton_compile.numerics.verify import verify
 from lepton_compile.numerics.verify_report import VerifyReport
+from tests import small
 
 VOCABULARY = 96
 
@@ -65,29 +63,14 @@ class TorchEngine:
 
 @pytest.fixture(scope="module")
 def llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    return LlamaForCausalLM(config).eval()
+    config = small.llama(vocab_size=VOCABULARY, max_position_embeddings=2048)
+    return small.made("LlamaForCausalLM", config)
 
 
 @pytest.fixture(scope="module")
 def bert() -> BertModel:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-    )
-    return BertModel(config, add_pooling_layer=False).eval()
+    config = small.bert(vocab_size=VOCABULARY, max_position_embeddings=512)
+    return small.made("BertModel", config)
 
 
 class Characters:
@@ -223,16 +206,8 @@ def test_the_report_is_json(llama: LlamaForCausalLM) -> None:
 
 
 def test_texts_with_one_score_are_compared_in_pairs() -> None:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_labels=1,
-    )
-    module = BertForSequenceClassification(config).eval()
+    config = small.bert(vocab_size=VOCABULARY, max_position_embeddings=512, num_labels=1)
+    module = small.made("BertForSequenceClassification", config)
     manifest = {
         "ranges": {"batch": [1, 8], "sequence": [1, 64]},
         "outputs": [{"name": "logits"}],

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
 
 import lepton_compile as lc
 from lepton_compile.pipeline.unsigned import with_unsigned_weights
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.support import load, ops, random, run
+from tests.small import bert, saved
 
 TEXT = """main (float[b, s, 32] x) => (y) {
   t = Transpose <perm = [1, 0]> (w)
@@ -45,16 +44,8 @@ def test_what_multiplies_no_bytes_is_not_copied() -> None:
 
 
 def test_an_encoder_with_a_quantized_table_passes_the_check(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=3000,  # large enough to be quantized
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    )
-    transformers.BertModel(config).save_pretrained(tmp_path / "model")
+    config = bert(vocab_size=3000)  # large enough to be quantized
+    saved("BertModel", config, tmp_path / "model")
     built = lc.build(
         model=str(tmp_path / "model"),
         task="feature-extraction",

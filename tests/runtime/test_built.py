@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 import transformers
 
 import lepton_compile as lc
 from lepton_compile.runtime import LoaderError
 from tests.runtime import tiny
+from tests.small import bert, saved
 
 LIMIT = 7
 ROWS = 4096  # A table of few rows is not quantized.
@@ -24,16 +24,8 @@ ROWS = 4096  # A table of few rows is not quantized.
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT in int8, from a folder of sentence-transformers that cuts texts."""
     folder = tmp_path_factory.mktemp("built")
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=ROWS,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-    )
-    transformers.BertModel(config).save_pretrained(folder / "model")
+    config = bert(vocab_size=ROWS, num_hidden_layers=1, max_position_embeddings=32)
+    saved("BertModel", config, folder / "model")
     (folder / "model/tokenizer.json").write_text(tiny.tokenizer_json("words"), "utf-8")
     write(folder / "model/tokenizer_config.json", {"model_max_length": 20})
     write(folder / "model/sentence_bert_config.json", {"max_seq_length": LIMIT})

@@ -13,6 +13,7 @@ from lepton_compile.artifact import Artifact
 from lepton_compile.errors import ArtifactError
 from lepton_compile.runtime import load
 from lepton_compile.serving import export_genai
+from tests.small import llama, saved
 
 PROMPTS = [[2, 5, 9, 13], [2, 7], [2, 30, 31, 32, 33, 34, 35]]
 
@@ -44,26 +45,12 @@ def written_by_loader(artifact: Path, rows: list[list[int]], count: int) -> list
 def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A decoder that no token ends, so that both run to the same length; in int4 with kernels of
     our own, where they can be made."""
-    torch = pytest.importorskip("torch")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+    pytest.importorskip("torch")
     import lepton_compile as lc
 
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
     folder = tmp_path_factory.mktemp("genai")
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    config = llama(bos_token_id=None, pad_token_id=None)
+    saved("LlamaForCausalLM", config, folder / "model")
     recipe: dict[str, Any] = {"model": str(folder / "model"), "task": "text-generation"}
     recipe["quantize"] = request.param
     return lc.build(recipe, output=folder / "artifact", check=False, verify=False)

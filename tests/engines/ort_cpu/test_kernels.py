@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
-import transformers
 
 import lepton_compile as lc
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
@@ -22,29 +20,15 @@ from lepton_compile.runtime.loader_guard import LoaderError, UnfitError
 from lepton_plugins.native import DOMAIN, LIBRARY
 from lepton_plugins.toolchain.cxx import find_compiler
 from tests.plugins.cpu_library import needs_library
+from tests.small import llama, saved
 
-CONFIG = transformers.LlamaConfig(
-    vocab_size=96,
-    hidden_size=64,
-    intermediate_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=64,
-    tie_word_embeddings=True,
-    bos_token_id=1,
-    eos_token_id=None,
-    pad_token_id=0,
-)
 IDS = [5, 17, 3, 42, 8]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("llama")
-    transformers.LlamaForCausalLM(CONFIG).save_pretrained(path)
-    return path
+    config = llama(vocab_size=96, tie_word_embeddings=True)
+    return saved("LlamaForCausalLM", config, tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
