@@ -22,6 +22,7 @@ from lepton_compile.runtime.parts import parts_for
 __all__ = ["emit", "loader_source"]
 
 PACKAGE = "lepton_compile.runtime"
+WIDTH = 100  # of the lines that set parts apart
 
 
 def emit(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -113,11 +114,14 @@ class _Part:
             yield needs
 
     def text(self) -> str:
-        """The heading and the body."""
-        rule = f"# ---- {self.name.removeprefix('loader_')} ".ljust(100, "-")
+        """The heading, with the docstring's first line where there is room, and the body."""
         words = self.docstring.strip() if self.name != "loader" else "What callers use."
-        heading = "\n".join(f"# {line}".rstrip() for line in words.splitlines())
-        return f"{rule}\n{heading}\n\n{self.body}\n\n"
+        first, *rest = words.splitlines()
+        rule = f"# ---- {self.name.removeprefix('loader_')}: {first} "
+        if len(rule) > WIDTH or any(rest):
+            rule, rest = f"# ---- {self.name.removeprefix('loader_')} ", [first, *rest]
+        heading = [rule.ljust(WIDTH, "-"), *(f"# {line}".rstrip() for line in rest)]
+        return "\n".join([*heading, f"\n{self.body}\n\n"])
 
 
 @cache

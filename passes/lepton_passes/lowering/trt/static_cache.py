@@ -180,7 +180,9 @@ class LowerTrtStaticCache(LeptonPass):
             self.refuse(body, own.caches[0], CAPACITY)
             return
         if self._length == OPEN:
-            self.refuse(body, own.caches[0], "its own attention has one capacity, not those of shapes.cache")
+            self.refuse(
+                body, own.caches[0], "its own attention has one capacity, not those of shapes.cache"
+            )
         for node, reason in own.refusals():
             self.refuse(body, node, reason)
 
