@@ -140,7 +140,10 @@ def build_lines(folder: Path) -> Iterator[RenderableType]:
 
 
 def _requirements(engine: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}{version}" for name, version in engine["requires"].items())
+    packages = [f"{name}{version}" for name, version in engine["requires"].items()]
+    kernels = engine.get("kernels")
+    machine = [f"{kernels['system']} {kernels['machine']}"] if kernels else []
+    return ", ".join([*packages, *machine])
 
 
 def _state(folder: Path, name: str, entry: Mapping[str, Any]) -> str:

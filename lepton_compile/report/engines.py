@@ -53,6 +53,7 @@ def _facts(engine: Mapping[str, Any], builder: Mapping[str, Any]) -> list[tuple[
         ("computes in", engine.get("compute") or ""),
         ("attention", _attention(engine.get("attention") or {})),
         ("cache", _cache(cache)),
+        ("kernels", _kernels(engine.get("kernels") or {})),
         ("plugin", _plugin(plugin) if plugin else ""),
         ("built by", str(builder.get("version") or "")),
     ]
@@ -63,6 +64,13 @@ def _attention(attention: Mapping[str, Any]) -> str:
         return ""
     forms = ", ".join(f"{count} {form}" for form, count in attention["forms"].items())
     return f"{attention['layers']} layers: {forms}"
+
+
+def _kernels(kernels: Mapping[str, Any]) -> str:
+    if not kernels:
+        return ""
+    where = f"{kernels['system']} on {kernels['machine']} with {', '.join(kernels['features'])}"
+    return f"{kernels['library']} for {where}, made by {kernels['compiler']}"
 
 
 def _plugin(plugin: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ CANDIDATES = ("c++", "g++", "clang++")
 # Position independent, no run-time library of C++ behind it, the same numbers with any compiler.
 COMPILE = (
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"),
-    *("-fno-threadsafe-statics", "-ffp-contract=off", "-fno-math-errno"),
+    *("-ffp-contract=off", "-fno-math-errno"),
 )
 LINK = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,--as-needed", "-Wl,-z,now")
 _WORDS = 2000

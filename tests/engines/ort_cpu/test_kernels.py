@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 import lepton_compile as lc
+from lepton_compile.cli import main
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.errors import EngineError
 from lepton_compile.recipe import load_recipe
@@ -64,6 +65,15 @@ def test_the_engine_carries_its_library(native: Path) -> None:
         *("Normalization", "SkipNormalization"),
     }
     assert "register_kernels" in (native / "loader.py").read_text()
+    assert f"{LIBRARY} for Linux on x86_64 with avx2, fma, f16c" in (
+        (native / "report.html").read_text()
+    )
+
+
+@needs_library
+def test_inspect_names_the_machine(native: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(native)]) == 0
+    assert "Linux x86_64" in " ".join(capsys.readouterr().out.split())
 
 
 @needs_library

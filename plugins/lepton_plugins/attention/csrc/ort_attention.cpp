@@ -301,12 +301,12 @@ class GroupQuery final : public Operator<GroupQuery> {
 }  // namespace
 
 const OrtCustomOp* attention_op() {
-  static const OrtCustomOp op = describe<MultiHead>();
+  static constexpr OrtCustomOp op = describe<MultiHead>();
   return &op;
 }
 
 const OrtCustomOp* cached_attention_op() {
-  static const OrtCustomOp op = describe<GroupQuery>();
+  static constexpr OrtCustomOp op = describe<GroupQuery>();
   return &op;
 }
 

@@ -121,12 +121,12 @@ class Embedding final : public Matrix, public Operator<Embedding> {
 }  // namespace
 
 const OrtCustomOp* linear_op() {
-  static const OrtCustomOp op = describe<Linear>();
+  static constexpr OrtCustomOp op = describe<Linear>();
   return &op;
 }
 
 const OrtCustomOp* embedding_op() {
-  static const OrtCustomOp op = describe<Embedding>();
+  static constexpr OrtCustomOp op = describe<Embedding>();
   return &op;
 }
 

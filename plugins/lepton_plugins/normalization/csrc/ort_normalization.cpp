@@ -62,12 +62,12 @@ class Norm final : public Operator<Norm<Skip>> {
 }  // namespace
 
 const OrtCustomOp* normalization_op() {
-  static const OrtCustomOp op = describe<Norm<false>>();
+  static constexpr OrtCustomOp op = describe<Norm<false>>();
   return &op;
 }
 
 const OrtCustomOp* skip_normalization_op() {
-  static const OrtCustomOp op = describe<Norm<true>>();
+  static constexpr OrtCustomOp op = describe<Norm<true>>();
   return &op;
 }
 

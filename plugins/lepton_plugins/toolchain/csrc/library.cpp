@@ -1,4 +1,6 @@
 // The operators of all plugins as one library for onnxruntime's register_custom_ops_library.
+#include <initializer_list>
+
 #include "../../attention/csrc/ort_attention.h"
 #include "../../linear/csrc/ort_linear.h"
 #include "../../normalization/csrc/ort_normalization.h"
@@ -20,16 +22,14 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (api == nullptr) return nullptr;  // no table to make an error with; the session says the rest
   if (!runs_here()) return api->CreateStatus(ORT_FAIL, "this processor has no AVX2, FMA and F16C");
-  static OrtCustomOpDomain* domain = nullptr;  // it has to outlive every session
-  if (domain == nullptr) {
-    if (OrtStatus* s = api->CreateCustomOpDomain(kDomain, &domain)) return s;
-    const OrtCustomOp* const operators[] = {lepton::linear_op(), lepton::embedding_op(),
-                                            lepton::attention_op(), lepton::cached_attention_op(),
-                                            lepton::normalization_op(),
-                                            lepton::skip_normalization_op()};
-    for (const OrtCustomOp* each : operators) {
-      if (OrtStatus* s = api->CustomOpDomain_Add(domain, each)) return s;
-    }
+  // Made for each call and never released: it has to outlive the sessions, whose end nobody tells.
+  OrtCustomOpDomain* domain = nullptr;
+  if (OrtStatus* s = api->CreateCustomOpDomain(kDomain, &domain)) return s;
+  for (const OrtCustomOp* each :
+       {lepton::linear_op(), lepton::embedding_op(), lepton::attention_op(),
+        lepton::cached_attention_op(), lepton::normalization_op(),
+        lepton::skip_normalization_op()}) {
+    if (OrtStatus* s = api->CustomOpDomain_Add(domain, each)) return s;
   }
   return api->AddCustomOpDomain(options, domain);
 }

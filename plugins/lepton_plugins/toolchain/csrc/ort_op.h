@@ -104,7 +104,7 @@ class Operator {
 // An operator with a kernel class K, which has create(api, info, K**) and compute(context), and
 // with kInputs, kOutputs, input_type(i), optional(i), output_type(i) and optional_output(i).
 template <class K>
-OrtCustomOp describe() {
+constexpr OrtCustomOp describe() {
   OrtCustomOp op = {};
   op.version = ORT_API_VERSION;
   op.GetName = [](const OrtCustomOp*) { return K::kName; };
