@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_compile.api.libraries import load_libraries
+from lepton_compile.api.libraries import loading
 from lepton_compile.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def build(
     """
     whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
     # Only now: a mistake in the recipe is told before the libraries are loaded.
-    load_libraries()
-    from lepton_compile.api.building import Build
+    with loading():
+        from lepton_compile.api.building import Build
 
     return Build(
         whole,
@@ -86,8 +86,8 @@ def plan(
     The model's folder needs its ``config.json`` alone. Args, errors: as ``build``.
     """
     whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
-    load_libraries()
-    from lepton_compile.api.planning import make_plan
+    with loading():
+        from lepton_compile.api.planning import make_plan
 
     return make_plan(
         whole,

@@ -8,6 +8,7 @@ packages are not installed, which they know how to live with.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 
 from lepton_compile.collection import uncollected
 
-__all__ = ["load_libraries", "own_process"]
+__all__ = ["loading", "own_process"]
 
 # Of torch's compiler for GPUs, which nothing here uses; our kernels import triton themselves.
 HIDDEN = "triton"
@@ -31,14 +32,22 @@ def own_process() -> None:
     _own = True
 
 
-def load_libraries() -> None:
-    """Import what the stages import, so that their own imports find it.
+@contextmanager
+def loading() -> Iterator[None]:
+    """The stages' modules are imported inside; the libraries that they need are there.
 
     In a process of somebody else's (``lc.build`` in a notebook) the libraries are complete.
     """
-    if "transformers.modeling_utils" in sys.modules:
-        return
-    with uncollected(), ExitStack() as stack:
+    with uncollected():
+        if "transformers.modeling_utils" not in sys.modules:
+            _load()
+        yield
+    if _own:
+        gc.freeze()  # what was imported stays: nobody needs to look through it for garbage
+
+
+def _load() -> None:
+    with ExitStack() as stack:
         import onnx_ir  # noqa: F401
         import torch
         import transformers

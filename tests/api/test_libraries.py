@@ -14,8 +14,8 @@ import json, sys
 from lepton_compile.api import libraries
 if {own}:
     libraries.own_process()
-libraries.load_libraries()
-import lepton_compile.api.building
+with libraries.loading():
+    import lepton_compile.api.building
 import transformers
 from transformers.utils import import_utils, is_scipy_available
 print(json.dumps({{
