@@ -180,9 +180,8 @@ class LowerTrtStaticCache(LeptonPass):
             self.refuse(body, own.caches[0], CAPACITY)
             return
         if self._length == OPEN:
-            self.refuse(
-                body, own.caches[0], "its own attention has one capacity, not those of shapes.cache"
-            )
+            reason = "its own attention has one capacity, not those of shapes.cache"
+            self.refuse(body, own.caches[0], reason)
         for node, reason in own.refusals():
             self.refuse(body, node, reason)
 
