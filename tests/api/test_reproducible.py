@@ -15,9 +15,10 @@ BUILD = """
 import sys
 import lepton_compile as lc
 
-model, task, output = sys.argv[1:]
-shapes = {"sequence": 32}
-lc.build(model=model, task=task, shapes=shapes, output=output, check=False, verify=False)
+folder, output = sys.argv[1:]
+for task in ("text-generation", "feature-extraction"):
+    place = {"model": f"{folder}/{task}", "output": f"{output}/{task}"}
+    lc.build(task=task, shapes={"sequence": 32}, check=False, verify=False, **place)
 """
 TINY = {
     "vocab_size": 99,
@@ -38,23 +39,33 @@ GEMMA = transformers.Gemma3TextConfig(
 MODERNBERT = transformers.ModernBertConfig(**TINY, global_attn_every_n_layers=2, pad_token_id=0)
 
 
-@pytest.mark.parametrize(
-    ("config", "task"), [(GEMMA, "text-generation"), (MODERNBERT, "feature-extraction")]
-)
-def test_hashes_do_not_decide(config: object, task: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    kind = transformers.AutoModelForCausalLM if "gen" in task else transformers.AutoModel
-    kind.from_config(config).save_pretrained(tmp_path / "model")
-    built = [_built(tmp_path / "model", task, tmp_path / seed, seed) for seed in ("0", "1")]
+MODELS = {"text-generation": GEMMA, "feature-extraction": MODERNBERT}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders with the artifacts of both models, each folder built in a process of its own."""
+    folder = tmp_path_factory.mktemp("reproducible")
+    for task, config in MODELS.items():
+        torch.manual_seed(0)
+        kind = transformers.AutoModelForCausalLM if "gen" in task else transformers.AutoModel
+        kind.from_config(config).save_pretrained(folder / "models" / task)
+    for seed in ("0", "1"):
+        command = [sys.executable, "-c", BUILD, str(folder / "models"), str(folder / seed)]
+        salted = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run(command, env=salted, check=True, capture_output=True)
+    return [folder / "0", folder / "1"]
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_hashes_do_not_decide(task: str, outputs: list[Path]) -> None:
+    built = [_files(output / task) for output in outputs]
     assert "manifest.json" in built[0]
     assert built[0] == built[1]
 
 
-def _built(model: Path, task: str, output: Path, seed: str) -> dict[str, bytes]:
-    """Files of the artifact that a process of its own builds, but for the reports."""
-    command = [sys.executable, "-c", BUILD, str(model), task, str(output)]
-    salted = os.environ | {"PYTHONHASHSEED": seed}
-    subprocess.run(command, env=salted, check=True, capture_output=True)
+def _files(output: Path) -> dict[str, bytes]:
+    """Files of an artifact, but for the reports."""
     found = (path for path in output.rglob("*") if path.is_file())
     kept = (path for path in found if not path.name.startswith("report."))
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in kept}
