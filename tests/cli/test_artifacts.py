@@ -132,7 +132,7 @@ def test_arrays_in_and_out(encoder: Path, tmp_path: Path, capsys: Capture) -> No
     arguments = ["--inputs", str(tmp_path / "in.npz"), "-o", str(target)]
     assert answer(capsys, "run", str(encoder), *arguments) == {"output": str(target)}
     with np.load(target) as results:
-        assert results["last_hidden_state"].shape == (2, 5, 32)
+        assert results["last_hidden_state"].shape == (2, 5, 64)
 
 
 def test_arrays_that_are_none_are_wrong_usage(
@@ -224,6 +224,7 @@ def test_progress_of_a_build_names_each_stage_and_its_time(
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     stages = [line.partition(":")[0] for line in lines if "done in" not in line]
+    stages = list(dict.fromkeys(stages))  # a long one is told more than once
     assert stages == ["resolve", "capture", "passes", "build", "seal", "finish"]
     ended = [line.partition(":")[0] for line in lines if re.search(r"done in \S+ s$", line)]
     assert ended == stages
