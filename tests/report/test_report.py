@@ -184,7 +184,7 @@ def test_a_failure_a_remark_and_further_engines_are_shown() -> None:
             )
         )
     ).text
-    assert "No artifact: 1 demanded number was missed cosine 0.1" in text
+    assert "No artifact: 1 demanded number was missed found: cosine 0.1" in text
     assert "Note: passes were not compared: <no room>" in text
     assert "ort-cuda 200 tokens in 2 segments of another text" in text
 
