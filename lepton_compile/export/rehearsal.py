@@ -29,8 +29,8 @@ def examples(tensors: Sequence[Tensor]) -> list[Tensor] | None:
     None where a fixed size is one of those numbers: shapes would look equal that are not.
     """
     sizes = [size for tensor in tensors for size in tensor.shape]
-    opened = {int(size.node.hint) for size in sizes if isinstance(size, torch.SymInt)}
-    if opened & {size for size in sizes if not isinstance(size, torch.SymInt)}:
+    opened = {_number(size) for size in sizes if isinstance(size, torch.SymInt)}
+    if opened & {_number(size) for size in sizes if not isinstance(size, torch.SymInt)}:
         return None
     return [
         torch.empty([_number(size) for size in tensor.shape], dtype=tensor.dtype, device="meta")
@@ -52,11 +52,11 @@ def without_trace() -> Iterator[None]:
         yield
 
 
-class Script(TorchDispatchMode):
+class Script(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What a layer does, op by op, in ``lines``; tensors are named by where they come from."""
 
     def __init__(self, layer: nn.Module, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lines: list[object] = []
         self._names: dict[int, str] = {}
         self._alive: list[Tensor] = []  # an id is unique only while its object lives
