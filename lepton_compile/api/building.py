@@ -104,7 +104,7 @@ class Build:
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
-                config = None if source.kind == "onnx" else source.config()
+                config = _config(source)
                 check_precision(self.recipe, config)
             # Capture is one busy thread; the digests of what is built from are ready when it ends.
             source.start_digests()
@@ -225,7 +225,7 @@ class Build:
         comparing: Comparing,
         library: Path | None,
     ) -> None:
-        config = None if source.kind == "onnx" else source.config()
+        config = _config(source)
         recipe = self.recipe.for_target(target)
         passes = passes_for(
             recipe,
@@ -264,7 +264,7 @@ class Build:
             for e in engines
             if e.target.startswith("ort-")
         )
-        config = None if source.kind == "onnx" else source.config().get_text_config()
+        config = _config(source)
         order = {e.target: [p.name for p in e.passes.passes] for e in engines}
         entries = [self._engine_entry(folder, e, source, comparing) for e in engines]
         precisions = {each["target"]: each["precision"] for each in entries}
@@ -273,7 +273,9 @@ class Build:
             model=describe.model_entry(source, exported),
             inputs=tuple(signature["inputs"]),
             outputs=tuple(signature["outputs"]),
-            ranges=describe.ranges_of(self.recipe, exported, config),
+            ranges=describe.ranges_of(
+                self.recipe, exported, config.get_text_config() if config else None
+            ),
             engines=tuple(entries),
             cache=describe.cache_entry(exported, shared=shared),
             embedding=describe.embedding_entry(pooling, source),
@@ -289,7 +291,7 @@ class Build:
     def _engine_entry(
         self, root: Path, engine: _Engine, source: Source, comparing: Comparing
     ) -> dict[str, Any]:
-        config = None if source.kind == "onnx" else source.config()
+        config = _config(source)
         folder = root / engine.folder
         files = [folder / name for name in engine.built.files] or folder.rglob("*")
         inside = (p for p in files if p.is_file())
@@ -324,6 +326,11 @@ class Build:
         from lepton_compile.report import write_report
 
         write_report(artifact, **self.found.parts())
+
+
+def _config(source: Source) -> Any:
+    """The model's configuration; an ONNX file comes without one."""
+    return None if source.kind == "onnx" else source.config()
 
 
 def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:

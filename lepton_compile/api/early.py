@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lepton_compile.engines.tensorrt.capabilities import check_capabilities, number
-from lepton_compile.engines.tensorrt.flavour import RTX, TRT, Flavour
-from lepton_compile.errors import EngineError, RecipeError
+from lepton_compile.engines.tensorrt.capabilities import check_capabilities, check_dtype
+from lepton_compile.engines.tensorrt.flavour import RTX, TRT
+from lepton_compile.errors import RecipeError
 from lepton_compile.pipeline import passes_for, precision_of
 from lepton_compile.pipeline.compute import compute_dtype
 from lepton_compile.recipe import Recipe
@@ -60,20 +60,4 @@ def check_precision(recipe: Recipe, config: Any) -> None:
         half = compute_dtype(own, target, config)
         weights = WEIGHTS.get(precision_of(own, target, config))
         for dtype in (half.name if half else None, weights, WEIGHTS.get(own.quantize.cache)):
-            _check_dtype(own, flavour, dtype)
-
-
-def _check_dtype(recipe: Recipe, flavour: Flavour, dtype: str | None) -> None:
-    least = flavour.dtypes.get(dtype or "")
-    if least is None:
-        return
-    for capability in recipe.compute_capabilities:
-        if number(capability) < number(least):
-            raise EngineError(
-                f"compute capability {capability} has no arithmetic for {dtype}",
-                where="compute_capabilities",
-                found=", ".join(recipe.compute_capabilities),
-                available=[c for c in flavour.capabilities if number(c) >= number(least)]
-                or [f"{least} and newer"],
-                hint=f"leave {capability} out, or choose another precision with quantize",
-            )
+            check_dtype(dtype, "compute_capabilities", own.compute_capabilities, flavour)

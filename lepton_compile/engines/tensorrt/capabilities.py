@@ -11,7 +11,14 @@ from lepton_compile.engines.gpu import gpus
 from lepton_compile.engines.tensorrt.flavour import Flavour
 from lepton_compile.errors import EngineError
 
-__all__ = ["built_for", "check_capabilities", "check_dtypes", "hardware_level", "number"]
+__all__ = [
+    "built_for",
+    "check_capabilities",
+    "check_dtype",
+    "check_dtypes",
+    "hardware_level",
+    "number",
+]
 
 WHERE = "compute_capabilities"
 PORTABLE = "portable"
@@ -53,19 +60,25 @@ def check_dtypes(model: ir.Model, capabilities: Sequence[str], flavour: Flavour)
     Raises:
         EngineError: naming the types, where the first of them is, and the GPUs that take it.
     """
-    found = _first_of_each(model, flavour.dtypes)
-    for capability in capabilities:
-        for dtype, where in found.items():
-            least = flavour.dtypes[dtype]
-            if number(capability) < number(least):
-                raise EngineError(
-                    f"compute capability {capability} has no arithmetic for {dtype}",
-                    where=where,
-                    found=f"{WHERE}: {', '.join(capabilities)}",
-                    available=[c for c in flavour.capabilities if number(c) >= number(least)]
-                    or [f"{least} and newer"],
-                    hint=f"leave {capability} out, or choose another precision with quantize",
-                )
+    for dtype, where in _first_of_each(model, flavour.dtypes).items():
+        check_dtype(dtype, where, capabilities, flavour)
+
+
+def check_dtype(
+    dtype: str | None, where: str, capabilities: Sequence[str], flavour: Flavour
+) -> None:
+    """As ``check_dtypes``, of one type, which is asked for at ``where``; of none, nothing."""
+    least = flavour.dtypes.get(dtype or "")
+    for capability in capabilities if least else ():
+        if number(capability) < number(str(least)):
+            raise EngineError(
+                f"compute capability {capability} has no arithmetic for {dtype}",
+                where=where,
+                found=f"{WHERE}: {', '.join(capabilities)}",
+                available=[c for c in flavour.capabilities if number(c) >= number(str(least))]
+                or [f"{least} and newer"],
+                hint=f"leave {capability} out, or choose another precision with quantize",
+            )
 
 
 def hardware_level(capabilities: Sequence[str]) -> str:
