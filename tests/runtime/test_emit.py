@@ -45,11 +45,11 @@ LINES = {
     ("text-classification", "ort-cpu"): 550,
     ("fill-mask", "ort-cpu"): 570,
     ("question-answering", "ort-cpu"): 555,
-    ("text-generation", "ort-cpu"): 1050,
-    ("text-generation", "ort-cpu", "ort-cuda"): 1090,
+    ("text-generation", "ort-cpu"): 1055,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1095,
     ("feature-extraction", "ort-cpu", "trt-rtx"): 1105,
     ("text-generation", "ort-cpu", "trt-rtx"): 1845,
-    ("other", "ort-cpu"): 386,
+    ("other", "ort-cpu"): 390,
 }
 
 
