@@ -16,7 +16,7 @@ from lepton_compile.runtime.loader_guard import refuse
 from lepton_compile.runtime.loader_plan import Plan
 from lepton_compile.runtime.loader_tensors import NUMPY, from_engine, item_size
 
-__all__ = ["Decoder", "DeviceCache"]
+__all__ = ["Bucket", "Decoder", "DeviceCache"]
 
 ALIGNMENT = 256  # Of the addresses that an engine takes, in bytes.
 PREFILL, DECODE = 0, 1  # Profiles of a decoder.

@@ -42,6 +42,9 @@ def manifest(
                 "precision": precision,
                 "plugin": plugin or None,
                 "cache": {"buckets": [8, 16]} if buckets else None,
+                "kernels": {"library": "ours.so"}
+                if (precision, t) == ("int8", "ort-cpu")
+                else None,
             }
             for t in targets
         ],
