@@ -87,7 +87,6 @@ class Build:
         """Carry the build out; see ``api.build``."""
         check_early(self.recipe)
         self._kernels = kernels_for(self.recipe)
-        self._kernels.start()
         output = self._output()
         try:
             artifact = self._run(output)
@@ -106,8 +105,10 @@ class Build:
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
                 config = _config(source)
                 check_precision(self.recipe, config)
-            # Capture is one busy thread; the digests of what is built from are ready when it ends.
+            # Capture is one busy thread; the digests of what is built from, and the kernels, are
+            # ready when it ends.
             source.start_digests()
+            self._kernels.start()
             with self._stage("capture"):
                 exported, pooling = self._capture(source, step)
             self._know(source, exported)

@@ -19,10 +19,6 @@ FACES = {
 }
 
 
-def _there(path: Any) -> bool:
-    return bool(path.is_file() or path.is_dir())
-
-
 @click.command()
 @json_option
 def plugins(as_json: bool) -> None:
@@ -39,15 +35,14 @@ def plugins(as_json: bool) -> None:
             ("inputs", ", ".join(entry["inputs"])),
             ("outputs", ", ".join(entry["outputs"])),
             ("types", ", ".join(entry["dtypes"])),
-            *(
-                [("types of caches", ", ".join(entry["cache_dtypes"]))]
-                * bool(entry["cache_dtypes"])
-            ),
+            ("types of caches", ", ".join(entry["cache_dtypes"])),
             ("attributes", ", ".join(entry["attributes"])),
             ("runs in", ", ".join(entry["runtimes"])),
             ("tolerance", ", ".join(f"{k} {v}" for k, v in entry["tolerance"].items())),
         ]
-        console().print(table(f"Plugin {entry['name']}", ("what", "value"), rows))
+        console().print(
+            table(f"Plugin {entry['name']}", ("what", "value"), [r for r in rows if r[1]])
+        )
 
 
 def _described(name: str) -> dict[str, Any]:
@@ -56,7 +51,8 @@ def _described(name: str) -> dict[str, Any]:
 
     from lepton_plugins.spec import plugin_spec
 
-    spec, folder = plugin_spec(name), files("lepton_plugins").joinpath(name)
+    spec = plugin_spec(name)
+    there = {each.name for each in files("lepton_plugins").joinpath(name).iterdir()}
     aliased = {output.alias for output in spec.outputs} - {None}
     caches = [tensor for tensor in spec.inputs if tensor.name in aliased]
     others = [tensor for tensor in spec.outputs if tensor.alias is None]
@@ -68,7 +64,7 @@ def _described(name: str) -> dict[str, Any]:
         "dtypes": sorted({dtype for tensor in others for dtype in tensor.dtypes}),
         "cache_dtypes": list(dict.fromkeys(d for tensor in caches for d in tensor.dtypes)),
         "attributes": {a.name: a.meaning for a in spec.attributes},
-        "runtimes": [what for file, what in FACES.items() if _there(folder.joinpath(file))],
+        "runtimes": [what for file, what in FACES.items() if file in there],
         "tolerance": {
             dtype: f"{each.absolute:g} + {each.relative:g} of the value"
             for dtype, each in spec.tolerance.items()

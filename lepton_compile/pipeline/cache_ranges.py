@@ -6,9 +6,7 @@ dropped, one text of the sample at a time.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +15,7 @@ from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.quantize_cache import caches_in
 
-from .calibrate import complete, further_output, opened
+from .calibrate import handed_out, show
 
 __all__ = ["cache_ranges"]
 
@@ -44,20 +42,10 @@ def cache_ranges(
     probed.graph.outputs.clear()
     probed.graph.outputs.extend(outputs)
     sweep(probed)
-    found = {(v.name or "").removeprefix(_PREFIX): InputRange() for v in outputs}
-    if not outputs:
-        return found
-    with tempfile.TemporaryDirectory(prefix="lepton-cache-") as folder:
-        session = opened(probed, Path(folder))
-        taken = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
-        for index, feed in enumerate(feeds):
-            if progress is not None:
-                progress("ranges of the cache", index, len(feeds))
-            arrays = session.run(None, complete(feed, taken))  # type: ignore[attr-defined]
-            for each, array in zip(found.values(), arrays, strict=True):
-                each.see(array)
-        del session  # it maps a file of the folder
-    return found
+    ranges = {v.name or "": InputRange() for v in outputs}
+    if outputs:
+        show(probed, ranges, feeds, "ranges of the cache", progress)
+    return {name.removeprefix(_PREFIX): each for name, each in ranges.items()}
 
 
 def _probe(body: Body) -> list[str]:
@@ -65,14 +53,7 @@ def _probe(body: Body) -> list[str]:
     made: list[str] = []
     for node in body.nodes("CachedAttention"):
         for index, names in caches_in(body, node):
-            seen = ir.node("Identity", [node.inputs[index]])
-            body.graph.insert_before(node, seen)
-            outer = [seen.outputs[0]]
-            if body.function is not None:
-                body.graph.outputs.append(seen.outputs[0])
-                outer = [further_output(call) for call in body.calls]
-            for value, name in zip(outer, names, strict=True):
+            for value, name in zip(handed_out(body, node.inputs[index], node), names, strict=True):
                 value.name = f"{_PREFIX}{name}"
-                value.type = ir.TensorType(ir.DataType.FLOAT)
                 made.append(value.name)
     return made

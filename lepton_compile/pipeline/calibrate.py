@@ -26,11 +26,10 @@ from .scratch import ScratchWeights, on_scratch_disk
 __all__ = [
     "Observer",
     "calibrate",
-    "complete",
-    "further_output",
+    "handed_out",
     "inputs_of",
     "observe",
-    "opened",
+    "show",
 ]
 
 _PREFIX = "calibrate:"
@@ -81,19 +80,34 @@ def observe(
     """
     probed, readers = _probed(model, wanted)
     observers = {output: make() for output in readers}
-    with tempfile.TemporaryDirectory(prefix="lepton-calibrate-") as folder:
-        session = opened(probed, Path(folder))
-        taken = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
-        for index, feed in enumerate(feeds):
-            if progress is not None:
-                progress("calibrating", index, len(feeds))
-            found = session.run(list(observers), complete(feed, taken))  # type: ignore[attr-defined]
-            for each, array in zip(observers.values(), found, strict=True):
-                each.see(array)
-        del session  # it maps a file of the folder
+    show(probed, observers, feeds, "calibrating", progress)
     if progress is not None:
         progress("calibrated", len(feeds), len(feeds))
     return {name: observers[output] for output, names in readers.items() for name in names}
+
+
+def show(
+    model: ir.Model,
+    observers: Mapping[str, Observer],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    what: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> None:
+    """Run ``model`` on each of ``feeds``; observers by the name of the output that each sees.
+
+    Raises:
+        PassError: onnxruntime does not run the graph.
+    """
+    with tempfile.TemporaryDirectory(prefix="lepton-calibrate-") as folder:
+        session = _opened(model, Path(folder))
+        taken = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
+        for index, feed in enumerate(feeds):
+            if progress is not None:
+                progress(what, index, len(feeds))
+            found = session.run(list(observers), _complete(feed, taken))  # type: ignore[attr-defined]
+            for each, array in zip(observers.values(), found, strict=True):
+                each.see(array)
+        del session  # it maps a file of the folder
 
 
 def inputs_of(model: ir.Model) -> list[tuple[int, tuple[str, ...]]]:
@@ -127,15 +141,9 @@ def _probed(
     for body in bodies(copy):
         for x, users in _by_input(body).items():
             names = list(zip(*(parameters_of(body, user) for user in users), strict=True))
-            seen = ir.node("Identity", [x])
-            body.graph.insert_before(users[0].node, seen)
-            made = [seen.outputs[0]]
-            if body.function is not None:
-                body.graph.outputs.append(seen.outputs[0])
-                made = [further_output(call) for call in body.calls]
+            made = handed_out(body, x, users[0].node)
             for value, readers_of in zip(made, names, strict=True):
                 value.name = f"{_PREFIX}{count}"  # also where nobody looks: a call has all outputs
-                value.type = ir.TensorType(ir.DataType.FLOAT)
                 count += 1
                 if wanted is None or any(name in wanted for name in readers_of):
                     outputs.append(value)
@@ -146,13 +154,25 @@ def _probed(
     return copy, readers
 
 
-def further_output(call: ir.Node) -> ir.Value:
-    """One more output of the call of a layer."""
+def handed_out(body: Body, value: ir.Value | None, before: ir.Node) -> list[ir.Value]:
+    """A value of the body, fp32, as values of the main graph: one a call, still without names."""
+    seen = ir.node("Identity", [value])
+    body.graph.insert_before(before, seen)
+    made = [seen.outputs[0]]
+    if body.function is not None:
+        body.graph.outputs.append(seen.outputs[0])
+        made = [_further_output(call) for call in body.calls]
+    for each in made:
+        each.type = ir.TensorType(ir.DataType.FLOAT)
+    return made
+
+
+def _further_output(call: ir.Node) -> ir.Value:
     call.resize_outputs(len(call.outputs) + 1)
     return call.outputs[-1]
 
 
-def opened(model: ir.Model, folder: Path) -> object:
+def _opened(model: ir.Model, folder: Path) -> object:
     """A session of plain onnxruntime on the graph, its files in ``folder``."""
     import onnxruntime as ort
 
@@ -170,7 +190,7 @@ def opened(model: ir.Model, folder: Path) -> object:
         raise PassError("the graph to calibrate does not run", found=str(error)) from error
 
 
-def complete(
+def _complete(
     feed: Mapping[str, np.ndarray], wanted: Mapping[str, Sequence[object]]
 ) -> dict[str, np.ndarray]:
     """The feed with empty caches, and without inputs that nothing needs."""

@@ -15,7 +15,7 @@ from lepton_passes.body import Body
 from lepton_passes.dtypes import HALVES
 from lepton_passes.match import made_by, perm_of
 
-__all__ = ["Linear", "Weight", "linear_of", "linears", "weight_of"]
+__all__ = ["Linear", "Weight", "linear_of", "linears", "lookups", "weight_of"]
 
 PLAIN = (ir.DataType.FLOAT, *HALVES)
 QUANTIZED = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
@@ -106,3 +106,9 @@ def linears(body: Body) -> list[Linear]:
     """All linear layers of a body, in order."""
     found = (linear_of(body, node) for node in body.nodes("MatMul"))
     return [linear for linear in found if linear is not None]
+
+
+def lookups(weight: Weight) -> list[ir.Node]:
+    """The Gathers that read a quantized weight as an embedding table."""
+    readers = (use.node.outputs[0].consumers() for use in weight.values[0].uses())
+    return [node for nodes in readers for node in nodes if node.op_type == "Gather"]

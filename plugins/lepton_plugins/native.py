@@ -10,13 +10,11 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from lepton_plugins.spec import CPU_DOMAIN, PluginError
+from lepton_plugins.spec import PluginError
 from lepton_plugins.toolchain.cxx import compile_library, find_compiler
 from lepton_plugins.toolchain.store import content_key, kept
 
-__all__ = ["DOMAIN", "FEATURES", "LIBRARY", "MACHINE", "SYSTEM", "build_library", "why_not"]
-
-DOMAIN = CPU_DOMAIN
+__all__ = ["FEATURES", "LIBRARY", "MACHINE", "SYSTEM", "build_library", "why_not"]
 
 LIBRARY = "liblepton_cpu.so"
 """File name of the library in an artifact."""

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from lepton_plugins.native import DOMAIN, LIBRARY, build_library, why_not
+from lepton_plugins.native import LIBRARY, build_library, why_not
+from lepton_plugins.spec import CPU_DOMAIN as DOMAIN
 from lepton_plugins.toolchain.store import cache_folder
 
 __all__ = ["DOMAIN", "Array", "library", "needs_library", "run"]

@@ -101,10 +101,10 @@ def kernels_for(recipe: Recipe) -> Kernels:
 
 def uses_library(model: ir.Model) -> bool:
     """Whether the lowered model has an op of the library."""
-    from lepton_plugins.native import DOMAIN
+    from lepton_plugins.spec import CPU_DOMAIN
 
     bodies = [model.graph, *model.functions.values()]
-    return any(node.domain == DOMAIN for body in bodies for node in body)
+    return any(node.domain == CPU_DOMAIN for body in bodies for node in body)
 
 
 def entry(library: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.errors import EngineError
 from lepton_compile.recipe import load_recipe
 from lepton_compile.runtime.loader_guard import LoaderError, UnfitError
-from lepton_plugins.native import DOMAIN, LIBRARY
+from lepton_plugins.native import LIBRARY
+from lepton_plugins.spec import CPU_DOMAIN as DOMAIN
 from lepton_plugins.toolchain.cxx import find_compiler
 from tests.plugins.cpu_library import needs_library
 from tests.small import llama, saved

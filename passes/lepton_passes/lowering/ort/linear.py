@@ -25,14 +25,21 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
-from lepton_passes.linear import Linear, linears
+from lepton_passes.linear import Linear, linears, lookups
 from lepton_passes.lowering.ort.packing import columns_first, nbits, repeated_scales
 from lepton_passes.match import bias_of, is_decoder, largest_block
 
-__all__ = ["Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
+__all__ = ["ROUNDED", "Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
 
 MICROSOFT = "com.microsoft"
 Kernel = Literal["dynamic", "nbits"]
+
+ROUNDED = {
+    "fp32": CLOSE,
+    "int8": Tolerance(error=0.1, cosine=0.99),
+    "int4": Tolerance(error=0.1, cosine=0.99),
+}
+"""What layers may move whose kernels round activations."""
 
 
 def default_kernel(rows: int, columns: int, tied: bool, decoder: bool) -> Kernel:
@@ -65,11 +72,7 @@ class LowerLinear(LeptonPass):
     summary = "Linear layers to the kernels of onnxruntime"
     changes_numbers = True
     counts_as = "linear"
-    tolerances = {  # noqa: RUF012  # ClassVar of the base
-        "fp32": CLOSE,
-        "int8": Tolerance(error=0.1, cosine=0.99),
-        "int4": Tolerance(error=0.1, cosine=0.99),
-    }
+    tolerances = ROUNDED
 
     def __init__(
         self,
@@ -78,12 +81,7 @@ class LowerLinear(LeptonPass):
     ) -> None:
         super().__init__()
         self._kernel = kernel
-        self._decoder = False
         self._accuracy_level = accuracy_level
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        self._decoder = is_decoder(model)
-        return super().call(model)
 
     def rewrite(self, body: Body) -> None:
         for linear in linears(body):
@@ -91,22 +89,17 @@ class LowerLinear(LeptonPass):
                 self._plain(body, linear)
             elif linear.weight.dtype == ir.DataType.FLOAT8E4M3FN:
                 self.refuse(body, linear.node, "there is no kernel for weights in fp8")
-            elif linear.weight.bits == 8 and self._kernel_of(linear) == "dynamic":
+            elif linear.weight.bits == 8 and self._kernel_of(body, linear) == "dynamic":
                 self._dynamic(body, linear)
             else:
                 self._nbits(body, linear)
 
-    def _kernel_of(self, linear: Linear) -> Kernel:
-        q = linear.weight.values[0]
-        tied = any(
-            reader.op_type == "Gather"
-            for use in q.uses()
-            for reader in use.node.outputs[0].consumers()
-        )
+    def _kernel_of(self, body: Body, linear: Linear) -> Kernel:
         weight = linear.weight
         if weight.group is not None:
             return "nbits"  # the only one with scales by block
-        return self._kernel(weight.rows, weight.columns, tied, self._decoder)
+        decoder = is_decoder(body.model)
+        return self._kernel(weight.rows, weight.columns, bool(lookups(weight)), decoder)
 
     def _plain(self, body: Body, linear: Linear) -> None:
         inputs = [linear.x, linear.weight.values[0]]

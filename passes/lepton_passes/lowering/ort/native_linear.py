@@ -17,11 +17,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
-from lepton_passes.linear import Linear, Weight, linear_of, weight_of
+from lepton_passes.contract import LeptonPass
+from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
 from lepton_passes.lowering.ort.activations import following
+from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.tiles import tiled
-from lepton_passes.match import bias_of, is_decoder, made_by
+from lepton_passes.match import bias_of, is_decoder
 from lepton_plugins.linear.spec import UNITS
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -38,21 +39,10 @@ class LowerNativeLinear(LeptonPass):
     summary = "Quantized linear layers to kernels of our own"
     changes_numbers = True
     counts_as = "linear"
-    tolerances = {  # noqa: RUF012  # ClassVar of the base
-        "fp32": CLOSE,
-        "int8": Tolerance(error=0.1, cosine=0.99),
-        "int4": Tolerance(error=0.1, cosine=0.99),
-    }
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._decoder = False
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        self._decoder = is_decoder(model)
-        return super().call(model)
+    tolerances = ROUNDED
 
     def rewrite(self, body: Body) -> None:
+        decoder = is_decoder(body.model)
         for node in body.nodes("MatMul"):
             # Asked for one by one: what one layer takes along changes what the next one reads.
             linear = linear_of(body, node)
@@ -62,8 +52,8 @@ class LowerNativeLinear(LeptonPass):
             if reason is not None:
                 self.refuse(body, linear.node, reason)
                 continue
-            tables = _tables(body, linear.weight)
-            self._lower(body, linear, seven=not (tables or self._decoder))
+            tables = [node for node in lookups(linear.weight) if _is_plain(node)]
+            self._lower(body, linear, seven=not (tables or decoder))
             for table in tables:
                 self._look_up(body, table)
 
@@ -76,15 +66,12 @@ class LowerNativeLinear(LeptonPass):
         return None
 
     def _lower(self, body: Body, linear: Linear, *, seven: bool) -> None:
-        weight, group = linear.weight, None
-        if seven and weight.bits == 8 and weight.group is None:
-            group = next((size for size in _SEVEN if weight.columns % size == 0), None)
-        bits = 7 if group is not None else weight.bits
-        tiles = _packed(body, weight, bits, group or weight.group or weight.columns)
+        bits, group = _format(linear.weight, seven=seven)
+        tiles = _packed(body, linear.weight, bits, group)
         bias = bias_of(body, linear.y)
         old, extra = (linear.y, None) if bias is None else bias
         then = following(body, old)
-        attributes = _attributes(weight, bits, group or weight.group or weight.columns)
+        attributes = _attributes(linear.weight, bits, group)
         attributes |= {"activation": then.activation, "gated": then.gated}
         inputs = [linear.x, tiles, extra]
         node = body.emit(
@@ -96,11 +83,20 @@ class LowerNativeLinear(LeptonPass):
     def _look_up(self, body: Body, node: ir.Node) -> None:
         weight = weight_of(body, node.inputs[0])
         assert weight is not None
-        group = weight.group or weight.columns
-        inputs = [_packed(body, weight, weight.bits, group), node.inputs[1]]
-        attributes = _attributes(weight, weight.bits, group)
+        bits, group = _format(weight, seven=False)
+        inputs = [_packed(body, weight, bits, group), node.inputs[1]]
+        attributes = _attributes(weight, bits, group)
         new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
+
+
+def _format(weight: Weight, *, seven: bool) -> tuple[int, int]:
+    """Bits of the packed weight, and columns that share a scale."""
+    if seven and weight.bits == 8 and weight.group is None:
+        group = next((size for size in _SEVEN if weight.columns % size == 0), None)
+        if group is not None:
+            return 7, group
+    return weight.bits, weight.group or weight.columns
 
 
 def _packed(body: Body, weight: Weight, bits: int, group: int) -> ir.Value:
@@ -112,19 +108,8 @@ def _attributes(weight: Weight, bits: int, group: int) -> dict[str, int]:
     return {"K": weight.columns, "N": weight.rows, "bits": bits, "block_size": group}
 
 
-def _tables(body: Body, weight: Weight) -> list[ir.Node]:
-    """Nodes that look rows of the weight up."""
-    made = {
-        use.node.outputs[0]
-        for use in weight.values[0].uses()
-        if use.node.op_type == "DequantizeLinear"
-    }
-    readers = [use.node for value in made for use in value.uses()]
-    return [
-        node
-        for node in body.nodes("Gather")
-        if node in readers
-        and made_by(node.inputs[0], "DequantizeLinear") is not None
-        and node.attributes.get_int("axis", 0) == 0
-        and (node.inputs[1] is not None and node.inputs[1].dtype in (ir.DataType.INT64, None))
-    ]
+def _is_plain(lookup: ir.Node) -> bool:
+    """Whether a Gather takes rows by ids of the type that the kernel has."""
+    ids = lookup.inputs[1]
+    by_rows = lookup.attributes.get_int("axis", 0) == 0
+    return by_rows and ids is not None and ids.dtype in (ir.DataType.INT64, None)

@@ -121,16 +121,16 @@ struct Rotary {
   int64_t pairs;
   bool interleaved;
 
-  void turn(const float* x, int64_t position, int64_t head_dim, float scale, float* y) const {
+  void turn(const float* x, int64_t position, int64_t head_dim, float* y) const {
     const float *c = cos + position * pairs, *s = sin + position * pairs;
     for (int64_t i = 0; i < pairs; ++i) {
       const int64_t first = interleaved ? 2 * i : i;
       const int64_t second = interleaved ? 2 * i + 1 : i + pairs;
-      const float a = x[first] * scale, b = x[second] * scale;
+      const float a = x[first], b = x[second];
       y[first] = a * c[i] - b * s[i];
       y[second] = b * c[i] + a * s[i];
     }
-    for (int64_t i = 2 * pairs; i < head_dim; ++i) y[i] = x[i] * scale;
+    for (int64_t i = 2 * pairs; i < head_dim; ++i) y[i] = x[i];
   }
 };
 
@@ -139,7 +139,7 @@ struct Append {
   const Inputs& in;
   Heads past_key, past_value, key, value, query;
   const int64_t* past;  // length of each row
-  int64_t rows, heads, kv_heads;
+  int64_t heads, kv_heads;
   Rotary rotary;
 
   void copy(int64_t unit) const {
@@ -152,11 +152,11 @@ struct Append {
   void add(int64_t unit) const {
     const int64_t b = unit / in.tokens, t = unit % in.tokens, position = past[b] + t;
     for (int64_t h = 0; h < kv_heads; ++h) {
-      rotary.turn(in.k.at(b, h, t), position, in.head_dim, 1.0f, key.at(b, h, position));
+      rotary.turn(in.k.at(b, h, t), position, in.head_dim, key.at(b, h, position));
       memcpy(value.at(b, h, position), in.v.at(b, h, t), in.head_dim * sizeof(float));
     }
     for (int64_t h = 0; h < heads; ++h) {
-      rotary.turn(in.q.at(b, h, t), position, in.head_dim, 1.0f, query.at(b, h, t));
+      rotary.turn(in.q.at(b, h, t), position, in.head_dim, query.at(b, h, t));
     }
   }
 };
@@ -264,7 +264,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     const Heads query = inside(turned, in.tokens, heads_ * in.head_dim, 0, in.head_dim);
     const Rotary rotary{cos.as<float>(), sin.as<float>(), rotary_ ? cos.last() : 0,
                         interleaved_ != 0};
-    Append append{in, cache(past_key), cache(past_value), key, value, query, past, rows, heads_,
+    Append append{in, cache(past_key), cache(past_value), key, value, query, past, heads_,
                   kv_heads_, rotary};
     if (past_key.data != present_key.data) {
       threads.run(rows * kv_heads_, [](void* user, size_t i) {
