@@ -11,24 +11,9 @@ import onnx_ir as ir
 from lepton_compile.engines.model_file import write_model
 from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._scales import quantize_int8
-from lepton_passes.tensors import StreamedTensor
+from tests.passes.support import Counted
 
 ROWS, COLUMNS = 512, 16
-
-
-class Source:
-    """A weight that counts how many of its rows were asked for."""
-
-    def __init__(self) -> None:
-        self.w = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
-        self.rows_read = 0
-
-    def tensor(self) -> StreamedTensor:
-        def read(start: int, stop: int) -> np.ndarray:
-            self.rows_read += stop - start
-            return self.w[start:stop]
-
-        return StreamedTensor("w", ir.DataType.FLOAT, self.w.shape, read)
 
 
 def initializer(tensor: ir.TensorProtocol) -> ir.Value:
@@ -36,7 +21,7 @@ def initializer(tensor: ir.TensorProtocol) -> ir.Value:
     return ir.Value(name=tensor.name, type=kind, shape=shape, const_value=tensor)
 
 
-def model_of(source: Source) -> ir.Model:
+def model_of(source: Counted) -> ir.Model:
     """Its initializers are the scales first, then one without a reader, then the weight."""
     rows = QuantizedRows(source.tensor(), quantize_int8, (ROWS,))
     idle = ir.tensor(np.ones(ROWS, np.float32), name="idle")
@@ -51,7 +36,7 @@ def model_of(source: Source) -> ir.Model:
 
 
 def test_a_weight_is_rounded_once(tmp_path: Path) -> None:
-    source = Source()
+    source = Counted(ROWS, COLUMNS)
     file = write_model(model_of(source), tmp_path)[0]
     assert source.rows_read == ROWS
     model = onnx.load(file)

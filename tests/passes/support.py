@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from lepton_compile.pipeline.unsigned import with_unsigned_weights
 from lepton_passes.contract import LeptonPass, Tolerance
+from lepton_passes.tensors import StreamedTensor
 from lepton_plugins.spec import CPU_DOMAIN
 from tests.plugins.cpu_library import library
 
@@ -48,6 +49,23 @@ def _add_dialect(model: ir.Model) -> None:
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
     """Normal fp32 numbers."""
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+class Counted:
+    """A weight of random numbers ``w`` that counts how many of its rows were asked for."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.w = random(rows, columns)
+        self.rows_read = 0
+
+    def tensor(self) -> StreamedTensor:
+        """The weight, fp32 (rows, columns)."""
+
+        def read(start: int, stop: int) -> np.ndarray:
+            self.rows_read += stop - start
+            return self.w[start:stop]
+
+        return StreamedTensor("w", ir.DataType.FLOAT, self.w.shape, read)
 
 
 def run(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:

@@ -8,25 +8,12 @@ import pytest
 
 from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._scales import quantize_int8
-from lepton_passes.tensors import StreamedTensor
-
-
-class _Source:
-    def __init__(self) -> None:
-        self.w = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
-        self.rows_read = 0
-
-    def tensor(self) -> StreamedTensor:
-        def read(start: int, stop: int) -> np.ndarray:
-            self.rows_read += stop - start
-            return self.w[start:stop]
-
-        return StreamedTensor("w", ir.DataType.FLOAT, self.w.shape, read)
+from tests.passes.support import Counted
 
 
 @pytest.mark.parametrize(("scale_first", "readings"), [(False, 1), (True, 2)])
 def test_readings_of_the_source(scale_first: bool, readings: int) -> None:
-    source = _Source()
+    source = Counted(40, 8)
     rows = QuantizedRows(source.tensor(), quantize_int8, (40,))
     weight, scale = rows.weight(ir.DataType.INT8), rows.scale()
     made = {}
@@ -39,7 +26,7 @@ def test_readings_of_the_source(scale_first: bool, readings: int) -> None:
 
 
 def test_scales_of_some_rows_only_read_those() -> None:
-    source = _Source()
+    source = Counted(40, 8)
     scale = QuantizedRows(source.tensor(), quantize_int8, (40,)).scale()
     np.testing.assert_array_equal(scale.rows(5, 9), quantize_int8(source.w)[1][5:9])
     assert source.rows_read == 4
