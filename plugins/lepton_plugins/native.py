@@ -7,7 +7,7 @@ same sources and the same compiler give the same bytes.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lepton_plugins.spec import PluginError
@@ -39,8 +39,13 @@ def why_not(features: Callable[[], set[str]] | None = None) -> str | None:
     return None
 
 
-def build_library(folder: Path | None) -> bytes:
-    """The library; ``folder`` is where it is kept between builds, ``None`` keeps nothing.
+def build_library(folder: Path | None, defines: Sequence[str] = ()) -> bytes:
+    """The library.
+
+    Args:
+        folder: where it is kept between builds, ``None`` keeps nothing.
+        defines: macros that choose the kernels of a kind of processor (``linear/csrc/tiles.cpp``);
+            left out, the library chooses when it is loaded.
 
     Raises:
         PluginError: there is no compiler, or it declines.
@@ -50,7 +55,7 @@ def build_library(folder: Path | None) -> bytes:
         raise PluginError("there is no C++ compiler", hint="install g++ or clang++, or set CXX")
     sources = sorted(_HERE.glob("*/csrc/*.cpp"))
     headers = sorted(_HERE.glob("*/csrc/*.h"))
-    flags = tuple(f"-m{name}" for name in FEATURES)
+    flags = (*(f"-m{name}" for name in FEATURES), *(f"-D{name}" for name in defines))
     text = {str(path.relative_to(_HERE)): path.read_text("utf-8") for path in sources + headers}
     key = content_key(
         sources=text, compiler=compiler.version, command=compiler.command[1:], flags=flags

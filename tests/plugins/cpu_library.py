@@ -25,10 +25,10 @@ Array = np.ndarray[Any, Any]
 
 
 @cache
-def library() -> Path:
+def library(*defines: str) -> Path:
     """The library, compiled once for all tests of a process."""
     path = Path(mkdtemp(prefix="lepton-library-")) / LIBRARY
-    path.write_bytes(build_library(cache_folder()))
+    path.write_bytes(build_library(cache_folder(), defines))
     return path
 
 
@@ -43,6 +43,7 @@ def run(
     inputs: Sequence[Array | None],
     outputs: int = 1,
     threads: int = 2,
+    defines: Sequence[str] = (),
     **attributes: Any,
 ) -> list[Array]:
     """What the op gives for these inputs; ``None`` leaves one out."""
@@ -63,7 +64,7 @@ def run(
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     if domain == DOMAIN:
-        options.register_custom_ops_library(str(library()))
+        options.register_custom_ops_library(str(library(*defines)))
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -154,6 +154,18 @@ def test_threads_change_nothing(rows: int) -> None:
     assert np.array_equal(one, three)
 
 
+@pytest.mark.parametrize("form", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize("bits", [4, 7, 8])
+def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str) -> None:
+    layer = Layer(384, 56, bits, 64, 3)
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 9, 111):
+        x = _activations(rows, layer.inner, rows)
+        how = {"activation": 3, "gated": 0} | layer.attributes
+        inputs = [x, layer.tiles, layer.bias]
+        (found,) = run(DOMAIN, SPEC.name, inputs, defines=[form], **how)
+        assert np.array_equal(found, layer.run(x, biased=True, activation=3)), rows
+
+
 @settings(max_examples=30, deadline=None)
 @given(layer=layers(), seed=st.integers(0, 9))
 def test_embedding(layer: Layer, seed: int) -> None:

@@ -8,7 +8,7 @@ namespace lepton {
 
 enum class Activation : int32_t { kNone = 0, kGelu = 1, kGeluTanh = 2, kSilu = 3 };
 
-inline __m256 activated(Activation activation, __m256 x) {
+static inline __m256 activated(Activation activation, __m256 x) {
   const __m256 half = _mm256_mul_ps(x, _mm256_set1_ps(0.5f));
   switch (activation) {
     case Activation::kGelu: {

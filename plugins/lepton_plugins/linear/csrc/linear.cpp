@@ -11,7 +11,7 @@
 namespace lepton {
 namespace {
 
-constexpr int64_t kBlockRows = 96;       // of activations, at most; a multiple of kRows
+constexpr int64_t kBlockRows = 96;       // of activations, at most; a multiple of those of all forms
 constexpr int64_t kBandBytes = 1 << 16;  // of tiles, at most
 constexpr int64_t kBands = 16;           // at least, where there are so many tiles: to share out evenly
 constexpr size_t kLine = 64;
@@ -26,13 +26,14 @@ struct Call {
   const float* x;
   int64_t rows;
   float* y;
+  Form form = lepton::form();
   int64_t tiles = 0, band = 0, bands = 0, block = 0;
   int8_t* numbers = nullptr;
   float* scale = nullptr;
   int32_t* start = nullptr;
 
   int rows_at(int64_t first) const {
-    return static_cast<int>(rows - first < kRows ? rows - first : kRows);
+    return static_cast<int>(rows - first < form.rows ? rows - first : form.rows);
   }
 
   int8_t* numbers_at(int64_t first) const {
@@ -53,11 +54,11 @@ struct Call {
     const int64_t results = w.results(), column = tile * kTile, left = results - column;
     const int columns = static_cast<int>(left < kTile ? left : kTile);
     const float* bias = w.bias == nullptr ? nullptr : w.bias + column;
-    for (int64_t first = from; first < end; first += kRows) {
+    for (int64_t first = from; first < end; first += form.rows) {
       const int64_t place = first * w.shape.blocks();
       const Activations a{rows_at(first), numbers_at(first), scale + place, start + place};
       float* out = y + first * results + column;
-      multiply_tile(w.shape, packed, a, {out, results, columns, bias, w.activation});
+      form.multiply(w.shape, packed, a, {out, results, columns, bias, w.activation});
       if (w.gated) open(a, tile, out);
     }
   }
@@ -67,8 +68,8 @@ struct Call {
     const int64_t results = w.results(), column = results + tile * kTile;
     const float* bias = w.bias == nullptr ? nullptr : w.bias + column;
     const int64_t size = static_cast<int64_t>(w.shape.tile_bytes());
-    float let[kRows * kTile];
-    multiply_tile(w.shape, w.tiles + column / kTile * size, a,
+    float let[kMostRows * kTile];
+    form.multiply(w.shape, w.tiles + column / kTile * size, a,
                   {let, kTile, kTile, bias, Activation::kNone});
     for (int m = 0; m < a.rows; ++m) {
       for (int c = 0; c < kTile; ++c) out[m * results + c] *= let[m * kTile + c];
@@ -77,7 +78,8 @@ struct Call {
 };
 
 void round_strip(void* user, size_t i) {
-  static_cast<const Call*>(user)->round(static_cast<int64_t>(i) * kRows);
+  const Call& call = *static_cast<const Call*>(user);
+  call.round(static_cast<int64_t>(i) * call.form.rows);
 }
 
 void multiply_band(void* user, size_t i) {
@@ -108,7 +110,7 @@ bool linear(const Parallel& parallel, const Weights& w, const float* x, int64_t 
   call.band = by_bytes < by_count ? by_bytes : by_count;
   call.bands = ceil_div(call.tiles, call.band);
   const int64_t blocks = ceil_div(rows, kBlockRows);
-  call.block = ceil_div(ceil_div(rows, blocks), kRows) * kRows;
+  call.block = ceil_div(ceil_div(rows, blocks), call.form.rows) * call.form.rows;
 
   const size_t count = static_cast<size_t>(rows);
   const size_t numbers = whole_lines(count * w.shape.inner * w.shape.activation_bytes());
@@ -119,10 +121,10 @@ bool linear(const Parallel& parallel, const Weights& w, const float* x, int64_t 
   call.scale = reinterpret_cast<float*>(call.numbers + numbers);
   call.start = reinterpret_cast<int32_t*>(call.numbers + numbers + scales);
 
-  if (rows <= kRows) {
+  if (rows <= call.form.rows) {
     call.round(0);
   } else {
-    parallel.run(ceil_div(rows, kRows), round_strip, &call);
+    parallel.run(ceil_div(rows, call.form.rows), round_strip, &call);
   }
   parallel.run(ceil_div(rows, call.block) * call.bands, multiply_band, &call);
   free(scratch);

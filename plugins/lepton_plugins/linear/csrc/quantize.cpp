@@ -90,9 +90,10 @@ void quantize_row(Shape shape, const float* x, int rows, int8_t* numbers, float*
     scale[b * rows] = most / limit;
     if (shape.bits == 8) {
       place16(x, block, factor, rows, numbers);
+      start[b * rows] = 0;
     } else {
       const int32_t total = place8(x, block, factor, rows, numbers);
-      start[b * rows] = shape.bits == 4 ? -4 * total : -64 * total;
+      start[b * rows] = shape.bits == 4 ? -8 * total : -64 * total;
     }
     numbers += block * shape.activation_bytes() * rows;
   }

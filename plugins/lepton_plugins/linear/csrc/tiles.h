@@ -19,8 +19,8 @@
 
 namespace lepton {
 
-constexpr int kTile = 16;  // columns
-constexpr int kRows = 4;   // rows of activations that share a pass over a tile, at most
+constexpr int kTile = 16;      // columns
+constexpr int kMostRows = 8;   // of activations that share a pass over a tile, in any form
 constexpr float kScaleUnit = 1.0f / 1024.0f;
 
 struct Shape {
@@ -37,9 +37,9 @@ struct Shape {
   constexpr size_t tile_bytes() const { return inner / group * group_bytes(); }
 };
 
-// Activations of 1 to kRows rows, interleaved: 4 bytes of each row in turn. So are `scale` and
-// `start`: one number for each block and row, of which `start` is what a sum of products begins with
-// so that the offset of the stored weights cancels. For 8 bits there is none.
+// Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
+// one number for each block and row, of which `start` is what a sum of products begins with so that
+// the offset of the stored weights cancels. For 8 bits it is 0.
 struct Activations {
   int rows;
   const void* numbers;
@@ -56,7 +56,17 @@ struct Result {
   Activation activation;
 };
 
-// result = activation(a . tile + bias)
-void multiply_tile(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
+// The kernels of one kind of processor. All kinds give the same numbers to the last bit.
+struct Form {
+  int rows;  // of activations, at most
+  // result = activation(a . tile + bias)
+  void (*multiply)(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
+};
+
+Form avx2_form();
+Form avx512_form();  // with VNNI
+
+// That of this processor.
+Form form();
 
 }  // namespace lepton

@@ -4,13 +4,13 @@
 
 namespace lepton {
 
-inline float largest(__m256 v) {
+static inline float largest(__m256 v) {
   __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   half = _mm_max_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
-inline float sum(__m256 v) {
+static inline float sum(__m256 v) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
@@ -18,7 +18,7 @@ inline float sum(__m256 v) {
 
 // e^x to 2 units in the last place, 0 below -87: a power of two times a polynomial on half a
 // binary digit (coefficients: Cephes, expf).
-inline __m256 exponential(__m256 x) {
+static inline __m256 exponential(__m256 x) {
   x = _mm256_min_ps(x, _mm256_set1_ps(88.37f));
   const __m256 tiny = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33f), _CMP_LT_OQ);
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
@@ -38,19 +38,19 @@ inline __m256 exponential(__m256 x) {
 }
 
 // 1 / (1 + e^-x)
-inline __m256 sigmoid(__m256 x) {
+static inline __m256 sigmoid(__m256 x) {
   const __m256 one = _mm256_set1_ps(1.0f);
   return _mm256_div_ps(one, _mm256_add_ps(one, exponential(_mm256_sub_ps(_mm256_setzero_ps(), x))));
 }
 
 // tanh x = 2 sigmoid(2 x) - 1
-inline __m256 hyperbolic_tangent(__m256 x) {
+static inline __m256 hyperbolic_tangent(__m256 x) {
   const __m256 s = sigmoid(_mm256_add_ps(x, x));
   return _mm256_sub_ps(_mm256_add_ps(s, s), _mm256_set1_ps(1.0f));
 }
 
 // erf x within 1.5e-7 (Abramowitz and Stegun, 7.1.26)
-inline __m256 error_function(__m256 x) {
+static inline __m256 error_function(__m256 x) {
   const __m256 sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f)), one = _mm256_set1_ps(1.0f);
   const __m256 a = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
   const __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(a, _mm256_set1_ps(0.3275911f), one));

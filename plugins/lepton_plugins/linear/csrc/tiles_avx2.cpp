@@ -1,0 +1,159 @@
+// Inner kernels for AVX2: bytes are multiplied and added in pairs (vpmaddubsw), 8 columns in each
+// register.
+#include <immintrin.h>
+
+#include "tile_loop.h"
+
+namespace lepton {
+namespace {
+
+inline __m256i load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+inline __m256i widened(const void* p) {
+  return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+
+inline __m256i broadcast(const void* p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+
+// Compilers would load all rows first, and then have no registers left for the sums.
+inline void in_order(__m256i& a, __m256i& b) { asm volatile("" : "+x"(a), "+x"(b)); }
+
+inline __m256i pairs(__m256i sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+
+struct Scales {
+  __m256 low, high;
+
+  explicit Scales(const uint8_t* p) : low(read(p)), high(read(p + kTile)) {}
+
+  static __m256 read(const uint8_t* p) {
+    const __m256 stored = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_mul_ps(stored, _mm256_set1_ps(kScaleUnit));
+  }
+};
+
+// Sums of 16 columns in 32 bits.
+struct Sum32 {
+  __m256i low, high;
+
+  Sum32() = default;
+  explicit Sum32(int32_t start) : low(_mm256_set1_epi32(start)), high(low) {}
+
+  Sum32 whole() const { return *this; }
+
+  void add32(__m256i more_low, __m256i more_high) {
+    low = _mm256_add_epi32(low, more_low);
+    high = _mm256_add_epi32(high, more_high);
+    in_order(low, high);
+  }
+};
+
+struct Total {
+  __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
+
+  template <class Sum>
+  void add(const Sum& sum, const Scales& scales, float scale) {
+    const Sum32 whole = sum.whole();
+    const __m256 s = _mm256_set1_ps(scale);
+    low = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.low), _mm256_mul_ps(scales.low, s), low);
+    high = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.high), _mm256_mul_ps(scales.high, s), high);
+  }
+
+  void store(const Result& r, int row) const { store_columns(r, row, low, high); }
+};
+
+struct Common {
+  using Scales = lepton::Scales;
+  using Total = lepton::Total;
+};
+
+struct Four : Common {
+  static constexpr int kBits = 4, kDepth = 4, kBytes = 32;
+
+  struct Read {
+    __m256i low, high;
+
+    explicit Read(const uint8_t* p) {
+      const __m256i both = load(p), half = _mm256_set1_epi8(15);
+      low = _mm256_and_si256(both, half);
+      high = _mm256_and_si256(_mm256_srli_epi16(both, 4), half);
+    }
+  };
+
+  // Both 16-bit halves of a sum begin with half of what the offset of 8 will have added: their ends
+  // stay below 2^15 (16 * 8 * 127 + 4 * 32 * 127), and what wraps on the way wraps back.
+  struct Sum {
+    __m256i low, high;
+
+    Sum() = default;
+    explicit Sum(int32_t start) : low(_mm256_set1_epi16(static_cast<int16_t>(start / 2))), high(low) {}
+
+    void add(const Read& w, const uint8_t* x, int) {
+      const __m256i v = broadcast(x);
+      low = _mm256_add_epi16(low, _mm256_maddubs_epi16(w.low, v));
+      high = _mm256_add_epi16(high, _mm256_maddubs_epi16(w.high, v));
+      in_order(low, high);
+    }
+
+    Sum32 whole() const {
+      Sum32 sum;
+      sum.low = pairs(low);
+      sum.high = pairs(high);
+      return sum;
+    }
+  };
+};
+
+struct Seven : Common {
+  static constexpr int kBits = 7, kDepth = 8, kBytes = 128;
+
+  struct Read {
+    __m256i low, high, next_low, next_high;
+
+    explicit Read(const uint8_t* p)
+        : low(load(p)), high(load(p + 32)), next_low(load(p + 64)), next_high(load(p + 96)) {}
+  };
+
+  struct Sum : Sum32 {
+    using Sum32::Sum32;
+
+    void add(const Read& w, const uint8_t* x, int next) {
+      const __m256i v = broadcast(x), u = broadcast(x + next);
+      add32(pairs(both(w.low, v, w.next_low, u)), pairs(both(w.high, v, w.next_high, u)));
+    }
+
+    static __m256i both(__m256i w, __m256i v, __m256i next, __m256i u) {
+      return _mm256_add_epi16(_mm256_maddubs_epi16(w, v), _mm256_maddubs_epi16(next, u));
+    }
+  };
+};
+
+struct Eight : Common {
+  static constexpr int kBits = 8, kDepth = 2, kBytes = 32;
+
+  struct Read {
+    __m256i low, high;
+
+    explicit Read(const uint8_t* p) : low(widened(p)), high(widened(p + 16)) {}
+  };
+
+  struct Sum : Sum32 {
+    using Sum32::Sum32;
+
+    void add(const Read& w, const uint8_t* x, int) {
+      const __m256i v = broadcast(x);
+      add32(_mm256_madd_epi16(w.low, v), _mm256_madd_epi16(w.high, v));
+    }
+  };
+};
+
+constexpr int kRows = 4;
+
+}  // namespace
+
+Form avx2_form() { return {kRows, multiply_any<Four, Seven, Eight, kRows>}; }
+
+}  // namespace lepton

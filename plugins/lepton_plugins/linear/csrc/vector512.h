@@ -1,0 +1,155 @@
+// Numbers of 16 columns, in AVX-512 with VNNI. Where LEPTON_EMULATES_AVX512 is defined they are
+// plain loops that compute the same: the kernels built on them are then tested on any processor.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace lepton {
+namespace {
+
+#if defined(LEPTON_EMULATES_AVX512)
+
+struct Ints {
+  int32_t at[16];
+};
+struct Bytes {
+  uint8_t at[64];
+};
+struct Words {
+  int16_t at[32];
+};
+struct Floats {
+  float at[16];
+};
+
+inline Ints all(int32_t value) {
+  Ints y;
+  for (int32_t& each : y.at) each = value;
+  return y;
+}
+
+inline Floats zeros() { return {}; }
+
+inline Bytes bytes(const uint8_t* p) {
+  Bytes y;
+  __builtin_memcpy(&y, p, sizeof y);
+  return y;
+}
+
+inline Bytes half_bytes(const uint8_t* p) {
+  Bytes y;
+  for (int i = 0; i < 64; ++i) y.at[i] = i < 32 ? p[i] & 15 : p[i - 32] >> 4;
+  return y;
+}
+
+inline Words words(const uint8_t* p) {
+  Words y;
+  for (int i = 0; i < 32; ++i) y.at[i] = static_cast<int8_t>(p[i]);
+  return y;
+}
+
+inline Ints add_products(Ints sum, const Bytes& w, const uint8_t* four) {
+  for (int i = 0; i < 64; ++i) sum.at[i / 4] += w.at[i] * static_cast<int8_t>(four[i % 4]);
+  return sum;
+}
+
+inline Ints add_products(Ints sum, const Words& w, const uint8_t* two) {
+  int16_t x[2];
+  __builtin_memcpy(x, two, sizeof x);
+  for (int i = 0; i < 32; ++i) sum.at[i / 2] += w.at[i] * x[i % 2];
+  return sum;
+}
+
+inline Floats halves(const uint8_t* p) {
+  Floats y;
+  for (int i = 0; i < 16; ++i) {
+    uint16_t half;
+    __builtin_memcpy(&half, p + 2 * i, sizeof half);
+    y.at[i] = _cvtsh_ss(half);
+  }
+  return y;
+}
+
+inline Floats times(Floats x, float factor) {
+  for (float& each : x.at) each *= factor;
+  return x;
+}
+
+inline Floats add_scaled(Floats total, const Ints& sum, const Floats& scale) {
+  for (int i = 0; i < 16; ++i) {
+    total.at[i] = __builtin_fmaf(static_cast<float>(sum.at[i]), scale.at[i], total.at[i]);
+  }
+  return total;
+}
+
+inline __m256 low_half(const Floats& x) { return _mm256_loadu_ps(x.at); }
+
+inline __m256 high_half(const Floats& x) { return _mm256_loadu_ps(x.at + 8); }
+
+#else
+
+using Ints = __m512i;
+using Floats = __m512;
+
+struct Bytes {
+  __m512i all;
+};
+struct Words {
+  __m512i all;
+};
+
+inline Ints all(int32_t value) { return _mm512_set1_epi32(value); }
+
+inline Floats zeros() { return _mm512_setzero_ps(); }
+
+inline __m256i load256(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+inline Bytes bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+
+// The low halves of 32 bytes, then their high halves.
+inline Bytes half_bytes(const uint8_t* p) {
+  const __m512i twice = _mm512_broadcast_i64x4(load256(p));
+  const __m512i places = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
+  return {_mm512_and_si512(_mm512_srlv_epi16(twice, places), _mm512_set1_epi8(15))};
+}
+
+inline Words words(const uint8_t* p) { return {_mm512_cvtepi8_epi16(load256(p))}; }
+
+// One row of activations, the same for all columns.
+inline __m512i repeated(const uint8_t* four) {
+  int32_t value;
+  __builtin_memcpy(&value, four, sizeof value);
+  return _mm512_set1_epi32(value);
+}
+
+// sum[c] + the 4 products of unsigned w[4 c + i] and signed four[i]
+inline Ints add_products(Ints sum, Bytes w, const uint8_t* four) {
+  return _mm512_dpbusd_epi32(sum, w.all, repeated(four));
+}
+
+// sum[c] + the 2 products of w[2 c + i] and two[i]
+inline Ints add_products(Ints sum, Words w, const uint8_t* two) {
+  return _mm512_dpwssd_epi32(sum, w.all, repeated(two));
+}
+
+inline Floats halves(const uint8_t* p) { return _mm512_cvtph_ps(load256(p)); }
+
+inline Floats times(Floats x, float factor) { return _mm512_mul_ps(x, _mm512_set1_ps(factor)); }
+
+inline Floats add_scaled(Floats total, Ints sum, Floats scale) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, total);
+}
+
+inline __m256 low_half(Floats x) { return _mm512_castps512_ps256(x); }
+
+inline __m256 high_half(Floats x) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
+}
+
+#endif
+
+}  // namespace
+}  // namespace lepton
