@@ -49,30 +49,33 @@ struct Call {
     }
   }
 
-  void multiply(int64_t from, int64_t end, int64_t tile) const {
-    const uint8_t* packed = w.tiles + tile * static_cast<int64_t>(w.shape.tile_bytes());
-    const int64_t results = w.results(), column = tile * kTile, left = results - column;
-    const int columns = static_cast<int>(left < kTile ? left : kTile);
-    const float* bias = w.bias == nullptr ? nullptr : w.bias + column;
-    for (int64_t first = from; first < end; first += form.rows) {
-      const int64_t place = first * w.shape.blocks();
-      const Activations a{rows_at(first), numbers_at(first), scale + place, start + place};
-      float* out = y + first * results + column;
-      form.multiply(w.shape, packed, a, {out, results, columns, bias, w.activation});
+  // The strip of rows from `first` on, times some tiles: its results lie together.
+  void multiply(int64_t first, int64_t tile, int64_t last) const {
+    const int64_t place = first * w.shape.blocks();
+    const Activations a{rows_at(first), numbers_at(first), scale + place, start + place};
+    const int64_t results = w.results();
+    for (; tile < last; ++tile) {
+      float* out = y + first * results + tile * kTile;
+      multiply_tile(a, tile, w.activation, out, results);
       if (w.gated) open(a, tile, out);
     }
   }
 
+  void multiply_tile(const Activations& a, int64_t tile, Activation activation, float* out,
+                     int64_t stride) const {
+    const int64_t left = w.columns - tile * kTile;
+    const int columns = static_cast<int>(left < kTile ? left : kTile);
+    const float* bias = w.bias == nullptr ? nullptr : w.bias + tile * kTile;
+    const uint8_t* packed = w.tiles + tile * static_cast<int64_t>(w.shape.tile_bytes());
+    form.multiply(w.shape, packed, a, {out, stride, columns, bias, activation});
+  }
+
   // out, a tile of the gate, times the tile that it is for.
   void open(const Activations& a, int64_t tile, float* out) const {
-    const int64_t results = w.results(), column = results + tile * kTile;
-    const float* bias = w.bias == nullptr ? nullptr : w.bias + column;
-    const int64_t size = static_cast<int64_t>(w.shape.tile_bytes());
     float let[kMostRows * kTile];
-    form.multiply(w.shape, w.tiles + column / kTile * size, a,
-                  {let, kTile, kTile, bias, Activation::kNone});
+    multiply_tile(a, tiles + tile, Activation::kNone, let, kTile);
     for (int m = 0; m < a.rows; ++m) {
-      for (int c = 0; c < kTile; ++c) out[m * results + c] *= let[m * kTile + c];
+      for (int c = 0; c < kTile; ++c) out[m * w.results() + c] *= let[m * kTile + c];
     }
   }
 };
@@ -88,7 +91,7 @@ void multiply_band(void* user, size_t i) {
   const int64_t end = from + call.block < call.rows ? from + call.block : call.rows;
   const int64_t first = static_cast<int64_t>(i) % call.bands * call.band;
   const int64_t last = first + call.band < call.tiles ? first + call.band : call.tiles;
-  for (int64_t tile = first; tile < last; ++tile) call.multiply(from, end, tile);
+  for (int64_t row = from; row < end; row += call.form.rows) call.multiply(row, first, last);
 }
 
 // Row k of column c among the integers of a group.

@@ -6,7 +6,8 @@
 //   Sum      of products of one row and the 16 columns, in integers; made from its start, with
 //            add(weights, activations, distance of the next 4 bytes of the same row)
 //   Scales   of a group, made from their bytes
-//   Total    of one row and the 16 columns, in fp32; add(sum, scales, scale of the activations)
+//   Total    of one row and the 16 columns, in fp32; clear(), add(sum, scales, scale of the
+//            activations), store(result, row)
 #pragma once
 #include "tiles.h"
 
@@ -15,7 +16,12 @@ namespace lepton {
 template <class Kind, int R>
 static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activations& a,
                                  const Result& result) {
+  // Results lie far apart. Stores that wait for their lines would hold up the next tile.
+#pragma GCC unroll 8
+  for (int m = 0; m < R; ++m) __builtin_prefetch(result.y + m * result.stride, 1);
   typename Kind::Total total[R];
+#pragma GCC unroll 8
+  for (int m = 0; m < R; ++m) total[m].clear();  // a constructor would be one call of memset
   const uint8_t* x = static_cast<const uint8_t*>(a.numbers);
   const float* scale = a.scale;
   const int32_t* start = a.start;
@@ -38,6 +44,7 @@ static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activat
       for (int m = 0; m < R; ++m) total[m].add(sum[m], scales, scale[m]);
     }
   }
+#pragma GCC unroll 8
   for (int m = 0; m < R; ++m) total[m].store(result, m);
 }
 

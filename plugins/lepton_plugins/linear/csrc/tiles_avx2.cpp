@@ -52,7 +52,9 @@ struct Sum32 {
 };
 
 struct Total {
-  __m256 low = _mm256_setzero_ps(), high = _mm256_setzero_ps();
+  __m256 low, high;
+
+  void clear() { low = high = _mm256_setzero_ps(); }
 
   template <class Sum>
   void add(const Sum& sum, const Scales& scales, float scale) {
@@ -89,7 +91,7 @@ struct Four : Common {
     __m256i low, high;
 
     Sum() = default;
-    explicit Sum(int32_t start) : low(_mm256_set1_epi16(static_cast<int16_t>(start / 2))), high(low) {}
+    explicit Sum(int32_t start) : low(_mm256_set1_epi16(static_cast<int16_t>(start >> 1))), high(low) {}
 
     void add(const Read& w, const uint8_t* x, int) {
       const __m256i v = broadcast(x);

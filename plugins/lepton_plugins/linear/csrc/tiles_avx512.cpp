@@ -30,7 +30,9 @@ struct SumOf {
 struct Total {
   Floats all;
 
-  Total() : all(zeros()) {}
+  Total() {}
+
+  void clear() { all = zeros(); }
 
   template <class Sum>
   void add(const Sum& sum, const Scales& scales, float scale) {
