@@ -27,6 +27,7 @@ from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
+from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.opset import LowerOpset
@@ -197,6 +198,10 @@ def _native_norm(settings: Settings) -> LeptonPass | None:
     return LowerNativeNorm() if settings.native else None
 
 
+def _native_head_norm(settings: Settings) -> LeptonPass | None:
+    return LowerNativeHeadNorm() if settings.native else None
+
+
 def _native_linear(settings: Settings) -> LeptonPass | None:
     return LowerNativeLinear() if settings.native else None
 
@@ -261,6 +266,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerSkipNorm, targets=_ORT),
     # Takes what lower-skip-norm made, and the norms it left.
     Entry(LowerNativeNorm, targets=_CPU, configured=_native_norm),
+    # What those of attention and norms made.
+    Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native_head_norm),
     Entry(LowerBiasGelu, targets=_ORT),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.

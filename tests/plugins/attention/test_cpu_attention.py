@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ pytestmark = needs_library
 MICROSOFT = "com.microsoft"
 # Both compute in fp32, in another order.
 EXACT = 2e-5
+EPSILON = 0.01
 
 
 def _random(*shape: int, seed: int = 0) -> Array:
@@ -42,7 +44,15 @@ class Cached:
         angles = np.outer(np.arange(room), 1 / 100 ** (np.arange(width // 2) / width * 2))
         self.tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
 
-    def run(self, domain: str, *, rotary: bool, packed: bool = False, **more: Any) -> list[Array]:
+    def run(
+        self,
+        domain: str,
+        *,
+        rotary: bool,
+        packed: bool = False,
+        norms: Sequence[Array] = (),
+        **more: Any,
+    ) -> list[Array]:
         """Output and both caches, as far as they are filled."""
         attributes = {
             "num_heads": self.heads,
@@ -53,10 +63,14 @@ class Cached:
             "scale": 0.3,
             "softcap": 0.0,
         } | more
+        if domain == DOMAIN:
+            attributes = {"epsilon": EPSILON} | attributes
         three = [self.q, self.k, self.v]
         inputs = [np.concatenate(three, axis=2), None, None] if packed else three
         tables = self.tables if rotary else []
         inputs = [*inputs, *self.caches, self.lengths, self.total, *tables]
+        if norms:
+            inputs += [*[None] * (9 - len(inputs)), *norms]
         y, key, value = run(domain, "GroupQueryAttention", inputs, outputs=3, **attributes)
         filled = [
             cache[row, :, : past + self.new]
@@ -100,6 +114,35 @@ def test_cached(
 )
 def test_cached_with_more(past: list[int], new: int, more: dict[str, Any]) -> None:
     Cached(past, new, 4, 2, 32, 160).check(**{"rotary": False, **more})
+
+
+def _normed(x: Array, gamma: Array) -> Array:
+    heads = x.reshape(*x.shape[:2], -1, len(gamma)).astype(np.float64)
+    scale = 1 / np.sqrt((heads**2).mean(axis=-1, keepdims=True) + EPSILON)
+    return (heads * scale * gamma).reshape(x.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("past", "new"), [([0], 90), ([150], 1), ([20, 7], 1)])
+@pytest.mark.parametrize(
+    "how", [{"rotary": True}, {"rotary": False}, {"rotary": True, "packed": True}]
+)
+def test_norms_of_heads_stand_in_front_of_the_rotary_embedding(
+    past: list[int], new: int, how: dict[str, Any]
+) -> None:
+    cached = Cached(past, new, 4, 2, 48 if not how["rotary"] else 32, 160)
+    norms = [_random(cached.caches[0].shape[3], seed=s) for s in (7, 8)]
+    ours = cached.run(DOMAIN, norms=norms, **how)
+    cached.q, cached.k = _normed(cached.q, norms[0]), _normed(cached.k, norms[1])
+    for found, wanted in zip(ours, cached.run(DOMAIN, **how), strict=True):
+        _close(found, wanted)
+
+
+@pytest.mark.parametrize("norms", [[32], [32, 16], [16, 32]])
+def test_refuses_norms_that_do_not_fit(norms: list[int]) -> None:
+    with pytest.raises(Exception, match="norms of heads do not fit"):
+        Cached([10], 1, 4, 1, 32, 32).run(
+            DOMAIN, rotary=False, norms=[_random(width) for width in norms]
+        )
 
 
 def test_rows_of_a_prompt_may_be_short() -> None:

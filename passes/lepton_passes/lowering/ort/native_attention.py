@@ -55,6 +55,7 @@ class LowerNativeAttention(LeptonPass):
             for name, default in _CACHED_DEFAULTS.items()
         }
         attributes |= {name: node.attributes.get_float(name, 0.0) for name in ("scale", "softcap")}
+        attributes["epsilon"] = 0.0  # of norms of heads, which lower-native-head-norm brings
         new = body.emit(
             node, node.op_type, node.inputs, dict(attributes), domain=CPU_DOMAIN, outputs=3
         )

@@ -1,13 +1,15 @@
 // MultiHeadAttention(query, key?, value?, key_padding_mask?) and GroupQueryAttention(query, key?,
-// value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?), with the
-// meaning that onnxruntime's operators of these names have. Without key and value, query holds all
-// three side by side, in this order.
+// value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?, query_norm?,
+// key_norm?), with the meaning that onnxruntime's operators of these names have. Without key and
+// value, query holds all three side by side, in this order. Weights of norms (head_dim) are of an RMS
+// norm of each head, in front of the rotary embedding.
 #include "ort_attention.h"
 
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
 
+#include "../../normalization/csrc/normalization.h"
 #include "../../toolchain/csrc/ort_op.h"
 #include "attention.h"
 
@@ -16,6 +18,7 @@ namespace {
 
 constexpr int64_t kMostHeads = 4096;
 constexpr int64_t kShort = 16;  // tokens that are not worth a second thread to turn
+constexpr int64_t kMostNormed = 1024;  // width of a head with a norm
 
 // Heads inside of rows (batch, tokens, width), from column `column` on.
 Heads inside(float* data, int64_t tokens, int64_t width, int64_t column, int64_t head_dim) {
@@ -134,12 +137,26 @@ struct Rotary {
   }
 };
 
+// Norms of heads; null where there are none.
+struct HeadNorms {
+  const float *query, *key;
+  float epsilon;
+
+  // x, or its norm in `place`.
+  const float* of(const float* x, const float* gamma, int64_t head_dim, float* place) const {
+    if (gamma == nullptr) return x;
+    normalize_row({x, nullptr, gamma, nullptr, place, nullptr, 1, head_dim, epsilon, true}, 0);
+    return place;
+  }
+};
+
 // New keys and values go to the cache, turned; queries to memory of their own.
 struct Append {
   const Inputs& in;
   Heads past_key, past_value, key, value, query;
   const int64_t* past;  // length of each row
   int64_t heads, kv_heads;
+  HeadNorms norms;
   Rotary rotary;
 
   void copy(int64_t unit) const {
@@ -151,12 +168,15 @@ struct Append {
 
   void add(int64_t unit) const {
     const int64_t b = unit / in.tokens, t = unit % in.tokens, position = past[b] + t;
+    float normed[kMostNormed];
     for (int64_t h = 0; h < kv_heads; ++h) {
-      rotary.turn(in.k.at(b, h, t), position, in.head_dim, key.at(b, h, position));
+      const float* k = norms.of(in.k.at(b, h, t), norms.key, in.head_dim, normed);
+      rotary.turn(k, position, in.head_dim, key.at(b, h, position));
       memcpy(value.at(b, h, position), in.v.at(b, h, t), in.head_dim * sizeof(float));
     }
     for (int64_t h = 0; h < heads; ++h) {
-      rotary.turn(in.q.at(b, h, t), position, in.head_dim, query.at(b, h, t));
+      const float* q = norms.of(in.q.at(b, h, t), norms.query, in.head_dim, normed);
+      rotary.turn(q, position, in.head_dim, query.at(b, h, t));
     }
   }
 };
@@ -164,7 +184,7 @@ struct Append {
 class GroupQuery final : public Operator<GroupQuery> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
-  static constexpr size_t kInputs = 9, kOutputs = 3;
+  static constexpr size_t kInputs = 11, kOutputs = 3;
   static OrtElementType input_type(size_t i) { return i == 5 || i == 6 ? ORT_INT32 : ORT_FLOAT; }
   static bool optional(size_t i) { return i == 1 || i == 2 || i > 6; }
 
@@ -178,19 +198,22 @@ class GroupQuery final : public Operator<GroupQuery> {
     if (OrtStatus* s = attribute(api, info, "rotary_interleaved", 0, 1, &interleaved_)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "scale", &scale_)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "softcap", &softcap_)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon_)) return s;
     rotary_ = rotary != 0;
     return heads_ % kv_heads_ != 0 ? wrong(api, "heads are no multiple of kv heads") : nullptr;
   }
 
   OrtStatus* compute(OrtKernelContext* context) const {
     Inputs in;
-    Operand past_key, past_value, seqlens, total, cos, sin;
+    Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm;
     if (OrtStatus* s = in.read(api_, context, heads_, kv_heads_)) return s;
-    Operand* const others[] = {&past_key, &past_value, &seqlens, &total, &cos, &sin};
-    for (size_t i = 0; i < 6; ++i) {
+    Operand* const others[] = {&past_key, &past_value, &seqlens, &total,
+                               &cos,      &sin,        &query_norm, &key_norm};
+    for (size_t i = 0; i < 8; ++i) {
       if (OrtStatus* s = input(api_, context, 3 + i, others[i])) return s;
     }
     if (OrtStatus* s = check(in, past_key, past_value, seqlens, total, cos, sin)) return s;
+    if (OrtStatus* s = check_norms(in, query_norm, key_norm)) return s;
     const int64_t rows = in.query.dims[0], all = *total.as<int32_t>();
     Operand present_key = past_key, y = in.query;
     if (present_key.dims[2] < all) present_key.dims[2] = all;
@@ -208,8 +231,9 @@ class GroupQuery final : public Operator<GroupQuery> {
     OrtStatus* status = lengths_of(in, seqlens, all, present_key.dims[2], cos, past);
     if (status == nullptr) {
       float* turned = reinterpret_cast<float*>(memory + lengths);
-      status = run(context, in, past_key, past_value, present_key, present_value, y, cos, sin, past,
-                   turned);
+      const HeadNorms norms{query_norm.as<float>(), key_norm.as<float>(), epsilon_};
+      status = run(context, in, past_key, past_value, present_key, present_value, y, norms, cos, sin,
+                   past, turned);
     }
     free(memory);
     return status;
@@ -239,6 +263,15 @@ class GroupQuery final : public Operator<GroupQuery> {
     return nullptr;
   }
 
+  OrtStatus* check_norms(const Inputs& in, const Operand& query, const Operand& key) const {
+    if (query.data == nullptr && key.data == nullptr) return nullptr;
+    if (query.size() != in.head_dim || key.size() != in.head_dim || key.data == nullptr ||
+        query.data == nullptr || in.head_dim > kMostNormed) {
+      return wrong(api_, "the norms of heads do not fit a head, or one is left out");
+    }
+    return nullptr;
+  }
+
   // past (2 rows): length of each row's cache before, and behind the new tokens.
   OrtStatus* lengths_of(const Inputs& in, const Operand& seqlens, int64_t all, int64_t room,
                         const Operand& cos, int64_t* past) const {
@@ -256,8 +289,8 @@ class GroupQuery final : public Operator<GroupQuery> {
 
   OrtStatus* run(OrtKernelContext* context, const Inputs& in, const Operand& past_key,
                  const Operand& past_value, const Operand& present_key,
-                 const Operand& present_value, const Operand& y, const Operand& cos,
-                 const Operand& sin, const int64_t* past, float* turned) const {
+                 const Operand& present_value, const Operand& y, const HeadNorms& norms,
+                 const Operand& cos, const Operand& sin, const int64_t* past, float* turned) const {
     const SessionThreads threads(api_, context);
     const int64_t rows = in.query.dims[0];
     const Heads key = cache(present_key), value = cache(present_value);
@@ -265,7 +298,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     const Rotary rotary{cos.as<float>(), sin.as<float>(), rotary_ ? cos.last() : 0,
                         interleaved_ != 0};
     Append append{in, cache(past_key), cache(past_value), key, value, query, past, heads_,
-                  kv_heads_, rotary};
+                  kv_heads_, norms, rotary};
     if (past_key.data != present_key.data) {
       threads.run(rows * kv_heads_, [](void* user, size_t i) {
         static_cast<const Append*>(user)->copy(static_cast<int64_t>(i));
@@ -294,7 +327,7 @@ class GroupQuery final : public Operator<GroupQuery> {
 
   const OrtApi* api_ = nullptr;
   int64_t heads_ = 0, kv_heads_ = 0, window_ = -1, interleaved_ = 0;
-  float scale_ = 0, softcap_ = 0;
+  float scale_ = 0, softcap_ = 0, epsilon_ = 0;
   bool rotary_ = false;
 };
 

@@ -63,7 +63,9 @@ void scale(const Normalization& n, const float* row, Moments m, float* y) {
   }
 }
 
-void one(const Normalization& n, int64_t index) {
+}  // namespace
+
+void normalize_row(const Normalization& n, int64_t index) {
   const int64_t at = index * n.width;
   const float* row = n.x + at;
   float* y = n.y + at;
@@ -75,8 +77,6 @@ void one(const Normalization& n, int64_t index) {
   scale(n, row, moments(n, row), y);
 }
 
-}  // namespace
-
 void normalize(const Parallel& parallel, const Normalization& n) {
   const Bands bands{n, kBand / n.width + 1};
   parallel.run(
@@ -85,7 +85,7 @@ void normalize(const Parallel& parallel, const Normalization& n) {
         const Bands& b = *static_cast<const Bands*>(user);
         const int64_t first = static_cast<int64_t>(i) * b.rows;
         const int64_t last = first + b.rows < b.n.rows ? first + b.rows : b.n.rows;
-        for (int64_t row = first; row < last; ++row) one(b.n, row);
+        for (int64_t row = first; row < last; ++row) normalize_row(b.n, row);
       },
       const_cast<Bands*>(&bands));
 }

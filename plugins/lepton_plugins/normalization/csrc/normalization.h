@@ -20,4 +20,7 @@ struct Normalization {
 
 void normalize(const Parallel& parallel, const Normalization& n);
 
+// The same, of one row, in the thread that calls.
+void normalize_row(const Normalization& n, int64_t row);
+
 }  // namespace lepton
