@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from lepton_plugins.spec import CPU_DOMAIN
+
 __all__ = ["HALVES", "fill_types", "set_type"]
 
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -84,6 +86,8 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
     if op in _INT64 or (op == "TopK" and index == 1):
         return ir.DataType.INT64
     if op in _WITH_STATISTICS and index in (1, 2):
+        return ir.DataType.FLOAT
+    if node.domain == CPU_DOMAIN:  # whatever its weights are packed in
         return ir.DataType.FLOAT
     named = _named(node)
     if named is not None:
