@@ -23,6 +23,7 @@ from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
+from lepton_passes.lowering.ort.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
@@ -268,6 +269,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerNativeNorm, targets=_CPU, configured=_native_norm),
     # What those of attention and norms made.
     Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native_head_norm),
+    # Between what it looks through, norms and sums, and the kernels of layers.
+    Entry(LowerLastLayer, targets=_ORT),
     Entry(LowerBiasGelu, targets=_ORT),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.

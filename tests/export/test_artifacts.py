@@ -52,6 +52,7 @@ def _endless(name: str) -> Any:
         ("gemma3", "int4"),
         ("gpt2", "int8"),
         ("phi3", "int4"),
+        ("falcon-alibi", "int8"),  # biases in bf16, which the check emulates
     ],
 )
 def test_ragged_batches_of_the_zoo(name: str, quantize: str, tmp_path: Path) -> None:
@@ -65,6 +66,28 @@ def test_ragged_batches_of_the_zoo(name: str, quantize: str, tmp_path: Path) -> 
     assert [len(row) for row in rows] == [STEPS] * len(PROMPTS)
     gaps = np.concatenate([_gaps(model, p, row) for p, row in zip(PROMPTS, rows, strict=True)])
     assert gaps.max() <= GAP[quantize]
+
+
+@pytest.mark.parametrize(
+    ("name", "quantize"),
+    [("gemma3", "int4"), ("qwen3", "int8"), ("gpt-neox", "none"), ("falcon", "int8")],
+)
+def test_positions_that_are_left_out_change_no_number(
+    name: str, quantize: str, tmp_path: Path
+) -> None:
+    """Of the last layer the engine computes what the wanted logits need."""
+    save(DECODERS[name][0], "text-generation", tmp_path / "model")
+    artifact = _build(tmp_path / "model", tmp_path / "out", quantize=quantize)
+    report = json.loads((artifact.path / "report.json").read_text())
+    fired = {each["name"]: each["fired"] for each in report["passes"]}
+    assert fired["lower-last-layer"] == 1
+    ids = np.array([[5, 17, 3, 42, 8, 11, 29], [7, 61, 2, 9, 9, 1, 3]])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    with lc.load(artifact.path) as engine:
+        whole = engine.run(feeds)["logits"]
+        for count in (1, 3, 7, 9):
+            part = engine.run({**feeds, "logits_to_keep": count})["logits"]
+            assert np.abs(part - whole[:, -count:]).max() <= FP32 * np.ptp(whole)
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "qwen3"])

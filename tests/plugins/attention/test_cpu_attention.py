@@ -51,6 +51,7 @@ class Cached:
         rotary: bool,
         packed: bool = False,
         norms: Sequence[Array] = (),
+        kept: int | None = None,
         **more: Any,
     ) -> list[Array]:
         """Output and both caches, as far as they are filled."""
@@ -71,6 +72,8 @@ class Cached:
         inputs = [*inputs, *self.caches, self.lengths, self.total, *tables]
         if norms:
             inputs += [*[None] * (9 - len(inputs)), *norms]
+        if kept is not None:
+            inputs += [*[None] * (11 - len(inputs)), np.array(kept, np.int64)]
         y, key, value = run(domain, "GroupQueryAttention", inputs, outputs=3, **attributes)
         filled = [
             cache[row, :, : past + self.new]
@@ -135,6 +138,22 @@ def test_norms_of_heads_stand_in_front_of_the_rotary_embedding(
     cached.q, cached.k = _normed(cached.q, norms[0]), _normed(cached.k, norms[1])
     for found, wanted in zip(ours, cached.run(DOMAIN, **how), strict=True):
         _close(found, wanted)
+
+
+@pytest.mark.parametrize(("past", "new"), [([0], 90), ([150], 1), ([20, 7], 5)])
+@pytest.mark.parametrize("kept", [0, 1, 3, 89, 90, 91])
+@pytest.mark.parametrize("more", [{}, {"packed": True, "local_window_size": 12}])
+def test_the_last_queries_alone(past: list[int], new: int, kept: int, more: dict[str, Any]) -> None:
+    cached = Cached(past, new, 4, 2, 32, 160)
+    all_of_them, *caches = cached.run(DOMAIN, rotary=True, **more)
+    some, *others = cached.run(DOMAIN, rotary=True, kept=kept, **more)
+    _close(some, all_of_them[:, -kept if 0 < kept < new else 0 :])
+    assert all(np.array_equal(a, b) for a, b in zip(caches, others, strict=True))
+
+
+def test_refuses_to_keep_less_than_nothing() -> None:
+    with pytest.raises(Exception, match="no count of queries"):
+        Cached([10], 1, 4, 1, 32, 32).run(DOMAIN, rotary=False, kept=-1)
 
 
 @pytest.mark.parametrize("norms", [[32], [32, 16], [16, 32]])

@@ -1,8 +1,9 @@
 // MultiHeadAttention(query, key?, value?, key_padding_mask?) and GroupQueryAttention(query, key?,
 // value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?, query_norm?,
-// key_norm?), with the meaning that onnxruntime's operators of these names have. Without key and
-// value, query holds all three side by side, in this order. Weights of norms (head_dim) are of an RMS
-// norm of each head, in front of the rotary embedding.
+// key_norm?, kept?), with the meaning that onnxruntime's operators of these names have. Without key
+// and value, query holds all three side by side, in this order. Weights of norms (head_dim) are of an
+// RMS norm of each head, in front of the rotary embedding. `kept` is how many of the last queries are
+// wanted, 0 for all: the result has so many, while keys and values of all go to the cache.
 #include "ort_attention.h"
 
 #include <cmath>
@@ -153,6 +154,7 @@ struct HeadNorms {
 // New keys and values go to the cache, turned; queries to memory of their own.
 struct Append {
   const Inputs& in;
+  int64_t first;  // query that is wanted
   Heads past_key, past_value, key, value, query;
   const int64_t* past;  // length of each row
   int64_t heads, kv_heads;
@@ -174,9 +176,9 @@ struct Append {
       rotary.turn(k, position, in.head_dim, key.at(b, h, position));
       memcpy(value.at(b, h, position), in.v.at(b, h, t), in.head_dim * sizeof(float));
     }
-    for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t h = 0; t >= first && h < heads; ++h) {
       const float* q = norms.of(in.q.at(b, h, t), norms.query, in.head_dim, normed);
-      rotary.turn(q, position, in.head_dim, query.at(b, h, t));
+      rotary.turn(q, position, in.head_dim, query.at(b, h, t - first));
     }
   }
 };
@@ -184,8 +186,10 @@ struct Append {
 class GroupQuery final : public Operator<GroupQuery> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
-  static constexpr size_t kInputs = 11, kOutputs = 3;
-  static OrtElementType input_type(size_t i) { return i == 5 || i == 6 ? ORT_INT32 : ORT_FLOAT; }
+  static constexpr size_t kInputs = 12, kOutputs = 3;
+  static OrtElementType input_type(size_t i) {
+    return i == 5 || i == 6 ? ORT_INT32 : i == 11 ? ORT_INT64 : ORT_FLOAT;
+  }
   static bool optional(size_t i) { return i == 1 || i == 2 || i > 6; }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
@@ -205,35 +209,41 @@ class GroupQuery final : public Operator<GroupQuery> {
 
   OrtStatus* compute(OrtKernelContext* context) const {
     Inputs in;
-    Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm;
+    Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept;
     if (OrtStatus* s = in.read(api_, context, heads_, kv_heads_)) return s;
     Operand* const others[] = {&past_key, &past_value, &seqlens, &total,
-                               &cos,      &sin,        &query_norm, &key_norm};
-    for (size_t i = 0; i < 8; ++i) {
+                               &cos,      &sin,        &query_norm, &key_norm, &kept};
+    for (size_t i = 0; i < 9; ++i) {
       if (OrtStatus* s = input(api_, context, 3 + i, others[i])) return s;
     }
     if (OrtStatus* s = check(in, past_key, past_value, seqlens, total, cos, sin)) return s;
     if (OrtStatus* s = check_norms(in, query_norm, key_norm)) return s;
+    if (kept.data != nullptr && (kept.size() != 1 || *kept.as<int64_t>() < 0)) {
+      return wrong(api_, "kept is no count of queries");
+    }
     const int64_t rows = in.query.dims[0], all = *total.as<int32_t>();
+    const int64_t wanted = kept.data == nullptr ? 0 : *kept.as<int64_t>();
+    const int64_t first = wanted == 0 || wanted > in.tokens ? 0 : in.tokens - wanted;
     Operand present_key = past_key, y = in.query;
     if (present_key.dims[2] < all) present_key.dims[2] = all;
     Operand present_value = present_key;
+    y.dims[1] = in.tokens - first;
     y.dims[2] = heads_ * in.head_dim;
     if (OrtStatus* s = output(api_, context, 0, &y)) return s;
     if (OrtStatus* s = output(api_, context, 1, &present_key)) return s;
     if (OrtStatus* s = output(api_, context, 2, &present_value)) return s;
     // The lengths of rows, and the turned queries behind them.
-    const size_t lengths = (2 * rows * sizeof(int64_t) + 63) / 64 * 64;
-    const size_t queries = rows * in.tokens * heads_ * in.head_dim * sizeof(float);
+    const size_t lengths = (3 * rows * sizeof(int64_t) + 63) / 64 * 64;
+    const size_t queries = rows * y.dims[1] * heads_ * in.head_dim * sizeof(float);
     char* memory = static_cast<char*>(malloc(lengths + queries));
     if (memory == nullptr) return api_->CreateStatus(ORT_FAIL, "out of memory");
     int64_t* past = reinterpret_cast<int64_t*>(memory);
-    OrtStatus* status = lengths_of(in, seqlens, all, present_key.dims[2], cos, past);
+    OrtStatus* status = lengths_of(in, seqlens, all, first, present_key.dims[2], cos, past);
     if (status == nullptr) {
       float* turned = reinterpret_cast<float*>(memory + lengths);
       const HeadNorms norms{query_norm.as<float>(), key_norm.as<float>(), epsilon_};
-      status = run(context, in, past_key, past_value, present_key, present_value, y, norms, cos, sin,
-                   past, turned);
+      status = run(context, in, first, past_key, past_value, present_key, present_value, y, norms,
+                   cos, sin, past, turned);
     }
     free(memory);
     return status;
@@ -272,13 +282,15 @@ class GroupQuery final : public Operator<GroupQuery> {
     return nullptr;
   }
 
-  // past (2 rows): length of each row's cache before, and behind the new tokens.
-  OrtStatus* lengths_of(const Inputs& in, const Operand& seqlens, int64_t all, int64_t room,
-                        const Operand& cos, int64_t* past) const {
+  // past (3 rows): length of each row's cache before, and behind the new tokens; position of its
+  // first wanted query.
+  OrtStatus* lengths_of(const Inputs& in, const Operand& seqlens, int64_t all, int64_t first,
+                        int64_t room, const Operand& cos, int64_t* past) const {
     const int64_t rows = in.query.dims[0];
     for (int64_t b = 0; b < rows; ++b) {
       past[b] = in.tokens == all ? 0 : seqlens.as<int32_t>()[b] + 1 - in.tokens;
       past[rows + b] = past[b] + in.tokens;
+      past[2 * rows + b] = past[b] + first;
       if (past[b] < 0 || past[rows + b] > room) return wrong(api_, "a row does not fit its cache");
       if (rotary_ && past[rows + b] > cos.dims[0]) {
         return wrong(api_, "a position lies beyond the tables of angles");
@@ -287,17 +299,17 @@ class GroupQuery final : public Operator<GroupQuery> {
     return nullptr;
   }
 
-  OrtStatus* run(OrtKernelContext* context, const Inputs& in, const Operand& past_key,
-                 const Operand& past_value, const Operand& present_key,
+  OrtStatus* run(OrtKernelContext* context, const Inputs& in, int64_t first,
+                 const Operand& past_key, const Operand& past_value, const Operand& present_key,
                  const Operand& present_value, const Operand& y, const HeadNorms& norms,
                  const Operand& cos, const Operand& sin, const int64_t* past, float* turned) const {
     const SessionThreads threads(api_, context);
-    const int64_t rows = in.query.dims[0];
+    const int64_t rows = in.query.dims[0], queries = in.tokens - first;
     const Heads key = cache(present_key), value = cache(present_value);
-    const Heads query = inside(turned, in.tokens, heads_ * in.head_dim, 0, in.head_dim);
+    const Heads query = inside(turned, queries, heads_ * in.head_dim, 0, in.head_dim);
     const Rotary rotary{cos.as<float>(), sin.as<float>(), rotary_ ? cos.last() : 0,
                         interleaved_ != 0};
-    Append append{in, cache(past_key), cache(past_value), key, value, query, past, heads_,
+    Append append{in, first, cache(past_key), cache(past_value), key, value, query, past, heads_,
                   kv_heads_, norms, rotary};
     if (past_key.data != present_key.data) {
       threads.run(rows * kv_heads_, [](void* user, size_t i) {
@@ -312,12 +324,12 @@ class GroupQuery final : public Operator<GroupQuery> {
     } else {
       for (int64_t i = 0; i < rows * in.tokens; ++i) add(&append, static_cast<size_t>(i));
     }
-    const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
+    const Heads out = inside(y.as<float>(), queries, y.dims[2], 0, in.head_dim);
     const int heads = static_cast<int>(heads_), kv_heads = static_cast<int>(kv_heads_);
     const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
-    const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), in.tokens, query, key,
+    const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), queries, query, key,
                       value, out, scale, softcap_, window_ > 0 ? window_ : -1, true, past + rows,
-                      past, nullptr, 0};
+                      past + 2 * rows, nullptr, 0};
     return attend(threads, a) ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
   }
 

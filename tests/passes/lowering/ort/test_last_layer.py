@@ -1,0 +1,183 @@
+"""lower-last-layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_compile.engines.model_file import flatten
+from lepton_passes.contract import CLOSE
+from lepton_passes.lowering.ort.last_layer import LowerLastLayer
+from tests.passes.support import LAYER, Arrays, assert_close, load, ops, random, run
+from tests.plugins.cpu_library import needs_library
+
+pytestmark = needs_library
+
+LAST = ("ai.lepton.layer", "block.1", "")
+OURS, THEIRS = "ai.lepton.cpu", "com.microsoft"
+MORE = (
+    ", do_rotary = 0, rotary_interleaved = 0, local_window_size = -1, softcap = 0.0, epsilon = 0.0"
+)
+TAIL = """a = MatMul (o, wo)
+      n2, r = ai.lepton.cpu.SkipNormalization <epsilon = 1e-6, rms = 1> (x, a, gamma)
+      m = MatMul (n2, w1)
+      g = Gelu (m)
+      d = MatMul (g, w2)
+      y = Add (r, d)"""
+HEAD = "n = ai.lepton.cpu.Normalization <epsilon = 1e-6, rms = 1> (h2, gamma)"
+AFTER = ["MatMul", "SkipNormalization", "MatMul", "Gelu", "MatMul", "Add"]
+
+
+def _decoder(
+    domain: str = OURS, tail: str = TAIL, head: str = HEAD, extra: str = "", out: str = ""
+) -> ir.Model:
+    """Two layers that share a function, and a head."""
+    more = MORE if domain == OURS else ""
+    weights: Arrays = {
+        "wq": random(32, 64, scale=0.2),
+        "wo": random(32, 32, seed=1, scale=0.2),
+        "w1": random(32, 48, seed=2, scale=0.2),
+        "w2": random(48, 32, seed=3, scale=0.2),
+        "w": random(32, 20, seed=4),
+        "gamma": random(32, seed=5),
+    }
+    model = load(
+        f"""main (float[b, s, 32] x, int64 count, float[b, 2, p, 8] pk, float[b, 2, p, 8] pv,
+          int32[b] lengths, int32 total) => (y, k0, v0, k1, v1{out}) {{
+      [l0] h1, k0, v0 = ai.lepton.layer.block (x, pk, pv, lengths, total, wq, wo, w1, w2, gamma)
+      [l1] h2, k1, v1 = ai.lepton.layer.block (h1, pk, pv, lengths, total, wq, wo, w1, w2, gamma)
+      {head}
+      kept = ai.lepton.KeepLast (n, count)
+      y = MatMul (kept, w)
+      {extra}
+    }}
+    {LAYER[:-2]}, "ai.lepton.cpu" : 1]>
+    block (x, pk, pv, lengths, total, wq, wo, w1, w2, gamma) => (y, ck, cv) {{
+      n = ai.lepton.cpu.Normalization <epsilon = 1e-6, rms = 1> (x, gamma)
+      qkv = MatMul (n, wq)
+      o, ck, cv = {domain}.GroupQueryAttention <num_heads = 4, kv_num_heads = 2,
+        scale = 0.3{more}> (qkv, , , pk, pv, lengths, total)
+      {tail}
+    }}""",
+        weights,
+    )
+    for node in model.graph:
+        if node.op_type == "block":  # export knows it
+            node.outputs[0].shape = ir.Shape(["batch", "sequence", 32])
+    return model
+
+
+def _feeds(count: int, tokens: int, past: int = 6) -> dict[str, Any]:
+    return {
+        "x": random(1, tokens, 32, seed=6),
+        "count": np.array(count, np.int64),
+        "pk": random(1, 2, past + tokens, 8, seed=7),
+        "pv": random(1, 2, past + tokens, 8, seed=8),
+        "lengths": np.full(1, past + tokens - 1, np.int32),
+        "total": np.array(past + tokens, np.int32),
+    }
+
+
+def _check(model: ir.Model, feeds: dict[str, Any]) -> LowerLastLayer:
+    """Apply the pass, and hold the numbers after it against those before."""
+    before = _numbers(model, feeds)
+    last = LowerLastLayer()
+    last(model)
+    assert_close(before, _numbers(model, feeds), CLOSE)
+    return last
+
+
+def _numbers(model: ir.Model, feeds: dict[str, Any]) -> list[np.ndarray]:
+    flat = model.clone()
+    flatten(flat)  # onnxruntime infers no types of custom ops inside functions
+    return run(flat, feeds)
+
+
+@pytest.mark.parametrize(("count", "tokens"), [(0, 5), (1, 5), (3, 5), (9, 5), (1, 1), (0, 1)])
+def test_the_numbers_are_those_of_the_kept_positions(count: int, tokens: int) -> None:
+    past = 6 if tokens == 1 else 0
+    assert _check(_decoder(), _feeds(count, tokens, past)).fired == 1
+
+
+def test_the_last_layer_gets_a_function_of_its_own() -> None:
+    model = _decoder()
+    LowerLastLayer()(model)
+    assert ops(model) == ["block", "block.1", "Normalization", "MatMul"]
+    before = ["Normalization", "MatMul", "GroupQueryAttention"]
+    assert ops(model, "block") == [*before, *AFTER]
+    kept = ["MatMul", "KeepLast", "SkipNormalization"]
+    assert ops(model, "block.1") == [*before, *kept, *AFTER[2:]]
+    attention = next(n for n in model.functions[LAST] if n.domain == OURS and n.inputs[3:])
+    assert attention.inputs[11] is model.functions[LAST].inputs[-1]
+
+
+def test_attention_of_onnxruntime_gives_all_and_is_cut_behind() -> None:
+    model = _decoder(THEIRS)
+    assert _check(model, _feeds(1, 5, 0)).fired == 1
+    found = ops(model, "block.1")
+    assert found.index("KeepLast") == found.index("GroupQueryAttention") + 1
+    assert found.count("KeepLast") == 2
+
+
+def test_shapes_say_that_positions_are_left_out() -> None:
+    model = _decoder()
+    LowerLastLayer()(model)
+    first, last = (n.outputs[0].shape for n in model.graph if n.op_type.startswith("block"))
+    assert (str(first), str(last)) == ("[batch,sequence,32]", "[batch,kept,32]")
+
+
+PARALLEL = """m = MatMul (n, w1)
+      g = Gelu (m)
+      d = MatMul (g, w2)
+      a = MatMul (o, wo)
+      both = Add (a, d)
+      y = Add (x, both)"""
+
+
+def test_a_layer_with_its_halves_side_by_side() -> None:
+    model = _decoder(tail=PARALLEL)
+    assert _check(model, _feeds(2, 5, 0)).fired == 1
+    assert ops(model, "block.1").count("KeepLast") == 2, "the residual, and what the norm made"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"extra": "other = Neg (h2)", "out": ", other"},
+        {"head": "n = Softmax <axis = 1> (h2)"},
+        {"head": "h4 = Identity (h2) n = ReduceMean <keepdims = 1> (h4)"},
+        {"tail": TAIL.replace("y = Add (r, d)", "z = Add (r, d) y = CumSum (z, one)")},
+    ],
+)
+def test_stops_in_front_of_a_layer(how: dict[str, str]) -> None:
+    if "tail" in how:
+        how = {"tail": "one = Constant <value_int = 1> ()\n" + how["tail"]}
+    model = _decoder(**how)
+    last = LowerLastLayer()
+    last(model)
+    assert last.fired == 0
+    assert ops(model).count("block") == 2
+    assert ops(model).count("KeepLast") == 1
+
+
+def test_a_product_of_two_activations_is_not_one_with_a_weight() -> None:
+    model = _decoder(
+        tail=TAIL.replace(
+            "a = MatMul (o, wo)",
+            "t = Transpose <perm = [0, 2, 1]> (x) p = MatMul (o, t) a = MatMul (p, x)",
+        )
+    )
+    assert _check(model, _feeds(1, 5, 0)).fired == 1
+    attention = next(n for n in model.functions[LAST] if n.domain == OURS and n.inputs[3:])
+    assert len(attention.inputs) < 12
+
+
+def test_a_graph_without_a_head_is_left_alone() -> None:
+    model = _decoder()
+    (keep,) = (n for n in model.graph if n.op_type == "KeepLast")
+    keep.outputs[0].replace_all_uses_with(keep.inputs[0])
+    LowerLastLayer()(model)
+    assert ops(model) == ["block", "block", "Normalization", "MatMul"]
