@@ -82,7 +82,9 @@ def pack(
 
 def _four(q: np.ndarray, tiles: int, groups: int, group: int) -> np.ndarray:
     """Columns c and 8 + c of a tile in one byte, plus 8."""
-    unsigned = (q + np.int8(8)).view(np.uint8).reshape(tiles, 2, 8, groups, group // 4, 4)
+    # Of a byte from an ONNX file only the low half counts; ours carry the sign through.
+    unsigned = ((q + np.int8(8)) & np.int8(15)).view(np.uint8)
+    unsigned = unsigned.reshape(tiles, 2, 8, groups, group // 4, 4)
     turned = unsigned.transpose(1, 0, 3, 4, 2, 5)
     packed: np.ndarray = np.left_shift(turned[1], 4)
     np.bitwise_or(packed, turned[0], out=packed)

@@ -60,6 +60,17 @@ def test_int4_takes_the_bias(group: int) -> None:
     assert tiles.metadata_props[STORAGE] == f"w_q/tiles4/{group}"
 
 
+def test_int4_of_an_onnx_file_keeps_its_numbers() -> None:
+    model = _model()
+    WeightInt4()(model)
+    read = ir.from_proto(ir.to_proto(model))
+    assert check(LowerNativeLinear(), read, FEEDS, FOUR).fired == 1
+    native = LowerNativeLinear()
+    native(model)
+    ours, theirs = (_layer(each).inputs[1].const_value.numpy() for each in (model, read))
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_int8_of_an_encoder_has_7_bits_in_groups() -> None:
     model = _model()
     WeightInt8()(model)
