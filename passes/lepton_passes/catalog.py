@@ -22,6 +22,7 @@ from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
+from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
@@ -74,6 +75,7 @@ class Settings:
         rooms: capacities between which a static cache may choose, several or none.
         stacks: projections of one input become one matrix.
         native: the target has our own kernels beside those of its runtime.
+        choices: which of them linear layers get, where that was measured.
         cache: INT8 or FLOAT8E4M3FN, what a cache of keys and values holds; ``None`` is what is
             computed in.
         cache_measure: ranges of what goes into caches; ``None`` runs nothing.
@@ -93,6 +95,7 @@ class Settings:
     rooms: tuple[int, ...] = ()
     stacks: bool = True
     native: bool = False
+    choices: Choices | None = None
     cache: ir.DataType | None = None
     cache_measure: CacheMeasure | None = None
 
@@ -204,12 +207,12 @@ def _native_head_norm(settings: Settings) -> LeptonPass | None:
 
 
 def _native_linear(settings: Settings) -> LeptonPass | None:
-    return LowerNativeLinear() if settings.native else None
+    return LowerNativeLinear(settings.choices) if settings.native else None
 
 
 def _linear(settings: Settings) -> LeptonPass:
     kernel = default_kernel if settings.dynamic else blocked_kernel
-    return LowerLinear(kernel, settings.accuracy_level)
+    return LowerLinear(kernel, settings.accuracy_level, settings.choices)
 
 
 def _static_cache(settings: Settings) -> LeptonPass:

@@ -26,6 +26,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
 from lepton_passes.linear import Linear, linears, lookups
+from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.packing import columns_first, nbits, repeated_scales
 from lepton_passes.match import bias_of, is_decoder, largest_block
 
@@ -66,6 +67,7 @@ class LowerLinear(LeptonPass):
         kernel: kernel for a weight of 8 bits by (rows, columns, also an embedding table, in a
             decoder).
         accuracy_level: of MatMulNBits; 4 computes in int8, 1 in fp32.
+        choices: goes before ``kernel`` where there was something to choose.
     """
 
     name = "lower-linear"
@@ -78,8 +80,10 @@ class LowerLinear(LeptonPass):
         self,
         kernel: Callable[[int, int, bool, bool], Kernel] = default_kernel,
         accuracy_level: int = 4,
+        choices: Choices | None = None,
     ) -> None:
         super().__init__()
+        self._choices = choices
         self._kernel = kernel
         self._accuracy_level = accuracy_level
 
@@ -98,6 +102,9 @@ class LowerLinear(LeptonPass):
         weight = linear.weight
         if weight.group is not None:
             return "nbits"  # the only one with scales by block
+        choice = self._choices.of(body, linear) if self._choices is not None else None
+        if choice is not None and choice.kernel != "native":
+            return choice.kernel
         decoder = is_decoder(body.model)
         return self._kernel(weight.rows, weight.columns, bool(lookups(weight)), decoder)
 

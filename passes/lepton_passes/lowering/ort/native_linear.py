@@ -8,7 +8,8 @@
 Encoders take the 7 bits in groups of 64: twice as fast as 8, and closer to the model than one scale
 for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a decoder has
 outliers, so there weights keep their 8 bits and activations get 16.
-Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8.
+Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8; layers for
+which a kernel of onnxruntime was measured to be the better one.
 What it refuses, and a table that no layer shares, is left to the ops of onnxruntime.
 """
 
@@ -20,6 +21,7 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
 from lepton_passes.lowering.ort.activations import following
+from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.tiles import tiled
 from lepton_passes.match import bias_of, is_decoder
@@ -33,13 +35,26 @@ _SEVEN = (64, 32, 16, 8)
 
 
 class LowerNativeLinear(LeptonPass):
-    """Lower quantized linear layers to the kernels of ``lepton_plugins.linear``."""
+    """Lower quantized linear layers to the kernels of ``lepton_plugins.linear``.
+
+    Args:
+        choices: which layers get another kernel; left out, none.
+    """
 
     name = "lower-native-linear"
     summary = "Quantized linear layers to kernels of our own"
     changes_numbers = True
     counts_as = "linear"
     tolerances = ROUNDED
+
+    def __init__(self, choices: Choices | None = None) -> None:
+        super().__init__()
+        self._choices = choices
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        if self._choices is not None:
+            self._choices.ask(model)
+        return super().call(model)
 
     def rewrite(self, body: Body) -> None:
         decoder = is_decoder(body.model)
@@ -48,7 +63,7 @@ class LowerNativeLinear(LeptonPass):
             linear = linear_of(body, node)
             if linear is None or linear.weight.plain:
                 continue
-            reason = self._refuses(linear.weight)
+            reason = self._refuses(linear.weight) or self._measured(body, linear)
             if reason is not None:
                 self.refuse(body, linear.node, reason)
                 continue
@@ -64,6 +79,10 @@ class LowerNativeLinear(LeptonPass):
         if group % unit:
             return f"groups of {group} columns are no multiple of {unit}"
         return None
+
+    def _measured(self, body: Body, linear: Linear) -> str | None:
+        choice = self._choices.of(body, linear) if self._choices is not None else None
+        return None if choice is None or choice.kernel == "native" else choice.reason
 
     def _lower(self, body: Body, linear: Linear, *, seven: bool) -> None:
         bits, group = _format(linear.weight, seven=seven)
