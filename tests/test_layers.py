@@ -75,7 +75,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     PIPELINE: BASE,
     # Later stages of the same row may look at what an earlier stage hands over.
     ENGINES: (*BASE, EXPORT),
-    TACTICS: (*BASE, ENGINES),
+    TACTICS: (*BASE, LINEAR_SPEC),
     NUMERICS: (*BASE, EXPORT, ENGINES),
     API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT),
     # What other servers load is made of a finished artifact alone.

@@ -12,12 +12,14 @@ from typing import Any
 import onnx_ir as ir
 
 from lepton_compile.api import describe
+from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import cache_measure_for, hessians_for, measure_for
 from lepton_compile.api.memory import MemoryCeiling
+from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -38,22 +40,7 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
 
-__all__ = [
-    "ENGINES",
-    "SHARED",
-    "Build",
-    "copies_of",
-    "output_of",
-    "place_of",
-    "pooling_of",
-    "task_of",
-]
-
-ENGINES = "engines"
-"""Folder of the engines in an artifact, one folder for each target in it."""
-
-SHARED = f"{ENGINES}/ort"
-"""Folder of the engines of ONNX Runtime where there are several: equal weights are kept once."""
+__all__ = ["Build", "pooling_of", "task_of"]
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8"}
@@ -228,6 +215,7 @@ class Build:
     ) -> None:
         config = _config(source)
         recipe = self.recipe.for_target(target)
+        self.found.tactics |= tactics_for(recipe, library, source, exported, self.progress.step)
         passes = passes_for(
             recipe,
             target,
@@ -236,6 +224,7 @@ class Build:
             hessians=hessians_for(recipe, model, source, exported, step),
             measure=measure_for(recipe, target, source, exported, step),
             native=library is not None,
+            choose_kernels=self.found.tactics.get(target),
             cache_measure=cache_measure_for(recipe, source, exported, step),
         )
         report = self.found.passes[target]
@@ -303,6 +292,7 @@ class Build:
             "requires": dict(engine.built.requires),
             "precision": precision_of(self.recipe.for_target(engine.target), engine.target, config),
             **engine.built.details,
+            **self.found.tactics_entry(engine.target),
             "executed": not comparing.unverified(engine.target),
             "compared": comparing.entry(engine.target),
         }
@@ -321,7 +311,8 @@ class Build:
 
     def _remarks(self, comparing: Comparing) -> list[str]:
         kernels = self._kernels.remark
-        return [*comparing.remarks(), *([kernels] if kernels else [])]
+        timed = [said for each in self.found.tactics.values() for said in each.remarks()]
+        return [*comparing.remarks(), *([kernels] if kernels else []), *timed]
 
     def _report(self, artifact: Artifact) -> None:
         from lepton_compile.report import write_report
@@ -343,32 +334,6 @@ def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
         for e in manifest.engines
     ]
     return replace(manifest, engines=tuple(engines))
-
-
-def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:
-    """Each target with a graph of its own; they share tensors, and the last takes the original."""
-    *others, last = targets
-    for target in others:
-        yield target, model.clone()
-    yield last, model
-
-
-def place_of(target: str, targets: Sequence[str]) -> str:
-    """Folder of an engine in the artifact: its own, or that of all of ONNX Runtime.
-
-    ONNX Runtime reads weights from the model's own folder only, so engines that share them lie side
-    by side.
-    """
-    able = [each for each in targets if each.startswith("ort-")]
-    return SHARED if target in able and len(able) > 1 else f"{ENGINES}/{target}"
-
-
-def output_of(recipe: Recipe) -> Path:
-    """The folder of the artifact where a build is not told one."""
-    if recipe.output is not None:
-        return Path(recipe.output)
-    name = recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
-    return Path("out") / f"{Path(name).stem or 'model'}-{recipe.quantize.format}"
 
 
 def task_of(source: Source) -> str:

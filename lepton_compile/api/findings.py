@@ -17,6 +17,7 @@ from lepton_compile.api.verification import Verified
 from lepton_compile.errors import LeptonError
 from lepton_compile.export import ExportedModel
 from lepton_compile.pipeline import PipelineReport
+from lepton_compile.tactics import Tactics
 
 __all__ = ["Findings", "failed_files", "forget_failure", "keep_failure"]
 
@@ -30,6 +31,7 @@ class Findings:
         model: the manifest's entry of the model.
         exported: the captured model; ``ranges`` of its dimensions.
         passes: by target, also of a target whose demands were missed.
+        tactics: by target, what kernels were chosen by.
         builders: what the builder of each target has to say.
         verified: engines that were compared with PyTorch.
         manifest: as it was sealed; None before that.
@@ -41,6 +43,7 @@ class Findings:
     exported: ExportedModel | None = None
     ranges: Mapping[str, Any] = field(default_factory=dict)
     passes: dict[str, PipelineReport] = field(default_factory=dict)
+    tactics: dict[str, Tactics] = field(default_factory=dict)
     builders: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     verified: Sequence[Verified] = ()
     manifest: Mapping[str, Any] | None = None
@@ -57,12 +60,18 @@ class Findings:
                 for target, report in self.passes.items()
                 for entry in report.as_dict()
             ],
+            "tactics": [{"target": name, **each.report()} for name, each in self.tactics.items()],
             "builders": {name: dict(said) for name, said in self.builders.items() if said},
             "verify": first.as_dict() if first else None,
             "gates": [check.as_dict() for check in first.gates] if first else (),
             "also_verified": [each.as_dict() for each in self.verified[1:]],
             "remarks": self.remarks,
         }
+
+    def tactics_entry(self, target: str) -> dict[str, Any]:
+        """``tactics`` of an engine in the manifest, where anything was measured for it."""
+        entry = self.tactics[target].entry() if target in self.tactics else None
+        return {} if entry is None else {"tactics": entry}
 
     def described(self) -> Mapping[str, Any]:
         """The manifest, or what of it is known before there is one."""

@@ -52,13 +52,13 @@ class MemoryCeiling:
 
         return watched
 
-    def lacks(self, needed: int) -> str:
+    def lacks(self, needed: int, what: str = "the fp32 model") -> str:
         """Why there is no room for ``needed`` bytes more; empty where there is."""
         if self.limit is None or _resident() + needed <= self.limit:
             return ""
         # In words that do not change from run to run: they stand in the manifest.
         more = f"about {_size(needed)} beside what the build holds"
-        return f"the fp32 model needs {more}, the ceiling is {_size(self.limit)}"
+        return f"{what} needs {more}, the ceiling is {_size(self.limit)}"
 
     def _hint(self) -> str:
         if not self.holding:

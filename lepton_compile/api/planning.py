@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.building import SHARED, copies_of, output_of, place_of, pooling_of, task_of
+from lepton_compile.api.building import pooling_of, task_of
+from lepton_compile.api.choosing import known_tactics
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.estimates import (
     Estimate,
@@ -26,6 +27,7 @@ from lepton_compile.api.estimates import (
     verify_estimate,
 )
 from lepton_compile.api.fitting import hessians_for
+from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.errors import ExportError, RecipeError
@@ -195,6 +197,7 @@ def _engine(
     progress.stage("passes", target)
     place = place_of(target, recipe.target)
     recipe = recipe.for_target(target)
+    tactics = known_tactics(recipe, target, exported)
     rounded = rounds_activations(recipe, target, decoder=exported.task == "text-generation")
     passes = passes_for(
         recipe,
@@ -204,8 +207,10 @@ def _engine(
         hessians=_hessians(recipe, model, source, exported, progress, notes),
         measure=unseen if rounded else None,
         native=target == "ort-cpu" and kernels_for(recipe).native,
+        choose_kernels=tactics,
     )
     report = run(model, passes, progress=progress.step, refuse=False)
+    notes.extend(tactics.remarks() if tactics is not None else ())
     return EnginePlan(
         target=target,
         precision=precision_of(recipe, target, source.config()),

@@ -17,6 +17,11 @@ OPTIONS = (
     click.option("--task", metavar="T", help="optimum's task name; inferred when left out."),
     click.option("--target", metavar="X[,Y]", help="Engines to build, such as ort-cpu."),
     click.option("--quantize", metavar="Q", help="none, int8, int4 and so on."),
+    click.option(
+        "--tactics",
+        type=click.Choice(("measure", "default")),
+        help="Kernels of ort-cpu: timed on this machine, or a fixed rule.",
+    ),
     click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Replace one value."),
     click.option("--max-memory", metavar="SIZE", help="Ceiling of the build's memory, as 4GB."),
 )
@@ -49,6 +54,7 @@ def build_arguments(
     task: str | None,
     target: str | None,
     quantize: str | None,
+    tactics: str | None,
     sets: tuple[str, ...],
     max_memory: str | None,
 ) -> dict[str, Any]:
@@ -71,6 +77,7 @@ def build_arguments(
         "task": task,
         "target": targets,
         "quantize": quantize,
+        "tactics": tactics,
         "max_memory": memory,
         "overrides": overrides,
     }

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from lepton_compile.cli.accuracy_view import verify_tables
 from lepton_compile.cli.output import table
-from lepton_compile.report import refusal_groups
+from lepton_compile.report import refusal_groups, tactic_sections
 
 __all__ = ["declined_table", "report_parts"]
 
@@ -24,6 +24,10 @@ def report_parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     for target in targets:
         own = [p for p in passes if p.get("target") == target]
         yield from _passes(own, f" for {target}" if len(targets) > 1 else "")
+    for section in tactic_sections(report.get("tactics") or ()):
+        if section["chosen"]:
+            columns = ("layer", "kernel", "why")
+            yield table(f"Kernels {escape(section['title'])}", columns, section["chosen"])
     if report.get("verify"):
         yield from verify_tables({**report["verify"], "gates": report.get("gates", ())})
     for other in report.get("also_verified", ()):

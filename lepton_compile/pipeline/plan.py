@@ -14,6 +14,7 @@ from lepton_compile.recipe import Recipe
 from lepton_compile.recipe.schema import Quantize
 from lepton_passes.catalog import CATALOG, Settings
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.quant._calibration import Calibration, Measure
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
 
@@ -41,6 +42,7 @@ def passes_for(
     measure: Measure | None = None,
     native: bool = False,
     cache_measure: CacheMeasure | None = None,
+    choose_kernels: Choose | None = None,
 ) -> list[LeptonPass]:
     """New passes for a recipe and one of its targets, in the order of the catalog.
 
@@ -54,6 +56,7 @@ def passes_for(
             are not.
         native: the engine comes with our own CPU kernels.
         cache_measure: ranges of what goes into a cache of 8 bits; without it they are all 1.
+        choose_kernels: of quantized linear layers; without it a fixed rule does.
 
     Raises:
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
@@ -83,6 +86,7 @@ def passes_for(
         rooms=recipe.shapes.cache,
         stacks=target not in TENSORRT or choose is not None,
         native=native,
+        choices=Choices(choose_kernels) if choose_kernels is not None else None,
         cache=cache_type(recipe, target, half),
         cache_measure=cache_measure,
     )

@@ -295,6 +295,10 @@ class Recipe(_Closed):
     objective: Literal["latency", "throughput", "memory"] = Field(
         default="latency", description="What tactics are chosen for."
     )
+    tactics: Literal["measure", "default"] = Field(
+        default="measure",
+        description="Kernels of quantized linear layers on ort-cpu: timed here, or a fixed rule.",
+    )
     max_memory: Bytes | None = Field(default=None, description="Ceiling of the build's memory.")
     description: str = Field(default="", description="One line for `lepton-compile recipes`.")
 

@@ -18,6 +18,7 @@ def report_data(
     capture: Mapping[str, Any],
     passes: Sequence[Mapping[str, Any]],
     builders: Mapping[str, Mapping[str, Any]] | None = None,
+    tactics: Sequence[Mapping[str, Any]] = (),
     verify: Mapping[str, Any] | None = None,
     gates: Sequence[Mapping[str, Any]] = (),
     also_verified: Sequence[Mapping[str, Any]] = (),
@@ -33,6 +34,7 @@ def report_data(
         capture: how the model was captured.
         passes: the pipelines' reports, one entry per pass and ``target``.
         builders: what the builder of each target has to say: layer table, log.
+        tactics: by ``target``, kernels that were chosen by what was measured, and the figures.
         verify: the verification's report; None when it was left out.
         gates: the checks, passed or not.
         also_verified: reports of further engines, each with its ``target`` and ``gates``.
@@ -55,6 +57,7 @@ def report_data(
         "capture": capture,
         "passes": passes,
         "builders": builders or {},
+        "tactics": list(tactics),
         "verify": verify,
         "gates": list(gates),
         "also_verified": list(also_verified),

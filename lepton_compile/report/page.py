@@ -8,6 +8,7 @@ from typing import Any
 
 from lepton_compile.report.engines import engine_sections
 from lepton_compile.report.refusals import refusal_groups
+from lepton_compile.report.tactics import tactic_sections
 
 __all__ = ["render"]
 
@@ -30,6 +31,7 @@ def render(data: Mapping[str, Any]) -> str:
         tiles=_tiles(data),
         refusals=refusal_groups(data["passes"]),
         engines=engine_sections(data),
+        tactics=tactic_sections(data.get("tactics") or ()),
     )
 
 

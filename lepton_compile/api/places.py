@@ -1,0 +1,44 @@
+"""Where the engines of a build go: a graph and a folder for each, and the artifact itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from lepton_compile.recipe import Recipe
+
+__all__ = ["ENGINES", "SHARED", "copies_of", "output_of", "place_of"]
+
+ENGINES = "engines"
+"""Folder of the engines in an artifact, one folder for each target in it."""
+
+SHARED = f"{ENGINES}/ort"
+"""Folder of the engines of ONNX Runtime where there are several: equal weights are kept once."""
+
+
+def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:
+    """Each target with a graph of its own; they share tensors, and the last takes the original."""
+    *others, last = targets
+    for target in others:
+        yield target, model.clone()
+    yield last, model
+
+
+def place_of(target: str, targets: Sequence[str]) -> str:
+    """Folder of an engine in the artifact: its own, or that of all of ONNX Runtime.
+
+    ONNX Runtime reads weights from the model's own folder only, so engines that share them lie side
+    by side.
+    """
+    able = [each for each in targets if each.startswith("ort-")]
+    return SHARED if target in able and len(able) > 1 else f"{ENGINES}/{target}"
+
+
+def output_of(recipe: Recipe) -> Path:
+    """The folder of the artifact where a build is not told one."""
+    if recipe.output is not None:
+        return Path(recipe.output)
+    name = recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
+    return Path("out") / f"{Path(name).stem or 'model'}-{recipe.quantize.format}"
