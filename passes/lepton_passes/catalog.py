@@ -38,6 +38,7 @@ from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
 from lepton_passes.lowering.trt.attention import LowerTrtAttention
 from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
+from lepton_passes.lowering.trt.rotary_tables import LowerTrtRotaryTables
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.quant._calibration import Calibration
 from lepton_passes.quant._weights import Choose
@@ -215,6 +216,10 @@ def _linear(settings: Settings) -> LeptonPass:
     return LowerLinear(kernel, settings.accuracy_level, settings.choices)
 
 
+def _rotary_tables(settings: Settings) -> LeptonPass:
+    return LowerTrtRotaryTables(settings.capacity)
+
+
 def _static_cache(settings: Settings) -> LeptonPass:
     return LowerTrtStaticCache(settings.capacity, several=len(settings.rooms) > 1)
 
@@ -258,6 +263,8 @@ CATALOG: tuple[Entry, ...] = (
     # Stacking needs formats that agree, so it follows quantization.
     Entry(PackedQkv, configured=_packed_qkv),
     Entry(PackedGateUp, configured=_packed_gate_up),
+    # Behind clean-up, which shares lookups; in fp32, where a check sees what it does.
+    Entry(LowerTrtRotaryTables, targets=_TRT, configured=_rotary_tables),
     # Behind all that reads fp32 weights; what follows lowers the types it finds.
     Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.
