@@ -1,12 +1,19 @@
 """The domain ``ai.lepton``: what standard ONNX cannot say, each op with a body in standard ops.
 
-The bodies run on any runtime; they define the ops, and tests compare lowered graphs with them.
+The bodies run on any runtime; they define the ops, and tests compare lowered graphs with them. A
+body cannot ask which inputs it got: an op with one that may be left out has a second body, and all
+nodes of a model agree on which. (Two under one name are overloads, which onnxruntime 1.32 does not
+find in functions that functions call.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx.parser
 import onnx_ir as ir
+
+from lepton_compile.errors import ExportError
 
 __all__ = ["DOMAIN", "LAYER_DOMAIN", "OPSET", "functions"]
 
@@ -79,6 +86,82 @@ Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 }}
 """
 
+# A sink is one more key that every query sees: it scores nothing but its bias, and has no value.
+_WITH_SINKS = """
+    one1 = Constant <value_ints: ints = [1]> ()
+    any1 = Constant <value_ints: ints = [-1]> ()
+    axes023 = Constant <value_ints: ints = [0, 2, 3]> ()
+    batch = Shape <start: int = 0, end: int = 1> (query)
+    heads = Shape <start: int = 0, end: int = 1> (sinks)
+    nothing = CastLike (none, query)
+    key_shape = Shape (keys)
+    value_shape = Shape (values)
+    axis2 = Constant <value_ints: ints = [2]> ()
+    key_row = ScatterElements <axis: int = 0> (key_shape, axis2, one1)
+    value_row = ScatterElements <axis: int = 0> (value_shape, axis2, one1)
+    sink_key = Expand (nothing, key_row)
+    sink_value = Expand (nothing, value_row)
+    all_keys = Concat <axis: int = 2> (keys, sink_key)
+    all_values = Concat <axis: int = 2> (values, sink_value)
+    bias_shape = Concat <axis: int = 0> (batch, heads, sequence, total)
+    bias_of_heads = Expand (bias, bias_shape)
+    sink_shape = Concat <axis: int = 0> (batch, heads, sequence, one1)
+    sinks_4d = Unsqueeze (sinks, axes023)
+    sinks_like = CastLike (sinks_4d, query)
+    sink_bias = Expand (sinks_like, sink_shape)
+    all_bias = Concat <axis: int = 3> (bias_of_heads, sink_bias)
+    query_shape = Concat <axis: int = 0> (batch, sequence, heads, any1)
+    query_4d = Reshape (query, query_shape)
+    queries = Transpose <perm: ints = [0, 2, 1, 3]> (query_4d)
+    seen_values = Attention <scale: float = @scale, softcap: float = @softcap>
+        (queries, all_keys, all_values, all_bias)
+    by_position = Transpose <perm: ints = [0, 2, 1, 3]> (seen_values)
+    flat = Concat <axis: int = 0> (batch, sequence, any1)
+    output = Reshape (by_position, flat)
+"""
+
+# New keys and values, (batch, sequence, heads * width), as (batch, heads, sequence, width).
+_BY_HEAD = """
+    kv_heads = Constant <value_int: int = @kv_num_heads> ()
+    kv_heads1 = Unsqueeze (kv_heads, axis0)
+    copied = Constant <value_ints: ints = [0, 0]> ()
+    rest = Constant <value_ints: ints = [-1]> ()
+    kv_shape = Concat <axis: int = 0> (copied, kv_heads1, rest)
+    key_4d = Reshape (key, kv_shape)
+    value_4d = Reshape (value, kv_shape)
+    new_keys = Transpose <perm: ints = [0, 2, 1, 3]> (key_4d)
+    new_values = Transpose <perm: ints = [0, 2, 1, 3]> (value_4d)
+"""
+
+_CACHED_ATTENTION_SINKS = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+CachedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
+    (query, key, value, attention_mask, past_key, past_value, sinks)
+    => (output, present_key, present_value)
+{{
+    {_VISIBLE}
+    {_BY_HEAD}
+    present_key = Concat <axis: int = 2> (past_key, new_keys)
+    present_value = Concat <axis: int = 2> (past_value, new_values)
+    keys = Identity (present_key)
+    values = Identity (present_value)
+    {_WITH_SINKS}
+}}
+"""
+
+_ATTENTION_SINKS = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
+    (query, key, value, attention_mask, sinks) => (output)
+{{
+    {_VISIBLE}
+    {_BY_HEAD}
+    keys = Identity (new_keys)
+    values = Identity (new_values)
+    {_WITH_SINKS}
+}}
+"""
+
 _POSITIONS = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 Positions (attention_mask, input_ids) => (positions)
@@ -113,17 +196,31 @@ KeepLast (hidden, count) => (kept)
 """
 
 
+# Type and number of inputs -> body.
 _BODIES = {
-    "CachedAttention": _CACHED_ATTENTION,
-    "Attention": _ATTENTION,
-    "Positions": _POSITIONS,
-    "KeepLast": _KEEP_LAST,
+    ("CachedAttention", 6): _CACHED_ATTENTION,
+    ("CachedAttention", 7): _CACHED_ATTENTION_SINKS,
+    ("Attention", 4): _ATTENTION,
+    ("Attention", 5): _ATTENTION_SINKS,
+    ("Positions", 2): _POSITIONS,
+    ("KeepLast", 2): _KEEP_LAST,
 }
 
 
-def functions(used: set[str]) -> list[ir.Function]:
-    """Bodies of the ops in ``used``, as new functions of a model."""
+def functions(nodes: Iterable[ir.Node]) -> list[ir.Function]:
+    """Bodies of those of ``nodes`` that are of this domain, as new functions of a model.
+
+    Raises:
+        ExportError: two nodes of one type do not have the same inputs.
+    """
+    used = {(node.op_type, len(node.inputs)) for node in nodes if node.domain == DOMAIN}
+    types = [op_type for op_type, _ in sorted(used)]
+    if twice := sorted({op_type for op_type in types if types.count(op_type) > 1}):
+        raise ExportError(
+            "some layers have an optional part, such as attention sinks, that others lack",
+            found=", ".join(twice),
+        )
     return [
-        ir.serde.deserialize_function(onnx.parser.parse_function(_BODIES[name]))
-        for name in sorted(used)
+        ir.serde.deserialize_function(onnx.parser.parse_function(_BODIES[each]))
+        for each in sorted(used)
     ]

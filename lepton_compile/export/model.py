@@ -306,9 +306,9 @@ def _model(
             graph.register_initializer(value)
     unique = list({id(f): f for f in layers}.values())
     bodies = [graph, *(f.graph for f in unique)]
-    used = {n.op_type for body in bodies for n in body if n.domain == DOMAIN}
+    made = functions(node for body in bodies for node in body)
     return ir.Model(
-        graph, ir_version=11, producer_name="lepton-compile", functions=[*unique, *functions(used)]
+        graph, ir_version=11, producer_name="lepton-compile", functions=[*unique, *made]
     )
 
 

@@ -40,6 +40,7 @@ def _attention(
     window: int,
     softcap: float,
     cached: bool,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     batch, heads, sequence, _ = query.shape
     return query.new_empty((batch, sequence, heads, value.shape[-1]))
@@ -51,7 +52,7 @@ def _layer(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
 
 _define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, bool causal, "
-    "int window, float softcap, bool cached) -> Tensor",
+    "int window, float softcap, bool cached, Tensor? sinks) -> Tensor",
     _attention,
 )
 _define("mask(Tensor mask) -> Tensor", lambda mask: torch.empty_like(mask, dtype=torch.bool))

@@ -256,7 +256,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "gpt-oss": (
         _make("GptOssConfig", **_DECODER, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
         "GptOssForCausalLM",
-        "attention sinks are not supported in this version",
+        "stamped: mixtures of experts are not supported in this version",
     ),
     "mixtral": (
         _make("MixtralConfig", **_DECODER, num_local_experts=4, num_experts_per_tok=2),

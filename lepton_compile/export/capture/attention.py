@@ -224,9 +224,10 @@ def _attention(
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls as attention; query is (batch, heads, sequence, dim)."""
-    if s_aux is not None:
-        raise ExportError("attention sinks are not supported in this version")
+    """What transformers calls as attention; query is (batch, heads, sequence, dim).
+
+    ``s_aux`` are attention sinks: a logit for each head, which the Softmax counts and drops.
+    """
     state = _active[-1]
     state.calls += 1
     rule = state.rule_of(attention_mask)
@@ -251,5 +252,6 @@ def _attention(
         rule.window,
         float(softcap or 0.0),
         cached,
+        s_aux,
     )
     return out, None

@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from torch import fx
 
+from lepton_compile.errors import ExportError
 from lepton_compile.export import ops
 from lepton_compile.export.dialect import DOMAIN
 
@@ -17,7 +18,7 @@ __all__ = ["HANDLERS"]
 
 def _attention(t: Translator, node: fx.Node) -> ir.Value:
     """Heads move inside: (batch, heads, sequence, dim) becomes (batch, sequence, heads * dim)."""
-    query, key, value, mask, scale, causal, window, softcap, cached = node.args
+    query, key, value, mask, scale, causal, window, softcap, cached, sinks = node.args
     at = t.path(node)
     inputs = [_sequence_major(t, n, at) for n in (query, key, value)]
     heads, kv_heads = (int(n.meta["val"].shape[1]) for n in (query, key))  # type: ignore[union-attr]
@@ -27,6 +28,8 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
         "scale": scale,
         "softcap": softcap,
     }
+    if mask is None and sinks is not None:
+        raise ExportError("attention sinks stand where attention has no mask", where=at)
     if mask is None:
         out = _plain(t, inputs, attributes, causal, at)
     else:
@@ -56,15 +59,16 @@ def _masked(
     cached: bool,
     at: str,
 ) -> ir.Value:
+    given = [] if node.args[9] is None else [t.value(node.args[9])]
     if not cached:
-        return t.builder.op("Attention", inputs, attributes, domain=DOMAIN, at=at)
+        return t.builder.op("Attention", [*inputs, *given], attributes, domain=DOMAIN, at=at)
     key, value = (node.args[i].meta["val"].shape for i in (1, 2))  # type: ignore[union-attr]
     past = [
         _cache(t, f"past_{kind}", shape, "past_sequence")
         for kind, shape in (("key", key), ("value", value))
     ]
     made = t.builder.node(
-        "CachedAttention", [*inputs, *past], attributes, domain=DOMAIN, outputs=3, at=at
+        "CachedAttention", [*inputs, *past, *given], attributes, domain=DOMAIN, outputs=3, at=at
     )
     for present, shape in zip(made.outputs[1:], (key, value), strict=True):
         batch = t.dim_names(shape[:1])[0]

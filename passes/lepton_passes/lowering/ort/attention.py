@@ -72,6 +72,8 @@ def _refuses(node: ir.Node) -> str | None:
         return "the kernel has no grouped heads"
     if node.attributes.get_float("softcap", 0.0) != 0:
         return "the kernel has no softcap"
+    if len(node.inputs) > 4:
+        return "the kernel has no sinks"
     if node.attributes.get_int("causal", 0) and node.attributes.get_int("window", -1) >= 0:
         return "a causal window needs a bias on both sides"
     return None

@@ -9,6 +9,7 @@ When a, b and v are the three pieces of one Split, the kernel takes the whole. `
 ``total_sequence_length`` come from the mask, once for all layers, so padding must be on the right;
 ``local_window_size`` counts the query itself, as ``window`` does. The CPU kernel has no norm of
 heads inside (its inputs q_norm_weight and k_norm_weight are refused at run time): norms stay.
+Attention sinks, a seventh input, become the kernel's ``head_sink``.
 
 Refuses: attention that is not causal; a mask made inside the layer. The rotary embedding stays
 outside when q and k differ in it, when cos and sin are not rows of tables by position, or when the
@@ -78,12 +79,13 @@ class LowerCachedAttention(LeptonPass):
         packed = _packed(body, query, key, value, heads // kv_heads)
         if packed is not None:
             query, key, value = packed, None, None
+        sinks = node.inputs[6] if len(node.inputs) > 6 else None
         lengths = body.lift("seqlens_k", [self._masks.seqlens(m) for m in masks])
         total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
         new = body.emit(
             node,
             "GroupQueryAttention",
-            [query, key, value, *node.inputs[4:6], lengths, total, *tables],
+            [query, key, value, *node.inputs[4:6], lengths, total, *tables, None, None, sinks],
             dict(attributes),
             domain="com.microsoft",
             outputs=3,

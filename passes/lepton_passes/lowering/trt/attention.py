@@ -7,7 +7,7 @@ The bias is made once for all layers with the same window: (batch, 1, 1, sequenc
 sees the same keys, (batch, 1, sequence, sequence) with a window or where the attention is causal.
 TensorRT takes boolean masks too, into engines more than twice as large. A softcap, and heads wider
 than 256, are written out in products and a Softmax (``written.py``).
-Refuses: heads of a width that is not known; a mask made inside the layer.
+Refuses: heads of a width that is not known; sinks; a mask made inside the layer.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class LowerTrtAttention(LeptonPass):
                 self.refuse(body, node, "the mask is made inside the layer")
             elif width is None:
                 self.refuse(body, node, "the width of its heads is unknown")
+            elif len(node.inputs) > 4:
+                self.refuse(body, node, "it has sinks, which are lowered beside a cache alone")
             else:
                 self._lower(body, node, masks, width)
 

@@ -37,6 +37,7 @@ from lepton_passes.lowering.trt._own_attention import OwnAttention
 from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
 from lepton_passes.match import is_decoder, made_by
+from lepton_passes.tensors import cast
 
 __all__ = ["OPEN", "LowerTrtStaticCache"]
 
@@ -125,7 +126,7 @@ class LowerTrtStaticCache(LeptonPass):
             query = scaled_by(body, node, "Mul", query, keys.scale)
             key = scaled_by(body, node, "Div", keys.source, keys.scale)
             value = scaled_by(body, node, "Div", values.source, values.scale)
-        inputs = [query, key, value, lengths, *node.inputs[4:]]
+        inputs = [query, key, value, lengths, *node.inputs[4:6], *_sinks(body, node)]
         new = body.emit(
             node, "CachedAttention", inputs, dict(attributes), domain=PLUGIN_DOMAIN, outputs=3
         )
@@ -196,6 +197,14 @@ def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
     assert isinstance(heads, int)
     assert isinstance(width, int)
     return heads, width
+
+
+def _sinks(body: Body, node: ir.Node) -> list[ir.Value]:
+    """The sinks of an attention that has some, in fp32: the plugin takes no others."""
+    found = node.inputs[6] if len(node.inputs) > 6 else None
+    if found is None:
+        return []
+    return [body.derive([found], f"{found.name}:fp32", lambda t: cast(t[0], ir.DataType.FLOAT))]
 
 
 def _rows(node: ir.Node) -> int | None:

@@ -62,6 +62,17 @@ def test_refuses(settings: dict[str, int], reason: str) -> None:
     assert reasons(done) == [reason]
 
 
+def test_refuses_sinks() -> None:
+    model = _model()
+    layer = next(f for f in model.functions.values() if f.name == "block")
+    node = next(n for n in layer if n.op_type == "Attention")
+    node.resize_inputs(5)
+    node.replace_input_with(4, node.inputs[0])
+    done = LowerAttention()
+    done(model)
+    assert (done.fired, reasons(done)) == (0, ["the kernel has no sinks"])
+
+
 def test_refuses_a_mask_of_the_layer() -> None:
     model = _model()
     layer = next(f for f in model.functions.values() if f.name == "block")

@@ -31,28 +31,31 @@ def _model(
     causal: int = 1,
     angles: int = DIM // 2,
     rows: str = "ai.lepton.Positions (mask, ids)",
+    sinks: bool = False,
 ) -> ir.Model:
     table = np.outer(np.arange(POSITIONS), 0.5 ** np.arange(angles)).astype(np.float32)
     turned = "q1, k1" if "q1" in turn else "q, k"
     if "k1" not in turn:
         turned = turned.replace("k1", "k")
+    sink = ", sinks" if sinks else ""
     text = f"""main (int64[b, s] ids, int64[b, t] mask, float[b, s, 128] x,
           float[b, {KV}, p, {DIM}] pk, float[b, {KV}, p, {DIM}] pv) => (y, present_k, present_v) {{
       seen = Cast <to = 9> (mask)
       at = {rows}
       c = Gather (cos_table, at)
       n = Gather (sin_table, at)
-      [layer] y, present_k, present_v = ai.lepton.layer.block (x, seen, c, n, pk, pv)
+      [layer] y, present_k, present_v = ai.lepton.layer.block (x, seen, c, n, pk, pv{sink})
     }}
     {LAYER}
-    block (x, mask, cos, sin, pk, pv) => (y, present_k, present_v) {{
+    block (x, mask, cos, sin, pk, pv{sink}) => (y, present_k, present_v) {{
       {WHOLE}
       {turn}
       y, present_k, present_v = ai.lepton.CachedAttention <q_num_heads = {HEADS},
         kv_num_heads = {KV}, scale = 0.3, softcap = {softcap}, causal = {causal},
-        window = {window}> ({turned}, v, mask, pk, pv)
+        window = {window}> ({turned}, v, mask, pk, pv{sink})
     }}"""
-    return load(text, {"cos_table": np.cos(table), "sin_table": np.sin(table)})
+    weights = {"cos_table": np.cos(table), "sin_table": np.sin(table)}
+    return load(text, weights | ({"sinks": random(HEADS, seed=3)} if sinks else {}))
 
 
 def _feeds(new: int, past: int, batch: int = 2) -> dict[str, np.ndarray]:
@@ -72,6 +75,16 @@ def test_prefill_and_decode(feeds: dict[str, np.ndarray], window: int, softcap: 
     assert check(LowerCachedAttention(), model, feeds, CLOSE).fired == 1
     assert ops(model, "block") == ["GroupQueryAttention"]
     assert "Gather" not in ops(model)
+
+
+@pytest.mark.parametrize("feeds", [_feeds(6, 0), _feeds(1, 5), _feeds(3, 4, batch=1)])
+@pytest.mark.parametrize(("window", "softcap"), [(-1, 0.0), (3, 0.0), (2, 2.0)])
+def test_sinks(feeds: dict[str, np.ndarray], window: int, softcap: float) -> None:
+    model = _model(window=window, softcap=softcap, sinks=True)
+    without = run(_model(window=window, softcap=softcap), feeds)[0]
+    assert np.abs(run(model, feeds)[0] - without).max() > 0.01, "they make a difference"
+    assert check(LowerCachedAttention(), model, feeds, CLOSE).fired == 1
+    assert ops(model, "block") == ["GroupQueryAttention"]
 
 
 def test_rows_of_different_length_in_a_larger_buffer() -> None:

@@ -35,8 +35,10 @@ def neutral(
     layer: str = "",
     rows: int = CAPACITY,
     extra: str = "",
+    sinks: bool = False,
 ) -> ir.Model:
     """Two layers that share a function. ``layer`` and ``extra`` are further nodes."""
+    sink = ", sinks" if sinks else ""
     turned = "q1, k1" if turn else "q, k"
     text = f"""main (int64[b, s] input_ids, int64[b, t] attention_mask, int64 logits_to_keep,
         {_CACHES}) => (float[b, kept, {WORDS}] logits, ck0, cv0, ck1, cv1) {{
@@ -46,26 +48,27 @@ def neutral(
       cos = Gather (cos_table, at)
       sin = Gather (sin_table, at)
       {extra}
-      [l0] h, ck0, cv0 = ai.lepton.layer.block (x, seen, cos, sin, pk0, pv0)
-      [l1] g, ck1, cv1 = ai.lepton.layer.block (h, seen, cos, sin, pk1, pv1)
+      [l0] h, ck0, cv0 = ai.lepton.layer.block (x, seen, cos, sin, pk0, pv0{sink})
+      [l1] g, ck1, cv1 = ai.lepton.layer.block (h, seen, cos, sin, pk1, pv1{sink})
       last = ai.lepton.KeepLast (g, logits_to_keep)
       columns = Transpose <perm = [1, 0]> (table)
       logits = MatMul (last, columns)
     }}
     {LAYER}
-    block (x, mask, cos, sin, past_key, past_value) => (y, present_key, present_value) {{
+    block (x, mask, cos, sin, past_key, past_value{sink}) => (y, present_key, present_value) {{
       sizes = Constant <value_ints = [{HEADS * DIM}, {KV * DIM}, {KV * DIM}]> ()
       q, k, v = Split <axis = -1> (x, sizes)
       {turn}
       o, present_key, present_value = ai.lepton.CachedAttention <q_num_heads = {HEADS},
         kv_num_heads = {KV}, scale = 0.3, softcap = {softcap}, causal = {causal},
-        window = {window}> ({turned}, v, mask, past_key, past_value)
+        window = {window}> ({turned}, v, mask, past_key, past_value{sink})
       {layer}
       wide = Concat <axis = -1> (o, o)
       y = Add (x, wide)
     }}"""
     angles = np.outer(np.arange(rows), 0.5 ** np.arange(DIM // 2)).astype(np.float32)
     weights = {"cos_table": np.cos(angles), "sin_table": np.sin(angles)}
+    weights |= {"sinks": random(HEADS, seed=3)} if sinks else {}
     model = load(text, {"table": random(WORDS, WIDTH), **weights})
     _name_caches(model)
     return model

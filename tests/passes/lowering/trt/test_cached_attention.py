@@ -11,6 +11,7 @@ from lepton_passes.lowering.trt.cached_attention import CACHE_LENGTH, LowerTrtCa
 from lepton_passes.lowering.trt.forms import attention_forms
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.match import made_by
+from lepton_plugins.attention.nodes import variants_in
 from tests.passes.lowering.trt.decoder import (
     CAPACITY,
     DIM,
@@ -69,6 +70,17 @@ def test_the_plugin_computes_in_halves(wanted: str, window: int, softcap: float)
     assert (done.fired, reasons(done)) == (2, [])
     assert attention_forms(model) == {"plugin": 2}
     assert follow(truth, Driven(model, 2), RAGGED, steps=8) < HALF
+
+
+@pytest.mark.parametrize("wanted", ["auto", "native", "matmul"])
+def test_sinks_are_for_the_plugin_which_takes_them_in_fp32(wanted: str) -> None:
+    model = neutral(sinks=True)
+    done = lowered(model, wanted, half=True)[1]
+    asked = [] if wanted == "auto" else [f"sinks, which {wanted} has not: plugin"]
+    assert (done.fired, reasons(done)) == (2, asked)
+    fill_types(model)
+    (kernels,) = variants_in(model)
+    assert (kernels.sinks, kernels.dtype) == (True, "float16")
 
 
 @pytest.mark.parametrize(("window", "softcap"), [(-1, 0.0), (3, 2.0)])

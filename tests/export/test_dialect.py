@@ -1,0 +1,75 @@
+"""The bodies of the dialect's ops that no model of the zoo covers alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_compile.errors import ExportError
+from lepton_compile.export.dialect import DOMAIN, functions
+from tests.passes.support import load, random, run
+
+HEADS, KV, DIM = 4, 2, 8
+
+
+def _reference(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray, sinks: np.ndarray, window: int
+) -> np.ndarray:
+    """Grouped causal attention in which each head has a logit that no value belongs to."""
+    new, total = q.shape[2], k.shape[2]
+    k, v = (x.repeat(HEADS // KV, axis=1) for x in (k, v))
+    scores = 0.3 * np.einsum("bhqd,bhkd->bhqk", q, k)
+    distance = np.arange(total - new, total)[:, None] - np.arange(total)
+    seen = (distance >= 0) & (distance < window) & mask[:, None, None].astype(bool)
+    weights = np.where(seen, np.exp(scores), 0)
+    weights /= weights.sum(-1, keepdims=True) + np.exp(sinks)[:, None, None]
+    out = np.einsum("bhqk,bhkd->bqhd", weights, v)
+    return out.reshape(len(q), new, -1)
+
+
+def _heads(x: np.ndarray, count: int) -> np.ndarray:
+    return x.reshape(*x.shape[:2], count, -1).transpose(0, 2, 1, 3)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_sinks(cached: bool) -> None:
+    new, past, window = 3, 4 if cached else 0, 4
+    op, more, out = ("CachedAttention", ", pk, pv", ", k1, v1") if cached else ("Attention", "", "")
+    caches = f", float[b, {KV}, p, {DIM}] pk, float[b, {KV}, p, {DIM}] pv" if cached else ""
+    model = load(
+        f"""main (float[b, s, {HEADS * DIM}] q, float[b, s, {KV * DIM}] k,
+              float[b, s, {KV * DIM}] v, bool[b, t] m{caches}) => (y{out}) {{
+          y{out} = ai.lepton.{op} <q_num_heads = {HEADS}, kv_num_heads = {KV}, scale = 0.3,
+            softcap = 0.0, causal = 1, window = {window}> (q, k, v, m{more}, sinks)
+        }}""",
+        {"sinks": (sinks := random(HEADS, seed=9))},
+    )
+    mask = np.ones((2, past + new), np.bool_)
+    mask[1, 0] = False
+    feeds = {
+        "q": random(2, new, HEADS * DIM),
+        **{n: random(2, new, KV * DIM, seed=i) for i, n in enumerate("kv", 1)},
+        "m": mask,
+    }
+    if cached:
+        feeds |= {n: random(2, KV, past, DIM, seed=i) for i, n in enumerate(("pk", "pv"), 3)}
+    found = run(model, feeds)
+    keys, values = (_heads(feeds[n], KV) for n in "kv")
+    if cached:
+        keys, values = (np.concatenate([feeds[p], x], 2) for p, x in (("pk", keys), ("pv", values)))
+        np.testing.assert_array_equal(found[1], keys)
+        np.testing.assert_array_equal(found[2], values)
+    expected = _reference(_heads(feeds["q"], HEADS), keys, values, mask, sinks, window)
+    real = mask[:, past:]  # a row that sees no key is padding
+    np.testing.assert_allclose(found[0][real], expected[real], atol=1e-5)
+
+
+def test_nodes_of_one_op_agree_on_their_inputs() -> None:
+    q, k, v, m, sinks = (ir.Value(name=n) for n in ("q", "k", "v", "m", "sinks"))
+    with_sinks = ir.node("Attention", [q, k, v, m, sinks], domain=DOMAIN)
+    without = ir.node("Attention", [q, k, v, m], domain=DOMAIN)
+    assert len(functions([without, without])) == 1
+    with pytest.raises(ExportError, match="attention sinks") as caught:
+        functions([with_sinks, without])
+    assert caught.value.found == "Attention"
