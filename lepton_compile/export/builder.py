@@ -19,7 +19,8 @@ class Parameter:
     Args:
         value: the graph value (an initializer, or an input of a function).
         name: path of the parameter or buffer, from the module that was traced.
-        transform: "" as stored; "offset:1.0" one added; "transpose" axes swapped.
+        transform: "" as stored; "offset:1.0" one added; "transpose" axes swapped; "stack" and
+            "stack-transpose" the matrices of a stack under each other, turned or not.
     """
 
     value: ir.Value

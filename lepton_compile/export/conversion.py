@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from .checkpoint import Checkpoint, SplitCheckpoint
+from .checkpoint import Checkpoint, MergedCheckpoint, SplitCheckpoint
 
 __all__ = ["converted"]
 
@@ -15,14 +15,16 @@ __all__ = ["converted"]
 def converted(
     network: nn.Module, checkpoint: Checkpoint
 ) -> tuple[Checkpoint, Callable[[str], str]]:
-    """The checkpoint with packed tensors in the parts that ``network`` has, and the current name of
-    each of its tensors."""
+    """The checkpoint with packed tensors in the parts that ``network`` has and experts in stacks,
+    and the current name of each of its tensors."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     known = get_model_conversion_mapping(network)
     renames = [entry for entry in known if isinstance(entry, WeightRenaming)]
-    splits = [entry for entry in known if isinstance(entry, WeightConverter) and _splits(entry)]
+    converters = [entry for entry in known if isinstance(entry, WeightConverter)]
+    splits = [entry for entry in converters if _splits(entry)]
+    merges = [entry for entry in converters if _merges(entry)]
 
     def rename(name: str) -> str:
         return str(rename_source_key(name, renames, [])[0])
@@ -37,7 +39,9 @@ def converted(
         return []
 
     apart = SplitCheckpoint(checkpoint, parts) if splits else checkpoint
-    return apart, lambda name: name if name not in checkpoint.names() else rename(name)
+    stacks = _stacks(apart, merges, rename)
+    whole = MergedCheckpoint(apart, stacks) if stacks else apart
+    return whole, lambda name: name if name not in checkpoint.names() else rename(name)
 
 
 def _splits(entry: Any) -> bool:
@@ -47,3 +51,43 @@ def _splits(entry: Any) -> bool:
     (done, *more), targets = entry.operations, entry.target_patterns
     cuts = isinstance(done, Chunk) and done.dim == 0 and done.num_shards_attribute is None
     return cuts and not more and len(targets) > 1 and len(entry.source_patterns) == 1
+
+
+def _merges(entry: Any) -> bool:
+    """Whether it stacks tensors of the same name but for a number, several names one under the
+    other."""
+    from transformers.core_model_loading import Concatenate, MergeModulelist
+
+    (first, *more), sources = entry.operations, entry.source_patterns
+    if not isinstance(first, MergeModulelist) or first.dim != 0 or len(entry.target_patterns) != 1:
+        return False
+    if not more:
+        return len(sources) == 1
+    return len(more) == 1 and isinstance(more[0], Concatenate) and more[0].dim == 1
+
+
+def _stacks(
+    checkpoint: Checkpoint, merges: Sequence[Any], rename: Callable[[str], str]
+) -> dict[str, list[list[str]]]:
+    """Name of each stack -> for each of its matrices the tensors that it is made of."""
+    from transformers.core_model_loading import dot_natural_key
+
+    found: dict[str, dict[str, list[str]]] = {}
+    # As transformers collects them: expert 10 comes behind expert 9.
+    for name in sorted(checkpoint.names(), key=dot_natural_key) if merges else ():
+        current = rename(name)
+        for merge in merges:
+            target, pattern = merge.rename_source_key(current)
+            if pattern is not None:
+                sources: dict[str, list[str]] = {each: [] for each in merge.source_patterns}
+                found.setdefault(target, sources)[pattern].append(name)
+                break
+    return {target: _by_matrix(names) for target, names in found.items() if _even(names)}
+
+
+def _even(names: Mapping[str, Sequence[str]]) -> bool:
+    return len({len(each) for each in names.values()}) == 1
+
+
+def _by_matrix(names: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    return [list(each) for each in zip(*names.values(), strict=True)]

@@ -15,6 +15,8 @@ import onnx_ir as ir
 
 from lepton_compile.errors import ExportError
 
+from .experts_body import EXPERTS, EXPERTS_BIASED
+
 __all__ = ["DOMAIN", "LAYER_DOMAIN", "OPSET", "functions"]
 
 DOMAIN = "ai.lepton"
@@ -202,6 +204,8 @@ _BODIES = {
     ("CachedAttention", 7): _CACHED_ATTENTION_SINKS,
     ("Attention", 4): _ATTENTION,
     ("Attention", 5): _ATTENTION_SINKS,
+    ("Experts", 5): EXPERTS,
+    ("Experts", 7): EXPERTS_BIASED,
     ("Positions", 2): _POSITIONS,
     ("KeepLast", 2): _KEEP_LAST,
 }

@@ -12,6 +12,7 @@ from torch import nn
 
 from lepton_compile.collection import uncollected
 from lepton_compile.errors import ExportError
+from lepton_passes.stacks import flattened, transposed_each
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
@@ -33,6 +34,8 @@ __all__ = [
 
 # Longest sequence where neither recipe nor model says less: rotary tables grow with it.
 DEFAULT_LENGTH = 4096
+
+_STACKS = {"stack": flattened, "stack-transpose": transposed_each}
 
 # Beyond this a number of layers is a mistake, and making them would take hours.
 MOST_LAYERS = 4096
@@ -253,7 +256,10 @@ def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:
         if parameter not in weights:
             raise ExportError("the graph reads a weight that the checkpoint lacks", found=parameter)
         assert value.dtype is not None
-        value.const_value = _transformed(cast(weights[parameter], value.dtype), transform, name)
+        weight: ir.TensorProtocol = weights[parameter]
+        if transform in _STACKS:
+            weight = _STACKS[transform](weight)
+        value.const_value = _transformed(cast(weight, value.dtype), transform, name)
 
 
 def _transformed(tensor: ir.TensorProtocol, transform: str, name: str) -> ir.TensorProtocol:

@@ -62,6 +62,13 @@ _define(
     lambda mask: mask.new_empty((mask.shape[0], 1, 1, mask.shape[1]), dtype=torch.bool),
 )
 _define(
+    # Of each token those experts that `indices` name, weighed by `shares`.
+    "experts(Tensor x, Tensor indices, Tensor shares, Tensor gate_up, Tensor down, "
+    "Tensor? gate_up_bias, Tensor? down_bias, float alpha, float beta, float limit, "
+    "bool interleaved, bool transposed) -> Tensor",
+    lambda x, *_: torch.empty_like(x),
+)
+_define(
     "rms_norm(Tensor x, Tensor weight, float epsilon, float offset) -> Tensor",
     lambda x, weight, epsilon, offset: torch.empty_like(x),
 )

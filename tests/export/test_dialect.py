@@ -8,7 +8,8 @@ import pytest
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.dialect import DOMAIN, functions
-from tests.passes.support import load, random, run
+from tests.passes.experts import EXPERTS, Settings, experts, routed
+from tests.passes.support import Arrays, load, random, run
 
 HEADS, KV, DIM = 4, 2, 8
 
@@ -63,6 +64,38 @@ def test_sinks(cached: bool) -> None:
     expected = _reference(_heads(feeds["q"], HEADS), keys, values, mask, sinks, window)
     real = mask[:, past:]  # a row that sees no key is padding
     np.testing.assert_allclose(found[0][real], expected[real], atol=1e-5)
+
+
+def _experts_reference(feeds: Arrays, weights: Arrays, settings: Settings) -> np.ndarray:
+    """Token by token, expert by expert."""
+    out = np.zeros_like(feeds["x"])
+    gate_ups, downs = (weights[n].reshape(EXPERTS, -1, weights[n].shape[1]) for n in ("gu", "dn"))
+    for token, x in enumerate(feeds["x"]):
+        for e, share in zip(feeds["i"][token], feeds["s"][token], strict=True):
+            y = gate_ups[e] @ x + (weights["b1"][e] if settings.biases else 0)
+            gate, up = (y[::2], y[1::2]) if settings.interleaved else np.split(y, 2)
+            if settings.limit:
+                gate, up = (
+                    np.minimum(gate, settings.limit),
+                    up.clip(-settings.limit, settings.limit),
+                )
+            z = gate / (1 + np.exp(-settings.alpha * gate)) * (up + settings.beta)
+            out[token] += share * (downs[e] @ z + (weights["b2"][e] if settings.biases else 0))
+    return out
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(), Settings(interleaved=1), Settings(1.702, 1.0, 2.0, 1, biases=True)],
+    ids=str,
+)
+def test_experts(settings: Settings, tokens: int) -> None:
+    """No token takes the last expert, as happens to one token all the time."""
+    model, weights = experts(settings)
+    feeds = routed(tokens, EXPERTS - 1)
+    expected = _experts_reference(feeds, weights, settings)
+    np.testing.assert_allclose(run(model, feeds)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_nodes_of_one_op_agree_on_their_inputs() -> None:

@@ -34,6 +34,26 @@ _GPT = {
 }
 _NEOX = {k: v for k, v in _DECODER.items() if k != "num_key_value_heads"}
 _BLOOM = {k: _GPT[k] for k in ("vocab_size", "n_layer", "n_head", "bos_token_id", "eos_token_id")}
+# Experts take half of the tokens each; those of the second kind have a size of their own.
+_EXPERTS = {**_DECODER, "num_local_experts": 4, "num_experts_per_tok": 2}
+_SMALL_EXPERTS = {
+    **_DECODER,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 16,
+}
+# Chosen in groups, by a sigmoid with a bias that does not weigh.
+_GROUPED_EXPERTS = {
+    **_DECODER,
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 8,
+    "n_group": 4,
+    "topk_group": 2,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.5,
+}
 _ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -122,6 +142,33 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
         0,
     ),
     "gpt-j": (_make("GPTJConfig", **_GPT, rotary_dim=4), "plain", 0),
+    # Mixtures of experts: the router stays the model's own code.
+    "mixtral": (_make("MixtralConfig", **_EXPERTS), "stamped", 1),
+    "qwen3-moe": (
+        _make(
+            "Qwen3MoeConfig",
+            **_SMALL_EXPERTS,
+            head_dim=8,
+            norm_topk_prob=True,
+            mlp_only_layers=[1],
+        ),
+        "stamped",
+        2,
+    ),
+    # With attention sinks, biases, gate and up in turns, and a limit that its numbers reach.
+    "gpt-oss": (
+        _make(
+            "GptOssConfig",
+            **_EXPERTS,
+            head_dim=8,
+            sliding_window=WINDOW,
+            layer_types=_TYPES,
+            swiglu_limit=2.0,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        ),
+        "stamped",
+        2,
+    ),
     "smollm3": (_make("SmolLM3Config", **_DECODER, no_rope_layers=[1, 1, 0]), "stamped", 2),
 }
 
@@ -176,12 +223,20 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
         _make("Cohere2Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
         "stamped",
     ),
+    "dots1": (_make("Dots1Config", **_GROUPED_EXPERTS), "stamped"),
+    "ernie4.5-moe": (
+        _make(
+            "Ernie4_5_MoeConfig", **_DECODER, moe_intermediate_size=16, moe_num_experts=4, moe_k=2
+        ),
+        "stamped",
+    ),
     "exaone4": (
         _make("Exaone4Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
         "stamped",
     ),
     "gemma": (_make("GemmaConfig", **_DECODER, head_dim=8), "stamped"),
     "glm4": (_make("Glm4Config", **_DECODER, head_dim=8), "stamped"),
+    "glm4-moe": (_make("Glm4MoeConfig", **_GROUPED_EXPERTS, head_dim=8), "stamped"),
     "gpt-bigcode": (_make("GPTBigCodeConfig", **_GPT), "stamped"),
     "granite": (
         _make(
@@ -194,16 +249,29 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "stamped",
     ),
+    "granite-moe": (_make("GraniteMoeConfig", **_EXPERTS), "stamped"),
     "nemotron": (_make("NemotronConfig", **_DECODER), "stamped"),
     "olmo3": (
         _make("Olmo3Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
         "stamped",
     ),
+    "olmoe": (_make("OlmoeConfig", **_DECODER, num_experts=4, num_experts_per_tok=2), "stamped"),
     "opt": (
         _make("OPTConfig", **_NEOX, ffn_dim=64, word_embed_proj_dim=32),
         "stamped",
     ),
     "phi": (_make("PhiConfig", **_DECODER), "stamped"),
+    "phi-moe": (_make("PhimoeConfig", **_EXPERTS), "stamped"),
+    # Beside the experts one that every token takes.
+    "qwen2-moe": (
+        _make(
+            "Qwen2MoeConfig",
+            **_SMALL_EXPERTS,
+            shared_expert_intermediate_size=24,
+            decoder_sparse_step=2,
+        ),
+        "stamped",
+    ),
     "stablelm": (_make("StableLmConfig", **_DECODER), "stamped"),
     "starcoder2": (_make("Starcoder2Config", **_DECODER, sliding_window=WINDOW), "stamped"),
 }
@@ -253,15 +321,24 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
         "MambaForCausalLM",
         "fixes a size that must stay open (sequence)",
     ),
-    "gpt-oss": (
-        _make("GptOssConfig", **_DECODER, head_dim=8, num_local_experts=4, num_experts_per_tok=2),
-        "GptOssForCausalLM",
-        "stamped: mixtures of experts are not supported in this version",
+    # Its cache holds what keys and values are made of.
+    "deepseek-v3": (
+        _make(
+            "DeepseekV3Config",
+            **_GROUPED_EXPERTS,
+            q_lora_rank=16,
+            kv_lora_rank=16,
+            qk_rope_head_dim=8,
+            v_head_dim=8,
+            qk_nope_head_dim=8,
+        ),
+        "DeepseekV3ForCausalLM",
+        "the model changes its keys between the cache and attention",
     ),
-    "mixtral": (
-        _make("MixtralConfig", **_DECODER, num_local_experts=4, num_experts_per_tok=2),
+    "mixtral-gelu": (
+        _make("MixtralConfig", **_EXPERTS, hidden_act="gelu"),
         "MixtralForCausalLM",
-        "stamped: mixtures of experts are not supported in this version",
+        "stamped: mixtures of experts are supported with SwiGLU alone (MixtralExperts with GELU",
     ),
     "xlnet": (
         _make("XLNetConfig", vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=64),

@@ -1,9 +1,10 @@
 """Capture: replace what should stay one op by that op, before a model is traced.
 
 ``capturing(model, positions)`` patches a model on the meta device and restores it afterwards:
-attention and masks (``attention.py``), norms (``norm.py``), rotary embeddings (``rotary.py``) and
-GPT-2's transposed linear layers (``conv1d.py``). Each piece settles what it stands for by running
-the real code on numbers; what it does not recognise stays as the model wrote it.
+attention and masks (``attention.py``), experts (``experts.py``), norms (``norm.py``), rotary
+embeddings (``rotary.py``) and GPT-2's transposed linear layers (``conv1d.py``). Each piece settles
+what it stands for by running the real code on numbers; what it does not recognise stays as the
+model wrote it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lepton_compile.export import ops
 from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache
 from .constant import ConstantCapture
 from .conv1d import capture_conv1d
-from .experts import ExpertsError, refusing_experts
+from .experts import ExpertsError, capture_experts
 from .norm import capture_norms
 from .order import ordered_sets
 from .rotary import RotaryCapture
@@ -52,7 +53,7 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         stack.callback(ops.constants.clear)
         stack.enter_context(ConstantCapture())
         stack.enter_context(captured.patched(model, attention))
-        stack.enter_context(refusing_experts(model))
+        stack.enter_context(capture_experts(model))
         stack.enter_context(rotary.patched(model))
         stack.enter_context(capture_norms(model))
         stack.enter_context(capture_conv1d(model))

@@ -1,33 +1,68 @@
-"""Mixtures of experts, met through transformers' own interface and refused by name.
+"""Mixtures of experts, captured through transformers' own interface as one op.
 
-Without this the reason would be the first op of the router that has no translation.
+Every module that calls experts through ``ALL_EXPERTS_FUNCTIONS`` hands us the tokens, the experts
+chosen for each and their shares; the router before it stays as the model wrote it. How gate and up
+become one is settled by running the module's own code on numbers against
+
+    G = min(gate, limit);  U = clip(up, -limit, limit);  G * sigmoid(alpha * G) * (U + beta)
+
+which is SwiGLU, and that of GPT-OSS. What is none of these is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
-__all__ = ["ExpertsError", "refusing_experts"]
+from .probe import outside_trace
+
+__all__ = ["ExpertsError", "capture_experts"]
 
 _NAME = "lepton"
+_WIDTH = 6  # of the gate and the up that are tried
 
 
 class ExpertsError(ExportError):
-    """The model has experts: no way of capturing it helps."""
+    """The model has experts that no way of capturing it can express."""
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """How the two halves of what an expert projects become one; ``limit`` is 0 where there is none.
+
+    ``interleaved``: gate and up take turns, else the gate is the first half.
+    """
+
+    alpha: float
+    beta: float
+    limit: float
+    interleaved: bool
+
+    def __call__(self, projected: Tensor) -> Tensor:
+        if self.interleaved:
+            gate, up = projected[..., ::2], projected[..., 1::2]
+        else:
+            gate, up = projected.chunk(2, dim=-1)
+        if self.limit:
+            gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        return gate * torch.sigmoid(self.alpha * gate) * (up + self.beta)
 
 
 @contextmanager
-def refusing_experts(model: nn.Module) -> Iterator[None]:
-    """Whoever calls experts while the context is open is told that they are not supported."""
+def capture_experts(model: nn.Module) -> Iterator[None]:
+    """Have the model call experts as the op ``lepton::experts`` while the context is open."""
     from transformers.integrations.moe import ExpertsInterface
 
-    ExpertsInterface.register(_NAME, _refuse)
+    ExpertsInterface.register(_NAME, _experts)
     found: list[Any] = [m.config for m in model.modules() if hasattr(m, "config")]
     configs = {id(config): config for config in found}
     before = {key: getattr(c, "_experts_implementation", None) for key, c in configs.items()}
@@ -42,5 +77,58 @@ def refusing_experts(model: nn.Module) -> Iterator[None]:
                 config._experts_implementation = before[key]
 
 
-def _refuse(*args: Any, **kwargs: Any) -> Any:
-    raise ExpertsError("mixtures of experts are not supported in this version")
+def _experts(
+    module: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+) -> Tensor:
+    """What transformers calls as experts; tokens are (tokens, width), choices (tokens, k)."""
+    if not module.has_gate or module.has_post_expert_norm or hidden_states.ndim != 2:
+        raise ExpertsError(
+            "mixtures of experts are not supported in this form",
+            found=f"{type(module).__name__}: no gate, a norm of its own, or batches",
+        )
+    gate = _settle(module)
+    biases = (module.gate_up_proj_bias, module.down_proj_bias) if module.has_bias else (None, None)
+    out: Tensor = torch.ops.lepton.experts(
+        hidden_states,
+        top_k_index,
+        top_k_weights,
+        module.gate_up_proj,
+        module.down_proj,
+        *biases,
+        gate.alpha,
+        gate.beta,
+        gate.limit,
+        gate.interleaved,
+        module.is_transposed,
+    )
+    return out
+
+
+def _settle(module: Any) -> _Gate:
+    """Which gate the module's own code is, or an error."""
+    with outside_trace():
+        near = torch.randn(64, 2 * _WIDTH)
+        projected = torch.cat([near, 20 * near])  # the second half is beyond any limit
+        expected = module._apply_gate(projected)
+        for gate in _candidates(module):
+            if torch.allclose(gate(projected), expected, rtol=1e-4, atol=1e-4):
+                return gate
+    activation = getattr(module, "act_fn", None)
+    raise ExpertsError(
+        "mixtures of experts are supported with SwiGLU alone",
+        found=f"{type(module).__name__} with {type(activation).__name__}",
+    )
+
+
+def _candidates(module: Any) -> Iterator[_Gate]:
+    alphas = [1.0, *_numbers(module, "alpha", "swiglu_alpha")]
+    limits = [0.0, *_numbers(module, "limit", "swiglu_limit")]
+    for alpha, beta, limit, interleaved in product(alphas, (0.0, 1.0), limits, (False, True)):
+        yield _Gate(alpha, beta, limit, interleaved)
+
+
+def _numbers(module: Any, *names: str) -> list[float]:
+    """What the module, or its configuration, calls by one of ``names``."""
+    homes = (module, getattr(module, "config", None))
+    found = (getattr(home, name, None) for home in homes for name in names)
+    return list(dict.fromkeys(float(each) for each in found if isinstance(each, int | float)))

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo, read_bytes
+from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["INDEX_NAME", "SINGLE_NAME", "SafetensorsCheckpoint", "read_header"]
@@ -81,6 +82,10 @@ class SafetensorsCheckpoint:
 
 def _streamed(name: str, info: TensorInfo, location: Location) -> StreamedTensor:
     dtype = info.dtype.numpy()
+    if len(info.shape) == 3 and info.shape[0] > 0:  # by rows of its matrices
+        count, rows, columns = info.shape
+        flat = TensorInfo(info.dtype, (count * rows, columns))
+        return Stack(_streamed(name, flat, location), count)
     tail = info.shape[1:]
     row_bytes = prod(tail) * dtype.itemsize
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .core import Translator, UnknownOpError
 from .creation import HANDLERS as CREATION
 from .elementwise import HANDLERS as ELEMENTWISE
+from .experts import HANDLERS as EXPERTS
 from .indexing import HANDLERS as INDEXING
 from .layout import HANDLERS as LAYOUT
 from .lepton import HANDLERS as LEPTON
@@ -18,4 +19,13 @@ from .reduction import HANDLERS as REDUCTION
 
 __all__ = ["HANDLERS", "Translator", "UnknownOpError"]
 
-HANDLERS = {**LINEAR, **ELEMENTWISE, **LAYOUT, **INDEXING, **REDUCTION, **CREATION, **LEPTON}
+HANDLERS = {
+    **LINEAR,
+    **ELEMENTWISE,
+    **LAYOUT,
+    **INDEXING,
+    **REDUCTION,
+    **CREATION,
+    **LEPTON,
+    **EXPERTS,
+}

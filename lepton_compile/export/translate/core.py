@@ -14,6 +14,8 @@ from torch import Tensor, fx
 from lepton_compile.errors import ExportError
 from lepton_compile.export.builder import Builder
 
+from .in_place import aliased, writes
+
 __all__ = ["DTYPES", "Handler", "Translator", "UnknownOpError"]
 
 DTYPES = {
@@ -110,7 +112,14 @@ class Translator:
         if "wrap_with" in name:
             self.values[node] = self._inline(node)
             return
-        handler = self._handlers.get(".".join(name.split(".")[:2]))
+        op = ".".join(name.split(".")[:2])
+        handler = self._handlers.get(op) or self._handlers.get(op.removesuffix("_"))
+        if writes(op) and aliased(node):
+            raise UnknownOpError(
+                "the model writes into a tensor that it has by two names",
+                where=self.path(node),
+                found=name,
+            )
         if handler is None:
             raise UnknownOpError(
                 "no translation for an op of the model", where=self.path(node), found=name
@@ -124,6 +133,8 @@ class Translator:
                 found=f"{name}: {type(error).__name__}: {error}",
             ) from error
         self.values[node] = result
+        if writes(op):
+            self.values[node.args[0]] = result  # type: ignore[index]  # a node, as ``aliased`` says
         self._annotate(node, result)
 
     def _inline(self, node: fx.Node) -> list[Any]:

@@ -79,6 +79,20 @@ def _gather(t: Translator, node: fx.Node) -> ir.Value:
     )
 
 
+def _scatter(t: Translator, node: fx.Node) -> ir.Value:
+    """``x.scatter(dim, index, ..)`` of a tensor, or of one number for all places."""
+    index, source = t.value(node.args[2]), t.arg(node, 3, "value")
+    if node.kwargs.get("reduce") is not None:
+        raise ExportError("the model adds up what it scatters", where=t.path(node))
+    updates = t.value(source, node)
+    if not isinstance(source, fx.Node):
+        shape = t.builder.op("Shape", [index])
+        updates = t.builder.op("Expand", [updates, shape], at=t.path(node))
+    inputs = [t.value(node.args[0]), index, updates]
+    axis = int(t.arg(node, 1, "dim"))
+    return t.builder.op("ScatterElements", inputs, {"axis": axis}, at=t.path(node))
+
+
 def _index_select(t: Translator, node: fx.Node) -> ir.Value:
     axis = int(t.arg(node, 1, "dim"))
     return t.builder.op(
@@ -103,6 +117,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.index": _index,
     "aten.gather": _gather,
     "aten.index_select": _index_select,
+    "aten.scatter": _scatter,
     "aten.tril": _triangle(0),
     "aten.triu": _triangle(1),
 }

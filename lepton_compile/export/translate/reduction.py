@@ -1,4 +1,4 @@
-"""Reductions, softmax and cumulative sums."""
+"""Reductions, the largest of a row, softmax and cumulative sums."""
 
 from __future__ import annotations
 
@@ -65,6 +65,19 @@ def _argmax(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("ArgMax", [value], {"axis": int(axis), "keepdims": keep}, at=t.path(node))
 
 
+def _topk(t: Translator, node: fx.Node) -> list[ir.Value]:
+    axis, largest = int(t.arg(node, 2, "dim", -1)), bool(t.arg(node, 3, "largest", True))
+    count = t.builder.ints(int(t.arg(node, 1, "k")))
+    made = t.builder.node(
+        "TopK",
+        [t.value(node.args[0]), count],
+        {"axis": axis, "largest": int(largest), "sorted": 1},
+        outputs=2,
+        at=t.path(node),
+    )
+    return list(made.outputs)
+
+
 def _softmax(op_type: str) -> Handler:
     def handler(t: Translator, node: fx.Node) -> ir.Value:
         return t.builder.op(
@@ -98,6 +111,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.max": _extreme("ReduceMax", "ArgMax"),
     "aten.min": _extreme("ReduceMin", "ArgMin"),
     "aten.argmax": _argmax,
+    "aten.topk": _topk,
     "aten.softmax": _softmax("Softmax"),
     "aten._softmax": _softmax("Softmax"),
     "aten.log_softmax": _softmax("LogSoftmax"),

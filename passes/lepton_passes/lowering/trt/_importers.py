@@ -51,6 +51,7 @@ TYPES = frozenset({
 # fmt: on
 
 REASONS = {
+    "Experts": "mixtures of experts are lowered for ort-cpu alone",
     "DynamicQuantizeLinear": "scales of activations must be known when the engine is built",
     "TRT_MoE": "its fused form exists for other GPUs only, and it cannot be decomposed",
     "TRT_QuantizedAttention": "no fused form exists for any GPU that was tried",

@@ -83,12 +83,12 @@ def _reasons(body: Body, node: ir.Node) -> Iterator[str]:
 
 def _unknown(body: Body, node: ir.Node) -> str | None:
     """Why there is no importer for the op."""
+    if node.op_type in REASONS:
+        return REASONS[node.op_type]
     if node.op_identifier() in body.model.functions:
         return f"{node.domain} is the dialect of the compiler; no pass lowered the op"
     if node.op_type in NEEDS_PLUGIN:
         return "its importer needs a plugin of NVIDIA's that no wheel contains"
-    if node.op_type in REASONS:
-        return REASONS[node.op_type]
     if node.op_type in OWN or (node.op_type in IMPORTED and node.domain in STANDARD):
         return None
     return f"TensorRT has no importer for {node.op_type} of {node.domain or 'ONNX'}"

@@ -10,6 +10,7 @@ from lepton_passes.lowering.ort._cuda_kernels import CONTRIB, STANDARD, Kernel
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.opset import OPSET, LowerOpset
 from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.experts import Settings, experts
 from tests.passes.support import load, random, reasons
 
 HALF = "float16[b, s, 8] x"
@@ -118,3 +119,9 @@ def test_the_table_names_ops_that_exist() -> None:
     assert {op for op in STANDARD if not onnx.defs.has(op)} == own
     assert all(kernels for kernels in STANDARD.values())
     assert "DynamicQuantizeMatMul" not in CONTRIB
+
+
+def test_refuses_experts() -> None:
+    legal = LegalOrtCuda()
+    legal(experts(Settings())[0])
+    assert reasons(legal) == ["mixtures of experts are lowered for ort-cpu alone"]

@@ -7,6 +7,7 @@ import pytest
 
 from lepton_passes.body import LAYER_DOMAIN
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
+from tests.passes.experts import Settings, experts
 from tests.passes.lowering.trt.decoder import lowered, neutral
 from tests.passes.support import load, reasons
 
@@ -279,3 +280,9 @@ def test_calls_of_layers_are_no_ops_without_importer() -> None:
     lowered(model)
     assert {n.domain for n in model.graph} >= {LAYER_DOMAIN}
     assert refused(model) == []
+
+
+def test_refuses_experts_by_name() -> None:
+    legal = LegalTrt()
+    legal(experts(Settings())[0])
+    assert "mixtures of experts are lowered for ort-cpu alone" in reasons(legal)
