@@ -17,16 +17,6 @@ struct Scales {
   explicit Scales(const uint8_t* p) : all(times(halves(p), kScaleUnit)) {}
 };
 
-template <class Weights>
-struct SumOf {
-  Ints all;
-
-  SumOf() {}
-  explicit SumOf(int32_t start) : all(lepton::all(start)) {}
-
-  void add(const Weights& w, const uint8_t* x, int) { all = add_products(all, w.all, x); }
-};
-
 struct Total {
   Floats all;
 
@@ -44,43 +34,32 @@ struct Total {
   }
 };
 
-struct Common {
+// Numbers of `Bits` bits: steps of `Depth` are `Size` bytes of a tile.
+template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const uint8_t*)>
+struct Kind {
   using Scales = lepton::Scales;
   using Total = lepton::Total;
-};
-
-struct Four : Common {
-  static constexpr int kBits = 4, kDepth = 4, kBytes = 32;
+  static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size;
 
   struct Read {
-    Bytes all;
+    Numbers all;
 
-    explicit Read(const uint8_t* p) : all(half_bytes(p)) {}
+    explicit Read(const uint8_t* p) : all(read(p)) {}
   };
-  using Sum = SumOf<Read>;
+
+  struct Sum {
+    Ints all;
+
+    Sum() {}
+    explicit Sum(int32_t start) : all(lepton::all(start)) {}
+
+    void add(const Read& w, const uint8_t* x, int) { all = add_products(all, w.all, x); }
+  };
 };
 
-struct Seven : Common {
-  static constexpr int kBits = 7, kDepth = 4, kBytes = 64;
-
-  struct Read {
-    Bytes all;
-
-    explicit Read(const uint8_t* p) : all(bytes(p)) {}
-  };
-  using Sum = SumOf<Read>;
-};
-
-struct Eight : Common {
-  static constexpr int kBits = 8, kDepth = 2, kBytes = 32;
-
-  struct Read {
-    Words all;
-
-    explicit Read(const uint8_t* p) : all(words(p)) {}
-  };
-  using Sum = SumOf<Read>;
-};
+using Four = Kind<4, 4, 32, Bytes, half_bytes>;
+using Seven = Kind<7, 4, 64, Bytes, bytes>;
+using Eight = Kind<8, 2, 32, Words, words>;
 
 }  // namespace
 
