@@ -1,7 +1,8 @@
-"""RMS norms, told from their numbers.
+"""RMS norms, and layer norms written out, told from their numbers.
 
 A candidate is any module with one 1-D parameter, no children and an epsilon. The real module runs
-on random numbers and is compared with ``x / rms(x) * (offset + w)``, offset 0 (Llama) or 1 (Gemma).
+on random numbers and is compared with ``x / rms(x) * (offset + w)``, offset 0 (Llama) or 1 (Gemma),
+and with the same of ``x - mean(x)``, offset 0 (Cohere).
 RMSNorm: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -20,13 +22,28 @@ from .probe import outside_trace, real_copy
 
 __all__ = ["capture_norms"]
 
-_OFFSETS = (0.0, 1.0)
+
+@dataclass(frozen=True)
+class _Variant:
+    """What is added to the weight, and whether the mean is taken off."""
+
+    offset: float
+    centered: bool = False
+
+    def of(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """The norm by its definition."""
+        if self.centered:
+            x = x - x.mean(-1, keepdim=True)
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon) * (self.offset + weight)
+
+
+_VARIANTS = (_Variant(0.0), _Variant(1.0), _Variant(0.0, centered=True))
 
 
 @contextmanager
 def capture_norms(model: nn.Module) -> Iterator[int]:
-    """Replace the forward of every recognised RMS norm; yields how many there are."""
-    settled: dict[tuple[type, float], float | None] = {}
+    """Replace the forward of every recognised norm; yields how many there are."""
+    settled: dict[tuple[type, float], _Variant | None] = {}
     patched: list[nn.Module] = []
     for module in model.modules():
         epsilon = _epsilon(module)
@@ -35,9 +52,9 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
         key = (type(module), epsilon)
         if key not in settled:
             settled[key] = _settle(module, epsilon)
-        offset = settled[key]
-        if offset is not None:
-            module.forward = _forward(module, epsilon, offset)
+        variant = settled[key]
+        if variant is not None:
+            module.forward = _forward(module, epsilon, variant)
             patched.append(module)
     try:
         yield len(patched)
@@ -59,7 +76,7 @@ def _epsilon(module: nn.Module) -> float | None:
     return None
 
 
-def _settle(module: nn.Module, epsilon: float) -> float | None:
+def _settle(module: nn.Module, epsilon: float) -> _Variant | None:
     with outside_trace():
         twin = real_copy(module)
         weight = cast(Tensor, twin.weight)
@@ -72,16 +89,22 @@ def _settle(module: nn.Module, epsilon: float) -> float | None:
             return None
         if not isinstance(found, Tensor) or found.shape != x.shape:
             return None
-        for offset in _OFFSETS:
-            scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
-            if torch.allclose(found, scaled * (offset + weight), rtol=1e-4, atol=1e-5):
-                return offset
+        for variant in _VARIANTS:
+            wanted = variant.of(x, weight, epsilon)
+            if torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
+                return variant
     return None
 
 
-def _forward(module: nn.Module, epsilon: float, offset: float):  # type: ignore[no-untyped-def]
-    def forward(hidden_states: Tensor) -> Tensor:
-        out: Tensor = torch.ops.lepton.rms_norm(hidden_states, module.weight, epsilon, offset)
+def _forward(module: nn.Module, epsilon: float, variant: _Variant):  # type: ignore[no-untyped-def]
+    def layer_norm(hidden_states: Tensor) -> Tensor:
+        weight = cast(Tensor, module.weight)
+        return nn.functional.layer_norm(hidden_states, weight.shape, weight, None, epsilon)
+
+    def rms_norm(hidden_states: Tensor) -> Tensor:
+        out: Tensor = torch.ops.lepton.rms_norm(
+            hidden_states, module.weight, epsilon, variant.offset
+        )
         return out
 
-    return forward
+    return layer_norm if variant.centered else rms_norm

@@ -9,7 +9,7 @@ there for all: what comes behind its attention, and with our own kernel the quer
 one layer in 18 of Gemma 3 270M, but for its projections.
 What it moves in front of is read by nothing but what it moves, keeps positions apart, and has three
 axes. The last layer gets a function of its own.
-Refuses: nothing; it stops where that ends.
+Refuses: nothing. It stops where that ends, and does nothing for norms and sums alone.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ class LowerLastLayer(LeptonPass):
         moved = _moved(body, hidden, keep)
         for value in list(moved.outside) or [hidden]:
             self._into_layer(body, value, count, {keep, *moved.nodes})
-        _keep(body, moved, count)
-        if moved.nodes:
+        if self.fired or any(node.op_type == "MatMul" for node in moved.nodes):
+            _keep(body, moved, count)
             body.replace(keep.outputs[0], hidden)
+            self.fired = 1  # whether it went into a layer or not
 
     def _into_layer(
         self, main: Body, value: ir.Value, count: ir.Value, readers: set[ir.Node]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx_ir.passes.common import InlinePass
 
 from lepton_compile.engines.model_file import flatten
 from lepton_passes.contract import CLOSE
@@ -173,6 +174,14 @@ def test_a_product_of_two_activations_is_not_one_with_a_weight() -> None:
     assert _check(model, _feeds(1, 5, 0)).fired == 1
     attention = next(n for n in model.functions[LAST] if n.domain == OURS and n.inputs[3:])
     assert len(attention.inputs) < 12
+
+
+def test_a_model_without_layer_functions() -> None:
+    model = _decoder()
+    InlinePass(lambda function: function.domain == LAST[0])(model)
+    assert _check(model, _feeds(1, 5, 0)).fired == 1
+    kept = ["GroupQueryAttention", "MatMul", "KeepLast", "SkipNormalization"]
+    assert ops(model)[-10:-6] == kept
 
 
 def test_a_graph_without_a_head_is_left_alone() -> None:
