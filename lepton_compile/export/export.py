@@ -16,11 +16,12 @@ from lepton_passes.stacks import flattened, transposed_each
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
+from .checkpoint.names import summarize
 from .conversion import converted
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
-from .weights import bind, summarize
+from .weights import bind
 
 __all__ = [
     "DEFAULT_LENGTH",

@@ -14,9 +14,10 @@ from difflib import get_close_matches
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint import Checkpoint
+from lepton_compile.export.checkpoint.names import summarize
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Binding", "bind", "summarize"]
+__all__ = ["Binding", "bind"]
 
 LEGACY = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 # Buffers that old checkpoints store and models compute.
@@ -163,26 +164,6 @@ def _mismatch(
 def _nearest(name: str, choices: list[str]) -> str | None:
     matches = get_close_matches(name, choices, n=1, cutoff=0.7)
     return f"{matches[0]} (for {name})" if matches else None
-
-
-def summarize(names: Iterable[str]) -> list[str]:
-    """Names with runs of layer numbers folded: ``layers.{0..3}.norm.weight``. None is left out."""
-    groups: dict[str, list[int]] = {}
-    for name in names:
-        match = re.search(r"(?<=\.)\d+(?=\.)", name)
-        key = name if match is None else f"{name[: match.start()]}\0{name[match.end() :]}"
-        groups.setdefault(key, []).append(-1 if match is None else int(match[0]))
-    return [_folded(key, sorted(numbers)) for key, numbers in groups.items()]
-
-
-def _folded(key: str, numbers: list[int]) -> str:
-    if "\0" not in key:
-        return key
-    if len(numbers) == 1:
-        return key.replace("\0", str(numbers[0]))
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return key.replace("\0", f"{{{numbers[0]}..{numbers[-1]}}}")
-    return key.replace("\0", "{" + ",".join(map(str, numbers)) + "}")
 
 
 def _text(shape: Iterable[int]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_compile.errors import CheckpointError
+from lepton_compile.export.checkpoint.names import summarize
 
 __all__ = ["ARCHITECTURES", "Layout", "hugging_face_names"]
 
@@ -80,8 +81,6 @@ def hugging_face_names(architecture: str, names: Iterable[str], path: Path) -> d
     found = {name: _known(layout, name) for name in names if not CONFIGURATION.match(name)}
     unknown = [name for name, known in found.items() if known is None]
     if unknown:
-        from lepton_compile.export.weights import summarize  # that module reads checkpoints
-
         raise CheckpointError(
             f"The GGUF file holds tensors that {architecture} does not have.",
             where=str(path),
