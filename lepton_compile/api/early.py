@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lepton_compile.engines.tensorrt.capabilities import check_capabilities, check_dtype
+from lepton_compile.engines.tensorrt.capabilities import (
+    check_capabilities,
+    check_dtype,
+    check_plugin,
+)
 from lepton_compile.engines.tensorrt.flavour import RTX, TRT
 from lepton_compile.errors import RecipeError
 from lepton_compile.pipeline import passes_for, precision_of
@@ -22,7 +26,7 @@ def check_early(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: something this version does not have, or a pass that nobody knows.
-        EngineError: a GPU that a target does not build for.
+        EngineError: a GPU that a target does not build for, a plugin that it does not take.
     """
     if recipe.position_ids:
         _check_positions(recipe)
@@ -31,6 +35,7 @@ def check_early(recipe: Recipe) -> None:
         passes_for(own, target)
         if flavour := FLAVOURS.get(target):
             check_capabilities(own.compute_capabilities, flavour)
+            check_plugin(own.plugin, flavour)
 
 
 def _check_positions(recipe: Recipe) -> None:

@@ -233,6 +233,7 @@ class Passes(_Closed):
 
 
 Compute = Literal["auto", "fp32", "fp16", "bf16"]
+Plugin = Literal["v3", "aot"]
 Form = Literal["auto", "native", "mask", "slice", "plugin", "matmul"]
 
 
@@ -242,6 +243,7 @@ class TargetOptions(_Closed):
     quantize: Quantize | None = Field(default=None, description="Precision of weights.")
     compute: Compute | None = Field(default=None, description="Arithmetic of a GPU engine.")
     attention: Form | None = Field(default=None, description="Form of cached attention.")
+    plugin: Plugin | None = Field(default=None, description="Where the attention plugin is.")
     compute_capabilities: tuple[str, ...] | None = Field(default=None, description="GPUs.")
     gates: Gates | None = Field(default=None, description="Numbers the engine must reach.")
 
@@ -274,6 +276,10 @@ class Recipe(_Closed):
     )
     attention: Form = Field(
         default="auto", description="Form of cached attention in TensorRT engines."
+    )
+    plugin: Plugin = Field(
+        default="v3",
+        description="Attention plugin of TensorRT engines: beside the plan, or compiled into it.",
     )
     compute_capabilities: tuple[str, ...] = Field(
         default=(), description="GPUs of a trt-rtx engine, such as `8.9`; empty is portable."

@@ -14,10 +14,12 @@ from typing import Any
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import MODEL_FILE, flatten, write_model
 from lepton_compile.engines.tensorrt.asked import asked_of, compare
+from lepton_compile.engines.tensorrt.baked_plugin import bake_plugin
 from lepton_compile.engines.tensorrt.capabilities import (
     built_for,
     check_capabilities,
     check_dtypes,
+    check_plugin,
     hardware_level,
 )
 from lepton_compile.engines.tensorrt.details import attention_of, details_of, rooms_of
@@ -48,6 +50,7 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
     version = _installed(flavour)
     capabilities = check_capabilities(job.recipe.compute_capabilities, flavour)
     check_dtypes(job.model, capabilities, flavour)
+    check_plugin(job.recipe.plugin, flavour)
     rooms = rooms_of(job)
     profiles = profiles_for(
         job.model.graph.inputs,
@@ -58,6 +61,9 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
     )
     attention = attention_of(job.model)
     flatten(job.model)
+    baked = None
+    if job.recipe.plugin == "aot":
+        baked = bake_plugin(job.model, capabilities, job.step)
     gpus = built_for(job.model, capabilities, flavour)
     details = details_of(job, attention, gpus, profiles)
     asked = asked_of(job.model, plugin_domains(job.model))
@@ -70,9 +76,11 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
 
     with _scratch(job.folder) as scratch:
         plugin = scratch / PLUGIN_FOLDER
-        details["plugin"] = write_plugin(job.model, plugin, capabilities, flavour, job.step)
+        details["plugin"] = None
+        if baked is None:
+            details["plugin"] = write_plugin(job.model, plugin, capabilities, flavour, job.step)
         write_model(job.model, scratch, job.step)
-        order = _order(flavour, scratch, profiles, capabilities, timing_cache)
+        order = _order(flavour, scratch, profiles, capabilities, timing_cache, baked)
         order.write(scratch / "order.json")
         limit = job.recipe.max_memory
         built = run_child(scratch / "order.json", flavour, step=job.step, look=look, limit=limit)
@@ -93,6 +101,7 @@ def _order(
     profiles: list[Profile],
     capabilities: list[str],
     timing_cache: Path | None,
+    baked: int | None,
 ) -> Order:
     plugin, cross = scratch / PLUGIN_FOLDER, bool(flavour.capabilities)
     return Order(
@@ -105,6 +114,7 @@ def _order(
         capabilities=capabilities if cross else [],
         hardware="NONE" if cross else hardware_level(capabilities),
         plugins=[str(plugin)] if plugin.is_dir() else [],
+        baked=baked,
         timing_cache=str(timing_cache) if timing_cache else None,
     )
 

@@ -16,6 +16,7 @@ __all__ = [
     "check_capabilities",
     "check_dtype",
     "check_dtypes",
+    "check_plugin",
     "hardware_level",
     "number",
 ]
@@ -52,6 +53,22 @@ def check_capabilities(asked: Sequence[str], flavour: Flavour) -> list[str]:
             hint="build for 9.0 and other data-centre GPUs with target: trt",
         )
     return sorted(set(asked), key=number)
+
+
+def check_plugin(kind: str, flavour: Flavour) -> None:
+    """``plugin`` of a recipe: only TensorRT 11 takes compiled kernels into a plan.
+
+    Raises:
+        EngineError: the library takes none.
+    """
+    if kind == "aot" and flavour.capabilities:
+        raise EngineError(
+            f"{flavour.title} takes no compiled plugin into a plan",
+            where="plugin",
+            found=kind,
+            available=["v3, beside the plan"],
+            hint="beside target trt: per_target: {trt: {plugin: aot}}",
+        )
 
 
 def check_dtypes(model: ir.Model, capabilities: Sequence[str], flavour: Flavour) -> None:

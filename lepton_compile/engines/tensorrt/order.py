@@ -41,6 +41,8 @@ class Order:
         capabilities: compute capabilities such as ``8.9``; empty leaves the choice to the library.
         hardware: name of a hardware compatibility level, for GPUs other than the one that builds.
         plugins: folders with a ``plugin_runtime.py``, for nodes outside the library's own ops.
+        baked: architecture, such as 90, of the kernels that the plan takes in; None where it has
+            none.
         timing_cache: file that is read if it exists and written after the build.
         optimization_level: how long the builder may search, 0 to 5; None is its default.
         workspace: bytes of scratch memory a kernel may use; None is all there is.
@@ -56,6 +58,7 @@ class Order:
     capabilities: list[str] = field(default_factory=list)
     hardware: str = "NONE"
     plugins: list[str] = field(default_factory=list)
+    baked: int | None = None
     timing_cache: str | None = None
     optimization_level: int | None = None
     workspace: int | None = None

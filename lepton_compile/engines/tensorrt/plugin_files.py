@@ -7,7 +7,8 @@ GPUs that the engine is for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lepton_plugins.attention.tiles import ARCHITECTURES
 from lepton_plugins.attention.variant import Variant
 from lepton_plugins.spec import PluginError
 
-__all__ = ["PLUGIN_FOLDER", "write_plugin"]
+__all__ = ["PLUGIN_FOLDER", "architectures_for", "refusals_told", "write_plugin"]
 
 PLUGIN_FOLDER = "plugin"
 """Beside the plan."""
@@ -51,24 +52,16 @@ def write_plugin(
     Raises:
         EngineError: there is no kernel for a node, or none for a GPU that was named.
     """
-    try:
+    with refusals_told():
         variants = variants_in(model)
         if not variants:
             return None
         own = [] if flavour.capabilities else [gpu.compute_capability for gpu in gpus()[:1]]
         wanted = list(capabilities) or own
         reached = wanted or _with_types(flavour, variants)
-        architectures = _architectures(reached, strict=bool(wanted))
+        architectures = architectures_for(reached, strict=bool(wanted))
         emit(folder, variants, architectures, step=step)
         _check(folder, variants, wanted)
-    except PluginError as error:
-        raise EngineError(
-            f"the plugin {SPEC.name}: {error.message}",
-            where=error.where,
-            found=error.found,
-            available=error.available,
-            hint=error.hint,
-        ) from error
     return {
         "name": SPEC.name,
         "namespace": SPEC.namespace,
@@ -78,6 +71,21 @@ def write_plugin(
     }
 
 
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """What the plugin refuses, as an error of the engine."""
+    try:
+        yield
+    except PluginError as error:
+        raise EngineError(
+            f"the plugin {SPEC.name}: {error.message}",
+            where=error.where,
+            found=error.found,
+            available=error.available,
+            hint=error.hint,
+        ) from error
+
+
 def _with_types(flavour: Flavour, variants: Sequence[Variant]) -> list[str]:
     """What the library builds for, as far as the caches of the kernels exist there."""
     names = {NAMES[v.cache_dtype] for v in variants if v.cache_dtype in NAMES}
@@ -85,7 +93,7 @@ def _with_types(flavour: Flavour, variants: Sequence[Variant]) -> list[str]:
     return [c for c in flavour.capabilities if all(_number(c) >= _number(each) for each in least)]
 
 
-def _architectures(capabilities: Sequence[str], *, strict: bool) -> list[int]:
+def architectures_for(capabilities: Sequence[str], *, strict: bool) -> list[int]:
     """What to compile for: the newest that each GPU runs as machine code.
 
     Raises:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
+from lepton_plugins.attention.plugin_qdp import STEPS, step_named
+from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["PLUGINS", "aliases_of", "plugin_domains"]
 
-PLUGINS = (("lepton", "CachedAttention"),)
-"""(domain, op) of what ``plugin_files`` writes a plugin for."""
+PLUGINS = tuple((SPEC.namespace, op) for op in (SPEC.name, *(step.op for step in STEPS)))
+"""(domain, op) of what ``plugin_files`` writes a plugin for, and of its steps that
+``baked_plugin`` has compiled into the plan."""
 
 STANDARD = ("", "ai.onnx", "com.microsoft", "trt", "nvidia")
 
@@ -41,12 +44,23 @@ def aliases_of(model: ir.Model) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in model.graph.all_nodes():
         if node.op_type in ("TensorScatter", "TRT_KVCacheUpdate"):
-            pairs = [(node.outputs[0], node.inputs[0])]
+            pairs: list[tuple[ir.Value, ir.Value | None]] = [(node.outputs[0], node.inputs[0])]
         elif (node.domain, node.op_type) in PLUGINS:
-            pairs = list(zip(node.outputs[1:3], node.inputs[4:6], strict=True))
+            pairs = _written(node)
         else:
             continue
         for written, memory in pairs:
-            if written in outputs and memory in inputs:
+            if written in outputs and memory is not None and memory in inputs:
                 found[written.name or ""] = memory.name or ""
     return found
+
+
+def _written(node: ir.Node) -> list[tuple[ir.Value, ir.Value | None]]:
+    """The outputs of a plugin's node that are memory of its inputs, with those."""
+    step = step_named(node.op_type)
+    inputs = step.inputs if step else [each.name for each in SPEC.inputs]
+    outputs = step.outputs if step else [each.name for each in SPEC.outputs]
+    given = dict(zip(inputs, node.inputs, strict=False))
+    memory = {each.name: given.get(each.alias) for each in SPEC.outputs if each.alias}
+    made = zip(outputs, node.outputs, strict=True)
+    return [(value, memory[name]) for name, value in made if name in memory]

@@ -42,10 +42,14 @@ _TRT_TYPES = {"float16": "HALF", "bfloat16": "BF16"}
 class AotKernel(Protocol):
     """What the toolchain makes of one kernel; ``ptx`` takes the arguments of the contract only."""
 
-    entry: str
-    ptx: str
-    num_warps: int
-    shared: int
+    @property
+    def entry(self) -> str: ...
+    @property
+    def ptx(self) -> str: ...
+    @property
+    def num_warps(self) -> int: ...
+    @property
+    def shared(self) -> int: ...
 
 
 Compile = Callable[[str, Variant, int], AotKernel]

@@ -10,7 +10,8 @@
                  output = CachedAttentionCombine[Sinks](partials.., [sinks])
 
 ``prefill`` is right for any sequence; ``decode`` for DECODE_SEQUENCE tokens at most, and far faster
-there. A plan has one of them, so that a decoder is two plans, over one set of caches.
+there. A plan has one of them: a decoder is one plan of the first, or two plans, over one set of
+caches.
 """
 
 from __future__ import annotations

@@ -12,7 +12,12 @@ from typing import Any, NoReturn
 
 from lepton_compile.engines.tensorrt.child.events import Cancelled, Events, Failure
 from lepton_compile.engines.tensorrt.child.library import load
-from lepton_compile.engines.tensorrt.child.plugins import check_kernels, explained, register_all
+from lepton_compile.engines.tensorrt.child.plugins import (
+    check_kernels,
+    explained,
+    register_all,
+    register_baked,
+)
 from lepton_compile.engines.tensorrt.order import Order
 
 __all__ = ["main"]
@@ -56,6 +61,8 @@ def _build(order: Order, events: Events) -> NoReturn:
 
     log, recorder = observers.Log(), observers.ErrorRecorder()
     plugins = register_all(library, order.plugins)
+    if order.baked is not None:
+        register_baked(library, order.baked)
     builder = library.Builder(log)
     builder.error_recorder = recorder
     seconds["load"] = time.perf_counter() - started
@@ -63,7 +70,8 @@ def _build(order: Order, events: Events) -> NoReturn:
     events.send("step", what="reading the graph", done=0, total=0)
     started = time.perf_counter()
     with explained(plugins):
-        graph, _parser = network.parse(builder, log, order.model)
+        given = order.model, order.baked is not None
+        graph, _parser = network.parse(builder, log, given[0], baked=given[1])
     events.send("network", **network.describe(graph))
     _demand(events)
     seconds["parse"] = time.perf_counter() - started

@@ -44,7 +44,7 @@ def configure(
     if order.hardware != "NONE":
         level = getattr(trt.HardwareCompatibilityLevel, order.hardware)
         config.hardware_compatibility_level = level
-    if order.plugins:
+    if order.plugins or order.baked is not None:
         config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
     if order.optimization_level is not None:
         config.builder_optimization_level = order.optimization_level

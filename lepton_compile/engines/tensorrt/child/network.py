@@ -21,17 +21,24 @@ _MARK, _END = "[ONNX Layer: ", "]"
 SHOWN_ERRORS = 6
 
 
-def parse(builder: trt.Builder, log: Log, model: str) -> tuple[trt.INetworkDefinition, Any]:
+def parse(
+    builder: trt.Builder, log: Log, model: str, *, baked: bool = False
+) -> tuple[trt.INetworkDefinition, Any]:
     """The network of an ONNX file, and the parser, which owns its weights and must outlive it.
 
     Raises:
         Failure: a node cannot be imported; where is the node, found the parser's own words.
     """
-    network = builder.create_network(0)
+    network = builder.create_network(_flags() if baked else 0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(os.fspath(model)):
         raise _refused(parser, log)
     return network, parser
+
+
+def _flags() -> int:
+    """Plugins by their compiled kernels, where they might be there as Python, too."""
+    return 1 << trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS.value
 
 
 def describe(network: trt.INetworkDefinition) -> dict[str, Any]:

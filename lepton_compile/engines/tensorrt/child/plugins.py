@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from lepton_compile.engines.tensorrt.child.events import Failure
 
-__all__ = ["check_kernels", "explained", "register_all"]
+__all__ = ["check_kernels", "explained", "register_all", "register_baked"]
 
 RUNTIME_FILE = "plugin_runtime.py"
 
@@ -37,6 +38,23 @@ def _register(library: Any, folder: Path) -> Any:
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         raise Failure("the plugin cannot be registered", where=str(path), found=found) from error
+
+
+def register_baked(library: Any, architecture: int) -> Any:
+    """Make the plugins known whose kernels, for ``architecture``, the plan takes in.
+
+    Raises:
+        Failure: this TensorRT has no such plugins.
+    """
+    from lepton_plugins.attention.compiled import compile_kernel
+    from lepton_plugins.attention.plugin_qdp import register
+
+    try:
+        plugin = import_module(f"{library.__name__}.plugin")
+    except ImportError as error:
+        what = "this version takes no compiled plugins into a plan"
+        raise Failure(what, where="plugin", found=str(error)) from error
+    return register(library, plugin, compile_kernel, architecture)
 
 
 @contextmanager
