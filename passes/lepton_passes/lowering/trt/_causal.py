@@ -1,8 +1,8 @@
 """Which boolean values of a graph say what a query may see: settled by computing them.
 
 Models that write attention out make their own mask, of a mask of padding and of two counts of
-positions, in many nodes and in a different way each. What such a value means is found out by
-running the few nodes that it is made of on small masks, and comparing.
+positions, in many nodes and in a different way each; or they cut it from a table. What such a value
+means is found out by running the few nodes that it is made of on small masks, and comparing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ _SHAPES = ((1, 1), (1, 6), (4, 4), (3, 7))
 
 def makers_of(graph: ir.Graph, value: ir.Value) -> list[ir.Node] | None:
     """The nodes that ``value`` is made of, in order; None where it depends on more than the shapes
-    of the ids, the mask of padding and constants."""
+    of the ids, the mask of padding, constants and tables of truths."""
     found: set[ir.Node] = set()
     pending = [value]
     while pending:
         each = pending.pop()
         node = each.producer()
         if node is None:
-            if each.name not in (IDS, PADDING) or not each.is_graph_input():
+            given = each.name in (IDS, PADDING) and each.is_graph_input()
+            if not given and not _is_table(each):
                 return None
         elif node not in found:
             if node.domain:
@@ -41,7 +42,7 @@ def makers_of(graph: ir.Graph, value: ir.Value) -> list[ir.Node] | None:
 
 def window_of(graph: ir.Graph, value: ir.Value, capacity: int) -> int | None:
     """The window of a causal mask of shape (batch or 1, 1, new, all), -1 where it has none; None
-    for a value that is something else."""
+    for a value that is something else. One that lets padding be seen is hidden by another."""
     nodes = makers_of(graph, value)
     if nodes is None:
         return None
@@ -54,7 +55,9 @@ def window_of(graph: ir.Graph, value: ir.Value, capacity: int) -> int | None:
     for new, total in (*_SHAPES, (2, capacity)):
         padding = draw.integers(0, 2, (2, total))
         found = _computed(nodes, value, padding, new)
-        if found is None or not np.array_equal(found, _causal(padding, new, window)):
+        every = np.ones((1, total), np.int64)
+        alike = (_causal(each, new, window) for each in (padding, every))
+        if found is None or not any(np.array_equal(found, each) for each in alike):
             return None
     return window
 
@@ -72,17 +75,25 @@ def _computed(
     """The value for this mask of padding; None where the nodes do not run."""
     from onnx.reference import ReferenceEvaluator
 
+    read = (v for node in nodes for v in node.inputs if v is not None)
+    tables = {v.name or "": v.const_value for v in read if _is_table(v)}
     function = onnx.helper.make_function(
         "",
         "f",
-        [IDS, PADDING],
+        [IDS, PADDING, *tables],
         [value.name or ""],
         [ir.to_proto(node) for node in nodes],
         [onnx.helper.make_opsetid("", 24)],
     )
     feeds = {IDS: np.zeros((len(padding), new), np.int64), PADDING: padding}
+    feeds |= {name: each.numpy() for name, each in tables.items() if each is not None}
     try:
         (found,) = ReferenceEvaluator(function).run(None, feeds, {})
     except Exception:  # an op that the evaluator lacks, or shapes that do not fit: no mask of ours
         return None
     return np.asarray(found)
+
+
+def _is_table(value: ir.Value) -> bool:
+    """Whether a constant of the graph holds truths."""
+    return value.is_initializer() and not value.is_graph_input() and value.dtype == ir.DataType.BOOL

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
+import transformers
 
 from lepton_compile.export import export, resolve
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
@@ -22,6 +24,21 @@ CAPACITY, LAYERS = 24, 3
 PROMPTS = ([7, 8, 9, 10, 11], [20, 21, 22])
 
 
+def gpt_neo() -> transformers.GPTNeoConfig:
+    """Masks that are cut from tables. It is captured up to one token before its positions end."""
+    return transformers.GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_layers=LAYERS,
+        num_heads=4,
+        attention_types=[[["global", "local", "global"], 1]],
+        window_size=4,
+        max_position_embeddings=CAPACITY + 1,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ir.Model]:
     """A neutral graph, captured once."""
@@ -29,7 +46,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ir.Model]:
 
 
 def captured(name: str, folder: Path) -> ir.Model:
-    save(DECODERS[name][0], "text-generation", folder / "model")
+    make = gpt_neo if name == "gpt-neo" else DECODERS[name][0]
+    save(make, "text-generation", folder / "model")
     found = export(resolve(str(folder / "model"), base=folder), "text-generation", length=CAPACITY)
     return found.model
 
@@ -54,7 +72,13 @@ def test_rows_of_different_length_are_those_of_the_neutral_graph(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
-    [("gpt-j", "own"), ("falcon", "native"), ("falcon-grouped", "native"), ("falcon-alibi", "own")],
+    [
+        ("gpt-j", "own"),
+        ("gpt-neo", "own"),
+        ("falcon", "native"),
+        ("falcon-grouped", "native"),
+        ("falcon-alibi", "own"),
+    ],
 )
 def test_other_models(name: str, form: str, tmp_path: Path) -> None:
     model = captured(name, tmp_path)
@@ -165,6 +189,26 @@ def test_the_window_of_a_mask_is_settled_by_computing_it(more: str, window: int 
     graph = own_graph(more).graph
     seen = next(v for node in graph for v in node.outputs if v.name == "seen")
     assert window_of(graph, seen, 9) == window
+
+
+_CUT = """main (int64[b, s] input_ids, int64[b, t] attention_mask) => (bool[1, 1, s, t] near) {
+  end = Shape <start = 1, end = 2> (attention_mask)
+  new = Shape <start = 1, end = 2> (input_ids)
+  first = Sub (end, new)
+  zero = Constant <value_ints = [0]> ()
+  rows = Constant <value_ints = [2]> ()
+  columns = Constant <value_ints = [3]> ()
+  some = Slice (table, first, end, rows)
+  near = Slice (some, zero, end, columns)
+}"""
+
+
+@pytest.mark.parametrize(("width", "window"), [(16, -1), (3, 3), (0, None)])
+def test_the_window_of_a_mask_that_is_cut_from_a_table(width: int, window: int | None) -> None:
+    distance = np.arange(16)[:, None] - np.arange(16)
+    table = (distance >= 0) & (distance < width) if width else distance < 3
+    graph = load(_CUT, {"table": table[None, None]}).graph
+    assert window_of(graph, graph.outputs[0], 9) == window
 
 
 def test_what_is_no_mask_has_no_window() -> None:
