@@ -211,6 +211,7 @@ def _engine(
     )
     report = run(model, passes, progress=progress.step, refuse=False)
     notes.extend(tactics.remarks() if tactics is not None else ())
+    illegal = [p for p in report.passes if p.name.startswith("legal-")]
     return EnginePlan(
         target=target,
         precision=precision_of(recipe, target, source.config()),
@@ -218,7 +219,7 @@ def _engine(
         peak_memory_bytes=peak_of(target, model, exported.parameters),
         passes={p.name: p.fired for p in report.passes if p.fired},
         ops=ops_of(model),
-        missing=sorted({r.reason for r in report.refusals(f"legal-{target}")}),
+        missing=sorted({r.reason for p in illegal for r in p.refusals}),
         refusals=[
             {"pass": p.name, "node": r.node, "reason": r.reason}
             for p in report.passes

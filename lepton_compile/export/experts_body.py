@@ -1,6 +1,6 @@
 """``ai.lepton::Experts`` in standard ops: one expert after the other, on the tokens that chose it.
 
-    x (tokens, width); indices and shares (tokens, k): who of the experts, and how much of each
+    x (tokens, width); indices and shares (tokens, chosen): who of the experts, how much of each
     gate_up (experts * 2 inner, width), down (experts * width, inner): the experts' matrices, one
     under the other; biases, where there are some, (experts, 2 inner) and (experts, width)
 
@@ -93,7 +93,7 @@ _LOOP = """
 
 _HEAD = """
 <domain: "ai.lepton", opset_import: ["" : 24]>
-Experts <experts, alpha, beta, limit, interleaved> ({inputs}) => (output)
+Experts <experts, chosen, alpha, beta, limit, interleaved> ({inputs}) => (output)
 {{
 {body}
 }}

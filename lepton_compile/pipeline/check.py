@@ -3,7 +3,8 @@
 Weights go to one scratch file, keyed by the tensor they come from, so a pass that touches one
 weight costs one weight. The graph runs on plain onnxruntime without its optimizations: what is
 compared is our graph, not the runtime's version of it. A graph of half precision runs as its
-emulation in fp32, and from then on a pass may move the numbers as far as rounding does.
+emulation in fp32, and from then on a pass may move the numbers as far as rounding does; one that
+rounds in a mixture of experts, as far as another choice of experts does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, LeptonError, PassError
-from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
+from lepton_passes.body import bodies
+from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
@@ -53,6 +55,7 @@ class NumericCheck:
         self._graph = b""
         self._emulation = Emulation()
         self._half: ir.DataType | None = None
+        self._chooses = False
 
     def __enter__(self) -> NumericCheck:
         return self
@@ -73,6 +76,7 @@ class NumericCheck:
             CheckpointError: the weights hold numbers that are not finite.
             PassError: the graph does not run, or gives such numbers all the same.
         """
+        self._chooses = any(body.nodes("Experts") for body in bodies(model))
         self._before = self._outputs(model)
         if bad := [name for name, a in self._before.items() if not np.isfinite(a).all()]:
             raise _not_finite(model, bad)
@@ -112,10 +116,9 @@ class NumericCheck:
 
     def _allowed(self, done: LeptonPass) -> Tolerance:
         given = done.tolerances[self._precision]
-        if self._half is None:
-            return given
-        rounding = ROUNDING[self._half]
-        return Tolerance(max(given.error, rounding.error), min(given.cosine, rounding.cosine))
+        if self._half is not None:
+            given = _wider(given, ROUNDING[self._half])
+        return _wider(given, CHOOSING) if self._chooses and given.error > CLOSE.error else given
 
     def _outputs(self, model: ir.Model) -> dict[str, np.ndarray]:
         self._half = half_of(model)
@@ -160,6 +163,10 @@ class NumericCheck:
         if given is None or output.shape[:2] != given.shape:
             return output
         return np.asarray(output[given.astype(bool)])
+
+
+def _wider(one: Tolerance, other: Tolerance) -> Tolerance:
+    return Tolerance(max(one.error, other.error), min(one.cosine, other.cosine))
 
 
 def _not_finite(model: ir.Model, outputs: list[str]) -> LeptonError:

@@ -24,6 +24,7 @@ from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
+from lepton_passes.lowering.ort.experts import LowerExperts
 from lepton_passes.lowering.ort.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
@@ -220,6 +221,10 @@ def _rotary_tables(settings: Settings) -> LeptonPass:
     return LowerTrtRotaryTables(settings.capacity)
 
 
+def _experts(settings: Settings) -> LeptonPass:
+    return LowerExperts(settings.accuracy_level)
+
+
 def _static_cache(settings: Settings) -> LeptonPass:
     return LowerTrtStaticCache(settings.capacity, several=len(settings.rooms) > 1)
 
@@ -282,6 +287,8 @@ CATALOG: tuple[Entry, ...] = (
     # Between what it looks through, norms and sums, and the kernels of layers.
     Entry(LowerLastLayer, targets=_ORT),
     Entry(LowerBiasGelu, targets=_ORT),
+    # Late, as what follows: both round activations.
+    Entry(LowerExperts, targets=_CPU, configured=_experts),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.
     Entry(LowerNativeLinear, targets=_CPU, configured=_native_linear),

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies, sweep
 
-__all__ = ["CLOSE", "ROUNDING", "SAME", "LeptonPass", "Refusal", "Tolerance"]
+__all__ = ["CHOOSING", "CLOSE", "ROUNDING", "SAME", "LeptonPass", "Refusal", "Tolerance"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ SAME = Tolerance(error=1e-6, cosine=0.999999)
 
 CLOSE = Tolerance(error=5e-4, cosine=0.9999)
 """The same mathematics in fp32, in another order."""
+
+CHOOSING = Tolerance(error=0.5, cosine=0.98)
+"""Of a mixture of experts, where something is rounded: a token whose scores lie close together
+takes another expert, and moves by a whole one."""
 
 ROUNDING: Mapping[ir.DataType, Tolerance] = {
     ir.DataType.FLOAT16: Tolerance(error=0.02, cosine=0.9995),

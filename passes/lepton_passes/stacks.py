@@ -26,8 +26,8 @@ class Stack(StreamedTensor):
 
     __slots__ = ("flat",)
 
-    def __init__(self, flat: StreamedTensor, count: int) -> None:
-        self.flat = flat
+    def __init__(self, flat: ir.TensorProtocol, count: int) -> None:
+        self.flat = flat = _streamed(flat)
         rows, *tail = (int(d) for d in flat.shape.numpy())
         each = rows // count
 
@@ -41,6 +41,16 @@ class Stack(StreamedTensor):
 
     def _packed_blocks(self) -> Iterator[bytes]:
         return self.flat._packed_blocks()
+
+
+def _streamed(tensor: ir.TensorProtocol) -> StreamedTensor:
+    if isinstance(tensor, StreamedTensor):
+        return tensor
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return rows_of(tensor, start, stop)
+
+    return StreamedTensor(tensor.name or "", tensor.dtype, tensor.shape.numpy(), read)
 
 
 def flattened(tensor: ir.TensorProtocol) -> StreamedTensor:

@@ -40,8 +40,9 @@ def experts(
     }}
     {LAYER}
     block (x, i, s, gu, dn{more}) => (y) {{
-      y = ai.lepton.Experts <experts = {EXPERTS}, alpha = {settings.alpha}, beta = {settings.beta},
-        limit = {settings.limit}, interleaved = {settings.interleaved}> (x, i, s, gu, dn{more})
+      y = ai.lepton.Experts <experts = {EXPERTS}, chosen = {CHOSEN}, alpha = {settings.alpha},
+        beta = {settings.beta}, limit = {settings.limit},
+        interleaved = {settings.interleaved}> (x, i, s, gu, dn{more})
     }}"""
     return load(text, weights), weights
 

@@ -37,11 +37,13 @@ def load(text: str, weights: Arrays | None = None) -> ir.Model:
 
 def _add_dialect(model: ir.Model) -> None:
     """Bodies of the ai.lepton ops that the model uses."""
-    from lepton_compile.export.dialect import functions
-
     graphs = [model.graph, *(f.graph for f in model.functions.values())]
-    for function in functions(node for graph in graphs for node in graph):
-        model.functions[function.identifier()] = function
+    used = [n for graph in graphs for n in graph if n.domain == "ai.lepton"]
+    if used:
+        from lepton_compile.export.dialect import functions
+
+        for function in functions(used):
+            model.functions[function.identifier()] = function
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:

@@ -10,9 +10,13 @@ import pytest
 
 from lepton_compile.errors import CheckpointError, PassError
 from lepton_compile.pipeline.check import NumericCheck
+from lepton_passes.contract import CHOOSING, LeptonPass
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.linear import LowerLinear
+from lepton_passes.lowering.ort.silu import LowerSilu
+from lepton_passes.quant.weight_int8 import WeightInt8
 from lepton_passes.tensors import StreamedTensor
+from tests.passes.experts import Settings, experts, routed
 from tests.passes.support import load, random
 
 TEXT = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (y) {
@@ -112,3 +116,23 @@ def test_only_a_few_of_many_weights_are_named(folder: Path) -> None:
     with NumericCheck(FEEDS, "fp32") as check, pytest.raises(CheckpointError) as caught:
         check.start(model)
     assert caught.value.found == "c0, c1, c2, c3, c4, c5, c6, c7 and 2 more"
+
+
+def test_where_experts_are_chosen_a_token_may_take_another() -> None:
+    """As far as that moves a token, but only in passes that round, and not in any direction."""
+    model, weights = experts(Settings())
+    noise = random(*weights["gu"].shape, seed=9)
+    with NumericCheck(routed(40), "int8") as check:
+        check.start(model)
+
+        def moved(by: float, done: LeptonPass) -> float:
+            changed = ir.tensor(weights["gu"] + np.float32(by) * noise, name="gu")
+            model.graph.initializers["gu"].const_value = changed
+            return check(model, done)
+
+        assert moved(0, WeightInt8()) == 0
+        assert WeightInt8.tolerances["int8"].error < moved(0.022, WeightInt8()) < CHOOSING.error
+        with pytest.raises(PassError, match="changed the numbers"):  # back again is as far
+            moved(0, LowerSilu())
+        with pytest.raises(PassError, match="changed the numbers"):
+            moved(1, WeightInt8())

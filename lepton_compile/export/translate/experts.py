@@ -22,6 +22,7 @@ def _experts(t: Translator, node: fx.Node) -> ir.Value:
     inputs += [t.value(bias) for bias in biases if bias is not None]
     attributes = {
         "experts": int(gate_up.meta["val"].shape[0]),  # type: ignore[union-attr]
+        "chosen": int(indices.meta["val"].shape[1]),  # type: ignore[union-attr]
         "alpha": float(alpha),  # type: ignore[arg-type]
         "beta": float(beta),  # type: ignore[arg-type]
         "limit": float(limit),  # type: ignore[arg-type]

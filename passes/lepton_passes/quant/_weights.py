@@ -1,11 +1,12 @@
-"""Replace the weights of linear layers and embedding tables by DequantizeLinear.
+"""Replace the weights of linear layers, experts and embedding tables by DequantizeLinear.
 
     Before   MatMul(x, Transpose(W));  Gather(W, ids)
     After    d = DequantizeLinear(W_q, W_scale);  MatMul(x, Transpose(d));  Gather(d, ids)
 
-A tied weight stays one weight. When the choice differs between layers that share a function, the
-function is cloned. Refuses: columns that no group divides; a weight that something else reads too;
-a table of few rows.
+Experts have two weights in one format. What they are chosen by is declined: an error there is
+another expert. A tied weight stays one weight. When the choice differs between layers that share a
+function, the function is cloned. Refuses: columns that no group divides; a weight that something
+else reads too; a table of few rows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.experts import experts_in, scorers, shared_columns
 from lepton_passes.linear import linears, weight_of
 from lepton_passes.match import made_by
 from lepton_passes.tensors import StreamedTensor
@@ -97,8 +99,10 @@ class QuantizeWeights(LeptonPass):
         weight, choice = weight_of(body, value), self._choice(body, value, 0)
         assert weight is not None
         assert choice is not None
-        group = self.group_for(weight.columns, choice[1])
-        reason = self.refuses(weight.columns, group) or _other_reader(value, users)
+        columns = shared_columns(body, value) or weight.columns
+        group = self.group_for(columns, choice[1])
+        reason = self.refuses(columns, group) or _other_reader(value, users)
+        reason = reason or _router(body, value)
         reason = reason or self.declines(body, value)
         if reason is None and is_table(value) and weight.rows < SMALL_TABLE and len(users) == 1:
             reason = f"a table of {weight.rows} rows is not worth it"
@@ -130,16 +134,20 @@ class QuantizeWeights(LeptonPass):
 
 
 def _weights(body: Body) -> dict[ir.Value, list[ir.Node]]:
-    """fp32 weights of linear layers and of tables, with their readers in graph order."""
+    """fp32 weights of layers, experts and tables, with their readers in graph order."""
     found: dict[ir.Value, list[ir.Node]] = {}
     for linear in linears(body):
         turned = made_by(linear.node.inputs[1], "Transpose")
         if linear.weight.plain and turned is not None:
             found.setdefault(linear.weight.values[0], []).append(turned)
+    for mixture in experts_in(body):
+        for weight in (mixture.gate_up, mixture.down):
+            if weight.plain:
+                found.setdefault(weight.values[0], []).append(mixture.node)
     for node in body.nodes("Gather"):
-        weight = weight_of(body, node.inputs[0])
-        if weight is not None and weight.plain and _looks_ids_up(node):
-            found.setdefault(weight.values[0], []).append(node)
+        table = weight_of(body, node.inputs[0])
+        if table is not None and table.plain and _looks_ids_up(node):
+            found.setdefault(table.values[0], []).append(node)
     order = {node: index for index, node in enumerate(body.graph)}
     return {value: sorted(set(users), key=order.__getitem__) for value, users in found.items()}
 
@@ -160,6 +168,12 @@ def _looks_ids_up(node: ir.Node) -> bool:
 def is_table(value: ir.Value) -> bool:
     """Whether rows of a weight are looked up."""
     return any(use.node.op_type == "Gather" for use in value.uses())
+
+
+def _router(body: Body, value: ir.Value) -> str | None:
+    choosing = scorers(body)
+    found = any(x.node in choosing and x.weight.values[0] is value for x in linears(body))
+    return "experts are chosen by it" if found else None
 
 
 def _other_reader(value: ir.Value, users: Sequence[ir.Node]) -> str | None:

@@ -22,7 +22,7 @@ __all__ = ["LegalOrtCpu", "dequantizes_weight"]
 # fmt: off
 CONTRIB = frozenset({
     "BiasGelu", "DynamicQuantizeMatMul", "FastGelu", "FusedMatMul", "GatherBlockQuantized",
-    "GroupQueryAttention", "MatMulNBits", "MultiHeadAttention", "QuickGelu",
+    "GroupQueryAttention", "MatMulNBits", "MoE", "MultiHeadAttention", "QMoE", "QuickGelu",
     "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
 })
 # fmt: on

@@ -1,0 +1,216 @@
+"""Lower mixtures of experts to onnxruntime's kernels, which compute the chosen ones alone.
+
+    plain    Experts(x, indices, shares, W, V)  ->  MoE(x, Log(R), W', V') * sum(shares)
+    4 and 8 bits  .. Dequantize(..) ..          ->  QMoE(x, R, W', V', router_weights = R)
+
+R (tokens, experts) has the shares where the experts are and 0 elsewhere. QMoE takes the largest and
+weighs by what it is told; MoE weighs by the Softmax of its scores, which are the logarithms of the
+shares for it, so that what comes out is divided by their sum. Both kernels want the rows of gate
+and up in turns: where the model has one behind the other, rows change places as they are written.
+
+Experts whose two matrices differ in format (rules for one of them) have no kernel: what is rounded
+is widened again, and reported. Refuses: matrices that are no constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.experts import Experts, experts_in
+from lepton_passes.linear import Weight
+from lepton_passes.lowering.ort.linear import ROUNDED
+from lepton_passes.lowering.ort.packing import nbits
+from lepton_passes.stacks import Stack, taking_turns
+from lepton_passes.tensors import StreamedTensor, rows_of
+
+__all__ = ["LowerExperts"]
+
+MICROSOFT = "com.microsoft"
+_Attributes = dict[str, int | float | str | Sequence[int]]
+# The logarithm of nothing would be an infinity, whose difference to another is no number.
+_LEAST = np.array(1e-37, dtype=np.float32)
+
+
+class LowerExperts(LeptonPass):
+    """Lower mixtures of experts to MoE and QMoE.
+
+    Args:
+        accuracy_level: of QMoE in 4 bits; 4 computes in int8 where the runtime has that, 1 in fp32.
+    """
+
+    name = "lower-experts"
+    summary = "Mixtures of experts to the kernels of onnxruntime"
+    changes_numbers = True
+    counts_as = "experts"
+    tolerances = ROUNDED
+
+    def __init__(self, accuracy_level: int = 4) -> None:
+        super().__init__()
+        self._accuracy_level = accuracy_level
+
+    def rewrite(self, body: Body) -> None:
+        known = experts_in(body)
+        for node in body.nodes("Experts"):
+            if all(node is not mixture.node for mixture in known):
+                self.refuse(body, node, "its matrices are no constants")
+        for mixture in known:
+            if mixture.quantized and mixture.alike:
+                self._quantized(body, mixture)
+                continue
+            if mixture.quantized:
+                reason = "gate_up and down are in two formats; both are kept in fp32"
+                self.refuse(body, mixture.node, reason)
+            self._plain(body, mixture)
+
+    def _plain(self, body: Body, mixture: Experts) -> None:
+        node, shares = mixture.node, mixture.node.inputs[2]
+        gate_up, down = (self._wide(body, w) for w in (mixture.gate_up, mixture.down))
+        first = _stacked(body, mixture, gate_up, turns=True)
+        second = _stacked(body, mixture, down, turns=False)
+        least = body.constant_node(node, _LEAST)
+        routed = body.emit(node, "Max", [_routed(body, mixture), least]).outputs[0]
+        scores = body.emit(node, "Log", [routed]).outputs[0]
+        biases = _biases(body, mixture)
+        inputs = [node.inputs[0], scores, first, biases[0], second, biases[1]]
+        attributes: _Attributes = {**_attributes(mixture), "normalize_routing_weights": 1}
+        made = body.emit(node, "MoE", inputs, attributes, domain=MICROSOFT)
+        axis = body.constant_node(node, np.array([1]))
+        total = body.emit(node, "ReduceSum", [shares, axis], {"keepdims": 1}).outputs[0]
+        weighed = body.emit(node, "Mul", [made.outputs[0], total])
+        body.replace(node.outputs[0], weighed.outputs[0])
+        self.fire(body)
+
+    def _quantized(self, body: Body, mixture: Experts) -> None:
+        node, weight = mixture.node, mixture.gate_up
+        matrices = [
+            (_packed(body, mixture, w, turns=turns), _scales(body, mixture, w, turns=turns))
+            for w, turns in ((mixture.gate_up, True), (mixture.down, False))
+        ]
+        attributes: _Attributes = {**_attributes(mixture), "expert_weight_bits": weight.bits}
+        if weight.group is not None:
+            attributes["block_size"] = weight.group
+            if weight.bits == 4 and self._accuracy_level == 4 and _knows_accuracy_level():
+                attributes["accuracy_level"] = 4
+        routed = _routed(body, mixture)
+        inputs: list[ir.Value | None] = [node.inputs[0], routed]
+        for matrix, bias in zip(matrices, _biases(body, mixture), strict=True):
+            inputs += [*matrix, bias]
+        inputs += [*[None] * 6, routed]
+        made = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT)
+        body.replace(node.outputs[0], made.outputs[0])
+        self.fire(body)
+
+    def _wide(self, body: Body, weight: Weight) -> ir.Value:
+        """The weight in fp32: the numbers that its format stands for."""
+        if weight.plain:
+            return weight.values[0]
+        name = f"{weight.values[0].name}_wide"
+        return body.derive(weight.values, name, lambda t: _dequantized(t[0], t[1]))
+
+
+@cache
+def _knows_accuracy_level() -> bool:
+    """Whether QMoE of the onnxruntime at hand has that attribute: 1.30 has not."""
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+        known = runtime.get_all_operator_schema()
+    except (ImportError, AttributeError):
+        return False
+    return any(each.name == "QMoE" and "accuracy_level" in each.attributes for each in known)
+
+
+def _routed(body: Body, mixture: Experts) -> ir.Value:
+    """The shares by token and expert."""
+    node = mixture.node
+    indices, shares = node.inputs[1:3]
+    tokens = body.emit(node, "Shape", [indices], {"start": 0, "end": 1}).outputs[0]
+    count = body.constant_node(node, np.array([mixture.count]))
+    shape = body.emit(node, "Concat", [tokens, count], {"axis": 0}).outputs[0]
+    zero = body.constant_node(node, np.array(0, dtype=np.float32))
+    zeros = body.emit(node, "Expand", [zero, shape]).outputs[0]
+    return body.emit(node, "ScatterElements", [zeros, indices, shares], {"axis": 1}).outputs[0]
+
+
+def _attributes(mixture: Experts) -> _Attributes:
+    given = mixture.node.attributes
+    made: _Attributes = {
+        "k": given.get_int("chosen"),
+        "activation_type": "swiglu",
+        "swiglu_fusion": 1,
+        "activation_alpha": given.get_float("alpha"),
+        "activation_beta": given.get_float("beta"),
+    }
+    if limit := given.get_float("limit", 0.0):
+        made["swiglu_limit"] = limit
+    return made
+
+
+def _turned(mixture: Experts, tensor: ir.TensorProtocol, *, turns: bool) -> ir.TensorProtocol:
+    """Rows in turns, where they are not already."""
+    if not turns or mixture.node.attributes.get_int("interleaved", 0) == 1:
+        return tensor
+    return taking_turns(tensor, mixture.count)
+
+
+def _stacked(body: Body, mixture: Experts, value: ir.Value, *, turns: bool) -> ir.Value:
+    def make(tensor: ir.TensorProtocol) -> StreamedTensor:
+        return Stack(_turned(mixture, tensor, turns=turns), mixture.count)
+
+    return body.derive([value], f"{value.name}_experts", lambda t: make(t[0]))
+
+
+def _packed(body: Body, mixture: Experts, weight: Weight, *, turns: bool) -> ir.Value:
+    q = weight.values[0]
+    shape = (weight.rows, weight.columns * weight.bits // 8)
+
+    def make(tensor: ir.TensorProtocol) -> StreamedTensor:
+        return Stack(nbits(_turned(mixture, tensor, turns=turns), shape), mixture.count)
+
+    return body.derive([q], f"{q.name}_experts", lambda t: make(t[0]))
+
+
+def _scales(body: Body, mixture: Experts, weight: Weight, *, turns: bool) -> ir.Value:
+    return _stacked(body, mixture, weight.values[1], turns=turns)
+
+
+def _biases(body: Body, mixture: Experts) -> tuple[ir.Value | None, ir.Value | None]:
+    """Those of gate_up, in turns, and of down."""
+    if len(mixture.node.inputs) < 7:
+        return None, None
+    first, second = mixture.node.inputs[5:7]
+    assert first is not None
+    if mixture.node.attributes.get_int("interleaved", 0) == 1:
+        return first, second
+    return body.derive([first], f"{first.name}_turns", lambda t: _turned_bias(t[0])), second
+
+
+def _turned_bias(tensor: ir.TensorProtocol) -> StreamedTensor:
+    """(experts, 2 inner): the two halves of each row in turns."""
+    shape = tensor.shape.numpy()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        halves = rows_of(tensor, start, stop).reshape(stop - start, 2, -1)
+        return np.swapaxes(halves, 1, 2).reshape(stop - start, shape[1])
+
+    return StreamedTensor(f"{tensor.name}_turns", tensor.dtype, shape, read)
+
+
+def _dequantized(q: ir.TensorProtocol, scale: ir.TensorProtocol) -> StreamedTensor:
+    """INT4 or INT8 (rows, columns) with scales as fp32."""
+    columns = int(q.shape.numpy()[1])
+
+    def read(start: int, stop: int) -> np.ndarray:
+        scales = np.asarray(rows_of(scale, start, stop)).reshape(stop - start, -1, 1)
+        integers = np.asarray(rows_of(q, start, stop)).astype(np.float32)
+        groups = integers.reshape(stop - start, scales.shape[1], -1)
+        wide: np.ndarray = (groups * scales).reshape(stop - start, columns)
+        return wide
+
+    return StreamedTensor(f"{q.name}_wide", ir.DataType.FLOAT, q.shape.numpy(), read)

@@ -1,0 +1,109 @@
+"""Mixtures of experts, and attention sinks, from a folder to an engine that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.errors import PassError
+from tests.small import SIZES, saved
+
+IDS = [5, 17, 3, 42, 8, 11, 64, 7, 90]
+COMMON: dict[str, Any] = {
+    **SIZES,
+    "intermediate_size": 96,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "num_experts_per_tok": 2,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+    "initializer_range": 0.1,
+}
+
+
+def _mixtral() -> Any:
+    return transformers.MixtralConfig(**COMMON, num_local_experts=4)
+
+
+def _qwen3_moe() -> Any:
+    return transformers.Qwen3MoeConfig(**COMMON, num_experts=8, moe_intermediate_size=96)
+
+
+def _gpt_oss() -> Any:
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    return transformers.GptOssConfig(
+        **COMMON, num_local_experts=4, rope_parameters=rope, sliding_window=4
+    )
+
+
+KINDS = {
+    "MixtralForCausalLM": _mixtral,
+    "Qwen3MoeForCausalLM": _qwen3_moe,
+    "GptOssForCausalLM": _gpt_oss,
+}
+# Least cosine of the logits: scores of a random router lie close, and rounding changes choices.
+LEAST = {"none": 0.9999999, "int8": 0.98, "int4": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantize", "kernels"),
+    [
+        ("MixtralForCausalLM", "none", "auto"),
+        ("MixtralForCausalLM", "int4", "auto"),
+        ("Qwen3MoeForCausalLM", "int8", "builtin"),
+        ("GptOssForCausalLM", "none", "builtin"),
+        ("GptOssForCausalLM", "int8", "auto"),
+    ],
+)
+def test_experts_run_in_every_precision(
+    kind: str, quantize: str, kernels: str, tmp_path: Path
+) -> None:
+    """Each layer's experts are one node, their weights rounded, and the router in fp32."""
+    folder = saved(kind, KINDS[kind](), tmp_path / "model")
+    options: dict[str, Any] = {
+        "model": str(folder),
+        "quantize": quantize,
+        "kernels": kernels,
+        "passes": {"expect": {"experts": 2, "attention": 2}},
+    }
+    planned = lc.plan(**options).engines[0]
+    built = lc.build(output=tmp_path / "out", **options)
+    op = "MoE" if quantize == "none" else "QMoE"
+    assert planned.ops[f"com.microsoft::{op}"] == 2
+    assert planned.missing == []
+    weights = {n: size for n, size in planned.files.items() if n.endswith(".bin")}
+    for name, size in weights.items():  # a plan does not know the gaps between weights
+        assert (built.path / name).stat().st_size == pytest.approx(size, rel=0.03)
+    declined = [r["reason"] for r in planned.refusals]
+    assert ("experts are chosen by it" in declined) == (quantize != "none")
+    reference = getattr(transformers, kind).from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = reference(torch.tensor([IDS])).logits.numpy()
+    with lc.load(built.path) as model:
+        found = model.logits(IDS)
+        steps = model.generate(IDS, max_new_tokens=6)
+    cosine = (found * expected).sum() / np.sqrt((found**2).sum() * (expected**2).sum())
+    assert cosine >= LEAST[quantize]
+    if quantize == "none":
+        assert np.abs(found - expected).max() <= 1e-4 * np.ptp(expected)
+        with torch.no_grad():
+            greedy = reference.generate(torch.tensor([IDS]), max_new_tokens=6, do_sample=False)
+        assert list(steps.tokens) == greedy[0, len(IDS) :].tolist()
+
+
+@pytest.mark.parametrize("target", ["ort-cuda", "trt-rtx"])
+def test_other_targets_refuse_experts_by_name(target: str, tmp_path: Path) -> None:
+    folder = saved("MixtralForCausalLM", _mixtral(), tmp_path / "model")
+    options: dict[str, Any] = {"model": str(folder), "target": target, "shapes": {"sequence": 32}}
+    reason = "mixtures of experts are lowered for ort-cpu alone"
+    assert reason in lc.plan(**options).engines[0].missing
+    with pytest.raises(PassError, match="does not pass") as caught:
+        lc.build(output=tmp_path / "out", check=False, verify=False, **options)
+    assert reason in str(caught.value.found)

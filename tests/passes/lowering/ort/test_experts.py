@@ -1,0 +1,133 @@
+"""lower-experts."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
+from lepton_passes.lowering.ort.experts import LowerExperts
+from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
+from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
+from tests.passes.support import check, ops, reasons, run
+
+ALL = [Settings(), Settings(interleaved=1), Settings(1.702, 1.0, 2.0, biases=True)]
+# What activations in 8 bits cost, of which 4 bits have one scale a block.
+ROUNDED = Tolerance(error=0.02, cosine=0.9999)
+
+
+class BlockedInt8(WeightInt8):
+    """As in a decoder."""
+
+    def group_for(self, columns: int, group: int | None) -> int | None:
+        return 32
+
+
+def _node(model: ir.Model, op_type: str) -> ir.Node:
+    graphs = (f.graph for f in model.functions.values())
+    return next(n for graph in graphs for n in graph if n.op_type == op_type)
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+@pytest.mark.parametrize("settings", ALL, ids=str)
+def test_plain_weights(settings: Settings, tokens: int) -> None:
+    model, _ = experts(settings)
+    done = check(LowerExperts(), model, routed(tokens, EXPERTS - 1), CLOSE)
+    assert (done.fired, reasons(done)) == (1, [])
+    assert [op for op in ops(model, "block") if op in ("Experts", "MoE", "Loop")] == ["MoE"]
+    sizes = [tuple(v.shape) for v in _node(model, "MoE").inputs[2:5:2]]
+    assert sizes == [(EXPERTS, 2 * INNER, WIDTH), (EXPERTS, WIDTH, INNER)]
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+@pytest.mark.parametrize("settings", ALL, ids=str)
+@pytest.mark.parametrize(
+    ("quantize", "level", "tolerance", "group"),
+    [
+        (WeightInt4(), 1, CLOSE, 32),
+        (WeightInt4(), 4, ROUNDED, 32),
+        (WeightInt8(), 4, CLOSE, 0),
+        (BlockedInt8(), 4, ROUNDED, 32),
+    ],
+    ids=["int4", "int4-level4", "int8-rows", "int8-blocks"],
+)
+def test_rounded_weights(
+    quantize: LeptonPass,
+    level: int,
+    tolerance: Tolerance,
+    group: int,
+    settings: Settings,
+    tokens: int,
+) -> None:
+    model, _ = experts(settings)
+    quantize(model)
+    assert quantize.fired == 2
+    done = check(LowerExperts(level), model, routed(tokens), tolerance)
+    assert (done.fired, reasons(done)) == (1, [])
+    node = _node(model, "QMoE")
+    bits = node.attributes.get_int("expert_weight_bits")
+    assert node.attributes.get_int("block_size", 0) == group
+    sizes = [tuple(v.shape) for v in (node.inputs[2], node.inputs[5]) if v is not None]
+    assert sizes == [
+        (EXPERTS, 2 * INNER, WIDTH * bits // 8),
+        (EXPERTS, WIDTH, INNER * bits // 8),
+    ]
+    legal = LegalOrtCpu()
+    legal(model)
+    assert reasons(legal) == []
+
+
+def test_shares_need_not_add_up_to_one() -> None:
+    model, _ = experts(Settings())
+    LowerExperts()(model)
+    feeds = routed(3)
+    twice = {**feeds, "s": 2 * feeds["s"]}
+    np.testing.assert_allclose(run(model, twice)[0], 2 * run(model, feeds)[0], atol=1e-6)
+
+
+def test_a_share_of_nothing_is_nothing() -> None:
+    """What a Softmax that underflows gives: no expert, and no infinity."""
+    for quantize in (None, WeightInt8()):
+        model, _ = experts(Settings())
+        if quantize is not None:
+            quantize(model)
+        LowerExperts()(model)
+        feeds = routed(3)
+        feeds["s"][0] = 0
+        feeds["s"][1, 1] = 0
+        found = run(model, feeds)[0]
+        assert np.isfinite(found).all()
+        assert (found[0] == 0).all()
+        assert (found[1] != 0).any()
+
+
+def test_two_formats_are_widened_and_reported() -> None:
+    model, _ = experts(Settings())
+    WeightInt4(lambda name, _: (4, 32) if name == "gu" else None)(model)
+    done = check(LowerExperts(), model, routed(5), CLOSE)
+    assert reasons(done) == ["gate_up and down are in two formats; both are kept in fp32"]
+    assert done.fired == 1
+    assert _node(model, "MoE")
+    assert not [op for op in ops(model, "block") if op == "DequantizeLinear"]
+
+
+def test_both_matrices_get_the_group_that_divides_both() -> None:
+    model, _ = experts(Settings(), inner=48)  # 16 divides it, 32 does not
+    WeightInt4()(model)
+    done = check(LowerExperts(1), model, routed(5), CLOSE)
+    assert (done.fired, reasons(done)) == (1, [])
+    assert _node(model, "QMoE").attributes.get_int("block_size") == 16
+
+
+def test_refuses_matrices_that_are_computed() -> None:
+    model, _ = experts(Settings())
+    layer = next(f for f in model.functions.values() if f.name == "block")
+    node = next(n for n in layer if n.op_type == "Experts")
+    turned = ir.node("Identity", [node.inputs[3]])
+    layer.graph.insert_before(node, turned)
+    node.replace_input_with(3, turned.outputs[0])
+    done = check(LowerExperts(), model, routed(5), CLOSE)
+    assert (done.fired, reasons(done)) == (0, ["its matrices are no constants"])
