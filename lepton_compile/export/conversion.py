@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,11 +71,9 @@ def _stacks(
     checkpoint: Checkpoint, merges: Sequence[Any], rename: Callable[[str], str]
 ) -> dict[str, list[list[str]]]:
     """Name of each stack -> for each of its matrices the tensors that it is made of."""
-    from transformers.core_model_loading import dot_natural_key
-
     found: dict[str, dict[str, list[str]]] = {}
     # As transformers collects them: expert 10 comes behind expert 9.
-    for name in sorted(checkpoint.names(), key=dot_natural_key) if merges else ():
+    for name in sorted(checkpoint.names(), key=_by_number) if merges else ():
         current = rename(name)
         for merge in merges:
             target, pattern = merge.rename_source_key(current)
@@ -83,6 +82,10 @@ def _stacks(
                 found.setdefault(target, sources)[pattern].append(name)
                 break
     return {target: _by_matrix(names) for target, names in found.items() if _even(names)}
+
+
+def _by_number(name: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _even(names: Mapping[str, Sequence[str]]) -> bool:

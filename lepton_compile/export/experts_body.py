@@ -43,7 +43,7 @@ _PREPARED = """
     alpha_float = Constant <value_float: float = @alpha> ()
     beta_float = Constant <value_float: float = @beta> ()
     limit_float = Constant <value_float: float = @limit> ()
-    none_float = Constant <value_float: float = 3.0e4> ()
+    none_float = Constant <value_float: float = 3.0e38> ()
     limited = Greater (limit_float, no_float)
     bound_float = Where (limited, limit_float, none_float)
     factor = CastLike (alpha_float, x)

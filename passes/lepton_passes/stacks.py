@@ -7,6 +7,7 @@ allows, and so can one of its matrices.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from threading import Lock
 
 import numpy as np
 import onnx_ir as ir
@@ -69,6 +70,26 @@ def flattened(tensor: ir.TensorProtocol) -> StreamedTensor:
     return StreamedTensor(tensor.name or "", tensor.dtype, shape, read, 4 * rows * columns)
 
 
+class _Recent:
+    """The matrix of a stack that was read last: who turns it reads all of it for any rows, and the
+    rows behind are asked for next. One for all stacks, so that what is written is let go."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._held: tuple[ir.TensorProtocol, int, np.ndarray] | None = None
+
+    def matrix(self, tensor: ir.TensorProtocol, index: int) -> np.ndarray:
+        """Matrix ``index`` of the stack."""
+        with self._lock:
+            if self._held is None or self._held[0] is not tensor or self._held[1] != index:
+                self._held = None  # before the next one is read, not after
+                self._held = (tensor, index, rows_of(tensor, index, index + 1)[0])
+            return self._held[2]
+
+
+_recent = _Recent()
+
+
 def transposed_each(tensor: ir.TensorProtocol) -> StreamedTensor:
     """A stack (count, columns, rows) as one matrix (count * rows, columns): each one turned."""
     count, columns, rows = (int(d) for d in tensor.shape.numpy())
@@ -77,7 +98,7 @@ def transposed_each(tensor: ir.TensorProtocol) -> StreamedTensor:
         parts = []
         for index in range(start // rows, -(-stop // rows)):
             first, last = max(start - index * rows, 0), min(stop - index * rows, rows)
-            parts.append(rows_of(tensor, index, index + 1)[0, :, first:last].T)
+            parts.append(_recent.matrix(tensor, index)[:, first:last].T)
         return np.concatenate(parts)
 
     shape = (count * rows, columns)

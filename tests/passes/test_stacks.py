@@ -69,6 +69,14 @@ def test_matrices_are_turned_one_by_one() -> None:
     _all_rows_of(transposed_each(Stack(_stored(array.reshape(-1, ROWS)), COUNT)), expected)
 
 
+def test_a_matrix_that_is_turned_is_read_once() -> None:
+    counted = Counted(COUNT * COLUMNS, ROWS)
+    turned = transposed_each(Stack(counted.tensor(), COUNT))
+    for start in range(COUNT * ROWS):
+        turned.rows(start, start + 1)
+    assert counted.rows_read == COUNT * COLUMNS
+
+
 @pytest.mark.parametrize("tail", [(COLUMNS,), ()])
 def test_halves_take_turns(tail: tuple[int, ...]) -> None:
     array = random(COUNT, 2, ROWS // 2, *tail)

@@ -81,7 +81,8 @@ def _experts(
     module: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
 ) -> Tensor:
     """What transformers calls as experts; tokens are (tokens, width), choices (tokens, k)."""
-    if not module.has_gate or module.has_post_expert_norm or hidden_states.ndim != 2:
+    own_norm = getattr(module, "has_post_expert_norm", False)
+    if not module.has_gate or own_norm or hidden_states.ndim != 2:
         raise ExpertsError(
             "mixtures of experts are not supported in this form",
             found=f"{type(module).__name__}: no gate, a norm of its own, or batches",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lepton_passes.contract import Tolerance
 from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.experts import EXPERTS, Settings, experts
 from tests.passes.quant.quantizing import FEEDS, ROWS, model
 from tests.passes.support import check, load, ops, random, reasons
 
@@ -85,3 +86,25 @@ def test_a_decoder_has_scales_by_block() -> None:
     node = next(n for n in graph.graph if n.op_type == "DequantizeLinear")
     assert node.attributes["block_size"].as_int() == 32
     assert graph.graph.initializers["w_scale"].shape == (8, 3)
+
+
+def test_experts_are_rounded_and_what_chooses_them_is_not() -> None:
+    """The second layer has as many rows, and chooses nothing."""
+    text = f"""main (float[t, 32] x) => (y, z) {{
+      t = Transpose <perm = [1, 0]> (gate)
+      scores = MatMul (x, t)
+      shares = Softmax <axis = -1> (scores)
+      two = Constant <value_ints = [2]> ()
+      best, which = TopK (shares, two)
+      y = ai.lepton.Experts <experts = {EXPERTS}, chosen = 2, alpha = 1.0, beta = 0.0,
+        limit = 0.0, interleaved = 0> (x, which, best, gu, dn)
+      u = Transpose <perm = [1, 0]> (other)
+      z = MatMul (x, u)
+    }}"""
+    _, weights = experts(Settings())
+    more = {"gate": random(EXPERTS, 32), "other": random(EXPERTS, 32, seed=1)}
+    graph = load(text, {**weights, **more})
+    done = check(WeightInt8(), graph, {"x": random(5, 32, seed=2)}, CLOSE8)
+    assert (done.fired, reasons(done)) == (3, ["experts are chosen by it"])
+    rounded = {n.removesuffix("_q") for n in graph.graph.initializers if n.endswith("_q")}
+    assert rounded == {"gu", "dn", "other"}
