@@ -122,6 +122,19 @@ def test_refuses_a_mask_of_the_layer_and_heads_that_nobody_knows() -> None:
         assert "Attention" in ops(model, "block")
 
 
+def test_refuses_sinks_without_a_cache() -> None:
+    model = _model()
+    _widened(model, HEADS * DIM)
+    layer = next(f for f in model.functions.values() if f.name == "block")
+    node = next(n for n in layer if n.op_type == "Attention")
+    node.resize_inputs(5)
+    node.replace_input_with(4, node.inputs[0])
+    done = LowerTrtAttention()
+    done(model)
+    assert reasons(done) == ["it has sinks, which are lowered beside a cache alone"]
+    assert "Attention" in ops(model, "block")
+
+
 def _widened(model: ir.Model, width: int | None) -> None:
     block = next(f for f in model.functions.values() if f.name == "block")
     attention = next(n for n in block if n.op_type == "Attention")
