@@ -14,6 +14,7 @@ import pytest
 from lepton_compile.engines.contract import EngineJob
 from lepton_compile.engines.tensorrt.plan_header import LENGTH, read_header
 from lepton_compile.engines.trt_rtx.build import build
+from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, export, resolve
 from lepton_compile.pipeline import passes_for, run
 from lepton_compile.recipe import Recipe, load_recipe
@@ -55,6 +56,8 @@ FORMS: dict[str, dict[str, int] | None] = {
     "albert": {"encoder": 3},
     "deberta-v2": None,
 }
+# TensorRT has no form for experts.
+MIXTURES = ("mixtral", "qwen3-moe", "gpt-oss")
 SLOW = ("falcon-grouped", "gpt-j", "mpnet", "deberta-v2")
 # Layers that stay TensorRT's attention: by form, and where the model calls ONNX's own.
 FUSED = ("native", "mask", "encoder")
@@ -80,7 +83,17 @@ def recipe_for(precision: str) -> Recipe:
 
 
 def test_every_model_of_the_zoo_is_here() -> None:
-    assert {*FORMS} == {*DECODERS, *ENCODERS}
+    assert {*FORMS, *MIXTURES} == {*DECODERS, *ENCODERS}
+
+
+def test_experts_are_refused_by_name(tmp_path: Path) -> None:
+    exported = captured("mixtral", tmp_path)
+    with pytest.raises(PassError, match="legal-trt") as caught:
+        run(
+            exported.model,
+            passes_for(recipe_for("fp16"), "trt-rtx", length=exported.length),
+        )
+    assert "Experts" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", marked(FORMS))
