@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,20 @@ def test_a_ceiling_of_memory_holds_for_the_child_too(tmp_path: Path) -> None:
         run_child(order_for(tmp_path, graph(SIMPLE)), RTX, limit=ours + (1 << 20))
     assert "the builder's process included" in str(raised.value)
     assert children() == []
+
+
+def test_a_builder_without_memory_says_so(tmp_path: Path) -> None:
+    def step(what: str, done: int, total: int) -> None:
+        if what == "reading the graph":
+            (child,) = children()
+            most = child.memory_info().vms + (8 << 20)
+            child.rlimit(resource.RLIMIT_AS, (most, most))
+
+    with pytest.raises(EngineError, match="the builder ran out of memory") as raised:
+        run_child(order_for(tmp_path, graph(SIMPLE)), RTX, step=step)
+    assert "bad_alloc" in str(raised.value.found)
+    assert "make room" in str(raised.value.hint)
+    assert [each.name for each in tmp_path.glob("*.plan") if each.stat().st_size] == []
 
 
 def test_what_the_parser_refuses_is_named_with_its_layer(tmp_path: Path) -> None:

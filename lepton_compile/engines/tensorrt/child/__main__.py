@@ -133,7 +133,8 @@ def _check(built: bool, writer: Any, log: Any, recorder: Any, events: Events) ->
         return
     lines = log.errors or [text for _, text in recorder.errors]
     memory = any("OutOfMemory" in line or "bad_alloc" in line for line in lines)
-    raise Failure("the builder refused the network", found="\n".join(lines), memory=memory)
+    what = "the builder ran out of memory" if memory else "the builder refused the network"
+    raise Failure(what, found="\n".join(lines), memory=memory)
 
 
 if __name__ == "__main__":
