@@ -51,6 +51,7 @@ from lepton_passes.quant.smooth_inputs import SmoothInputs
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_gptq import WeightInt4Gptq
+from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 from lepton_passes.quant.weight_int8 import WeightInt8
 
 __all__ = ["CATALOG", "Entry", "Settings", "names"]
@@ -68,6 +69,8 @@ class Settings:
             it as it is.
         hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
             ``None`` rounds them to nearest.
+        energies: mean squares of the same inputs by column, for weights of 4 bits whose scales mind
+            them; ``None`` minds nothing.
         accuracy_level: of MatMulNBits.
         dynamic: there is a kernel that rounds activations as they come.
         half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
@@ -88,6 +91,7 @@ class Settings:
     blocks: bool = True
     calibration: Calibration | None = None
     hessians: Mapping[str, np.ndarray] | None = None
+    energies: Mapping[str, np.ndarray] | None = None
     accuracy_level: int = 4
     dynamic: bool = True
     half: ir.DataType | None = None
@@ -169,6 +173,12 @@ def _gptq(settings: Settings) -> LeptonPass | None:
     if settings.choose is None or settings.hessians is None:
         return None
     return WeightInt4Gptq(settings.choose, settings.hessians)
+
+
+def _weighted(settings: Settings) -> LeptonPass | None:
+    if settings.choose is None or settings.energies is None:
+        return None
+    return WeightInt4Weighted(settings.choose, settings.energies)
 
 
 def _activation(
@@ -259,8 +269,9 @@ CATALOG: tuple[Entry, ...] = (
     # Before weights are stacked: rules name the parameters of the checkpoint.
     Entry(WeightInt8, configured=_int8),
     Entry(WeightFp8, targets=_TRT, configured=_fp8),
-    # Before weight-int4, which takes what it declines.
+    # Before weight-int4, which takes what they decline.
     Entry(WeightInt4Gptq, configured=_gptq),
+    Entry(WeightInt4Weighted, configured=_weighted),
     Entry(WeightInt4, configured=_int4),
     # Behind the weights, whose formats they follow; layers that are stacked share an input.
     Entry(ActivationInt8, targets=_TRT, configured=_activation(ActivationInt8)),

@@ -48,6 +48,7 @@ def test_names_are_unique() -> None:
         ("share-nodes", "lower-cached-attention"),
         ("split-packed", "sink-transpose"),
         ("sink-transpose", "merge-reshape"),
+        ("weight-int4-weighted", "weight-int4"),
         ("weight-int4", "packed-qkv"),
         ("merge-reshape", "calibrate"),
         ("calibrate", "smooth-inputs"),
@@ -81,6 +82,7 @@ def test_nothing_is_quantized_unless_chosen() -> None:
     everything = Settings(
         choose=lambda *_: None,
         hessians={},
+        energies={},
         calibration=Calibration(),
         cache=ir.DataType.INT8,
     )

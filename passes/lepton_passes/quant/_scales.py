@@ -14,7 +14,14 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["LEVELS", "MORE_LEVELS", "quantize_int4", "quantize_int8", "quantize_int8_blocks"]
+__all__ = [
+    "LEVELS",
+    "MORE_LEVELS",
+    "importance_of",
+    "quantize_int4",
+    "quantize_int8",
+    "quantize_int8_blocks",
+]
 
 LEVELS = (-8.0, -8.75, -7.0)
 """Levels that the value of largest magnitude of a group may fall on."""
@@ -26,6 +33,7 @@ MORE_LEVELS = (*LEVELS, -9.5, -10.5, -6.5, 7.0, 7.5)
 # of numpy lasts long enough for another thread to get on with its own.
 _CHUNK = 1 << 17
 _TINY = np.float32(1e-30)
+_LEAST = 0.01
 
 
 def quantize_int8(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,6 +100,22 @@ def quantize_int4(
             cost = np.ascontiguousarray(costs[which].T)
         q[part], scale[part] = _best(groups[part], levels, cost)
     return q.reshape(w.shape), scale.reshape(len(w), -1)
+
+
+def importance_of(squares: np.ndarray) -> np.ndarray:
+    """What an error in a column of a weight costs, by the squares of what the column reads.
+
+    Args:
+        squares: (columns,), sums or means over a sample.
+
+    Returns:
+        fp32 (columns,), 1 in the mean; a column that the sample never used counts a little.
+    """
+    squares = squares.astype(np.float64)
+    mean = float(squares.mean())
+    if mean <= 0:
+        return np.ones(len(squares), dtype=np.float32)
+    return np.asarray(np.maximum(squares / mean, _LEAST), dtype=np.float32)
 
 
 def _inverse(extreme: np.ndarray, level: float) -> np.ndarray:

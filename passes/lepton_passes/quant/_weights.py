@@ -23,7 +23,15 @@ from lepton_passes.linear import linears, weight_of
 from lepton_passes.match import made_by
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Choice", "Choose", "QuantizeWeights", "Rows", "is_table"]
+__all__ = [
+    "SMALL_TABLE",
+    "Choice",
+    "Choose",
+    "QuantizeWeights",
+    "Rows",
+    "is_table",
+    "quantizable",
+]
 
 Choice = tuple[int, int | None] | None
 """(bits, group) of a weight; ``None`` keeps it. Group ``None`` is the default of the format."""
@@ -32,6 +40,7 @@ Choose = Callable[[str, bool], Choice]
 """Choice for a parameter by name; the flag says that it is an embedding table."""
 
 SMALL_TABLE = 2048
+"""Rows below which a table that is only looked up is left as it is."""
 
 
 class Rows(Protocol):
@@ -61,14 +70,14 @@ class QuantizeWeights(LeptonPass):
         self._quantized: dict[tuple[int, int | None], Rows] = {}
 
     def rewrite(self, body: Body) -> None:
-        names = [value.name for value in _weights(body)]
+        names = [value.name for value in quantizable(body)]
 
         def decisions(call: int) -> tuple[Choice, ...]:
-            by_name = {value.name: value for value in _weights(body)}
+            by_name = {value.name: value for value in quantizable(body)}
             return tuple(self._choice(body, by_name[name], call) for name in names)
 
         for part in body.split(decisions):
-            for value, users in _weights(part).items():
+            for value, users in quantizable(part).items():
                 if self._choice(part, value, 0) is not None:
                     self._replace(part, value, users)
 
@@ -133,8 +142,8 @@ class QuantizeWeights(LeptonPass):
         return result
 
 
-def _weights(body: Body) -> dict[ir.Value, list[ir.Node]]:
-    """fp32 weights of layers, experts and tables, with their readers in graph order."""
+def quantizable(body: Body) -> dict[ir.Value, list[ir.Node]]:
+    """fp32 weights of linear layers, experts and tables, with their readers in graph order."""
     found: dict[ir.Value, list[ir.Node]] = {}
     for linear in linears(body):
         turned = made_by(linear.node.inputs[1], "Transpose")

@@ -29,7 +29,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.quant._scales import MORE_LEVELS, quantize_int4
+from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
 from lepton_passes.quant._weights import Choose, is_table
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.tensors import StreamedTensor, rows_of
@@ -213,7 +213,7 @@ def gptq(
     """
     order = np.arange(w.shape[1]) if order is None else order
     factor = inverse_factor(hessian, order) if factor is None else factor
-    importance = _importance(hessian)
+    importance = importance_of(np.diagonal(hessian))
     _, scale = quantize_int4(w, group, MORE_LEVELS, importance)
     # Columns become rows of memory: a step of the algorithm works on one of them, whole.
     left = np.ascontiguousarray(w.T[order])
@@ -260,15 +260,6 @@ def inverse_factor(hessian: np.ndarray, order: np.ndarray) -> np.ndarray:
             continue
         return np.triu(np.linalg.inv(lower)[::-1, ::-1]).astype(np.float32)
     raise ValueError("the Hessian of the sample is not positive semidefinite")
-
-
-def _importance(hessian: np.ndarray) -> np.ndarray:
-    """The diagonal by its mean; a column that the sample never used counts a little."""
-    diagonal = np.diagonal(hessian).astype(np.float64)
-    mean = float(diagonal.mean())
-    if mean <= 0:
-        return np.ones(len(diagonal), dtype=np.float32)
-    return np.asarray(np.maximum(diagonal / mean, DAMPING), dtype=np.float32)
 
 
 def column_order(hessian: np.ndarray) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""Weights in 4 bits, rounded to nearest with scales that mind what the columns read.
+
+    Before   MatMul(x, Transpose(W))
+    After    MatMul(x, Transpose(DequantizeLinear<axis=1>(W_q INT4, W_scale)))
+    Refuses  what weight-int4 refuses; a weight whose input was not calibrated.
+
+An error in a column whose inputs are large costs more. The scale of a group is the candidate with
+the least squared error of the product, in expectation over a sample whose columns are taken to be
+independent: ``sum (w - q)^2 mean x^2``, the diagonal of what GPTQ minimizes, and what llama.cpp
+does with its importance matrix. It needs one run over the sample and no matrix: in Gemma 3 270M
+it takes away two thirds of what rounding the layers to nearest costs.
+
+A table that is the head, too, is weighed by what the head reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.quant._rows import QuantizedRows
+from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
+from lepton_passes.quant._weights import Choose
+from lepton_passes.quant.weight_int4 import WeightInt4
+
+__all__ = ["WeightInt4Weighted", "weighted_int4"]
+
+
+class WeightInt4Weighted(WeightInt4):
+    """Store weights in 4 bits, columns weighed by their inputs on a sample.
+
+    Args:
+        choose: format of each parameter; left out, this format for all.
+        energies: mean square of each column of what a layer reads, (columns,), by the name of its
+            weight. A value is asked for once, when the weight is first read.
+    """
+
+    name = "weight-int4-weighted"
+    summary = "Weights in 4 bits, columns weighed by their inputs on a sample"
+
+    def __init__(
+        self, choose: Choose | None = None, energies: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        super().__init__(choose)
+        self._energies: Mapping[str, np.ndarray] = energies if energies is not None else {}
+        self._names: dict[int, str] = {}
+
+    def declines(self, body: Body, value: ir.Value) -> str | None:
+        names = [(v.name or "").split(":")[0] for v in body.arguments(value) or []]
+        if any(name not in self._energies for name in names):
+            return "its input was not calibrated"
+        for name, tensor in zip(names, body.weights(value) or [], strict=True):
+            self._names[id(tensor)] = name
+        return None
+
+    def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
+        assert group is not None
+        rows, columns = (int(d) for d in tensor.shape.numpy())
+        name, energies = self._names[id(tensor)], self._energies
+
+        def quantize(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return weighted_int4(w, group, energies[name])
+
+        return QuantizedRows(tensor, quantize, (rows, columns // group))
+
+
+def weighted_int4(w: np.ndarray, group: int, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Round rows of ``w`` (rows, columns); ``energy`` (columns,) is of what the columns read.
+
+    Returns:
+        int8 in -8..7 (rows, columns) and fp32 (rows, columns / group).
+    """
+    return quantize_int4(w, group, MORE_LEVELS, importance_of(energy))
