@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bert", "llama", "made", "saved"]
+__all__ = ["bert", "byte_tokenizer", "llama", "made", "saved"]
 
 SIZES = {
     "vocab_size": 99,
@@ -45,3 +45,16 @@ def saved(kind: str, config: Any, folder: Path) -> Path:
     """The folder, with such a model in it."""
     made(kind, config).save_pretrained(folder)
     return folder
+
+
+def byte_tokenizer(folder: Path) -> None:
+    """A tokenizer for a vocabulary of 260: bytes have the numbers from 4 on."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<s>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>")
+    whole.save_pretrained(folder)

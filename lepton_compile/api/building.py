@@ -17,9 +17,16 @@ from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
-from lepton_compile.api.fitting import cache_measure_for, hessians_for, measure_for
+from lepton_compile.api.fitting import (
+    cache_measure_for,
+    energies_for,
+    hessians_for,
+    measure_for,
+)
 from lepton_compile.api.memory import MemoryCeiling
+from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
+from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -27,7 +34,6 @@ from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
 from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError, PassError
 from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
-from lepton_compile.export.tasks import infer_task
 from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
@@ -40,10 +46,10 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.runtime import emit
 
-__all__ = ["Build", "pooling_of", "task_of"]
+__all__ = ["Build"]
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
-CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8"}
+CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4"}
 
 
 @dataclass
@@ -215,6 +221,13 @@ class Build:
     ) -> None:
         config = _config(source)
         recipe = self.recipe.for_target(target)
+        precision = precision_of(recipe, target, config)
+        energies = energies_for(recipe, model, source, exported, step)
+        if recipe.quantize.algorithm == "auto":
+            assert energies is not None
+            recipe, self.found.choices[target] = chosen_bits(
+                recipe, model, source, exported, energies, comparing.ceiling, step
+            )
         self.found.tactics |= tactics_for(recipe, library, source, exported, self.progress.step)
         passes = passes_for(
             recipe,
@@ -222,6 +235,7 @@ class Build:
             length=exported.length,
             config=config,
             hessians=hessians_for(recipe, model, source, exported, step),
+            energies=energies,
             measure=measure_for(recipe, target, source, exported, step),
             native=library is not None,
             choose_kernels=self.found.tactics.get(target),
@@ -231,7 +245,6 @@ class Build:
         if comparing.unchecked:
             run(model, passes, progress=step, report=report)
             return
-        precision = precision_of(recipe, target, config)
         checked_as = CHECKED_AS.get(precision, precision)
         with NumericCheck(comparing.feeds, checked_as, library) as check:
             compares = comparing.begin(check, model)
@@ -272,7 +285,12 @@ class Build:
             demands=demands_entry(self.recipe, exported.task, precisions)
             if source.kind != "onnx"
             else None,
-            lock=describe.lock_entry(self.recipe, source, order),
+            lock=describe.lock_entry(
+                self.recipe,
+                source,
+                order,
+                {target: each["quantize"] for target, each in self.found.choices.items()},
+            ),
             tools=describe.tool_versions(),
             lepton=__version__,
             **describe.assets(source, folder, exported.task),
@@ -334,28 +352,3 @@ def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
         for e in manifest.engines
     ]
     return replace(manifest, engines=tuple(engines))
-
-
-def task_of(source: Source) -> str:
-    """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
-    from lepton_compile.export.assets import pooling
-
-    if source.kind == "folder" and pooling(source) is not None:
-        return "feature-extraction"
-    return infer_task(source.architecture)
-
-
-def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
-    """The sentence embedding the recipe asks for, ``auto`` following the model's own files."""
-    from lepton_compile.export.assets import pooling
-
-    if task != "feature-extraction" or recipe.pooling == "none":
-        return None
-    own = pooling(source) if source.kind == "folder" else None
-    kind = recipe.pooling if recipe.pooling != "auto" else (own or {}).get("pooling")
-    if kind is None:
-        return None
-    normalize = recipe.normalize
-    if normalize is None:
-        normalize = bool(own and own.get("normalize"))
-    return Pooling(str(kind), normalize)

@@ -31,6 +31,7 @@ class Comparing:
     """Decides for one build; ``check`` and ``verify`` are what was asked for.
 
     Attributes:
+        ceiling: on the memory of the build.
         feeds: sample inputs of the per-pass check; empty where it is left out.
         unchecked: why passes are not compared; empty where they are.
         wanted: verification was asked for.
@@ -46,7 +47,7 @@ class Comparing:
         check: bool,
         verify: bool,
     ) -> None:
-        self._recipe, self._source, self._ceiling = recipe, source, ceiling
+        self._recipe, self._source, self.ceiling = recipe, source, ceiling
         self._parameters = exported.parameters
         self.wanted = verify
         self.unfit: dict[str, str] = {}
@@ -56,7 +57,7 @@ class Comparing:
     def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
         if not check:
             return "left out as asked"
-        if lacks := self._ceiling.lacks(CHECKED * self._parameters):
+        if lacks := self.ceiling.lacks(CHECKED * self._parameters):
             return lacks
         try:
             self.feeds = check_feeds(self._source, exported)
@@ -126,7 +127,7 @@ class Comparing:
             targets,
             self._source,
             demanded,
-            progress=Watched(progress, self._ceiling),
+            progress=Watched(progress, self.ceiling),
             unfit=self.unfit,
         )
 
@@ -137,7 +138,7 @@ class Comparing:
             return "left out as asked"
         if self._source.kind == "onnx":
             return "an ONNX file comes without the PyTorch model"
-        return self._ceiling.lacks(FP32 * self._parameters)
+        return self.ceiling.lacks(FP32 * self._parameters)
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:

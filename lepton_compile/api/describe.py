@@ -119,18 +119,25 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     }
 
 
-def lock_entry(recipe: Recipe, source: Source, passes: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Everything the bytes of the artifact depend on."""
+def lock_entry(
+    recipe: Recipe,
+    source: Source,
+    passes: Mapping[str, list[str]],
+    chosen: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Everything the bytes of the artifact depend on; ``chosen`` is what auto became by target."""
     from lepton_compile.numerics.sample_text import digest
 
     fitted = any(
-        {"calibrate", "quantize-cache", "weight-int4-gptq"} & {*names} for names in passes.values()
+        {"calibrate", "quantize-cache", "weight-int4-gptq", "weight-int4-weighted"} & {*names}
+        for names in passes.values()
     )
     return {
         "revision": source.revision,
         "inputs": source.digests(),
         "calibration": digest("calibration") if fitted else None,
         "passes": dict(passes),
+        **({"chosen": dict(chosen)} if chosen else {}),
         "recipe": _plain(recipe.model_dump(exclude={"output", "verify", "gates", "description"})),
     }
 

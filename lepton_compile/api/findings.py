@@ -32,6 +32,7 @@ class Findings:
         exported: the captured model; ``ranges`` of its dimensions.
         passes: by target, also of a target whose demands were missed.
         tactics: by target, what kernels were chosen by.
+        choices: by target, what ``quantize: auto`` chose there, and what it costs.
         builders: what the builder of each target has to say.
         verified: engines that were compared with PyTorch.
         manifest: as it was sealed; None before that.
@@ -44,6 +45,7 @@ class Findings:
     ranges: Mapping[str, Any] = field(default_factory=dict)
     passes: dict[str, PipelineReport] = field(default_factory=dict)
     tactics: dict[str, Tactics] = field(default_factory=dict)
+    choices: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     builders: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     verified: Sequence[Verified] = ()
     manifest: Mapping[str, Any] | None = None
@@ -61,6 +63,7 @@ class Findings:
                 for entry in report.as_dict()
             ],
             "tactics": [{"target": name, **each.report()} for name, each in self.tactics.items()],
+            "choices": self.choices,
             "builders": {name: dict(said) for name, said in self.builders.items() if said},
             "verify": first.as_dict() if first else None,
             "gates": [check.as_dict() for check in first.gates] if first else (),

@@ -15,12 +15,13 @@ from lepton_compile.pipeline.plan import rounds_activations
 from lepton_compile.recipe import Recipe
 
 if TYPE_CHECKING:
+    from lepton_compile.pipeline.energies import Energies
     from lepton_compile.pipeline.hessians import Hessians
     from lepton_passes.quant._calibration import Measure
     from lepton_passes.quant._ranges import InputRange
     from lepton_passes.quant.quantize_cache import CacheMeasure
 
-__all__ = ["cache_measure_for", "fitting_feeds", "hessians_for", "measure_for"]
+__all__ = ["cache_measure_for", "energies_for", "fitting_feeds", "hessians_for", "measure_for"]
 
 LENGTH = 256
 SHARE = 4
@@ -53,6 +54,32 @@ def hessians_for(
     return Hessians(
         model, lambda: fitting_feeds(source, exported), budget=min(BUDGET, budget), progress=step
     )
+
+
+def energies_for(
+    recipe: Recipe, model: ir.Model, source: Source, exported: ExportedModel, step: Step
+) -> Energies | None:
+    """Mean squares of the inputs of linear layers, which run the sample when the first is asked
+    for. ``None`` where nobody weighs them.
+
+    Raises:
+        RecipeError: there is no tokenizer, so no text to weigh them on.
+    """
+    algorithm = recipe.quantize.algorithm
+    if algorithm not in ("weighted", "auto"):
+        return None
+    if not _has_tokenizer(source):
+        raise RecipeError(
+            f"{algorithm} weighs errors on a text, and this model comes without a tokenizer",
+            where="quantize" if algorithm == "auto" else "quantize.algorithm",
+            found=algorithm,
+            available=["int8", "int4"],
+            hint="quantize: int8 or int4 round to nearest; or add tokenizer.json to the model's "
+            "folder",
+        )
+    from lepton_compile.pipeline.energies import Energies
+
+    return Energies(model, lambda: fitting_feeds(source, exported), progress=step)
 
 
 def measure_for(
@@ -121,13 +148,16 @@ def _has_tokenizer(source: Source) -> bool:
     return source.kind != "onnx" and source.tokenizer() is not None
 
 
-def fitting_feeds(source: Source, exported: ExportedModel) -> list[dict[str, np.ndarray]]:
-    """The text for calibration, which verification never reads; one part a feed, none padded."""
+def fitting_feeds(
+    source: Source, exported: ExportedModel, length: int = LENGTH
+) -> list[dict[str, np.ndarray]]:
+    """The text for calibration, which verification never reads; one part of at most ``length``
+    tokens a feed, none padded."""
     from lepton_compile.numerics.sample_text import calibration_segments
 
     names = {value.name for value in exported.model.graph.inputs}
     feeds = []
-    for part in calibration_segments(source.tokenizer(), min(LENGTH, exported.length)):
+    for part in calibration_segments(source.tokenizer(), min(length, exported.length)):
         ids = np.array([part], dtype=np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if "token_type_ids" in names:

@@ -7,7 +7,7 @@ build would write is then a matter of adding up; only time and memory are estima
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.building import pooling_of, task_of
 from lepton_compile.api.choosing import known_tactics
 from lepton_compile.api.early import check_early, check_precision
 from lepton_compile.api.estimates import (
@@ -26,8 +25,9 @@ from lepton_compile.api.estimates import (
     peak_of,
     verify_estimate,
 )
-from lepton_compile.api.fitting import hessians_for
+from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
+from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.errors import ExportError, RecipeError
@@ -204,11 +204,14 @@ def _engine(
         target,
         length=exported.length,
         config=source.config(),
-        hessians=_hessians(recipe, model, source, exported, progress, notes),
+        hessians=_unread(hessians_for, recipe, model, source, exported, progress, notes),
+        energies=_unread(energies_for, recipe, model, source, exported, progress, notes),
         measure=unseen if rounded else None,
         native=target == "ort-cpu" and kernels_for(recipe).native,
         choose_kernels=tactics,
     )
+    if recipe.quantize.algorithm == "auto":
+        notes.append("bits are chosen when weights are read: this is 8 for all, the most they take")
     report = run(model, passes, progress=progress.step, refuse=False)
     notes.extend(tactics.remarks() if tactics is not None else ())
     illegal = [p for p in report.passes if p.name.startswith("legal-")]
@@ -228,7 +231,8 @@ def _engine(
     )
 
 
-def _hessians(
+def _unread(
+    make: Callable[..., Any],
     recipe: Recipe,
     model: ir.Model,
     source: Source,
@@ -238,7 +242,7 @@ def _hessians(
 ) -> Any:
     """Never read in a plan; a folder that has its configuration alone has no text to fit to."""
     try:
-        return hessians_for(recipe, model, source, exported, progress.step)
+        return make(recipe, model, source, exported, progress.step)
     except RecipeError as error:
         notes.append(error.message)
         return None

@@ -28,12 +28,29 @@ def report_parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         if section["chosen"]:
             columns = ("layer", "kernel", "why")
             yield table(f"Kernels {escape(section['title'])}", columns, section["chosen"])
+    for target, choice in report.get("choices", {}).items():
+        yield from _choice(target, choice)
     if report.get("verify"):
         yield from verify_tables({**report["verify"], "gates": report.get("gates", ())})
     for other in report.get("also_verified", ()):
         yield from verify_tables(other)
     for remark in report.get("remarks", ()):
         yield f"Note: {escape(remark)}"
+
+
+def _choice(target: str, choice: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What ``quantize: auto`` chose, and what that costs."""
+    rows = [
+        (k["name"], k["four"] or "", k["eight"] or "", k["kept"] or "", f"{k['estimated']:.2g}")
+        for k in choice["kinds"]
+    ]
+    columns = ("weights", "4 bits>", "8 bits>", "float>", "estimated loss>")
+    yield table(f"Bits chosen for {target}", columns, rows)
+    yield (
+        f"{choice['measure']} on the calibration text: {choice['measured']:.3g} measured, "
+        f"{choice['budget']:.3g} allowed, {choice['estimated']:.3g} estimated; "
+        f"{choice['bytes'] / 1e6:.0f} MB of weights, {choice['tries']} choices measured"
+    )
 
 
 def _passes(passes: Sequence[Mapping[str, Any]], of: str) -> Iterator[RenderableType]:

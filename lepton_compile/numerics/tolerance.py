@@ -66,6 +66,11 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "embedding": Tolerance(cosine=0.95),
         "classifier": Tolerance(argmax=0.8),
     },
+    "auto": {
+        "decoder": Tolerance(perplexity=0.04),
+        "embedding": Tolerance(cosine=0.995),
+        "classifier": Tolerance(argmax=0.9),
+    },
 }
 
 

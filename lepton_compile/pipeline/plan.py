@@ -23,7 +23,7 @@ from .compute import compute_dtype
 __all__ = ["cache_type", "passes_for", "rounds_activations"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
-ROUNDED = ("rtn", "gptq")
+ROUNDED = ("rtn", "weighted", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
 # Builders with arithmetic in fp8 and static scales, and without int8 scales by block. They take
 # types at their word, where kernels of onnxruntime widen inside. Plain matrices they stack
@@ -39,6 +39,7 @@ def passes_for(
     length: int | None = None,
     config: Any = None,
     hessians: Mapping[str, np.ndarray] | None = None,
+    energies: Mapping[str, np.ndarray] | None = None,
     measure: Measure | None = None,
     native: bool = False,
     cache_measure: CacheMeasure | None = None,
@@ -52,6 +53,7 @@ def passes_for(
         config: transformers configuration, which has a say in what the target computes in.
         hessians: of the inputs of linear layers, for ``algorithm: gptq``; without them its pass
             declines every weight, which are then rounded to nearest.
+        energies: mean squares of the same inputs, for ``algorithm: weighted``; likewise.
         measure: ranges of what 8-bit layers read, which are then rounded, too; without it they
             are not.
         native: the engine comes with our own CPU kernels.
@@ -73,6 +75,7 @@ def passes_for(
     settings = Settings(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
+        energies=(energies or {}) if recipe.quantize.algorithm == "weighted" else None,
         eight=ir.DataType.FLOAT8E4M3FN if recipe.quantize.algorithm == "fp8" else ir.DataType.INT8,
         blocks=target not in TENSORRT,
         calibration=Calibration(measure) if measure is not None else None,
@@ -149,7 +152,7 @@ def cache_type(recipe: Recipe, target: str, half: ir.DataType | None) -> ir.Data
 def _choose(
     quantize: Quantize, target: str
 ) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
-    others: tuple[str, ...] = () if target == "ort-cpu" else HALF_FORMATS
+    others: tuple[str, ...] = ("auto",) if target == "ort-cpu" else HALF_FORMATS
     others += ("fp8",) if target in TENSORRT else ()
     if quantize.algorithm not in ("none", *ROUNDED, *others):
         raise RecipeError(
@@ -159,7 +162,7 @@ def _choose(
             available=(*WEIGHT_FORMATS, *others),
         )
     if (
-        quantize.algorithm not in (*ROUNDED, "fp8")
+        quantize.algorithm not in (*ROUNDED, "fp8", "auto")
         and not quantize.rules
         and quantize.embedding == "same"
     ):

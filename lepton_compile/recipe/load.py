@@ -18,7 +18,7 @@ from lepton_compile.recipe.schema import Recipe
 __all__ = ["load_recipe"]
 
 # The precisions of each target in this version; a target that is not here decides for itself.
-AVAILABLE = {"ort-cpu": ("none", "int8", "int4")}
+AVAILABLE = {"ort-cpu": ("none", "int8", "int4", "auto")}
 
 MODELS = (".gguf", ".onnx", ".safetensors")
 

@@ -78,12 +78,13 @@ class Rule(_Closed):
 class Quantize(_Closed):
     """How weights are stored, and what else is rounded."""
 
-    algorithm: Literal["none", "rtn", "gptq", "fp16", "bf16", "fp8", "auto"] = Field(
+    algorithm: Literal["none", "rtn", "weighted", "gptq", "fp16", "bf16", "fp8", "auto"] = Field(
         default="rtn",
-        description="Round to nearest, GPTQ (4 bits, fitted to a sample), a cast, or none.",
+        description="Round to nearest, minding a sample (weighted) or not; GPTQ (4 bits, fitted to "
+        "it); a cast; none; or bits of each weight as the gates allow (auto).",
     )
     bits: Literal[4, 8] | None = Field(
-        default=None, description="Bits of a weight, for `rtn`, `gptq`."
+        default=None, description="Bits of a weight, for `rtn`, `weighted`, `gptq`."
     )
     group: Group | None = Field(
         default=None, description="Weights per scale, for 4 bits (default 32)."
@@ -120,12 +121,12 @@ class Quantize(_Closed):
 
     @model_validator(mode="after")
     def _check(self) -> Quantize:
-        if self.algorithm == "rtn" and self.bits is None:
-            raise ValueError("algorithm: rtn needs bits: 4 or bits: 8")
+        if self.algorithm in ("rtn", "weighted") and self.bits is None:
+            raise ValueError(f"algorithm: {self.algorithm} needs bits: 4 or bits: 8")
         if self.algorithm == "gptq" and self.bits != 4:
             raise ValueError("algorithm: gptq needs bits: 4; 8 bits lose too little to be fitted")
-        if self.algorithm not in ("rtn", "gptq") and self.bits is not None:
-            raise ValueError(f"bits is for algorithm: rtn or gptq, not {self.algorithm}")
+        if self.algorithm not in ("rtn", "weighted", "gptq") and self.bits is not None:
+            raise ValueError(f"bits is for algorithm: rtn, weighted or gptq, not {self.algorithm}")
         if self.group is not None and self.bits != 4:
             raise ValueError("group is for bits: 4; int8 has one scale for each output row")
         if self.activations == "static" and self.format not in ("int8", "fp8"):
@@ -140,7 +141,10 @@ class Quantize(_Closed):
         return f"int{self.bits}" if self.bits is not None else self.algorithm
 
     def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
-        """Bits and group of the parameter ``name``; None keeps it in floating point."""
+        """Bits and group of the parameter ``name``; None keeps it in floating point.
+
+        Until ``auto`` has chosen it says 8 bits, which is the most it mostly comes to.
+        """
         for rule in self.rules:
             if fnmatchcase(name, rule.match):
                 return None if rule.bits == "none" else self._pair(rule.bits, rule.group)
@@ -148,7 +152,14 @@ class Quantize(_Closed):
             return None if self.embedding == "none" else self._pair(int(self.embedding[3:]), None)
         if self.algorithm == "fp8":
             return None if embedding else self._pair(8, None)
+        if self.algorithm == "auto":
+            return self._pair(8, None)
         return None if self.bits is None else self._pair(self.bits, self.group)
+
+    def says(self, name: str, *, embedding: bool = False) -> bool:
+        """Whether the recipe has a word for this parameter, beside the one for all."""
+        ruled = any(fnmatchcase(name, rule.match) for rule in self.rules)
+        return ruled or (embedding and self.embedding != "same")
 
     def _pair(self, bits: int, group: int | None) -> tuple[int, int | None]:
         return bits, (group or self.group or 32) if bits == 4 else None

@@ -17,6 +17,7 @@ def report_data(
     seconds: Mapping[str, float],
     capture: Mapping[str, Any],
     passes: Sequence[Mapping[str, Any]],
+    choices: Mapping[str, Mapping[str, Any]] | None = None,
     builders: Mapping[str, Mapping[str, Any]] | None = None,
     tactics: Sequence[Mapping[str, Any]] = (),
     verify: Mapping[str, Any] | None = None,
@@ -33,6 +34,7 @@ def report_data(
         seconds: wall time by stage, in order.
         capture: how the model was captured.
         passes: the pipelines' reports, one entry per pass and ``target``.
+        choices: bits of weights that were chosen by numbers, by target.
         builders: what the builder of each target has to say: layer table, log.
         tactics: by ``target``, kernels that were chosen by what was measured, and the figures.
         verify: the verification's report; None when it was left out.
@@ -56,6 +58,7 @@ def report_data(
         "seconds": round(sum(seconds.values()), 3),
         "capture": capture,
         "passes": passes,
+        "choices": choices or {},
         "builders": builders or {},
         "tactics": list(tactics),
         "verify": verify,

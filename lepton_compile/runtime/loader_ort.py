@@ -58,7 +58,7 @@ def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
         start_cuda(ort)
-    if engine.get("precision") == "int8":
+    if engine.get("precision") in ("int8", "auto"):
         from lepton_compile.runtime.loader_saturation import saturates
 
         options.add_session_config_entry("session.x64quantprecision", str(int(saturates())))

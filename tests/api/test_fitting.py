@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lepton_compile.api.fitting import hessians_for
+from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import load_recipe
 from tests.passes.quant.rounding import model
@@ -30,3 +30,13 @@ def test_nothing_is_fitted_unless_asked_for() -> None:
     recipe = load_recipe({"model": "./m", "quantize": "int4"})
     step = lambda *_: None  # noqa: E731
     assert hessians_for(recipe, model(), _source(), None, step) is None  # type: ignore[arg-type]
+
+
+def test_columns_are_weighed_only_where_that_was_asked_for() -> None:
+    step = lambda *_: None  # noqa: E731
+    nearest = load_recipe({"model": "./m", "quantize": "int4"})
+    assert energies_for(nearest, model(), _source(), None, step) is None  # type: ignore[arg-type]
+    weighted = load_recipe({"model": "./m", "quantize": {"algorithm": "weighted", "bits": 4}})
+    with pytest.raises(RecipeError, match="without a tokenizer") as caught:
+        energies_for(weighted, model(), _source(), None, step)  # type: ignore[arg-type]
+    assert (caught.value.where, caught.value.found) == ("quantize.algorithm", "weighted")

@@ -123,12 +123,33 @@ def test_a_cache_alone_leaves_weights_as_they_are() -> None:
         load_recipe({"model": "m", "quantize": {"cache": "int4"}})
 
 
-@pytest.mark.parametrize("word", ["fp16", "bf16", "fp8", "auto"])
+@pytest.mark.parametrize("word", ["fp16", "bf16", "fp8"])
 def test_precisions_of_other_targets(word: str) -> None:
     assert load_recipe({"model": "m", "target": "trt", "quantize": word}).quantize.format == word
     with pytest.raises(RecipeError, match="ort-cpu cannot be built") as caught:
         load_recipe({"model": "m", "target": ["trt", "ort-cpu"], "quantize": word})
-    assert caught.value.available == ("none", "int8", "int4")
+    assert caught.value.available == ("none", "int8", "int4", "auto")
+
+
+def test_auto_and_weighted_say_how_bits_come_about() -> None:
+    auto = load_recipe({"model": "m", "quantize": "auto"}).quantize
+    assert (auto.format, auto.bits) == ("auto", None)
+    # Until something was measured.
+    assert auto.weight("w") == auto.weight("table", embedding=True) == (8, None)
+    rules = [{"match": "a.*", "bits": "none"}]
+    ruled = load_recipe(
+        {"model": "m", "quantize": {"algorithm": "auto", "embedding": "int4", "rules": rules}}
+    ).quantize
+    assert (ruled.weight("a.b"), ruled.weight("t", embedding=True)) == (None, (4, 32))
+    assert ruled.says("a.b")
+    assert ruled.says("t", embedding=True)
+    assert not ruled.says("t")
+    weighted = {"algorithm": "weighted", "bits": 4, "group": 64}
+    assert load_recipe({"model": "m", "quantize": weighted}).quantize.weight("w") == (4, 64)
+    with pytest.raises(RecipeError, match="weighted needs bits"):
+        load_recipe({"model": "m", "quantize": {"algorithm": "weighted"}})
+    with pytest.raises(RecipeError, match="bits is for algorithm"):
+        load_recipe({"model": "m", "quantize": {"algorithm": "auto", "bits": 4}})
 
 
 def test_overrides_open_a_one_word_precision(tmp_path: Path) -> None:

@@ -165,6 +165,24 @@ def test_what_a_builder_said_is_escaped_and_folded() -> None:
     assert "WARNING: a line & more" in page.text
 
 
+def test_bits_that_were_chosen_are_a_table() -> None:
+    kind = {"name": "down_proj", "four": 7, "eight": 11, "kept": 0, "estimated": 0.0123}
+    choice = {
+        "measure": "1 - cosine",
+        "budget": 0.03,
+        "estimated": 0.02,
+        "measured": 0.025,
+        "tries": 3,
+        "bytes": 250_000_000,
+        "kinds": [kind],
+    }
+    text = Page(render(data(choices={"ort-cpu": choice}))).text
+    assert "Bits chosen for ort-cpu" in text
+    assert "down_proj 7 11 0 0.0123" in text
+    assert "0.025 measured, 0.03 allowed" in text
+    assert "250.0 MB of weights" in text
+
+
 def test_passes_of_several_targets_stand_apart() -> None:
     several = [{**entry, "target": target} for target in ("trt", "ort-cpu") for entry in passes()]
     text = Page(render(data(passes=several))).text

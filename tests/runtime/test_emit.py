@@ -64,6 +64,12 @@ def test_the_file_has_what_is_needed_and_no_more(kind: tuple[str, ...]) -> None:
     assert ("class Cuda" in source) == ("trt-rtx" in targets)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int4", "int8", "auto"])
+def test_engines_with_layers_in_int8_ask_whether_the_cpu_saturates(precision: str) -> None:
+    source = loader_source(manifest("feature-extraction", precision=precision))
+    assert ("def saturates" in source) == (precision in ("int8", "auto"))
+
+
 def test_positions_are_counted_for_engines_that_take_them() -> None:
     for positions in (True, False):
         source = loader_source(manifest("text-generation", positions=positions))

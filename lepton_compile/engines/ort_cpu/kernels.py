@@ -125,4 +125,5 @@ def entry(library: Path) -> dict[str, Any]:
 def _quantizes(recipe: Recipe) -> bool:
     """Whether any weight may come in integers."""
     quantize = recipe.quantize
-    return quantize.bits is not None or bool(quantize.rules) or quantize.embedding != "same"
+    chosen = quantize.bits is not None or quantize.algorithm == "auto"
+    return chosen or bool(quantize.rules) or quantize.embedding != "same"

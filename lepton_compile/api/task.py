@@ -1,0 +1,34 @@
+"""Task and pooling of a build, from the recipe or from what the model says of itself."""
+
+from __future__ import annotations
+
+from lepton_compile.export import Pooling, Source
+from lepton_compile.export.tasks import infer_task
+from lepton_compile.recipe import Recipe
+
+__all__ = ["pooling_of", "task_of"]
+
+
+def task_of(source: Source) -> str:
+    """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
+    from lepton_compile.export.assets import pooling
+
+    if source.kind == "folder" and pooling(source) is not None:
+        return "feature-extraction"
+    return infer_task(source.architecture)
+
+
+def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
+    """The sentence embedding the recipe asks for, ``auto`` following the model's own files."""
+    from lepton_compile.export.assets import pooling
+
+    if task != "feature-extraction" or recipe.pooling == "none":
+        return None
+    own = pooling(source) if source.kind == "folder" else None
+    kind = recipe.pooling if recipe.pooling != "auto" else (own or {}).get("pooling")
+    if kind is None:
+        return None
+    normalize = recipe.normalize
+    if normalize is None:
+        normalize = bool(own and own.get("normalize"))
+    return Pooling(str(kind), normalize)
