@@ -64,13 +64,8 @@ def passes_for(
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
             no pass makes the precision for this target.
     """
+    _check_names(recipe, target)
     entries = [e for e in CATALOG if not e.targets or target in e.targets]
-    # A recipe of several targets may name passes that one of them has.
-    named = [e for e in CATALOG if not e.targets or {target, *recipe.target} & {*e.targets}]
-    known = [e.name for e in named]
-    things = {e.make.counts_as for e in named if e.make.counts_as is not None}
-    _demand_known("passes.disable", recipe.passes.disable, known)
-    _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
     choose, half = _choose(recipe.quantize, target), compute_dtype(recipe, target, config)
     settings = Settings(
         choose=choose,
@@ -168,6 +163,15 @@ def _choose(
     ):
         return None
     return lambda name, embedding: quantize.weight(name, embedding=embedding)
+
+
+def _check_names(recipe: Recipe, target: str) -> None:
+    """A recipe of several targets may name passes that one of them has."""
+    named = [e for e in CATALOG if not e.targets or {target, *recipe.target} & {*e.targets}]
+    known = [e.name for e in named]
+    things = {e.make.counts_as for e in named if e.make.counts_as is not None}
+    _demand_known("passes.disable", recipe.passes.disable, known)
+    _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
 
 
 def _demand_known(where: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -44,10 +44,7 @@ def report_data(
         failure: the missed demand or failed pass as data, where there is no artifact because of it.
         bench: measurements, where some were taken.
     """
-    files = [
-        {"name": name, "size": entry["size"], "sha256": entry["sha256"]}
-        for name, entry in manifest["files"].items()
-    ]
+    files = _files(manifest)
     data = {
         "format": REPORT_FORMAT,
         "model": manifest["model"],
@@ -67,12 +64,21 @@ def report_data(
         "remarks": list(remarks),
         "failure": failure,
         "bench": bench,
-        "files": sorted(files, key=lambda file: -file["size"]),
+        "files": files,
         "bytes": sum(file["size"] for file in files),
         "versions": manifest.get("tools", {}),
         "lock": manifest.get("lock", {}),
     }
     return {name: _plain(value) for name, value in data.items()}
+
+
+def _files(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Largest first."""
+    files = [
+        {"name": name, "size": entry["size"], "sha256": entry["sha256"]}
+        for name, entry in manifest["files"].items()
+    ]
+    return sorted(files, key=lambda file: -file["size"])
 
 
 def _plain(value: Any) -> Any:
