@@ -47,6 +47,24 @@ def experts(
     return load(text, weights), weights
 
 
+def scored() -> ir.Model:
+    """A mixture with the linear layer that its experts are chosen by, `router`."""
+    weights = {
+        "router": random(EXPERTS, WIDTH),
+        "gu": random(EXPERTS * 2 * INNER, WIDTH, scale=0.2),
+        "dn": random(EXPERTS * WIDTH, INNER, seed=1, scale=0.2),
+    }
+    text = f"""main (float[t, {WIDTH}] x) => (float[t, {WIDTH}] y) {{
+      turned = Transpose <perm = [1, 0]> (router)
+      scores = MatMul (x, turned)
+      count = Constant <value_ints = [{CHOSEN}]> ()
+      s, i = TopK (scores, count)
+      y = ai.lepton.Experts <experts = {EXPERTS}, chosen = {CHOSEN}, alpha = 1.0, beta = 0.0,
+        limit = 0.0, interleaved = 0> (x, i, s, gu, dn)
+    }}"""
+    return load(text, weights)
+
+
 def routed(tokens: int, among: int = EXPERTS, width: int = WIDTH) -> dict[str, np.ndarray]:
     """Inputs whose tokens choose ``CHOSEN`` of the first ``among`` experts."""
     draw = np.random.default_rng(5)

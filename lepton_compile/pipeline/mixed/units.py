@@ -10,11 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies
+from lepton_passes.experts import Experts, experts_in
 from lepton_passes.linear import linears
 from lepton_passes.match import is_decoder, largest_block
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._scales import quantize_int4, quantize_int8, quantize_int8_blocks
-from lepton_passes.quant._weights import SMALL_TABLE, is_table, quantizable
+from lepton_passes.quant._weights import SMALL_TABLE, is_router, is_table, quantizable
 from lepton_passes.quant.weight_int4_weighted import weighted_int4
 
 __all__ = ["GROUP", "Part", "Unit", "kind_of", "units_of"]
@@ -107,7 +108,7 @@ def units_of(model: ir.Model) -> list[Unit]:
         for part in _parts(body, decoder):
             known = parts.get(part.name, part)
             parts[part.name] = replace(known, table=known.table or part.table)
-        together += _by_input(body)
+        together += _together(body)
     order = {name: place for place, name in enumerate(model.graph.initializers)}
     groups = _joined([[name for name in names if name in parts] for names in together], parts)
     units = [Unit(tuple(parts[name] for name in group)) for group in groups]
@@ -124,6 +125,8 @@ def kind_of(names: Sequence[str]) -> str:
 
 def _parts(body: Body, decoder: bool) -> Iterable[Part]:
     for value, users in quantizable(body).items():
+        if is_router(body, value):
+            continue
         table = is_table(value)
         names = [(v.name or "").split(":")[0] for v in body.arguments(value) or []]
         for name, tensor in zip(names, body.weights(value) or [], strict=True):
@@ -134,12 +137,22 @@ def _parts(body: Body, decoder: bool) -> Iterable[Part]:
             yield Part(name, tensor, rows, columns, table, block)
 
 
-def _by_input(body: Body) -> list[list[str]]:
-    """Names of the weights that read the same, for each input and call."""
+def _together(body: Body) -> list[list[str]]:
+    """Names of the weights that read the same, for each input and call; and of the two of a mixture
+    of experts, which no kernel takes in two formats."""
     readers: dict[ir.Value, list[list[str]]] = {}
     for linear in linears(body):
         readers.setdefault(linear.x, []).append(parameters_of(body, linear))
-    return [list(names) for users in readers.values() for names in zip(*users, strict=True)]
+    groups = [*readers.values(), *(_of_experts(body, mixture) for mixture in experts_in(body))]
+    return [list(names) for users in groups for names in zip(*users, strict=True)]
+
+
+def _of_experts(body: Body, mixture: Experts) -> list[list[str]]:
+    weights = (mixture.gate_up.values[0], mixture.down.values[0])
+    return [
+        [(value.name or "").split(":")[0] for value in body.arguments(weight) or []]
+        for weight in weights
+    ]
 
 
 def _joined(groups: Iterable[Sequence[str]], parts: Mapping[str, Part]) -> list[list[str]]:

@@ -29,6 +29,7 @@ __all__ = [
     "Choose",
     "QuantizeWeights",
     "Rows",
+    "is_router",
     "is_table",
     "quantizable",
 ]
@@ -111,7 +112,8 @@ class QuantizeWeights(LeptonPass):
         columns = shared_columns(body, value) or weight.columns
         group = self.group_for(columns, choice[1])
         reason = self.refuses(columns, group) or _other_reader(value, users)
-        reason = reason or _router(body, value)
+        if reason is None and is_router(body, value):
+            reason = "experts are chosen by it"
         reason = reason or self.declines(body, value)
         if reason is None and is_table(value) and weight.rows < SMALL_TABLE and len(users) == 1:
             reason = f"a table of {weight.rows} rows is not worth it"
@@ -179,10 +181,10 @@ def is_table(value: ir.Value) -> bool:
     return any(use.node.op_type == "Gather" for use in value.uses())
 
 
-def _router(body: Body, value: ir.Value) -> str | None:
+def is_router(body: Body, value: ir.Value) -> bool:
+    """Whether experts are chosen by a weight: it stays as it is."""
     choosing = scorers(body)
-    found = any(x.node in choosing and x.weight.values[0] is value for x in linears(body))
-    return "experts are chosen by it" if found else None
+    return any(x.node in choosing and x.weight.values[0] is value for x in linears(body))
 
 
 def _other_reader(value: ir.Value, users: Sequence[ir.Node]) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 from lepton_compile.pipeline.mixed.units import kind_of, units_of
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes import experts
 from tests.passes.quant import quantizing, rounding
 from tests.passes.support import random
 
@@ -20,6 +21,16 @@ def test_weights_that_read_the_same_are_one_unit() -> None:
         ("layers1_up_weight", "layers1_gate_weight"),
         ("layers1_down_weight",),
     ]
+
+
+def test_both_weights_of_a_mixture_are_one_unit() -> None:
+    model, _ = experts.experts(experts.Settings())
+    assert [[part.name for part in unit.parts] for unit in units_of(model)] == [["gu", "dn"]]
+
+
+def test_what_chooses_experts_is_no_unit() -> None:
+    model = experts.scored()
+    assert "router" not in {part.name for unit in units_of(model) for part in unit.parts}
 
 
 def test_a_tied_table_is_one_weight() -> None:
