@@ -1,33 +1,41 @@
-"""Trace each distinct layer once.
+"""Calls of layers, and which of them one traced layer can stand for.
 
-Layers built on transformers' ``GradientCheckpointingLayer`` are replaced by one opaque op while the
-outer model is traced; each kind of layer is then traced alone. Two layers are of a kind when their
-modules, scalar attributes and inputs agree; the first and the last of a kind are run, op by op,
-and compared, so that a difference hidden in the code of the model shows.
+Two layers are of a kind when their modules, scalar attributes and inputs agree; the first and the
+last of a kind are run, op by op, and compared, so that a difference hidden in the code of the model
+shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lepton_compile.errors import ExportError
-
-from . import ops
 from .capture import Capture, LeptonCache
 from .capture.attention import MaskRule
 from .rehearsal import Script, examples, without_trace
 
-__all__ = ["LayerCall", "LayerModule", "LayerTrace", "alike", "kinds_of", "stamping"]
+__all__ = ["Given", "LayerCall", "LayerModule", "Slot", "alike", "kinds_of"]
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
+_PLAIN = (bool, int, float, str)
+
+
+class Given(NamedTuple):
+    """What a layer is told of a tensor it is given; sizes may be open."""
+
+    shape: tuple[int | torch.SymInt, ...]
+    dtype: torch.dtype
+
+
+class Slot(NamedTuple):
+    """Stands for a tensor among the arguments of a call."""
+
+    number: int
 
 
 @dataclass
@@ -43,7 +51,7 @@ class LayerCall:
     path: str
     leaves: list[Any]
     spec: pytree.TreeSpec
-    inputs: list[Tensor]
+    inputs: list[Given]
     rules: list[MaskRule | None]
     out_spec: pytree.TreeSpec | None = None
     like: list[int | None] = field(default_factory=list)
@@ -63,8 +71,8 @@ class LayerCall:
         """The call's arguments with other tensors in place of its own, and a fresh cache."""
         leaves: list[Any] = []
         for leaf in self.leaves:
-            if isinstance(leaf, _Slot):
-                leaves.append(tensors[leaf.index])
+            if isinstance(leaf, Slot):
+                leaves.append(tensors[leaf.number])
             elif isinstance(leaf, LeptonCache):
                 leaves.append(LeptonCache(None))
             else:
@@ -81,140 +89,31 @@ class LayerCall:
         return type(self.module).forward(self.module, *args, **kwargs)
 
 
-@dataclass(frozen=True)
-class _Slot:
-    index: int
-
-
-class LayerTrace:
-    """Collects the layer calls of one outer trace."""
-
-    def __init__(self, capture: Capture) -> None:
-        self.capture = capture
-        self.calls: list[LayerCall] = []
-        self._seen: dict[tuple[Any, ...], LayerCall] = {}
-
-    def stub(self, layer: nn.Module, path: str) -> Any:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            call = self._record(layer, path, args, kwargs)
-            outputs = torch.ops.lepton.layer(call.inputs, len(self.calls) - 1)
-            return call.results(list(outputs))
-
-        return forward
-
-    def shapes(self, inputs: Sequence[Tensor], index: int) -> list[Tensor]:
-        """Shape rule of a layer: run the first of a kind, copy its pattern for the others."""
-        call = self.calls[index]
-        first = self._seen.setdefault(call.kind, call)
-        if first.out_spec is None:
-            self._settle(first, inputs)
-        call.out_spec, call.like = first.out_spec, first.like
-        return [torch.empty_like(inputs[i]) for i in call.like if i is not None]
-
-    def _record(self, layer: nn.Module, path: str, args: Any, kwargs: Any) -> LayerCall:
-        flat, spec = pytree.tree_flatten((args, kwargs))
-        tensors: list[Tensor] = []
-        leaves: list[Any] = []
-        for leaf in flat:
-            if isinstance(leaf, torch.SymInt):
-                raise ExportError("a layer takes a dynamic size as an argument", where=path)
-            if isinstance(leaf, Tensor):
-                leaves.append(_Slot(len(tensors)))
-                tensors.append(leaf)
-            else:
-                leaves.append(leaf)
-        rules = [self.capture.attention.rule_of(t) for t in tensors]
-        call = LayerCall(layer, path, leaves, spec, tensors, rules)
-        self.calls.append(call)
-        return call
-
-    def _settle(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
-        """Which inputs the outputs are shaped like: in numbers, else in the sizes of the trace."""
-        given = examples(inputs)
-        if given is not None:
-            try:
-                with without_trace():
-                    self._run(call, given)
-                return
-            except Exception:  # whatever it is, the trace comes upon it and says so
-                call.out_spec = None
-        self._run(call, inputs)
-
-    def _run(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
-        out = call.run(inputs, self.capture)
-        flat, call.out_spec = pytree.tree_flatten(out)
-        call.like = [_like(inputs, each, call.path) for each in flat]
-
-
-def _like(inputs: Sequence[Tensor], out: Any, path: str) -> int | None:
-    """The input of an output's shape; None for an output that is None."""
-    if out is None:
-        return None
-    for index, tensor in enumerate(inputs):
-        if _alike(tensor, out):
-            return index
-    raise ExportError("a layer returns something of another shape than it takes", where=path)
-
-
-def _alike(tensor: Tensor, out: Any) -> bool:
-    return isinstance(out, Tensor) and tensor.dtype == out.dtype and tensor.shape == out.shape
-
-
-class _Stub(nn.Module):
-    """Stands where a layer stood while the outer model is traced.
-
-    The layer is not registered in it, so that tracing costs nothing for the weights inside; what
-    the model's code asks of the layer besides calling it is passed on.
-    """
-
-    def __init__(self, layer: nn.Module, forward: Any) -> None:
-        super().__init__()
-        self.__dict__["_layer"] = layer
-        self.forward = forward
-        self.training = layer.training
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_layer"], name)
-
-
-@contextmanager
-def stamping(model: nn.Module, capture: Capture) -> Iterator[LayerTrace]:
-    """Replace each checkpointing layer of ``model`` by the opaque op while the context is open."""
-    trace = LayerTrace(capture)
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)]
-    homes = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n, _ in layers]
-    for (path, layer), (parent, name) in zip(layers, homes, strict=True):
-        parent._modules[name] = _Stub(layer, trace.stub(layer, path))
-    ops.layer_shapes.append(trace.shapes)
-    try:
-        yield trace
-    finally:
-        ops.layer_shapes.pop()
-        for (_, layer), (parent, name) in zip(layers, homes, strict=True):
-            parent._modules[name] = layer
-
-
 def _kind_of(call: LayerCall) -> tuple[Any, ...]:
     """What two calls must share to be of one kind."""
-    modules = tuple(
-        (name, type(module).__qualname__, _scalars(module))
-        for name, module in call.module.named_modules()
-    )
-    weights = tuple((n, tuple(p.shape), p.dtype) for n, p in call.module.named_parameters())
     leaves = tuple("cache" if isinstance(leaf, LeptonCache) else repr(leaf) for leaf in call.leaves)
-    inputs = tuple((str(t.dtype), str(tuple(t.shape))) for t in call.inputs)
-    return modules, weights, leaves, str(call.spec), inputs, tuple(call.rules)
+    inputs = tuple((given.dtype, tuple(map(str, given.shape))) for given in call.inputs)
+    return tuple(_parts(call.module)), leaves, str(call.spec), inputs, tuple(call.rules)
 
 
-def _scalars(module: nn.Module) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (name, repr(value))
-        for name, value in sorted(module.__dict__.items())
-        if isinstance(value, bool | int | float | str) and name not in _INDEX_NAMES
-    )
+def _parts(layer: nn.Module) -> Iterator[tuple[Any, ...]]:
+    """Of each module of a layer: where it is, what it is, its plain attributes and weights."""
+    waiting = [("", layer)]
+    while waiting:  # named_modules would take longer than all the rest
+        path, module = waiting.pop()
+        state = module.__dict__
+        plain = tuple(
+            (name, repr(value))
+            for name, value in state.items()
+            if isinstance(value, _PLAIN) and name not in _INDEX_NAMES
+        )
+        weights = tuple(
+            (name, tuple(weight.shape), weight.dtype)
+            for name, weight in state["_parameters"].items()
+            if weight is not None
+        )
+        yield path, type(module).__qualname__, plain, weights
+        waiting += [(f"{path}.{name}", m) for name, m in state["_modules"].items() if m is not None]
 
 
 def kinds_of(calls: Sequence[LayerCall]) -> list[list[int]]:

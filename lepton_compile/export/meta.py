@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
 
-__all__ = ["build", "real_buffers"]
+__all__ = ["build", "modules_of", "real_buffers"]
 
 # A real tensor of more elements is no buffer of a model, but a mistaken size in its configuration.
 LARGEST = 1 << 28
@@ -67,18 +67,42 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
     with _EmptyOnMeta(), no_init_weights():
         model: Any = make().eval()
     model.tie_weights()  # which is part of giving weights their first values
-    for module in model.modules():
-        kept = {n: b for n, b in module.named_buffers(recurse=False) if b.device.type != "meta"}
-        module.__dict__["_lepton_buffers"] = kept
-    model.requires_grad_(False)
-    moved: nn.Module = model.to("meta")
-    return moved
+    for _, module in modules_of(model):
+        _move(module)
+    built: nn.Module = model
+    return built
+
+
+def _move(module: nn.Module) -> None:
+    """A module's own weights to the meta device, with the values of its own buffers kept."""
+    weights = [weight for weight in module._parameters.values() if weight is not None]
+    buffers = {name: b for name, b in module._buffers.items() if b is not None and not b.is_meta}
+    for weight in weights:
+        weight.requires_grad_(False)
+    if buffers or not all(weight.is_meta for weight in weights):
+        module.__dict__["_lepton_buffers"] = buffers
+        move: Any = module._apply
+        move(lambda tensor: tensor.to("meta"), recurse=False)
+
+
+def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What ``named_modules`` gives, each module once, in a fifth of its time."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = (path, module)
+            below = f"{path}." if path else ""
+            children = [(below + name, m) for name, m in module._modules.items() if m is not None]
+            waiting += reversed(children)
+    return list(found.values())
 
 
 def real_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Values of all buffers by their full name."""
     return {
         f"{prefix}.{name}" if prefix else name: buffer
-        for prefix, module in model.named_modules()
+        for prefix, module in modules_of(model)
         for name, buffer in module.__dict__.get("_lepton_buffers", {}).items()
     }

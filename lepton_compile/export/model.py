@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +16,13 @@ from lepton_compile.errors import ExportError
 from . import meta
 from .builder import Builder
 from .capture import NAME, OWN, TORCH, Capture, ExpertsError, capturing
+from .chain import Chain, LayerTrace, Place, stamping
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
-from .layers import LayerTrace, stamping
 from .stamp import LayerFunction, layer_functions, program_parts
 from .tasks import CacheUse, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, Translator, UnknownOpError
+from .translate.core import Handler
 
 __all__ = ["CacheLayer", "Graph", "Way", "build_graph"]
 
@@ -136,16 +137,17 @@ def _build(module: TaskModule, positions: int, way: Way) -> Graph:
         if how != "stamped":
             program = trace(module, examples, module.input_dims, positions)
             _check_captured(capture, way)
-            return _assemble(module, program, capture, None, [], how)
-        with stamping(module.network, capture) as layers:
+            return _assemble(module, program, capture, {}, [], how)
+        with stamping(module, module.network, capture) as layers:
             program = trace(module, examples, module.input_dims, positions)
-        if not layers.calls:
+        chains = _chains(program, layers)
+        if not chains:
             raise ExportError("the model has no layers that transformers marks as such")
         _check_captured(capture, way)
-        layers.calls = layers.calls[-_layer_nodes(program) :]
+        calls = [call for chain in chains.values() for call in chain.calls]
         symbols = dims_of(program, module.input_dims)
-        made = layer_functions(layers.calls, capture, symbols, positions)
-        return _assemble(module, program, capture, layers, made, how)
+        made = layer_functions(calls, capture, symbols, positions)
+        return _assemble(module, program, capture, chains, made, how)
 
 
 def _check_captured(capture: Capture, way: Way) -> None:
@@ -154,23 +156,29 @@ def _check_captured(capture: Capture, way: Way) -> None:
         raise ExportError("the model does not call torch's attention")
 
 
-def _layer_nodes(program: ExportedProgram) -> int:
-    return sum(str(node.target) == "lepton.layer.default" for node in program.graph.nodes)
+def _chains(program: ExportedProgram, layers: LayerTrace) -> dict[int, Chain]:
+    """The chains that the program has an op for, by their number."""
+    bodies = [m for m in program.graph_module.modules() if isinstance(m, fx.GraphModule)]
+    numbers = {
+        int(node.args[1])
+        for body in bodies
+        for node in body.graph.nodes
+        if str(node.target) == "lepton.layers.default"
+    }
+    return {chain.number: chain for chain in layers.chains if chain.number in numbers}
 
 
 def _assemble(
     module: TaskModule,
     program: ExportedProgram,
     capture: Capture,
-    layers: LayerTrace | None,
+    chains: Mapping[int, Chain],
     made: list[LayerFunction],
     how: str,
 ) -> Graph:
     builder = Builder()
     lifted, constants = program_parts(program, "network.")
-    handlers = dict(HANDLERS)
-    if layers is not None:
-        handlers["lepton.layer"] = _CallSites(layers, made)
+    handlers: dict[str, Handler] = {**HANDLERS, "lepton.layers": _CallSites(chains, made)}
     translator = Translator(
         builder,
         handlers,
@@ -201,18 +209,28 @@ def _assemble(
 
 
 class _CallSites:
-    """Handler of ``lepton::layer``: a call of the layer's function with its own weights."""
+    """Handler of ``lepton::layers``: each call is one of the layer's function with its weights."""
 
-    def __init__(self, layers: LayerTrace, made: list[LayerFunction]) -> None:
-        self._layers, self._made = layers, made
-        self._next = 0
+    def __init__(self, chains: Mapping[int, Chain], made: Sequence[LayerFunction]) -> None:
+        self._chains, rest = chains, iter(made)
+        self._made = {
+            number: [(call, next(rest)) for call in chain.calls] for number, chain in chains.items()
+        }
 
     def __call__(self, t: Translator, node: fx.Node) -> list[ir.Value]:
-        call, layer = self._layers.calls[self._next], self._made[self._next]
-        path = call.path
-        self._next += 1
-        given = [t.value(n) for n in node.args[0]]  # type: ignore[union-attr]
-        inputs = [given[i] for i in layer.activations]
+        number = int(node.args[1])  # type: ignore[arg-type]
+        chain = self._chains[number]
+        given = enumerate(node.args[0])  # type: ignore[arg-type]
+        values = {Place(None, index): t.value(each) for index, each in given}
+        for place, (call, layer) in enumerate(self._made[number]):
+            inputs = [values[chain.sources[place][i]] for i in layer.activations]
+            outputs = self._call(t, call.path, layer, inputs)
+            values |= {Place(place, index): value for index, value in enumerate(outputs)}
+        return [values[place] for place in chain.outputs]
+
+    def _call(
+        self, t: Translator, path: str, layer: LayerFunction, inputs: list[ir.Value]
+    ) -> list[ir.Value]:
         for parameter in layer.parameters:
             value = parameter.value
             shape = [int(d) for d in value.shape]  # type: ignore[union-attr, arg-type]

@@ -16,7 +16,7 @@ __all__ = ["constants", "layer_shapes"]
 
 _library = torch.library.Library("lepton", "DEF")  # type: ignore[no-untyped-call]
 
-# Shape rule of `layer`, set while the outer model is traced: (inputs, index) -> output tensors.
+# Shape rule of `layers`, set while the outer model is traced: (inputs, chain) -> output tensors.
 layer_shapes: list[Callable[[Sequence[Tensor], int], list[Tensor]]] = []
 
 
@@ -46,8 +46,8 @@ def _attention(
     return query.new_empty((batch, sequence, heads, value.shape[-1]))
 
 
-def _layer(inputs: Sequence[Tensor], index: int) -> list[Tensor]:
-    return layer_shapes[-1](inputs, index)
+def _layers(inputs: Sequence[Tensor], chain: int) -> list[Tensor]:
+    return layer_shapes[-1](inputs, chain)
 
 
 _define(
@@ -103,4 +103,4 @@ _define(
     "constant(int index, int[] shape, ScalarType dtype) -> Tensor",
     lambda index, shape, dtype: torch.empty(shape, dtype=dtype, device="meta"),
 )
-_define("layer(Tensor[] inputs, int index) -> Tensor[]", _layer)
+_define("layers(Tensor[] inputs, int chain) -> Tensor[]", _layers)

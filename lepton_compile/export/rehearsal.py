@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,17 @@ from . import ops
 __all__ = ["Script", "examples", "without_trace"]
 
 
-def examples(tensors: Sequence[Tensor]) -> list[Tensor] | None:
+class Shaped(Protocol):
+    """A tensor, or what is known of one."""
+
+    @property
+    def shape(self) -> Sequence[int | torch.SymInt]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+def examples(tensors: Sequence[Shaped]) -> list[Tensor] | None:
     """Meta tensors with the example's number in place of each open size.
 
     None where a fixed size is one of those numbers: shapes would look equal that are not.

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from lepton_compile.export.meta import modules_of
+
 __all__ = ["capture_conv1d"]
 
 
 @contextmanager
 def capture_conv1d(model: nn.Module) -> Iterator[None]:
     """Replace the forward of each ``Conv1D``, which would flatten the batch to two axes."""
-    layers = [module for module in model.modules() if isinstance(module, Conv1D)]
+    layers = [module for _, module in modules_of(model) if isinstance(module, Conv1D)]
     for layer in layers:
         layer.forward = _forward(layer)
     try:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export.meta import modules_of
 
 from .probe import outside_trace, real_copy
 
@@ -45,7 +46,7 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
     """Replace the forward of every recognised norm; yields how many there are."""
     settled: dict[tuple[type, float], _Variant | None] = {}
     patched: list[nn.Module] = []
-    for module in model.modules():
+    for _, module in modules_of(model):
         epsilon = _epsilon(module)
         if epsilon is None:
             continue
@@ -64,10 +65,10 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
 
 
 def _epsilon(module: nn.Module) -> float | None:
-    parameters = list(module.parameters(recurse=False))
-    if isinstance(module, nn.LayerNorm) or len(parameters) != 1 or parameters[0].ndim != 1:
+    weights = [weight for weight in module._parameters.values() if weight is not None]
+    if isinstance(module, nn.LayerNorm) or len(weights) != 1 or weights[0].ndim != 1:
         return None
-    if any(True for _ in module.children()) or getattr(module, "weight", None) is None:
+    if module._modules or getattr(module, "weight", None) is None:
         return None
     for name in ("variance_epsilon", "eps", "epsilon"):
         value = getattr(module, name, None)

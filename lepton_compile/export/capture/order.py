@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from lepton_compile.export.meta import modules_of
+
 __all__ = ["ordered_sets"]
 
 
@@ -27,7 +29,7 @@ class _Sorted(set[Any]):
 @contextmanager
 def ordered_sets(model: nn.Module) -> Iterator[None]:
     """Let ``set(…)`` in the modules that define ``model`` give sorted ones."""
-    names = {type(module).__module__ for module in model.modules()}
+    names = {type(module).__module__ for _, module in modules_of(model)}
     # torch's own code is run by every model and walks through no sets while it is traced.
     spaces = [vars(sys.modules[n]) for n in sorted(names) if not n.startswith("torch.")]
     spaces = [space for space in spaces if "set" not in space]

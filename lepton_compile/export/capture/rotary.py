@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export.meta import modules_of
 
 from .probe import outside_trace
 
@@ -46,7 +47,7 @@ class RotaryCapture:
         if not rotations or any(style is None for style in styles.values()):
             yield  # someone reads cos and sin in a way we do not know: leave both alone
             return
-        modules = [m for m in model.modules() if _is_rotary(m)]
+        modules = [m for _, m in modules_of(model) if _is_rotary(m)]
         for module in modules:
             module.forward = self._forward(module, module.forward)
         for name, function in rotations.items():
@@ -111,15 +112,14 @@ def _real_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _is_rotary(module: nn.Module) -> bool:
-    if any(True for _ in module.parameters()) or not any(
-        "inv_freq" in n for n, _ in module.named_buffers()
-    ):
+    own = any("inv_freq" in name for name in module._buffers)
+    if not own or next(module.parameters(), None) is not None:
         return False
     return "position_ids" in inspect.signature(module.forward).parameters
 
 
 def _rotations(model: nn.Module) -> dict[str, Callable[..., Any]]:
-    names = {type(module).__module__ for module in model.modules()}
+    names = {type(module).__module__ for _, module in modules_of(model)}
     found = {name: getattr(sys.modules[name], _ROTATE, None) for name in sorted(names)}
     return {name: function for name, function in found.items() if function is not None}
 
