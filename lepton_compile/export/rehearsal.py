@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import ops
 
-__all__ = ["Script", "examples", "without_trace"]
+__all__ = ["Script", "Shaped", "examples", "without_trace"]
 
 
 class Shaped(Protocol):
