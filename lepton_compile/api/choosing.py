@@ -50,7 +50,7 @@ def tactics_for(
 
     machine = this_machine(library)
     exact = _precision(recipe) == "int8"
-    bench = Bench(library, machine.threads, exact)
+    bench = Bench(library, exact)
     store = Store(tactics_folder(), machine)
     wanted = _wanted(recipe, exported)
     return {TARGET: Tactics(machine, wanted, store, bench, exact, why_not, step)}

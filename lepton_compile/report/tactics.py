@@ -25,8 +25,7 @@ def _section(entry: Mapping[str, Any]) -> dict[str, Any]:
         left.setdefault(each["reason"], []).append(each["layer"])
     return {
         "target": entry["target"],
-        "title": f"for {entry['objective']}, on {machine['processor']}"
-        f" with {machine['threads']} threads",
+        "title": f"for {entry['objective']}, on one thread of {machine['processor']}",
         "chosen": [(each["layer"], each["name"], each["why"]) for each in entry["layers"]],
         "phases": [f"{phase['rows']} row{'s' if phase['rows'] > 1 else ''}" for phase in phases],
         "rows": [row for layer in entry["layers"] for row in _rows(layer, phases)],

@@ -23,7 +23,7 @@ class Machine:
     Attributes:
         processor: its name.
         features: of its instructions, those that kernels ask for.
-        threads: that a session computes with.
+        threads: that a session of a loader computes with.
         onnxruntime: its version.
         kernels: SHA-256 of our library; empty where it is not known yet.
     """

@@ -34,7 +34,7 @@ LARGEST = 1 << 20
 
 FEW = 32
 """Rows up to which a layer is short work: several of them are one call, as they are in a model, so
-that it does not matter how long the threads of a session need to wake up."""
+that what a call itself takes does not matter."""
 
 _COPIES = 6
 _EXACT_ROWS, _EXACT_OUTPUTS = 32, 256
@@ -77,12 +77,10 @@ class Bench:
 
     Args:
         library: our kernels.
-        threads: of a session.
         exact: the engine asks onnxruntime for products of bytes that do not overflow.
     """
 
     library: Path
-    threads: int
     exact: bool = False
 
     def measure(self, layer: Layer, rows: Sequence[int], clock: Clock) -> Measured:
@@ -133,16 +131,16 @@ class Bench:
         return float(np.linalg.norm(y - truth) / np.linalg.norm(truth))
 
     def _session(self, model: ir.Model, copies: int = 1) -> Any:
-        """As loaders open one, but its threads stop with each call: others are waiting."""
+        """As loaders open one, but with one thread: to wake up another takes as long as a small
+        layer, now more, now less (times of a call differed by 5 to 10 times on an idle machine of
+        2 cores), and all candidates share out their work alike."""
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = self.threads, 4
-        entries = {"intra_op.allow_spinning": self.threads > 1, "force_spinning_stop": True}
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
         if self.exact:
-            entries["x64quantprecision"] = saturates()
-        for name, value in entries.items():
-            options.add_session_config_entry(f"session.{name}", str(int(value)))
+            value = str(int(saturates()))
+            options.add_session_config_entry("session.x64quantprecision", value)
         options.register_custom_ops_library(str(self.library))
         data = repeated(model, copies)
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

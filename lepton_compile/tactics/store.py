@@ -26,7 +26,7 @@ from lepton_plugins.toolchain.store import cache_folder, content_key
 
 __all__ = ["FORMAT", "Store", "tactics_folder"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the files; another one where anything else is measured, or otherwise."""
 
 

@@ -55,7 +55,7 @@ def _entry(**changes: Any) -> dict[str, Any]:
 
 def test_a_row_for_each_candidate() -> None:
     (section,) = tactic_sections([_entry()])
-    assert section["title"] == "for latency, on Processor 9000 with 2 threads"
+    assert section["title"] == "for latency, on one thread of Processor 9000"
     assert section["phases"] == ["1 row", "128 rows"]
     assert section["chosen"] == [("640 to <640>", "our kernel", "none is clearly better")]
     assert section["rows"] == [

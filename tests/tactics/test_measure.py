@@ -25,7 +25,7 @@ EIGHT = Layer(256, 320, 8)
 
 @pytest.fixture(scope="module")
 def bench() -> Bench:
-    return Bench(library(), 2, exact=True)
+    return Bench(library(), exact=True)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_session_that_fails_is_left_out_and_named(
 
 def test_where_no_session_opens_nothing_is_chosen(tmp_path: Path) -> None:
     (tmp_path / "lib.so").write_bytes(b"no library")
-    found = Bench(tmp_path / "lib.so", 1).measure(FOUR, [1, 128], Clock())
+    found = Bench(tmp_path / "lib.so").measure(FOUR, [1, 128], Clock())
     assert (found.seconds, found.errors) == ({}, {})
     assert {*found.failed} == {"native", "nbits"}
     assert choose(found, LATENCY).tactic == "native"
