@@ -11,8 +11,6 @@ is as good as none, and the next build writes it anew.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -22,7 +20,7 @@ from typing import Any
 from lepton_compile.tactics.choose import NAMES
 from lepton_compile.tactics.machine import Machine
 from lepton_compile.tactics.measure import Measured
-from lepton_plugins.toolchain.store import cache_folder, content_key
+from lepton_plugins.toolchain.store import cache_folder, content_key, write_whole
 
 __all__ = ["FORMAT", "Store", "tactics_folder"]
 
@@ -77,7 +75,7 @@ class Store:
         document = {"format": FORMAT, "machine": self._machine.as_dict(), "layers": layers}
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self._path, json.dumps(document, indent=1) + "\n")
+            write_whole(self._path, f"{json.dumps(document, indent=1)}\n".encode())
 
 
 def _measured(entry: Mapping[str, Any]) -> Measured:
@@ -113,13 +111,3 @@ def _age(path: Path) -> float:
     with suppress(OSError):
         return -path.stat().st_mtime
     return 0.0
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

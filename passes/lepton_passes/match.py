@@ -23,6 +23,7 @@ __all__ = [
     "rank_of",
     "scalar_of",
     "sizes_of",
+    "split_of",
     "width_of",
 ]
 
@@ -73,6 +74,17 @@ def ints_of(body: Body, value: ir.Value | None) -> list[int] | None:
     if array is None or array.dtype.kind != "i":
         return None
     return [int(i) for i in array.reshape(-1)]
+
+
+def split_of(body: Body, values: Sequence[ir.Value | None]) -> tuple[ir.Value, list[int]] | None:
+    """What a Split along the last of three axes makes exactly these values of, and their sizes."""
+    split = made_by(values[0], "Split")
+    if split is None or list(split.outputs) != list(values) or split.inputs[0] is None:
+        return None
+    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    if split.attributes.get_int("axis", 0) not in (-1, 2) or sizes is None:
+        return None
+    return split.inputs[0], sizes
 
 
 def scalar_of(body: Body, value: ir.Value | None) -> float | None:

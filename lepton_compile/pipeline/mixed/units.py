@@ -10,12 +10,18 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies
-from lepton_passes.experts import Experts, experts_in
+from lepton_passes.experts import experts_in
 from lepton_passes.linear import linears
 from lepton_passes.match import is_decoder, largest_block
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._scales import quantize_int4, quantize_int8, quantize_int8_blocks
-from lepton_passes.quant._weights import SMALL_TABLE, is_router, is_table, quantizable
+from lepton_passes.quant._weights import (
+    SMALL_TABLE,
+    is_router,
+    is_table,
+    parameter_names,
+    quantizable,
+)
 from lepton_passes.quant.weight_int4_weighted import weighted_int4
 
 __all__ = ["GROUP", "Part", "Unit", "kind_of", "units_of"]
@@ -128,7 +134,7 @@ def _parts(body: Body, decoder: bool) -> Iterable[Part]:
         if is_router(body, value):
             continue
         table = is_table(value)
-        names = [(v.name or "").split(":")[0] for v in body.arguments(value) or []]
+        names = parameter_names(body, value)
         for name, tensor in zip(names, body.weights(value) or [], strict=True):
             rows, columns = (int(d) for d in tensor.shape.numpy())
             if table and rows < SMALL_TABLE and len(users) == 1:
@@ -143,16 +149,12 @@ def _together(body: Body) -> list[list[str]]:
     readers: dict[ir.Value, list[list[str]]] = {}
     for linear in linears(body):
         readers.setdefault(linear.x, []).append(parameters_of(body, linear))
-    groups = [*readers.values(), *(_of_experts(body, mixture) for mixture in experts_in(body))]
-    return [list(names) for users in groups for names in zip(*users, strict=True)]
-
-
-def _of_experts(body: Body, mixture: Experts) -> list[list[str]]:
-    weights = (mixture.gate_up.values[0], mixture.down.values[0])
-    return [
-        [(value.name or "").split(":")[0] for value in body.arguments(weight) or []]
-        for weight in weights
+    mixtures = [
+        [parameter_names(body, weight.values[0]) for weight in (each.gate_up, each.down)]
+        for each in experts_in(body)
     ]
+    groups = [*readers.values(), *mixtures]
+    return [list(names) for users in groups for names in zip(*users, strict=True)]
 
 
 def _joined(groups: Iterable[Sequence[str]], parts: Mapping[str, Part]) -> list[list[str]]:

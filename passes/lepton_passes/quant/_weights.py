@@ -31,6 +31,7 @@ __all__ = [
     "Rows",
     "is_router",
     "is_table",
+    "parameter_names",
     "quantizable",
 ]
 
@@ -99,10 +100,7 @@ class QuantizeWeights(LeptonPass):
         raise NotImplementedError
 
     def _choice(self, body: Body, value: ir.Value, call: int) -> Choice:
-        arguments = body.arguments(value)
-        assert arguments is not None
-        name = (arguments[call].name or "").split(":")[0]
-        choice = self._choose(name, is_table(value))
+        choice = self._choose(parameter_names(body, value)[call], is_table(value))
         return choice if choice is not None and choice[0] == self.bits else None
 
     def _replace(self, body: Body, value: ir.Value, users: Sequence[ir.Node]) -> None:
@@ -174,6 +172,11 @@ def _looks_ids_up(node: ir.Node) -> bool:
         and ids.is_graph_input()
         and not ids.is_initializer()
     )
+
+
+def parameter_names(body: Body, value: ir.Value) -> list[str]:
+    """Names in the checkpoint of a weight as it was stored, one for each call of the body."""
+    return [(each.name or "").split(":")[0] for each in body.arguments(value) or []]
 
 
 def is_table(value: ir.Value) -> bool:

@@ -29,9 +29,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
+from lepton_passes.quant._sampled import Sampled
 from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
 from lepton_passes.quant._weights import Choose, is_table
-from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 __all__ = ["DAMPING", "WeightInt4Gptq", "column_order", "gptq", "inverse_factor"]
@@ -46,7 +46,7 @@ _ROW_ELEMENTS = 1 << 22
 _TRIES = 6
 
 
-class WeightInt4Gptq(WeightInt4):
+class WeightInt4Gptq(Sampled):
     """Store weights in 4 bits, rounded with respect to a sample of their inputs.
 
     Args:
@@ -66,29 +66,20 @@ class WeightInt4Gptq(WeightInt4):
         *,
         order: bool = True,
     ) -> None:
-        super().__init__(choose)
-        self._hessians: Mapping[str, np.ndarray] = hessians if hessians is not None else {}
+        super().__init__(choose, hessians)
         self._order = order
-        self._names: dict[int, str] = {}
         self._spill: _Spill | None = None
 
     def declines(self, body: Body, value: ir.Value) -> str | None:
         if is_table(value):
             return "it is a table whose rows are looked up, and no sample weighs them"
-        names = [(v.name or "").split(":")[0] for v in body.arguments(value) or []]
-        if any(name not in self._hessians for name in names):
-            return "its input was not calibrated"
-        for name, tensor in zip(names, body.weights(value) or [], strict=True):
-            self._names[id(tensor)] = name
-        return None
+        return super().declines(body, value)
 
     def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> _Rows:
         assert group is not None
         if self._spill is None:
             self._spill = _Spill()
-        return _Rows(
-            tensor, self._names[id(tensor)], self._hessians, group, self._spill, order=self._order
-        )
+        return _Rows(tensor, self.name_of(tensor), self.seen, group, self._spill, order=self._order)
 
 
 class _Spill:

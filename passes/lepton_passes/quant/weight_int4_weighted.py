@@ -20,16 +20,15 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
 from lepton_passes.quant._rows import QuantizedRows
+from lepton_passes.quant._sampled import Sampled
 from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
 from lepton_passes.quant._weights import Choose
-from lepton_passes.quant.weight_int4 import WeightInt4
 
 __all__ = ["WeightInt4Weighted", "weighted_int4"]
 
 
-class WeightInt4Weighted(WeightInt4):
+class WeightInt4Weighted(Sampled):
     """Store weights in 4 bits, columns weighed by their inputs on a sample.
 
     Args:
@@ -44,22 +43,12 @@ class WeightInt4Weighted(WeightInt4):
     def __init__(
         self, choose: Choose | None = None, energies: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        super().__init__(choose)
-        self._energies: Mapping[str, np.ndarray] = energies if energies is not None else {}
-        self._names: dict[int, str] = {}
-
-    def declines(self, body: Body, value: ir.Value) -> str | None:
-        names = [(v.name or "").split(":")[0] for v in body.arguments(value) or []]
-        if any(name not in self._energies for name in names):
-            return "its input was not calibrated"
-        for name, tensor in zip(names, body.weights(value) or [], strict=True):
-            self._names[id(tensor)] = name
-        return None
+        super().__init__(choose, energies)
 
     def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
         assert group is not None
         rows, columns = (int(d) for d in tensor.shape.numpy())
-        name, energies = self._names[id(tensor)], self._energies
+        name, energies = self.name_of(tensor), self.seen
 
         def quantize(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return weighted_int4(w, group, energies[name])

@@ -32,6 +32,7 @@ __all__ = [
     "kept",
     "record",
     "write_folder",
+    "write_whole",
 ]
 
 FORMAT = 1
@@ -77,7 +78,7 @@ def kept(key: str, make: Callable[[], bytes], folder: Path | None) -> bytes:
     made = make()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, f"{_digest(made)}\n".encode() + made)
+        write_whole(path, f"{_digest(made)}\n".encode() + made)
     return made
 
 
@@ -119,11 +120,15 @@ def _json(index: Mapping[str, Any]) -> bytes:
     return (json.dumps({"format": FORMAT, **index}, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(name, path)
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step: it is there as a whole, or as it was."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _digest(data: bytes) -> str:

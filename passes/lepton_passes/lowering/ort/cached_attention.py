@@ -25,7 +25,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import ints_of, made_by, width_of
+from lepton_passes.match import made_by, split_of, width_of
 
 __all__ = ["LowerCachedAttention"]
 
@@ -149,10 +149,8 @@ def _packed(
     body: Body, query: ir.Value | None, key: ir.Value | None, value: ir.Value | None, group: int
 ) -> ir.Value | None:
     """What query, key and value are the three pieces of."""
-    split = made_by(query, "Split")
-    if split is None or list(split.outputs) != [query, key, value]:
+    split = split_of(body, (query, key, value))
+    if split is None:
         return None
-    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
-    if split.attributes.get_int("axis", 0) not in (-1, 2) or sizes is None:
-        return None
-    return split.inputs[0] if sizes == [group * sizes[1], sizes[1], sizes[1]] else None
+    packed, sizes = split
+    return packed if sizes == [group * sizes[1], sizes[1], sizes[1]] else None

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import ints_of, made_by, width_of
+from lepton_passes.match import split_of, width_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeAttention"]
@@ -65,9 +65,9 @@ class LowerNativeAttention(LeptonPass):
 
     def _plain(self, body: Body, node: ir.Node) -> None:
         query, key, value = node.inputs[:3]
-        split = _thirds(body, node)
-        if split is not None:
-            query, key, value = split.inputs[0], None, None
+        thirds = _thirds(body, node)
+        if thirds is not None:
+            query, key, value = thirds[0], None, None
         mask = node.inputs[4] if len(node.inputs) > 4 else None
         attributes = {
             "num_heads": node.attributes.get_int("num_heads"),
@@ -95,21 +95,17 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
     given = list(node.inputs) + [None] * 8
     if any(value is not None for value in (given[3], *given[5:])):
         return "the kernel has no bias and no cache"
-    split = _thirds(body, node)
-    widths = {width_of(value) for value in given[:3]}
-    if split is not None:
-        widths = set(ints_of(body, split.inputs[1]) or ())
+    thirds = _thirds(body, node)
+    widths = {thirds[1]} if thirds is not None else {width_of(value) for value in given[:3]}
     width = widths.pop() if len(widths) == 1 else None
     if not width or width % (8 * node.attributes.get_int("num_heads")):
         return "heads of keys and values differ, or are no multiple of 8"
     return None if "scale" in node.attributes else "the scale is not given"
 
 
-def _thirds(body: Body, node: ir.Node) -> ir.Node | None:
-    """The Split whose three equal pieces are query, key and value."""
-    split = made_by(node.inputs[0], "Split")
-    if split is None or list(split.outputs) != list(node.inputs[:3]):
+def _thirds(body: Body, node: ir.Node) -> tuple[ir.Value, int] | None:
+    """What query, key and value are three equal pieces of, and how wide they are."""
+    split = split_of(body, node.inputs[:3])
+    if split is None or len(set(split[1])) != 1:
         return None
-    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
-    last = split.attributes.get_int("axis", 0) in (-1, 2)
-    return split if last and sizes is not None and len(set(sizes)) == 1 else None
+    return split[0], split[1][0]

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import ints_of, made_by, only_reader, rank_of
+from lepton_passes.match import made_by, only_reader, rank_of, split_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeHeadNorm"]
@@ -124,11 +124,7 @@ def _given(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def _packed(body: Body, three: tuple[ir.Value, ir.Value, ir.Value]) -> ir.Value | None:
-    """What a Split over the last axis makes these three of, and nothing else."""
-    split = made_by(three[0], "Split")
-    if split is None or tuple(split.outputs) != three:
-        return None
-    last = split.attributes.get_int("axis", 0) in (-1, 2)
-    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    """What these three, which nothing else reads, are pieces of."""
+    split = split_of(body, three)
     alone = all(only_reader(value) is not None for value in three)
-    return split.inputs[0] if last and sizes is not None and alone else None
+    return split[0] if split is not None and alone else None
