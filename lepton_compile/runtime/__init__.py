@@ -1,8 +1,8 @@
 """Run an artifact: the emitted loader, imported.
 
-The loader is what every artifact carries a copy of, as one file that ``emit`` puts together. It
-stands apart from the rest of the package: it imports numpy at once, and the engine's own runtime
-when a model is opened.
+The loader is what every artifact carries a copy of, as one file that ``emit`` puts together: that
+file imports the standard library alone, numpy and the engine's runtime when a model is opened. It
+stands apart from the rest of the package.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ a heading, the imports of all parts are gathered at the top, and imports of one 
 left out, wherever they stand: in the one file all names are there.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
-function, method or ``if`` that imports it. Nothing else is changed.
+function, method or ``if`` that imports it. numpy is there for type checkers alone: ``load`` imports
+it for the whole file, once the artifact's files are checked. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["emit", "loader_source"]
 
 PACKAGE = "lepton_compile.runtime"
 WIDTH = 100  # of the lines that set parts apart
+NUMPY = "numpy as np"
 
 
 def emit(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -114,7 +116,9 @@ class _Part:
             yield needs
 
     def text(self) -> str:
-        """The heading, with the docstring's first line where there is room, and the body."""
+        """The body below a heading, which a part that is one function or class can do without."""
+        if len([*self.names()]) == 1:
+            return f"{self.body}\n\n"
         words = self.docstring.strip() if self.name != "loader" else "What callers use."
         first, *rest = words.splitlines()
         rule = f"# ---- {self.name.removeprefix('loader_')}: {first} "
@@ -134,19 +138,19 @@ def _parsed(name: str) -> tuple[str, ast.Module, dict[ast.AST, ast.AST]]:
 
 
 def _imports(parts: list[_Part]) -> list[str]:
-    """All imports, each once: the standard library's, then the others'."""
+    """All imports, each once: those of the standard library, and numpy for type checkers."""
     found = {entry for part in parts for entry in part.imports() if entry[0] != "__future__"}
-    modules = sorted({module for module, _ in found}, key=str.lower)
-    blocks: tuple[list[str], list[str]] = [], []
-    for module in modules:
-        block = blocks[module.split(".")[0].split()[0] not in sys.stdlib_module_names]
+    found -= {(NUMPY, "")}
+    lines = []
+    for module in sorted({module for module, _ in found}, key=str.lower):
+        assert module.split(".")[0] in sys.stdlib_module_names, f"{module} is not everywhere"
         names = sorted(name for where, name in found if where == module)
         if "" in names:  # one part may take the module, another a name of it
-            block.append(f"import {module}")
+            lines.append(f"import {module}")
         if any(names):
-            block.append(f"from {module} import {', '.join(filter(None, names))}")
-    plain = [sorted(block, key=lambda line: (line.startswith("from"), line)) for block in blocks]
-    return [*plain[0], "", *plain[1]]
+            lines.append(f"from {module} import {', '.join(filter(None, names))}")
+    lines.sort(key=lambda line: (line.startswith("from"), line))
+    return [*lines, "", "if TYPE_CHECKING:", f"    import {NUMPY}"]
 
 
 def _lines(node: ast.AST) -> range:

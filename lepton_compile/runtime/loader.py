@@ -19,12 +19,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, manifest_of, refuse
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["LoaderError", "Model", "load"]
 
@@ -47,6 +49,7 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     able = [name for name in ORDER if name in engines and target in (None, name)]
     refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
     passed_over: dict[str, str] = {}
+    globals()["np"] = import_module("numpy")  # most of what the imports at the top would take
     for name in able:
         try:
             session = _open(root, manifest, engines[name], threads)

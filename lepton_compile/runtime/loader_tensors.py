@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 __all__ = ["NUMPY", "for_engine", "from_engine", "item_size"]
 
 # What holds a tensor of TensorRT's types on the host; BF16 and FP8 by their bits alone.
-NUMPY: dict[str, Any] = {
-    "FLOAT": np.float32,
-    "HALF": np.float16,
-    "BF16": np.uint16,
-    "FP8": np.uint8,
-    "INT8": np.int8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
+NUMPY = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "uint16",
+    "FP8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
 }
 
 

@@ -33,6 +33,21 @@ def test_every_name_is_defined(tmp_path: Path) -> None:
     assert "ctypes" in faults(tmp_path)
 
 
+def test_each_is_imported_with_the_standard_library_alone(tmp_path: Path) -> None:
+    for number, given in enumerate(all_manifests()):
+        (tmp_path / f"loader_{number}.py").write_text(loader_source(given), "utf-8")
+    names = {file.stem for file in tmp_path.iterdir()}
+    program = (
+        f"import sys; before = {{*sys.modules}}; sys.path.insert(0, {str(tmp_path)!r}); "
+        f"import {', '.join(names)}; print(*{{*sys.modules}} - before)"
+    )
+    command = [sys.executable, "-I", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    added = {name.split(".")[0] for name in done.stdout.split()}
+    assert names <= added
+    assert added - names <= {*sys.stdlib_module_names}
+
+
 def test_a_name_in_two_parts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(loader_source.__globals__, "parts_for", lambda _: ("loader", "loader"))
     with pytest.raises(AssertionError, match="two parts"):

@@ -248,26 +248,37 @@ def test_the_script_says_what_is_wrong(
     assert "Traceback" not in done.stderr
 
 
-def test_importing_the_loader_loads_numpy_and_nothing_heavy(decoder_folder: Path) -> None:
+def modules(folder: Path, program: str) -> set[str]:
+    """What a program that imports the artifact's loader has imported at its end."""
     program = (
-        f"import sys; sys.path.insert(0, {str(decoder_folder)!r}); import loader; "
-        "print(*{name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+        f"import sys\nbefore = {{*sys.modules}}\nsys.path.insert(0, {str(folder)!r})\n"
+        f"import loader\n{program}\nprint(*{{*sys.modules}} - before)"
     )
     command = [sys.executable, "-I", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    heavy = {"onnxruntime", "tokenizers", "jinja2", "torch", "transformers", "onnx"}
-    assert not heavy & set(done.stdout.split())
-    assert not [name for name in done.stdout.split() if name.startswith("lepton")]
+    return set(done.stdout.split())
 
 
-def test_importing_the_loader_adds_little_to_numpy(tmp_path: Path) -> None:
+def others(names: set[str]) -> set[str]:
+    """The packages among them that are not the standard library's."""
+    return {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "loader"}
+
+
+def test_importing_the_loader_takes_little_of_the_standard_library(tmp_path: Path) -> None:
     made = tiny.decoder(tmp_path / "both", plans={"trt-rtx": (b"", {})})
-    program = (
-        f"import sys, numpy; before = {{*sys.modules}}; sys.path.insert(0, {str(made.path)!r}); "
-        "import loader; print(*{*sys.modules} - before)"
-    )
-    command = [sys.executable, "-I", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    added = set(done.stdout.split())
+    added = modules(made.path, "")
     assert {"loader", "json", "hashlib"} <= added
-    assert not {"argparse", "secrets", "random", "datetime", "platform", "tempfile"} & added
+    assert not others(added)
+    rare = {"argparse", "secrets", "random", "datetime", "platform", "tempfile", "subprocess"}
+    assert not (rare | {"asyncio", "logging", "inspect", "dataclasses"}) & added
+
+
+def test_numpy_and_the_runtime_come_once_the_files_are_checked(
+    decoder_folder: Path, tmp_path: Path
+) -> None:
+    refused = "try:\n    loader.load({!r})\nexcept loader.LoaderError:\n    pass"
+    assert not others(modules(decoder_folder, refused.format(str(tmp_path))))
+    opened = modules(decoder_folder, f"loader.load({str(decoder_folder)!r}, threads=1)")
+    assert {"numpy", "onnxruntime"} <= others(opened)
+    unwanted = {"tokenizers", "jinja2", "torch", "transformers", "onnx", "lepton_compile"}
+    assert not unwanted & others(opened)
