@@ -5,13 +5,15 @@ a heading, the imports of all parts are gathered at the top, and imports of one 
 left out, wherever they stand: in the one file all names are there.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
-function, method or ``if`` that imports it. numpy is there for type checkers alone: ``load`` imports
-it for the whole file, once the artifact's files are checked. Nothing else is changed.
+function, method or ``if`` that imports it. The classes that ``Model`` inherits from become one:
+their methods stand in it. numpy is there for type checkers alone: ``load`` imports it for the
+whole file, once the artifact's files are checked. Nothing else is changed.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
@@ -36,9 +38,11 @@ def loader_source(manifest: Mapping[str, Any]) -> str:
     """The text of the loader for the artifact that ``manifest`` describes."""
     names = parts_for(manifest)
     parts = [_Part(name, names) for name in names]
-    clashes = _twice(name for part in parts for name in part.names())
-    assert not clashes, f"these names stand in two parts of the loader: {clashes}"
     face = next(part for part in parts if part.name == "loader")
+    methods = [text for base in face.bases() for part in parts if (text := part.take(base))]
+    made = re.findall(r"^    def (\w+)", "\n".join(methods), re.MULTILINE)
+    clashes = _twice([name for part in parts for name in part.names()]) + _twice(made)
+    assert not clashes, f"these names stand in two parts of the loader: {clashes}"
     return (
         "\n".join(
             [
@@ -47,7 +51,7 @@ def loader_source(manifest: Mapping[str, Any]) -> str:
                 "from __future__ import annotations\n",
                 *_imports(parts),
                 f"\n{face.exports()}\n",
-                *(part.text() for part in parts),
+                *(part.text(methods if part is face else []) for part in parts),
             ]
         ).rstrip("\n")
         + "\n"
@@ -61,10 +65,27 @@ class _Part:
         self.name, (self.source, self.tree, self.parents) = name, _parsed(name)
         self.docstring = ast.get_docstring(self.tree, clean=False) or ""
         self.emitted = {f"{PACKAGE}.{name}" for name in emitted}
+        self.taken: set[int] = set()  # Lines that stand elsewhere.
+
+    def bases(self) -> list[str]:
+        """What its last class, which is ``Model``, is made of; the first to be read comes first."""
+        model = self.tree.body[-1]
+        assert isinstance(model, ast.ClassDef)
+        return [ast.unparse(base) for base in reversed(model.bases)]
+
+    def take(self, base: str) -> str:
+        """The methods of class ``base``, which then is no class of its own; nothing without it."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == base:
+                self.taken.update(_lines(node))
+                return self._kept(range(_lines(node.body[1]).start, (node.end_lineno or 0) + 1))
+        return ""
 
     def names(self) -> Iterator[str]:
         """What the part defines."""
         for node in self.tree.body:
+            if node.lineno in self.taken:
+                continue
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 yield node.name
             elif isinstance(node, ast.Assign | ast.AnnAssign) and not _is_exports(node):
@@ -90,13 +111,16 @@ class _Part:
         (found,) = (node for node in self.tree.body if _is_exports(node))
         return ast.get_source_segment(self.source, found) or ""
 
-    @cached_property
     def body(self) -> str:
         """What is left of the source."""
-        lines = self.source.splitlines()
         head = [node for node in self.tree.body if _is_head(node)]
-        body = range((head[-1].end_lineno or 0) + 1, len(lines) + 1)
-        return "\n".join(lines[number - 1] for number in body if number not in self.dropped).strip()
+        end = len(self.source.splitlines()) + 1
+        lines = (n for n in range((head[-1].end_lineno or 0) + 1, end) if n not in self.taken)
+        return self._kept(lines)
+
+    def _kept(self, numbers: Iterable[int]) -> str:
+        lines = self.source.splitlines()
+        return "\n".join(lines[n - 1] for n in numbers if n not in self.dropped).strip("\n")
 
     @cached_property
     def dropped(self) -> set[int]:
@@ -109,23 +133,27 @@ class _Part:
         """Imports of other parts; with those of parts that are left out, all that needs them."""
         for node in filter(_is_ours, self.parents):
             needs: ast.AST = node
-            if node.module not in self.emitted:
+            if node.module not in self.emitted and node not in self.tree.body:
                 while not isinstance(needs, ast.FunctionDef | ast.If):
                     needs = self.parents[needs]
                 assert not getattr(needs, "orelse", []), f"{self.name}:{node.lineno}: an else"
             yield needs
 
-    def text(self) -> str:
+    def text(self, methods: list[str]) -> str:
         """The body below a heading, which a part that is one function or class can do without."""
-        if len([*self.names()]) == 1:
-            return f"{self.body}\n\n"
+        body, count = self.body(), len([*self.names()])
+        if methods:
+            made_of = body.rindex("class Model(") + len("class Model"), body.rindex('):\n    """')
+            body = "\n\n".join([body[: made_of[0]] + body[made_of[1] + 1 :], *methods])
+        if count < 2:
+            return f"{body}\n\n" if count else ""
         words = self.docstring.strip() if self.name != "loader" else "What callers use."
         first, *rest = words.splitlines()
         rule = f"# ---- {self.name.removeprefix('loader_')}: {first} "
         if len(rule) > WIDTH or any(rest):
             rule, rest = f"# ---- {self.name.removeprefix('loader_')} ", [first, *rest]
         heading = [rule.ljust(WIDTH, "-"), *(f"# {line}".rstrip() for line in rest)]
-        return "\n".join([*heading, f"\n{self.body}\n\n"])
+        return "\n".join([*heading, f"\n{body}\n\n"])
 
 
 @cache
@@ -172,6 +200,5 @@ def _is_head(node: ast.stmt) -> bool:
     return text or isinstance(node, ast.Import | ast.ImportFrom) or _is_exports(node)
 
 
-def _twice(names: Iterator[str]) -> list[str]:
-    found = list(names)
-    return sorted({name for name in found if found.count(name) > 1})
+def _twice(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})

@@ -6,41 +6,47 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_batches import run_encoded
+from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_chances import softmax
 from lepton_compile.runtime.loader_guard import refuse
 
-__all__ = ["answer"]
+__all__ = ["Answers"]
 
 
-def answer(model: Any, question: str, context: str, longest: int) -> dict[str, Any]:
-    """See ``Model.answer``."""
-    needed = {"start_logits", "end_logits"}
-    refuse(needed - model.outputs.keys(), f"a model for {model.task} finds no answers")
-    windows = _windows(model, question, context)
-    best = (-np.inf, 0.0, (0, 0))
-    for window, found in zip(windows, run_encoded(model, windows, sorted(needed)), strict=True):
-        inside = np.flatnonzero([number == 1 for number in window.sequence_ids])
-        if not len(inside):
-            continue
-        starts, ends = (found[f"{side}_logits"][inside] for side in ("start", "end"))
-        ahead = np.arange(len(inside)) - np.arange(len(inside))[:, None]
-        scores = np.where((ahead >= 0) & (ahead < longest), starts[:, None] + ends, -np.inf)
-        first, last = np.unravel_index(scores.argmax(), scores.shape)
-        chance = softmax(starts)[first] * softmax(ends)[last]
-        span = window.offsets[inside[first]][0], window.offsets[inside[last]][1]
-        best = max(best, (float(scores[first, last]), float(chance), span))
-    _, chance, (start, end) = best
-    return {"answer": context[start:end], "score": chance, "start": start, "end": end}
+class Answers(Batches):
+    """An encoder that finds the ends of answers."""
 
+    def answer(self, question: str, context: str, longest: int = 30) -> dict[str, Any]:
+        """Where in ``context`` the answer stands: answer, score, start and end (characters).
 
-def _windows(model: Any, question: str, context: str) -> list[Any]:
-    """The question with each part of the context that fits; parts overlap by a quarter."""
-    copy = type(model.text.tokenizer).from_str(model.text.tokenizer.to_str())
-    most = model.manifest["ranges"]["sequence"][1]
-    copy.no_truncation()
-    room = most - len(copy.encode(question, "").ids)
-    refuse(room < 1, f"the question leaves no room for a context in {most} tokens")
-    copy.enable_truncation(most, stride=room // 4, strategy="only_second")
-    whole = copy.encode(question, context)
-    return [whole, *whole.overflowing]
+        An answer has at most ``longest`` tokens. A long context is read in parts that overlap;
+        ``score`` is the chance of the answer's start times that of its end, within its part.
+        """
+        needed = {"start_logits", "end_logits"}
+        refuse(needed - self.outputs.keys(), f"a model for {self.task} finds no answers")
+        windows = self._windows(question, context)
+        best = (-np.inf, 0.0, (0, 0))
+        for window, found in zip(windows, self.run_encoded(windows, [*needed]), strict=True):
+            inside = np.flatnonzero([number == 1 for number in window.sequence_ids])
+            if not len(inside):
+                continue
+            starts, ends = (found[f"{side}_logits"][inside] for side in ("start", "end"))
+            ahead = np.arange(len(inside)) - np.arange(len(inside))[:, None]
+            scores = np.where((ahead >= 0) & (ahead < longest), starts[:, None] + ends, -np.inf)
+            first, last = np.unravel_index(scores.argmax(), scores.shape)
+            chance = softmax(starts)[first] * softmax(ends)[last]
+            span = window.offsets[inside[first]][0], window.offsets[inside[last]][1]
+            best = max(best, (float(scores[first, last]), float(chance), span))
+        _, chance, (start, end) = best
+        return {"answer": context[start:end], "score": chance, "start": start, "end": end}
+
+    def _windows(self, question: str, context: str) -> list[Any]:
+        """The question with each part of the context that fits; parts overlap by a quarter."""
+        copy = type(self.tokenizer).from_str(self.tokenizer.to_str())
+        most = self.manifest["ranges"]["sequence"][1]
+        copy.no_truncation()
+        room = most - len(copy.encode(question, "").ids)
+        refuse(room < 1, f"the question leaves no room for a context in {most} tokens")
+        copy.enable_truncation(most, stride=room // 4, strategy="only_second")
+        whole = copy.encode(question, context)
+        return [whole, *whole.overflowing]

@@ -6,28 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_batches import run_encoded
+from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_chances import softmax
 from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_special import special_tokens
 
-__all__ = ["fill"]
+__all__ = ["Fills"]
 
 
-def fill(model: Any, text: str, top_k: int) -> list[list[dict[str, Any]]]:
-    """See ``Model.fill``."""
-    refuse(model.task != "fill-mask", f"a model for {model.task} fills no blanks")
-    mask, tokenizer = model.text.special().get("mask_token"), model.text.tokenizer
-    number = tokenizer.token_to_id(mask) if mask else None
-    refuse(number is None, "this artifact's tokenizer has no mask token")
-    encoded = tokenizer.encode(text)
-    blanks = [at for at, token in enumerate(encoded.ids) if token == number]
-    refuse(not blanks, f"there is no {mask} in the text")
-    (found,) = run_encoded(model, [encoded], ["logits"])
-    made: list[list[dict[str, Any]]] = [[] for _ in blanks]
-    for at, words in zip(blanks, made, strict=True):
-        chances, (start, end) = softmax(found["logits"][at]), encoded.offsets[at]
-        for token in np.argsort(-chances, kind="stable")[:top_k].tolist():
-            word = tokenizer.decode([token]).strip()
-            whole, score = text[:start] + word + text[end:], float(chances[token])
-            words.append({"word": word, "token": token, "score": score, "text": whole})
-    return made
+class Fills(Batches):
+    """An encoder that fills blanks."""
+
+    def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
+        """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
+        refuse(self.task != "fill-mask", f"a model for {self.task} fills no blanks")
+        mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
+        number = tokenizer.token_to_id(mask) if mask else None
+        refuse(number is None, "this artifact's tokenizer has no mask token")
+        encoded = tokenizer.encode(text)
+        blanks = [at for at, token in enumerate(encoded.ids) if token == number]
+        refuse(not blanks, f"there is no {mask} in the text")
+        (found,) = self.run_encoded([encoded], ["logits"])
+        made: list[list[dict[str, Any]]] = [[] for _ in blanks]
+        for at, words in zip(blanks, made, strict=True):
+            chances, (start, end) = softmax(found["logits"][at]), encoded.offsets[at]
+            for token in np.argsort(-chances, kind="stable")[:top_k].tolist():
+                word = tokenizer.decode([token]).strip()
+                whole, score = text[:start] + word + text[end:], float(chances[token])
+                words.append({"word": word, "token": token, "score": score, "text": whole})
+        return made

@@ -1,20 +1,158 @@
-"""Continue prompts: what comes of each, and the loop over the engine."""
+"""Prompts, continued."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from lepton_compile.runtime.loader_guard import LoaderError, refuse
+from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_sampling import Sampling
+from lepton_compile.runtime.loader_words import Words
 
-__all__ = ["Generation", "Writer", "cache_for"]
+__all__ = ["Generates", "Generation"]
 
 ROUND = 256  # Buffers have room for a multiple of this many tokens.
+
+
+class Generates(Prompts):
+    """A decoder."""
+
+    def generate(
+        self,
+        prompt: Any = "",
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        stop_tokens: Iterable[int] = (),
+        stream: bool = False,
+        chat: Any = False,
+    ) -> Any:
+        """Continue a prompt (text, token ids or chat messages), or a list of them.
+
+        ``max_new_tokens`` is 128 unless given, or what the cache has room for if that is less.
+        Temperature 0 takes the likeliest token; ``seed`` repeats a draw. A prompt ends at one of
+        the model's own ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat``
+        puts the prompt through the chat template: True, or the messages that came before it.
+
+        Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
+        them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
+        """
+        refuse(self.task != "text-generation", f"this model does {self.task}: it does not generate")
+        how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
+        how.check()
+        first = None if isinstance(prompt, str) else next(iter(prompt), None)
+        many = isinstance(first, str | list | tuple | np.ndarray)
+        refuse(stream and many, "stream=True takes one prompt")
+        prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
+        limit = self._limit(prompts, max_new_tokens)
+        stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+        words: list[Any] = [None] * len(prompts)
+        if stops or self.manifest["tokenizer"]:
+            words = [Words(self, ids, stops, live=bool(stops) or stream) for ids in prompts]
+        draws = np.random.default_rng(seed).spawn(len(prompts))
+        rows = [Generation(*row) for row in zip(prompts, words, draws, strict=True)]
+        ends = {*stop_tokens, *(self.manifest["generation"] or {}).get("eos", ())}
+        pieces = self._pieces(rows, limit, how, ends)
+        if stream:
+            return pieces
+        for _ in pieces:
+            pass
+        return rows if many else rows[0]
+
+    def new_cache(self, batch: int, capacity: int) -> Any:
+        """What holds the keys and values of ``batch`` rows while they are continued."""
+        refuse(self.session is None, "this model is closed")
+        if hasattr(self.session, "new_cache"):
+            return self.session.new_cache(batch, capacity)
+        if not self.cache:
+            from lepton_compile.runtime.loader_no_cache import NoCache
+
+            return NoCache(self, batch, capacity)
+        if self.cache["shared"]:
+            from lepton_compile.runtime.loader_shared_cache import SharedCache
+
+            return SharedCache(self, batch, capacity)
+        if not self.cache["shared"]:
+            from lepton_compile.runtime.loader_past_cache import PastCache
+
+            return PastCache(self, batch, capacity)
+        raise LoaderError("this loader.py came without what it needs; take the artifact's own")
+
+    def _room(self) -> int:
+        """How many tokens a row has room for, prompt and answer together."""
+        known = (self.cache or {}).get("max_length") or self.manifest["ranges"]["sequence"][1]
+        return int(min(known, (self.engine.get("cache") or {}).get("capacity", known)))
+
+    def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
+        """How many new tokens there will be at most, once the prompts are found to fit."""
+        refuse(not prompts or not all(prompts), "the prompt is empty")
+        width, room = max(map(len, prompts)), self._room()
+        self.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
+        limit = max(min(128, room - width), 1) if wanted is None else wanted
+        full = f"{width} tokens and {limit} new ones, but the cache holds {room}"
+        refuse(width + limit > room, full)
+        return limit
+
+    def _buffers(self, batch: int, longest: int, limit: int) -> Any:
+        """A cache with room for prompts and answers: that of the last call if it is enough."""
+        ahead = getattr(self.session, "ahead", 0)  # of caches that grow
+        need = longest + (min(ahead, limit) or limit)
+        while self.spare:
+            cache = self.spare.pop()
+            if cache.batch >= batch and cache.capacity >= need:
+                return cache
+            cache.close()
+        room = need if ahead else -(-need // ROUND) * ROUND
+        return self.new_cache(batch, min(room, self._room()))
+
+    def _pieces(
+        self, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
+    ) -> Iterator[str | int]:
+        """What each token completes, as it comes."""
+        cache = self._buffers(len(rows), max(len(row.ids) for row in rows), limit)
+        try:
+            yield from self._loop(cache, rows, limit, how, ends)
+        except GeneratorExit:
+            pass  # a stream that nobody reads on is no failure
+        except BaseException:
+            cache.close()
+            raise
+        for old in self.spare:
+            old.close()
+        self.spare = [cache]
+
+    def _loop(
+        self, cache: Any, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
+    ) -> Iterator[str | int]:
+        begin = time.perf_counter()
+        logits = _run(cache.start, 0, [row.ids for row in rows])
+        middle, steps = time.perf_counter(), 0
+        while True:
+            for row, scores in zip(rows, logits, strict=True):
+                if not row.finish:
+                    token = how.pick(scores, row.ids + row.tokens, row.draw)
+                    if (piece := row.push(token, ends, limit)) is not None:
+                        yield piece
+            alive = [not row.finish for row in rows]
+            if not any(alive):
+                break
+            steps += 1
+            last = [row.tokens[-1] if row.tokens else 0 for row in rows]
+            logits = _run(cache.step, steps, last, alive)
+        seconds = time.perf_counter() - middle
+        rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
+        for row in rows:
+            row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
 
 
 class Generation:
@@ -45,125 +183,6 @@ class Generation:
         return piece or None
 
 
-class Writer:
-    """Continues prompts with ``model``, and keeps its buffers for the next."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.known = model.manifest["generation"] or {}
-        own, known = model.engine.get("cache") or {}, model.cache or {"max_length": 0}
-        self.room = min(known["max_length"], own.get("capacity", sys.maxsize))
-        self._spare: list[Any] = []
-
-    def generate(
-        self,
-        prompt: Any,
-        chat: Any,
-        how: Sampling,
-        ending: tuple[int | None, list[str], set[int]],
-        seed: int | None,
-        stream: bool,
-    ) -> Any:
-        """What ``Model.generate`` says; ``ending``: most new tokens, stop texts, stop tokens."""
-        wanted, stop, ends = ending
-        first = None if isinstance(prompt, str) else next(iter(prompt), None)
-        many = isinstance(first, str | list | tuple | np.ndarray)
-        refuse(stream and many, "stream=True takes one prompt")
-        self._check(how, wanted, seed)
-        prompts = [self._ids(one, chat) for one in (prompt if many else [prompt])]
-        limit = self._limit(prompts, wanted)
-        words: list[Any] = [None] * len(prompts)
-        if stop or self.model.manifest["tokenizer"]:
-            words = [self.model.text.words(ids, stop, live=stop or stream) for ids in prompts]
-        draws = np.random.default_rng(seed).spawn(len(prompts))
-        rows = [Generation(*row) for row in zip(prompts, words, draws, strict=True)]
-        pieces = self._pieces(rows, limit, how, ends.union(self.known.get("eos", ())))
-        if stream:
-            return pieces
-        for _ in pieces:
-            pass
-        return rows if many else rows[0]
-
-    def _check(self, how: Sampling, limit: int | None, seed: int | None) -> None:
-        task = self.model.task
-        refuse(task != "text-generation", f"this model does {task}: it does not generate")
-        legal = how.temperature >= 0 and how.top_k >= 0 and how.repetition_penalty > 0
-        legal = legal and 0 < how.top_p <= 1 and 0 <= how.min_p <= 1
-        refuse(not legal, f"out of its range: one of {how}")
-        bad = limit is not None and limit < 1
-        refuse(bad, f"out of its range: max_new_tokens={limit}")
-        refuse(seed is not None and seed < 0, f"out of its range: seed={seed}")
-
-    def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
-        """How many new tokens there will be at most, once the prompts are found to fit."""
-        refuse(not prompts or not all(prompts), "the prompt is empty")
-        width = max(map(len, prompts))
-        self.model.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
-        room = self.room or self.model.manifest["ranges"]["sequence"][1]
-        limit = max(min(128, room - width), 1) if wanted is None else wanted
-        full = f"{width} tokens and {limit} new ones, but the cache holds {room}"
-        refuse(width + limit > room, full)
-        return limit
-
-    def _ids(self, prompt: Any, chat: Any) -> list[int]:
-        words = chat or isinstance(prompt, str) or isinstance(next(iter(prompt), 0), dict)
-        return [int(token) for token in (self.model.text.encode(prompt, chat) if words else prompt)]
-
-    def close(self) -> None:
-        """Let the buffers go."""
-        while self._spare:
-            self._spare.pop().close()
-
-    def _cache(self, batch: int, longest: int, limit: int) -> Any:
-        """Buffers with room for prompts and answers: those of the last call if they are enough."""
-        ahead = getattr(self.model.session, "ahead", 0)  # of caches that grow
-        need = longest + (min(ahead, limit) or limit)
-        cache = self._spare.pop() if self._spare else None
-        if cache is not None and cache.batch >= batch and cache.capacity >= need:
-            return cache
-        if cache is not None:
-            cache.close()
-        room = need if ahead else -(-need // ROUND) * ROUND
-        return self.model.new_cache(batch, min(room, self.room))
-
-    def _pieces(
-        self, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
-    ) -> Iterator[str | int]:
-        """What each token completes, as it comes."""
-        cache = self._cache(len(rows), max(len(row.ids) for row in rows), limit)
-        try:
-            yield from self._loop(cache, rows, limit, how, ends)
-        except BaseException as error:
-            if not isinstance(error, GeneratorExit):  # a stream that nobody reads on is no failure
-                cache.close()
-                raise
-        self.close()
-        self._spare = [cache]
-
-    def _loop(
-        self, cache: Any, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
-    ) -> Iterator[str | int]:
-        begin = time.perf_counter()
-        logits = _run(cache.start, 0, [row.ids for row in rows])
-        middle, steps = time.perf_counter(), 0
-        while True:
-            for row, scores in zip(rows, logits, strict=True):
-                if not row.finish:
-                    token = how.pick(scores, row.ids + row.tokens, row.draw)
-                    if (piece := row.push(token, ends, limit)) is not None:
-                        yield piece
-            alive = [not row.finish for row in rows]
-            if not any(alive):
-                break
-            steps += 1
-            last = [row.tokens[-1] if row.tokens else 0 for row in rows]
-            logits = _run(cache.step, steps, last, alive)
-        seconds = time.perf_counter() - middle
-        rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
-        for row in rows:
-            row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
-
-
 def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
     """What the engine gives; its failure with the place where it happened."""
     try:
@@ -171,22 +190,3 @@ def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
     except Exception as error:
         where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
         raise LoaderError(f"the engine failed {where}: {error}") from error
-
-
-def cache_for(model: Any, batch: int, capacity: int) -> Any:
-    """What holds keys and values of ``batch`` rows for this engine."""
-    if hasattr(model.session, "new_cache"):
-        return model.session.new_cache(batch, capacity)
-    if not model.cache:
-        from lepton_compile.runtime.loader_no_cache import NoCache
-
-        return NoCache(model, batch, capacity)
-    if model.cache["shared"]:
-        from lepton_compile.runtime.loader_shared_cache import SharedCache
-
-        return SharedCache(model, batch, capacity)
-    if not model.cache["shared"]:
-        from lepton_compile.runtime.loader_past_cache import PastCache
-
-        return PastCache(model, batch, capacity)
-    raise LoaderError("this loader.py came without what it needs; take the artifact's own")

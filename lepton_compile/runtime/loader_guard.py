@@ -1,4 +1,4 @@
-"""What is checked before anything is opened: format, digest, paths, sizes, SHA-256 of files."""
+"""What is checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ __all__ = [
     "MIN_FORMAT",
     "LoaderError",
     "UnfitError",
-    "check_digest",
     "check_digests",
     "manifest_of",
     "refuse",
@@ -39,11 +38,9 @@ def refuse(wrong: Any, why: str, error: type[LoaderError] = LoaderError) -> None
 
 
 def manifest_of(root: Path) -> dict[str, Any]:
-    """The manifest in folder ``root``, once it holds for everything that is not an engine's own.
+    """The manifest in folder ``root``, once it holds: format, digests, paths, sizes.
 
-    Refuses another format, a wrong digest, a path that leads outside, a missing file, a wrong size,
-    and a wrong SHA-256 of any file but those that only engines list: ``check_digests`` of an
-    engine's files comes before that engine is opened.
+    Digests of files that only engines list are left to ``check_digests``, before one is opened.
     """
     refuse(not (root / "manifest.json").is_file(), f"{root} is no artifact: no manifest.json")
     manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
@@ -81,10 +78,5 @@ def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str])
     for name in sorted(names):
         with (root / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        check_digest(manifest, name, found)
-
-
-def check_digest(manifest: Mapping[str, Any], name: str, found: str) -> None:
-    """Refuse if ``found`` is not the SHA-256 that the manifest gives for the file."""
-    bad = found != manifest["files"][name]["sha256"]
-    refuse(bad, f"{name} is damaged: its SHA-256 is not the one in manifest.json")
+        wrong = found != manifest["files"][name]["sha256"]
+        refuse(wrong, f"{name} is damaged: its SHA-256 is not the one in manifest.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,22 +21,15 @@ def open_onnxruntime(
     root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any], threads: int
 ) -> Any:
     """The opened engine: first what can be told without reading a file, then its digests."""
-    known, least = "onnxruntime" in sys.modules or find_spec("onnxruntime"), _least(engine)
-    cuda = PROVIDERS[engine["target"]][0].startswith("CUDA")
-    package = f"onnxruntime{'-gpu' if cuda else ''}"
-    refuse(not known, f"this engine needs {package}: pip install '{package}{least}'", UnfitError)
-    if cuda:
+    package, least = _needed(engine)
+    missing = f"this engine needs {package}: pip install '{package}{least}'"
+    refuse(not find_spec("onnxruntime"), missing, UnfitError)
+    if PROVIDERS[engine["target"]][0].startswith("CUDA"):
         from lepton_compile.runtime.loader_ort_cuda import check_driver
 
         check_driver()
     check_digests(root, manifest, {engine["model"], *engine["files"]})
     return open_session(root / engine["model"], engine, threads)
-
-
-def _least(engine: Mapping[str, Any]) -> str:
-    """The onnxruntime that the engine asks for, such as ``>=1.30``."""
-    named = (v for name, v in engine["requires"].items() if name.startswith("onnxruntime"))
-    return str(next(named, ">=1"))
 
 
 def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
@@ -46,7 +38,7 @@ def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
         import onnxruntime as ort
     except ImportError as error:
         raise UnfitError(f"onnxruntime does not import: {error}") from None
-    least, providers = _least(engine), PROVIDERS[engine["target"]]
+    (_, least), providers = _needed(engine), PROVIDERS[engine["target"]]
     found, wanted = (v.strip(">=").split(".")[:2] for v in (ort.__version__, least))
     old = [*map(int, found)] < [*map(int, wanted)]
     refuse(old, f"this engine needs onnxruntime{least}, found {ort.__version__}", UnfitError)
@@ -74,3 +66,9 @@ def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
     idle = providers[0] not in session.get_providers()
     refuse(idle, f"onnxruntime could not start {providers[0]}: see what it wrote above", UnfitError)
     return session
+
+
+def _needed(engine: Mapping[str, Any]) -> tuple[str, str]:
+    """The package that the engine asks for, and its version, such as ``>=1.30``."""
+    named = (item for item in engine["requires"].items() if item[0].startswith("onnxruntime"))
+    return next(named, ("onnxruntime", ">=1"))

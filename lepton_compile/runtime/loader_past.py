@@ -1,7 +1,4 @@
-"""The keys and values of tokens that came before, as arrays: their names, shapes, and left padding.
-
-A decoder's ``run`` goes through here.
-"""
+"""Keys and values of tokens that came before, as arrays."""
 
 from __future__ import annotations
 
@@ -37,20 +34,18 @@ def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
 
 
 def run_packed(
-    execute: Callable[..., dict[str, np.ndarray]], names: list[str], given: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+    run: Callable[..., list[np.ndarray]], names: list[str], given: dict[str, np.ndarray]
+) -> list[np.ndarray]:
     """Outputs for rows that may be padded on the left, of an engine that wants them to the left."""
     mask = given["attention_mask"]
     if not (mask[:, 1:] > mask[:, :-1]).any():
-        return execute(names, given)
+        return run(names, given)
     order = np.argsort(mask == 0, axis=1, kind="stable")
     given["attention_mask"] = np.take_along_axis(mask, order, 1)
     if given["input_ids"].shape != mask.shape:
-        return execute(names, given)
+        return run(names, given)
     for name in given.keys() & {"input_ids", "position_ids"}:
         given[name] = np.take_along_axis(given[name], order, 1)
     undo = np.argsort(order, axis=1)[:, -int(given.pop("logits_to_keep", 0)) :, None]
-    results = execute(names, given)
-    if "logits" in results:
-        results["logits"] = np.take_along_axis(results["logits"], undo, 1)
-    return results
+    found = zip(names, run(names, given), strict=True)
+    return [np.take_along_axis(a, undo, 1) if name == "logits" else a for name, a in found]

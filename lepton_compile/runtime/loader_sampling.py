@@ -1,4 +1,4 @@
-"""How a token is drawn from logits."""
+"""How tokens are drawn from logits."""
 
 from __future__ import annotations
 
@@ -6,17 +6,35 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lepton_compile.runtime.loader_guard import refuse
+
 __all__ = ["Sampling"]
 
 
 class Sampling(NamedTuple):
-    """How a token is drawn from logits; with the defaults, the likeliest."""
+    """How tokens are drawn from logits, and how many; with the defaults, the likeliest."""
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    seed: int | None = None
+    max_new_tokens: int | None = None
+
+    def check(self) -> None:
+        """Refuse what is out of its range."""
+        fits = {
+            "temperature": self.temperature >= 0,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": self.repetition_penalty > 0,
+            "seed": self.seed is None or self.seed >= 0,
+            "max_new_tokens": self.max_new_tokens is None or self.max_new_tokens >= 1,
+        }
+        wrong = [f"{name}={getattr(self, name)}" for name, fine in fits.items() if not fine]
+        refuse(wrong, f"out of its range: {', '.join(wrong)}")
 
     def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
         """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""
@@ -64,13 +82,7 @@ def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the ``count`` largest values, largest first.
-
-    At least ``count`` values reach the count-th largest of the maxima of groups, so that maximum
-    bounds the answer from below, and the whole row is never sorted.
-    """
-    groups, ids = len(values) // 64, np.arange(len(values))
-    if count < groups:
-        maxima = values[: groups * 64].reshape(64, groups).max(axis=0)
-        ids = np.flatnonzero(values >= np.partition(maxima, groups - count)[groups - count])
-    return ids[np.argsort(-values[ids], kind="stable")[:count]]
+    """Positions of the ``count`` largest values, largest first; the whole is never sorted."""
+    whole = count >= len(values)
+    ids = np.arange(len(values)) if whole else np.argpartition(values, -count)[-count:]
+    return ids[np.argsort(-values[ids], kind="stable")]

@@ -10,9 +10,8 @@ __all__ = ["saturates"]
 def saturates() -> bool:
     """Whether products of unsigned and signed bytes overflow 16 bits here.
 
-    They do on x86 without VNNI, where onnxruntime offers exact, slower kernels instead; see
-    kOrtSessionOptionsAvx2PrecisionMode in onnxruntime_session_options_config_keys.h. It would take
-    the slower ones on a machine with VNNI as well, so that is looked up here.
+    They do on x86 without VNNI, where onnxruntime offers exact, slower kernels instead
+    (kOrtSessionOptionsAvx2PrecisionMode); it would take those on a machine with VNNI as well.
     """
     import platform
 

@@ -1,24 +1,23 @@
-"""Chat templates, rendered in a sandbox as transformers renders them. Needs `jinja2`."""
+"""Chat templates, rendered in a sandbox as transformers renders them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import LoaderError
+from lepton_compile.runtime.loader_special import special_tokens
+from lepton_compile.runtime.loader_text import needed
 
 __all__ = ["rendered"]
 
 
-def rendered(
-    source: str,
-    messages: Sequence[Mapping[str, Any]],
-    special: Mapping[str, Any],
-    need: Callable[[str, str], Any],
-) -> str:
+def rendered(model: Any, source: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """The template ``source`` over ``messages``, ready for the answer."""
-    sandbox, why = need("jinja2.sandbox", "a chat template"), "the chat template"
+    sandbox, why = needed("jinja2.sandbox", "a chat template"), "the chat template"
     known = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
 
     def refuse_messages(reason: str) -> None:
@@ -29,10 +28,11 @@ def rendered(
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", _generation_tag()],
     )
-    environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": refuse_messages, "strftime_now": _strftime_now}
+    # jinja2's own filter is for web pages, and escapes what they would read.
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    environment.globals |= {"raise_exception": refuse_messages, "strftime_now": time.strftime}
     try:
-        return str(environment.from_string(source).render(**special, **known))
+        return str(environment.from_string(source).render(**special_tokens(model), **known))
     except LoaderError:
         raise
     except Exception as error:  # a template is a program, and may fail as any other
@@ -51,22 +51,3 @@ def _generation_tag() -> Any:
         return nodes.Scope(body, lineno=line)
 
     return type("Generation", (Extension,), {"tags": {"generation"}, "parse": parse})
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: Any = None,
-    separators: Any = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is; jinja2's own filter is for web pages, and escapes what they would read."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _strftime_now(form: str) -> str:
-    from datetime import datetime
-
-    return datetime.now().strftime(form)

@@ -127,7 +127,7 @@ def test_the_text_is_the_one_of_transformers(template: str, chat: str, tmp_path:
         add_generation_prompt=True,
     )
     with load(made.path, threads=1) as model:
-        assert model.text.chat(CHATS[chat]) == expected
+        assert model.chat_text(CHATS[chat]) == expected
     assert str(CHATS[chat][-1]["content"]).strip() in expected
 
 
@@ -138,7 +138,7 @@ def test_values_of_a_configuration_that_are_no_texts_are_no_tokens(tmp_path: Pat
     file = made.path / "tokenizer_config.json"
     with load(made.path, threads=1) as model:
         file.write_text(json.dumps({"add_bos_token": True, "bos_token": "<bos>"}), "utf-8")
-        assert model.text.chat([]) == "False <bos>"
+        assert model.chat_text([]) == "False <bos>"
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,10 @@ def test_a_row_that_ends_early_leaves_the_others_alone(model: Model) -> None:
 
 def test_buffers_are_used_again_and_hold_nothing_back(model: Model) -> None:
     expected = model.generate(PROMPTS[1], max_new_tokens=10).tokens
-    before = model.writer._spare[0]
+    before = model.spare[0]
     model.generate(PROMPTS[2], max_new_tokens=30)
     assert model.generate(PROMPTS[1], max_new_tokens=10).tokens == expected
-    assert model.writer._spare[0] is before
+    assert model.spare[0] is before
 
 
 def test_two_generations_may_interleave(model: Model) -> None:

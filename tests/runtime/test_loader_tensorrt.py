@@ -328,7 +328,7 @@ def test_a_model_nobody_closed_gives_its_memory_back(device: HostDevice, opened:
     other = opened(plans.decoder_plan())
     other.generate(PROMPTS, max_new_tokens=3)
     session, other.session = other.session, None
-    other.__dict__.pop("writer")
+    other.spare.clear()
     del session
     gc.collect()
     device.clean()

@@ -118,7 +118,7 @@ def test_ids_need_no_tokenizers_library(
 def test_a_chat_goes_through_the_template(model: Model) -> None:
     expected = model.generate([2, 5, 6, 9], max_new_tokens=8).tokens
     messages = [{"role": "user", "content": "w5"}, {"role": "assistant", "content": "w6"}]
-    assert model.text.chat(messages) == "<bos> w5  w6  w9 "
+    assert model.chat_text(messages) == "<bos> w5  w6  w9 "
     for options in (
         {"prompt": messages},
         {"prompt": "", "chat": messages},

@@ -106,7 +106,7 @@ def test_its_tokenizer_gives_our_ids(tmp_path: Path) -> None:
     folder = export_genai(artifact.path, tmp_path / "out")
     tokenizer = genai.Tokenizer(genai.Model(str(folder)))
     with load(artifact.path) as model:
-        expected = model.text.encode("abc xyz ab", False)
+        expected = model.encode("abc xyz ab", False)
     assert [int(token) for token in tokenizer.encode("abc xyz ab")] == expected
 
 
@@ -131,7 +131,7 @@ def test_gemma_says_the_same(tmp_path: Path) -> None:
     tokenizer = genai.Tokenizer(genai.Model(str(folder)))
     tokenizer.update_options(add_special_tokens="true")
     with load(artifact.path) as model:
-        ids = model.text.encode("The capital of France is", False)
+        ids = model.encode("The capital of France is", False)
         expected = model.generate(ids, max_new_tokens=32).tokens
     assert [int(token) for token in tokenizer.encode("The capital of France is")] == ids
     assert written_by_genai(folder, [ids], 32)[0][: len(expected)] == expected

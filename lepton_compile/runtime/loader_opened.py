@@ -1,0 +1,132 @@
+"""An engine, opened: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, refuse
+
+__all__ = ["Opened"]
+
+CALLS = ("generate", "logits", "embed", "classify", "answer", "fill")  # Each for some tasks.
+
+
+class Opened:
+    """What every model does, whatever its task."""
+
+    def __init__(
+        self, root: Path, manifest: Any, engine: Any, threads: int, passed_over: dict[str, str]
+    ) -> None:
+        self.path, self.manifest, self.engine, self.threads = root, manifest, engine, threads
+        self.task, self.target, self.cache = manifest["task"], engine["target"], manifest["cache"]
+        self.session, self.passed_over = _open(root, manifest, engine, threads), passed_over
+        own, hidden = engine.get("io") or {}, getattr(self.session, "hidden", ())
+        self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
+        if self.target.startswith("ort-"):  # other engines get what they take from these
+            self.inputs |= {spec["name"]: spec for spec in own.get("inputs", ())}
+        given = own.get("outputs") or manifest["outputs"]
+        self.outputs = {spec["name"]: spec for spec in given if spec["name"] not in hidden}
+        self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
+        self.spare: list[Any] = []  # what is closed with it: buffers that may be used again
+
+    if not TYPE_CHECKING:  # so that a name which does not exist stays an error there
+
+        def __getattr__(self, name: str) -> Any:
+            refuse(name in CALLS, f"this model does {self.task}: its loader.py has no {name}()")
+            return super().__getattribute__(name)  # says what is missing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self, *_: object) -> None:
+        """Let the engine and its buffers go."""
+        for part in [*self.spare, self.session]:
+            if hasattr(part, "close"):
+                part.close()
+        self.spare, self.session = [], None
+
+    __exit__ = close
+
+    def run(self, feeds: Mapping[str, Any], outputs: Iterable[str] = ()) -> dict[str, np.ndarray]:
+        """Run the engine once: arrays by input name in, arrays by output name out.
+
+        A missing attention_mask is all ones, missing token_type_ids are zero, a missing cache is
+        empty, missing position_ids count what the mask has. Left padding is moved aside where the
+        engine wants rows packed to the left.
+        """
+        given, names, run = self._prepare(feeds), [*(outputs or self.outputs)], self.session.run
+        if self.cache and (self.cache["shared"] or hasattr(self.session, "new_cache")):
+            from lepton_compile.runtime.loader_past import run_packed
+
+            run = partial(run_packed, run)
+        try:
+            return dict(zip(names, run(names, given), strict=True))
+        except Exception as error:
+            raise LoaderError(f"the engine refused these inputs: {error}") from error
+
+    def _prepare(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
+        strange = sorted(feeds.keys() - self.inputs.keys())
+        refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
+        given = {name: self.fit(name, value) for name, value in feeds.items()}
+        if (ids := given.get("input_ids")) is not None:
+            given.setdefault("token_type_ids", np.zeros_like(ids))
+            rows, total = ids.shape
+            if self.cache:
+                from lepton_compile.runtime.loader_past import add_past
+
+                total += add_past(self, given)
+            mask = given.setdefault("attention_mask", np.ones((rows, total), np.int64))
+            refuse(mask.shape != (rows, total), f"attention_mask must be {rows} x {total}")
+            if "position_ids" in self.inputs.keys() - given.keys():
+                from lepton_compile.runtime.loader_positions import counted
+
+                given["position_ids"] = counted(mask, ids.shape[1])
+        missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
+        refuse(missing, f"no value for the inputs {missing}")
+        given = {name: value for name, value in given.items() if name in self.inputs}
+        seen: dict[Any, tuple[str, int]] = {}
+        for name, array in given.items():
+            for dim, size in zip(self.inputs[name]["shape"], array.shape, strict=True):
+                other, expected = seen.setdefault(dim, (name, size))
+                refuse(size != expected, f"{dim} is {size} in {name} but {expected} in {other}")
+        return given
+
+    def fit(self, name: str, value: Any) -> np.ndarray:
+        """``value`` as the array that input ``name`` takes: dtype, shape and range checked."""
+        refuse(self.session is None, "this model is closed")
+        dtype, shape = self.inputs[name]["dtype"], self.inputs[name]["shape"]
+        takes, ranges = f"input {name} takes {dtype} {shape}", self.manifest["ranges"]
+        try:
+            array = np.asarray(value).astype(dtype, order="C", casting="same_kind", copy=False)
+        except (TypeError, ValueError) as error:
+            raise LoaderError(f"{takes}: {error}") from None
+        refuse(array.ndim != len(shape), f"{takes}, found {array.shape}")
+        for size, dim in zip(array.shape, shape, strict=True):
+            low, high = ranges.get(dim, (dim, dim) if isinstance(dim, int) else (0, sys.maxsize))
+            refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
+        if name == "input_ids" or name in ranges:
+            low, high = ranges.get(name, (0, (self.vocabulary or sys.maxsize) - 1))
+            where = "the vocabulary" if name == "input_ids" else "its range"
+            bad = array[(array < low) | (array > high)]
+            refuse(bad.size, f"{name}: {bad[:3]} are outside {where}, {low} to {high}")
+        return array
+
+
+def _open(root: Path, manifest: dict[str, Any], engine: dict[str, Any], threads: int) -> Any:
+    """The engine's session: first what can be told without reading it, then its digests."""
+    if engine["target"].startswith("trt"):
+        from lepton_compile.runtime.loader_tensorrt import open_tensorrt
+
+        return open_tensorrt(root, manifest, engine)
+    if engine["target"].startswith("ort"):
+        from lepton_compile.runtime.loader_ort import open_onnxruntime
+
+        return open_onnxruntime(root, manifest, engine, threads)
+    raise UnfitError("this loader.py came without what it needs; take the artifact's own")

@@ -1,0 +1,27 @@
+"""Logits of whole rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_opened import Opened
+
+__all__ = ["Scores"]
+
+
+class Scores(Opened):
+    """A model that gives logits."""
+
+    def logits(self, ids: Any, attention_mask: Any = None) -> np.ndarray:
+        """Logits (batch, sequence, vocabulary) float32 of one row of ids, or rows of any length.
+
+        Shorter rows are padded on the right; where the mask is zero the logits mean nothing.
+        """
+        rows = ids if np.ndim(ids[0]) else [ids]
+        gaps = [[0] * (max(map(len, rows)) - len(row)) for row in rows]
+        mask = [[1] * len(row) + gap for row, gap in zip(rows, gaps, strict=True)]
+        mask = mask if attention_mask is None else attention_mask
+        whole = [[*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
+        return self.run({"input_ids": whole, "attention_mask": mask}, ["logits"])["logits"]
