@@ -5,9 +5,9 @@ a heading, the imports of all parts are gathered at the top, and imports of one 
 left out, wherever they stand: in the one file all names are there.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
-function, method or ``if`` that imports it. The classes that ``Model`` inherits from become one:
-their methods stand in it. numpy is there for type checkers alone: ``load`` imports it for the
-whole file, once the artifact's files are checked. Nothing else is changed.
+function, method or ``if`` that imports it. So is an ``if`` for other tasks. The classes that
+``Model`` inherits from become one: their methods stand in it. numpy is there for type checkers
+alone: ``load`` imports it for the whole file, once the artifact's files are checked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeGuard
 
 from lepton_compile.runtime.parts import parts_for
@@ -37,7 +38,7 @@ def emit(folder: Path, manifest: Mapping[str, Any]) -> None:
 def loader_source(manifest: Mapping[str, Any]) -> str:
     """The text of the loader for the artifact that ``manifest`` describes."""
     names = parts_for(manifest)
-    parts = [_Part(name, names) for name in names]
+    parts = [_Part(name, names, manifest.get("task", "")) for name in names]
     face = next(part for part in parts if part.name == "loader")
     methods = [text for base in face.bases() for part in parts if (text := part.take(base))]
     made = re.findall(r"^    def (\w+)", "\n".join(methods), re.MULTILINE)
@@ -51,7 +52,7 @@ def loader_source(manifest: Mapping[str, Any]) -> str:
                 "from __future__ import annotations\n",
                 *_imports(parts),
                 f"\n{face.exports()}\n",
-                *(part.text(methods if part is face else []) for part in parts),
+                *filter(None, (part.text(methods if part is face else []) for part in parts)),
             ]
         ).rstrip("\n")
         + "\n"
@@ -59,9 +60,10 @@ def loader_source(manifest: Mapping[str, Any]) -> str:
 
 
 class _Part:
-    """One module of the loader, as source and as tree; ``names`` are all that are emitted."""
+    """One module of the loader, as source and as tree; ``emitted`` are all that are needed."""
 
-    def __init__(self, name: str, emitted: Iterable[str]) -> None:
+    def __init__(self, name: str, emitted: Iterable[str], task: str) -> None:
+        self.task = SimpleNamespace(task=task)
         self.name, (self.source, self.tree, self.parents) = name, _parsed(name)
         self.docstring = ast.get_docstring(self.tree, clean=False) or ""
         self.emitted = {f"{PACKAGE}.{name}" for name in emitted}
@@ -120,7 +122,8 @@ class _Part:
 
     def _kept(self, numbers: Iterable[int]) -> str:
         lines = self.source.splitlines()
-        return "\n".join(lines[n - 1] for n in numbers if n not in self.dropped).strip("\n")
+        text = "\n".join(lines[n - 1] for n in numbers if n not in self.dropped).strip("\n")
+        return re.sub("\n{4,}", "\n\n\n", text)
 
     @cached_property
     def dropped(self) -> set[int]:
@@ -131,6 +134,7 @@ class _Part:
 
     def _needless(self) -> Iterator[ast.AST]:
         """Imports of other parts; with those of parts that are left out, all that needs them."""
+        yield from filter(self._never, self.parents)
         for node in filter(_is_ours, self.parents):
             needs: ast.AST = node
             if node.module not in self.emitted and node not in self.tree.body:
@@ -138,6 +142,14 @@ class _Part:
                     needs = self.parents[needs]
                 assert not getattr(needs, "orelse", []), f"{self.name}:{node.lineno}: an else"
             yield needs
+
+    def _never(self, node: ast.AST) -> bool:
+        """Whether it is an ``if`` that only other tasks get into."""
+        if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare):
+            return False
+        told = ast.unparse(node.test)
+        known = {"self": self.task, "model": self.task}
+        return ".task " in told and not eval(told, known)
 
     def text(self, methods: list[str]) -> str:
         """The body below a heading, which a part that is one function or class can do without."""

@@ -4,16 +4,13 @@
     model.run({"input_ids": ids, "attention_mask": mask})     # dict of numpy in, dict of numpy out
     python loader.py --help                                   # the same from a shell
 
-Besides ``run`` a model has what its task asks for: ``generate``, ``embed``, ``classify``,
-``answer`` or ``fill``. All is checked before a runtime opens anything; every refusal is a
-LoaderError. Of several engines the best that runs here is taken, ``model.passed_over`` says why
-those before it were not. Text needs `tokenizers`, a chat `jinja2`.
+All is checked before a runtime opens anything; every refusal is a LoaderError. Of several engines
+the best that runs here is taken, and ``model.passed_over`` says why those before it were not.
 """
 
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +45,7 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
         raise LoaderError(f"{root / 'manifest.json'} is damaged: {error!r}") from error
     able = [name for name in ORDER if name in engines and target in (None, name)]
     refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
-    globals()["np"] = import_module("numpy")  # most of what the imports at the top would take
+    globals()["np"] = __import__("numpy")  # most of what the imports at the top would take
     for name in able:
         try:
             return Model(root, manifest, engines[name], threads or _cores(), passed_over)

@@ -12,9 +12,6 @@ from lepton_compile.runtime.loader_text import Texts
 
 __all__ = ["Batches"]
 
-TOGETHER = 32  # Texts that are run at a time.
-COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-
 
 class Batches(Texts):
     """An encoder."""
@@ -32,17 +29,17 @@ class Batches(Texts):
         """The outputs of each encoding, without padding; those of like length run together."""
         sizes = [len(one) for one in encoded]
         order = sorted(range(len(encoded)), key=sizes.__getitem__)
-        together = min(TOGETHER, self.manifest["ranges"]["batch"][1])
+        together = min(32, self.manifest["ranges"]["batch"][1])
+        own = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        columns = {name: column for name, column in own.items() if name in self.inputs}
         along = {name for name in names if "sequence" in self.outputs[name]["shape"]}
-        found: dict[int, dict[str, np.ndarray]] = {}
+        found: list[dict[str, np.ndarray]] = [{} for _ in encoded]
         for at in range(0, len(order), together):
             part = order[at : at + together]
-            for number in part:
-                encoded[number].pad(sizes[part[-1]], pad_id=self.pad)
-            columns = {name: column for name, column in COLUMNS.items() if name in self.inputs}
+            for n in part:
+                encoded[n].pad(sizes[part[-1]], pad_id=self.pad)
             feeds = {name: [getattr(encoded[n], c) for n in part] for name, c in columns.items()}
-            results = self.run(feeds, names)
-            for row, number in enumerate(part):
-                cut = {n: array[row, : sizes[number]] for n, array in results.items() if n in along}
-                found[number] = {name: array[row] for name, array in results.items()} | cut
-        return [found[number] for number in range(len(encoded))]
+            for name, array in self.run(feeds, names).items():
+                for row, n in enumerate(part):
+                    found[n][name] = array[row, : sizes[n]] if name in along else array[row]
+        return found

@@ -38,10 +38,7 @@ def refuse(wrong: Any, why: str, error: type[LoaderError] = LoaderError) -> None
 
 
 def manifest_of(root: Path) -> dict[str, Any]:
-    """The manifest in folder ``root``, once it holds: format, digests, paths, sizes.
-
-    Digests of files that only engines list are left to ``check_digests``, before one is opened.
-    """
+    """The manifest in ``root``, once it holds, but for digests of what only engines list."""
     refuse(not (root / "manifest.json").is_file(), f"{root} is no artifact: no manifest.json")
     manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
     bad = manifest["min_format"] > FORMAT or manifest["format"] < MIN_FORMAT
@@ -54,23 +51,19 @@ def manifest_of(root: Path) -> dict[str, Any]:
     for engine in manifest["engines"]:
         itemgetter("target", "requires")(engine)
     for name, entry in manifest["files"].items():
-        _check_place(root, name, entry["size"])
+        parts, path = PurePosixPath(name.replace("\\", "/")), root / name
+        bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
+        refuse(bad, f"manifest.json names a file outside the artifact: {name}")
+        refuse(not path.is_file(), f"{name} is missing from {root}")
+        refuse(not path.resolve().is_relative_to(root), f"{name} links to outside the artifact")
+        bad = path.stat().st_size != entry["size"]
+        refuse(bad, f"{name} is damaged: {path.stat().st_size} bytes, not {entry['size']}")
     engines = {n for e in manifest["engines"] for n in [e["model"], *e["files"]]}
     used = engines | {name for name in (manifest["tokenizer"] or {}).values() if name}
     unlisted = sorted(used - manifest["files"].keys())
     refuse(unlisted, f"manifest.json uses {unlisted} without giving their digests")
     check_digests(root, manifest, manifest["files"].keys() - engines)
     return manifest
-
-
-def _check_place(root: Path, name: str, expected: int) -> None:
-    parts, path = PurePosixPath(name.replace("\\", "/")), root / name
-    bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
-    refuse(bad, f"manifest.json names a file outside the artifact: {name}")
-    refuse(not path.is_file(), f"{name} is missing from {root}")
-    refuse(not path.resolve().is_relative_to(root), f"{name} links to outside the artifact")
-    size = path.stat().st_size
-    refuse(size != expected, f"{name} is damaged: {size} bytes, not {expected}")
 
 
 def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ __all__ = ["register_kernels"]
 
 def register_kernels(options: Any, model: Path, engine: Mapping[str, Any]) -> None:
     """Give a session the operators of the engine's library, whose digest has been checked."""
+    import platform
+
     kernels = engine["kernels"]
     here, built = (platform.system(), platform.machine()), (kernels["system"], kernels["machine"])
     wrong = f"its kernels are for {' on '.join(built)}, this is {' on '.join(here)}"

@@ -14,8 +14,6 @@ from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, refuse
 
 __all__ = ["Opened"]
 
-CALLS = ("generate", "logits", "embed", "classify", "answer", "fill")  # Each for some tasks.
-
 
 class Opened:
     """What every model does, whatever its task."""
@@ -25,20 +23,33 @@ class Opened:
     ) -> None:
         self.path, self.manifest, self.engine, self.threads = root, manifest, engine, threads
         self.task, self.target, self.cache = manifest["task"], engine["target"], manifest["cache"]
-        self.session, self.passed_over = _open(root, manifest, engine, threads), passed_over
-        own, hidden = engine.get("io") or {}, getattr(self.session, "hidden", ())
+        self.session, self.passed_over = self._open(), passed_over
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
-        if self.target.startswith("ort-"):  # other engines get what they take from these
-            self.inputs |= {spec["name"]: spec for spec in own.get("inputs", ())}
-        given = own.get("outputs") or manifest["outputs"]
-        self.outputs = {spec["name"]: spec for spec in given if spec["name"] not in hidden}
+        self.outputs = {spec["name"]: spec for spec in manifest["outputs"]}
+        if self.target != "ort-cpu":
+            from lepton_compile.runtime.loader_io import own_io
+
+            self.inputs, self.outputs = own_io(self)
         self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
         self.spare: list[Any] = []  # what is closed with it: buffers that may be used again
+
+    def _open(self) -> Any:
+        """What runs the engine."""
+        if self.target.startswith("trt"):
+            from lepton_compile.runtime.loader_tensorrt import open_tensorrt
+
+            return open_tensorrt(self.path, self.manifest, self.engine)
+        if self.target.startswith("ort"):
+            from lepton_compile.runtime.loader_ort import open_onnxruntime
+
+            return open_onnxruntime(self.path, self.manifest, self.engine, self.threads)
+        raise UnfitError("this loader.py came without what it needs; take the artifact's own")
 
     if not TYPE_CHECKING:  # so that a name which does not exist stays an error there
 
         def __getattr__(self, name: str) -> Any:
-            refuse(name in CALLS, f"this model does {self.task}: its loader.py has no {name}()")
+            other = name in ("generate", "logits", "embed", "classify", "answer", "fill")
+            refuse(other, f"this model does {self.task}: its loader.py has no {name}()")
             return super().__getattribute__(name)  # says what is missing
 
     def __enter__(self) -> Self:
@@ -57,8 +68,7 @@ class Opened:
         """Run the engine once: arrays by input name in, arrays by output name out.
 
         A missing attention_mask is all ones, missing token_type_ids are zero, a missing cache is
-        empty, missing position_ids count what the mask has. Left padding is moved aside where the
-        engine wants rows packed to the left.
+        empty, missing position_ids count what the mask has; padding may stand on either side.
         """
         given, names, run = self._prepare(feeds), [*(outputs or self.outputs)], self.session.run
         if self.cache and (self.cache["shared"] or hasattr(self.session, "new_cache")):
@@ -117,16 +127,3 @@ class Opened:
             bad = array[(array < low) | (array > high)]
             refuse(bad.size, f"{name}: {bad[:3]} are outside {where}, {low} to {high}")
         return array
-
-
-def _open(root: Path, manifest: dict[str, Any], engine: dict[str, Any], threads: int) -> Any:
-    """The engine's session: first what can be told without reading it, then its digests."""
-    if engine["target"].startswith("trt"):
-        from lepton_compile.runtime.loader_tensorrt import open_tensorrt
-
-        return open_tensorrt(root, manifest, engine)
-    if engine["target"].startswith("ort"):
-        from lepton_compile.runtime.loader_ort import open_onnxruntime
-
-        return open_onnxruntime(root, manifest, engine, threads)
-    raise UnfitError("this loader.py came without what it needs; take the artifact's own")

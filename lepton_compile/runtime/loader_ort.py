@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import UnfitError, check_digests, refuse
 
-__all__ = ["PROVIDERS", "open_onnxruntime", "open_session"]
+__all__ = ["PROVIDERS", "open_onnxruntime"]
 
-PROVIDERS = {
-    "ort-cpu": ["CPUExecutionProvider"],
-    "ort-cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-}
+CPU = "CPUExecutionProvider"
+PROVIDERS = {"ort-cpu": [CPU], "ort-cuda": ["CUDAExecutionProvider", CPU]}
 
 
-def open_onnxruntime(
-    root: Path, manifest: Mapping[str, Any], engine: Mapping[str, Any], threads: int
-) -> Any:
+def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> Any:
     """The opened engine: first what can be told without reading a file, then its digests."""
-    package, least = _needed(engine)
-    missing = f"this engine needs {package}: pip install '{package}{least}'"
-    refuse(not find_spec("onnxruntime"), missing, UnfitError)
-    if PROVIDERS[engine["target"]][0].startswith("CUDA"):
+    named = (item for item in engine["requires"].items() if item[0].startswith("onnxruntime"))
+    package, least = next(named, ("onnxruntime", ">=1"))
+    install = f"this engine needs {package}{least}: pip install '{package}{least}'"
+    refuse(not find_spec("onnxruntime"), install, UnfitError)
+    if PROVIDERS[engine["target"]][0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import check_driver
 
         check_driver()
     check_digests(root, manifest, {engine["model"], *engine["files"]})
-    return open_session(root / engine["model"], engine, threads)
-
-
-def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
-    """An onnxruntime.InferenceSession of the model at ``path``, on the device of its target."""
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise UnfitError(f"onnxruntime does not import: {error}") from None
-    (_, least), providers = _needed(engine), PROVIDERS[engine["target"]]
     found, wanted = (v.strip(">=").split(".")[:2] for v in (ort.__version__, least))
     old = [*map(int, found)] < [*map(int, wanted)]
-    refuse(old, f"this engine needs onnxruntime{least}, found {ort.__version__}", UnfitError)
-    options = ort.SessionOptions()
+    refuse(old, f"{install}, and found {ort.__version__}", UnfitError)
+    return _opened(ort, root / engine["model"], engine, threads)
+
+
+def _opened(ort: Any, path: Path, engine: Any, threads: int) -> Any:
+    """An InferenceSession of the model at ``path``, on the device of its target."""
+    options, providers = ort.SessionOptions(), PROVIDERS[engine["target"]]
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
-    if providers[0].startswith("CUDA"):
+    if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
         start_cuda(ort)
@@ -66,9 +61,3 @@ def open_session(path: Path, engine: Mapping[str, Any], threads: int) -> Any:
     idle = providers[0] not in session.get_providers()
     refuse(idle, f"onnxruntime could not start {providers[0]}: see what it wrote above", UnfitError)
     return session
-
-
-def _needed(engine: Mapping[str, Any]) -> tuple[str, str]:
-    """The package that the engine asks for, and its version, such as ``>=1.30``."""
-    named = (item for item in engine["requires"].items() if item[0].startswith("onnxruntime"))
-    return next(named, ("onnxruntime", ">=1"))

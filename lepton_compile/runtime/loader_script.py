@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,11 @@ from lepton_compile.runtime.loader_guard import LoaderError
 __all__ = ["main"]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run with the command line's arguments; the exit status."""
-    options = _options(arguments)
-    try:
-        with load(Path(__file__).parent, options.pop("threads"), options.pop("target")) as model:
-            for name, reason in model.passed_over.items():
-                print(f"the engine for {name} does not run here: {reason}", file=sys.stderr)
-            for piece in _answers(model, options):
-                print(piece, end="", flush=True)
-    except LoaderError as refusal:
-        print(f"error: {refusal}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _options(arguments: list[str] | None) -> dict[str, Any]:
+def main() -> None:
+    """Run the artifact that this file lies in, as the command line says."""
     import argparse
 
+    answers: dict[str, Callable[..., Iterator[str]]] = {"inputs": _ran}
     parser = argparse.ArgumentParser(description="Run the compiled model in this folder.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--inputs", metavar="FILE.npz", help="run these arrays")
@@ -41,31 +28,33 @@ def _options(arguments: list[str] | None) -> dict[str, Any]:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--target", help="the engine to run, rather than the best that can")
     if hasattr(Model, "generate"):
-        from lepton_compile.runtime.loader_script_prompt import add_prompts
+        from lepton_compile.runtime.loader_script_prompt import add_prompts, continued
 
         add_prompts(parser, what)
+        answers["prompt"] = continued
     if hasattr(Model, "outputs_of"):
-        from lepton_compile.runtime.loader_script_text import add_texts
-
-        add_texts(parser, what)
-    return vars(parser.parse_args(arguments))
-
-
-def _answers(model: Model, options: dict[str, Any]) -> Iterator[str]:
-    """What to print."""
-    inputs, output = options.pop("inputs"), options.pop("output")
-    if options.get("prompt"):
-        from lepton_compile.runtime.loader_script_prompt import continued
-
-        return continued(model, **options)
-    if options.get("text"):
         from lepton_compile.runtime.loader_script_text import about
 
-        return about(model, **options)
-    return _ran(model, inputs, output)
+        what.add_argument("--text", nargs="+", help="embed, classify, complete or search these")
+        answers["text"] = about
+    if hasattr(Model, "answer"):
+        from lepton_compile.runtime.loader_script_question import add_question
+
+        add_question(parser)
+    options = vars(parser.parse_args())
+    (answer,) = (made for name, made in answers.items() if options[name] is not None)
+    try:
+        with load(Path(__file__).parent, options.pop("threads"), options.pop("target")) as model:
+            for name, reason in model.passed_over.items():
+                print(f"the engine for {name} does not run here: {reason}", file=sys.stderr)
+            for piece in answer(model, **options):
+                print(piece, end="", flush=True)
+    except LoaderError as refusal:
+        sys.exit(f"error: {refusal}")
 
 
-def _ran(model: Model, inputs: str, output: str | None) -> Iterator[str]:
+def _ran(model: Model, inputs: str, output: str | None, **_: Any) -> Iterator[str]:
+    """What the arrays of a file lead to, by name, as JSON."""
     try:
         with np.load(inputs, allow_pickle=False) as arrays:
             feeds = dict(arrays)
@@ -79,4 +68,4 @@ def _ran(model: Model, inputs: str, output: str | None) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

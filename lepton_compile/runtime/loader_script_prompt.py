@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from json import dumps
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import refuse
@@ -25,15 +25,17 @@ def add_prompts(parser: Any, what: Any) -> None:
     how.add_argument("--json", action="store_true", help="print a document for each prompt")
 
 
-def continued(model: Any, prompt: list[str], **options: Any) -> Iterator[str]:
+def continued(
+    model: Any, prompt: list[str], stream: bool, json: bool, **options: Any
+) -> Iterator[str]:
     """Continuations as text, or as JSON if that is asked for."""
-    stream, as_json = options.pop("stream"), options.pop("json")
-    options = {name: value for name, value in options.items() if value is not None}
+    given = options.keys() - {"inputs", "output"}
+    how = {name: options[name] for name in given if options[name] is not None}
     if stream:
         refuse(len(prompt) > 1, "--stream takes one prompt")
-        yield from model.generate(prompt[0], stream=True, **options)
+        yield from model.generate(prompt[0], stream=True, **how)
         yield "\n"
         return
-    for one, made in zip(prompt, model.generate(prompt, **options), strict=True):
+    for one, made in zip(prompt, model.generate(prompt, **how), strict=True):
         found = {name: getattr(made, name) for name in ("text", "tokens", "finish", "timings")}
-        yield f"{json.dumps({'prompt': one, **found}) if as_json else made.text}\n"
+        yield f"{dumps({'prompt': one, **found}) if json else made.text}\n"

@@ -6,25 +6,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["about", "add_texts"]
+__all__ = ["about"]
 
 
-def add_texts(parser: Any, what: Any) -> None:
-    """Options for texts."""
-    what.add_argument("--text", nargs="+", help="embed, classify or complete these texts")
-    parser.add_argument("--question", help="answer this from each --text")
-
-
-def about(model: Any, text: list[str], question: str | None) -> Iterator[str]:
+def about(model: Any, text: list[str], question: str = "", **_: Any) -> Iterator[str]:
     """What the model's task makes of each text, as JSON."""
-    found: Any
-    if question is not None:
-        found = (model.answer(question, one) for one in text)
-    elif model.task == "fill-mask":
-        found = ({"words": model.fill(one)} for one in text)
-    elif model.task == "feature-extraction":
+    found: Any = ()
+    if model.task == "feature-extraction":
         found = ({"embedding": row} for row in model.embed(text).tolist())
-    else:
+    if model.task in ("text-classification", "token-classification"):
         found = ({"labels": row} for row in model.classify(text))
+    if model.task == "question-answering":
+        found = (model.answer(question, one) for one in text)
+    if model.task == "fill-mask":
+        found = ({"words": model.fill(one)} for one in text)
     for one, result in zip(text, found, strict=True):
         yield json.dumps({"text": one, **result}) + "\n"

@@ -10,20 +10,22 @@ from typing import Any
 
 from lepton_compile.runtime.loader_guard import LoaderError
 from lepton_compile.runtime.loader_special import special_tokens
-from lepton_compile.runtime.loader_text import needed
 
 __all__ = ["rendered"]
 
 
 def rendered(model: Any, source: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """The template ``source`` over ``messages``, ready for the answer."""
-    sandbox, why = needed("jinja2.sandbox", "a chat template"), "the chat template"
+    try:
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        raise LoaderError("a chat template needs jinja2: pip install jinja2") from None
     known = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
 
     def refuse_messages(reason: str) -> None:
-        raise LoaderError(f"{why} refuses these messages: {reason}")
+        raise LoaderError(f"the chat template refuses these messages: {reason}")
 
-    environment = sandbox.ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", _generation_tag()],
@@ -37,7 +39,7 @@ def rendered(model: Any, source: str, messages: Sequence[Mapping[str, Any]]) -> 
         raise
     except Exception as error:  # a template is a program, and may fail as any other
         kind = type(error).__name__
-        raise LoaderError(f"{why} fails on these messages: {kind}: {error}") from error
+        raise LoaderError(f"the chat template fails on these messages: {kind}: {error}") from error
 
 
 def _generation_tag() -> Any:

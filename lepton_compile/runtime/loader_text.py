@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from importlib import import_module
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import LoaderError, refuse
 from lepton_compile.runtime.loader_opened import Opened
 
-__all__ = ["Texts", "needed"]
+__all__ = ["Texts"]
 
 
 class Texts(Opened):
@@ -20,21 +19,16 @@ class Texts(Opened):
         """The tokenizer; for encoders it cuts texts where the model does, or can take no more."""
         name: Any = (self.manifest["tokenizer"] or {}).get("file")
         refuse(not name, "this artifact has no tokenizer: give token ids instead of text")
-        made = needed("tokenizers", "text").Tokenizer.from_file(str(self.path / name))
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise LoaderError("text needs tokenizers: pip install tokenizers") from None
+        made = Tokenizer.from_file(str(self.path / name))
         self.pad = (made.padding or {}).get("pad_id", 0)
         made.no_padding()
         made.no_truncation()
-        if not self.cache:
+        if self.task != "text-generation":
             most = self.manifest["ranges"]["sequence"][1]
             own = (self.manifest["embedding"] or {}).get("max_tokens")
             made.enable_truncation(min(most, own or most))
         return made
-
-
-def needed(module: str, why: str) -> Any:
-    """The module, or how to get it."""
-    try:
-        return import_module(module)
-    except ImportError:
-        package = module.partition(".")[0]
-        raise LoaderError(f"{why} needs {package}: pip install {package}") from None

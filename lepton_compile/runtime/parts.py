@@ -25,6 +25,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_guard": True,
         "loader": True,
         "loader_opened": True,
+        "loader_io": targets != {"ort-cpu"},
         "loader_scores": any(output["name"] == "logits" for output in manifest["outputs"]),
         "loader_past": bool(cache),
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
@@ -61,6 +62,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_trt_buckets": tensorrt and any(map(_grows, engines)),
         "loader_script_prompt": decoder,
         "loader_script_text": encoder,
+        "loader_script_question": answers,
         "loader_script": True,
     }
     return tuple(name for name, wanted in needed.items() if wanted)
