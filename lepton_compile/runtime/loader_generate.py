@@ -55,14 +55,10 @@ class Generates(Prompts):
         refuse(stream and many, "stream=True takes one prompt")
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
         limit = self._limit(prompts, max_new_tokens)
-        stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
-        words: list[Any] = [None] * len(prompts)
-        if stops or self.manifest["tokenizer"]:
-            words = [Words(self, ids, stops, live=bool(stops) or stream) for ids in prompts]
-        draws = np.random.default_rng(seed).spawn(len(prompts))
-        rows = [Generation(*row) for row in zip(prompts, words, draws, strict=True)]
         ends = {*stop_tokens, *(self.manifest["generation"] or {}).get("eos", ())}
-        pieces = self._pieces(rows, limit, how, ends)
+        stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+        rows = [Generation(self, ids, limit, ends, stops, stream) for ids in prompts]
+        pieces = self._pieces(rows, how, limit)
         if stream:
             return pieces
         for _ in pieces:
@@ -115,13 +111,11 @@ class Generates(Prompts):
         room = need if ahead else -(-need // ROUND) * ROUND
         return self.new_cache(batch, min(room, self._room()))
 
-    def _pieces(
-        self, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
-    ) -> Iterator[str | int]:
+    def _pieces(self, rows: list[Generation], how: Sampling, limit: int) -> Iterator[str | int]:
         """What each token completes, as it comes."""
         cache = self._buffers(len(rows), max(len(row.ids) for row in rows), limit)
         try:
-            yield from self._loop(cache, rows, limit, how, ends)
+            yield from _continued(cache, rows, how)
         except GeneratorExit:
             pass  # a stream that nobody reads on is no failure
         except BaseException:
@@ -131,28 +125,29 @@ class Generates(Prompts):
             old.close()
         self.spare = [cache]
 
-    def _loop(
-        self, cache: Any, rows: list[Generation], limit: int, how: Sampling, ends: set[int]
-    ) -> Iterator[str | int]:
-        begin = time.perf_counter()
-        logits = _run(cache.start, 0, [row.ids for row in rows])
-        middle, steps = time.perf_counter(), 0
-        while True:
-            for row, scores in zip(rows, logits, strict=True):
-                if not row.finish:
-                    token = how.pick(scores, row.ids + row.tokens, row.draw)
-                    if (piece := row.push(token, ends, limit)) is not None:
-                        yield piece
-            alive = [not row.finish for row in rows]
-            if not any(alive):
-                break
-            steps += 1
-            last = [row.tokens[-1] if row.tokens else 0 for row in rows]
-            logits = _run(cache.step, steps, last, alive)
-        seconds = time.perf_counter() - middle
-        rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
-        for row in rows:
-            row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
+
+def _continued(cache: Any, rows: list[Generation], how: Sampling) -> Iterator[str | int]:
+    """Token after token until all rows have ended."""
+    begin = time.perf_counter()
+    logits = _run(cache.start, 0, [row.ids for row in rows])
+    middle, steps = time.perf_counter(), 0
+    draws = np.random.default_rng(how.seed).spawn(len(rows))
+    while True:
+        for row, scores, draw in zip(rows, logits, draws, strict=True):
+            if not row.finish:
+                token = how.pick(scores, row.ids + row.tokens, draw)
+                if (piece := row.push(token)) is not None:
+                    yield piece
+        alive = [not row.finish for row in rows]
+        if not any(alive):
+            break
+        steps += 1
+        last = [row.tokens[-1] if row.tokens else 0 for row in rows]
+        logits = _run(cache.step, steps, last, alive)
+    seconds = time.perf_counter() - middle
+    rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
+    for row in rows:
+        row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
 
 
 class Generation:
@@ -162,24 +157,31 @@ class Generation:
     "length", ``timings`` are the seconds and tokens per second of the whole batch.
     """
 
-    def __init__(self, ids: list[int], words: Any, draw: np.random.Generator) -> None:
-        self.ids, self.words, self.draw = ids, words, draw
+    def __init__(
+        self, model: Any, ids: list[int], limit: int, ends: set[int], stops: list[str], live: bool
+    ) -> None:
+        self.ids, self._limit, self._ends = ids, limit, ends
         self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
+        self._words = Words(model, ids, stops) if stops or model.manifest["tokenizer"] else None
+        self._live = bool(self._words and (stops or live))
 
     @property
     def text(self) -> str | None:
         """The new text, None where the artifact has no tokenizer."""
-        return self.words.text if self.words else None
+        if self._words and not self._live:  # who deals in ids never waits for a tokenizer
+            self._live = True
+            self._words.push(self.tokens, final=True)
+        return self._words.text if self._words else None
 
-    def push(self, token: int, ends: set[int], limit: int) -> str | int | None:
+    def push(self, token: int) -> str | int | None:
         """Take a token in; the text that is certain by now, or the token without a tokenizer."""
-        new = [] if token in ends else [token]
+        new = [] if token in self._ends else [token]
         self.tokens += new
-        self.finish = "length" if len(self.tokens) == limit else "" if new else "eos"
-        if not self.words:
+        self.finish = "length" if len(self.tokens) == self._limit else "" if new else "eos"
+        if not self._words or not self._live:
             return token if new else None
-        piece: str = self.words.push(new, final=bool(self.finish))
-        self.finish = "stop" if self.words.stopped else self.finish
+        piece = self._words.push(new, final=bool(self.finish))
+        self.finish = "stop" if self._words.stopped else self.finish
         return piece or None
 
 

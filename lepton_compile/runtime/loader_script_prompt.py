@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from json import dumps
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import refuse
@@ -22,11 +22,11 @@ def add_prompts(parser: Any, what: Any) -> None:
     parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--stream", action="store_true", help="print text as it comes")
-    how.add_argument("--json", action="store_true", help="print a document for each prompt")
+    how.add_argument("--json", action="store_true", dest="as_json", help="a document per prompt")
 
 
 def continued(
-    model: Any, prompt: list[str], stream: bool, json: bool, **options: Any
+    model: Any, prompt: list[str], stream: bool, as_json: bool, **options: Any
 ) -> Iterator[str]:
     """Continuations as text, or as JSON if that is asked for."""
     given = options.keys() - {"inputs", "output"}
@@ -38,4 +38,4 @@ def continued(
         return
     for one, made in zip(prompt, model.generate(prompt, **how), strict=True):
         found = {name: getattr(made, name) for name in ("text", "tokens", "finish", "timings")}
-        yield f"{dumps({'prompt': one, **found}) if json else made.text}\n"
+        yield f"{json.dumps({'prompt': one, **found}) if as_json else made.text}\n"

@@ -32,7 +32,7 @@ SOURCE = Source()
 
 def pieces(ids: list[int], stop: list[str] | None = None, prompt: str = "a") -> tuple[str, ...]:
     """What comes out for ``ids``, token by token, up to a stop text."""
-    words = Words(SOURCE, SOURCE.ids(prompt), stop or [], live=True)  # type: ignore[arg-type]
+    words = Words(SOURCE, SOURCE.ids(prompt), stop or [])  # type: ignore[arg-type]
     found = []
     for number, token in enumerate(ids):
         found.append(words.push([token], final=number == len(ids) - 1))
@@ -75,7 +75,7 @@ def test_an_unfinished_character_at_the_end_is_left_out() -> None:
 
 def test_a_prompt_that_ends_within_a_character_harms_nothing() -> None:
     head, tail = SOURCE.ids("😀b")[:2], SOURCE.ids("b")
-    words = Words(SOURCE, head, [], live=True)  # type: ignore[arg-type]
+    words = Words(SOURCE, head, [])  # type: ignore[arg-type]
     assert words.push(tail, final=True) == "b"
 
 
