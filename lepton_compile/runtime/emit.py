@@ -165,7 +165,7 @@ class _Part:
         if len(rule) > WIDTH or any(rest):
             rule, rest = f"# ---- {self.name.removeprefix('loader_')} ", [first, *rest]
         heading = [rule.ljust(WIDTH, "-"), *(f"# {line}".rstrip() for line in rest)]
-        return "\n".join([*heading, f"\n{body}\n\n"])
+        return "\n".join([*heading, f"{body}\n\n"])
 
 
 @cache
@@ -184,13 +184,18 @@ def _imports(parts: list[_Part]) -> list[str]:
     lines = []
     for module in sorted({module for module, _ in found}, key=str.lower):
         assert module.split(".")[0] in sys.stdlib_module_names, f"{module} is not everywhere"
-        names = sorted(name for where, name in found if where == module)
+        names = sorted((name for where, name in found if where == module), key=_kind)
         if "" in names:  # one part may take the module, another a name of it
             lines.append(f"import {module}")
         if any(names):
             lines.append(f"from {module} import {', '.join(filter(None, names))}")
     lines.sort(key=lambda line: (line.startswith("from"), line))
     return [*lines, "", "if TYPE_CHECKING:", f"    import {NUMPY}"]
+
+
+def _kind(name: str) -> tuple[bool, bool, str]:
+    """Sorts constants before classes, and those before functions."""
+    return not name.isupper(), not name[:1].isupper(), name
 
 
 def _lines(node: ast.AST) -> range:

@@ -9,4 +9,4 @@ __all__ = ["add_question"]
 
 def add_question(parser: Any) -> None:
     """The option for what is answered."""
-    parser.add_argument("--question", required=True, help="answer this from each --text")
+    parser.add_argument("--question", help="answer this from each --text")

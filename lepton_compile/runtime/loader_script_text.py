@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from lepton_compile.runtime.loader_guard import refuse
+
 __all__ = ["about"]
 
 
-def about(model: Any, text: list[str], question: str = "", **_: Any) -> Iterator[str]:
+def about(model: Any, text: list[str], question: Any = None, **_: Any) -> Iterator[str]:
     """What the model's task makes of each text, as JSON."""
     found: Any = ()
     if model.task == "feature-extraction":
@@ -17,6 +19,7 @@ def about(model: Any, text: list[str], question: str = "", **_: Any) -> Iterator
     if model.task in ("text-classification", "token-classification"):
         found = ({"labels": row} for row in model.classify(text))
     if model.task == "question-answering":
+        refuse(not question, "give the --question that each --text is to answer")
         found = (model.answer(question, one) for one in text)
     if model.task == "fill-mask":
         found = ({"words": model.fill(one)} for one in text)

@@ -1,8 +1,8 @@
 """A decoder's plan: its caches, and token after token.
 
 The caches stay on the device at the engine's full capacity; ``present`` is ``past``. New keys of
-row b go behind the ``past_lengths[b]`` tokens that it holds, so that no mask is needed. Each prompt
-is read alone, into its row of the caches, and then all rows go on together.
+row b go behind the ``past_lengths[b]`` tokens that it holds, so that no mask is needed. Each
+prompt is read alone, into its row of the caches, and then all rows go on together.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,25 @@ def test_an_answer_from_a_context(answering: Path, tmp_path: Path, capsys: Captu
     assert document(capsys, *asked, "--context", f"@{file}") == found
     assert main(["run", *asked, "--context", CONTEXT]) == 0
     assert expected["answer"] in capsys.readouterr().out
+
+
+def test_the_loader_answers_and_fills_from_a_shell(answering: Path, filling: Path) -> None:
+    with load(answering) as model:
+        expected = model.answer(QUESTION, CONTEXT)
+    found = json.loads(script(answering, "--text", CONTEXT, "--question", QUESTION).stdout)
+    assert found.pop("text") == CONTEXT
+    assert found == {**expected, "score": pytest.approx(expected["score"])}
+    assert "give the --question" in script(answering, "--text", CONTEXT).stderr
+    text = "the [MASK] is on [MASK] house"
+    masks = json.loads(script(filling, "--text", text).stdout)["words"]
+    with load(filling) as model:
+        best = [mask[0]["word"] for mask in model.fill(text)]
+    assert [mask[0]["word"] for mask in masks] == best
+
+
+def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(folder / "loader.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_words_for_masks(filling: Path, capsys: Capture) -> None:

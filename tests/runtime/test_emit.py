@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import importlib.util
 import subprocess
@@ -48,6 +49,40 @@ def test_each_is_imported_with_the_standard_library_alone(tmp_path: Path) -> Non
     assert added - names <= {*sys.stdlib_module_names}
 
 
+def test_each_looks_like_the_sources_it_is_made_of(tmp_path: Path) -> None:
+    for number, given in enumerate(all_manifests()):
+        (tmp_path / f"loader_{number}.py").write_text(loader_source(given), "utf-8")
+    ruff = [sys.executable, "-m", "ruff"]
+    how = ["--isolated", "--no-cache", "--config", "line-length = 100"]
+    for asked in (["format", "--check"], ["check", "--select", "E,I,W"]):
+        command = [*ruff, *asked, *how, tmp_path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_is_one_class_and_does_what_its_task_asks_for(task: str) -> None:
+    source = loader_source(manifest(task))
+    (model,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "Model")
+    assert isinstance(model, ast.ClassDef)
+    assert not model.bases
+    found = {node.name for node in model.body if isinstance(node, ast.FunctionDef)}
+    calls = {
+        "feature-extraction": {"embed"},
+        "question-answering": {"answer"},
+        "fill-mask": {"fill", "logits"},
+        "text-generation": {"generate", "logits"},
+        "other": set(),
+    }
+    assert {"run", "close"} <= found
+    every = {"generate", "logits", "embed", "classify", "answer", "fill"}
+    assert found & every == calls.get(task, {"classify", "logits"})
+    told = [key for key in ("embedding", "labels", "words") if f'({{"{key}": ' in source]
+    kinds = {"feature-extraction": "embedding", "fill-mask": "words"}
+    labels = "labels" if task.endswith("classification") else None
+    assert told == [key for key in [kinds.get(task, labels)] if key]
+
+
 def test_a_name_in_two_parts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(loader_source.__globals__, "parts_for", lambda _: ("loader", "loader"))
     with pytest.raises(AssertionError, match="two parts"):
@@ -56,15 +91,15 @@ def test_a_name_in_two_parts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Lines of the emitted file: what it may grow to before somebody has to look for words to save.
 LINES = {
-    ("feature-extraction", "ort-cpu"): 540,
-    ("text-classification", "ort-cpu"): 570,
-    ("fill-mask", "ort-cpu"): 590,
-    ("question-answering", "ort-cpu"): 575,
-    ("text-generation", "ort-cpu"): 1075,
-    ("text-generation", "ort-cpu", "ort-cuda"): 1115,
-    ("feature-extraction", "ort-cpu", "trt-rtx"): 1125,
-    ("text-generation", "ort-cpu", "trt-rtx"): 1865,
-    ("other", "ort-cpu"): 410,
+    ("feature-extraction", "ort-cpu"): 400,
+    ("text-classification", "ort-cpu"): 420,
+    ("fill-mask", "ort-cpu"): 440,
+    ("question-answering", "ort-cpu"): 440,
+    ("text-generation", "ort-cpu"): 860,
+    ("text-generation", "ort-cpu", "ort-cuda"): 915,
+    ("feature-extraction", "ort-cpu", "trt-rtx"): 990,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1660,
+    ("other", "ort-cpu"): 335,
 }
 
 
