@@ -134,29 +134,31 @@ class _Part:
 
     def _needless(self) -> Iterator[ast.AST]:
         """Imports of other parts; with those of parts that are left out, all that needs them."""
-        yield from filter(self._never, self.parents)
-        for node in filter(_is_ours, self.parents):
-            needs: ast.AST = node
-            if node.module not in self.emitted and node not in self.tree.body:
+        for node in self.parents:
+            needs = node
+            if _is_ours(node) and node.module not in self.emitted and node not in self.tree.body:
                 while not isinstance(needs, ast.FunctionDef | ast.If):
                     needs = self.parents[needs]
-                assert not getattr(needs, "orelse", []), f"{self.name}:{node.lineno}: an else"
-            yield needs
+            if _is_ours(node) or self._never(node):
+                assert not getattr(needs, "orelse", []), (
+                    f"{self.name}: an else of {ast.unparse(node)}"
+                )
+                yield needs
 
     def _never(self, node: ast.AST) -> bool:
         """Whether it is an ``if`` that only other tasks get into."""
         if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare):
             return False
-        told = ast.unparse(node.test)
+        asked = ast.unparse(node.test)
         known = {"self": self.task, "model": self.task}
-        return ".task " in told and not eval(told, known)
+        return ".task " in asked and not eval(asked, known)
 
     def text(self, methods: list[str]) -> str:
         """The body below a heading, which a part that is one function or class can do without."""
         body, count = self.body(), len([*self.names()])
         if methods:
-            made_of = body.rindex("class Model(") + len("class Model"), body.rindex('):\n    """')
-            body = "\n\n".join([body[: made_of[0]] + body[made_of[1] + 1 :], *methods])
+            alone = re.sub(r"class Model\([^)]*\):", "class Model:", body)
+            body = "\n\n".join([alone, *methods])
         if count < 2:
             return f"{body}\n\n" if count else ""
         words = self.docstring.strip() if self.name != "loader" else "What callers use."

@@ -45,7 +45,8 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
         raise LoaderError(f"{root / 'manifest.json'} is damaged: {error!r}") from error
     able = [name for name in ORDER if name in engines and target in (None, name)]
     refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
-    globals()["np"] = __import__("numpy")  # most of what the imports at the top would take
+    # Here and not at the top of the file, where it would be most of what an import takes.
+    globals()["np"] = __import__("numpy")
     for name in able:
         try:
             return Model(root, manifest, engines[name], threads or _cores(), passed_over)
