@@ -26,6 +26,7 @@ CONTRIB = frozenset({
     "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
 })
 # fmt: on
+PLAIN = frozenset({"AzureExecutionProvider", "CPUExecutionProvider"})
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 OURS = frozenset(
     {
@@ -65,10 +66,17 @@ def dequantizes_weight(body: Body, node: ir.Node) -> bool:
 
 @cache
 def _kernels() -> frozenset[str]:
-    """Contributed ops with a CPU kernel: those of the onnxruntime at hand, else those we emit."""
+    """Contributed ops with a CPU kernel: those of the onnxruntime at hand, else those we emit.
+
+    One with other providers is asked for the ops that it knows: asked for kernels, onnxruntime-gpu
+    1.31 starts CUDA, and crashes where its libraries are not loaded yet.
+    """
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+        if set(runtime.get_available_providers()) - PLAIN:
+            schemas = runtime.get_all_operator_schema()
+            return CONTRIB | {s.name for s in schemas if s.domain == "com.microsoft"}
         known = runtime.get_all_opkernel_def()
     except (ImportError, AttributeError):
         return CONTRIB
