@@ -181,6 +181,8 @@ Positions (attention_mask, input_ids) => (positions)
 }}
 """
 
+# Each step reads the length of a shape, which lies on the host: beside a GPU all of them run there,
+# and no step of a decoder waits for a number to come back.
 _KEEP_LAST = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 KeepLast (hidden, count) => (kept)
@@ -188,9 +190,8 @@ KeepLast (hidden, count) => (kept)
     zeros = Constant <value_ints: ints = [0]> ()
     axis = Constant <value_ints: ints = [1]> ()
     sequence = Shape <start: int = 1, end: int = 2> (hidden)
-    wanted = Reshape (count, axis)
-    all = Equal (wanted, zeros)
-    late = Sub (sequence, wanted)
+    late = Sub (sequence, count)
+    all = Equal (late, sequence)
     bounded = Max (late, zeros)
     first = Where (all, zeros, bounded)
     kept = Slice (hidden, first, sequence, axis)

@@ -23,6 +23,7 @@ from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.choices import Choices
+from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.experts import LowerExperts
 from lepton_passes.lowering.ort.last_layer import LowerLastLayer
@@ -295,6 +296,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerNativeNorm, targets=_CPU, configured=_native_norm),
     # What those of attention and norms made.
     Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native_head_norm),
+    Entry(LowerCudaHeadNorm, targets=_CUDA),
     # Between what it looks through, norms and sums, and the kernels of layers.
     Entry(LowerLastLayer, targets=_ORT),
     Entry(LowerBiasGelu, targets=_ORT),

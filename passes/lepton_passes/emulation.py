@@ -4,6 +4,8 @@ CPU kernels for bf16 do not exist, those for fp16 add up in fp16; kernels of GPU
 and round what they store. So each half becomes an fp32 value that went through ``Cast<half>`` and
 back, and weights become the fp32 numbers that their halves are. The result runs on plain
 onnxruntime, and is what tests and the check after each pass look at.
+
+Attention of onnxruntime norms heads on a GPU alone: for the CPU its norms stand in front of it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.dtypes import HALVES, fill_types, set_type
+from lepton_passes.emulation_heads import norms_outside
 from lepton_passes.tensors import cast
 
 __all__ = ["Emulation", "half_of"]
@@ -42,12 +45,14 @@ class Emulation:
     def __call__(self, model: ir.Model) -> ir.Model:
         """A copy of ``model`` without halves; inputs and outputs that were halves are fp32."""
         copy = model.clone()
+        functions = [f.graph for f in copy.functions.values() if f.domain == "ai.lepton.layer"]
+        for graph in (copy.graph, *functions):
+            norms_outside(graph)
         fill_types(copy)
         for value in copy.graph.initializers.values():
             if value.const_value is not None and value.const_value.dtype in HALVES:
                 value.const_value = self._widened(value.const_value)
                 set_type(value, FLOAT)
-        functions = [f.graph for f in copy.functions.values() if f.domain == "ai.lepton.layer"]
         for graph in (copy.graph, *functions):
             _widen(graph)
         return copy
