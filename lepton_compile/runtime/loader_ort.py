@@ -37,14 +37,15 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
 
 def _opened(ort: Any, path: Path, engine: Any, threads: int) -> Any:
     """An InferenceSession of the model at ``path``, on the device of its target."""
-    options, providers = ort.SessionOptions(), PROVIDERS[engine["target"]]
+    start, providers = ort.InferenceSession, PROVIDERS[engine["target"]]
+    options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
     if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
-        start_cuda(ort)
+        start = start_cuda(ort, bool(engine.get("cuda_graph")))
     if engine.get("precision") in ("int8", "auto"):
         from lepton_compile.runtime.loader_saturation import saturates
 
@@ -54,7 +55,7 @@ def _opened(ort: Any, path: Path, engine: Any, threads: int) -> Any:
 
         register_kernels(options, path, engine)
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        session = start(str(path), options, providers=providers)
     except Exception as error:
         raise UnfitError(f"onnxruntime cannot open {path.name}: {error}") from error
     # A provider that does not start is left out with no more than a line on stderr.

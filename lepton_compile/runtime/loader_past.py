@@ -27,6 +27,10 @@ def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
     rows, width = given["input_ids"].shape
     held = 0
     for name, _, shape, dtype in past_of(model, rows, 0):
+        if dtype == "bfloat16":
+            from lepton_compile.runtime.loader_ort_cuda import BITS
+
+            dtype = BITS
         held = max(held, given.setdefault(name, np.zeros(shape, dtype)).shape[2])
     most = model.cache["max_length"]
     refuse(held + width > most, f"{held + width} tokens, and the cache holds {most}")

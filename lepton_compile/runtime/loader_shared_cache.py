@@ -39,9 +39,9 @@ class SharedCache:
         self.lengths, at = np.array([len(row) for row in rows]), 0
         for _, group in groupby(rows, len):
             ids = np.array(list(group), np.int64)
-            self._bind(slice(at, at := at + len(ids)))
+            self.binding = self.bound(slice(at, at := at + len(ids)))
             self._run(ids, np.ones_like(ids))
-        self._bind(slice(0, len(rows)))
+        self.binding = self.bound(slice(0, len(rows)))
         return self._scores()
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
@@ -54,17 +54,19 @@ class SharedCache:
     def _scores(self) -> np.ndarray:
         return self.logits[: len(self.lengths), 0].astype(np.float32, copy=False)
 
-    def _bind(self, rows: slice) -> None:
-        self.binding = self.session.io_binding()
-        self.binding.bind_ortvalue_input("logits_to_keep", self.value(self.keep))
-        self.binding.bind_ortvalue_output("logits", self.value(self.logits[rows]))
+    def bound(self, rows: slice, logits: Any = None) -> Any:
+        """A binding to the buffers of some rows."""
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input("logits_to_keep", self.value(self.keep))
+        binding.bind_ortvalue_output("logits", logits or self.value(self.logits[rows]))
         for past, present, buffer in self.buffers:
             shape, size = buffer.shape(), buffer.tensor_size_in_bytes()
             start = buffer.data_ptr() + rows.start * (size // shape[0])
             part = [rows.stop - rows.start, *shape[1:]]
             where = (self.device, 0, buffer.element_type(), part, start)
-            self.binding.bind_input(past, *where)
-            self.binding.bind_output(present, *where)
+            binding.bind_input(past, *where)
+            binding.bind_output(present, *where)
+        return binding
 
     def _run(self, ids: np.ndarray, mask: np.ndarray) -> None:
         # Binding copies to a device: an array that changes later would go on with its old numbers.

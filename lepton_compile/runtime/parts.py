@@ -48,6 +48,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_ort_cuda": "ort-cuda" in targets,
         "loader_ort_memory": ort and bool(cache),
         "loader_shared_cache": ort and bool(cache and cache["shared"]),
+        "loader_cuda_graph": any(engine.get("cuda_graph") for engine in engines),
         "loader_past_cache": ort and bool(cache and not cache["shared"]),
         "loader_no_cache": decoder and not cache,
         "loader_code": tensorrt,

@@ -1,0 +1,157 @@
+"""Decode steps as CUDA graphs: what they read and where, with the CPU standing for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+import torch
+from transformers import Gemma3TextConfig
+
+import lepton_compile as lc
+from lepton_compile.engines.probe import probe
+from lepton_compile.runtime import Model, loader_ort, loader_ort_memory
+from lepton_compile.runtime.loader_cuda_graph import GraphCache
+from lepton_compile.runtime.loader_ort_cuda import CudaSession
+from lepton_compile.runtime.loader_shared_cache import SharedCache
+from tests.export import zoo
+from tests.export.harness import relative_error, save
+
+ROWS = [[5, 17, 3, 42, 8, 61], [9, 2, 33]]
+needs_gpu = pytest.mark.skipif(
+    not probe("ort-cuda").runs, reason=probe("ort-cuda").reason or "runs"
+)
+
+
+def _built(folder: Path, config: Any, compute: str = "fp16") -> tuple[Path, Any]:
+    reference = save(config, "text-generation", folder / "model")
+    made = lc.build(
+        model=str(folder / "model"),
+        target="ort-cuda",
+        compute=compute,
+        output=folder / "out",
+        verify=False,
+    )
+    assert made.manifest.engines[0]["cuda_graph"] is True
+    return made.path, reference
+
+
+def _gemma() -> Gemma3TextConfig:
+    """Heads of 32, so that rotation and norms of heads are inside the kernel; a short window."""
+    return Gemma3TextConfig(
+        vocab_size=100, hidden_size=64, intermediate_size=96, num_hidden_layers=3, head_dim=32,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=4,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )  # fmt: skip
+
+
+def test_norms_of_heads_are_in_the_kernel(tmp_path: Path) -> None:
+    path, _ = _built(tmp_path, _gemma)
+    graph = onnx.load(next(path.rglob("*.onnx")), load_external_data=False).graph
+    attention = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+    assert [len(node.input) for node in attention] == [16, 16, 16]
+    assert not {"Split", "RotaryEmbedding"} & {
+        node.op_type for node in graph.node if "attn" in node.output[0]
+    }
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+    """An engine for a GPU, opened on the CPU, whose session would capture."""
+    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
+    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
+    path, _ = _built(tmp_path, zoo.DECODERS["llama"][0])
+    with lc.load(path, target="ort-cuda") as opened:
+        opened.session = CudaSession(opened.session, captures=True)
+        yield opened
+
+
+def test_steps_give_what_steps_without_a_graph_give(model: Model) -> None:
+    """Rows of different lengths, one of which stops; then one row alone in the same buffers."""
+    plain, captured = SharedCache(model, 2, 32), model.new_cache(2, 32)
+    assert isinstance(captured, GraphCache)
+    for rows in (ROWS, ROWS[:1]):
+        found = [cache.start(rows) for cache in (plain, captured)]
+        np.testing.assert_array_equal(*found)
+        for token in range(4, 8):
+            alive = [True, token < 6][: len(rows)]
+            found = [cache.step([token] * len(rows), alive).copy() for cache in (plain, captured)]
+            np.testing.assert_allclose(*found, rtol=0, atol=2e-3)
+
+
+def test_each_size_has_a_graph_of_its_own_and_fixed_addresses(model: Model) -> None:
+    asked: list[tuple[str, int]] = []
+    run = model.session.run_with_iobinding
+
+    def watched(binding: Any, graph: int = -1) -> None:
+        values = captured._steps.get(len(captured.lengths), ((), 0, {}))[2]
+        places = " ".join(str(value.data_ptr()) for value in values.values())
+        asked.append((places, graph))
+        run(binding, graph)
+
+    captured = model.new_cache(2, 32)
+    model.session.run_with_iobinding = watched
+    for rows in (ROWS, ROWS[:1], ROWS):
+        captured.start(rows)
+        for _ in range(2):
+            captured.step([4] * len(rows), [True] * len(rows))
+    prefills = [graph for _, graph in asked if graph == -1]
+    assert len(prefills) == 5, "rows of different lengths are read apart"
+    steps = [each for each in asked if each[1] != -1]
+    assert [graph for _, graph in steps] == [1, 1, 2, 2, 1, 1]
+    assert len({places for places, graph in steps if graph == 1}) == 1
+    other = model.new_cache(1, 32)
+    other.start(ROWS[:1])
+    other.step([4], [True])
+    assert asked[-1][1] == 3, "another cache has other addresses"
+
+
+def test_generation_goes_through_it(model: Model) -> None:
+    one, both = model.generate(ROWS[1], 5), model.generate(ROWS, 5)
+    assert isinstance(model.spare[0], GraphCache)
+    assert both[1].tokens == one.tokens
+
+
+def test_numbers_that_numpy_lacks_go_in_as_bits() -> None:
+    """What stands for an empty cache in bfloat16; outputs of that type stay where they are."""
+    import onnxruntime
+
+    model = onnx.parser.parse_model(
+        """<ir_version: 11, opset_import: ["" : 23]>
+        main (bfloat16[n] x, float[n] y) => (float[n] sum, bfloat16[n] same) {
+          wide = Cast <to = 1> (x)
+          sum = Add (wide, y)
+          same = Identity (x)
+        }"""
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    wrapped = CudaSession(session)
+    bits = np.array([0x3F80, 0xC000], np.uint16)  # 1 and -2
+    (found,) = wrapped.run(["sum"], {"x": bits, "y": np.array([0.5, 0.5], np.float32)})
+    np.testing.assert_array_equal(found, [1.5, -1.5])
+    assert wrapped.hidden == ["same"]
+    assert wrapped.get_providers() == ["CPUExecutionProvider"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(("compute", "close"), [("fp16", 0.02), ("bf16", 0.1)])
+def test_on_a_gpu(tmp_path: Path, compute: str, close: float) -> None:
+    path, reference = _built(tmp_path, _gemma, compute)
+    with lc.load(path, target="ort-cuda") as opened, torch.no_grad():
+        cache = opened.new_cache(2, 64)
+        assert isinstance(cache, GraphCache)
+        expected = reference(torch.tensor(ROWS[:1])).logits.numpy()
+        assert relative_error(opened.logits(ROWS[0]), expected) < close
+        rows, found = [list(row) for row in ROWS], cache.start(ROWS)
+        for token in range(3, 20):
+            for row, scores in zip(rows, found, strict=True):
+                expected = reference(torch.tensor([row])).logits[0, -1].numpy()
+                assert relative_error(scores, expected) < close
+                row.append(token)
+            found = cache.step([token] * 2, [True] * 2)
