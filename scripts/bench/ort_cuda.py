@@ -3,14 +3,16 @@
     python scripts/bench/ort_cuda.py --json out.json             # the sample package's Gemma 3 270M
     python scripts/bench/ort_cuda.py --model ./folder --compute bf16
 
-Builds the engine, holds its logits against PyTorch in fp32, then times the three in turn, round by
-round, in one process and on one device. Needs no network: the model is a folder or comes out of the
-sample package. Seconds per token are those between generating one token and generating all.
+Builds the engine, holds its logits against PyTorch in fp32, then times them in turn, round by
+round, in one process and on one device: ours as the loader runs it and without its CUDA graph, and
+both of PyTorch. Needs no network: the model is a folder or comes out of the sample package. Seconds
+per token are those between generating one token and generating all.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import platform
@@ -21,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-TOOLS = ("lepton", "eager", "compiled")
+TOOLS = ("lepton", "uncaptured", "eager", "compiled")
 PACKAGES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "lepton-compile")
 Generate = Callable[[list[int], int], Sequence[int]]
 
@@ -67,8 +69,8 @@ def missing(device: str) -> str:
     return "" if torch.cuda.is_available() else "this torch has no CUDA"
 
 
-def lepton(folder: Path, asked: argparse.Namespace) -> tuple[Generate, Any]:
-    """Generation through the loader of a new artifact, and the opened model."""
+def lepton(folder: Path, asked: argparse.Namespace) -> Any:
+    """The opened model of a new artifact."""
     import tempfile
 
     import lepton_compile as lc
@@ -77,9 +79,17 @@ def lepton(folder: Path, asked: argparse.Namespace) -> tuple[Generate, Any]:
     compute = {"compute": asked.compute} if asked.device == "cuda" else {}
     asked.work.mkdir(parents=True, exist_ok=True)
     output = Path(tempfile.mkdtemp(prefix=f"{target}-", dir=asked.work)) / "artifact"
-    lc.build(model=str(folder.absolute()), target=target, output=output, verify=False, **compute)
-    model = lc.load(output, target=target)
-    cache = model.new_cache(1, asked.prompt + asked.new)
+    given: dict[str, Any] = {"model": str(folder.absolute()), "target": target, **compute}
+    lc.build(output=output, verify=False, check=False, **given)
+    return lc.load(output, target=target)
+
+
+def through(model: Any, asked: argparse.Namespace, *, captured: bool) -> Generate:
+    """Generation through a cache of the loader; ``captured`` as it makes one itself."""
+    from lepton_compile.runtime.loader_shared_cache import SharedCache
+
+    make = model.new_cache if captured else functools.partial(SharedCache, model)
+    cache = make(1, asked.prompt + asked.new)
 
     def generate(ids: list[int], count: int) -> list[int]:
         """The loader's own loop, but past tokens that end a text, as the others do here."""
@@ -88,7 +98,7 @@ def lepton(folder: Path, asked: argparse.Namespace) -> tuple[Generate, Any]:
             made.append(int(cache.step([made[-1]], [True])[0].argmax()))
         return made
 
-    return generate, model
+    return generate
 
 
 def pytorch(folder: Path, asked: argparse.Namespace, *, compiled: bool) -> Generate:
@@ -170,10 +180,12 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
     ids = np.random.default_rng(0).integers(3, vocabulary, asked.prompt).tolist()
     runs: dict[str, Generate] = {}
     result: dict[str, Any] = {"device": device_name(asked.device), "verify": None}
-    if "lepton" in asked.tools:
-        runs["lepton"], model = lepton(folder, asked)
+    if ours := [tool for tool in TOOLS[:2] if tool in asked.tools]:
+        model = lepton(folder, asked)
+        result["captured"] = getattr(model.session, "captures", False)
         result["verify"] = agreement(model, folder, ids)
-    for tool in (tool for tool in TOOLS[1:] if tool in asked.tools):
+        runs |= {tool: through(model, asked, captured=tool == "lepton") for tool in ours}
+    for tool in (tool for tool in TOOLS[2:] if tool in asked.tools):
         runs[tool] = pytorch(folder, asked, compiled=tool == "compiled")
     for generate in runs.values():  # compiles, and fills pools of memory
         measured(generate, ids, asked.new)

@@ -45,7 +45,7 @@ __all__ = [
 DECODE_SEQUENCE = 16
 WORKSPACE_ALIGNMENT = 256
 _MAX_SPLITS = 128  # a model with one key head has no other blocks for a large device
-_MIN_KEYS = 128  # fewer keys a split cost more in the combine step than they save
+_MIN_KEYS = 64  # fewer keys a split cost more in the combine step than they save
 
 
 @dataclass(frozen=True)
