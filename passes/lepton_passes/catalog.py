@@ -37,6 +37,7 @@ from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.opset import LowerOpset
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
+from lepton_passes.lowering.residual_scale import LowerResidualScale
 from lepton_passes.lowering.trt.attention import LowerTrtAttention
 from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
@@ -193,6 +194,10 @@ def _activation(
     return configured
 
 
+def _residual_scale(settings: Settings) -> LeptonPass | None:
+    return LowerResidualScale() if settings.half == ir.DataType.FLOAT16 else None
+
+
 def _half(settings: Settings) -> LeptonPass | None:
     if settings.half is None:
         return None
@@ -282,6 +287,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(PackedGateUp, configured=_packed_gate_up),
     # Behind clean-up, which shares lookups; in fp32, where a check sees what it does.
     Entry(LowerTrtRotaryTables, targets=_TRT, configured=_rotary_tables),
+    # In fp32, where the check sees that it changes nothing.
+    Entry(LowerResidualScale, targets=_GPU, configured=_residual_scale),
     # Behind all that reads fp32 weights; what follows lowers the types it finds.
     Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.
