@@ -99,6 +99,9 @@ def _combine(target: Architecture, variant: Variant) -> Tiles:
 
 def _prefill(target: Architecture, variant: Variant) -> Tiles:
     width = _padded(variant)
+    if target.name == 90 and (width <= 64 or (variant.quantized and variant.head_dim == 256)):
+        # Two small blocks share a processor: one multiplies while the other takes exponentials.
+        return Tiles(64, 64, 4, 3)
     if target.wide and width <= 384:
         if width <= 128:
             return Tiles(128, 128 if width <= 64 else 64, 8, 3)

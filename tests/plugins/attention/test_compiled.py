@@ -44,6 +44,8 @@ COVERING: list[Asked] = [
     ("prefill", 80, variant(192)),
     ("prefill", 86, variant(64, "int8", "float16", all_=True)),
     ("prefill", 89, variant(128, FP8, all_=True)),
+    ("prefill", 90, variant(48)),
+    ("prefill", 90, variant(64, all_=True)),
     ("prefill", 90, variant(128)),
     ("prefill", 90, variant(256, all_=True)),
     ("prefill", 90, variant(224, "int8", all_=True)),
