@@ -66,7 +66,7 @@ def energies_for(
         RecipeError: there is no tokenizer, so no text to weigh them on.
     """
     algorithm = recipe.quantize.algorithm
-    if algorithm not in ("weighted", "auto"):
+    if algorithm not in ("weighted", "awq", "auto"):
         return None
     if not _has_tokenizer(source):
         raise RecipeError(

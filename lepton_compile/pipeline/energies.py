@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
 
 import numpy as np
 import onnx_ir as ir
@@ -34,13 +35,15 @@ class Energies(Mapping[str, np.ndarray]):
         self._feeds, self._progress = feeds, progress
         self._names = {name for _, names in inputs_of(model) for name in names}
         self._found: dict[str, np.ndarray] = {}
+        self._first = Lock()  # rows of weights, and what weighs them, are asked for by threads
 
     def collect(self) -> None:
         """Run the sample now, unless that was done: before there is less memory for it."""
-        if self._model is not None:
-            ranges = calibrate(self._model, self._feeds(), self._progress)
-            self._found = {each: seen.energy for each, seen in ranges.items()}
-            self._model = None
+        with self._first:
+            if self._model is not None:
+                ranges = calibrate(self._model, self._feeds(), self._progress)
+                self._found = {each: seen.energy for each, seen in ranges.items()}
+                self._model = None
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name in self._names:

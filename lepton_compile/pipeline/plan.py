@@ -16,6 +16,7 @@ from lepton_passes.catalog import CATALOG, Settings
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.quant._calibration import Calibration, Measure
+from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
 
 from .compute import compute_dtype
@@ -23,7 +24,7 @@ from .compute import compute_dtype
 __all__ = ["cache_type", "passes_for", "rounds_activations"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
-ROUNDED = ("rtn", "weighted", "gptq")
+ROUNDED = ("rtn", "weighted", "awq", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
 # Builders with arithmetic in fp8 and static scales, and without int8 scales by block. They take
 # types at their word, where kernels of onnxruntime widen inside. Plain matrices they stack
@@ -53,7 +54,8 @@ def passes_for(
         config: transformers configuration, which has a say in what the target computes in.
         hessians: of the inputs of linear layers, for ``algorithm: gptq``; without them its pass
             declines every weight, which are then rounded to nearest.
-        energies: mean squares of the same inputs, for ``algorithm: weighted``; likewise.
+        energies: mean squares of the same inputs, for ``algorithm: weighted`` and ``awq``;
+            likewise.
         measure: ranges of what 8-bit layers read, which are then rounded, too; without it they
             are not.
         native: the engine comes with our own CPU kernels.
@@ -70,7 +72,7 @@ def passes_for(
     settings = Settings(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
-        energies=(energies or {}) if recipe.quantize.algorithm == "weighted" else None,
+        energies=_energies(recipe.quantize, energies or {}),
         eight=ir.DataType.FLOAT8E4M3FN if recipe.quantize.algorithm == "fp8" else ir.DataType.INT8,
         blocks=target not in TENSORRT,
         calibration=Calibration(measure) if measure is not None else None,
@@ -90,6 +92,14 @@ def passes_for(
     )
     made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
     return [each for each in made if each is not None]
+
+
+def _energies(
+    quantize: Quantize, found: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray] | None:
+    if quantize.algorithm == "awq":
+        return ScaledEnergies(found)
+    return found if quantize.algorithm == "weighted" else None
 
 
 def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:

@@ -41,6 +41,7 @@ Task = Literal[
     "token-classification",
 ]
 Group = Literal[32, 64, 128]
+Algorithm = Literal["none", "rtn", "weighted", "awq", "gptq", "fp16", "bf16", "fp8", "auto"]
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
 TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
@@ -78,13 +79,13 @@ class Rule(_Closed):
 class Quantize(_Closed):
     """How weights are stored, and what else is rounded."""
 
-    algorithm: Literal["none", "rtn", "weighted", "gptq", "fp16", "bf16", "fp8", "auto"] = Field(
+    algorithm: Algorithm = Field(
         default="rtn",
-        description="Round to nearest, minding a sample (weighted) or not; GPTQ (4 bits, fitted to "
-        "it); a cast; none; or bits of each weight as the gates allow (auto).",
+        description="Round to nearest, minding a sample (weighted; awq: inputs scaled, too) or "
+        "not; GPTQ (4 bits, fitted to it); a cast; none; or bits as the gates allow (auto).",
     )
     bits: Literal[4, 8] | None = Field(
-        default=None, description="Bits of a weight, for `rtn`, `weighted`, `gptq`."
+        default=None, description="Bits of a weight, for `rtn`, `weighted`, `awq`, `gptq`."
     )
     group: Group | None = Field(
         default=None, description="Weights per scale, for 4 bits (default 32)."
@@ -123,10 +124,14 @@ class Quantize(_Closed):
     def _check(self) -> Quantize:
         if self.algorithm in ("rtn", "weighted") and self.bits is None:
             raise ValueError(f"algorithm: {self.algorithm} needs bits: 4 or bits: 8")
-        if self.algorithm == "gptq" and self.bits != 4:
-            raise ValueError("algorithm: gptq needs bits: 4; 8 bits lose too little to be fitted")
-        if self.algorithm not in ("rtn", "weighted", "gptq") and self.bits is not None:
-            raise ValueError(f"bits is for algorithm: rtn, weighted or gptq, not {self.algorithm}")
+        if self.algorithm in ("awq", "gptq") and self.bits != 4:
+            raise ValueError(
+                f"algorithm: {self.algorithm} needs bits: 4; 8 bits lose too little to be fitted"
+            )
+        if self.algorithm not in ("rtn", "weighted", "awq", "gptq") and self.bits is not None:
+            raise ValueError(
+                f"bits is for algorithm: rtn, weighted, awq or gptq, not {self.algorithm}"
+            )
         if self.group is not None and self.bits != 4:
             raise ValueError("group is for bits: 4; int8 has one scale for each output row")
         if self.activations == "static" and self.format not in ("int8", "fp8"):

@@ -44,11 +44,13 @@ from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.rotary_tables import LowerTrtRotaryTables
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.quant._calibration import Calibration
+from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant._weights import Choose
 from lepton_passes.quant.activation_fp8 import ActivationFp8
 from lepton_passes.quant.activation_int8 import ActivationInt8
 from lepton_passes.quant.calibrate import Calibrate
 from lepton_passes.quant.quantize_cache import CacheMeasure, QuantizeCache
+from lepton_passes.quant.scale_inputs import ScaleInputs
 from lepton_passes.quant.smooth_inputs import SmoothInputs
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
@@ -72,7 +74,7 @@ class Settings:
         hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
             ``None`` rounds them to nearest.
         energies: mean squares of the same inputs by column, for weights of 4 bits whose scales mind
-            them; ``None`` minds nothing.
+            them; ``None`` minds nothing. Where they are scaled, inputs are, too.
         accuracy_level: of MatMulNBits.
         dynamic: there is a kernel that rounds activations as they come.
         half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
@@ -183,6 +185,12 @@ def _weighted(settings: Settings) -> LeptonPass | None:
     return WeightInt4Weighted(settings.choose, settings.energies)
 
 
+def _scale(settings: Settings) -> LeptonPass | None:
+    if settings.choose is None or not isinstance(settings.energies, ScaledEnergies):
+        return None
+    return ScaleInputs(settings.choose, settings.energies)
+
+
 def _activation(
     make: type[ActivationInt8 | ActivationFp8],
 ) -> Callable[[Settings], LeptonPass | None]:
@@ -266,6 +274,8 @@ CATALOG: tuple[Entry, ...] = (
     # After the transposes are gone their reshapes stand side by side.
     Entry(MergeReshape),
     Entry(FuseGelu),
+    # Behind clean-up, in front of all that sees ranges: they are those of scaled inputs.
+    Entry(ScaleInputs, configured=_scale),
     # Behind clean-up, in front of all that rounds: ranges are those of the fp32 model.
     Entry(Calibrate, targets=_TRT, configured=_calibrate),
     # Sees the fp32 model, too: what it rounds is seen by the passes behind.

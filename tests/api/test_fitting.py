@@ -36,7 +36,8 @@ def test_columns_are_weighed_only_where_that_was_asked_for() -> None:
     step = lambda *_: None  # noqa: E731
     nearest = load_recipe({"model": "./m", "quantize": "int4"})
     assert energies_for(nearest, model(), _source(), None, step) is None  # type: ignore[arg-type]
-    weighted = load_recipe({"model": "./m", "quantize": {"algorithm": "weighted", "bits": 4}})
-    with pytest.raises(RecipeError, match="without a tokenizer") as caught:
-        energies_for(weighted, model(), _source(), None, step)  # type: ignore[arg-type]
-    assert (caught.value.where, caught.value.found) == ("quantize.algorithm", "weighted")
+    for name in ("weighted", "awq"):
+        asked = load_recipe({"model": "./m", "quantize": {"algorithm": name, "bits": 4}})
+        with pytest.raises(RecipeError, match="without a tokenizer") as caught:
+            energies_for(asked, model(), _source(), None, step)  # type: ignore[arg-type]
+        assert (caught.value.where, caught.value.found) == ("quantize.algorithm", name)

@@ -58,6 +58,7 @@ MISTAKES = [
     ("model: m\nquantize: int5", 2, "unknown precision", None),
     ("model: m\nquantize: {algorithm: rtn}", 2, "needs bits", None),
     ("model: m\nquantize: {algorithm: gptq, bits: 8}", 2, "gptq needs bits: 4", None),
+    ("model: m\nquantize: {algorithm: awq, bits: 8}", 2, "awq needs bits: 4", None),
     ("model: m\nquantize: {algorithm: gptq}", 2, "gptq needs bits: 4", None),
     ("model: m\nquantize: {bits: 8, group: 32}", 2, "group is for bits: 4", None),
     ("model: m\nquantize: {bits: 4, group: 48}", 2, "'quantize.group' does not take", None),

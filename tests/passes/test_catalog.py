@@ -10,6 +10,7 @@ import pytest
 
 from lepton_passes.catalog import CATALOG, Entry, Settings, names
 from lepton_passes.quant._calibration import Calibration
+from lepton_passes.quant._scaled import ScaledEnergies
 
 ROOT = Path(__file__).parent
 STAGES = ("cleanup", "fusion", "lowering", "quant")
@@ -50,6 +51,9 @@ def test_names_are_unique() -> None:
         ("sink-transpose", "merge-reshape"),
         ("weight-int4-weighted", "weight-int4"),
         ("weight-int4", "packed-qkv"),
+        ("merge-reshape", "scale-inputs"),
+        ("scale-inputs", "calibrate"),
+        ("scale-inputs", "quantize-cache"),
         ("merge-reshape", "calibrate"),
         ("calibrate", "smooth-inputs"),
         ("calibrate", "quantize-cache"),
@@ -82,7 +86,7 @@ def test_nothing_is_quantized_unless_chosen() -> None:
     everything = Settings(
         choose=lambda *_: None,
         hessians={},
-        energies={},
+        energies=ScaledEnergies({}),
         calibration=Calibration(),
         cache=ir.DataType.INT8,
     )

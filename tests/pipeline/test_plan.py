@@ -10,6 +10,8 @@ from lepton_compile.pipeline.plan import cache_type, passes_for, rounds_activati
 from lepton_compile.recipe import Recipe, load_recipe
 from lepton_compile.recipe.schema import Quantize
 from lepton_passes.quant._calibration import unseen
+from lepton_passes.quant.scale_inputs import ScaleInputs
+from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 
 
 def _names(**recipe: object) -> list[str]:
@@ -25,6 +27,18 @@ def test_fp32_quantizes_nothing() -> None:
 @pytest.mark.parametrize("quantize", ["int8", "int4", {"algorithm": "none", "embedding": "int8"}])
 def test_weights_are_quantized_when_asked_for(quantize: object) -> None:
     assert {"weight-int8", "weight-int4"} <= set(_names(quantize=quantize))
+
+
+def test_awq_scales_inputs_and_weighs_what_they_are_then() -> None:
+    passes = passes_for(load_recipe({"model": "m", "quantize": {"algorithm": "awq", "bits": 4}}))
+    names = [each.name for each in passes]
+    assert names.index("scale-inputs") < names.index("weight-int4-weighted")
+    scaled, weighted = (
+        next(each for each in passes if isinstance(each, kind))
+        for kind in (ScaleInputs, WeightInt4Weighted)
+    )
+    assert weighted.seen is scaled.energies
+    assert "scale-inputs" not in _names(quantize={"algorithm": "weighted", "bits": 4})
 
 
 def test_gptq_comes_before_rounding_to_nearest() -> None:
