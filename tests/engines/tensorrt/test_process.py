@@ -45,6 +45,30 @@ def test_it_builds_and_says_what_it_does(tmp_path: Path) -> None:
     assert children() == []
 
 
+def test_the_builder_keeps_its_memory_unless_the_user_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of two settings holds in glibc, so what a user wrote stands behind ours."""
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    seen: list[str] = []
+
+    def step(what: str, done: int, total: int) -> None:
+        if what == "reading the graph":
+            (child,) = children()
+            # glibc writes zeros between the settings while it reads them.
+            found = Path(f"/proc/{child.pid}/environ").read_bytes().replace(b"\0", b":")
+            seen.extend(each for each in found.decode().split(":") if "glibc.malloc." in each)
+
+    run_child(order_for(tmp_path, graph(SIMPLE)), RTX, step=step)
+    assert [each.rpartition("glibc.malloc.")[2] for each in seen] == [
+        "hugetlb=1",
+        "mmap_threshold=268435456",
+        "trim_threshold=4294967296",
+        "top_pad=67108864",
+        "hugetlb=0",
+    ]
+
+
 def test_a_callback_that_raises_cancels(tmp_path: Path) -> None:
     seen: list[int] = []
 
