@@ -25,7 +25,7 @@ from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
 from .blame import first_moved
-from .scratch import ScratchWeights, on_scratch_disk
+from .scratch import ScratchWeights, give_back_freed, on_scratch_disk
 from .unsigned import with_unsigned_weights
 
 __all__ = ["NumericCheck"]
@@ -137,8 +137,12 @@ class NumericCheck:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
+        # A session runs once: packed weights, and memory kept for its next run, are of no use.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
         if self._library is not None:
             options.register_custom_ops_library(str(self._library))
+        give_back_freed()
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             names = [o.name for o in session.get_outputs() if not o.name.startswith("present.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
-__all__ = ["ScratchWeights", "on_scratch_disk"]
+__all__ = ["ScratchWeights", "give_back_freed", "on_scratch_disk"]
 
 _INLINE_BYTES = 1024
 
@@ -24,6 +25,19 @@ def on_scratch_disk() -> Iterator[None]:
     except OSError as error:
         error.filename = tempfile.gettempdir()
         raise
+
+
+def give_back_freed() -> None:
+    """Hand memory that nobody uses back to the system before something large begins.
+
+    Tracing a model and reading its weights leave hundreds of megabytes to the allocator, in pieces
+    that a tensor of that size does not fit into. Only glibc has to be asked.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or another system
+        return
+    trim(0)
 
 
 class ScratchWeights:
