@@ -30,6 +30,8 @@ from .unsigned import with_unsigned_weights
 
 __all__ = ["NumericCheck"]
 
+# Over weights that are not packed these compute in fp32, and a check would not see them round.
+ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
 
 
@@ -137,9 +139,10 @@ class NumericCheck:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        # A session runs once: packed weights, and memory kept for its next run, are of no use.
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        # A session runs once: memory kept for its next run, and packed weights, are of no use.
         options.enable_cpu_mem_arena = False
+        if not any(op in graph for op in ROUNDS_IF_PACKED):
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if self._library is not None:
             options.register_custom_ops_library(str(self._library))
         give_back_freed()

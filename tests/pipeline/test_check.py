@@ -14,6 +14,7 @@ from lepton_passes.contract import CHOOSING, LeptonPass
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.lowering.ort.silu import LowerSilu
+from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.experts import Settings, experts, routed
@@ -52,6 +53,21 @@ def test_a_weight_is_read_once(folder: Path) -> None:
         assert len(list(folder.iterdir())) == 1
     assert reads == [(0, 40)]
     assert list(folder.iterdir()) == []
+
+
+def test_kernels_round_as_they_will_in_the_engine(folder: Path) -> None:
+    """MatMulNBits of accuracy level 4 rounds what it multiplies, but only over packed weights."""
+    found = {}
+    for level in (1, 4):
+        model = load(TEXT, {"table": random(50, 256), "w": random(40, 256)})
+        with NumericCheck(FEEDS, "int4") as check:
+            WeightInt4()(model)
+            check.start(model)
+            lower = LowerLinear(accuracy_level=level)
+            lower(model)
+            found[level] = check(model, lower)
+    assert found[1] < 1e-5
+    assert 1e-4 < found[4] < 0.03
 
 
 def test_padding_is_not_compared(folder: Path) -> None:
