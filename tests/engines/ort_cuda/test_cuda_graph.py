@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import lepton_compile as lc
 from lepton_compile.engines.probe import probe
 from lepton_compile.runtime import Model, loader_ort, loader_ort_memory
 from lepton_compile.runtime.loader_cuda_graph import GraphCache
-from lepton_compile.runtime.loader_ort_cuda import CudaSession
+from lepton_compile.runtime.loader_ort_cuda import CudaSession, start_cuda
 from lepton_compile.runtime.loader_shared_cache import SharedCache
 from tests.export import zoo
 from tests.export.harness import relative_error, save
@@ -115,6 +116,38 @@ def test_generation_goes_through_it(model: Model) -> None:
     one, both = model.generate(ROWS[1], 5), model.generate(ROWS, 5)
     assert isinstance(model.spare[0], GraphCache)
     assert both[1].tokens == one.tokens
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_what_cannot_be_captured_runs_kernel_by_kernel(
+    monkeypatch: pytest.MonkeyPatch, graphs: bool
+) -> None:
+    """As onnxruntime refuses a graph of which a part runs on the host, or opens it."""
+    import onnxruntime as ort
+
+    asked: list[list[Any]] = []
+
+    class Session:
+        def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
+            asked.append(providers)
+            if not isinstance(providers[0], str):
+                raise RuntimeError("not all nodes have been partitioned to CUDA")
+
+        get_inputs = get_outputs = lambda self: []
+
+    found = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: found)
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    start = start_cuda(ort, graphs)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        opened = start("model.onnx", None, providers=found)
+    assert not opened.captures
+    assert asked[-1] == found
+    assert [isinstance(each[0], str) for each in asked] == ([False, True] if graphs else [True])
+    assert [str(each.message) for each in told] == (
+        ["decode steps run kernel by kernel: not all nodes have been partitioned to CUDA"] * graphs
+    )
 
 
 def test_numbers_that_numpy_lacks_go_in_as_bits() -> None:
