@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import PassError
 from lepton_passes.body import Body, bodies, sweep
-from lepton_passes.linear import Linear, linears
+from lepton_passes.linear import linears_by_input
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
 
@@ -117,17 +117,10 @@ def inputs_of(model: ir.Model) -> list[tuple[int, tuple[str, ...]]]:
     found = [
         (users[0].weight.columns, names)
         for body in bodies(model)
-        for users in _by_input(body).values()
+        for users in linears_by_input(body).values()
         for names in zip(*(parameters_of(body, user) for user in users), strict=True)
     ]
     return sorted(found, key=lambda each: min(place.get(name, len(place)) for name in each[1]))
-
-
-def _by_input(body: Body) -> dict[ir.Value, list[Linear]]:
-    found: dict[ir.Value, list[Linear]] = {}
-    for linear in linears(body):
-        found.setdefault(linear.x, []).append(linear)
-    return found
 
 
 def _probed(
@@ -139,7 +132,7 @@ def _probed(
     outputs: list[ir.Value] = []
     count = 0
     for body in bodies(copy):
-        for x, users in _by_input(body).items():
+        for x, users in linears_by_input(body).items():
             names = list(zip(*(parameters_of(body, user) for user in users), strict=True))
             made = handed_out(body, x, users[0].node)
             for value, readers_of in zip(made, names, strict=True):

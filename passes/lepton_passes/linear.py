@@ -15,7 +15,15 @@ from lepton_passes.body import Body
 from lepton_passes.dtypes import HALVES
 from lepton_passes.match import made_by, perm_of
 
-__all__ = ["Linear", "Weight", "linear_of", "linears", "lookups", "weight_of"]
+__all__ = [
+    "Linear",
+    "Weight",
+    "linear_of",
+    "linears",
+    "linears_by_input",
+    "lookups",
+    "weight_of",
+]
 
 PLAIN = (ir.DataType.FLOAT, *HALVES)
 QUANTIZED = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
@@ -106,6 +114,14 @@ def linears(body: Body) -> list[Linear]:
     """All linear layers of a body, in order."""
     found = (linear_of(body, node) for node in body.nodes("MatMul"))
     return [linear for linear in found if linear is not None]
+
+
+def linears_by_input(body: Body) -> dict[ir.Value, list[Linear]]:
+    """The linear layers of a body by what they read, in order."""
+    found: dict[ir.Value, list[Linear]] = {}
+    for linear in linears(body):
+        found.setdefault(linear.x, []).append(linear)
+    return found
 
 
 def lookups(weight: Weight) -> list[ir.Node]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies
 from lepton_passes.experts import experts_in
-from lepton_passes.linear import linears
+from lepton_passes.linear import linears_by_input
 from lepton_passes.match import is_decoder, largest_block
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._scales import quantize_int4, quantize_int8, quantize_int8_blocks
@@ -146,14 +146,15 @@ def _parts(body: Body, decoder: bool) -> Iterable[Part]:
 def _together(body: Body) -> list[list[str]]:
     """Names of the weights that read the same, for each input and call; and of the two of a mixture
     of experts, which no kernel takes in two formats."""
-    readers: dict[ir.Value, list[list[str]]] = {}
-    for linear in linears(body):
-        readers.setdefault(linear.x, []).append(parameters_of(body, linear))
+    readers = [
+        [parameters_of(body, linear) for linear in users]
+        for users in linears_by_input(body).values()
+    ]
     mixtures = [
         [parameter_names(body, weight.values[0]) for weight in (each.gate_up, each.down)]
         for each in experts_in(body)
     ]
-    groups = [*readers.values(), *mixtures]
+    groups = [*readers, *mixtures]
     return [list(names) for users in groups for names in zip(*users, strict=True)]
 
 

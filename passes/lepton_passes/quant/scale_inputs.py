@@ -28,7 +28,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.linear import Linear, linears
+from lepton_passes.linear import Linear, linears_by_input
 from lepton_passes.match import made_by
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._makers import Maker, Place, is_shared, maker_of
@@ -74,10 +74,7 @@ class ScaleInputs(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        by_input: dict[ir.Value, list[Linear]] = {}
-        for linear in linears(body):
-            by_input.setdefault(linear.x, []).append(linear)
-        for x, users in by_input.items():
+        for x, users in linears_by_input(body).items():
             names = [parameters_of(body, user) for user in users]
             groups = [self._groups(user, each) for user, each in zip(users, names, strict=True)]
             if not any(group for of_user in groups for group in of_user):
@@ -235,10 +232,10 @@ def _fitting(w: np.ndarray, group: int) -> int:
 def _some_rows(tensor: ir.TensorProtocol) -> np.ndarray:
     """Rows from all over a weight, fp32."""
     rows, columns = (int(d) for d in tensor.shape.numpy())
-    starts = np.linspace(0, max(0, rows - _SLICE), max(1, _ROWS // _SLICE)).astype(int)
-    whole = rows_of(tensor, 0, rows) if rows * columns <= _SMALL else None
     if rows <= _ROWS:
         return np.asarray(rows_of(tensor, 0, rows), dtype=np.float32)
+    starts = np.linspace(0, rows - _SLICE, _ROWS // _SLICE).astype(int)
+    whole = rows_of(tensor, 0, rows) if rows * columns <= _SMALL else None
     parts = [
         rows_of(tensor, start, start + _SLICE) if whole is None else whole[start : start + _SLICE]
         for start in starts

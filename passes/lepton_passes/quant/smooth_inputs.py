@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import SAME, LeptonPass
-from lepton_passes.linear import Linear, linears
+from lepton_passes.linear import Linear, linears_by_input
 from lepton_passes.match import made_by
 from lepton_passes.quant._calibration import Calibration, parameters_of
 from lepton_passes.quant._ranges import INT8_MOST, InputRange
@@ -66,10 +66,7 @@ class SmoothInputs(LeptonPass):
         return result
 
     def rewrite(self, body: Body) -> None:
-        by_input: dict[ir.Value, list[Linear]] = {}
-        for linear in linears(body):
-            by_input.setdefault(linear.x, []).append(linear)
-        for x, users in by_input.items():
+        for x, users in linears_by_input(body).items():
             names = [parameters_of(body, user) for user in users]
             if not any(self._for_int8(name) for of_user in names for name in of_user):
                 continue
