@@ -70,14 +70,14 @@ class Generates(Prompts):
         refuse(self.session is None, "this model is closed")
         if hasattr(self.session, "new_cache"):
             return self.session.new_cache(batch, capacity)
-        if getattr(self.session, "captures", False):
-            from lepton_compile.runtime.loader_cuda_graph import GraphCache
-
-            return GraphCache(self, batch, capacity)
         if not self.cache:
             from lepton_compile.runtime.loader_no_cache import NoCache
 
             return NoCache(self, batch, capacity)
+        if self.cache["shared"] and getattr(self.session, "captures", False):
+            from lepton_compile.runtime.loader_cuda_graph import GraphCache
+
+            return GraphCache(self, batch, capacity)
         if self.cache["shared"]:
             from lepton_compile.runtime.loader_shared_cache import SharedCache
 
