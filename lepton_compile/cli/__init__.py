@@ -6,10 +6,12 @@ is imported when it is called, and the heavy libraries only inside it, so that h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import click
@@ -35,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         own_process()
-    _end_on_sigterm()
     # Bars of the libraries would break into the display of the stages.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
+        with _ended_by_sigterm():
+            code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
     except SystemExit as end:  # click's and rich's way out when the reader of a pipe has left
         return end.code if isinstance(end.code, int) else 1
     except (Exception, KeyboardInterrupt) as error:
@@ -48,13 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _end_on_sigterm() -> None:
-    """A polite kill ends a build as Ctrl-C does: what was half written is removed."""
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """A polite kill ends a build as Ctrl-C does: what was half written is removed.
+
+    A program that calls ``main`` has its own handler back afterwards.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    try:
-        signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread, as in tests and notebooks
+    if threading.current_thread() is not threading.main_thread():  # only there may it be set
+        yield
         return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -174,7 +174,9 @@ def test_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_command_with_130(number: signal.Signals) -> None:
     program = (
-        "import sys, time; from lepton_compile.cli import cli, main\n"
+        "import signal, sys, time; from lepton_compile.cli import cli, main\n"
+        # A shell has what it starts in the background ignore Ctrl-C, and children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@cli.command()\n"
         "def sleep(): print('ready', flush=True); time.sleep(60)\n"
         "from lepton_compile.cli import group; group.COMMANDS['sleep'] = ''\n"
@@ -190,6 +192,12 @@ def test_a_signal_ends_a_command_with_130(number: signal.Signals) -> None:
         time.sleep(0.05)
         process.send_signal(number)
         assert process.wait(timeout=30) == 130
+
+
+def test_a_program_that_calls_main_keeps_its_own_handler() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["plugins", "--json"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_reader_that_leaves_early_is_met_with_silence() -> None:

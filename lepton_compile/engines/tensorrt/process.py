@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ __all__ = ["CHILD", "run_child"]
 CHILD = "lepton_compile.engines.tensorrt.child"
 PATIENCE = 15.0  # seconds for a cancelled child to end by itself
 TICK = 0.5  # seconds between two looks at its memory
+STILL = 120.0  # seconds without a word and without work after which a child is given up
 LOG_TAIL = 12  # lines of standard error in a message
+ROOM = "make room, or shrink shapes.sequence and shapes.batch"
 
 # The builder makes and frees millions of small objects between weights. By its defaults glibc gives
 # memory back and takes it again all the time, in pages of 4 kB: a fifth of the builder's time.
@@ -54,7 +57,8 @@ def run_child(
         limit: bytes of resident memory that the child and we may hold together.
 
     Raises:
-        EngineError: the library refused something, ran out of memory, or ended its process.
+        EngineError: the library refused something, ran out of memory, stopped working, or ended
+            its process.
     """
     log = order.with_name("builder.log")
     built: Event | None = None
@@ -123,18 +127,47 @@ def _events(child: subprocess.Popen[bytes], limit: int | None) -> Iterator[Event
     """What the child says, until it says no more; its memory is looked at in between."""
     assert child.stdout is not None
     descriptor, rest = child.stdout.fileno(), b""
+    work = _Work(child)
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
             if limit is not None:
                 _check_memory(child.pid, limit)
             if not selector.select(TICK):
+                work.check()
                 continue
             data = os.read(descriptor, 1 << 16)
             if not data:
                 return
             *lines, rest = (rest + data).split(b"\n")
             yield from (json.loads(line) for line in lines)
+
+
+class _Work:
+    """Watches that a silent child computes: a library that misses a thread waits for it forever."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self.child = child
+        self.seconds, self.since = 0.0, time.monotonic()
+
+    def check(self) -> None:
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(self.child.pid).cpu_times()
+            self._look(times.user + times.system)
+
+    def _look(self, seconds: float) -> None:
+        if seconds > self.seconds:
+            self.seconds, self.since = seconds, time.monotonic()
+        elif time.monotonic() - self.since > STILL:
+            self.child.kill()  # it would not hear that it is cancelled
+            raise EngineError(
+                "the builder's process has stopped working",
+                where="build",
+                found=f"no processor time in {STILL:.0f} seconds",
+                hint=f"it most likely waits for a thread that it could not start: {ROOM}",
+            )
 
 
 def _check_memory(child: int, limit: int) -> None:
@@ -157,7 +190,7 @@ def _failure(event: Event, flavour: Flavour) -> EngineError:
     if event.get("missing"):
         hint = f"{flavour.title} is not installed, or not whole: {flavour.install}"
     elif event.get("memory"):
-        hint = "make room, or shrink shapes.sequence and shapes.batch"
+        hint = f"{ROOM} (a limit on memory or threads counts too: ulimit -v, ulimit -u)"
     elif event.get("plugin"):
         hint = "no plugin of that name and namespace is registered: lepton-compile plugins"
     return EngineError(
@@ -176,7 +209,7 @@ def _death(status: int, log: Path, flavour: Flavour) -> EngineError:
         return EngineError(
             f"{flavour.title}: the builder's process was killed, most likely for want of memory",
             found=tail or None,
-            hint="make room, or shrink shapes.sequence and shapes.batch",
+            hint=ROOM,
         )
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
     return EngineError(

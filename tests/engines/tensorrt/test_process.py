@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from lepton_compile.engines.tensorrt import process
 from lepton_compile.engines.tensorrt.flavour import RTX
 from lepton_compile.engines.tensorrt.process import CHILD, run_child
 from lepton_compile.errors import EngineError
@@ -109,18 +110,38 @@ def test_a_ceiling_of_memory_holds_for_the_child_too(tmp_path: Path) -> None:
     assert children() == []
 
 
-def test_a_builder_without_memory_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("padding", [0, 64 << 20])
+def test_a_builder_without_memory_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padding: int
+) -> None:
+    """Without padding an allocation fails; with it what comes next, the stack of a thread."""
+    monkeypatch.setenv("GLIBC_TUNABLES", f"glibc.malloc.hugetlb=0:glibc.malloc.top_pad={padding}")
+
     def step(what: str, done: int, total: int) -> None:
         if what == "reading the graph":
             (child,) = children()
-            most = child.memory_info().vms + (8 << 20)
+            most = child.memory_info().vms + (1 << 20)
             child.rlimit(resource.RLIMIT_AS, (most, most))
 
     with pytest.raises(EngineError, match="the builder ran out of memory") as raised:
         run_child(order_for(tmp_path, graph(SIMPLE)), RTX, step=step)
-    assert "bad_alloc" in str(raised.value.found)
     assert "make room" in str(raised.value.hint)
     assert [each.name for each in tmp_path.glob("*.plan") if each.stat().st_size] == []
+
+
+def test_a_child_that_stops_working_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "network":
+            for child in children():
+                child.suspend()
+
+    monkeypatch.setattr(process, "STILL", 1.0)
+    with pytest.raises(EngineError, match="has stopped working") as raised:
+        run_child(order_for(tmp_path, graph(SIMPLE)), RTX, look=look)
+    assert "no processor time in 1 seconds" in str(raised.value.found)
+    assert children() == []
 
 
 def test_what_the_parser_refuses_is_named_with_its_layer(tmp_path: Path) -> None:

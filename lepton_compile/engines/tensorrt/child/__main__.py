@@ -22,6 +22,9 @@ from lepton_compile.engines.tensorrt.order import Order
 
 __all__ = ["main"]
 
+# What the library says where memory ends. The last: no memory for the stack of a thread.
+OUT_OF_MEMORY = ("OutOfMemory", "bad_alloc", "Resource temporarily unavailable")
+
 
 def main(path: str) -> None:
     """Build what the order in ``path`` asks for, and end the process."""
@@ -132,7 +135,7 @@ def _check(built: bool, writer: Any, log: Any, recorder: Any, events: Events) ->
     if built and writer.written:
         return
     lines = log.errors or [text for _, text in recorder.errors]
-    memory = any("OutOfMemory" in line or "bad_alloc" in line for line in lines)
+    memory = any(word in line for line in lines for word in OUT_OF_MEMORY)
     what = "the builder ran out of memory" if memory else "the builder refused the network"
     raise Failure(what, found="\n".join(lines), memory=memory)
 
