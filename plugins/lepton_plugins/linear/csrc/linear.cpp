@@ -1,5 +1,6 @@
 // First all rows of activations are rounded and interleaved, then blocks of rows go over bands of
-// tiles: a block stays in the second cache, a tile in the first.
+// tiles. Both stay in the second cache; a strip, the rows that a kernel takes at once, in the first.
+// Many strips share one spreading of a band.
 #include "linear.h"
 
 #include <immintrin.h>
@@ -11,14 +12,30 @@
 namespace lepton {
 namespace {
 
-constexpr int64_t kBlockRows = 96;       // of activations, at most; a multiple of those of all forms
-constexpr int64_t kBandBytes = 1 << 16;  // of tiles, at most
+constexpr int64_t kBlockRows = 192;      // of activations, at most; a multiple of those of all forms
+constexpr int64_t kBandBytes = 1 << 15;  // of tiles, at most
 constexpr int64_t kBands = 16;           // at least, where there are so many tiles: to share out evenly
+constexpr int64_t kStripsToSpread = 3;   // of a block, at least
 constexpr size_t kLine = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 size_t whole_lines(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
+
+// Some tiles, as they lie in memory: from `first` on, and gated those that they open.
+struct Band {
+  int64_t first, last;
+  Shape shape;
+  const uint8_t *tiles, *let;
+
+  const uint8_t* tile(int64_t index) const { return tiles + offset(index); }
+  const uint8_t* gated(int64_t index) const { return let + offset(index); }
+
+ private:
+  int64_t offset(int64_t index) const {
+    return (index - first) * static_cast<int64_t>(shape.tile_bytes());
+  }
+};
 
 // One call: its operands, and the rounded activations.
 struct Call {
@@ -27,7 +44,7 @@ struct Call {
   int64_t rows;
   float* y;
   Form form = lepton::form();
-  int64_t tiles = 0, band = 0, bands = 0, block = 0;
+  int64_t tiles = 0, band_tiles = 0, bands = 0, block = 0;
   int8_t* numbers = nullptr;
   float* scale = nullptr;
   int32_t* start = nullptr;
@@ -49,31 +66,52 @@ struct Call {
     }
   }
 
-  // The strip of rows from `first` on, times some tiles: its results lie together.
-  void multiply(int64_t first, int64_t tile, int64_t last) const {
+  Band packed(int64_t first, int64_t last) const {
+    const int64_t size = static_cast<int64_t>(w.shape.tile_bytes());
+    return {first, last, w.shape, w.tiles + first * size, w.tiles + (tiles + first) * size};
+  }
+
+  // The band becomes one that is spread, in memory to be freed; where that is short, it stays.
+  void* spread(Band* band) const {
+    Band apart = *band;
+    apart.shape.spread = true;
+    const int64_t size = static_cast<int64_t>(apart.shape.tile_bytes());
+    const int64_t bytes = (band->last - band->first) * size;
+    auto* to = static_cast<uint8_t*>(aligned_alloc(kLine, whole_lines(w.gated ? 2 * bytes : bytes)));
+    if (to == nullptr) return nullptr;
+    apart.tiles = to;
+    apart.let = to + bytes;
+    for (int64_t i = band->first; i < band->last; ++i, to += size) {
+      spread_tile(w.shape, band->tile(i), to);
+      if (w.gated) spread_tile(w.shape, band->gated(i), to + bytes);
+    }
+    *band = apart;
+    return const_cast<uint8_t*>(apart.tiles);
+  }
+
+  // The strip of rows from `first` on, times a band: its results lie together.
+  void multiply(int64_t first, const Band& band) const {
     const int64_t place = first * w.shape.blocks();
     const Activations a{rows_at(first), numbers_at(first), scale + place, start + place};
     const int64_t results = w.results();
-    for (; tile < last; ++tile) {
-      float* out = y + first * results + tile * kTile;
-      multiply_tile(a, tile, w.activation, out, results);
-      if (w.gated) open(a, tile, out);
+    for (int64_t i = band.first; i < band.last; ++i) {
+      float* out = y + first * results + i * kTile;
+      form.multiply(band.shape, band.tile(i), a, result_at(i, w.activation, out, results));
+      if (w.gated) open(a, band, i, out);
     }
   }
 
-  void multiply_tile(const Activations& a, int64_t tile, Activation activation, float* out,
-                     int64_t stride) const {
+  Result result_at(int64_t tile, Activation activation, float* out, int64_t stride) const {
     const int64_t left = w.columns - tile * kTile;
     const int columns = static_cast<int>(left < kTile ? left : kTile);
-    const float* bias = w.bias == nullptr ? nullptr : w.bias + tile * kTile;
-    const uint8_t* packed = w.tiles + tile * static_cast<int64_t>(w.shape.tile_bytes());
-    form.multiply(w.shape, packed, a, {out, stride, columns, bias, activation});
+    return {out, stride, columns, w.bias == nullptr ? nullptr : w.bias + tile * kTile, activation};
   }
 
   // out, a tile of the gate, times the tile that it is for.
-  void open(const Activations& a, int64_t tile, float* out) const {
+  void open(const Activations& a, const Band& band, int64_t tile, float* out) const {
     float let[kMostRows * kTile];
-    multiply_tile(a, tiles + tile, Activation::kNone, let, kTile);
+    form.multiply(band.shape, band.gated(tile), a,
+                  result_at(tiles + tile, Activation::kNone, let, kTile));
     for (int m = 0; m < a.rows; ++m) {
       for (int c = 0; c < kTile; ++c) out[m * w.results() + c] *= let[m * kTile + c];
     }
@@ -89,9 +127,13 @@ void multiply_band(void* user, size_t i) {
   const Call& call = *static_cast<const Call*>(user);
   const int64_t from = static_cast<int64_t>(i) / call.bands * call.block;
   const int64_t end = from + call.block < call.rows ? from + call.block : call.rows;
-  const int64_t first = static_cast<int64_t>(i) % call.bands * call.band;
-  const int64_t last = first + call.band < call.tiles ? first + call.band : call.tiles;
-  for (int64_t row = from; row < end; row += call.form.rows) call.multiply(row, first, last);
+  const int64_t first = static_cast<int64_t>(i) % call.bands * call.band_tiles;
+  const int64_t last = first + call.band_tiles < call.tiles ? first + call.band_tiles : call.tiles;
+  Band band = call.packed(first, last);
+  const bool many = end - from >= kStripsToSpread * call.form.rows;
+  void* room = many && call.w.shape.bits == 4 ? call.spread(&band) : nullptr;
+  for (int64_t row = from; row < end; row += call.form.rows) call.multiply(row, band);
+  free(room);
 }
 
 // Row k of column c among the integers of a group.
@@ -110,8 +152,8 @@ bool linear(const Parallel& parallel, const Weights& w, const float* x, int64_t 
   call.tiles = ceil_div(w.results(), kTile);
   const int64_t by_bytes = kBandBytes / static_cast<int64_t>(w.shape.tile_bytes()) + 1;
   const int64_t by_count = call.tiles / kBands + 1;
-  call.band = by_bytes < by_count ? by_bytes : by_count;
-  call.bands = ceil_div(call.tiles, call.band);
+  call.band_tiles = by_bytes < by_count ? by_bytes : by_count;
+  call.bands = ceil_div(call.tiles, call.band_tiles);
   const int64_t blocks = ceil_div(rows, kBlockRows);
   call.block = ceil_div(ceil_div(rows, blocks), call.form.rows) * call.form.rows;
 

@@ -33,6 +33,9 @@ int32_t sum_of(__m256i v) {
   return _mm_cvtsi128_si32(half);
 }
 
+// Both 16-bit halves of a number: -4 * 32 * 127 fits.
+int32_t twice(int32_t half) { return static_cast<int32_t>(0x10001u * static_cast<uint16_t>(half)); }
+
 // Largest integer such that the products of a block with int8 weights stay below 2^31.
 int largest16(int block) {
   const int most = INT32_MAX / (127 * block);
@@ -93,7 +96,7 @@ void quantize_row(Shape shape, const float* x, int rows, int8_t* numbers, float*
       start[b * rows] = 0;
     } else {
       const int32_t total = place8(x, block, factor, rows, numbers);
-      start[b * rows] = shape.bits == 4 ? -8 * total : -64 * total;
+      start[b * rows] = shape.bits == 4 ? twice(-4 * total) : -64 * total;
     }
     numbers += block * shape.activation_bytes() * rows;
   }

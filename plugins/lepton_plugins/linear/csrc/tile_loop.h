@@ -5,13 +5,36 @@
 //   Read     the weights of a step, made from their bytes
 //   Sum      of products of one row and the 16 columns, in integers; made from its start, with
 //            add(weights, activations, distance of the next 4 bytes of the same row)
-//   Scales   of a group, made from their bytes
+//   Scales   of a group, made from their kBytes
 //   Total    of one row and the 16 columns, in fp32; clear(), add(sum, scales, scale of the
 //            activations), store(result, row)
 #pragma once
 #include "tiles.h"
 
 namespace lepton {
+
+// With bias and activation, or fewer columns. Its own function: many results need none of it.
+__attribute__((noinline)) static void store_finished(const Result& r, float* y, __m256 low,
+                                                     __m256 high) {
+  float all[kTile] = {};
+  if (r.bias != nullptr) {
+    const float* bias = r.bias;
+    if (r.columns < kTile) {
+      __builtin_memcpy(all, bias, r.columns * sizeof(float));
+      bias = all;
+    }
+    low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
+    high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
+  }
+  if (r.activation != Activation::kNone) {
+    low = activated(r.activation, low);
+    high = activated(r.activation, high);
+  }
+  float* to = r.columns == kTile ? y : all;
+  _mm256_storeu_ps(to, low);
+  _mm256_storeu_ps(to + 8, high);
+  if (to == all) __builtin_memcpy(y, all, r.columns * sizeof(float));
+}
 
 template <class Kind, int R>
 static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activations& a,
@@ -28,7 +51,7 @@ static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activat
   const int block = Shape{Kind::kBits, 0, shape.group}.activation_block();  // a constant, for 4 bits
   for (int g = 0; g < shape.inner; g += shape.group) {
     const typename Kind::Scales scales(tile);
-    tile += 2 * kTile;
+    tile += Kind::Scales::kBytes;
     for (int b = 0; b < shape.group; b += block, scale += R, start += R) {
       typename Kind::Sum sum[R];
 #pragma GCC unroll 8
@@ -51,24 +74,11 @@ static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activat
 // Results of 16 columns of one row, 8 in each half.
 static inline void store_columns(const Result& r, int row, __m256 low, __m256 high) {
   float* y = r.y + row * r.stride;
-  float all[kTile] = {};
-  if (r.bias != nullptr) {
-    const float* bias = r.bias;
-    if (r.columns < kTile) {
-      __builtin_memcpy(all, bias, r.columns * sizeof(float));
-      bias = all;
-    }
-    low = _mm256_add_ps(low, _mm256_loadu_ps(bias));
-    high = _mm256_add_ps(high, _mm256_loadu_ps(bias + 8));
+  if (r.columns < kTile || r.bias != nullptr || r.activation != Activation::kNone) {
+    return store_finished(r, y, low, high);
   }
-  if (r.activation != Activation::kNone) {
-    low = activated(r.activation, low);
-    high = activated(r.activation, high);
-  }
-  float* to = r.columns == kTile ? y : all;
-  _mm256_storeu_ps(to, low);
-  _mm256_storeu_ps(to + 8, high);
-  if (to == all) __builtin_memcpy(y, all, r.columns * sizeof(float));
+  _mm256_storeu_ps(y, low);
+  _mm256_storeu_ps(y + 8, high);
 }
 
 // Dispatch on the number of rows, R at most.
@@ -82,10 +92,12 @@ static inline void multiply_kind(Shape shape, const uint8_t* tile, const Activat
   }
 }
 
-template <class Four, class Seven, class Eight, int R>
+template <class Four, class Spread, class Seven, class Eight, int R>
 static inline void multiply_any(Shape shape, const uint8_t* tile, const Activations& a,
                                 const Result& result) {
-  if (shape.bits == 4) {
+  if (shape.spread) {
+    multiply_kind<Spread, R>(shape, tile, a, result);
+  } else if (shape.bits == 4) {
     multiply_kind<Four, R>(shape, tile, a, result);
   } else if (shape.bits == 7) {
     multiply_kind<Seven, R>(shape, tile, a, result);

@@ -6,6 +6,8 @@
 //            column 8 + c in its high half, both plus 8
 //   7 bits   for each 4 rows 64 bytes: byte 4 c + r holds row r of column c plus 64
 //   8 bits   for each 2 rows 32 bytes: byte 2 c + r holds row r of column c
+// Tiles of 4 bits that many rows will pass over are spread first: scales in fp32, times 1, and for
+// each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8.
 //
 // Activations are rounded to what lets their products be summed in small integers:
 //   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 15 * 127 < 2^15
@@ -27,19 +29,22 @@ struct Shape {
   int bits;    // 4, 7 or 8
   int inner;   // length of a dot product
   int group;   // how much of it shares a scale of the weights
+  bool spread = false;  // 4 bits alone
 
   constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
   constexpr int activation_block() const { return bits == 4 ? 32 : group; }
   constexpr int blocks() const { return inner / activation_block(); }
   constexpr size_t group_bytes() const {
-    return 2 * kTile + static_cast<size_t>(group) * kTile / (bits == 4 ? 2 : 1);
+    const bool halves = bits == 4 && !spread;
+    return (spread ? 4 : 2) * kTile + static_cast<size_t>(group) * kTile / (halves ? 2 : 1);
   }
   constexpr size_t tile_bytes() const { return inner / group * group_bytes(); }
 };
 
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
 // one number for each block and row, of which `start` is what a sum of products begins with so that
-// the offset of the stored weights cancels. For 8 bits it is 0.
+// the offset of the stored weights cancels: for 4 bits half of it, in 16 bits, twice. For 8 bits it
+// is 0.
 struct Activations {
   int rows;
   const void* numbers;
@@ -62,6 +67,9 @@ struct Form {
   // result = activation(a . tile + bias)
   void (*multiply)(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
 };
+
+// A tile of 4 bits, spread.
+void spread_tile(Shape packed, const uint8_t* tile, uint8_t* to);
 
 Form avx2_form();
 Form avx512_form();  // with VNNI

@@ -25,6 +25,7 @@ inline void in_order(__m256i& a, __m256i& b) { asm volatile("" : "+x"(a), "+x"(b
 inline __m256i pairs(__m256i sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
 
 struct Scales {
+  static constexpr int kBytes = 2 * kTile;
   __m256 low, high;
 
   explicit Scales(const uint8_t* p) : low(read(p)), high(read(p + kTile)) {}
@@ -33,6 +34,15 @@ struct Scales {
     const __m256 stored = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_mul_ps(stored, _mm256_set1_ps(kScaleUnit));
   }
+};
+
+struct SpreadScales {
+  static constexpr int kBytes = 4 * kTile;
+  __m256 low, high;
+
+  explicit SpreadScales(const uint8_t* p) : low(read(p)), high(read(p + kBytes / 2)) {}
+
+  static __m256 read(const uint8_t* p) { return _mm256_castsi256_ps(load(p)); }
 };
 
 // Sums of 16 columns in 32 bits.
@@ -56,7 +66,7 @@ struct Total {
 
   void clear() { low = high = _mm256_setzero_ps(); }
 
-  template <class Sum>
+  template <class Sum, class Scales>
   void add(const Sum& sum, const Scales& scales, float scale) {
     const Sum32 whole = sum.whole();
     const __m256 s = _mm256_set1_ps(scale);
@@ -75,9 +85,11 @@ struct Common {
 struct Four : Common {
   static constexpr int kBits = 4, kDepth = 4, kBytes = 32;
 
-  struct Read {
+  struct Bytes {
     __m256i low, high;
+  };
 
+  struct Read : Bytes {
     explicit Read(const uint8_t* p) {
       const __m256i both = load(p), half = _mm256_set1_epi8(15);
       low = _mm256_and_si256(both, half);
@@ -91,9 +103,9 @@ struct Four : Common {
     __m256i low, high;
 
     Sum() = default;
-    explicit Sum(int32_t start) : low(_mm256_set1_epi16(static_cast<int16_t>(start >> 1))), high(low) {}
+    explicit Sum(int32_t start) : low(_mm256_set1_epi32(start)), high(low) {}
 
-    void add(const Read& w, const uint8_t* x, int) {
+    void add(const Bytes& w, const uint8_t* x, int) {
       const __m256i v = broadcast(x);
       low = _mm256_add_epi16(low, _mm256_maddubs_epi16(w.low, v));
       high = _mm256_add_epi16(high, _mm256_maddubs_epi16(w.high, v));
@@ -106,6 +118,15 @@ struct Four : Common {
       sum.high = pairs(high);
       return sum;
     }
+  };
+};
+
+struct Spread : Four {
+  using Scales = SpreadScales;
+  static constexpr int kBytes = 64;
+
+  struct Read : Bytes {
+    explicit Read(const uint8_t* p) : Bytes{load(p), load(p + 32)} {}
   };
 };
 
@@ -156,6 +177,6 @@ constexpr int kRows = 4;
 
 }  // namespace
 
-Form avx2_form() { return {kRows, multiply_any<Four, Seven, Eight, kRows>}; }
+Form avx2_form() { return {kRows, multiply_any<Four, Spread, Seven, Eight, kRows>}; }
 
 }  // namespace lepton

@@ -12,9 +12,17 @@ namespace lepton {
 namespace {
 
 struct Scales {
+  static constexpr int kBytes = 2 * kTile;
   Floats all;
 
   explicit Scales(const uint8_t* p) : all(times(halves(p), kScaleUnit)) {}
+};
+
+struct SpreadScales {
+  static constexpr int kBytes = 4 * kTile;
+  Floats all;
+
+  explicit SpreadScales(const uint8_t* p) : all(floats(p)) {}
 };
 
 struct Total {
@@ -24,7 +32,7 @@ struct Total {
 
   void clear() { all = zeros(); }
 
-  template <class Sum>
+  template <class Sum, class Scales>
   void add(const Sum& sum, const Scales& scales, float scale) {
     all = add_scaled(all, sum.all, times(scales.all, scale));
   }
@@ -33,6 +41,8 @@ struct Total {
     store_columns(r, row, low_half(all), high_half(all));
   }
 };
+
+inline int32_t low_word(int32_t both) { return static_cast<int16_t>(both); }
 
 // Numbers of `Bits` bits: steps of `Depth` are `Size` bytes of a tile.
 template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const uint8_t*)>
@@ -51,18 +61,21 @@ struct Kind {
     Ints all;
 
     Sum() {}
-    explicit Sum(int32_t start) : all(lepton::all(start)) {}
+    explicit Sum(int32_t start) : all(lepton::all(Bits == 4 ? 2 * low_word(start) : start)) {}
 
     void add(const Read& w, const uint8_t* x, int) { all = add_products(all, w.all, x); }
   };
 };
 
+struct Spread : Kind<4, 4, 64, Bytes, bytes> {
+  using Scales = SpreadScales;
+};
 using Four = Kind<4, 4, 32, Bytes, half_bytes>;
 using Seven = Kind<7, 4, 64, Bytes, bytes>;
 using Eight = Kind<8, 2, 32, Words, words>;
 
 }  // namespace
 
-Form avx512_form() { return {kMostRows, multiply_any<Four, Seven, Eight, kMostRows>}; }
+Form avx512_form() { return {kMostRows, multiply_any<Four, Spread, Seven, Eight, kMostRows>}; }
 
 }  // namespace lepton

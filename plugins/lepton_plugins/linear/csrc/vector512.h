@@ -71,6 +71,12 @@ inline Floats halves(const uint8_t* p) {
   return y;
 }
 
+inline Floats floats(const uint8_t* p) {
+  Floats y;
+  __builtin_memcpy(&y, p, sizeof y);
+  return y;
+}
+
 inline Floats times(Floats x, float factor) {
   for (float& each : x.at) each *= factor;
   return x;
@@ -136,6 +142,8 @@ inline Ints add_products(Ints sum, Words w, const uint8_t* two) {
 }
 
 inline Floats halves(const uint8_t* p) { return _mm512_cvtph_ps(load256(p)); }
+
+inline Floats floats(const uint8_t* p) { return _mm512_loadu_ps(p); }
 
 inline Floats times(Floats x, float factor) { return _mm512_mul_ps(x, _mm512_set1_ps(factor)); }
 
