@@ -25,6 +25,7 @@ from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
 from .blame import first_moved
+from .lean_graph import lean
 from .scratch import ScratchWeights, give_back_freed, on_scratch_disk
 from .unsigned import with_unsigned_weights
 
@@ -126,8 +127,9 @@ class NumericCheck:
         self._half = half_of(model)
         if self._half is not None:
             model = self._emulation(model)
+        model = lean(with_unsigned_weights(model))
         with on_scratch_disk():
-            self._graph = self._weights.externalized(with_unsigned_weights(model))
+            self._graph = self._weights.externalized(model)
         return {name: self._real(array) for name, array in self._run(self._graph).items()}
 
     def _run(self, graph: bytes) -> dict[str, np.ndarray]:

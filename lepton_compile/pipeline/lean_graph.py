@@ -1,0 +1,70 @@
+"""A graph whose large tables take less memory to compute with.
+
+Loaders have onnxruntime fuse what surrounds a table of the vocabulary; a check runs without its
+optimizations, where a table that is turned over, or dequantized for the sake of a few rows, is
+written out whole. For a small model that is more than all its weights.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body, bodies, sweep
+from lepton_passes.match import made_by, perm_of
+
+__all__ = ["lean"]
+
+MICROSOFT = "com.microsoft"
+FOUR_BITS = (ir.DataType.INT4, ir.DataType.UINT4)
+LEAST_BLOCK = 16  # of GatherBlockQuantized
+
+
+def lean(model: ir.Model) -> ir.Model:
+    """``model``, or a copy that computes the same, where it has such tables.
+
+    Products with a matrix turned over take it as it lies; rows of a table of 4 bits are looked up
+    before they are dequantized.
+    """
+    if not any(_turned(body) or _looked_up(body) for body in bodies(model)):
+        return model
+    copy = model.clone()
+    for body in bodies(copy):
+        for product, matrix in _turned(body):
+            inputs, how = [product.inputs[0], matrix], {"transB": 1}
+            made = body.emit(product, "FusedMatMul", inputs, dict(how), domain=MICROSOFT)
+            body.replace(product.outputs[0], made.outputs[0])
+        for gather, table in _looked_up(body):
+            q, scale, *zero = table.inputs
+            size = table.attributes.get_int("block_size", 0)
+            how = {"gather_axis": 0, "quantize_axis": 1, "block_size": size}
+            inputs = [q, gather.inputs[1], scale, *zero]
+            made = body.emit(gather, "GatherBlockQuantized", inputs, dict(how), domain=MICROSOFT)
+            body.replace(gather.outputs[0], made.outputs[0])
+    sweep(copy)
+    return copy
+
+
+def _turned(body: Body) -> list[tuple[ir.Node, ir.Value]]:
+    """Products in fp32 with a matrix that is turned over, and the matrix as it lies."""
+    found = []
+    for node in body.nodes("MatMul"):
+        source = made_by(node.inputs[1], "Transpose")
+        matrix = source.inputs[0] if source is not None and perm_of(source) == (1, 0) else None
+        if matrix is not None and ir.DataType.FLOAT in (matrix.dtype, node.outputs[0].dtype):
+            found.append((node, matrix))
+    return found
+
+
+def _looked_up(body: Body) -> list[tuple[ir.Node, ir.Node]]:
+    """Rows taken of a table in blocks of 4 bits, and the node that dequantizes it."""
+    found = []
+    for node in body.nodes("Gather"):
+        table = made_by(node.inputs[0], "DequantizeLinear")
+        if table is None or node.attributes.get_int("axis", 0) != 0:
+            continue
+        q, scale = table.inputs[:2]
+        kinds = (q is not None and q.dtype, scale is not None and scale.dtype)
+        blocks = table.attributes.get_int("block_size", 0) >= LEAST_BLOCK
+        if kinds[0] in FOUR_BITS and kinds[1] == ir.DataType.FLOAT and blocks:
+            found.append((node, table))
+    return found

@@ -1,0 +1,104 @@
+"""Tables of the check: not turned over, not dequantized whole, and the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_compile.pipeline.lean_graph import lean
+from tests.passes.support import LAYER, load, ops, random, run
+
+TIED = """main (int64[b, s] ids) => (float[b, s, 40] y) {
+  x = Gather (w, ids)
+  t = Transpose <perm = [1, 0]> (w)
+  y = MatMul (x, t)
+}"""
+IDS = {"ids": np.array([[3, 0, 39], [7, 7, 1]])}
+
+
+def test_a_matrix_that_is_turned_over_is_taken_as_it_lies() -> None:
+    graph = load(TIED, {"w": random(40, 64)})
+    wanted = run(graph, IDS)[0]
+    made = lean(graph)
+    assert ops(made) == ["Gather", "FusedMatMul"]
+    assert ops(graph) == ["Gather", "Transpose", "MatMul"], "the graph itself is as it was"
+    np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
+    q = np.random.default_rng(0).integers(-8, 8, (40, 64))
+    text = TIED.replace("x =", "w = DequantizeLinear <axis = 1, block_size = 32> (q, s)\n x =")
+    graph = load(text, {"q": ir.tensor(q.tolist(), ir.DataType.INT4), "s": random(40, 2)})
+    wanted = run(graph, IDS)[0]
+    made = lean(graph)
+    assert ops(made) == ["DequantizeLinear", "GatherBlockQuantized", "FusedMatMul"]
+    assert "GatherBlockQuantized" not in ops(graph)
+    np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_layers_are_lean_too() -> None:
+    graph = load(
+        f"""main (float[b, s, 32] x) => (y) {{ y = ai.lepton.layer.Layer (x, w) }}
+        {LAYER} Layer (x, w) => (y) {{
+          t = Transpose <perm = [1, 0]> (w)
+          y = MatMul (x, t)
+        }}""",
+        {"w": random(16, 32)},
+    )
+    for function in graph.functions.values():
+        function.inputs[1].type = ir.TensorType(ir.DataType.FLOAT)
+    feeds = {"x": random(1, 4, 32)}
+    wanted = run(graph, feeds)[0]
+    made = lean(graph)
+    (function,) = made.functions.values()
+    assert [node.op_type for node in function] == ["FusedMatMul"]
+    np.testing.assert_allclose(run(made, feeds)[0], wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        # Keys, which have heads: another permutation.
+        (
+            """main (float[b, 2, 3, 8] x) => (y) {
+              t = Transpose <perm = [0, 1, 3, 2]> (w)
+              y = MatMul (x, t)
+            }""",
+            {"w": random(1, 2, 5, 8)},
+        ),
+        # No fused product in double precision.
+        (
+            """main (double[b, 8] x) => (double[b, 5] y) {
+              t = Transpose <perm = [1, 0]> (w)
+              y = MatMul (x, t)
+            }""",
+            {"w": random(5, 8).astype(np.float64)},
+        ),
+        # 8 bits have one scale for a row; columns are looked up; blocks of 8.
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = 0> (w, s)
+              y = Gather (t, ids)
+            }""",
+            {"w": np.ones((40, 64), np.int8), "s": random(40)},
+        ),
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = 1, block_size = 32> (w, s)
+              y = Gather <axis = 1> (t, ids)
+            }""",
+            {"w": ir.tensor([[1] * 64] * 40, ir.DataType.INT4), "s": random(40, 2)},
+        ),
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = 1, block_size = 8> (w, s)
+              y = Gather (t, ids)
+            }""",
+            {"w": ir.tensor([[1] * 64] * 40, ir.DataType.INT4), "s": random(40, 8)},
+        ),
+    ],
+)
+def test_what_is_no_such_table_stays(text: str, weights: dict[str, np.ndarray]) -> None:
+    graph = load(text, weights)
+    assert lean(graph) is graph
