@@ -12,8 +12,8 @@ __all__ = ["MemoryCeiling", "Watched"]
 Step = Callable[[str, int, int], None]
 
 FP32 = 4
-CHECKED = 8
-"""Bytes of a parameter in the per-pass check: mapped from a scratch file, and packed by kernels."""
+CHECKED = 5
+"""Bytes of a parameter in the per-pass check: fp32, mapped from a scratch file or dequantized."""
 
 
 class MemoryCeiling:

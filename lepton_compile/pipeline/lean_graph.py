@@ -7,6 +7,7 @@ written out whole. For a small model that is more than all its weights.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies, sweep
@@ -22,8 +23,8 @@ LEAST_BLOCK = 16  # of GatherBlockQuantized
 def lean(model: ir.Model) -> ir.Model:
     """``model``, or a copy that computes the same, where it has such tables.
 
-    Products with a matrix turned over take it as it lies; rows of a table of 4 bits are looked up
-    before they are dequantized.
+    Products with a matrix turned over take it as it lies; rows of a table of 4 or 8 bits are looked
+    up before they are dequantized.
     """
     if not any(_turned(body) or _looked_up(body) for body in bodies(model)):
         return model
@@ -34,12 +35,8 @@ def lean(model: ir.Model) -> ir.Model:
             made = body.emit(product, "FusedMatMul", inputs, dict(how), domain=MICROSOFT)
             body.replace(product.outputs[0], made.outputs[0])
         for gather, table in _looked_up(body):
-            q, scale, *zero = table.inputs
-            size = table.attributes.get_int("block_size", 0)
-            how = {"gather_axis": 0, "quantize_axis": 1, "block_size": size}
-            inputs = [q, gather.inputs[1], scale, *zero]
-            made = body.emit(gather, "GatherBlockQuantized", inputs, dict(how), domain=MICROSOFT)
-            body.replace(gather.outputs[0], made.outputs[0])
+            rows = _rows_of_blocks if _in_blocks(table) else _rows_of_bytes
+            body.replace(gather.outputs[0], rows(body, gather, table))
     sweep(copy)
     return copy
 
@@ -56,15 +53,50 @@ def _turned(body: Body) -> list[tuple[ir.Node, ir.Value]]:
 
 
 def _looked_up(body: Body) -> list[tuple[ir.Node, ir.Node]]:
-    """Rows taken of a table in blocks of 4 bits, and the node that dequantizes it."""
+    """Rows taken of a table, and the node that dequantizes all of it to fp32."""
     found = []
     for node in body.nodes("Gather"):
         table = made_by(node.inputs[0], "DequantizeLinear")
         if table is None or node.attributes.get_int("axis", 0) != 0:
             continue
-        q, scale = table.inputs[:2]
-        kinds = (q is not None and q.dtype, scale is not None and scale.dtype)
-        blocks = table.attributes.get_int("block_size", 0) >= LEAST_BLOCK
-        if kinds[0] in FOUR_BITS and kinds[1] == ir.DataType.FLOAT and blocks:
+        scale = table.inputs[1]
+        if scale is None or scale.dtype != ir.DataType.FLOAT:
+            continue
+        if _in_blocks(table) or _in_bytes(table):
             found.append((node, table))
     return found
+
+
+def _in_blocks(table: ir.Node) -> bool:
+    q, size = table.inputs[0], table.attributes.get_int("block_size", 0)
+    return q is not None and q.dtype in FOUR_BITS and size >= LEAST_BLOCK
+
+
+def _in_bytes(table: ir.Node) -> bool:
+    """Scales by row, or by blocks of a row; zero is 0."""
+    q, scale, *zero = table.inputs
+    if zero or q is None or q.dtype != ir.DataType.INT8 or scale is None or scale.shape is None:
+        return False
+    axis, blocks = table.attributes.get_int("axis", 1), table.attributes.get_int("block_size", 0)
+    return axis == 1 if blocks else axis == 0 and scale.shape.rank() == 1
+
+
+def _rows_of_blocks(body: Body, gather: ir.Node, table: ir.Node) -> ir.Value:
+    q, scale, *zero = table.inputs
+    size = table.attributes.get_int("block_size", 0)
+    how = {"gather_axis": 0, "quantize_axis": 1, "block_size": size}
+    inputs = [q, gather.inputs[1], scale, *zero]
+    return body.emit(gather, "GatherBlockQuantized", inputs, dict(how), domain=MICROSOFT).outputs[0]
+
+
+def _rows_of_bytes(body: Body, gather: ir.Node, table: ir.Node) -> ir.Value:
+    ids, (q, scale) = gather.inputs[1], table.inputs
+    assert q is not None
+    assert q.shape is not None
+    rows, scales = (body.emit(gather, "Gather", [v, ids]).outputs[0] for v in (q, scale))
+    size = table.attributes.get_int("block_size", 0)
+    if not size:
+        last = body.constant_node(gather, np.array([-1]))
+        scales = body.emit(gather, "Unsqueeze", [scales, last]).outputs[0]
+    how = {"axis": -1, "block_size": size or q.shape.numpy()[1]}
+    return body.emit(gather, "DequantizeLinear", [rows, scales], dict(how)).outputs[0]

@@ -37,6 +37,19 @@ def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
     np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [0, 32])
+def test_rows_of_bytes_are_looked_up_before_they_are_dequantized(size: int) -> None:
+    q = np.random.default_rng(0).integers(-127, 128, (40, 64), np.int8)
+    how = f"axis = 1, block_size = {size}" if size else "axis = 0"
+    text = TIED.replace("x =", f"w = DequantizeLinear <{how}> (q, s)\n x =")
+    graph = load(text, {"q": q, "s": random(40, 2) if size else random(40)})
+    wanted = run(graph, IDS)[0]
+    made = lean(graph)
+    rows = ["Gather", "Gather", *([] if size else ["Unsqueeze"]), "DequantizeLinear"]
+    assert ops(made) == ["DequantizeLinear", *rows, "FusedMatMul"]
+    np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
+
+
 def test_layers_are_lean_too() -> None:
     graph = load(
         f"""main (float[b, s, 32] x) => (y) {{ y = ai.lepton.layer.Layer (x, w) }}
@@ -75,13 +88,21 @@ def test_layers_are_lean_too() -> None:
             }""",
             {"w": random(5, 8).astype(np.float64)},
         ),
-        # 8 bits have one scale for a row; columns are looked up; blocks of 8.
+        # Bytes around another zero; columns looked up; blocks of 8.
         (
             """main (int64[b] ids) => (y) {
-              t = DequantizeLinear <axis = 0> (w, s)
+              t = DequantizeLinear <axis = 0> (w, s, z)
               y = Gather (t, ids)
             }""",
-            {"w": np.ones((40, 64), np.int8), "s": random(40)},
+            {"w": np.ones((40, 64), np.int8), "s": random(40), "z": np.ones(40, np.int8)},
+        ),
+        # Scales of columns.
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = 1> (w, s)
+              y = Gather (t, ids)
+            }""",
+            {"w": np.ones((40, 64), np.int8), "s": random(64)},
         ),
         (
             """main (int64[b] ids) => (y) {
