@@ -30,6 +30,7 @@ def check_early(recipe: Recipe) -> None:
     """
     if recipe.position_ids:
         _check_positions(recipe)
+    _check_profiles(recipe)
     for target in recipe.target:
         own = recipe.for_target(target)
         passes_for(own, target)
@@ -46,6 +47,18 @@ def _check_positions(recipe: Recipe) -> None:
             where="position_ids",
             found=f"true, for {', '.join(others) or recipe.model}",
             hint="leave it out: positions are derived from the attention mask",
+        )
+
+
+def _check_profiles(recipe: Recipe) -> None:
+    joint = [target for target in recipe.target if recipe.for_target(target).profiles == "joint"]
+    if joint and not FLAVOURS.keys() & {*joint}:
+        raise RecipeError(
+            "only engines of TensorRT have optimization profiles",
+            where="profiles",
+            found=f"joint, for {', '.join(joint)}",
+            available=[f"target: {name}" for name in FLAVOURS],
+            hint="leave it out",
         )
 
 

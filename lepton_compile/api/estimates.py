@@ -15,11 +15,11 @@ __all__ = ["Estimate", "check_estimate", "files_of", "ops_of", "peak_of", "verif
 # What capture and the libraries hold, and what one weight in flight costs; measured on Linux.
 BASE_MEMORY = 480 << 20
 IN_FLIGHT = 220 << 20
-# TensorRT: what its builder holds for a parameter beside the plan, and the kernels in a plan; from
-# TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
+# TensorRT: what its builder holds for a parameter beside the plan, and a profile's kernels in a
+# plan; from TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
 PLANS = ("trt-rtx", "trt")
 BUILDER_BYTES = 2.7
-KERNEL_SOURCE = 20_000_000
+KERNEL_SOURCE = 10_000_000
 NODE_BYTES = 600
 # One core of a server of 2023, MiniLM and Gemma 3 270M: parameters checked in a second, and
 # parameters times tokens compared in one.
@@ -48,12 +48,14 @@ def verify_estimate(parameters: int, tokens: int, engine_bytes: Sequence[int]) -
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + held)
 
 
-def files_of(folder: str, target: str, model: ir.Model, stem: str | None = None) -> dict[str, int]:
+def files_of(
+    folder: str, target: str, model: ir.Model, stem: str | None = None, profiles: int = 1
+) -> dict[str, int]:
     """Bytes of each file of an engine in ``folder``; at most so many where others lie there, whose
-    weights it may share. ``stem`` is of its names there."""
+    weights it may share. ``stem`` is of its names there, ``profiles`` how many a plan has."""
     weights, graph = _sizes(model)
     if target in PLANS:
-        return {f"{folder}/model.plan": weights + KERNEL_SOURCE}
+        return {f"{folder}/model.plan": weights + profiles * KERNEL_SOURCE}
     if stem is not None:
         return {f"{folder}/{stem}.onnx": graph, f"{folder}/{stem}.bin": weights}
     return {f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights}

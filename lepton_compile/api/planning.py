@@ -30,6 +30,7 @@ from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
+from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
@@ -198,7 +199,10 @@ def _engine(
     place = place_of(target, recipe.target)
     recipe = recipe.for_target(target)
     tactics = known_tactics(recipe, target, exported)
-    rounded = rounds_activations(recipe, target, decoder=exported.task == "text-generation")
+    decoder = exported.task == "text-generation"
+    rounded = rounds_activations(recipe, target, decoder=decoder)
+    rooms, joint = recipe.shapes.cache, recipe.profiles == "joint"
+    profiles = profile_count(decoder=decoder, rooms=rooms, joint=joint)
     passes = passes_for(
         recipe,
         target,
@@ -218,7 +222,7 @@ def _engine(
     return EnginePlan(
         target=target,
         precision=precision_of(recipe, target, source.config()),
-        files=files_of(place, target, model, target if place == SHARED else None),
+        files=files_of(place, target, model, target if place == SHARED else None, profiles),
         peak_memory_bytes=peak_of(target, model, exported.parameters),
         passes={p.name: p.fired for p in report.passes if p.fired},
         ops=ops_of(model),

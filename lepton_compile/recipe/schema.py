@@ -250,6 +250,7 @@ class Passes(_Closed):
 
 Compute = Literal["auto", "fp32", "fp16", "bf16"]
 Plugin = Literal["v3", "aot"]
+Profiles = Literal["split", "joint"]
 Form = Literal["auto", "native", "mask", "slice", "plugin", "matmul"]
 
 
@@ -260,6 +261,7 @@ class TargetOptions(_Closed):
     compute: Compute | None = Field(default=None, description="Arithmetic of a GPU engine.")
     attention: Form | None = Field(default=None, description="Form of cached attention.")
     plugin: Plugin | None = Field(default=None, description="Where the attention plugin is.")
+    profiles: Profiles | None = Field(default=None, description="Profiles of a decoder.")
     compute_capabilities: tuple[str, ...] | None = Field(default=None, description="GPUs.")
     gates: Gates | None = Field(default=None, description="Numbers the engine must reach.")
 
@@ -296,6 +298,10 @@ class Recipe(_Closed):
     plugin: Plugin = Field(
         default="v3",
         description="Attention plugin of TensorRT engines: beside the plan, or compiled into it.",
+    )
+    profiles: Profiles = Field(
+        default="split",
+        description="TensorRT decoders: a profile for prompts and one for steps, or one for both.",
     )
     compute_capabilities: tuple[str, ...] = Field(
         default=(), description="GPUs of a trt-rtx engine, such as `8.9`; empty is portable."

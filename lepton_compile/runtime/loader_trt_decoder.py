@@ -19,15 +19,14 @@ from lepton_compile.runtime.loader_tensors import NUMPY, from_engine, item_size
 __all__ = ["Bucket", "Decoder", "DeviceCache"]
 
 ALIGNMENT = 256  # Of the addresses that an engine takes, in bytes.
-PREFILL, DECODE = 0, 1  # Profiles of a decoder.
 CACHE_LENGTH = "cache_length"  # Input of some decoders: tokens that each row has after a step.
 
 
 class Decoder(Plan):
-    """An engine that continues prompts; one context reads them, another takes token by token."""
+    """An engine that continues prompts: one context reads them, it or another takes the steps."""
 
     def open(self, plan: bytes, kernels: Any) -> None:
-        """Deserialize the plan, make both contexts, and find out about the caches."""
+        """Deserialize the plan, make its contexts, and find out about the caches."""
         super().open(plan, kernels)
         pasts = [n for n in self.inputs if len(self.engine.get_tensor_shape(n)) == 4]
         presents = [n for n in self.outputs if n != "logits"]
@@ -43,7 +42,8 @@ class Decoder(Plan):
         # A cache that grows need not hold at once all that may come.
         self.ahead = self.capacities[0] // 2 if len(self.capacities) > 1 else 0
         self.vocabulary = self.engine.get_tensor_shape("logits")[-1]
-        self.most = self.engine.get_tensor_profile_shape("input_ids", DECODE)[2][0]
+        self.phases = self.engine.num_optimization_profiles // len(self.capacities)  # 1 or 2
+        self.most = self.engine.get_tensor_profile_shape("input_ids", self.phases - 1)[2][0]
         self.level = CACHE_LENGTH in self.inputs  # rows of one length alone may go together
         # A GPU without room for so much as one row is found out while there are other engines.
         self._spare: DeviceCache | None = DeviceCache(self, 1, 1)
@@ -98,17 +98,17 @@ class Decoder(Plan):
 
 
 class Bucket:
-    """What runs in caches of one capacity: shapes and bytes of a row, and the two contexts."""
+    """What runs in caches of one capacity: shapes and bytes of a row, a context a profile."""
 
     def __init__(self, plan: Decoder, number: int) -> None:
-        self.capacity, first = plan.capacities[number], 2 * number
+        self.capacity, first = plan.capacities[number], plan.phases * number
         self.layers = {n: (s[0], self.capacity, s[2]) for n, s in plan.pasts.items()}
         sizes = {n: int(np.prod(s)) for n, s in self.layers.items()}
         self.sizes = {n: size * item_size(plan.kinds[n]) for n, size in sizes.items()}
-        profile = plan.engine.get_tensor_profile_shape("input_ids", first + PREFILL)
-        self.longest = profile[2][1]
-        self.prefill = plan.context(first + PREFILL, graphs=False)
-        self.decode = plan.context(first + DECODE, graphs=not plan.level)
+        self.longest = plan.engine.get_tensor_profile_shape("input_ids", first)[2][1]
+        joint, graphs = plan.phases == 1, not plan.level
+        self.prefill = plan.context(first, graphs=joint and graphs)
+        self.decode = self.prefill if joint else plan.context(first + 1, graphs=graphs)
 
 
 class DeviceCache:

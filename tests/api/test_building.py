@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import lepton_compile as lc
+from lepton_compile.api.estimates import KERNEL_SOURCE
 from lepton_compile.errors import ArtifactError, EngineError, GateError, RecipeError
 from tests.small import llama, saved
 
@@ -210,3 +211,16 @@ def test_a_plan_of_a_tensorrt_engine_names_its_file(folder: Path) -> None:
     assert list(plan.files) == ["engines/trt-rtx/model.plan"]
     assert plan.engines[0].precision == "int4"
     assert plan.peak_memory_bytes > plan.files["engines/trt-rtx/model.plan"]
+
+
+def test_a_plan_counts_the_kernels_of_each_profile(folder: Path) -> None:
+    named: dict[str, Any] = {"model": str(folder), "target": "trt-rtx"}
+    forms: tuple[dict[str, Any], ...] = (
+        {"shapes": {"sequence": 64}},
+        {"shapes": {"sequence": 64}, "profiles": "joint"},
+        {"shapes": {"cache": [32, 64]}, "profiles": "joint"},
+    )
+    split, joint, several = (
+        lc.plan(**named, **form).files["engines/trt-rtx/model.plan"] for form in forms
+    )
+    assert split - joint == several - joint == KERNEL_SOURCE

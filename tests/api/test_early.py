@@ -44,6 +44,23 @@ def test_a_pass_that_nobody_knows_is_told_before_the_model_is_looked_for() -> No
         lc.build(model="./not-there", passes={"disable": ["gulu"]})
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"profiles": "joint"},
+        {"target": ["ort-cpu", "ort-cuda"], "profiles": "joint"},
+        {"target": ["ort-cpu", "trt"], "per_target": {"ort-cpu": {"profiles": "joint"}}},
+    ],
+    ids=["default target", "targets", "per target"],
+)
+def test_profiles_where_no_engine_has_them(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="only engines of TensorRT have") as caught:
+        lc.plan(model="./not-there", **options)
+    assert caught.value.where == "profiles"
+    assert caught.value.available == ("target: trt-rtx", "target: trt")
+    assert str(caught.value.found).startswith("joint, for ort-cpu")
+
+
 class _Stages:
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -67,5 +84,6 @@ def test_each_target_is_checked_with_what_is_its_own() -> None:
         "per_target": {"ort-cuda": {"quantize": "int8"}},
     }
     check_early(load_recipe(mixed))
+    check_early(load_recipe({**mixed, "profiles": "joint"}))
     with pytest.raises(RecipeError, match="ort-cuda has no passes for this precision"):
         check_early(load_recipe({**mixed, "per_target": {}}))

@@ -200,6 +200,14 @@ def test_mistakes_in_what_a_target_has(per_target: dict[str, object], words: str
     assert words in str(caught.value)
 
 
+def test_profiles_are_two_or_one_by_target() -> None:
+    assert load_recipe(TWO).profiles == "split"
+    mixed = load_recipe({**TWO, "per_target": {"trt-rtx": {"profiles": "joint"}}})
+    assert [mixed.for_target(name).profiles for name in mixed.target] == ["split", "joint"]
+    with pytest.raises(RecipeError, match=r"(?s)profiles.*Did you mean 'joint'\?"):
+        load_recipe({**TWO, "profiles": "joined"})
+
+
 def test_a_folder_in_place_of_a_recipe_is_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,9 +53,11 @@ def decoder_plan(
     told: bool = True,
     capture: bool = True,
     buckets: tuple[int, ...] = (),
+    joint: bool = False,
 ) -> bytes:
     """The tiny decoder: dtype of its caches, ``level`` where all rows must be of one length,
-    ``buckets`` where it has caches of several capacities, each with two profiles."""
+    ``buckets`` where it has caches of several capacities, each with two profiles, or one that is
+    ``joint``. ``prefill`` is the most tokens of a prompt at once."""
     return _plan(locals() | {"model": "decoder"})
 
 
@@ -126,7 +128,7 @@ class Engine:
         self.fail_at: int | None = None
         decoder = plan["model"] == "decoder"
         self.tensors, self.profiles = _decoder(plan) if decoder else _encoder(plan)
-        self.num_io_tensors = len(self.tensors)
+        self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), len(self.profiles)
 
     def get_tensor_name(self, number: int) -> str:
         return list(self.tensors)[number]
@@ -281,7 +283,8 @@ def _decoder(plan: dict[str, Any]) -> tuple[Tensors, Profiles]:
     for name in names:
         tensors[f"present.{name}"] = (Mode.OUTPUT, plan["cache"], (-1, *rest))
     profiles: Profiles = []
-    shapes = ((1, plan["prefill"]), (plan["batch"], 1))
+    split = ((1, plan["prefill"]), (plan["batch"], 1))
+    shapes = ((plan["batch"], plan["prefill"]),) if plan["joint"] else split
     for room, most in itertools.product(buckets, shapes):
         most = (most[0], min(most[1], room))
         rest = (tiny.KV_HEADS, room, tiny.HEAD_DIM)

@@ -4,79 +4,35 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lepton_compile.runtime import LoaderError, Model, load, loader_tensorrt
+from lepton_compile.runtime import LoaderError, Model
 from tests.runtime import plans, tiny
 from tests.runtime.double import HostDevice
-
-PROMPTS = [[2, 7, 9, 20], [5], [2, 33, 4, 18, 60, 11, 12], [2, 7, 9, 21]]
-NAMES = [f"{number}.{kind}" for number in range(tiny.LAYERS) for kind in ("key", "value")]
-ALIASED = {
-    "cache": {"dtype": "float32", "capacity": tiny.ROOM, "aliased": True},
-    "aliases": {f"present.{name}": f"past_key_values.{name}" for name in NAMES},
-}
-
-Opener = Callable[..., Model]
-
-
-@pytest.fixture
-def device() -> HostDevice:
-    return HostDevice()
-
-
-@pytest.fixture
-def opened(device: HostDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
-    """Opens an artifact of a plan on the double; at the end everything must be given back."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(loader_tensorrt, "Cuda", lambda: device)
-    models: list[Model] = []
-
-    def open_model(
-        plan: bytes,
-        target: str = "trt-rtx",
-        *,
-        cpu: bool = True,
-        shared: bool = True,
-        **details: Any,
-    ) -> Model:
-        runtime = "tensorrt_rtx" if target == "trt-rtx" else "tensorrt"
-        monkeypatch.setitem(sys.modules, runtime, plans.module(runtime, device))
-        folder = tmp_path / f"artifact-{len(models)}"
-        chosen = {target: (plan, {**ALIASED, **details})}
-        decoder = b'"decoder"' in plan
-        how = {"cpu": cpu, "shared": shared}
-        made = tiny.decoder(folder, plans=chosen, **how) if decoder else None
-        models.append(load((made or tiny.encoder(folder, plans=chosen)).path, threads=1))
-        assert models[-1].target == target
-        return models[-1]
-
-    yield open_model
-    for model in models:
-        model.close()
-    device.clean()
-
-
-def engine(model: Model) -> Any:
-    """The engine behind a model."""
-    return model.session.trt.made[-1]
+from tests.runtime.on_double import BUCKETS, GROWING, PROMPTS, Opener, contexts_of, engine
 
 
 @pytest.mark.parametrize("target", ["trt-rtx", "trt"])
+@pytest.mark.parametrize("joint", [False, True], ids=["split", "joint"])
 @pytest.mark.parametrize(
-    "options", [{}, {"level": True}, {"told": False}, {"prefill": 3}, {"capture": False}]
+    "options",
+    [
+        {},
+        {"level": True},
+        {"told": False},
+        {"prefill": 3},
+        {"prefill": 3, "level": True},
+        {"capture": False},
+    ],
 )
 def test_the_tokens_are_those_of_onnxruntime(
-    model: Model, opened: Opener, target: str, options: dict[str, Any]
+    model: Model, opened: Opener, target: str, options: dict[str, Any], joint: bool
 ) -> None:
-    other = opened(plans.decoder_plan(**options), target)
+    other = opened(plans.decoder_plan(joint=joint, **options), target)
     for prompts in (PROMPTS, PROMPTS[2:3], PROMPTS, PROMPTS[:1] * 3):
         expected = model.generate(prompts, max_new_tokens=24)
         found = other.generate(prompts, max_new_tokens=24)
@@ -168,22 +124,15 @@ def test_a_cache_takes_the_bytes_of_its_type(
     held.close()
 
 
-BUCKETS = (16, 40, tiny.ROOM)
-GROWING = {"cache": {**ALIASED["cache"], "buckets": [*BUCKETS]}}  # type: ignore[dict-item]
-
-
-def contexts_of(model: Model) -> list[int]:
-    """Profiles of the contexts that were made, in order."""
-    return [context.profile for context in engine(model).contexts]
-
-
+@pytest.mark.parametrize("joint", [False, True], ids=["split", "joint"])
 @pytest.mark.parametrize("target", ["trt-rtx", "trt"])
 @pytest.mark.parametrize("cache", ["FLOAT", "BF16"])
 def test_a_cache_grows_into_the_next_bucket_and_nothing_is_lost(
-    opened: Opener, target: str, cache: str
+    opened: Opener, target: str, cache: str, joint: bool
 ) -> None:
     whole = opened(plans.decoder_plan(cache=cache), target)
-    other = opened(plans.decoder_plan(cache=cache, buckets=BUCKETS), target, **GROWING)
+    growing = plans.decoder_plan(cache=cache, buckets=BUCKETS, joint=joint)
+    other = opened(growing, target, **GROWING)
     for prompts, new in ((PROMPTS, 60), (PROMPTS[:1], 30), (PROMPTS[2:], 80), (PROMPTS, 4)):
         expected = whole.generate(prompts, max_new_tokens=new)
         found = other.generate(prompts, max_new_tokens=new)
@@ -354,12 +303,13 @@ def test_an_encoder(
         assert found[name] == pytest.approx(expected[name], abs=close)
 
 
+@pytest.mark.parametrize("joint", [False, True], ids=["split", "joint"])
 @pytest.mark.parametrize("grows", [False, True])
 def test_the_emitted_file_runs_the_plan(
-    model: Model, opened: Opener, device: HostDevice, grows: bool
+    model: Model, opened: Opener, device: HostDevice, grows: bool, joint: bool
 ) -> None:
-    buckets = {"buckets": BUCKETS} if grows else {}
-    folder = opened(plans.decoder_plan(**buckets), **(GROWING if grows else {})).path
+    plan = plans.decoder_plan(joint=joint, buckets=BUCKETS if grows else ())
+    folder = opened(plan, **(GROWING if grows else {})).path
     assert ("def grow" in (folder / "loader.py").read_text()) == grows
     spec = importlib.util.spec_from_file_location("emitted_loader", folder / "loader.py")
     assert spec is not None

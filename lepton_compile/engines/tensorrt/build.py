@@ -58,6 +58,7 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
         decoder=bool(job.caches),
         objective=job.recipe.objective,
         rooms=rooms,
+        joint=job.recipe.profiles == "joint",
     )
     attention = attention_of(job.model)
     flatten(job.model)

@@ -15,7 +15,7 @@ class Profile:
     """Shapes for which the engine is optimized.
 
     Attributes:
-        name: ``prefill``, ``decode``, or ``all``.
+        name: ``prefill``, ``decode``, ``joint`` for both, or ``all``.
         min, opt, max: input name -> shape.
         values: input name -> (min, opt, max) of its value, for an input that other shapes are
             computed from.

@@ -4,6 +4,13 @@ An encoder has one profile over its whole range. A decoder has two: ``prefill`` 
 length, ``decode`` one token of each row; the cache's capacity is part of every shape and the same
 in both. Where the recipe lists several capacities, each has these two. Kernels are chosen for the
 middle of a range, or for its end where the recipe's objective says so.
+
+Instead of the two a recipe may ask for one, ``joint``, that takes prompts and steps. A profile is a
+box, and memory is set aside for its far corner, the most rows of the most tokens, where no loader
+goes. So it takes only as many tokens of a row as keep that corner as large as ``prefill``'s, but
+enough to keep a GPU busy; longer prompts are read in pieces. Loaders make one context of it, since
+each holds that memory. Kernels are chosen for a step, as in ``decode``: an answer is one prompt and
+many steps.
 """
 
 from __future__ import annotations
@@ -15,10 +22,13 @@ import onnx_ir as ir
 from lepton_compile.engines.tensorrt.order import Profile
 from lepton_compile.errors import EngineError
 
-__all__ = ["profiles_for"]
+__all__ = ["profile_count", "profiles_for"]
 
 Bounds = tuple[int, int, int]
 """Least, usual, most."""
+
+PIECE = 256
+"""Tokens of a prompt from which on a GPU takes longer to multiply by weights than to read them."""
 
 INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 
@@ -30,6 +40,7 @@ def profiles_for(
     decoder: bool,
     objective: str = "latency",
     rooms: Sequence[int] = (),
+    joint: bool = False,
 ) -> list[Profile]:
     """Profiles for the inputs of a graph.
 
@@ -38,6 +49,7 @@ def profiles_for(
         ranges: name -> [least, most], of dimensions or of an input's values.
         objective: of the recipe; ``throughput`` optimizes for the largest batch.
         rooms: capacities of a decoder's cache, where it has several.
+        joint: a decoder has one profile for each of them in place of two.
 
     Raises:
         EngineError: a range is empty, or an input has a dimension without one.
@@ -58,12 +70,26 @@ def profiles_for(
     found = []
     for room in rooms or (most,):
         sizes = {"capacity": (room, room, room)} if rooms else {}
-        prefill = {"batch": (1, 1, 1), "sequence": (1, max(1, room // 2), room), **sizes}
-        decode = {"batch": batch, "sequence": (1, 1, 1), **sizes}
         behind = f"-{room}" if rooms else ""
-        found.append(_profile(f"prefill{behind}", inputs, ranges, prefill))
-        found.append(_profile(f"decode{behind}", inputs, ranges, decode))
+        for name, phase in _phases(batch, room, joint=joint).items():
+            found.append(_profile(f"{name}{behind}", inputs, ranges, {**phase, **sizes}))
     return found
+
+
+def profile_count(*, decoder: bool, rooms: Sequence[int] = (), joint: bool = False) -> int:
+    """How many ``profiles_for`` makes."""
+    return (1 if joint else 2) * max(1, len(rooms)) if decoder else 1
+
+
+def _phases(batch: Bounds, room: int, *, joint: bool) -> dict[str, dict[str, Bounds]]:
+    """Rows and tokens by name of profile, over a cache of one capacity."""
+    if joint:
+        piece = max(min(room, PIECE), room // batch[2])
+        return {"joint": {"batch": (1, *batch[1:]), "sequence": (1, 1, piece)}}
+    return {
+        "prefill": {"batch": (1, 1, 1), "sequence": (1, max(1, room // 2), room)},
+        "decode": {"batch": batch, "sequence": (1, 1, 1)},
+    }
 
 
 def _profile(

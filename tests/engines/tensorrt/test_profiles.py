@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import pytest
 
-from lepton_compile.engines.tensorrt.profiles import profiles_for
+from lepton_compile.engines.tensorrt.profiles import PIECE, profile_count, profiles_for
 from lepton_compile.errors import EngineError
 
 RANGES = {"batch": [1, 8], "sequence": [1, 128]}
@@ -64,6 +64,51 @@ def test_each_capacity_of_a_cache_has_the_two_profiles_of_a_decoder() -> None:
     assert [each.max["input_ids"] for each in found] == [[1, 32], [8, 1], [1, 128], [8, 1]]
     with pytest.raises(EngineError, match="range of a dimension is not known"):
         profiles_for(inputs, RANGES, decoder=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "room", "piece"),
+    [(1, 4096, 4096), (8, 4096, 512), (64, 4096, PIECE), (8, 128, 128)],
+    ids=["one row", "the corner is no larger", "enough for a GPU", "all there is"],
+)
+def test_one_profile_takes_prompts_and_steps(rows: int, room: int, piece: int) -> None:
+    ranges = {"batch": [min(2, rows), rows], "sequence": [1, room]}
+    inputs = [*DECODER[:2], value("past_key_values.0.key", ["batch", 2, room, 16], "FLOAT16")]
+    (found,) = profiles_for(inputs, ranges, decoder=True, joint=True)
+    ids = [bounds["input_ids"] for bounds in (found.min, found.opt, found.max)]
+    assert (found.name, ids) == ("joint", [[1, 1], [min(2, rows), 1], [rows, piece]])
+    assert found.max["past_lengths"] == [rows]
+    assert found.max["past_key_values.0.key"] == [rows, 2, room, 16]
+    split = profiles_for(inputs, ranges, decoder=True)
+    corner = max(each.max["input_ids"][0] * each.max["input_ids"][1] for each in split)
+    assert rows * piece <= corner or piece <= PIECE
+
+
+def test_one_profile_is_optimized_for_a_step_of_the_batch_that_the_objective_says() -> None:
+    for objective, rows in (("latency", 1), ("memory", 1), ("throughput", 8)):
+        (found,) = profiles_for(DECODER, RANGES, decoder=True, objective=objective, joint=True)
+        assert found.opt["input_ids"] == [rows, 1]
+
+
+def test_an_encoder_has_one_anyway() -> None:
+    (found,) = profiles_for(ENCODER, RANGES, decoder=False, joint=True)
+    assert found == profiles_for(ENCODER, RANGES, decoder=False)[0]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("rooms", [(), (32, 128)])
+def test_how_many_there_will_be_is_known_without_a_graph(
+    joint: bool, rooms: tuple[int, ...]
+) -> None:
+    capacity = "capacity" if rooms else 128
+    inputs = [*DECODER[:2], value("past_key_values.0.key", ["batch", 2, capacity, 16], "FLOAT16")]
+    found = profiles_for(inputs, RANGES, decoder=True, rooms=rooms, joint=joint)
+    assert len(found) == profile_count(decoder=True, rooms=rooms, joint=joint)
+    if joint:
+        names = [f"joint-{room}" for room in rooms] or ["joint"]
+        assert [each.name for each in found] == names
+        assert [each.max["input_ids"][1] for each in found] == [*(rooms or (128,))]
+    assert profile_count(decoder=False, rooms=rooms, joint=joint) == 1
 
 
 def test_an_input_whose_value_is_a_shape_has_a_range_of_values() -> None:

@@ -137,6 +137,13 @@ def test_caches_of_several_capacities_are_profiles_of_one_plan(
     assert main(["inspect", str(output)]) == 0
     assert "prefill-8" in capsys.readouterr().out
     assert "8 or 32 tokens of bfloat16" in (output / "report.html").read_text()
+    joint = ["--set", "profiles=joint", "-o", str(folder / "joint")]
+    assert main(["build", *named, *more, *rooms, *joint]) == 0
+    (entry,) = json.loads((folder / "joint" / "manifest.json").read_text())["engines"]
+    assert {p["name"]: p["max"]["input_ids"] for p in entry["profiles"]} == {
+        "joint-8": [2, 8],
+        "joint-32": [2, 32],
+    }
     beyond = ["--set", "shapes={cache: [32, 4096]}", "-o", str(folder / "beyond")]
     assert main(["build", *named, *more, *beyond]) == 1
     assert not (folder / "beyond").exists()
