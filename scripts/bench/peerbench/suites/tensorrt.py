@@ -30,6 +30,12 @@ TOOLS = (
     Tool("lepton gemma bf16", "project", "", build=("gemma3-270m/trt-rtx-bf16",)),
     *(Tool(f"lepton gemma int4, group {n}", "project", "", build=b) for n, b in _GROUPS.items()),
     Tool(
+        "lepton gemma int4, group 128, one profile",
+        "project",
+        "",
+        build=(*_GROUPS[128], "--set", "profiles=joint"),
+    ),
+    Tool(
         "lepton gemma int4, group 128, 3 compute capabilities",
         "project",
         "",
