@@ -32,10 +32,10 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     found, wanted = (v.strip(">=").split(".")[:2] for v in (ort.__version__, least))
     old = [*map(int, found)] < [*map(int, wanted)]
     refuse(old, f"{install}, and found {ort.__version__}", UnfitError)
-    return _opened(ort, root / engine["model"], engine, threads)
+    return _opened(ort, root / engine["model"], manifest, engine, threads)
 
 
-def _opened(ort: Any, path: Path, engine: Any, threads: int) -> Any:
+def _opened(ort: Any, path: Path, manifest: Any, engine: Any, threads: int) -> Any:
     """An InferenceSession of the model at ``path``, on the device of its target."""
     start, providers = ort.InferenceSession, PROVIDERS[engine["target"]]
     options = ort.SessionOptions()
@@ -45,7 +45,7 @@ def _opened(ort: Any, path: Path, engine: Any, threads: int) -> Any:
     if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
-        start = start_cuda(ort, bool(engine.get("cuda_graph")))
+        start = start_cuda(ort, bool((manifest["cache"] or {}).get("shared")))
     if engine.get("precision") in ("int8", "auto"):
         from lepton_compile.runtime.loader_saturation import saturates
 

@@ -20,6 +20,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         task == name for name in ("feature-extraction", "question-answering", "fill-mask")
     )
     encoder = embeds or labels or answers or fills
+    shared = bool(cache and cache["shared"])
     template = bool((manifest["tokenizer"] or {}).get("chat_template"))
     needed = {
         "loader_guard": True,
@@ -47,9 +48,9 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_kernels": ort and kernels,
         "loader_ort_cuda": "ort-cuda" in targets,
         "loader_ort_memory": ort and bool(cache),
-        "loader_shared_cache": ort and bool(cache and cache["shared"]),
-        "loader_cuda_graph": any(engine.get("cuda_graph") for engine in engines),
-        "loader_past_cache": ort and bool(cache and not cache["shared"]),
+        "loader_shared_cache": ort and shared,
+        "loader_cuda_graph": "ort-cuda" in targets and shared,
+        "loader_past_cache": ort and bool(cache) and not shared,
         "loader_no_cache": decoder and not cache,
         "loader_code": tensorrt,
         "loader_tensorrt": tensorrt,

@@ -96,7 +96,7 @@ LINES = {
     ("fill-mask", "ort-cpu"): 440,
     ("question-answering", "ort-cpu"): 440,
     ("text-generation", "ort-cpu"): 865,
-    ("text-generation", "ort-cpu", "ort-cuda"): 980,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1025,
     ("feature-extraction", "ort-cpu", "trt-rtx"): 990,
     ("text-generation", "ort-cpu", "trt-rtx"): 1660,
     ("other", "ort-cpu"): 335,
@@ -131,6 +131,8 @@ def test_the_kind_of_cache_is_the_one_of_the_manifest() -> None:
     for shared, name in kinds.items():
         source = loader_source(manifest("text-generation", shared=shared))
         assert [other for other in kinds.values() if other in source] == [name]
+        source = loader_source(manifest("text-generation", ("ort-cuda",), shared=shared))
+        assert ("class GraphCache" in source) == bool(shared)
 
 
 def test_calls_that_were_left_out_say_so(encoder_folder: Path, decoder_folder: Path) -> None:

@@ -30,7 +30,6 @@ def build(job: EngineJob) -> BuiltEngine:
     details: dict[str, Any] = {
         "io": {"inputs": _inputs(graph), "outputs": signature(graph.outputs)},
         "cache": _cache(graph),
-        "cuda_graph": _steps_alike(job.model),
         "compute": _compute(job.model),
         "executed": False,
     }
@@ -51,13 +50,6 @@ def _cache(graph: ir.Graph) -> dict[str, Any] | None:
     if not past or past[0].dtype is None:
         return None
     return {"dtype": past[0].dtype.numpy().name}
-
-
-def _steps_alike(model: ir.Model) -> bool:
-    """Whether a decode step has the same shapes each time: caches are written where they are."""
-    graphs = [model.graph, *(function.graph for function in model.functions.values())]
-    ops = {node.op_type for graph in graphs for node in graph}
-    return "GroupQueryAttention" in ops and "CachedAttention" not in ops
 
 
 def _compute(model: ir.Model) -> str:

@@ -18,7 +18,7 @@ import lepton_compile as lc
 from lepton_compile.engines.probe import probe
 from lepton_compile.runtime import Model, loader_ort, loader_ort_memory
 from lepton_compile.runtime.loader_cuda_graph import GraphCache
-from lepton_compile.runtime.loader_ort_cuda import CudaSession, start_cuda
+from lepton_compile.runtime.loader_ort_cuda import CudaSession
 from lepton_compile.runtime.loader_shared_cache import SharedCache
 from tests.export import zoo
 from tests.export.harness import relative_error, save
@@ -38,7 +38,8 @@ def _built(folder: Path, config: Any, compute: str = "fp16") -> tuple[Path, Any]
         output=folder / "out",
         verify=False,
     )
-    assert made.manifest.engines[0]["cuda_graph"] is True
+    assert made.manifest.cache is not None
+    assert made.manifest.cache["shared"] is True
     return made.path, reference
 
 
@@ -118,11 +119,14 @@ def test_generation_goes_through_it(model: Model) -> None:
     assert both[1].tokens == one.tokens
 
 
-@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("cache", [{"shared": True}, {"shared": False}, None])
 def test_what_cannot_be_captured_runs_kernel_by_kernel(
-    monkeypatch: pytest.MonkeyPatch, graphs: bool
+    monkeypatch: pytest.MonkeyPatch, cache: dict[str, bool] | None
 ) -> None:
-    """As onnxruntime refuses a graph of which a part runs on the host, or opens it."""
+    """As onnxruntime refuses a graph of which a part runs on the host, or opens it.
+
+    Capturing is asked for where the cache is a shared one, and there alone.
+    """
     import onnxruntime as ort
 
     asked: list[list[Any]] = []
@@ -135,13 +139,16 @@ def test_what_cannot_be_captured_runs_kernel_by_kernel(
 
         get_inputs = get_outputs = lambda self: []
 
+        def get_providers(self) -> list[str]:
+            return found
+
     found = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(ort, "get_available_providers", lambda: found)
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    start = start_cuda(ort, graphs)
+    graphs, engine = cache == {"shared": True}, {"target": "ort-cuda"}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        opened = start("model.onnx", None, providers=found)
+        opened = loader_ort._opened(ort, Path("model.onnx"), {"cache": cache}, engine, 1)
     assert not opened.captures
     assert asked[-1] == found
     assert [isinstance(each[0], str) for each in asked] == ([False, True] if graphs else [True])
