@@ -84,7 +84,7 @@ class QuantizeWeights(LeptonPass):
                     self._replace(part, value, users)
 
     def group_for(self, columns: int, group: int | None) -> int | None:
-        """Columns that share a scale; ``None`` for whole rows."""
+        """Columns that share a scale; ``None`` for whole rows, or where nothing divides them."""
         raise NotImplementedError
 
     def refuses(self, columns: int, group: int | None) -> str | None:

@@ -34,7 +34,7 @@ from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._makers import Maker, Place, is_shared, maker_of
 from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant._weights import Choose, is_table
-from lepton_passes.quant.weight_int4 import DEFAULT_GROUP
+from lepton_passes.quant.weight_int4 import group_of
 from lepton_passes.quant.weight_int4_weighted import weighted_int4
 from lepton_passes.tensors import StreamedTensor, rows_of
 
@@ -90,8 +90,9 @@ class ScaleInputs(LeptonPass):
 
     def _groups(self, user: Linear, names: Sequence[str]) -> list[int | None]:
         """Columns that share a scale, of each call; None for a weight that gets no 4 bits."""
-        choices = [self._choose(name, is_table(user.weight.values[0])) for name in names]
-        return [c[1] or DEFAULT_GROUP if c is not None and c[0] == 4 else None for c in choices]
+        columns, table = user.weight.columns, is_table(user.weight.values[0])
+        choices = [self._choose(name, table) for name in names]
+        return [group_of(columns, c[1]) if c is not None and c[0] == 4 else None for c in choices]
 
     def _refuses(
         self, body: Body, users: Sequence[Linear], names: Sequence[Sequence[str]]
@@ -201,7 +202,7 @@ class _Factors:
             w = _some_rows(tensor)
             size = float(np.square(w, dtype=np.float64).sum(axis=0) @ energy) or 1.0
             for index, factors in enumerate(candidates):
-                error = _error(w, self._maker.spread(factors), energy, _fitting(w, group))
+                error = _error(w, self._maker.spread(factors), energy, group)
                 errors[index] += error / size
         return candidates[int(np.argmin(errors))]
 
@@ -220,13 +221,6 @@ def _error(w: np.ndarray, factors: np.ndarray, energy: np.ndarray, group: int) -
     q, scale = weighted_int4(scaled, group, energy / np.square(factors, dtype=np.float64))
     wide = (q.reshape(*scale.shape, -1) * scale[..., None]).reshape(w.shape)
     return float(np.square((wide - scaled) / factors, dtype=np.float64).sum(axis=0) @ energy)
-
-
-def _fitting(w: np.ndarray, group: int) -> int:
-    """The group, halved until it divides the columns; all of them where nothing does."""
-    while group > 1 and w.shape[1] % group:
-        group //= 2
-    return group if group > 1 else int(w.shape[1])
 
 
 def _some_rows(tensor: ir.TensorProtocol) -> np.ndarray:

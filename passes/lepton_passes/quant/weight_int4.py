@@ -19,10 +19,18 @@ from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._scales import quantize_int4
 from lepton_passes.quant._weights import QuantizeWeights, Rows
 
-__all__ = ["WeightInt4"]
+__all__ = ["WeightInt4", "group_of"]
 
 DEFAULT_GROUP = 32
 LEAST_GROUP = 16
+
+
+def group_of(columns: int, group: int | None) -> int | None:
+    """Columns that share a scale where ``group`` do by choice; ``None`` where none divides them."""
+    size = group or DEFAULT_GROUP
+    while size > LEAST_GROUP and columns % size:
+        size //= 2
+    return size if columns % size == 0 else None
 
 
 class WeightInt4(QuantizeWeights):
@@ -39,15 +47,10 @@ class WeightInt4(QuantizeWeights):
     }
 
     def group_for(self, columns: int, group: int | None) -> int | None:
-        size = group or DEFAULT_GROUP
-        while size > LEAST_GROUP and columns % size:
-            size //= 2
-        return size
+        return group_of(columns, group)
 
     def refuses(self, columns: int, group: int | None) -> str | None:
-        if group is None or columns % group:
-            return f"{columns} columns are no multiple of {LEAST_GROUP}"
-        return None
+        return None if group else f"{columns} columns are no multiple of {LEAST_GROUP}"
 
     def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> Rows:
         assert group is not None

@@ -259,16 +259,16 @@ def test_what_takes_no_factors_is_named(part: str, lines: str, reason: str) -> N
     assert all(each.startswith(reason) for each in reasons(done))
 
 
-def _two_layers(first: str, more: str = "") -> ir.Model:
+def _two_layers(first: str, more: str = "", width: int = WIDTH) -> ir.Model:
     """A layer whose input is made by ``first``, of weights w and u; ``more`` reads something."""
-    text = f"""main (float[b, s, {WIDTH}] x) => (float[b, s, {WIDTH}] y, float[b, s, {WIDTH}] z) {{
+    text = f"""main (float[b, s, {width}] x) => (float[b, s, {width}] y, float[b, s, {width}] z) {{
       wt = Transpose <perm = [1, 0]> (w)
       {first}
       ut = Transpose <perm = [1, 0]> (u)
       y = MatMul (n, ut)
       {more}
     }}"""
-    arrays = {"w": random(WIDTH, WIDTH, scale=0.1), "u": random(WIDTH, WIDTH, seed=1, scale=0.1)}
+    arrays = {"w": random(width, width, scale=0.1), "u": random(width, width, seed=1, scale=0.1)}
     if "bias" in first:
         arrays["bias"] = random(1, seed=2)
     return load(text, arrays)
@@ -298,6 +298,12 @@ def test_layers_in_a_row(first: str, more: str, reason: str | None) -> None:
     done = check(ScaleInputs(None, energies(graph, feeds)), graph, feeds, CLOSE)
     assert done.fired == (0 if reason else 1)
     assert (reason or "what it reads is read by Abs, too") in reasons(done)
+
+
+def test_nothing_happens_where_no_group_divides_the_columns() -> None:
+    graph, feeds = _two_layers("n = MatMul (x, wt)", "z = Abs (x)", 40), {"x": FEEDS["x"][..., :40]}
+    done = check(ScaleInputs(None, energies(graph, feeds)), graph, feeds, CLOSE)
+    assert (done.fired, reasons(done)) == (0, [])
 
 
 def test_refuses_what_was_not_calibrated() -> None:
