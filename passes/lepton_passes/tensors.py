@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir._core import TensorBase  # the base of every tensor class; not re-exported
 
-__all__ = ["StreamedTensor", "cast", "concat_rows", "rows_of", "transposed"]
+__all__ = ["StreamedTensor", "cast", "concat_rows", "mapped", "rows_of", "transposed"]
 
 BLOCK_BYTES = 4 << 20
 # Reading, rounding and writing overlap in a few threads; larger blocks are made one at a time.
@@ -144,11 +144,21 @@ def cast(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
     if tensor.dtype == dtype:
         return tensor
     target = dtype.numpy()
+    return mapped(tensor, tensor.name or "", lambda rows: rows.astype(target), dtype)
+
+
+def mapped(
+    tensor: ir.TensorProtocol,
+    name: str,
+    change: Callable[[np.ndarray], np.ndarray],
+    dtype: ir.DataType | None = None,
+) -> StreamedTensor:
+    """A tensor of the same shape whose rows are ``change`` of the rows of ``tensor``."""
 
     def read(start: int, stop: int) -> np.ndarray:
-        return rows_of(tensor, start, stop).astype(target)
+        return change(rows_of(tensor, start, stop))
 
-    return StreamedTensor(tensor.name or "", dtype, tensor.shape.numpy(), read)
+    return StreamedTensor(name, dtype or tensor.dtype, tensor.shape.numpy(), read)
 
 
 def concat_rows(name: str, tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:

@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies
 from lepton_passes.contract import SAME, LeptonPass
 from lepton_passes.match import made_by, only_reader
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.tensors import StreamedTensor, mapped
 
 __all__ = ["LowerResidualScale"]
 
@@ -154,8 +153,4 @@ def _factor(body: Body, node: ir.Node) -> int | None:
 
 
 def _scaled(tensor: ir.TensorProtocol) -> StreamedTensor:
-    def read(start: int, stop: int) -> np.ndarray:
-        rows = rows_of(tensor, start, stop)
-        return (rows / SCALE).astype(rows.dtype)
-
-    return StreamedTensor(f"{tensor.name}:scaled", tensor.dtype, tensor.shape.numpy(), read)
+    return mapped(tensor, f"{tensor.name}:scaled", lambda rows: (rows / SCALE).astype(rows.dtype))

@@ -36,7 +36,7 @@ from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant._weights import Choose, is_table
 from lepton_passes.quant.weight_int4 import group_of
 from lepton_passes.quant.weight_int4_weighted import weighted_int4
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.tensors import StreamedTensor, mapped, rows_of
 
 __all__ = ["EXPONENTS", "ScaleInputs"]
 
@@ -248,11 +248,9 @@ def _divide(body: Body, place: Place, factors: ir.Value) -> None:
 
 def _columns_times(tensors: Sequence[ir.TensorProtocol], maker: Maker) -> StreamedTensor:
     weight, factors = tensors
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.asarray(rows_of(weight, start, stop) * maker.spread(factors.numpy()))
-
-    return StreamedTensor(f"{weight.name}:scaled", weight.dtype, weight.shape.numpy(), read)
+    return mapped(
+        weight, f"{weight.name}:scaled", lambda rows: rows * maker.spread(factors.numpy())
+    )
 
 
 def _rows_over(tensors: Sequence[ir.TensorProtocol], first: int) -> StreamedTensor:

@@ -30,7 +30,7 @@ from lepton_passes.match import made_by
 from lepton_passes.quant._calibration import Calibration, parameters_of
 from lepton_passes.quant._ranges import INT8_MOST, InputRange
 from lepton_passes.quant._weights import Choose
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.tensors import StreamedTensor, mapped, rows_of
 
 __all__ = ["SmoothInputs"]
 
@@ -99,7 +99,7 @@ class SmoothInputs(LeptonPass):
         self, body: Body, x: ir.Value, users: Sequence[Linear], names: Sequence[Sequence[str]]
     ) -> None:
         factors = self._factors(body, users, names)
-        inverse = body.derive([factors], f"{factors.name}:inverse", lambda t: _reciprocal(t[0]))
+        inverse = body.derive([factors], f"{factors.name}:inverse", _reciprocal)
         order = {node: index for index, node in enumerate(body.graph)}
         before = min((user.node for user in users), key=order.__getitem__)
         smooth = body.emit(before, "Mul", [x, inverse]).outputs[0]
@@ -121,7 +121,6 @@ class SmoothInputs(LeptonPass):
         for of_call, weights in zip(
             zip(*names, strict=True), zip(*by_user, strict=True), strict=True
         ):
-            # Layers that read the same were seen together.
             name = f"{of_call[0]}:factors"
             # Layers that read the same were seen together.
             seen = self._calibration.ranges[of_call[0]]
@@ -180,19 +179,11 @@ def _blocks(weights: Sequence[ir.TensorProtocol]) -> Iterator[np.ndarray]:
             yield np.asarray(rows_of(weight, start, min(rows, start + step)), np.float32)
 
 
-def _reciprocal(factors: ir.TensorProtocol) -> StreamedTensor:
-    return StreamedTensor(
-        f"{factors.name}:inverse",
-        factors.dtype,
-        factors.shape.numpy(),
-        lambda start, stop: 1 / rows_of(factors, start, stop),
-    )
+def _reciprocal(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
+    (factors,) = tensors
+    return mapped(factors, f"{factors.name}:inverse", np.reciprocal)
 
 
 def _columns_times(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
     weight, factors = tensors
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.asarray(rows_of(weight, start, stop) * factors.numpy())
-
-    return StreamedTensor(f"{weight.name}:smooth", weight.dtype, weight.shape.numpy(), read)
+    return mapped(weight, f"{weight.name}:smooth", lambda rows: rows * factors.numpy())
