@@ -183,6 +183,47 @@ struct Append {
   }
 };
 
+// One call of GroupQueryAttention: what it is given, and what it makes of it.
+struct Call {
+  Inputs in;
+  Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept;
+  Operand y, present_key, present_value;
+
+  OrtStatus* read(const OrtApi* api, const OrtKernelContext* context, int64_t heads,
+                  int64_t kv_heads) {
+    if (OrtStatus* s = in.read(api, context, heads, kv_heads)) return s;
+    Operand* const others[] = {&past_key, &past_value, &seqlens,  &total, &cos,
+                               &sin,      &query_norm, &key_norm, &kept};
+    for (size_t i = 0; i < 9; ++i) {
+      if (OrtStatus* s = input(api, context, 3 + i, others[i])) return s;
+    }
+    return nullptr;
+  }
+
+  // Memory for the results; a cache that is too short for the longest row becomes longer.
+  OrtStatus* make(const OrtApi* api, OrtKernelContext* context, int64_t heads) {
+    y = in.query;
+    y.dims[1] = queries();
+    y.dims[2] = heads * in.head_dim;
+    present_key = past_key;
+    if (present_key.dims[2] < length()) present_key.dims[2] = length();
+    present_value = present_key;
+    if (OrtStatus* s = output(api, context, 0, &y)) return s;
+    if (OrtStatus* s = output(api, context, 1, &present_key)) return s;
+    return output(api, context, 2, &present_value);
+  }
+
+  int64_t rows() const { return in.query.dims[0]; }
+  int64_t length() const { return *total.as<int32_t>(); }  // of the longest row
+
+  // The first query that is wanted, and how many are.
+  int64_t first() const {
+    const int64_t wanted = kept.data == nullptr ? 0 : *kept.as<int64_t>();
+    return wanted == 0 || wanted > in.tokens ? 0 : in.tokens - wanted;
+  }
+  int64_t queries() const { return in.tokens - first(); }
+};
+
 class GroupQuery final : public Operator<GroupQuery> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
@@ -208,110 +249,94 @@ class GroupQuery final : public Operator<GroupQuery> {
   }
 
   OrtStatus* compute(OrtKernelContext* context) const {
-    Inputs in;
-    Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept;
-    if (OrtStatus* s = in.read(api_, context, heads_, kv_heads_)) return s;
-    Operand* const others[] = {&past_key, &past_value, &seqlens, &total,
-                               &cos,      &sin,        &query_norm, &key_norm, &kept};
-    for (size_t i = 0; i < 9; ++i) {
-      if (OrtStatus* s = input(api_, context, 3 + i, others[i])) return s;
-    }
-    if (OrtStatus* s = check(in, past_key, past_value, seqlens, total, cos, sin)) return s;
-    if (OrtStatus* s = check_norms(in, query_norm, key_norm)) return s;
-    if (kept.data != nullptr && (kept.size() != 1 || *kept.as<int64_t>() < 0)) {
-      return wrong(api_, "kept is no count of queries");
-    }
-    const int64_t rows = in.query.dims[0], all = *total.as<int32_t>();
-    const int64_t wanted = kept.data == nullptr ? 0 : *kept.as<int64_t>();
-    const int64_t first = wanted == 0 || wanted > in.tokens ? 0 : in.tokens - wanted;
-    Operand present_key = past_key, y = in.query;
-    if (present_key.dims[2] < all) present_key.dims[2] = all;
-    Operand present_value = present_key;
-    y.dims[1] = in.tokens - first;
-    y.dims[2] = heads_ * in.head_dim;
-    if (OrtStatus* s = output(api_, context, 0, &y)) return s;
-    if (OrtStatus* s = output(api_, context, 1, &present_key)) return s;
-    if (OrtStatus* s = output(api_, context, 2, &present_value)) return s;
+    Call call;
+    if (OrtStatus* s = call.read(api_, context, heads_, kv_heads_)) return s;
+    if (OrtStatus* s = check(call)) return s;
+    if (OrtStatus* s = check_options(call)) return s;
+    if (OrtStatus* s = call.make(api_, context, heads_)) return s;
     // The lengths of rows, and the turned queries behind them.
-    const size_t lengths = (3 * rows * sizeof(int64_t) + 63) / 64 * 64;
-    const size_t queries = rows * y.dims[1] * heads_ * in.head_dim * sizeof(float);
+    const size_t lengths = (3 * call.rows() * sizeof(int64_t) + 63) / 64 * 64;
+    const size_t queries = call.rows() * call.queries() * call.y.dims[2] * sizeof(float);
     char* memory = static_cast<char*>(malloc(lengths + queries));
     if (memory == nullptr) return api_->CreateStatus(ORT_FAIL, "out of memory");
     int64_t* past = reinterpret_cast<int64_t*>(memory);
-    OrtStatus* status = lengths_of(in, seqlens, all, first, present_key.dims[2], cos, past);
+    OrtStatus* status = lengths_of(call, past);
     if (status == nullptr) {
-      float* turned = reinterpret_cast<float*>(memory + lengths);
-      const HeadNorms norms{query_norm.as<float>(), key_norm.as<float>(), epsilon_};
-      status = run(context, in, first, past_key, past_value, present_key, present_value, y, norms,
-                   cos, sin, past, turned);
+      status = run(context, call, past, reinterpret_cast<float*>(memory + lengths));
     }
     free(memory);
     return status;
   }
 
  private:
-  OrtStatus* check(const Inputs& in, const Operand& past_key, const Operand& past_value,
-                   const Operand& seqlens, const Operand& total, const Operand& cos,
-                   const Operand& sin) const {
-    const int64_t rows = in.query.dims[0];
-    for (const Operand* each : {&past_key, &past_value}) {
-      if (each->rank != 4 || each->dims[0] != rows || each->dims[1] != kv_heads_ ||
-          each->dims[3] != in.head_dim || each->dims[2] != past_key.dims[2]) {
+  OrtStatus* check(const Call& call) const {
+    for (const Operand* each : {&call.past_key, &call.past_value}) {
+      if (each->rank != 4 || each->dims[0] != call.rows() || each->dims[1] != kv_heads_ ||
+          each->dims[3] != call.in.head_dim || each->dims[2] != call.past_key.dims[2]) {
         return wrong(api_, "the cache does not fit query");
       }
     }
-    if (seqlens.size() != rows || total.size() != 1) {
+    if (call.seqlens.size() != call.rows() || call.total.size() != 1) {
       return wrong(api_, "seqlens_k or total_sequence_length have another size");
-    }
-    if (rotary_ != (cos.data != nullptr) || rotary_ != (sin.data != nullptr)) {
-      return wrong(api_, "do_rotary and the tables of angles do not agree");
-    }
-    if (rotary_ && (cos.rank != 2 || sin.rank != 2 || cos.size() != sin.size() ||
-                    2 * cos.last() > in.head_dim)) {
-      return wrong(api_, "the tables of angles do not fit a head");
     }
     return nullptr;
   }
 
-  OrtStatus* check_norms(const Inputs& in, const Operand& query, const Operand& key) const {
-    if (query.data == nullptr && key.data == nullptr) return nullptr;
-    if (query.size() != in.head_dim || key.size() != in.head_dim || key.data == nullptr ||
-        query.data == nullptr || in.head_dim > kMostNormed) {
+  // What may be left out: angles, norms, how many queries are wanted.
+  OrtStatus* check_options(const Call& call) const {
+    const Operand &cos = call.cos, &sin = call.sin, &kept = call.kept;
+    const Operand &query = call.query_norm, &key = call.key_norm;
+    const int64_t head_dim = call.in.head_dim;
+    if (rotary_ != (cos.data != nullptr) || rotary_ != (sin.data != nullptr)) {
+      return wrong(api_, "do_rotary and the tables of angles do not agree");
+    }
+    if (rotary_ && (cos.rank != 2 || sin.rank != 2 || cos.size() != sin.size() ||
+                    2 * cos.last() > head_dim)) {
+      return wrong(api_, "the tables of angles do not fit a head");
+    }
+    const bool normed = query.data != nullptr || key.data != nullptr;
+    if (normed && (query.size() != head_dim || key.size() != head_dim || key.data == nullptr ||
+                   query.data == nullptr || head_dim > kMostNormed)) {
       return wrong(api_, "the norms of heads do not fit a head, or one is left out");
+    }
+    if (kept.data != nullptr && (kept.size() != 1 || *kept.as<int64_t>() < 0)) {
+      return wrong(api_, "kept is no count of queries");
     }
     return nullptr;
   }
 
   // past (3 rows): length of each row's cache before, and behind the new tokens; position of its
   // first wanted query.
-  OrtStatus* lengths_of(const Inputs& in, const Operand& seqlens, int64_t all, int64_t first,
-                        int64_t room, const Operand& cos, int64_t* past) const {
-    const int64_t rows = in.query.dims[0];
+  OrtStatus* lengths_of(const Call& call, int64_t* past) const {
+    const int64_t rows = call.rows(), tokens = call.in.tokens;
     for (int64_t b = 0; b < rows; ++b) {
-      past[b] = in.tokens == all ? 0 : seqlens.as<int32_t>()[b] + 1 - in.tokens;
-      past[rows + b] = past[b] + in.tokens;
-      past[2 * rows + b] = past[b] + first;
-      if (past[b] < 0 || past[rows + b] > room) return wrong(api_, "a row does not fit its cache");
-      if (rotary_ && past[rows + b] > cos.dims[0]) {
+      past[b] = tokens == call.length() ? 0 : call.seqlens.as<int32_t>()[b] + 1 - tokens;
+      past[rows + b] = past[b] + tokens;
+      past[2 * rows + b] = past[b] + call.first();
+      if (past[b] < 0 || past[rows + b] > call.present_key.dims[2]) {
+        return wrong(api_, "a row does not fit its cache");
+      }
+      if (rotary_ && past[rows + b] > call.cos.dims[0]) {
         return wrong(api_, "a position lies beyond the tables of angles");
       }
     }
     return nullptr;
   }
 
-  OrtStatus* run(OrtKernelContext* context, const Inputs& in, int64_t first,
-                 const Operand& past_key, const Operand& past_value, const Operand& present_key,
-                 const Operand& present_value, const Operand& y, const HeadNorms& norms,
-                 const Operand& cos, const Operand& sin, const int64_t* past, float* turned) const {
+  OrtStatus* run(OrtKernelContext* context, const Call& call, const int64_t* past,
+                 float* turned) const {
     const SessionThreads threads(api_, context);
-    const int64_t rows = in.query.dims[0], queries = in.tokens - first;
-    const Heads key = cache(present_key), value = cache(present_value);
+    const Inputs& in = call.in;
+    const int64_t rows = call.rows(), queries = call.queries();
+    const Heads key = cache(call.present_key), value = cache(call.present_value);
     const Heads query = inside(turned, queries, heads_ * in.head_dim, 0, in.head_dim);
-    const Rotary rotary{cos.as<float>(), sin.as<float>(), rotary_ ? cos.last() : 0,
-                        interleaved_ != 0};
-    Append append{in, first, cache(past_key), cache(past_value), key, value, query, past, heads_,
+    const HeadNorms norms{call.query_norm.as<float>(), call.key_norm.as<float>(), epsilon_};
+    const Rotary rotary{call.cos.as<float>(), call.sin.as<float>(),
+                        rotary_ ? call.cos.last() : 0, interleaved_ != 0};
+    const Heads past_key = cache(call.past_key), past_value = cache(call.past_value);
+    Append append{in, call.first(), past_key, past_value, key, value, query, past, heads_,
                   kv_heads_, norms, rotary};
-    if (past_key.data != present_key.data) {
+    if (call.past_key.data != call.present_key.data) {
       threads.run(rows * kv_heads_, [](void* user, size_t i) {
         static_cast<const Append*>(user)->copy(static_cast<int64_t>(i));
       }, &append);
@@ -324,7 +349,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     } else {
       for (int64_t i = 0; i < rows * in.tokens; ++i) add(&append, static_cast<size_t>(i));
     }
-    const Heads out = inside(y.as<float>(), queries, y.dims[2], 0, in.head_dim);
+    const Heads out = inside(call.y.as<float>(), queries, call.y.dims[2], 0, in.head_dim);
     const int heads = static_cast<int>(heads_), kv_heads = static_cast<int>(kv_heads_);
     const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
     const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), queries, query, key,
