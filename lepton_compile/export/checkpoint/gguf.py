@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo, read_bytes
-from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, GGUFTensor, read_header
+from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, GGUFTensor
 from lepton_compile.export.checkpoint.gguf_layout import ARCHITECTURES, hugging_face_names
 from lepton_passes.tensors import StreamedTensor
 
@@ -39,14 +39,14 @@ class GGUFCheckpoint:
     same rows twice: once for the scales, once for the values.
 
     Args:
-        path: the ``.gguf`` file.
+        header: of the ``.gguf`` file.
 
     Raises:
-        CheckpointError: a damaged file, an unknown architecture, or one part of several.
+        CheckpointError: an unknown architecture, or one part of several.
     """
 
-    def __init__(self, path: Path) -> None:
-        header = read_header(path)
+    def __init__(self, header: GGUFHeader) -> None:
+        path = header.path
         if int(header.metadata.get("split.count", 0)) > 1:
             raise CheckpointError(
                 "This GGUF file is one part of several.",

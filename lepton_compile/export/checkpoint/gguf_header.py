@@ -1,8 +1,9 @@
 """The header of a GGUF file: metadata and the table of tensors.
 
 Parsed here and not with ``gguf.GGUFReader``, which maps the file and makes three arrays for each
-word of the vocabulary (15 s and 700 MB for 262,144 words). Nothing in the header is trusted: every
-length is held against the size of the file before memory is asked for.
+word of the vocabulary (15 s and 700 MB for 262,144 words). Nobody who asks for a header wants the
+words, so they are counted and passed over. Nothing in the header is trusted: every length is held
+against the size of the file before memory is asked for.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class GGUFTensor:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """Metadata by key (arrays of numbers as numpy, of strings as lists) and tensors by name."""
+    """Metadata by key (arrays of numbers as numpy, of strings as their count), tensors by name."""
 
     path: Path
     metadata: dict[str, Any]
@@ -100,10 +101,10 @@ class _Parser:
     def _fill(self, count: int) -> None:
         if self.base + self.at + count > self.size:
             self.fail("The GGUF file ends inside its header.", f"{self.size} bytes")
-        rest = self.data[self.at :]
         self.base += self.at
         self.at = 0
-        self.data = rest + self.stream.read(max(CHUNK, count - len(rest)))
+        self.stream.seek(self.base)  # strings may have been passed over up to here
+        self.data = self.stream.read(max(CHUNK, count))
         if len(self.data) < count:
             self.fail("The GGUF file ends inside its header.", f"{self.size} bytes")
 
@@ -132,7 +133,20 @@ class _Parser:
         # Each element takes eight bytes at least, so a count beyond that is a lie.
         if depth > MAX_DEPTH or count * 8 > self.size:
             self.fail("The GGUF metadata has an array that cannot be.", f"{count} elements")
+        if kind == STRING:
+            self.pass_strings(count)
+            return count
         return [self.value(kind, depth) for _ in range(count)]
+
+    def pass_strings(self, count: int) -> None:
+        """Go on behind so many strings."""
+        length = struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            if self.at + 8 > len(self.data):
+                self._fill(8)
+            self.at += 8 + length(self.data, self.at)[0]
+        if self.at > len(self.data):
+            self._fill(0)
 
     def header(self) -> GGUFHeader:
         if self.size < 24 or self.take(4) != b"GGUF":

@@ -6,11 +6,10 @@ and 1.6 GB for Gemma. Here the header is read once, by our own reader.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, read_header
+from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 from lepton_compile.export.checkpoint.gguf_layout import ARCHITECTURES
 from lepton_compile.export.source.gguf_rope import rope_parameters
 
@@ -36,7 +35,7 @@ SPECIAL_IDS = {
 SLIDING = ("gemma3", "phi3", "mistral")
 
 
-def config_of(path: Path) -> PretrainedConfig:
+def config_of(header: GGUFHeader) -> PretrainedConfig:
     """The transformers configuration that the metadata describes.
 
     Raises:
@@ -44,11 +43,10 @@ def config_of(path: Path) -> PretrainedConfig:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    header = read_header(path)
     if header.architecture not in ARCHITECTURES:
         raise SourceError(
             "This GGUF architecture cannot be compiled.",
-            where=str(path),
+            where=str(header.path),
             found=header.architecture or "none",
             available=sorted(ARCHITECTURES),
             hint="Give the Hugging Face folder of the model instead.",
@@ -57,7 +55,9 @@ def config_of(path: Path) -> PretrainedConfig:
         config = AutoConfig.for_model(**_config_values(header))
     except Exception as error:  # configurations validate themselves with types of their own
         raise SourceError(
-            "The GGUF metadata does not make a configuration.", where=str(path), found=str(error)
+            "The GGUF metadata does not make a configuration.",
+            where=str(header.path),
+            found=str(error),
         ) from error
     config.architectures = [AutoModelForCausalLM._model_mapping[type(config)].__name__]
     return config

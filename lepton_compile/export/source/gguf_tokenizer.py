@@ -16,7 +16,7 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import read_bytes
-from lepton_compile.export.checkpoint.gguf_header import read_header
+from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 from lepton_compile.export.source.package import cache_folder
 
 __all__ = ["tokenizer_folder"]
@@ -24,7 +24,7 @@ __all__ = ["tokenizer_folder"]
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def tokenizer_folder(path: Path) -> Path | None:
+def tokenizer_folder(header: GGUFHeader) -> Path | None:
     """A folder with ``tokenizer.json``, ``tokenizer_config.json`` and the chat template, if any.
 
     None if the file has no vocabulary.
@@ -32,9 +32,9 @@ def tokenizer_folder(path: Path) -> Path | None:
     Raises:
         SourceError: a kind of tokenizer that transformers cannot rebuild.
     """
-    key, length = _key(path)
-    if key is None:
+    if not header.metadata.get("tokenizer.ggml.tokens"):
         return None
+    key = _key(header)
     folder = cache_folder() / "tokenizers" / key
     if (folder / "tokenizer.json").is_file():
         return folder
@@ -42,7 +42,7 @@ def tokenizer_folder(path: Path) -> Path | None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
         built = Path(partial) / "tokenizer"
         built.mkdir()
-        _write(path, built, length)
+        _write(header.path, built, header.key("context_length"))
         try:
             os.rename(built, folder)
         except OSError:
@@ -51,18 +51,15 @@ def tokenizer_folder(path: Path) -> Path | None:
     return folder
 
 
-def _key(path: Path) -> tuple[str | None, int | None]:
-    """Name in the cache, None without a vocabulary; and the model's longest sequence."""
+def _key(header: GGUFHeader) -> str:
+    """Name in the cache."""
     import tokenizers
     import transformers
 
-    header = read_header(path)
-    if not header.metadata.get("tokenizer.ggml.tokens"):
-        return None, None
     end = min((tensor.offset for tensor in header.tensors.values()), default=0)
-    digest = hashlib.sha256(read_bytes(path, 0, end).data)
+    digest = hashlib.sha256(read_bytes(header.path, 0, end).data)
     digest.update(f"{transformers.__version__} {tokenizers.__version__}".encode())
-    return digest.hexdigest()[:32], header.key("context_length")
+    return digest.hexdigest()[:32]
 
 
 def _write(path: Path, folder: Path, length: int | None) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from lepton_compile.export.checkpoint import Checkpoint
+    from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 
 __all__ = ["Kind", "Source"]
 
@@ -78,8 +79,15 @@ class Source:
         if self.kind == "gguf":
             from lepton_compile.export.source.gguf import config_of
 
-            return config_of(self.path)
+            return config_of(self._header)
         return self._folder_config()
+
+    @cached_property
+    def _header(self) -> GGUFHeader:
+        """That of a GGUF file: reading it means going through its whole vocabulary."""
+        from lepton_compile.export.checkpoint.gguf_header import read_header
+
+        return read_header(self.path)
 
     def _folder_config(self) -> PretrainedConfig:
         from transformers import AutoConfig
@@ -109,7 +117,7 @@ class Source:
         from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
 
         if self.kind == "gguf":
-            return GGUFCheckpoint(self.path)
+            return GGUFCheckpoint(self._header)
         if self.kind == "folder":
             return SafetensorsCheckpoint(self.path)
         raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
@@ -119,7 +127,7 @@ class Source:
         if self.kind == "gguf":
             from lepton_compile.export.source.gguf_tokenizer import tokenizer_folder
 
-            return tokenizer_folder(self.path)
+            return tokenizer_folder(self._header)
         if self.kind == "onnx" or not folders.has_tokenizer(self.path):
             return None
         return self.path
