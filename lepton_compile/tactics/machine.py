@@ -1,9 +1,8 @@
-"""What a measurement holds for: a processor, its threads, the runtime and our library."""
+"""What a measurement holds for: a processor, the runtime and our library."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +22,12 @@ class Machine:
     Attributes:
         processor: its name.
         features: of its instructions, those that kernels ask for.
-        threads: that a session of a loader computes with.
         onnxruntime: its version.
         kernels: SHA-256 of our library; empty where it is not known yet.
     """
 
     processor: str
     features: tuple[str, ...]
-    threads: int
     onnxruntime: str
     kernels: str = ""
 
@@ -47,7 +44,6 @@ def this_machine(library: Path | None) -> Machine:
     return Machine(
         processor=said.get("model name") or platform.processor() or platform.machine(),
         features=tuple(sorted(f for f in said.get("flags", "").split() if f.startswith(_FEATURES))),
-        threads=_cores(),
         onnxruntime=onnxruntime.__version__,
         kernels=hashlib.sha256(library.read_bytes()).hexdigest() if library is not None else "",
     )
@@ -70,10 +66,3 @@ def _said() -> dict[str, str]:
     first = _CPUINFO.read_text("utf-8").split("\n\n")[0] if _CPUINFO.is_file() else ""
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _cores() -> int:
-    """Physical cores this process may use, which a loader takes as many threads as."""
-    cpus = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-    files = [_CPUS / f"cpu{n}/topology/thread_siblings_list" for n in cpus]
-    return len({file.read_text() if file.exists() else str(file) for file in files})

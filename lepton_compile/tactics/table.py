@@ -102,7 +102,6 @@ class Tactics:
         return {
             "processor": self.machine.processor,
             "features": list(self.machine.features),
-            "threads": self.machine.threads,
             "onnxruntime": self.machine.onnxruntime,
             "objective": self.wanted.objective,
             "rows": self._counts(),

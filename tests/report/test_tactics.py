@@ -37,7 +37,7 @@ def _entry(**changes: Any) -> dict[str, Any]:
     }
     given = {
         "target": "ort-cpu",
-        "machine": {"processor": "Processor 9000", "threads": 2},
+        "machine": {"processor": "Processor 9000"},
         "objective": "latency",
         "budget": 0.01,
         "phases": [

@@ -10,7 +10,7 @@ from lepton_compile.tactics.phases import Phase, Wanted
 
 __all__ = ["LATENCY", "MACHINE", "MEMORY", "THROUGHPUT", "measured"]
 
-MACHINE = Machine("Processor 9000", ("avx2", "fma"), 2, "1.32.0", "ab" * 32)
+MACHINE = Machine("Processor 9000", ("avx2", "fma"), "1.32.0", "ab" * 32)
 LATENCY = Wanted("latency", (Phase("write", 1, 128), Phase("read", 128, 1)), 0.0)
 THROUGHPUT = Wanted("throughput", (Phase("write", 8, 128), Phase("read", 512, 2)), 0.0)
 MEMORY = Wanted("memory", (), 0.0)

@@ -7,7 +7,6 @@ import hashlib
 import onnxruntime
 import pytest
 
-from lepton_compile.runtime.loader import _cores
 from lepton_compile.tactics.machine import _size, last_level_bytes, this_machine
 from lepton_plugins.native import FEATURES
 from tests.plugins.cpu_library import library, needs_library
@@ -19,10 +18,6 @@ def test_it_is_this_one() -> None:
     assert machine.onnxruntime == onnxruntime.__version__
     assert machine.kernels == ""
     assert machine == this_machine(None)
-
-
-def test_it_computes_with_as_many_threads_as_a_loader() -> None:
-    assert this_machine(None).threads == _cores()
 
 
 @needs_library

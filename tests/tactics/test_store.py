@@ -49,7 +49,6 @@ def test_more_is_added_to_what_is_there(tmp_path: Path) -> None:
     [
         {"processor": "Processor 9001"},
         {"features": ("avx2", "fma", "avx512_vnni")},
-        {"threads": 4},
         {"onnxruntime": "1.33.0"},
         {"kernels": "cd" * 32},
     ],
@@ -64,7 +63,7 @@ def test_another_machine_measures_for_itself(tmp_path: Path, other: dict[str, An
 
 
 def test_a_file_of_another_machine_in_its_place_is_not_read(tmp_path: Path) -> None:
-    other = replace(MACHINE, threads=4)
+    other = replace(MACHINE, onnxruntime="1.33.0")
     Store(tmp_path / "a", MACHINE).add(ONE)
     Store(tmp_path / "b", other).add(ONE)
     shutil.copy(_file(tmp_path / "b"), _file(tmp_path / "a"))
@@ -155,11 +154,11 @@ def test_a_plan_reads_what_the_last_build_here_wrote(tmp_path: Path) -> None:
 
     build("old", age=9)
     build("last", age=5)
-    build("elsewhere", age=1, threads=64)
+    build("elsewhere", age=1, processor="Processor 9001")
     here: Machine = replace(MACHINE, kernels="")
     assert list(Store.latest(tmp_path, here).read()) == ["last"]
     assert Store.latest(tmp_path / "nothing", here).read() == {}
-    assert Store.latest(tmp_path, replace(here, threads=3)).read() == {}
+    assert Store.latest(tmp_path, replace(here, processor="Processor 9002")).read() == {}
 
 
 def test_it_stands_beside_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,6 @@ def test_the_manifest_has_choices_and_no_times(tmp_path: Path) -> None:
     assert entry == {
         "processor": "Processor 9000",
         "features": ["avx2", "fma"],
-        "threads": 2,
         "onnxruntime": "1.32.0",
         "objective": "latency",
         "rows": [1, 128],
