@@ -22,7 +22,7 @@ class GraphCache(SharedCache):
         self._steps: dict[int, tuple[Any, int, dict[str, Any]]] = {}
 
     def close(self) -> None:
-        """Let the buffers go."""
+        """Let the buffers go. Graphs stay with the session: none of their numbers comes again."""
         super().close()
         self._steps = {}
 
