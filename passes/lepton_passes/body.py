@@ -53,9 +53,12 @@ class Body:
         """The nodes as they are now, in order; those of the given types when any are given."""
         return [n for n in self.graph if not op_types or n.op_type in op_types]
 
-    def arguments(self, value: ir.Value) -> list[ir.Value] | None:
+    def arguments(self, value: ir.Value | None) -> list[ir.Value] | None:
         """What the main graph passes for ``value``, one entry a call; the value itself in the main
-        graph. ``None`` when the value is made inside the function or a call leaves it out."""
+        graph. ``None`` without one, where it is made inside the function, or a call leaves it out.
+        """
+        if value is None:
+            return None
         if self.function is None:
             return [value]
         if not value.is_graph_input():
@@ -66,7 +69,7 @@ class Body:
 
     def weights(self, value: ir.Value | None) -> list[ir.TensorProtocol] | None:
         """The tensors behind a weight, one a call; ``None`` when it is not constant everywhere."""
-        arguments = self.arguments(value) if value is not None else None
+        arguments = self.arguments(value)
         if arguments is None:
             return None
         tensors = [

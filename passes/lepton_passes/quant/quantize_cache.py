@@ -41,7 +41,7 @@ def caches_in(body: Body, node: ir.Node) -> list[tuple[int, list[str]]]:
     found = []
     for new, past in (_KEY, _VALUE):
         value = node.inputs[past]
-        arguments = body.arguments(value) if value is not None else None
+        arguments = body.arguments(value)
         found.append((new, [each.name or "" for each in arguments or ()]))
     return found
 
@@ -104,7 +104,7 @@ class QuantizeCache(LeptonPass):
             node.attributes.get_int(name) for name in ("q_num_heads", "kv_num_heads")
         )
         past = node.inputs[_KEY[1]]
-        outer = body.arguments(past) if past is not None else None
+        outer = body.arguments(past)
         width = outer[0].shape[3] if outer and outer[0].shape is not None else None
         if not isinstance(width, int):
             return "the width of its heads is unknown"

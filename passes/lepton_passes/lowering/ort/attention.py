@@ -34,7 +34,7 @@ class LowerAttention(LeptonPass):
         for node in body.nodes("Attention"):
             if node.domain != "ai.lepton":
                 continue
-            masks = body.arguments(node.inputs[3]) if node.inputs[3] is not None else None
+            masks = body.arguments(node.inputs[3])
             reason = _refuses(node)
             if masks is None:
                 reason = "the mask is made inside the layer"

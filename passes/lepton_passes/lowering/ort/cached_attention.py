@@ -52,7 +52,7 @@ class LowerCachedAttention(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("CachedAttention"):
-            masks = body.arguments(node.inputs[3]) if node.inputs[3] is not None else None
+            masks = body.arguments(node.inputs[3])
             if node.attributes.get_int("causal", 1) != 1:
                 self.refuse(body, node, "it is not causal")
             elif masks is None:
@@ -129,7 +129,7 @@ class LowerCachedAttention(LeptonPass):
 
 def _table(body: Body, value: ir.Value | None) -> ir.Value | None:
     """The table whose rows by position are ``value``, passed into the body."""
-    arguments = body.arguments(value) if value is not None else None
+    arguments = body.arguments(value)
     if value is None or not arguments:
         return None
     found = []

@@ -44,7 +44,7 @@ class LowerTrtAttention(LeptonPass):
         for node in body.nodes("Attention"):
             if node.domain != "ai.lepton":
                 continue
-            masks = body.arguments(node.inputs[3]) if node.inputs[3] is not None else None
+            masks = body.arguments(node.inputs[3])
             width = _width(body, node)
             if masks is None:
                 self.refuse(body, node, "the mask is made inside the layer")

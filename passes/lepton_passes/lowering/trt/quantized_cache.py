@@ -58,7 +58,7 @@ def scaled_by(
 def note_scales(body: Body, past: ir.Value | None, by: Rounded) -> None:
     """Give the caches of all layers their type, and keep what a step stands for in each."""
     tensors: Sequence[ir.TensorProtocol] = body.weights(by.scale) or ()
-    outer = body.arguments(past) if past is not None else None
+    outer = body.arguments(past)
     for cache, tensor in zip(outer or (), tensors, strict=True):
         cache.type = ir.TensorType(by.dtype)
         step = float(tensor.numpy().astype(np.float32).reshape(()))

@@ -53,7 +53,7 @@ class LowerTrtRotaryTables(LeptonPass):
     def rewrite(self, body: Body) -> None:
         main = Body(body.model)
         for node in body.nodes("RotaryEmbedding"):
-            cosines, sines = (body.arguments(v) if v else None for v in node.inputs[1:3])
+            cosines, sines = map(body.arguments, node.inputs[1:3])
             for pair in zip(cosines or (), sines or (), strict=False):
                 self._factor(main, *pair)
 

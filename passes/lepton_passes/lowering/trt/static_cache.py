@@ -190,7 +190,7 @@ class LowerTrtStaticCache(LeptonPass):
 def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
     """(heads, width) of the cache of an attention."""
     past = node.inputs[4]
-    arguments = body.arguments(past) if past is not None else None
+    arguments = body.arguments(past)
     shape = arguments[0].shape if arguments else None
     assert shape is not None
     heads, width = shape[1], shape[3]
