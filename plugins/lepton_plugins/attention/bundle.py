@@ -1,7 +1,8 @@
 """Modules of this package as one file that needs none of it: what an artifact carries.
 
 Docstrings become headings, the imports from elsewhere are gathered at the top, those among the
-modules are left out: in one file every name is there already. Nothing else is changed.
+modules are left out: in one file every name is there already. Nothing else is changed. The
+compiler makes its loaders in the same way; what does that and this may not import each other.
 """
 
 from __future__ import annotations
