@@ -15,7 +15,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.api.estimates import KERNEL_SOURCE
 from lepton_compile.errors import ArtifactError, EngineError, GateError, RecipeError
-from tests.small import llama, saved
+from tests.small import bert, llama, saved
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +204,17 @@ def test_a_plan_needs_the_configuration_alone(folder: Path, tmp_path: Path) -> N
     assert fitted.files == nearest.files
     assert "without a tokenizer" in fitted.notes[-1]
     assert _left(tmp_path) == ["bare"]
+
+
+@pytest.mark.parametrize("target", ["ort-cuda", "trt-rtx"])
+def test_a_plan_for_a_gpu_of_a_model_with_few_labels(tmp_path: Path, target: str) -> None:
+    """Its bias is as small as an epsilon, and the lowering looks whether it is one."""
+    config = bert(num_labels=2)
+    config.architectures = ["BertForSequenceClassification"]
+    config.save_pretrained(tmp_path)
+    plan = lc.plan(model=str(tmp_path), target=target, quantize="fp16")
+    assert plan.task == "text-classification"
+    assert [engine.missing for engine in plan.engines] == [[]]
 
 
 def test_a_plan_of_a_tensorrt_engine_names_its_file(folder: Path) -> None:
