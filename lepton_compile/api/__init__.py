@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "load", "plan", "read_recipe"]
 
+# torch's tracing and what transformers is told for a capture are of the process, not of a thread.
+_ONE_AT_A_TIME = threading.RLock()
+
 
 def build(
     recipe: str | Path | Mapping[str, Any] | None = None,
@@ -33,7 +37,7 @@ def build(
     overrides: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> Artifact:
-    """Compile a model.
+    """Compile a model. Builds and plans of one process take turns, whatever thread asks.
 
     Args:
         recipe: YAML file, name in the catalog, or the data; left out, keywords say it all.
@@ -57,17 +61,18 @@ def build(
     """
     whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
     # Only now: a mistake in the recipe is told before the libraries are loaded.
-    with loading():
-        from lepton_compile.api.building import Build
+    with _ONE_AT_A_TIME:
+        with loading():
+            from lepton_compile.api.building import Build
 
-    return Build(
-        whole,
-        output=Path(output) if output is not None else None,
-        check=check and whole.check,
-        verify=verify and whole.verify.enabled,
-        overwrite=overwrite,
-        progress=progress or NullProgress(),
-    ).run()
+        return Build(
+            whole,
+            output=Path(output) if output is not None else None,
+            check=check and whole.check,
+            verify=verify and whole.verify.enabled,
+            overwrite=overwrite,
+            progress=progress or NullProgress(),
+        ).run()
 
 
 def plan(
@@ -86,16 +91,17 @@ def plan(
     The model's folder needs its ``config.json`` alone. Args, errors: as ``build``.
     """
     whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
-    with loading():
-        from lepton_compile.api.planning import make_plan
+    with _ONE_AT_A_TIME:
+        with loading():
+            from lepton_compile.api.planning import make_plan
 
-    return make_plan(
-        whole,
-        progress or NullProgress(),
-        output=Path(output) if output is not None else None,
-        check=check and whole.check,
-        verify=verify and whole.verify.enabled,
-    )
+        return make_plan(
+            whole,
+            progress or NullProgress(),
+            output=Path(output) if output is not None else None,
+            check=check and whole.check,
+            verify=verify and whole.verify.enabled,
+        )
 
 
 def load(path: str | Path, **options: Any) -> Model:

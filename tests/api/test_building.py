@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,21 @@ def test_an_existing_output_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(ArtifactError, match="exists"):
         lc.build(model=str(folder), output=tmp_path / "out", verify=False)
+
+
+def test_builds_of_several_threads_take_turns(folder: Path, tmp_path: Path) -> None:
+    """Traced at once, they took each other's modes of torch, and failed or were captured worse."""
+    encoder = saved("BertForSequenceClassification", bert(), tmp_path / "bert")
+    options: dict[str, Any] = {"check": False, "verify": False}
+    jobs = {f"{n}": model for n, model in enumerate([folder, encoder, folder])}
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        built = [
+            pool.submit(lc.build, model=str(model), output=tmp_path / name, **options)
+            for name, model in jobs.items()
+        ]
+    for job in built:
+        report = json.loads((job.result().path / "report.json").read_text())
+        assert report["capture"]["how"] == "stamped"
 
 
 def test_a_plan_predicts_the_weight_file(folder: Path, tmp_path: Path) -> None:
