@@ -26,12 +26,12 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 def build(
-    recipe: str | Path | Mapping[str, Any] | None = None,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     *,
     output: str | Path | None = None,
     max_memory: int | str | None = None,
     check: bool = True,
-    verify: bool = True,
+    verify: bool | Mapping[str, Any] = True,
     overwrite: bool = False,
     progress: Progress | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -40,11 +40,13 @@ def build(
     """Compile a model. Builds and plans of one process take turns, whatever thread asks.
 
     Args:
-        recipe: YAML file, name in the catalog, or the data; left out, keywords say it all.
+        recipe: YAML file, name in the catalog, the data, or a ``Recipe``; left out, keywords say
+            it all.
         output: folder of the artifact; it must not exist. Default: the recipe's, or ``out/<name>``.
         max_memory: ceiling of the build's resident memory, bytes or such as ``"3GB"``.
         check: compare the graph's numbers after each pass that changes them.
-        verify: compare the finished engine with the fp32 PyTorch model, and hold it to the gates.
+        verify: compare the finished engine with the fp32 PyTorch model, and hold it to the gates;
+            a mapping is the recipe's key of that name.
         overwrite: replace an artifact that stands at ``output``.
         progress: told about stages and steps.
         overrides: dotted recipe key -> value, as ``--set``.
@@ -59,7 +61,8 @@ def build(
         GateError: built, but a demanded number or pass count was missed. What was measured until
             then, or until a pass failed, stays in ``<output>.failed.json`` and ``.failed.html``.
     """
-    whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
+    section = verify if isinstance(verify, Mapping) else None
+    whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     # Only now: a mistake in the recipe is told before the libraries are loaded.
     with _ONE_AT_A_TIME:
         with loading():
@@ -69,19 +72,19 @@ def build(
             whole,
             output=Path(output) if output is not None else None,
             check=check and whole.check,
-            verify=verify and whole.verify.enabled,
+            verify=verify is not False and whole.verify.enabled,
             overwrite=overwrite,
             progress=progress or NullProgress(),
         ).run()
 
 
 def plan(
-    recipe: str | Path | Mapping[str, Any] | None = None,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     *,
     output: str | Path | None = None,
     max_memory: int | str | None = None,
     check: bool = True,
-    verify: bool = True,
+    verify: bool | Mapping[str, Any] = True,
     progress: Progress | None = None,
     overrides: Mapping[str, Any] | None = None,
     **keywords: Any,
@@ -90,7 +93,8 @@ def plan(
 
     The model's folder needs its ``config.json`` alone. Args, errors: as ``build``.
     """
-    whole = read_recipe(recipe, overrides, max_memory=max_memory, **keywords)
+    section = verify if isinstance(verify, Mapping) else None
+    whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     with _ONE_AT_A_TIME:
         with loading():
             from lepton_compile.api.planning import make_plan
@@ -100,7 +104,7 @@ def plan(
             progress or NullProgress(),
             output=Path(output) if output is not None else None,
             check=check and whole.check,
-            verify=verify and whole.verify.enabled,
+            verify=verify is not False and whole.verify.enabled,
         )
 
 
@@ -112,7 +116,7 @@ def load(path: str | Path, **options: Any) -> Model:
 
 
 def read_recipe(
-    recipe: str | Path | Mapping[str, Any] | None,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None,
     overrides: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> Recipe:

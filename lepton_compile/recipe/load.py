@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ MODELS = (".gguf", ".onnx", ".safetensors")
 
 
 def load_recipe(
-    spec: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    spec: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        spec: a YAML file, a name such as ``minilm/ort-cpu-int8``, or the data itself. Relative
-            paths inside start from the file's folder; for data, from the working folder.
+        spec: a YAML file, a name such as ``minilm/ort-cpu-int8``, the data itself, or a recipe that
+            was read before. Relative paths inside start from the file's folder; for data, from the
+            working folder.
         overrides: dotted key -> value, applied before the check.
 
     Raises:
@@ -55,6 +57,7 @@ def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(overrides)
     for key in ("model", "verify.text"):
         value = result.get(key)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if isinstance(value, str) and not value.startswith(("hf:", "package:")):
             result[key] = str(Path(value).expanduser().absolute())
     return result
@@ -76,7 +79,9 @@ def _check_available(recipe: Recipe, document: Document) -> None:
             )
 
 
-def _document(spec: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
+def _document(spec: str | Path | Mapping[str, Any] | Recipe) -> tuple[Document, Path]:
+    if isinstance(spec, Recipe):
+        return Document("recipe", spec.model_dump(exclude_unset=True)), spec.base
     if isinstance(spec, Mapping):
         return Document("recipe", dict(spec)), Path.cwd()
     path = Path(spec)

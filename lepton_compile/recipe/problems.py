@@ -71,7 +71,8 @@ def _kind(value: object) -> str:
     names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false"}
     if value is None:
         return "nothing"
-    return names.get(type(value), "a number")
+    number = isinstance(value, int | float)
+    return names.get(type(value), "a number" if number else f"of type {type(value).__name__}")
 
 
 def _unknown_key(path: KeyPath, key: str, where: str) -> RecipeError:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from lepton_compile.recipe.values import Bytes, Fraction, Range
+from lepton_compile.recipe.values import Bytes, Fraction, Location, Range
 
 __all__ = [
     "FORMATS",
@@ -208,7 +208,7 @@ class Verify(_Closed):
     """Comparison of the engine with the fp32 PyTorch model."""
 
     enabled: bool = Field(default=True, description="Compare after the build.")
-    text: str | None = Field(
+    text: Location | None = Field(
         default=None, description="Text file to compare on; relative to the recipe."
     )
     tokens: int = Field(default=512, ge=2, le=1 << 20, description="How many tokens of it.")
@@ -276,7 +276,7 @@ class Recipe(_Closed):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
-    model: str = Field(min_length=1, description="Where the model is.")
+    model: Location = Field(min_length=1, description="Where the model is.")
     task: Task | None = Field(
         default=None, description="optimum's task name; inferred when left out."
     )
@@ -319,7 +319,7 @@ class Recipe(_Closed):
     )
     position_ids: bool = Field(default=False, description="Take positions as an input.")
     trust_remote_code: bool = Field(default=False, description="Run Python files of the model.")
-    output: str | None = Field(default=None, description="Folder of the artifact.")
+    output: Location | None = Field(default=None, description="Folder of the artifact.")
     objective: Literal["latency", "throughput", "memory"] = Field(
         default="latency", description="What tactics are chosen for."
     )

@@ -6,12 +6,13 @@ sentence that the recipe's error shows.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-__all__ = ["Bytes", "Fraction", "Range", "bytes_of", "fraction_of", "range_of"]
+__all__ = ["Bytes", "Fraction", "Location", "Range", "bytes_of", "fraction_of", "range_of"]
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
@@ -66,6 +67,12 @@ def bytes_of(value: Any) -> int:
     raise ValueError("write an amount of memory as 4GB, 500MB or 2GiB")
 
 
+def _text_of(value: Any) -> Any:
+    """A ``pathlib.Path``, which Python callers have, as the text it stands for."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+Location = Annotated[str, BeforeValidator(_text_of)]
 Range = Annotated[tuple[int, int], BeforeValidator(range_of)]
 Fraction = Annotated[float, BeforeValidator(fraction_of)]
 Bytes = Annotated[int, BeforeValidator(bytes_of)]

@@ -16,6 +16,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.api.estimates import KERNEL_SOURCE
 from lepton_compile.errors import ArtifactError, EngineError, GateError, RecipeError
+from lepton_compile.recipe import load_recipe
 from tests.small import bert, llama, saved
 
 
@@ -168,6 +169,16 @@ def test_what_is_left_out_says_so(folder: Path, tmp_path: Path) -> None:
     assert engine["executed"] is False
     report = json.loads((built.path / "report.json").read_text())
     assert report["remarks"] == ["the engine for ort-cpu was not verified: left out as asked"]
+
+
+def test_the_section_verify_is_not_the_switch(folder: Path, tmp_path: Path) -> None:
+    artifact = lc.build(model=folder, output=tmp_path / "out", verify={"tokens": 7}, check=False)
+    assert artifact.manifest.demands is not None
+    assert artifact.manifest.demands["tokens"] == 7
+    assert artifact.manifest.engines[0]["executed"] is True
+    recipe = load_recipe({"model": folder, "verify": {"enabled": False}})
+    assert lc.plan(recipe).verify is None
+    assert lc.plan(recipe, verify={}).verify is not None
 
 
 def test_an_existing_output_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -219,3 +219,23 @@ def test_a_folder_in_place_of_a_recipe_is_a_model(
         with pytest.raises(RecipeError, match="This is a model") as caught:
             load_recipe(name)
         assert str(caught.value.hint).startswith(f"--model ./{name} ")
+
+
+def test_paths_of_python_are_paths_of_a_recipe(tmp_path: Path) -> None:
+    data = {"model": tmp_path, "output": tmp_path / "o", "verify": {"text": tmp_path / "t"}}
+    recipe = load_recipe(data)
+    assert (recipe.model, recipe.output) == (str(tmp_path), str(tmp_path / "o"))
+    assert recipe.verify.text == str(tmp_path / "t")
+    assert load_recipe({"model": "m"}, {"model": tmp_path}).model == str(tmp_path)
+    with pytest.raises(RecipeError, match="'model' takes text") as caught:
+        load_recipe({"model": {1}})
+    assert caught.value.found == "{1} (of type set)"
+
+
+def test_a_recipe_that_was_read_is_a_recipe(recipe: Recipe) -> None:
+    again = load_recipe(recipe)
+    assert (again, again.base) == (recipe, recipe.base)
+    assert load_recipe(recipe, {"quantize.group": 32}).quantize.group == 32
+    per_target = {"trt": {"quantize": {"cache": "int8"}, "compute_capabilities": [8.9]}}
+    other = load_recipe({"model": "m", "target": ["ort-cpu", "trt"], "per_target": per_target})
+    assert load_recipe(other) == other
