@@ -18,6 +18,9 @@ SHARED = f"{ENGINES}/ort"
 """Folder of the engines of ONNX Runtime where there are several: equal weights are kept once."""
 
 
+FILES = (".gguf", ".onnx")
+
+
 def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:
     """Each target with a graph of its own; they share tensors, and the last takes the original."""
     *others, last = targets
@@ -41,4 +44,6 @@ def output_of(recipe: Recipe) -> Path:
     if recipe.output is not None:
         return Path(recipe.output)
     name = recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
-    return Path("out") / f"{Path(name).stem or 'model'}-{recipe.quantize.format}"
+    if name.endswith(FILES):  # of a folder, such as Qwen2.5-0.5B, the whole is its name
+        name = Path(name).stem
+    return Path("out") / f"{name.strip('.') or 'model'}-{recipe.quantize.format}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -238,7 +238,7 @@ class Passes(_Closed):
     """What the passes may and must do."""
 
     disable: tuple[str, ...] = Field(default=(), description="Names of passes to leave out.")
-    expect: dict[str, int] = Field(
+    expect: dict[str, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict, description="Pass name: how often it has to fire."
     )
 
