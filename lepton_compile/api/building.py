@@ -15,7 +15,7 @@ from lepton_compile.api import describe
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
-from lepton_compile.api.early import check_early, check_precision
+from lepton_compile.api.early import check_buildable, check_early, check_precision
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
     cache_measure_for,
@@ -79,6 +79,7 @@ class Build:
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
         check_early(self.recipe)
+        check_buildable(self.recipe)
         self._kernels = kernels_for(self.recipe)
         output = self._output()
         try:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from lepton_compile.engines import TARGETS
+from lepton_compile.engines.probe import probe
 from lepton_compile.engines.tensorrt.capabilities import (
     check_capabilities,
     check_dtype,
     check_plugin,
 )
 from lepton_compile.engines.tensorrt.flavour import RTX, TRT
-from lepton_compile.errors import RecipeError
+from lepton_compile.errors import EngineError, RecipeError
 from lepton_compile.pipeline import passes_for, precision_of
 from lepton_compile.pipeline.compute import compute_dtype
 from lepton_compile.recipe import Recipe
 
-__all__ = ["check_early", "check_precision"]
+__all__ = ["check_buildable", "check_early", "check_precision"]
 
 FLAVOURS = {flavour.target: flavour for flavour in (RTX, TRT)}
 WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
@@ -37,6 +39,24 @@ def check_early(recipe: Recipe) -> None:
         if flavour := FLAVOURS.get(target):
             check_capabilities(own.compute_capabilities, flavour)
             check_plugin(own.plugin, flavour)
+
+
+def check_buildable(recipe: Recipe) -> None:
+    """Each target can be built here: the last of several would say so when the others are made.
+
+    Raises:
+        EngineError: one cannot, with what is missing.
+    """
+    for target in recipe.target:
+        state = probe(target)
+        if not state.builds:
+            raise EngineError(
+                f"{target} cannot be built on this machine",
+                where="target",
+                found=state.reason,
+                available=[name for name in TARGETS if probe(name).builds],
+                hint=state.install or "leave the target out, or build where it can be built",
+            )
 
 
 def _check_positions(recipe: Recipe) -> None:

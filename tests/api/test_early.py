@@ -9,6 +9,7 @@ import pytest
 import transformers
 
 import lepton_compile as lc
+from lepton_compile.engines.probe import probe
 from lepton_compile.errors import EngineError, RecipeError
 
 
@@ -59,6 +60,17 @@ def test_profiles_where_no_engine_has_them(options: dict[str, Any]) -> None:
     assert caught.value.where == "profiles"
     assert caught.value.available == ("target: trt-rtx", "target: trt")
     assert str(caught.value.found).startswith("joint, for ort-cpu")
+
+
+@pytest.mark.skipif(probe("trt").builds, reason="this machine builds for TensorRT")
+def test_a_target_that_cannot_be_built_is_told_before_the_others_are_made() -> None:
+    progress = _Stages()
+    with pytest.raises(EngineError, match="trt cannot be built on this machine") as caught:
+        lc.build(model="./not-there", target=["ort-cpu", "trt"], progress=progress)
+    assert caught.value.found == probe("trt").reason
+    assert "ort-cpu" in caught.value.available
+    assert "trt" not in caught.value.available
+    assert progress.seen == []
 
 
 class _Stages:
