@@ -50,7 +50,7 @@ class Generates(Prompts):
         refuse(self.task != "text-generation", f"this model does {self.task}: it does not generate")
         how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
         how.check()
-        first = None if isinstance(prompt, str) else next(iter(prompt), None)
+        first = next(iter(prompt), None) if isinstance(prompt, list | tuple | np.ndarray) else None
         many = isinstance(first, str | list | tuple | np.ndarray)
         refuse(stream and many, "stream=True takes one prompt")
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
@@ -61,8 +61,7 @@ class Generates(Prompts):
         pieces = self._pieces(rows, how, limit)
         if stream:
             return pieces
-        for _ in pieces:
-            pass
+        list(pieces)  # to the end
         return rows if many else rows[0]
 
     def new_cache(self, batch: int, capacity: int) -> Any:
@@ -99,16 +98,14 @@ class Generates(Prompts):
         width, room = max(map(len, prompts)), self._room()
         self.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         limit = max(min(128, room - width), 1) if wanted is None else wanted
-        full = f"{width} tokens and {limit} new ones, but the cache holds {room}"
-        refuse(width + limit > room, full)
+        refuse(width + limit > room, f"{width} tokens and {limit} new, but the cache holds {room}")
         return limit
 
     def _buffers(self, batch: int, longest: int, limit: int) -> Any:
         """A cache with room for prompts and answers: that of the last call if it is enough."""
         ahead = getattr(self.session, "ahead", 0)  # of caches that grow
         need = longest + (min(ahead, limit) or limit)
-        while self.spare:
-            cache = self.spare.pop()
+        if cache := self.spare.pop(0, None):
             if cache.batch >= batch and cache.capacity >= need:
                 return cache
             cache.close()
@@ -125,9 +122,8 @@ class Generates(Prompts):
         except BaseException:
             cache.close()
             raise
-        for old in self.spare:
-            old.close()
-        self.spare = [cache]
+        if self.spare.setdefault(0, cache) is not cache:  # other threads or streams have left some
+            cache.close()
 
 
 def _continued(cache: Any, rows: list[Generation], how: Sampling) -> Iterator[str | int]:

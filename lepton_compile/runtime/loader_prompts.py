@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import LoaderError
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import LoaderError, refuse
 from lepton_compile.runtime.loader_text import Texts
 
 __all__ = ["Prompts"]
@@ -19,9 +21,12 @@ class Prompts(Texts):
 
         With ``chat``, True or the messages that came before it, a text is a message of the user.
         """
-        text = isinstance(prompt, str)
-        if not (chat or text or isinstance(next(iter(prompt), None), dict)):
-            return [int(token) for token in prompt]
+        text, many = isinstance(prompt, str), isinstance(prompt, list | tuple)
+        if not (chat or text or (many and isinstance((*prompt, 0)[0], dict))):
+            ids = np.asarray(prompt)
+            bad = ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu")
+            refuse(bad, f"a prompt is a text, token ids or a list of messages: {prompt!r:.60}")
+            return [*map(int, ids)]
         if text and not chat:
             return list(self.tokenizer.encode(prompt).ids)
         said = [{"role": "user", "content": prompt}] if text and prompt else prompt

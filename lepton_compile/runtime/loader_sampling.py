@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,12 @@ class Sampling(NamedTuple):
         """Refuse what is out of its range."""
         fits = {
             "temperature": self.temperature >= 0,
-            "top_k": self.top_k >= 0,
+            "top_k": index(self.top_k) >= 0,
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p <= 1,
             "repetition_penalty": self.repetition_penalty > 0,
-            "seed": self.seed is None or self.seed >= 0,
-            "max_new_tokens": self.max_new_tokens is None or self.max_new_tokens >= 1,
+            "seed": self.seed is None or index(self.seed) >= 0,
+            "max_new_tokens": self.max_new_tokens is None or index(self.max_new_tokens) >= 1,
         }
         wrong = [f"{name}={getattr(self, name)}" for name, fine in fits.items() if not fine]
         refuse(wrong, f"out of its range: {', '.join(wrong)}")
@@ -50,7 +51,7 @@ class Sampling(NamedTuple):
         """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
         ids = _largest(row, self.top_k) if self.top_k else np.arange(len(row))
         scores = row[ids] if self.top_k else row
-        weights = np.exp((scores - row.max()) / np.float32(self.temperature))
+        weights = np.exp((scores - row.max()) / np.float32(max(self.temperature, 1e-30)))
         if self.top_p < 1:
             keep = _nucleus(weights, self.top_p)
             ids, weights = ids[keep], weights[keep]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,16 +50,17 @@ def main() -> None:
                 print(f"the engine for {name} does not run here: {reason}", file=sys.stderr)
             for piece in answer(model, **options):
                 print(piece, end="", flush=True)
-    except LoaderError as refusal:
+    except (BrokenPipeError, KeyboardInterrupt):  # who reads has left, or has enough
+        os._exit(130)
+    except (LoaderError, OSError) as refusal:
         sys.exit(f"error: {refusal}")
 
 
 def _ran(model: Model, inputs: str, output: str | None, **_: Any) -> Iterator[str]:
     """What the arrays of a file lead to, by name, as JSON."""
     try:
-        with np.load(inputs, allow_pickle=False) as arrays:
-            feeds = dict(arrays)
-    except (OSError, TypeError, ValueError) as error:
+        feeds = dict(np.load(inputs, allow_pickle=False))
+    except Exception as error:  # zipfile has errors of its own
         raise LoaderError(f"{inputs} holds no arrays: {error}") from error
     results = model.run(feeds)
     if output:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,36 @@ def test_the_script_runs_arrays(encoder_folder: Path, embedder: Model, tmp_path:
         assert found["sentence_embedding"] == pytest.approx(
             embedder.run(feeds)["sentence_embedding"]
         )
+
+
+def test_what_the_script_can_neither_read_nor_write_is_one_line(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "in.npz", input_ids=np.array([[5, 6, 7]]))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "in.npz").read_bytes()[:60])
+    (tmp_path / "empty.npz").touch()
+    nowhere = ["--output", tmp_path / "nowhere" / "out.npz"]
+    for name, more in (("cut", []), ("empty", []), ("in", nowhere)):
+        done = script(encoder_folder, "--inputs", tmp_path / f"{name}.npz", *more)
+        assert (done.returncode, done.stderr[:7]) == (1, "error: "), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("end", ["reader", "interrupt"])
+def test_a_script_that_is_ended_says_nothing(encoder_folder: Path, end: str) -> None:
+    """More text than a pipe holds: it cannot be done before it is ended."""
+    command = [sys.executable, "-I", str(encoder_folder / "loader.py"), "--text", *["w5"] * 3000]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.read(1) == b"{"
+        if end == "reader":
+            running.stdout.close()
+        else:
+            running.send_signal(signal.SIGINT)
+        assert running.stderr.read() == b""
+    assert running.returncode == 130
 
 
 def test_the_script_offers_what_the_model_can_do(

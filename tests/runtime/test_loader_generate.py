@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from lepton_compile.runtime import LoaderError, Model, load
 from lepton_compile.runtime.loader_sampling import Sampling, _draw
+from lepton_compile.runtime.loader_shared_cache import SharedCache
 from tests.runtime import tiny, truth
 
 PROMPTS = [[2, 7, 9, 20], [5], [2, 33, 4, 18, 60, 11, 12], [2, 7, 9, 21]]
@@ -66,6 +69,29 @@ def test_two_generations_may_interleave(model: Model) -> None:
     assert rest == alone
 
 
+def test_buffers_that_one_thread_closes_are_not_taken_by_another(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread asks for buffers just as some are closed."""
+    expected, closed, found = model.generate(PROMPTS[1], 4).tokens, list[Any](), list[Any]()
+    close = SharedCache.close
+
+    def closing(cache: SharedCache) -> None:
+        close(cache)
+        closed.append(cache)
+        if len(closed) == 1:
+            with ThreadPoolExecutor(1) as pool:
+                found.append(pool.submit(model.generate, PROMPTS[1], 4).result().tokens)
+
+    monkeypatch.setattr(SharedCache, "close", closing)
+    streams = [model.generate(prompt, max_new_tokens=4, stream=True) for prompt in PROMPTS[:2]]
+    for stream in streams:
+        next(stream)
+    for stream in streams:
+        list(stream)
+    assert found == [expected]
+
+
 def test_without_shared_buffers_the_tokens_are_the_same(tmp_path: Path, model: Model) -> None:
     tiny.decoder(tmp_path / "plain", shared=False)
     with load(tmp_path / "plain", threads=1) as plain:
@@ -101,6 +127,12 @@ def test_the_same_seed_draws_the_same_tokens(model: Model) -> None:
     assert draw(3) != draw(4)
 
 
+def test_the_coldest_temperature_is_the_likeliest_token(model: Model) -> None:
+    """As a number of 32 bits it is zero."""
+    found = model.generate(PROMPTS[0], max_new_tokens=8, temperature=1e-60, seed=1)
+    assert found.tokens == model.generate(PROMPTS[0], max_new_tokens=8).tokens
+
+
 def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
     expected = truth.greedy(tiny.weights(), PROMPTS[2], 12, penalty=3.0)
     found = model.generate(PROMPTS[2], max_new_tokens=12, repetition_penalty=3.0)
@@ -118,6 +150,13 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"seed": -1}, "seed=-1"),
+        ({"prompt": b"w5"}, "or a list of messages: b'w5'"),
+        ({"prompt": {"role": "user", "content": "w5"}}, "or a list of messages: {'role'"),
+        ({"prompt": iter([5, 6, 7])}, "or a list of messages: <list_iterator"),
+        ({"prompt": None}, "or a list of messages: None"),
+        ({"prompt": [5.7, 6]}, "or a list of messages: .5.7, 6"),
+        ({"prompt": ["w5", 6]}, "or a list of messages: 6"),
+        ({"prompt": [5, "6"]}, "or a list of messages: .5, '6'"),
         ({"prompt": []}, "prompt is empty"),
         ({"prompt": [[5], []]}, "prompt is empty"),
         ({"prompt": [5, 64]}, r"\[64\] are outside the vocabulary"),
@@ -133,6 +172,12 @@ def test_what_cannot_be_generated_is_refused(
 ) -> None:
     with pytest.raises(LoaderError, match=said):
         model.generate(**{"prompt": [5], "max_new_tokens": 16, **options})
+
+
+@pytest.mark.parametrize("name", ["top_k", "seed", "max_new_tokens"])
+def test_a_part_of_a_token_is_none(model: Model, name: str) -> None:
+    with pytest.raises(TypeError, match="'float' object"):
+        model.generate([5], **{name: 2.5})
 
 
 def test_by_default_a_generation_stays_within_the_cache(model: Model) -> None:
