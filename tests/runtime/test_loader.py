@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -233,7 +234,9 @@ def test_a_script_that_is_ended_says_nothing(encoder_folder: Path, end: str) -> 
     """More text than a pipe holds: it cannot be done before it is ended."""
     command = [sys.executable, "-I", str(encoder_folder / "loader.py"), "--text", *["w5"] * 3000]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as running:
+    # A shell has what it starts in the background ignore Ctrl-C, and children inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, preexec_fn=heard) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         assert running.stdout.read(1) == b"{"
