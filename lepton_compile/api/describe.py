@@ -49,10 +49,14 @@ def _entry(value: ir.Value) -> dict[str, Any]:
 def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> dict[str, list[int]]:
     """Smallest and largest size of each dimension a caller chooses.
 
+    The sequence of a decoder begins at 1 whatever the recipe says: it is the whole cache, prompts
+    are of any length below it and steps of one token.
+
     With the model's ``config`` also the smallest and largest number that inputs of ids may hold: a
     quantized table of embeddings is read without a look at its bounds.
     """
-    low = recipe.shapes.sequence[0] if recipe.shapes.sequence else 1
+    wanted = recipe.shapes.sequence
+    low = wanted[0] if wanted and exported.task != "text-generation" else 1
     found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
     inputs = {value.name for value in exported.model.graph.inputs}
     for name, size in (("input_ids", "vocab_size"), ("token_type_ids", "type_vocab_size")):

@@ -3,6 +3,7 @@
 Decoders: logits of every position of every segment, perplexity of both, and a greedy continuation
 through the cache that the reference is asked to confirm. Encoders: paragraphs in padded batches;
 padding is left out of every number. Where a text has one score, agreement is of pairs of texts.
+An engine that takes no fewer rows or tokens than so many is fed copies of a row and padding.
 """
 
 from __future__ import annotations
@@ -134,13 +135,16 @@ class _Output:
 def _verify_decoder(
     model: Engine, truth: Reference, feed: _Feed, progress: Progress
 ) -> dict[str, Any]:
-    longest = min(SEGMENT, int(model.manifest["ranges"]["sequence"][1]))
+    rows, _ = _ends(model, "batch")
+    length = max(SEGMENT // rows, PROMPT + CONTINUATION)  # each row has its own, large logits
+    longest = min(length, _ends(model, "sequence")[1])
     parts = feed.enough(_decoder_parts(model, feed, longest))
     logits, ours, theirs = _Output("logits"), Perplexity(), Perplexity()
     for number, part in enumerate(parts, 1):
         ids = np.array([part], np.int64)
         wanted = truth.run({"input_ids": ids}, ["logits"])["logits"][0]
-        got = model.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, ["logits"])
+        fed = ids.repeat(rows, 0)
+        got = model.run({"input_ids": fed, "attention_mask": np.ones_like(fed)}, ["logits"])
         logits.update(wanted, got["logits"][0])
         ours.update(got["logits"][0, :-1], ids[0, 1:])
         theirs.update(wanted[:-1], ids[0, 1:])
@@ -173,7 +177,12 @@ def _confirm_continuation(
     room = min(CONTINUATION, longest - len(prompt))
     if not generates(model.manifest) or not prompt or room < 1:
         return agreement
-    tokens = list(model.generate(prompt, max_new_tokens=room).tokens)
+    least, _ = _ends(model, "batch")
+    if least > 1:
+        found = model.generate([prompt] * least, max_new_tokens=room)[0]
+    else:
+        found = model.generate(prompt, max_new_tokens=room)
+    tokens = list(found.tokens)
     if not tokens:
         return agreement
     ids = np.array([prompt + tokens[:-1]], np.int64)
@@ -188,13 +197,15 @@ def _verify_encoder(
     names = [output["name"] for output in model.manifest["outputs"]]
     outputs = {name: _Output(name) for name in names}
     texts = feed.enough(_encoder_texts(model, feed, truth))
-    size = min(BATCH, int(model.manifest["ranges"]["batch"][1]))
+    least, most = _ends(model, "batch")
+    size = min(max(BATCH, least), most)
     batches = [texts[at : at + size] for at in range(0, len(texts), size)]
     for number, batch in enumerate(batches, 1):
-        feeds = _padded(batch, truth.pad)
+        feeds = _padded(batch, truth.pad, _ends(model, "sequence")[0])
         if "token_type_ids" in model.inputs:
             feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
-        wanted, got = truth.run(feeds, names), model.run(feeds, names)
+        wanted, found = truth.run(feeds, names), model.run(_filled(feeds, least), names)
+        got = {name: array[: len(batch)] for name, array in found.items()}
         real = feeds["attention_mask"].astype(bool)
         for name in names:
             for pair in _real_rows(name, wanted[name], got[name], real):
@@ -210,7 +221,8 @@ def _verify_encoder(
 
 
 def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[int]]:
-    longest = min(SEGMENT, int(model.manifest["ranges"]["sequence"][1]))
+    least, most = _ends(model, "sequence")
+    longest = min(max(SEGMENT, least), most)
     if feed.tokenizer is None:
         lengths = [max(1, longest * part // 8) for part in range(1, 9)]
         return random_segments(truth.vocabulary, lengths)
@@ -218,8 +230,22 @@ def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[in
     return [token_ids(feed.tokenizer, text, special=True)[:longest] for text in texts]
 
 
-def _padded(batch: Sequence[Sequence[int]], pad: int) -> dict[str, Ids]:
-    width = max(map(len, batch))
+def _ends(model: Engine, dimension: str) -> tuple[int, int]:
+    """Least and most that the engine takes of a dimension."""
+    low, high = model.manifest["ranges"][dimension]
+    return int(low), int(high)
+
+
+def _filled(feeds: dict[str, Ids], rows: int) -> dict[str, Ids]:
+    """At least so many rows, the last of them over again: one of padding alone would give NaN."""
+    return {
+        name: np.concatenate([array, array[-1:].repeat(max(0, rows - len(array)), 0)])
+        for name, array in feeds.items()
+    }
+
+
+def _padded(batch: Sequence[Sequence[int]], pad: int, least: int) -> dict[str, Ids]:
+    width = max(least, *map(len, batch))
     ids = np.full((len(batch), width), pad, np.int64)
     mask = np.zeros_like(ids)
     for row, text in enumerate(batch):

@@ -175,7 +175,7 @@ class Shapes(_Closed):
 
     batch: Range = Field(default=(1, 64), description="Rows.")
     sequence: Range | None = Field(
-        default=None, description="Tokens; for decoders the whole cache, past and new."
+        default=None, description="Tokens; for decoders the whole cache, past and new, from 1 on."
     )
     cache: tuple[int, ...] = Field(
         default=(),

@@ -62,29 +62,30 @@ class SmallDecoder:
         return {"logits": np.zeros((1, 1, 50), np.float32)}
 
     def new_cache(self, batch: int, capacity: int) -> SmallCache:
-        assert batch == 1
-        self.caches.append(SmallCache(capacity))
+        assert batch == self.manifest["ranges"]["batch"][0]
+        self.caches.append(SmallCache(batch, capacity))
         return self.caches[-1]
 
 
 class SmallCache:
     """Takes the likeliest token of the logits it gave: the number of tokens it has seen."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.seen, self.steps, self.closed = capacity, 0, 0, False
+    def __init__(self, batch: int, capacity: int) -> None:
+        self.batch, self.capacity, self.seen, self.steps, self.closed = batch, capacity, 0, 0, False
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
+        assert len(rows) == self.batch
         self.seen = len(rows[0])
         return self._logits()
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
-        assert (tokens, alive) == ([self.seen % 50], [True])
+        assert (tokens, alive) == ([self.seen % 50] * self.batch, [True] * self.batch)
         self.seen, self.steps = self.seen + 1, self.steps + 1
         assert self.seen < self.capacity
         return self._logits()
 
     def _logits(self) -> np.ndarray:
-        return np.eye(50, dtype=np.float32)[None, self.seen % 50]
+        return np.eye(50, dtype=np.float32)[[self.seen % 50] * self.batch]
 
     def close(self) -> None:
         self.closed = True
@@ -145,6 +146,15 @@ def test_a_decoder_that_cannot_generate_is_measured_in_prefill_alone() -> None:
     report = bench(model, rounds=1)
     assert [case.name for case in report.cases] == ["prefill 80"]
     assert set(model.prompts) == {80}
+
+
+def test_a_decoder_gets_as_many_rows_as_it_takes() -> None:
+    model = SmallDecoder()
+    model.manifest["ranges"]["batch"] = [3, 4]
+    module = made("LlamaForCausalLM", llama(num_hidden_layers=1, max_position_embeddings=2048))
+    prefill, decode = bench(model, module, rounds=1).cases
+    assert [prefill.name, decode.name] == ["prefill 80 of 3 rows", "decode 20 of 3 rows, per token"]
+    assert (prefill.tokens, decode.tokens) == (240, 3)
 
 
 def test_eager_decoder_runs_beside_the_engine() -> None:

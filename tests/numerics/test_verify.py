@@ -43,6 +43,9 @@ class TorchEngine:
     ) -> dict[str, np.ndarray]:
         assert set(feeds) == set(self.inputs)
         self.calls.append(feeds["input_ids"].shape)
+        for size, name in zip(self.calls[-1], ("batch", "sequence"), strict=True):
+            low, high = self.manifest["ranges"][name]
+            assert low <= size <= high, f"{name} is {size}, not {low} to {high}"
         with torch.inference_mode():
             found = self.module(**{name: torch.from_numpy(a) for name, a in feeds.items()})
         results = {name: found[name].numpy() for name in outputs or () if name in found}
@@ -53,12 +56,16 @@ class TorchEngine:
         return results
 
     def generate(self, prompt: Any, *, max_new_tokens: int = 8) -> Any:
-        ids = torch.tensor([list(prompt)])
+        many = isinstance(prompt[0], list)
+        ids = torch.tensor(prompt if many else [list(prompt)])
+        assert len(ids) >= self.manifest["ranges"]["batch"][0]
         with torch.inference_mode():
             for _ in range(max_new_tokens):
                 token = self.module(input_ids=ids).logits[:, -1:].argmax(-1)
                 ids = torch.cat([ids, token], 1)
-        return SimpleNamespace(tokens=ids[0, len(prompt) :].tolist())
+        width = ids.shape[1] - max_new_tokens
+        rows = [SimpleNamespace(tokens=row[width:].tolist()) for row in ids]
+        return rows if many else rows[0]
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +182,31 @@ def test_garbage_at_padding_is_not_an_error(bert: BertModel) -> None:
     report = verify(Careless(bert, encoder_manifest()), bert, Characters(), "feature-extraction")
     assert report.not_finite == 0
     assert report.relative_error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("batch", "sequence"), [([8, 8], [32, 32]), ([6, 64], [200, 300]), ([300, 400], [1, 64])]
+)
+def test_an_encoder_is_fed_what_it_takes(
+    bert: BertModel, batch: list[int], sequence: list[int]
+) -> None:
+    embedding = {"pooling": "mean", "normalize": True, "output": "sentence_embedding"}
+    manifest = {**encoder_manifest(embedding), "ranges": {"batch": batch, "sequence": sequence}}
+    engine = TorchEngine(bert, manifest)
+    report = verify(engine, bert, Characters(), "feature-extraction", tokens=500)
+    tokens, texts = (output.difference.rows for output in report.outputs)
+    assert (tokens, texts) == (report.tokens, report.segments)
+    assert sum(rows for rows, _ in engine.calls) > texts  # some were copies
+    assert report.relative_error < 1e-5
+
+
+def test_a_decoder_is_fed_as_many_rows_as_it_takes(llama: LlamaForCausalLM) -> None:
+    ranges = {"batch": [3, 4], "sequence": [1, 64]}
+    engine = TorchEngine(llama, {**decoder_manifest(), "ranges": ranges})
+    report = verify(engine, llama, Characters(), "text-generation", tokens=100)
+    assert {rows for rows, _ in engine.calls} == {3}
+    assert report.outputs[0].difference.rows == report.tokens
+    assert (report.decode_tokens, report.decode_agreement) == (24, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["mean", "cls", "max", "lasttoken"])

@@ -1,7 +1,8 @@
 """Prefill and decode of a decoder: 512 tokens in, 128 out, or what the cache has room for.
 
 Each token is timed by itself, through the cache that the loader generates with: the likeliest token
-goes in, and an end of the text is not an end of the measurement.
+goes in, and an end of the text is not an end of the measurement. One row, or as many as the engine
+takes at least.
 """
 
 from __future__ import annotations
@@ -41,14 +42,15 @@ def bench_decoder(
 ) -> list[Case]:
     """Two cases, the engine and (where given) PyTorch eager in turn."""
     prompt_length, new = lengths_within(model.manifest["ranges"])
+    rows = int(model.manifest["ranges"]["batch"][0])
     alone = not generates(model.manifest)
     vocabulary = int(model.manifest["generation"]["vocabulary"])
-    (prompt,) = random_segments(vocabulary, [prompt_length])
+    prompts = random_segments(vocabulary, [prompt_length] * rows)
     rivals: dict[str, Callable[[], Phases]] = {
-        "engine": partial(_prefill if alone else _engine, model, prompt, new)
+        "engine": partial(_prefill if alone else _engine, model, prompts, new)
     }
     if reference is not None:
-        rivals["eager"] = partial(_eager, reference, prompt, 1 if alone else new)
+        rivals["eager"] = partial(_eager, reference, prompts, 1 if alone else new)
     found: dict[str, list[Phases]] = {name: [] for name in rivals}
     rivals["engine"]()
     count = rounds or ROUNDS
@@ -59,32 +61,35 @@ def bench_decoder(
     first = {name: Timing.of([run[0] for run in runs]) for name, runs in found.items()}
     each = {name: [t for _, rest in runs for t in rest] for name, runs in found.items()}
     decode = {name: Timing.of(seconds) for name, seconds in each.items() if seconds}
-    cases = [Case(f"prefill {prompt_length}", first["engine"], first.get("eager"), prompt_length)]
+    of_rows, read = f" of {rows} rows" if rows > 1 else "", prompt_length * rows
+    name = f"prefill {prompt_length}{of_rows}"
+    cases = [Case(name, first["engine"], first.get("eager"), read)]
     if "engine" in decode:
-        cases.append(Case(f"decode {new}, per token", decode["engine"], decode.get("eager"), 1))
+        name = f"decode {new}{of_rows}, per token"
+        cases.append(Case(name, decode["engine"], decode.get("eager"), rows))
     return cases
 
 
-def _engine(model: Any, prompt: list[int], new: int) -> Phases:
+def _engine(model: Any, prompts: list[list[int]], new: int) -> Phases:
     """What the loader does between two tokens, without the text they make."""
-    cache = model.new_cache(1, len(prompt) + new)
+    cache, alive = model.new_cache(len(prompts), len(prompts[0]) + new), [True] * len(prompts)
     seconds = []
     try:
         begin = time.perf_counter()
-        token = int(cache.start([prompt])[0].argmax())
+        tokens = cache.start(prompts).argmax(-1).tolist()
         first = time.perf_counter() - begin
         for _ in range(new - 1):
             begin = time.perf_counter()
-            token = int(cache.step([token], [True])[0].argmax())
+            tokens = cache.step(tokens, alive).argmax(-1).tolist()
             seconds.append(time.perf_counter() - begin)
     finally:
         cache.close()
     return first, seconds
 
 
-def _prefill(model: Any, prompt: list[int], new: int) -> Phases:
+def _prefill(model: Any, prompts: list[list[int]], new: int) -> Phases:
     """An engine that cannot generate is asked for the first token alone."""
-    ids = np.array([prompt], np.int64)
+    ids = np.array(prompts, np.int64)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     if "logits_to_keep" in model.inputs:
         feeds["logits_to_keep"] = np.array(1)
@@ -93,11 +98,11 @@ def _prefill(model: Any, prompt: list[int], new: int) -> Phases:
     return time.perf_counter() - start, []
 
 
-def _eager(reference: Any, prompt: list[int], new: int) -> Phases:
+def _eager(reference: Any, prompts: list[list[int]], new: int) -> Phases:
     """The same greedy loop in PyTorch: no generation machinery to blame for the difference."""
     import torch
 
-    ids, seconds = torch.tensor([prompt]), []
+    ids, seconds = torch.tensor(prompts), []
     with torch.inference_mode():
         begin = time.perf_counter()
         found = reference(input_ids=ids, use_cache=True, logits_to_keep=1)
