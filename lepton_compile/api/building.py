@@ -27,6 +27,7 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.task import pooling_of, task_of
+from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -99,6 +100,7 @@ class Build:
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
                 config = _config(source)
                 check_precision(self.recipe, config)
+                check_recipe_text(self.recipe, source)
             # Capture is one busy thread; the digests of what is built from, and the kernels, are
             # ready when it ends.
             source.start_digests()

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.api.demands import Demands, gates_of, read_text
+from lepton_compile.api.demands import Demands, gates_of
 from lepton_compile.api.memory import CHECKED, FP32, MemoryCeiling, Watched
 from lepton_compile.api.sample import check_feeds
+from lepton_compile.api.texts import read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
 from lepton_compile.errors import PassError

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lepton_compile.errors import RecipeError, UsageError
+from lepton_compile.api.texts import read_text
+from lepton_compile.errors import UsageError
 from lepton_compile.numerics.gates import with_gates
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
 from lepton_compile.recipe import Gates, Recipe
 
-__all__ = ["Demands", "demands", "demands_entry", "gates_of", "read_text", "recorded_demands"]
+__all__ = ["Demands", "demands", "demands_entry", "gates_of", "recorded_demands"]
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,6 @@ def demands_entry(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> d
         content = read_text(recipe.base / recipe.verify.text)
         text = {"path": recipe.verify.text, "sha256": _digest(content)}
     return {"gates": gates, "tokens": recipe.verify.tokens, "text": text}
-
-
-def read_text(path: Path) -> str:
-    """The text that a recipe names. Raises RecipeError."""
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            "the text to verify on cannot be read", where="verify.text", found=f"{path}: {error}"
-        ) from error
 
 
 def recorded_demands(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lepton_compile.api.texts import read_text
 from lepton_compile.engines import TARGETS
 from lepton_compile.engines.probe import probe
 from lepton_compile.engines.tensorrt.capabilities import (
@@ -27,12 +28,15 @@ def check_early(recipe: Recipe) -> None:
     """What needs the recipe alone.
 
     Raises:
-        RecipeError: something this version does not have, or a pass that nobody knows.
+        RecipeError: something this version does not have, a pass that nobody knows, or no text to
+            verify on.
         EngineError: a GPU that a target does not build for, a plugin that it does not take.
     """
     if recipe.position_ids:
         _check_positions(recipe)
     _check_profiles(recipe)
+    if recipe.verify.text is not None and not recipe.model.endswith(".onnx"):
+        read_text(recipe.base / recipe.verify.text)
     for target in recipe.target:
         own = recipe.for_target(target)
         passes_for(own, target)

@@ -30,6 +30,7 @@ from lepton_compile.api.estimates import (
 from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.task import pooling_of, task_of
+from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.tensorrt.profiles import profile_count
@@ -135,6 +136,7 @@ def make_plan(
             hint="`lepton-compile inspect` shows it, `build --no-verify` compiles it",
         )
     check_precision(recipe, source.config())
+    check_recipe_text(recipe, source)
     progress.stage("capture")
     task = recipe.task or task_of(source)
     wanted = recipe.shapes.sequence

@@ -52,16 +52,22 @@ def verify(
         from dataclasses import replace
 
         from lepton_compile.api.demands import recorded_demands
+        from lepton_compile.api.texts import check_long_enough, read_text
         from lepton_compile.api.verification import verify_engines
         from lepton_compile.artifact import read_manifest
+        from lepton_compile.errors import UsageError
 
         progress.stage("resolve", str(folder))
         manifest = read_manifest(folder).as_dict()
         chosen = _targets(manifest, target)
-        words = text.read_text(encoding="utf-8") if text else None
+        words = read_text(text, where="--text", error=UsageError) if text else None
         demands = recorded_demands(manifest, gates, words)
         demands = replace(demands, tokens=tokens or demands.tokens)
         source = source_of(manifest, spec)
+        if text and words:
+            check_long_enough(
+                text, words, source, manifest["task"], where="--text", error=UsageError
+            )
         progress.stage("verify", f"{', '.join(chosen)} against fp32 PyTorch")
         found = verify_engines(folder, chosen, source, demands, threads=threads, progress=progress)
     _tell(found, as_json)

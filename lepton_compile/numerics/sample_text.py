@@ -18,6 +18,7 @@ import numpy as np
 
 __all__ = [
     "calibration_segments",
+    "comparable",
     "digest",
     "paragraphs",
     "passages",
@@ -87,10 +88,19 @@ def segments(tokenizer: Any, length: int = SEGMENT, text: str | None = None) -> 
     rounds = []
     for passage in passages().values() if text is None else [text]:
         ids = token_ids(tokenizer, passage, special=False)
+        if not ids:
+            continue
         count = math.ceil(len(ids) / room)
         edges = [len(ids) * n // count for n in range(count + 1)]
         rounds.append([prefix + ids[a:b] for a, b in pairwise(edges)])
     return [part for turn in zip_longest(*rounds) for part in turn if part]
+
+
+def comparable(tokenizer: Any, text: str, *, decoder: bool) -> bool:
+    """Whether a model can be compared on a text: a decoder needs a token and the next."""
+    if decoder:
+        return any(len(part) > 1 for part in segments(tokenizer, SEGMENT, text))
+    return any(token_ids(tokenizer, part, special=True) for part in paragraphs(text))
 
 
 def random_segments(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:

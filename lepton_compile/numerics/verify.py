@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lepton_compile.errors import UsageError
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Comparison, Perplexity
 from lepton_compile.numerics.reference import Reference
 from lepton_compile.numerics.sample_text import (
     SEGMENT,
+    comparable,
     paragraphs,
     random_segments,
     segments,
@@ -63,10 +65,16 @@ def verify(
         text: another text in place of the sample.
         tokens: stop after the segment or batch that reaches so many tokens; None takes all.
         progress: told after each segment.
+
+    Raises:
+        UsageError: there is nothing to compare on in the text.
     """
     begin = time.perf_counter()
     watcher = progress or NullProgress()
     decoder = task == "text-generation"
+    fed = tokenizer is not None and text is not None
+    if fed and not comparable(tokenizer, text or "", decoder=decoder):
+        raise UsageError("there is nothing in this text to compare on", found=repr(text))
     truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
     check = _verify_decoder if decoder else _verify_encoder
     found = check(model, truth, _Feed(tokenizer, text, tokens), watcher)
@@ -226,8 +234,8 @@ def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[in
     if feed.tokenizer is None:
         lengths = [max(1, longest * part // 8) for part in range(1, 9)]
         return random_segments(truth.vocabulary, lengths)
-    texts = paragraphs(feed.text)
-    return [token_ids(feed.tokenizer, text, special=True)[:longest] for text in texts]
+    texts = [token_ids(feed.tokenizer, text, special=True) for text in paragraphs(feed.text)]
+    return [ids[:longest] for ids in texts if ids]
 
 
 def _ends(model: Engine, dimension: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.engines.probe import probe
 from lepton_compile.errors import EngineError, RecipeError
+from tests.small import byte_tokenizer, llama, saved
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,49 @@ def test_a_target_that_cannot_be_built_is_told_before_the_others_are_made() -> N
     assert "ort-cpu" in caught.value.available
     assert "trt" not in caught.value.available
     assert progress.seen == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b" \n\n\t\n", "is empty"), (b"\xff", "cannot be read")],
+    ids=["empty", "blank", "no text"],
+)
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+def test_a_text_without_words_is_told_before_the_model_is_looked_for(
+    tmp_path: Path, content: bytes, message: str, call: Callable[..., object]
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_bytes(content)
+    with pytest.raises(RecipeError, match=f"the text to verify on {message}") as caught:
+        call(model="./not-there", verify={"text": str(words)})
+    assert caught.value.where == "verify.text"
+    assert str(words) in str(caught.value.found)
+
+
+def test_a_decoder_needs_a_token_and_the_next(tmp_path: Path) -> None:
+    # No weights, as above.
+    llama(vocab_size=260, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    byte_tokenizer(tmp_path)
+    words = tmp_path / "words.txt"
+    words.write_text("a")
+    progress = _Stages()
+    with pytest.raises(RecipeError, match="no token that follows another") as caught:
+        lc.plan(model=str(tmp_path), verify={"text": str(words)}, progress=progress)
+    assert caught.value.found == str(words)
+    assert progress.seen == ["resolve"]
+    words.write_text("ab")
+    lc.plan(model=str(tmp_path), verify={"text": str(words)})
+
+
+def test_a_build_of_a_text_of_one_token_ends_before_the_capture(tmp_path: Path) -> None:
+    model = saved("LlamaForCausalLM", llama(vocab_size=260), tmp_path / "model")
+    byte_tokenizer(model)
+    (tmp_path / "words.txt").write_text("a")
+    progress, text = _Stages(), {"text": str(tmp_path / "words.txt")}
+    with pytest.raises(RecipeError, match="no token that follows another"):
+        lc.build(model=str(model), verify=text, output=tmp_path / "out", progress=progress)
+    assert progress.seen == ["resolve"]
+    assert not (tmp_path / "out").exists()
 
 
 class _Stages:

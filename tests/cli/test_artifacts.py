@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lepton_compile.cli import main
+from tests.small import byte_tokenizer
 
 Capture = pytest.CaptureFixture[str]
 
@@ -204,6 +205,21 @@ def test_verify_asks_for_what_the_recipe_asked(
     assert "another content" in changed["found"]
     given = ["--text", str(tmp_path / "words.txt")]
     answer(capsys, "verify", "out", "--set", "gates.max_error=0.01", *given)
+
+
+def test_verify_refuses_a_text_that_nothing_is_compared_on(
+    decoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words, model = tmp_path / "words.txt", tmp_path / "model"
+    shutil.copytree(decoder.parent / "model", model)
+    byte_tokenizer(model)
+    given = ["verify", str(decoder), "--model", str(model), "--text", str(words)]
+    for content, said in ((b"", "empty"), (b"\xff", "cannot be read"), (b"a", "no token that")):
+        words.write_bytes(content)
+        found = answer(capsys, *given, code=2)
+        assert (found["error"], found["where"]) == ("UsageError", "--text")
+        assert said in found["message"]
+        assert str(words) in found["found"]
 
 
 def test_verify_takes_engines_and_gates_by_name(encoder: Path, capsys: Capture) -> None:

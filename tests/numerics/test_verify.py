@@ -15,6 +15,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from lepton_compile.errors import UsageError
 from lepton_compile.numerics.gates import check_gates
 from lepton_compile.numerics.reference import pool
 from lepton_compile.numerics.tolerance import tolerance_for
@@ -226,6 +227,13 @@ def test_mean_pooling_by_hand() -> None:
     assert found.tolist() == [[2.0, 0.0]]
     with pytest.raises(ValueError, match="unknown pooling"):
         pool(hidden, mask, {"pooling": "median"})
+
+
+@pytest.mark.parametrize("text", ["", "\n\n "])
+def test_nothing_to_compare_on_is_said(bert: BertModel, text: str) -> None:
+    engine = TorchEngine(bert, encoder_manifest())
+    with pytest.raises(UsageError, match="nothing in this text"):
+        verify(engine, bert, Characters(), "feature-extraction", text=text)
 
 
 def test_the_report_is_json(llama: LlamaForCausalLM) -> None:

@@ -1,0 +1,58 @@
+"""A text to verify on in place of the sample: read, and long enough, before anything is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lepton_compile.api.task import task_of
+from lepton_compile.errors import RecipeError, UsageError
+from lepton_compile.export import Source
+from lepton_compile.numerics.sample_text import comparable
+from lepton_compile.recipe import Recipe
+
+__all__ = ["check_long_enough", "check_recipe_text", "read_text"]
+
+KEY = "verify.text"
+HINT = "write some paragraphs into it, or leave it out: a sample ships with the package"
+
+
+def read_text(path: Path, *, where: str = KEY, error: type[UsageError] = RecipeError) -> str:
+    """The text of a file. Raises ``error`` where there is none."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise error(
+            "the text to verify on cannot be read", where=where, found=f"{path}: {failure}"
+        ) from failure
+    if not text.strip():
+        raise error("the text to verify on is empty", where=where, found=str(path), hint=HINT)
+    return text
+
+
+def check_recipe_text(recipe: Recipe, source: Source) -> None:
+    """The recipe's text has enough tokens. Raises RecipeError."""
+    if recipe.verify.text is not None and source.kind != "onnx":
+        path = recipe.base / recipe.verify.text
+        check_long_enough(path, read_text(path), source, recipe.task or task_of(source))
+
+
+def check_long_enough(
+    path: Path,
+    text: str,
+    source: Source,
+    task: str,
+    *,
+    where: str = KEY,
+    error: type[UsageError] = RecipeError,
+) -> None:
+    """The text of a file gives the model something to be compared on. Raises ``error``."""
+    tokenizer, decoder = source.tokenizer(), task == "text-generation"
+    if tokenizer is None or comparable(tokenizer, text, decoder=decoder):
+        return  # without a tokenizer random ids are fed
+    lacks = "no token that follows another" if decoder else "no tokens"
+    raise error(
+        f"the text to verify on gives {lacks}",
+        where=where,
+        found=str(path),
+        hint=HINT,
+    )
