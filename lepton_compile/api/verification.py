@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_compile.api.demands import Demands
+from lepton_compile.api.refusals import engine_failed
+from lepton_compile.errors import EngineError
 from lepton_compile.export import Source
 from lepton_compile.numerics.gates import GateCheck, check_gates
 from lepton_compile.numerics.verify import verify
@@ -69,7 +71,8 @@ def verify_engines(
 
     Raises:
         SourceError: the fp32 model cannot be loaded.
-        LoaderError: an engine does not open.
+        UsageError: there is nothing in the text to compare on.
+        EngineError: an engine does not open, or fails on what it is fed.
     """
     from lepton_compile.export.reference import load_reference
 
@@ -83,16 +86,17 @@ def verify_engines(
             if reference is None:
                 watcher.step("loading the fp32 model", 0, 1)
                 reference = load_reference(source, model.task)
-            report = verify(
-                model,
-                reference,
-                source.tokenizer(),
-                model.task,
-                precision=str(model.engine["precision"]),
-                text=demands.text,
-                tokens=demands.tokens,
-                progress=watcher,
-            )
+            with engine_failed("the engine fails while it is compared with PyTorch", target):
+                report = verify(
+                    model,
+                    reference,
+                    source.tokenizer(),
+                    model.task,
+                    precision=str(model.engine["precision"]),
+                    text=demands.text,
+                    tokens=demands.tokens,
+                    progress=watcher,
+                )
         checks = check_gates(report, demands.gates[target])
         label = target if len(targets) > 1 else ""
         found.append(Verified(target, report, tuple(replace(c, target=label) for c in checks)))
@@ -102,12 +106,14 @@ def verify_engines(
 def _open(
     path: Path, target: str, threads: int | None, unfit: dict[str, str] | None
 ) -> Model | None:
-    from lepton_compile.runtime import LoaderError, load
+    from lepton_compile.runtime import load
 
     try:
-        return load(path, threads=threads, target=target)
-    except LoaderError as error:
-        if unfit is None or not str(error).startswith(UNFIT):
+        with engine_failed("the engine does not open", target):
+            return load(path, threads=threads, target=target)
+    except EngineError as error:
+        said = error.found or ""
+        if unfit is None or not said.startswith(UNFIT):
             raise
-        unfit[target] = str(error).removeprefix(UNFIT).strip(". ")
+        unfit[target] = said.removeprefix(UNFIT).strip(". ")
         return None

@@ -33,6 +33,7 @@ def bench(
     The model it came from has to be there for the comparison; where it is not, the engine is
     measured alone and the reason is said. The figures go into the artifact's report, too.
     """
+    from lepton_compile.api.refusals import engine_failed
     from lepton_compile.cli.speed_view import bench_tables
     from lepton_compile.errors import SourceError
     from lepton_compile.numerics import bench as measure
@@ -42,7 +43,8 @@ def bench(
     alone = "asked for with --no-eager"
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
         progress.stage("resolve", str(folder))
-        model, source, reference = load(folder, threads=threads), None, None
+        with engine_failed("no engine of this artifact opens", str(folder)):
+            model, source, reference = load(folder, threads=threads), None, None
         if eager:
             try:
                 source = source_of(model.manifest, spec)
@@ -54,9 +56,10 @@ def bench(
         progress.stage(
             "bench", "the engine alone" if reference is None else "the engine and PyTorch in turn"
         )
-        report = measure(
-            model, reference, artifact=folder, source=source, rounds=rounds, progress=progress
-        )
+        with engine_failed("the engine fails while it is measured", model.target):
+            report = measure(
+                model, reference, artifact=folder, source=source, rounds=rounds, progress=progress
+            )
     left_out = alone if reference is None else None
     data = report.as_dict() | {"target": model.target, "eager_left_out": left_out}
     kept = add_bench(folder, data)
