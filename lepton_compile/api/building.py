@@ -26,6 +26,7 @@ from lepton_compile.api.fitting import (
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
+from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
@@ -107,6 +108,7 @@ class Build:
             self._kernels.start()
             with self._stage("capture"):
                 exported, pooling = self._capture(source, step)
+                check_rules(self.recipe, exported)
             self._know(source, exported)
             comparing = Comparing(self.recipe, source, exported, ceiling, self.check, self.verify)
             signature = describe.signature_of(exported.model)

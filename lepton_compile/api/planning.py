@@ -29,6 +29,7 @@ from lepton_compile.api.estimates import (
 )
 from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
+from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.api.verification import runnable
@@ -148,6 +149,7 @@ def make_plan(
         positions=recipe.position_ids,
         progress=progress.step,
     )
+    check_rules(recipe, exported)
     _fill(exported.model)
     captured = time.perf_counter() - start
     layers = _layers(exported)

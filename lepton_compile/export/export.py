@@ -55,6 +55,7 @@ class ExportedModel:
         length: longest sequence (past included) that the graph can take.
         how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
+        tied: names of the model that stand for a weight with another name, and that name.
     """
 
     model: ir.Model
@@ -66,6 +67,7 @@ class ExportedModel:
     how: str
     kinds: int
     notes: list[str] = field(default_factory=list)
+    tied: dict[str, str] = field(default_factory=dict)
 
 
 def export(
@@ -151,6 +153,7 @@ def _capture(
         how=graph.how,
         kinds=graph.kinds,
         notes=[*graph.refused],
+        tied=_tied(network),
     )
     return exported, graph, network
 
