@@ -15,6 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lepton_compile.cli.narrow import RoomyTable
+
 __all__ = [
     "bytes_text",
     "clean",
@@ -78,8 +80,11 @@ def stdout_for_json_only(as_json: bool) -> Iterator[None]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table that fits 80 columns. A column whose name ends in ``>`` is set to the right."""
-    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    """A table that fits 80 columns, and is a list where a terminal has fewer than it needs.
+
+    A column whose name ends in ``>`` is set to the right.
+    """
+    shown = RoomyTable(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     shown.pad_edge = False
     shown.min_width = len(title)  # a title is not broken where there is room for it
     for at, column in enumerate(columns):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lepton_compile.cli import main
+from lepton_compile.cli.output import bytes_text
 from tests.small import byte_tokenizer
 
 Capture = pytest.CaptureFixture[str]
@@ -42,6 +43,23 @@ def test_tables_of_an_artifact_fit_eighty_columns(
     assert any("past_key_values.{0..1}.key" in line for line in lines)
     assert any("logits_to_keep" in line and "optional: 0" in line for line in lines)
     assert "Layers: 2, counted by the numbers in names" in lines
+
+
+def test_a_narrow_terminal_shows_all_of_a_file(
+    encoder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.chdir(encoder.parent)
+    assert main(["inspect", encoder.name]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 40
+    entries = json.loads((encoder / "manifest.json").read_text("utf-8"))["files"]
+    for name, entry in entries.items():
+        at = lines.index(name)
+        size, digest, state = lines[at + 1 : at + 4]
+        assert size == f"size: {bytes_text(entry['size'])}"
+        assert digest == f"sha256: {entry['sha256'][:12]}"
+        assert state == "state: intact"
 
 
 def test_a_damaged_file_is_shown_and_fails(encoder: Path, tmp_path: Path, capsys: Capture) -> None:

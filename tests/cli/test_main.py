@@ -18,6 +18,7 @@ from rich.console import Console
 from lepton_compile.cli import main
 from lepton_compile.cli.failure import report_failure, show_error
 from lepton_compile.cli.group import COMMANDS, LazyGroup
+from lepton_compile.cli.narrow import WORD
 from lepton_compile.errors import GateError, RecipeError
 
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "numpy", "pydantic")
@@ -265,6 +266,27 @@ def test_names_are_whole_at_eighty_columns(
     assert max(map(len, lines)) <= 80
     words = {word for line in lines for word in line.split()}
     assert {entry["name"] for entry in entries} <= words
+
+
+@pytest.mark.parametrize("width", [40, 60])
+@pytest.mark.parametrize("name", ["passes", "recipes", "plugins", "targets"])
+def test_narrow_terminals_lose_nothing_and_break_no_word(
+    name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(columns: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main([name]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    def words(lines: list[str]) -> set[str]:
+        return {word.rstrip(":") for line in lines for word in line.split()}
+
+    lines = shown(width)
+    if name != "targets":  # whose commands stay in one piece
+        assert max(map(len, lines)) <= width
+    short = {word for word in words(shown(200)) if len(word) <= WORD}
+    names = {"name", "pass", "target", "for"}  # of first columns: a list needs none
+    assert short - names <= words(lines)
 
 
 def test_plugins_say_what_their_op_is(capsys: pytest.CaptureFixture[str]) -> None:
