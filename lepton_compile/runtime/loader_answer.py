@@ -24,6 +24,8 @@ class Answers(Batches):
         """
         needed = {"start_logits", "end_logits"}
         refuse(needed - self.outputs.keys(), f"a model for {self.task} finds no answers")
+        bad = [text for text in (question, context) if not isinstance(text, str)]
+        refuse(bad, f"answer takes two texts, found {bad!r:.60}")
         windows = self._windows(question, context)
         best = (-np.inf, 0.0, (0, 0))
         for window, found in zip(windows, self.run_encoded(windows, [*needed]), strict=True):

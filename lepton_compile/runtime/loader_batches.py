@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_guard import LoaderError, refuse
 from lepton_compile.runtime.loader_text import Texts
 
 __all__ = ["Batches"]
@@ -18,11 +18,15 @@ class Batches(Texts):
 
     def outputs_of(self, texts: Sequence[Any], name: str) -> list[np.ndarray]:
         """Output ``name`` of each text or pair of texts, without padding."""
-        refuse(isinstance(texts, str), "give a list of texts")
+        wrong = f"give a list of texts, not {texts!r:.60}"
+        refuse(isinstance(texts, str) or not hasattr(texts, "__len__"), wrong)
         refuse(not len(texts), "no texts are given")
         found = [*self.outputs]
         refuse(name not in found, f"this model does {self.task}: it gives {found}, and no {name}")
-        encoded = self.tokenizer.encode_batch(list(texts))
+        try:
+            encoded = self.tokenizer.encode_batch(list(texts))
+        except TypeError:
+            raise LoaderError(wrong) from None
         return [found[name] for found in self.run_encoded(encoded, [name])]
 
     def run_encoded(self, encoded: Sequence[Any], names: list[str]) -> list[dict[str, np.ndarray]]:

@@ -23,6 +23,7 @@ class Fills(Batches):
         mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
         number = tokenizer.token_to_id(mask) if mask else None
         refuse(number is None, "this artifact's tokenizer has no mask token")
+        refuse(not isinstance(text, str), f"fill takes a text, found {text!r:.60}")
         encoded = tokenizer.encode(text)
         blanks = [at for at, token in enumerate(encoded.ids) if token == number]
         refuse(not blanks, f"there is no {mask} in the text")

@@ -55,8 +55,10 @@ class Generates(Prompts):
         refuse(stream and many, "stream=True takes one prompt")
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
         limit = self._limit(prompts, max_new_tokens)
-        ends = {*stop_tokens, *(self.manifest["generation"] or {}).get("eos", ())}
-        stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+        numbers = _all_of("stop_tokens", stop_tokens, (int, np.integer), "token ids")
+        ends = {*numbers, *(self.manifest["generation"] or {}).get("eos", ())}
+        texts = _all_of("stop", [stop] if isinstance(stop, str) else stop, (str,), "texts")
+        stops = [text for text in texts if text]
         rows = [Generation(self, ids, limit, ends, stops, stream) for ids in prompts]
         pieces = self._pieces(rows, how, limit)
         if stream:
@@ -124,6 +126,14 @@ class Generates(Prompts):
             raise
         if self.spare.setdefault(0, cache) is not cache:  # other threads or streams have left some
             cache.close()
+
+
+def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:
+    """The values of an option that takes several of one kind."""
+    values = [*given] if isinstance(given, Iterable) else [None]
+    bad = not all(isinstance(value, kinds) for value in values)
+    refuse(bad, f"{name} takes {what}, found {given!r:.60}")
+    return values
 
 
 def _continued(cache: Any, rows: list[Generation], how: Sampling) -> Iterator[str | int]:

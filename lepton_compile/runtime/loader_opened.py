@@ -82,6 +82,7 @@ class Opened:
 
     def _prepare(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
+        refuse(not isinstance(feeds, Mapping), f"run takes arrays by input name: {feeds!r:.60}")
         strange = sorted(feeds.keys() - self.inputs.keys())
         refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}

@@ -30,8 +30,10 @@ class Prompts(Texts):
         if text and not chat:
             return list(self.tokenizer.encode(prompt).ids)
         said = [{"role": "user", "content": prompt}] if text and prompt else prompt
-        messages = [*(() if chat in (None, True, False) else chat), *said]
-        return list(self.tokenizer.encode(self.chat_text(messages), add_special_tokens=False).ids)
+        before = () if chat in (None, True, False) else chat
+        refuse(not isinstance(before, list | tuple), f"chat is True or messages: {chat!r:.60}")
+        whole = self.chat_text([*before, *said])
+        return list(self.tokenizer.encode(whole, add_special_tokens=False).ids)
 
     def chat_text(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The artifact's chat template over ``messages``, ready for the answer."""

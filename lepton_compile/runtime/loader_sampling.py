@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import index
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,18 +25,23 @@ class Sampling(NamedTuple):
     max_new_tokens: int | None = None
 
     def check(self) -> None:
-        """Refuse what is out of its range."""
-        fits = {
-            "temperature": self.temperature >= 0,
-            "top_k": index(self.top_k) >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "min_p": 0 <= self.min_p <= 1,
-            "repetition_penalty": self.repetition_penalty > 0,
-            "seed": self.seed is None or index(self.seed) >= 0,
-            "max_new_tokens": self.max_new_tokens is None or index(self.max_new_tokens) >= 1,
+        """Refuse what is out of its range, or no number of its kind."""
+        ranges: dict[str, Callable[[Any], bool]] = {
+            "temperature": lambda value: value >= 0,
+            "top_k": lambda value: index(value) >= 0,
+            "top_p": lambda value: 0 < value <= 1,
+            "min_p": lambda value: 0 <= value <= 1,
+            "repetition_penalty": lambda value: value > 0,
+            "seed": lambda value: value is None or index(value) >= 0,
+            "max_new_tokens": lambda value: value is None or index(value) >= 1,
         }
-        wrong = [f"{name}={getattr(self, name)}" for name, fine in fits.items() if not fine]
-        refuse(wrong, f"out of its range: {', '.join(wrong)}")
+        for name, fits in ranges.items():
+            value = getattr(self, name)
+            try:
+                fine = bool(fits(value))
+            except (TypeError, ValueError):  # text, an array, a part of a token
+                fine = False
+            refuse(not fine, f"out of its range: {name}={value!r:.60}")
 
     def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
         """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lepton_compile.cli import main
-from lepton_compile.runtime import load
+from lepton_compile.runtime import LoaderError, load
 from tests.runtime import tiny
 from tests.small import bert, saved
 
@@ -87,6 +87,14 @@ def test_the_loader_answers_and_fills_from_a_shell(answering: Path, filling: Pat
     with load(filling) as model:
         best = [mask[0]["word"] for mask in model.fill(text)]
     assert [mask[0]["word"] for mask in masks] == best
+
+
+def test_questions_and_blanks_that_are_no_text_are_refused(answering: Path, filling: Path) -> None:
+    question: Any = 3
+    with load(answering) as model, pytest.raises(LoaderError, match=r"two texts, found \[3\]"):
+        model.answer(question, CONTEXT)
+    with load(filling) as model, pytest.raises(LoaderError, match="takes a text, found 3"):
+        model.fill(question)
 
 
 def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,18 @@ def test_inputs_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(LoaderError, match=said):
         embedder.run(feeds)
+
+
+@pytest.mark.parametrize("feeds", [[[5, 6]], None, "w5"])
+def test_what_is_no_mapping_is_refused(embedder: Model, feeds: Any) -> None:
+    with pytest.raises(LoaderError, match="run takes arrays by input name: "):
+        embedder.run(feeds)
+
+
+@pytest.mark.parametrize("ids", [[], None, 5, [[5], 6], {}, np.array(5)], ids=repr)
+def test_logits_of_what_is_no_row_are_refused(model: Model, ids: Any) -> None:
+    with pytest.raises(LoaderError, match="logits takes token ids, or rows of them: "):
+        model.logits(ids)
 
 
 def test_a_row_beyond_the_cache_is_refused(model: Model) -> None:

@@ -150,6 +150,16 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"seed": -1}, "seed=-1"),
+        ({"temperature": "hot"}, "temperature='hot'"),
+        ({"top_p": None}, "top_p=None"),
+        ({"min_p": [0.1, 0.2]}, "min_p="),
+        ({"repetition_penalty": np.array([1.0, 2.0])}, "repetition_penalty="),
+        ({"max_new_tokens": "3"}, "max_new_tokens='3'"),
+        ({"stop": 3}, "stop takes texts, found 3"),
+        ({"stop": ["w5", 3]}, "stop takes texts, found .'w5', 3"),
+        ({"stop_tokens": 3}, "stop_tokens takes token ids, found 3"),
+        ({"stop_tokens": ["w5"]}, "stop_tokens takes token ids, found .'w5'"),
+        ({"prompt": "w5", "chat": 3}, "chat is True or messages: 3"),
         ({"prompt": b"w5"}, "or a list of messages: b'w5'"),
         ({"prompt": {"role": "user", "content": "w5"}}, "or a list of messages: {'role'"),
         ({"prompt": iter([5, 6, 7])}, "or a list of messages: <list_iterator"),
@@ -176,7 +186,7 @@ def test_what_cannot_be_generated_is_refused(
 
 @pytest.mark.parametrize("name", ["top_k", "seed", "max_new_tokens"])
 def test_a_part_of_a_token_is_none(model: Model, name: str) -> None:
-    with pytest.raises(TypeError, match="'float' object"):
+    with pytest.raises(LoaderError, match=rf"out of its range: {name}=2\.5"):
         model.generate([5], **{name: 2.5})
 
 

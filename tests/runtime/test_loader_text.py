@@ -178,8 +178,9 @@ def test_long_texts_are_cut_and_no_texts_are_refused(embedder: Model, tmp_path: 
     found, short = other.embed([" ".join(words)]), " ".join(words[:5])
     assert found == pytest.approx(embedder.embed([short]), abs=1e-6)
     assert found != pytest.approx(embedder.embed([" ".join(words[:6])]), abs=1e-3)
-    with pytest.raises(LoaderError, match="list of texts"):
-        embedder.embed("w5")
+    for other in ("w5", 5, None, [5], [b"w5"]):
+        with pytest.raises(LoaderError, match="give a list of texts, not "):
+            embedder.embed(other)  # type: ignore[arg-type]
     with pytest.raises(LoaderError, match="no texts"):
         embedder.embed([])
 
