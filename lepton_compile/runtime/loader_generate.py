@@ -107,7 +107,11 @@ class Generates(Prompts):
         """A cache with room for prompts and answers: that of the last call if it is enough."""
         ahead = getattr(self.session, "ahead", 0)  # of caches that grow
         need = longest + (min(ahead, limit) or limit)
-        if cache := self.spare.pop(0, None):
+        try:
+            cache = self.spare.pop()
+        except IndexError:  # this is the first call, or others have them
+            cache = None
+        if cache is not None:
             if cache.batch >= batch and cache.capacity >= need:
                 return cache
             cache.close()
@@ -124,8 +128,10 @@ class Generates(Prompts):
         except BaseException:
             cache.close()
             raise
-        if self.spare.setdefault(0, cache) is not cache:  # other threads or streams have left some
+        if self.spare:  # other threads or streams have left some
             cache.close()
+        else:
+            self.spare.append(cache)
 
 
 def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:

@@ -31,7 +31,7 @@ class Opened:
 
             self.inputs, self.outputs = own_io(self)
         self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
-        self.spare: dict[int, Any] = {}  # Buffers to use again, at 0: who takes them is alone.
+        self.spare: list[Any] = []  # Buffers to use again: who pops them has them alone.
 
     def _open(self) -> Any:
         """What runs the engine."""
@@ -57,10 +57,10 @@ class Opened:
 
     def close(self, *_: object) -> None:
         """Let the engine and its buffers go."""
-        for part in [*self.spare.values(), self.session]:
+        for part in [*self.spare, self.session]:
             if hasattr(part, "close"):
                 part.close()
-        self.spare, self.session = {}, None
+        self.spare, self.session = [], None
 
     __exit__ = close
 

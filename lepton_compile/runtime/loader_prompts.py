@@ -22,7 +22,8 @@ class Prompts(Texts):
         With ``chat``, True or the messages that came before it, a text is a message of the user.
         """
         text, many = isinstance(prompt, str), isinstance(prompt, list | tuple)
-        if not (chat or text or (many and isinstance((*prompt, 0)[0], dict))):
+        messages = many and len(prompt) > 0 and isinstance(prompt[0], dict)
+        if not (chat or text or messages):
             ids = np.asarray(prompt)
             bad = ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu")
             refuse(bad, f"a prompt is a text, token ids or a list of messages: {prompt!r:.60}")
