@@ -11,7 +11,7 @@ import onnx_ir as ir
 from torch import nn
 
 from lepton_compile.collection import uncollected
-from lepton_compile.errors import ExportError
+from lepton_compile.errors import ExportError, RecipeError
 from lepton_passes.stacks import flattened, transposed_each
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
@@ -21,6 +21,7 @@ from .conversion import converted
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
+from .trace import EXAMPLE_SIZES
 from .weights import bind
 
 __all__ = [
@@ -204,9 +205,24 @@ def meta_model(source: Source, task: str) -> nn.Module:
                 available=[f"up to {MOST_LAYERS:,}"],
                 hint="correct num_hidden_layers, or the key that stands for it, in config.json",
             )
-        return meta.build(lambda: auto.from_config(config, **options))
+        network = meta.build(lambda: auto.from_config(config, **options))
+        _check_spans(network, task)
+        return network
     except Exception as error:  # whatever the library or the model's own code raises
         raise _cannot_build(source, error) from error
+
+
+def _check_spans(network: nn.Module, task: str) -> None:
+    """Answers have a start and an end: a head with other scores is for labels."""
+    scores = getattr(getattr(network, "qa_outputs", None), "out_features", 2)
+    if task == "question-answering" and scores != 2:
+        raise ExportError(
+            "the model does not score the starts and ends of answers alone",
+            found=f"num_labels: {scores}",
+            available=["num_labels: 2"],
+            hint="choose the task that its labels are for, such as text-classification; or correct "
+            "num_labels and id2label in config.json",
+        )
 
 
 def _cannot_build(source: Source, error: Exception) -> ExportError:
@@ -231,8 +247,18 @@ def longest_sequence(config: Any, wanted: int | None) -> int:
     """The longest sequence to compile for: the recipe's wish within the model's limit.
 
     Raises:
+        RecipeError: the recipe asks for fewer tokens than a trace takes.
         ExportError: the recipe asks for more positions than the model has.
     """
+    traced = EXAMPLE_SIZES["sequence"]
+    if wanted is not None and wanted < traced:
+        raise RecipeError(
+            "the longest sequence is shorter than what a model is traced with",
+            where="shapes.sequence",
+            found=str(wanted),
+            available=[f"an end from {traced} on"],
+            hint=f"write 1..{traced} or more: shorter sequences are among them",
+        )
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     limit = None if limit is not None and limit < 1 else limit  # XLNet says -1: no limit
     if limit is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):

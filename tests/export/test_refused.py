@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lepton_compile.errors import ExportError
+import lepton_compile as lc
+from lepton_compile.errors import ExportError, RecipeError
+from tests.small import bert, llama
 
 from .harness import compiled, save
 from .zoo import DECODERS, REFUSED
@@ -28,3 +30,26 @@ def test_a_task_that_the_architecture_has_no_model_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no model of this architecture") as caught:
         compiled(tmp_path, "fill-mask")
     assert caught.value.found == "LlamaConfig"
+
+
+@pytest.mark.parametrize("wanted", [1, (1, 2), (3, 4)])
+@pytest.mark.parametrize("task", ["text-generation", "feature-extraction"])
+def test_sequences_too_short_to_trace_are_the_recipes_mistake(
+    task: str, wanted: int | tuple[int, int], tmp_path: Path
+) -> None:
+    (llama() if task == "text-generation" else bert()).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="shorter than what a model is traced with") as caught:
+        lc.plan(model=str(tmp_path), task=task, shapes={"sequence": wanted})
+    assert caught.value.where == "shapes.sequence"
+    assert caught.value.found == str(wanted if isinstance(wanted, int) else wanted[1])
+    assert caught.value.available == ("an end from 5 on",)
+    lc.plan(model=str(tmp_path), task=task, shapes={"sequence": (1, 5)})
+
+
+def test_a_head_for_labels_gives_no_answers(tmp_path: Path) -> None:
+    bert(num_labels=3).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="starts and ends of answers") as caught:
+        lc.plan(model=str(tmp_path), task="question-answering")
+    assert caught.value.where == str(tmp_path / "config.json")
+    assert caught.value.found == "num_labels: 3"
+    lc.plan(model=str(tmp_path), task="token-classification")
