@@ -22,7 +22,7 @@ class Engine(Protocol):
         """Arrays by input name in, arrays by output name out."""
 
     def generate(self, prompt: Any, *, max_new_tokens: int = ...) -> Any:
-        """A greedy continuation; ``.tokens`` holds its ids."""
+        """A greedy continuation, one for each of a list of prompts; ``.tokens`` holds its ids."""
 
 
 def generates(manifest: Mapping[str, Any]) -> bool:

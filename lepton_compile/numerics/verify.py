@@ -186,11 +186,7 @@ def _confirm_continuation(
     if not generates(model.manifest) or not prompt or room < 1:
         return agreement
     least, _ = _ends(model, "batch")
-    if least > 1:
-        found = model.generate([prompt] * least, max_new_tokens=room)[0]
-    else:
-        found = model.generate(prompt, max_new_tokens=room)
-    tokens = list(found.tokens)
+    tokens = list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
     if not tokens:
         return agreement
     ids = np.array([prompt + tokens[:-1]], np.int64)

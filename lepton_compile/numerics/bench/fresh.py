@@ -62,8 +62,7 @@ loaded = time.perf_counter()
 (batch, _), (least, most) = model.manifest["ranges"]["batch"], model.manifest["ranges"]["sequence"]
 length = max(least, min(8, most))
 if sys.argv[3] == "generate" and length < most:
-    prompt = [1] * length
-    model.generate(prompt if batch == 1 else [prompt] * batch, max_new_tokens=min(4, most - length))
+    model.generate([[1] * length] * batch, max_new_tokens=min(4, most - length))
 else:
     import numpy
     ones = numpy.ones((batch, length), numpy.int64)
