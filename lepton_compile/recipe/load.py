@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lepton_compile.recipe.document import Document, parse_document
 from lepton_compile.recipe.overrides import apply_overrides
 from lepton_compile.recipe.problems import recipe_error
 from lepton_compile.recipe.schema import Recipe
+from lepton_compile.recipe.values import text_of
 
 __all__ = ["load_recipe"]
 
@@ -56,8 +56,7 @@ def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides whose paths start from the working folder, where they were typed."""
     result = dict(overrides)
     for key in ("model", "verify.text"):
-        value = result.get(key)
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        value = text_of(result.get(key))
         if isinstance(value, str) and not value.startswith(("hf:", "package:")):
             result[key] = str(Path(value).expanduser().absolute())
     return result

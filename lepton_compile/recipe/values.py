@@ -12,7 +12,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-__all__ = ["Bytes", "Fraction", "Location", "Range", "bytes_of", "fraction_of", "range_of"]
+__all__ = [
+    "Bytes",
+    "Fraction",
+    "Location",
+    "Range",
+    "bytes_of",
+    "fraction_of",
+    "range_of",
+    "text_of",
+]
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
@@ -67,12 +76,12 @@ def bytes_of(value: Any) -> int:
     raise ValueError("write an amount of memory as 4GB, 500MB or 2GiB")
 
 
-def _text_of(value: Any) -> Any:
+def text_of(value: Any) -> Any:
     """A ``pathlib.Path``, which Python callers have, as the text it stands for."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-Location = Annotated[str, BeforeValidator(_text_of)]
+Location = Annotated[str, BeforeValidator(text_of)]
 Range = Annotated[tuple[int, int], BeforeValidator(range_of)]
 Fraction = Annotated[float, BeforeValidator(fraction_of)]
 Bytes = Annotated[int, BeforeValidator(bytes_of)]
