@@ -32,14 +32,22 @@ def test_inspect_an_artifact(encoder: Path, capsys: Capture) -> None:
     assert found["report"]["stages"][0]["name"] == "resolve"
 
 
+def inspected(
+    artifact: Path, columns: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """What ``inspect`` shows on a terminal, none of whose lines is longer than that."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.chdir(artifact.parent)
+    assert main(["inspect", artifact.name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    return lines
+
+
 def test_tables_of_an_artifact_fit_eighty_columns(
     decoder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(decoder.parent)
-    assert main(["inspect", decoder.name]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
+    lines = inspected(decoder, 80, capsys, monkeypatch)
     assert any("past_key_values.{0..1}.key" in line for line in lines)
     assert any("logits_to_keep" in line and "optional: 0" in line for line in lines)
     assert "Layers: 2, counted by the numbers in names" in lines
@@ -48,11 +56,7 @@ def test_tables_of_an_artifact_fit_eighty_columns(
 def test_a_narrow_terminal_shows_all_of_a_file(
     encoder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.chdir(encoder.parent)
-    assert main(["inspect", encoder.name]) == 0
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert max(map(len, lines)) <= 40
+    lines = [line.strip() for line in inspected(encoder, 40, capsys, monkeypatch)]
     entries = json.loads((encoder / "manifest.json").read_text("utf-8"))["files"]
     for name, entry in entries.items():
         at = lines.index(name)
