@@ -77,8 +77,9 @@ struct Call {
     apart.shape.spread = true;
     const int64_t size = static_cast<int64_t>(apart.shape.tile_bytes());
     const int64_t bytes = (band->last - band->first) * size;
-    auto* to = static_cast<uint8_t*>(aligned_alloc(kLine, whole_lines(w.gated ? 2 * bytes : bytes)));
-    if (to == nullptr) return nullptr;
+    void* room = aligned_alloc(kLine, whole_lines(w.gated ? 2 * bytes : bytes));
+    if (room == nullptr) return nullptr;
+    auto* to = static_cast<uint8_t*>(room);
     apart.tiles = to;
     apart.let = to + bytes;
     for (int64_t i = band->first; i < band->last; ++i, to += size) {
@@ -86,7 +87,7 @@ struct Call {
       if (w.gated) spread_tile(w.shape, band->gated(i), to + bytes);
     }
     *band = apart;
-    return const_cast<uint8_t*>(apart.tiles);
+    return room;
   }
 
   // The strip of rows from `first` on, times a band: its results lie together.
