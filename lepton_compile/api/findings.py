@@ -106,7 +106,8 @@ def keep_failure(output: Path, findings: Findings, error: LeptonError) -> None:
     error.report = data
     with suppress(OSError):  # what failed is what to tell, not the disk
         write_pages(data, *failed_files(output))
-        error.hint = f"{failed_files(output)[1]} has what was measured; {error.hint}"
+        told = f"{failed_files(output)[1]} has what was measured"
+        error.hint = f"{told}; {error.hint}" if error.hint else told
 
 
 def forget_failure(output: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export.pieces import put_together
 
 __all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
 
@@ -47,7 +48,7 @@ def trace(
     with warnings.catch_warnings(), torch.no_grad(), _quiet(), _uncached():
         warnings.simplefilter("ignore")
         try:
-            return torch.export.export(
+            program = torch.export.export(
                 module, (tuple(inputs),), dynamic_shapes=(tuple(shapes),), strict=False
             )
         except ExportError:
@@ -61,6 +62,8 @@ def trace(
                 "torch.export could not trace the model",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             ) from error
+    put_together(program.graph_module)
+    return program
 
 
 @contextmanager

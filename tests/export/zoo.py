@@ -54,6 +54,15 @@ _GROUPED_EXPERTS = {
     "first_k_dense_replace": 1,
     "routed_scaling_factor": 1.5,
 }
+# Keys and values of each head come from latents: 16 wide and 8, of which 8 are turned.
+_LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 12,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
 _ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -223,6 +232,7 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
         _make("Cohere2Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
         "stamped",
     ),
+    "deepseek-v3": (_make("DeepseekV3Config", **{**_GROUPED_EXPERTS, **_LATENT}), "stamped"),
     "dots1": (_make("Dots1Config", **_GROUPED_EXPERTS), "stamped"),
     "ernie4.5-moe": (
         _make(
@@ -235,6 +245,20 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
         "stamped",
     ),
     "gemma": (_make("GemmaConfig", **_DECODER, head_dim=8), "stamped"),
+    # Heads of full attention are wider, and fewer have keys.
+    "gemma4": (
+        _make(
+            "Gemma4TextConfig",
+            **_DECODER,
+            head_dim=8,
+            global_head_dim=16,
+            num_global_key_value_heads=1,
+            hidden_size_per_layer_input=0,
+            sliding_window=WINDOW,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        ),
+        "stamped",
+    ),
     "glm4": (_make("Glm4Config", **_DECODER, head_dim=8), "stamped"),
     "glm4-moe": (_make("Glm4MoeConfig", **_GROUPED_EXPERTS, head_dim=8), "stamped"),
     "gpt-bigcode": (_make("GPTBigCodeConfig", **_GPT), "stamped"),
@@ -250,6 +274,8 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
         "stamped",
     ),
     "granite-moe": (_make("GraniteMoeConfig", **_EXPERTS), "stamped"),
+    "minicpm3": (_make("MiniCPM3Config", **{**_DECODER, **_LATENT}), "stamped"),
+    "ministral3": (_make("Ministral3Config", **_DECODER, head_dim=8), "stamped"),
     "nemotron": (_make("NemotronConfig", **_DECODER), "stamped"),
     "olmo3": (
         _make("Olmo3Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
@@ -308,6 +334,7 @@ HEADS = [
 # Decoders without their head, for embeddings: name -> (configuration, how it must be captured).
 EMBEDDERS: dict[str, tuple[Callable[[], Any], str]] = {
     "llama": (DECODERS["llama"][0], "stamped"),
+    "minicpm3": (MORE_DECODERS["minicpm3"][0], "stamped"),
     "qwen3": (DECODERS["qwen3"][0], "stamped"),
 }
 
@@ -321,19 +348,25 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
         "MambaForCausalLM",
         "fixes a size that must stay open (sequence)",
     ),
-    # Its cache holds what keys and values are made of.
-    "deepseek-v3": (
+    # It turns its heads as complex numbers.
+    "deepseek-v2": (
+        _make("DeepseekV2Config", **{**_GROUPED_EXPERTS, **_LATENT}),
+        "DeepseekV2ForCausalLM",
+        "the model computes in a type that has no translation at self_attn",
+    ),
+    "qwen3.5": (
         _make(
-            "DeepseekV3Config",
-            **_GROUPED_EXPERTS,
-            q_lora_rank=16,
-            kv_lora_rank=16,
-            qk_rope_head_dim=8,
-            v_head_dim=8,
-            qk_nope_head_dim=8,
+            "Qwen3_5TextConfig",
+            **_DECODER,
+            head_dim=8,
+            layer_types=["linear_attention", "full_attention", "full_attention"],
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
         ),
-        "DeepseekV3ForCausalLM",
-        "the model changes its keys between the cache and attention",
+        "Qwen3_5ForCausalLM",
+        "stamped, whole, plain: some layers keep a state from token to token",
     ),
     "mixtral-gelu": (
         _make("MixtralConfig", **_EXPERTS, hidden_act="gelu"),

@@ -44,6 +44,17 @@ class MaskRule:
     window: int
 
 
+class _NoStates(list[Any]):
+    """The layers of our cache, which keep keys and values alone. Who looks one up has another state
+    in it: that of a convolution, of linear attention, of a state space model."""
+
+    def __getitem__(self, index: Any) -> Any:
+        raise ExportError(
+            "some layers keep a state from token to token that is not keys and values, as linear "
+            "attention, state space models and convolutions do; that is not supported yet"
+        )
+
+
 class LeptonCache(Cache):
     """A cache that passes keys and values through: the attention op owns the real one.
 
@@ -54,7 +65,7 @@ class LeptonCache(Cache):
     """
 
     def __init__(self, total: Any, new: Any = None) -> None:
-        super().__init__(layers=[])
+        super().__init__(layers=_NoStates())
         self.total, self.new = total, new
 
     def update(
@@ -112,7 +123,10 @@ class AttentionCapture:
             config._attn_implementation = implementation
         _active.append(self)
         try:
-            with _through_torch() if implementation == TORCH else nullcontext():
+            with (
+                _through_torch() if implementation == TORCH else nullcontext(),
+                _cached_expanded(model) if implementation != OWN else nullcontext(),
+            ):
                 yield
         finally:
             _active.pop()
@@ -131,6 +145,33 @@ def _through_torch() -> Iterator[None]:
     finally:
         functional.scaled_dot_product_attention = attend
         ALL_MASK_ATTENTION_FUNCTIONS[TORCH] = mask
+
+
+@contextmanager
+def _cached_expanded(model: nn.Module) -> Iterator[None]:
+    """Cache the keys and values of latent attention (MLA) in place of the latents they come from.
+
+    transformers caches latents and makes keys and values of all of them in each step, token by
+    token. The keys and values of a token stay as they are, so they are cached themselves: more
+    memory for a token, nothing to be made anew, and attention like any other
+    (DeepSeek-AI, DeepSeek-V2, 2024, arXiv:2405.04434, section 2.1).
+    """
+    latent: list[Any] = [module for module in model.modules() if hasattr(module, "expand_kv")]
+
+    def expanded(expand: Callable[..., Any], *latents: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = expand(*latents)
+        fresh = _active[-1].fresh_keys
+        if any(latents[0] is each for each in fresh):  # they are cached, in a decoder
+            fresh.append(key)
+        return key, value
+
+    for module in latent:
+        module.expand_kv = partial(expanded, module.expand_kv)
+    try:
+        yield
+    finally:
+        for module in latent:
+            del module.expand_kv
 
 
 def _scaled_dot_product(
@@ -242,10 +283,9 @@ def _attention(
     if state.fresh_keys and not cached:
         raise ExportError("the model changes its keys between the cache and attention")
     scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
+    width = value.shape[-1]
     out = torch.ops.lepton.attention(
-        query,
-        key,
-        value,
+        *_of_one_width(query, key, value),
         attention_mask,
         float(scale),
         rule.causal,
@@ -254,4 +294,14 @@ def _attention(
         cached,
         s_aux,
     )
-    return out, None
+    return out if out.shape[-1] == width else out[..., :width], None
+
+
+def _of_one_width(*heads: Tensor) -> list[Tensor]:
+    """Heads of equal width, as kernels and caches want them: the narrower ones end in zeros, which
+    add nothing to scores, and columns to the output that nobody reads."""
+    widest = max(each.shape[-1] for each in heads)
+    return [
+        each if each.shape[-1] == widest else functional.pad(each, (0, widest - each.shape[-1]))
+        for each in heads
+    ]

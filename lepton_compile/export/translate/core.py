@@ -296,5 +296,11 @@ class Translator:
         metas = found if isinstance(found, list | tuple) else [found]
         for value, meta in zip(values, metas, strict=False):
             if isinstance(value, ir.Value) and isinstance(meta, Tensor) and value.shape is None:
+                if meta.dtype not in DTYPES:
+                    raise UnknownOpError(
+                        "the model computes in a type that has no translation",
+                        where=self.path(node),
+                        found=f"{node.target}: {meta.dtype}",
+                    )
                 value.dtype = DTYPES[meta.dtype]
                 value.shape = self.dim_names(meta.shape)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import fx
 
-from .core import Handler, Translator
+from .core import DTYPES, Handler, Translator
 
 __all__ = ["HANDLERS"]
 
@@ -149,7 +150,23 @@ def _flip(t: Translator, node: fx.Node) -> ir.Value:
     )
 
 
+def _pad(t: Translator, node: fx.Node) -> ir.Value:
+    """torch counts pairs from the last axis on; ONNX lists all starts, then all ends.
+
+    All axes are listed: where onnxruntime moves a Transpose past a Pad it takes them for all.
+    """
+    if t.arg(node, 2, "mode", "constant") != "constant":
+        raise ValueError("padding with other than one number")
+    pairs = [int(size) for size in node.args[1]]  # type: ignore[union-attr, arg-type]
+    pairs += [0] * (2 * _rank(node.args[0]) - len(pairs))
+    pads = t.builder.ints(*pairs[-2::-2], *pairs[-1::-2])
+    dtype = DTYPES[node.meta["val"].dtype].numpy()
+    fill = t.builder.constant(np.array(t.arg(node, 3, "value") or 0, dtype=dtype))
+    return t.builder.op("Pad", [t.value(node.args[0]), pads, fill], at=t.path(node))
+
+
 HANDLERS: dict[str, Handler] = {
+    "aten.pad": _pad,
     "aten.view": _reshape,
     "aten.reshape": _reshape,
     "aten._unsafe_view": _reshape,
