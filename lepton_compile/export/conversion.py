@@ -14,10 +14,14 @@ __all__ = ["converted"]
 
 
 def converted(
-    network: nn.Module, checkpoint: Checkpoint
+    network: nn.Module, checkpoint: Checkpoint, own_name: Callable[[str], str] | None = None
 ) -> tuple[Checkpoint, Callable[[str], str]]:
     """The checkpoint with packed tensors in the parts that ``network`` has and experts in stacks,
-    and the current name of each of its tensors."""
+    and the current name of each of its tensors.
+
+    Args:
+        own_name: what ``network`` calls a tensor, where it is a part of what was stored.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -28,7 +32,8 @@ def converted(
     merges = [entry for entry in converters if _merges(entry)]
 
     def rename(name: str) -> str:
-        return str(rename_source_key(name, renames, [])[0])
+        stored = name if own_name is None else own_name(name)
+        return str(rename_source_key(stored, renames, [])[0])
 
     def parts(name: str) -> list[str]:
         current = rename(name)

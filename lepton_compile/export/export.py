@@ -21,6 +21,7 @@ from .conversion import converted
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
+from .text_part import own_name, text_part
 from .trace import EXAMPLE_SIZES
 from .weights import bind
 
@@ -97,7 +98,8 @@ def export(
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
-    checkpoint, rename = converted(network, source.checkpoint())
+    inside = text_part(source.config(), task) is not None
+    checkpoint, rename = converted(network, source.checkpoint(), own_name if inside else None)
     binding = bind(
         shapes,
         checkpoint,
@@ -107,6 +109,8 @@ def export(
         rename=rename,
     )
     attach(graph, binding)
+    if inside:
+        exported.notes.append(f"of {source.architecture} the language model alone")
     if binding.unused:
         exported.notes.append(
             f"{len(binding.unused)} tensors of the checkpoint are not used by this task: "
@@ -184,7 +188,7 @@ def meta_model(source: Source, task: str) -> nn.Module:
     if task not in AUTO_CLASSES:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     auto = getattr(transformers, AUTO_CLASSES[task])
-    config = source.config()
+    config = text_part(source.config(), task) or source.config()
     options: dict[str, Any] = {"dtype": torch.float32}
     if source.trust_remote_code:
         options["trust_remote_code"] = True
@@ -259,7 +263,8 @@ def longest_sequence(config: Any, wanted: int | None) -> int:
             available=[f"an end from {traced} on"],
             hint=f"write 1..{traced} or more: shorter sequences are among them",
         )
-    limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     limit = None if limit is not None and limit < 1 else limit  # XLNet says -1: no limit
     if limit is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         limit -= 2  # their positions start after the padding index

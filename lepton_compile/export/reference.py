@@ -10,6 +10,7 @@ from torch import nn
 from lepton_compile.errors import ExportError, SourceError
 from lepton_compile.export.source import Source
 from lepton_compile.export.tasks import AUTO_CLASSES
+from lepton_compile.export.text_part import text_part
 from lepton_compile.export.weights import bind
 
 __all__ = ["load_reference"]
@@ -18,8 +19,8 @@ __all__ = ["load_reference"]
 def load_reference(source: Source, task: str) -> nn.Module:
     """The model of ``source`` in fp32 on the CPU, in evaluation mode.
 
-    A folder is loaded by transformers. A GGUF file is read through our own checkpoint, because
-    transformers keeps its weights packed and takes minutes.
+    A folder is loaded by transformers: a model of several parts as a whole. A GGUF file is read
+    through our own checkpoint, because transformers keeps its weights packed and takes minutes.
 
     Raises:
         ExportError: the task is not one of those that can be compiled.
@@ -34,6 +35,9 @@ def load_reference(source: Source, task: str) -> nn.Module:
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
     auto = getattr(transformers, AUTO_CLASSES[task])
+    if text_part(source.config(), task) is not None:
+        # The whole, which must say the same of text; some of them are no causal model by name.
+        auto = getattr(transformers, source.architecture, auto)
     model = _loaded(source, auto) if source.kind == "folder" else _filled(source, auto)
     return model.eval()
 
