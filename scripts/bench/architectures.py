@@ -1,0 +1,271 @@
+"""Which architectures of transformers compile, each in a tiny random configuration.
+
+    python scripts/bench/architectures.py --json out.json --markdown docs/architectures.md
+    python scripts/bench/architectures.py --only llama mixtral --task text-generation
+
+Takes what transformers lists for a task, shrinks the default configuration of each, saves a model
+of random weights, builds it for ``ort-cpu`` in fp32 and lets ``verify`` hold it against PyTorch: a
+build that ends well is one that computes the same. Each has a process of its own and a time limit.
+Text alone is looked at: for embeddings, architectures that have a head for text as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+LAYERS, VOCABULARY = 3, 260
+MOST_PARAMETERS = 60_000_000  # of a model whose sizes have names that are not known here
+TASKS = ("text-generation", "feature-extraction")
+# Attributes of configurations, of any architecture, and what they are set to where they exist.
+SIZES: dict[str, Any] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size"), 32),
+    **dict.fromkeys(("word_embed_proj_dim", "mamba_d_ssm"), 32),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim"), 64),
+    **dict.fromkeys(("d_ff", "n_inner", "d_inner", "hidden_dim"), 64),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), LAYERS),
+    **dict.fromkeys(("decoder_layers", "encoder_layers"), LAYERS),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
+    **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads", "mamba_n_heads"), 4),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 128),
+    "context_length": 128,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "rotary_dim": 4,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 8,
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
+    "num_experts_per_tok": 2,
+    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "qk_head_dim"), 16),
+    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "mamba_d_state"), 8),
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "state_size": 8,
+    "time_step_rank": 4,
+    "hidden_size_per_layer_input": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# Each head of latent attention has keys of its own.
+LATENT = {"num_key_value_heads": 4}
+# One entry for each layer.
+PER_LAYER = ("layer_types", "mlp_layer_types")
+
+INTRODUCTION = """\
+# Architectures
+
+What transformers {transformers} lists for a task, each in a tiny random configuration, built for
+`ort-cpu` in fp32 and compared with PyTorch by `verify`. *stamped*: each distinct layer is traced
+once; *whole*: all layers are; *plain*: attention stays the model's own code, without our kernels.
+*Not tried*: no tiny configuration could be made of its default. What
+[the README](../README.md#what-is-compiled) names is tested with each change; the rest was tried
+once, by `scripts/bench/architectures.py`, which wrote this page.
+"""
+
+Found = dict[str, Any]
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--only", nargs="+", help="names of architectures, as of model_type")
+    parser.add_argument("--limit", type=int, default=180, help="seconds for each")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--markdown", type=Path, help="where a table for people goes")
+    return parser.parse_args(given)
+
+
+def listed(task: str) -> dict[str, str]:
+    """Architecture -> class, of those that transformers has for a task."""
+    from transformers.models.auto import modeling_auto as auto
+
+    if task == "text-generation":
+        return dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    heads = (
+        auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+    return {
+        name: each if isinstance(each, str) else each[0]
+        for name, each in auto.MODEL_MAPPING_NAMES.items()
+        if any(name in with_head for with_head in heads)
+    }
+
+
+def shrunk(config: Any) -> Any:
+    """A configuration with the ``SIZES`` that it knows, and so the configurations inside it."""
+    given = SIZES | (LATENT if _known(config, "kv_lora_rank") else {})
+    for name in PER_LAYER:
+        kinds = _known(config, name) or ()
+        given[name] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS] or None
+    for name, value in given.items():
+        if value is not None and _known(config, name) is not None:
+            # Some follow from others, and some are checked as they are set.
+            with contextlib.suppress(Exception):
+                setattr(config, name, value)
+    for inner in list(vars(config).values()):
+        if hasattr(inner, "to_json_string"):
+            shrunk(inner)
+    return config
+
+
+def _known(config: Any, name: str) -> Any:
+    """An attribute; None where there is none, or where it is said for each layer alone."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # transformers' own, which is no AttributeError
+        return None
+
+
+def saved(name: str, kind: str, task: str, folder: Path) -> None:
+    """A random model that computes, with a tokenizer of bytes."""
+    import torch
+    import transformers
+
+    from tests.small import byte_tokenizer
+
+    config = shrunk(transformers.CONFIG_MAPPING[name]())
+    if task == "text-generation" and getattr(config, "is_decoder", None) is False:
+        config.is_decoder = True  # BERT and its like look both ways without
+    torch.manual_seed(0)
+    model = getattr(transformers, kind)(config).eval()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > MOST_PARAMETERS:
+        raise ValueError(f"{size:,} parameters: its sizes have names that are not known here")
+    with torch.no_grad():
+        for parameter in model.parameters():  # routers begin with zeros, and experts tie
+            if parameter.is_floating_point() and parameter.numel() > 1 and not parameter.std():
+                parameter.add_(torch.randn_like(parameter) * 0.02)
+        model(input_ids=torch.randint(4, VOCABULARY - 10, (2, 12)))
+    model.save_pretrained(folder)
+    byte_tokenizer(folder)
+
+
+def attempt(name: str, kind: str, task: str) -> Found:
+    """What becomes of one architecture."""
+    import lepton_compile as lc
+
+    with tempfile.TemporaryDirectory() as place:
+        source, output = Path(place, "model"), Path(place, "artifact")
+        try:
+            saved(name, kind, task, source)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            return {"result": "untried", "reason": reason.splitlines()[0]}
+        shapes = {"batch": "1..4", "sequence": "1..96"}
+        try:
+            lc.build({"model": str(source), "task": task, "shapes": shapes}, output=output)
+        except lc.LeptonError as error:
+            reason = f"{error.message}: {error.found}" if error.found else error.message
+            return {"result": "refused", "reason": reason}
+        except Exception as error:
+            return {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
+        report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+        return {"result": "compiled", "how": report["capture"]["how"]}
+
+
+def child(name: str, kind: str, task: str, answer: Connection) -> None:
+    """An attempt in a process of its own, its screen kept to itself."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    answer.send(attempt(name, kind, task))
+
+
+def results(task: str, only: Sequence[str] | None, limit: int) -> Iterator[tuple[str, Found]]:
+    """Architecture and what became of it, one after the other."""
+    context = multiprocessing.get_context("fork")
+    for name, kind in listed(task).items():
+        if only and name not in only:
+            continue
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=child, args=(name, kind, task, theirs))
+        process.start()
+        theirs.close()
+        found: Found = {"result": "failed", "reason": f"no answer in {limit} seconds"}
+        with contextlib.suppress(EOFError):  # it died
+            found = ours.recv() if ours.poll(limit) else found
+        process.kill()
+        process.join()
+        yield name, {"class": kind, **found}
+
+
+def markdown(tasks: dict[str, dict[str, Found]], versions: dict[str, str]) -> str:
+    """A table for each task, what compiles first."""
+    lines = [INTRODUCTION.format(**versions)]
+    for task, found in tasks.items():
+        count = Counter(each["result"] for each in found.values())
+        tried = len(found) - count["untried"]
+        lines += [
+            "",
+            f"## {task}",
+            "",
+            f"{count['compiled']} of {tried} that were tried compile.",
+            "",
+        ]
+        lines += ["| | |", "|---|---|"]
+        for how in ("stamped", "whole", "plain"):
+            names = [f"`{name}`" for name, each in found.items() if each.get("how") == how]
+            lines += [f"| {how} | {', '.join(names)} |"] if names else []
+        untried = [f"`{name}`" for name, each in found.items() if each["result"] == "untried"]
+        lines += [f"| not tried | {', '.join(untried)} |"] if untried else []
+        refused = {n: e for n, e in found.items() if e["result"] in ("refused", "failed")}
+        if refused:
+            lines += ["", "| does not compile | |", "|---|---|"]
+            lines += [f"| `{name}` | {told(each)} |" for name, each in refused.items()]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def told(found: Found) -> str:
+    """A reason in one cell of a table."""
+    words = " ".join(str(found["reason"]).replace("|", "/").split())
+    words = words.removeprefix(f"{found['class']} cannot be captured as a graph: ")
+    return words if len(words) <= 300 else words[:297] + "..."
+
+
+def main() -> int:
+    given = arguments()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the tests' tokenizer
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import torch
+
+    torch.set_num_threads(1)
+    import lepton_compile.api.building  # noqa: F401  # once, before the processes fork
+
+    versions = {
+        name: importlib.metadata.version(name) for name in ("transformers", "torch", "onnxruntime")
+    }
+    tasks: dict[str, dict[str, Found]] = {}
+    for task in given.task:
+        tasks[task] = {}
+        for name, found in results(task, given.only, given.limit):
+            tasks[task][name] = found
+            print(task, name, found["result"], found.get("how") or found.get("reason"), flush=True)
+    data = {"python": platform.python_version(), "versions": versions, "tasks": tasks}
+    if given.json:
+        given.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    if given.markdown:
+        given.markdown.write_text(markdown(tasks, versions), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
