@@ -72,8 +72,14 @@ class Linear:
     """One use of a weight: ``node`` is the MatMul."""
 
     node: ir.Node
-    x: ir.Value
     weight: Weight
+
+    @property
+    def x(self) -> ir.Value:
+        """What it reads, also after a layer right in front of it was replaced."""
+        x = self.node.inputs[0]
+        assert x is not None
+        return x
 
     @property
     def y(self) -> ir.Value:
@@ -107,7 +113,7 @@ def linear_of(body: Body, node: ir.Node) -> Linear | None:
     if turned is None or perm_of(turned) != (1, 0) or node.inputs[0] is None:
         return None
     weight = weight_of(body, turned.inputs[0])
-    return Linear(node, node.inputs[0], weight) if weight is not None else None
+    return Linear(node, weight) if weight is not None else None
 
 
 def linears(body: Body) -> list[Linear]:

@@ -64,6 +64,24 @@ def test_int4_in_int8_arithmetic() -> None:
     check(LowerLinear(), model, FEEDS, ROUNDED)
 
 
+@pytest.mark.parametrize(
+    ("bits", "made"),
+    [(32, ["FusedMatMul"] * 2), (8, ["DynamicQuantizeMatMul", "MatMulNBits"])],
+)
+def test_a_layer_right_behind_another(bits: int, made: list[str]) -> None:
+    text = """main (float[b, s, 64] x) => (z) {
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+      u = Transpose <perm = [1, 0]> (v)
+      z = MatMul (y, u)
+    }"""
+    model = load(text, {"w": random(96, 64, seed=1), "v": random(48, 96, seed=2)})
+    if bits == 8:
+        WeightInt8()(model)
+    assert check(LowerLinear(), model, FEEDS, CLOSE if bits == 32 else ROUNDED).fired == 2
+    assert ops(model) == made
+
+
 def test_default_for_8_bits_of_a_tied_table_is_nbits() -> None:
     text = """main (int64[b, s] ids) => (y) {
       h = Gather (w, ids)
