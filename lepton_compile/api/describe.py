@@ -101,6 +101,7 @@ def embedding_entry(pooling: Pooling | None, source: Source) -> dict[str, Any] |
 
     return {
         "pooling": pooling.kind,
+        "dense": [{"width": d.outer, "activation": d.activation.lower()} for d in pooling.dense],
         "normalize": pooling.normalize,
         "output": "sentence_embedding",
         "max_tokens": text_limit(source),

@@ -31,4 +31,4 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
     normalize = recipe.normalize
     if normalize is None:
         normalize = bool(own and own.get("normalize"))
-    return Pooling(str(kind), normalize)
+    return Pooling(str(kind), normalize, (own or {}).get("dense", ()))

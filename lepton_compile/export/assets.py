@@ -6,12 +6,14 @@ Everything is copied or written with sorted keys, so that two builds give the sa
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.dense import read_dense
 from lepton_compile.export.source import Source
 
 __all__ = ["generation", "pooling", "text_limit", "write_assets"]
@@ -27,6 +29,7 @@ POOLINGS = {
 }
 KINDS = tuple(POOLINGS.values())
 NO_LIMIT = 1_000_000_000
+_ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 
 
 def write_assets(source: Source, folder: Path) -> dict[str, str | None] | None:
@@ -117,7 +120,8 @@ def pooling(source: Source) -> dict[str, Any] | None:
     """How a sentence-transformers folder makes its embedding; None for any other model.
 
     Returns:
-        ``pooling`` (mean, cls, max or lasttoken) and ``normalize`` (bool).
+        ``pooling`` (mean, cls, max or lasttoken), ``dense`` (tuple of ``Dense``) and ``normalize``
+        (bool).
 
     Raises:
         SourceError: modules or a pooling that cannot be put into the graph.
@@ -126,18 +130,22 @@ def pooling(source: Source) -> dict[str, Any] | None:
     if source.kind != "folder" or not file.is_file():
         return None
     modules = json.loads(file.read_text("utf-8"))
-    kinds = {entry["type"].rpartition(".")[2]: entry.get("path", "") for entry in modules}
-    others = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
-    if others or "Pooling" not in kinds:
+    kinds = [str(entry["type"]).rpartition(".")[2] for entry in modules]
+    folders = [source.path / entry.get("path", "") for entry in modules]
+    if not _ORDER.fullmatch(" ".join(kinds)):
         raise SourceError(
             "The sentence embedding has modules that cannot be compiled.",
             where=str(file),
             found=", ".join(kinds),
-            available=["Transformer", "Pooling", "Normalize"],
+            available=["Transformer, Pooling, any number of Dense, Normalize"],
             hint="Set pooling: none to compile the encoder alone.",
         )
-    settings = source.path / kinds["Pooling"] / "config.json"
-    return {"pooling": _pooling_kind(settings), "normalize": "Normalize" in kinds}
+    dense = [at for kind, at in zip(kinds, folders, strict=True) if kind == "Dense"]
+    return {
+        "pooling": _pooling_kind(folders[1] / "config.json"),
+        "dense": tuple(read_dense(at) for at in dense),
+        "normalize": kinds[-1] == "Normalize",
+    }
 
 
 def text_limit(source: Source) -> int | None:

@@ -108,7 +108,7 @@ def export(
         ignore=_ignored(network, graph),
         rename=rename,
     )
-    attach(graph, binding)
+    attach(graph, binding if pooling is None else binding | pooling.weights())
     if inside:
         exported.notes.append(f"of {source.architecture} the language model alone")
     if binding.unused:
@@ -153,7 +153,8 @@ def _capture(
         task=task,
         architecture=type(network).__name__,
         caches=graph.caches,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=sum(p.numel() for p in network.parameters())
+        + sum(each.parameters for each in (pooling.dense if pooling is not None else ())),
         length=longest,
         how=graph.how,
         kinds=graph.kinds,

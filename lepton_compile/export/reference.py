@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.export.assets import pooling
+from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
+from lepton_compile.export.dense import Dense
 from lepton_compile.export.source import Source
 from lepton_compile.export.tasks import AUTO_CLASSES
 from lepton_compile.export.text_part import text_part
@@ -39,7 +43,23 @@ def load_reference(source: Source, task: str) -> nn.Module:
         # The whole, which must say the same of text; some of them are no causal model by name.
         auto = getattr(transformers, source.architecture, auto)
     model = _loaded(source, auto) if source.kind == "folder" else _filled(source, auto)
+    if task == "feature-extraction" and (dense := (pooling(source) or {}).get("dense")):
+        model.sentence_dense = _dense_of(dense)
     return model.eval()
+
+
+def _dense_of(dense: Sequence[Dense]) -> nn.Module:
+    """What stands behind the pooling of a sentence-transformers model, in fp32."""
+    import torch
+    from safetensors.torch import load_file
+
+    made = nn.Sequential()
+    for each in dense:
+        module = each.module()
+        stored = load_file(each.folder / SINGLE_NAME)
+        module[0].load_state_dict({k.removeprefix("linear."): v for k, v in stored.items()})
+        made.append(module.to(torch.float32))
+    return made
 
 
 def _loaded(source: Source, auto: Any) -> nn.Module:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lepton_compile.errors import ExportError
+from lepton_passes.tensors import StreamedTensor
 
 from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
+from .dense import Dense
 
 __all__ = [
     "AUTO_CLASSES",
@@ -79,10 +81,22 @@ def infer_task(architecture: str) -> str:
 
 @dataclass(frozen=True)
 class Pooling:
-    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken."""
+    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken; then come
+    ``dense`` layers, and the length becomes 1 where ``normalize`` says so."""
 
     kind: str
     normalize: bool
+    dense: tuple[Dense, ...] = ()
+
+    def weights(self) -> dict[str, StreamedTensor]:
+        """Those of the dense layers, by their names in an ``EncoderModule``."""
+        found: dict[str, StreamedTensor] = {}
+        for index, each in enumerate(self.dense):
+            for name, tensor in each.tensors().items():
+                # In its file each has the same; equal names are equal bytes to whoever writes them.
+                tensor.name = f"sentence_dense.{index}.{name}"
+                found[tensor.name] = tensor
+        return found
 
 
 class TaskModule(nn.Module):
@@ -114,6 +128,10 @@ class EncoderModule(TaskModule):
     def __init__(self, network: nn.Module, task: str, pooling: Pooling | None) -> None:
         super().__init__(network)
         self.pooling = pooling
+        with torch.device("meta"):
+            self.sentence_dense = nn.Sequential(
+                *(each.module() for each in (pooling.dense if pooling is not None else ()))
+            )
         accepted = inspect.signature(network.forward).parameters
         # A decoder would make a cache of its own for each call; some heads pass the word on.
         self.options = {"use_cache": False} if _may_cache(network) else {}
@@ -130,8 +148,14 @@ class EncoderModule(TaskModule):
         found = self.network(**named, **self.options)
         outputs = [found[name] for name in self.output_names if name != "sentence_embedding"]
         if self.pooling is not None:
-            outputs.append(_pool(outputs[0], named["attention_mask"], self.pooling))
+            outputs.append(self._embedding(outputs[0], named["attention_mask"], self.pooling))
         return outputs
+
+    def _embedding(self, hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+        pooled: Tensor = self.sentence_dense(_POOLINGS[pooling.kind](hidden, attention_mask))
+        if pooling.normalize:
+            pooled = pooled / (pooled * pooled).sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        return pooled
 
 
 class DecoderModule(TaskModule):
@@ -227,13 +251,6 @@ def _may_cache(network: nn.Module) -> bool:
 def _has_types(network: nn.Module) -> bool:
     """RoBERTa accepts token types and has a table of one: nothing to choose."""
     return int(getattr(network.config, "type_vocab_size", 0) or 0) > 1
-
-
-def _pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
-    pooled = _POOLINGS[pooling.kind](hidden, attention_mask)
-    if pooling.normalize:
-        pooled = pooled / (pooled * pooled).sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
-    return pooled
 
 
 def _mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:

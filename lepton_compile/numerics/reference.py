@@ -56,17 +56,21 @@ class Reference:
         outputs = {n: found[n].to(torch.float32).numpy() for n in names if n != pooled}
         if self._embedding and pooled in names:
             hidden = found["last_hidden_state"].to(torch.float32).numpy()
-            outputs[str(pooled)] = pool(hidden, feeds["attention_mask"], self._embedding)
+            dense = getattr(self._module, "sentence_dense", None)
+            outputs[str(pooled)] = pool(hidden, feeds["attention_mask"], self._embedding, dense)
         return outputs
 
 
-def pool(hidden: Array, mask: Array, embedding: Mapping[str, Any]) -> Array:
+def pool(
+    hidden: Array, mask: Array, embedding: Mapping[str, Any], dense: Any | None = None
+) -> Array:
     """One vector per text.
 
     Args:
         hidden: ``(batch, sequence, width)``.
         mask: ``(batch, sequence)``, 1 for real tokens, which stand to the left.
         embedding: ``pooling`` (mean, cls, max or lasttoken) and ``normalize``.
+        dense: the torch module behind the pooling, if there is one.
 
     Returns:
         ``(batch, width)`` float32.
@@ -85,6 +89,15 @@ def pool(hidden: Array, mask: Array, embedding: Mapping[str, Any]) -> Array:
         pooled = hidden[np.arange(len(hidden)), mask.sum(1) - 1]
     else:
         raise ValueError(f"unknown pooling: {kind}")
+    if dense is not None:
+        pooled = _through(dense, np.asarray(pooled, np.float32))
     if embedding.get("normalize"):
         pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
     return np.asarray(pooled, np.float32)
+
+
+def _through(module: Any, pooled: Array) -> Array:
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(module(torch.from_numpy(pooled)).numpy())

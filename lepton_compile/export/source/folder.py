@@ -26,7 +26,10 @@ PICKLE_INDEX = ".bin.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 # The same weights once more, as their makers name them.
 DUPLICATES = "consolidated*.safetensors"
-INPUTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py")
+INPUTS = (
+    *("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py"),
+    "*_Dense/*.safetensors",  # of sentence-transformers
+)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""Linear layers behind the pooling of a sentence-transformers model, as EmbeddingGemma has two.
+
+A ``Dense`` module is a folder: ``config.json`` with its sizes and its activation, and
+``model.safetensors`` with ``linear.weight`` and, where it has one, ``linear.bias``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from lepton_compile.errors import CheckpointError, SourceError
+from lepton_compile.export.checkpoint import SafetensorsCheckpoint
+from lepton_compile.export.source import folder as folders
+from lepton_passes.tensors import StreamedTensor
+
+__all__ = ["Dense", "read_dense"]
+
+ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh}
+_PREFIX = "linear."
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One of them: ``inner`` numbers become ``outer``, then comes the activation."""
+
+    folder: Path
+    inner: int
+    outer: int
+    bias: bool
+    activation: str
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return self.outer * (self.inner + self.bias)
+
+    def module(self) -> nn.Sequential:
+        """Without weights, on the device that is the default where this is called."""
+        linear = nn.Linear(self.inner, self.outer, bias=self.bias)
+        return nn.Sequential(linear, ACTIVATIONS[self.activation]())
+
+    def tensors(self) -> dict[str, StreamedTensor]:
+        """The weights, by their names in ``module``.
+
+        Raises:
+            CheckpointError: they are not there, or of another shape than ``config.json`` says.
+        """
+        checkpoint = SafetensorsCheckpoint(self.folder)
+        bias = {"bias": (self.outer,)} if self.bias else {}
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.outer, self.inner), **bias}
+        found = {name: info.shape for name, info in checkpoint.names().items()}
+        if found != {_PREFIX + name: shape for name, shape in shapes.items()}:
+            raise CheckpointError(
+                "The weights of a Dense module are not those that its configuration describes.",
+                where=str(self.folder),
+                found=", ".join(f"{name} {list(shape)}" for name, shape in found.items()),
+                available=[f"{_PREFIX}{name} {list(shape)}" for name, shape in shapes.items()],
+            )
+        return {f"0.{name}": checkpoint.tensor(_PREFIX + name) for name in shapes}
+
+
+def read_dense(folder: Path) -> Dense:
+    """What ``config.json`` of a Dense module says; its weights are not read.
+
+    Raises:
+        SourceError: it cannot be read, has an activation that is not known here, or its weights are
+            pickled.
+    """
+    file = folder / "config.json"
+    folders.check_weights(folder)
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        inner, outer = int(found["in_features"]), int(found["out_features"])
+        activation = str(found["activation_function"]).rpartition(".")[2]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SourceError(
+            "A Dense module cannot be read.",
+            where=str(file),
+            found=f"{type(error).__name__}: {error}",
+        ) from error
+    if activation not in ACTIVATIONS:
+        raise SourceError(
+            "This activation of a Dense module cannot be compiled.",
+            where=str(file),
+            found=activation,
+            available=list(ACTIVATIONS),
+            hint="Set pooling: none to compile the encoder alone.",
+        )
+    return Dense(folder, inner, outer, bool(found.get("bias", True)), activation)
