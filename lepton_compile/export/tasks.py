@@ -70,12 +70,15 @@ def infer_task(architecture: str) -> str:
     for ending, task in _HEADS.items():
         if architecture.endswith(ending):
             return task
+    hint = "name the task in the recipe, or with --task"
+    if architecture.endswith("ForConditionalGeneration"):
+        hint += "; text-generation takes the language model out of one that sees or hears"
     raise ExportError(
         "the task of the model cannot be told from its class",
         where="task",
         found=architecture,
         available=sorted(AUTO_CLASSES),
-        hint="name the task in the recipe, or with --task",
+        hint=hint,
     )
 
 

@@ -12,9 +12,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import lepton_compile as lc
-from lepton_compile.errors import CheckpointError
+from lepton_compile.errors import CheckpointError, ExportError
 from lepton_compile.export.reference import load_reference
 from lepton_compile.export.source import resolve
+from lepton_compile.export.tasks import infer_task
 from lepton_compile.export.text_part import own_name, text_part
 
 from .harness import FP32, compiled, empty_cache, relative_error, run
@@ -108,6 +109,12 @@ def test_it_is_planned_from_its_configuration_alone(tmp_path: Path) -> None:
     plan = lc.plan(model=str(tmp_path), task="text-generation")
     text = transformers.Gemma3ForCausalLM(DECODERS["gemma3"][0]())
     assert plan.parameters == sum(p.numel() for p in text.parameters())
+
+
+def test_the_task_is_not_guessed() -> None:
+    with pytest.raises(ExportError, match="cannot be told from its class") as caught:
+        infer_task("LlavaForConditionalGeneration")
+    assert "text-generation takes the language model" in str(caught.value.hint)
 
 
 def test_where_there_is_no_part_to_take() -> None:
