@@ -15,7 +15,7 @@ from lepton_compile.api import describe
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
-from lepton_compile.api.early import check_buildable, check_early, check_precision
+from lepton_compile.api.early import check_buildable, check_early, check_model
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
     cache_measure_for,
@@ -28,7 +28,6 @@ from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import pooling_of, task_of
-from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -99,9 +98,7 @@ class Build:
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
                 source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
-                config = _config(source)
-                check_precision(self.recipe, config)
-                check_recipe_text(self.recipe, source)
+                check_model(self.recipe, source)
             # Capture is one busy thread; the digests of what is built from, and the kernels, are
             # ready when it ends.
             source.start_digests()

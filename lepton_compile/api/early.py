@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lepton_compile.api.texts import read_text
+from lepton_compile.api.task import task_of
+from lepton_compile.api.texts import check_recipe_text, read_text
 from lepton_compile.engines import TARGETS
 from lepton_compile.engines.probe import probe
 from lepton_compile.engines.tensorrt.capabilities import (
@@ -14,11 +15,12 @@ from lepton_compile.engines.tensorrt.capabilities import (
 )
 from lepton_compile.engines.tensorrt.flavour import RTX, TRT
 from lepton_compile.errors import EngineError, RecipeError
+from lepton_compile.export import Source
 from lepton_compile.pipeline import passes_for, precision_of
 from lepton_compile.pipeline.compute import compute_dtype
-from lepton_compile.recipe import Recipe
+from lepton_compile.recipe import Recipe, check_idle
 
-__all__ = ["check_buildable", "check_early", "check_precision"]
+__all__ = ["check_buildable", "check_early", "check_model"]
 
 FLAVOURS = {flavour.target: flavour for flavour in (RTX, TRT)}
 WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
@@ -34,7 +36,6 @@ def check_early(recipe: Recipe) -> None:
     """
     if recipe.position_ids:
         _check_positions(recipe)
-    _check_profiles(recipe)
     if recipe.verify.text is not None and not recipe.model.endswith(".onnx"):
         read_text(recipe.base / recipe.verify.text)
     for target in recipe.target:
@@ -74,19 +75,21 @@ def _check_positions(recipe: Recipe) -> None:
         )
 
 
-def _check_profiles(recipe: Recipe) -> None:
-    joint = [target for target in recipe.target if recipe.for_target(target).profiles == "joint"]
-    if joint and not FLAVOURS.keys() & {*joint}:
-        raise RecipeError(
-            "only engines of TensorRT have optimization profiles",
-            where="profiles",
-            found=f"joint, for {', '.join(joint)}",
-            available=[f"target: {name}" for name in FLAVOURS],
-            hint="leave it out",
-        )
+def check_model(recipe: Recipe, source: Source) -> None:
+    """What needs the model, too, and nothing of its graph.
+
+    Raises:
+        RecipeError: something in the recipe changes nothing for the model's task, or there is
+            nothing to verify on in its text.
+        EngineError: a GPU without arithmetic for a type.
+    """
+    known = recipe.task is not None or source.kind == "onnx"
+    check_idle(recipe, None if known else task_of(source))
+    _check_precision(recipe, None if source.kind == "onnx" else source.config())
+    check_recipe_text(recipe, source)
 
 
-def check_precision(recipe: Recipe, config: Any) -> None:
+def _check_precision(recipe: Recipe, config: Any) -> None:
     """What needs the model's configuration too: each GPU that is named takes the types asked for.
 
     The builder asks again, of the graph it is given.

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.api.choosing import known_tactics
-from lepton_compile.api.early import check_early, check_precision
+from lepton_compile.api.early import check_early, check_model
 from lepton_compile.api.estimates import (
     Estimate,
     check_estimate,
@@ -31,7 +31,6 @@ from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import pooling_of, task_of
-from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.tensorrt.profiles import profile_count
@@ -136,8 +135,7 @@ def make_plan(
             found=str(source.path),
             hint="`lepton-compile inspect` shows it, `build --no-verify` compiles it",
         )
-    check_precision(recipe, source.config())
-    check_recipe_text(recipe, source)
+    check_model(recipe, source)
     progress.stage("capture")
     task = recipe.task or task_of(source)
     wanted = recipe.shapes.sequence

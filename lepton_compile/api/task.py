@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lepton_compile.errors import RecipeError
 from lepton_compile.export import Pooling, Source
 from lepton_compile.export.tasks import infer_task
 from lepton_compile.recipe import Recipe
@@ -19,13 +20,25 @@ def task_of(source: Source) -> str:
 
 
 def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
-    """The sentence embedding the recipe asks for, ``auto`` following the model's own files."""
+    """The sentence embedding the recipe asks for, ``auto`` following the model's own files.
+
+    Raises:
+        RecipeError: one of unit length is asked for, and nothing says how tokens become one.
+    """
     from lepton_compile.export.assets import pooling
 
     if task != "feature-extraction" or recipe.pooling == "none":
         return None
     own = pooling(source) if source.kind == "folder" else None
     kind = recipe.pooling if recipe.pooling != "auto" else (own or {}).get("pooling")
+    if kind is None and recipe.normalize:
+        raise RecipeError(
+            "there is no sentence embedding to normalize: the model's files name no pooling",
+            where=recipe.place("normalize"),
+            found="normalize: true, pooling: auto",
+            available=["pooling: mean", "pooling: cls", "pooling: max", "pooling: lasttoken"],
+            hint="choose the pooling that the model was trained with, or leave normalize out",
+        )
     if kind is None:
         return None
     normalize = recipe.normalize

@@ -107,20 +107,9 @@ def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:
 
     On their own word encoders in int8 and everything in fp8. The residual stream of a decoder has
     outliers that one int8 scale does not survive, so there it must be asked for.
-
-    Raises:
-        RecipeError: the recipe asks for it, and the target has static scales for nothing.
     """
     quantize = recipe.quantize
     if target not in TENSORRT:
-        if quantize.activations == "static" and recipe.target == (target,):
-            raise RecipeError(
-                f"{target} has no arithmetic with static scales of activations",
-                where="quantize.activations",
-                found="static",
-                available=["auto", "none"],
-                hint="ort-cpu rounds what int8 layers read as it comes, with nothing to calibrate",
-            )
         return False
     if quantize.format not in ("int8", "fp8") or quantize.activations == "none":
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lepton_compile.recipe.idle import check_idle
 from lepton_compile.recipe.load import load_recipe
 from lepton_compile.recipe.overrides import apply_overrides, parse_override
 from lepton_compile.recipe.schema import (
@@ -27,6 +28,7 @@ __all__ = [
     "Shapes",
     "Verify",
     "apply_overrides",
+    "check_idle",
     "load_recipe",
     "parse_override",
 ]

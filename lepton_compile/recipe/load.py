@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import catalog
 from lepton_compile.recipe.document import Document, parse_document
+from lepton_compile.recipe.idle import check_idle
 from lepton_compile.recipe.overrides import apply_overrides
 from lepton_compile.recipe.problems import recipe_error
 from lepton_compile.recipe.schema import Recipe
@@ -39,17 +40,36 @@ def load_recipe(
         RecipeError: not found, not readable, or a mistake; each with file, line and nearest key.
     """
     document, base = _document(spec)
+    before = spec.before if isinstance(spec, Recipe) else None
     if overrides:
-        document.data = apply_overrides(document.data, _anchored(overrides))
-        for key in overrides:
-            document.places[tuple(key.split("."))] = f"--set {key}"
+        written, document = document, _overridden(document, overrides)
+        before = spec if isinstance(spec, Recipe) else _alone(written, document.data.get("model"))
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:
         raise recipe_error(error, document) from None
-    recipe._base = base
+    recipe._base, recipe._places, recipe._before = base, document.places, before
     _check_available(recipe, document)
+    check_idle(recipe)
     return recipe
+
+
+def _overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
+    data = apply_overrides(document.data, _anchored(overrides))
+    places = dict(document.places)
+    for key in overrides:
+        path = tuple(key.split("."))
+        places = {each: place for each, place in places.items() if each[: len(path)] != path}
+        places[path] = f"--set {key}"
+    return Document(document.name, data, places)
+
+
+def _alone(document: Document, model: object) -> Recipe | None:
+    """What is written, without overrides, which may name the model; None where it is no recipe."""
+    try:
+        return Recipe.model_validate({"model": model, **document.data})
+    except ValidationError:
+        return None
 
 
 def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +100,8 @@ def _check_available(recipe: Recipe, document: Document) -> None:
 
 def _document(spec: str | Path | Mapping[str, Any] | Recipe) -> tuple[Document, Path]:
     if isinstance(spec, Recipe):
-        return Document("recipe", spec.model_dump(exclude_unset=True)), spec.base
+        data = spec.model_dump(exclude_unset=True)
+        return Document("recipe", data, dict(spec._places)), spec.base
     if isinstance(spec, Mapping):
         return Document("recipe", dict(spec)), Path.cwd()
     path = Path(spec)

@@ -12,7 +12,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.recipe.document import Document, KeyPath
 from lepton_compile.recipe.schema import Recipe
 
-__all__ = ["recipe_error"]
+__all__ = ["all_at_once", "recipe_error"]
 
 # pydantic's codes of the mistakes that have a sentence of their own.
 TYPES = {
@@ -29,13 +29,18 @@ TYPES = {
 
 
 def recipe_error(error: ValidationError, document: Document) -> RecipeError:
-    """All mistakes of a recipe as one error; with one mistake, its parts are the error's fields."""
+    """All mistakes that pydantic found, as one error."""
     mistakes = [_mistake(details, document) for details in error.errors(include_url=False)]
+    return all_at_once(mistakes, document.name)
+
+
+def all_at_once(mistakes: Sequence[RecipeError], name: str) -> RecipeError:
+    """All mistakes of a recipe as one error; with one mistake, its parts are the error's fields."""
     if len(mistakes) == 1:
         return mistakes[0]
-    mistakes.sort(key=lambda mistake: _line(mistake.where))
-    text = "\n".join(_indented(str(mistake)) for mistake in mistakes)
-    return RecipeError(f"The recipe has {len(mistakes)} mistakes.\n{text}", where=document.name)
+    by_line = sorted(mistakes, key=lambda mistake: _line(mistake.where))
+    text = "\n".join(_indented(str(mistake)) for mistake in by_line)
+    return RecipeError(f"The recipe has {len(mistakes)} mistakes.\n{text}", where=name)
 
 
 def _indented(text: str) -> str:

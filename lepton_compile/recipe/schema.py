@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -145,6 +146,12 @@ class Quantize(_Closed):
         """The one-word form: none, fp16, bf16, int8, int4, fp8 or auto."""
         return f"int{self.bits}" if self.bits is not None else self.algorithm
 
+    @property
+    def may_have_integers(self) -> bool:
+        """Whether any weight may come in integers."""
+        chosen = self.bits is not None or self.algorithm == "auto"
+        return chosen or bool(self.rules) or self.embedding != "same"
+
     def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
         """Bits and group of the parameter ``name``; None keeps it in floating point.
 
@@ -152,7 +159,7 @@ class Quantize(_Closed):
         """
         for rule in self.rules:
             if fnmatchcase(name, rule.match):
-                return None if rule.bits == "none" else self._pair(rule.bits, rule.group)
+                return self.asked_by(rule)
         if embedding and self.embedding != "same":
             return None if self.embedding == "none" else self._pair(int(self.embedding[3:]), None)
         if self.algorithm == "fp8":
@@ -160,6 +167,10 @@ class Quantize(_Closed):
         if self.algorithm == "auto":
             return self._pair(8, None)
         return None if self.bits is None else self._pair(self.bits, self.group)
+
+    def asked_by(self, rule: Rule) -> tuple[int, int | None] | None:
+        """Bits and group of the parameters that a rule holds for, as ``weight`` has them."""
+        return None if rule.bits == "none" else self._pair(rule.bits, rule.group)
 
     def says(self, name: str, *, embedding: bool = False) -> bool:
         """Whether the recipe has a word for this parameter, beside the one for all."""
@@ -335,13 +346,8 @@ class Recipe(_Closed):
     )
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
-
-    @model_validator(mode="after")
-    def _check(self) -> Recipe:
-        others = [name for name in self.per_target if name not in self.target]
-        if others:
-            raise ValueError(f"per_target: {others[0]} is no target of this recipe")
-        return self
+    _places: Mapping[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)
+    _before: Recipe | None = PrivateAttr(default=None)
 
     def for_target(self, name: str) -> Recipe:
         """The recipe as one of its targets sees it."""
@@ -354,6 +360,17 @@ class Recipe(_Closed):
     def base(self) -> Path:
         """The folder that relative paths of the recipe start from."""
         return self._base
+
+    @property
+    def before(self) -> Recipe | None:
+        """The recipe as it was without the overrides; None where there are none."""
+        return self._before
+
+    def place(self, key: str) -> str:
+        """Where a dotted key was written: file and line; the key itself where no file has it."""
+        path = tuple(key.split("."))
+        around = (path[:end] for end in range(len(path), 0, -1))
+        return next((self._places[each] for each in around if each in self._places), key)
 
     @field_validator("compute_capabilities", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.engines.probe import probe
 from lepton_compile.errors import EngineError, RecipeError
-from tests.small import byte_tokenizer, llama, saved
+from tests.small import bert, byte_tokenizer, llama, saved
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,56 @@ def test_a_pass_that_nobody_knows_is_told_before_the_model_is_looked_for() -> No
     ids=["default target", "targets", "per target"],
 )
 def test_profiles_where_no_engine_has_them(options: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="only engines of TensorRT have") as caught:
+    with pytest.raises(RecipeError, match="only engines of TensorRT have profiles") as caught:
         lc.plan(model="./not-there", **options)
-    assert caught.value.where == "profiles"
+    place = "per_target.ort-cpu." if "per_target" in options else ""
+    assert caught.value.where == f"{place}profiles"
     assert caught.value.available == ("target: trt-rtx", "target: trt")
     assert str(caught.value.found).startswith("joint, for ort-cpu")
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"verify": {"text": "t"}}, "verify.text"),
+        ({"gates": {"cosine": 0.9}}, "gates.cosine"),
+        ({"pooling": "mean"}, "pooling"),
+    ],
+)
+def test_what_a_call_says_is_held_to_the_same(
+    call: Callable[..., object], options: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(RecipeError, match="this changes nothing here: an ONNX file") as caught:
+        call(model="./not-there.onnx", **options)
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+def test_what_the_model_has_no_use_for_is_told_before_the_capture(
+    tmp_path: Path, call: Callable[..., object]
+) -> None:
+    """Its task is in the model's configuration, and not in the recipe."""
+    model = saved("BertForMaskedLM", bert(), tmp_path / "model")
+    progress = _Stages()
+    options = {"pooling": "mean", "gates": {"perplexity": 0.1}, "progress": progress}
+    with pytest.raises(RecipeError, match=r"(?s)2 mistakes.*fill-mask.*fill-mask") as caught:
+        call(model=str(model), **options)
+    assert "perplexity" in caught.value.message
+    assert progress.seen == ["resolve"]
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+def test_an_embedding_that_is_not_made_is_not_normalized_in_silence(
+    tmp_path: Path, call: Callable[..., object]
+) -> None:
+    model = saved("BertModel", bert(), tmp_path / "model")
+    with pytest.raises(RecipeError, match="no sentence embedding to normalize") as caught:
+        call(model=str(model), normalize=True)
+    assert caught.value.where == "normalize"
+    assert "pooling: mean" in caught.value.available
+    lc.plan(model=str(model), normalize=True, pooling="mean")
+    lc.plan(model=str(model), normalize=False)
 
 
 @pytest.mark.skipif(probe("trt").builds, reason="this machine builds for TensorRT")

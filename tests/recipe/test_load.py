@@ -90,11 +90,14 @@ def test_one_word_precisions(word: str, expected: tuple[int, int | None] | None)
     assert quantize.weight("w") == quantize.weight("e", embedding=True) == expected
 
 
+TENSORRT = {"model": "m", "target": "trt-rtx"}
+
+
 def test_rooms_of_a_cache_say_how_long_a_sequence_is() -> None:
-    shapes = load_recipe({"model": "m", "shapes": {"cache": [512, 2048]}}).shapes
+    shapes = load_recipe({**TENSORRT, "shapes": {"cache": [512, 2048]}}).shapes
     assert (shapes.cache, shapes.sequence) == ((512, 2048), (1, 2048))
     both = {"cache": [512, 2048], "sequence": "8..2048"}
-    assert load_recipe({"model": "m", "shapes": both}).shapes.sequence == (8, 2048)
+    assert load_recipe({**TENSORRT, "shapes": both}).shapes.sequence == (8, 2048)
     assert load_recipe({"model": "m"}).shapes.cache == ()
 
 

@@ -82,7 +82,11 @@ def kernels_for(recipe: Recipe) -> Kernels:
         EngineError: the recipe demands our kernels, and this machine cannot make them.
     """
     own = recipe.for_target(TARGET)
-    if TARGET not in recipe.target or own.kernels == "builtin" or not _quantizes(own):
+    if (
+        TARGET not in recipe.target
+        or own.kernels == "builtin"
+        or not own.quantize.may_have_integers
+    ):
         return Kernels(False)
     from lepton_plugins.native import why_not
 
@@ -120,10 +124,3 @@ def entry(library: Path) -> dict[str, Any]:
         "features": list(FEATURES),
         "compiler": compiler.version if compiler is not None else "",
     }
-
-
-def _quantizes(recipe: Recipe) -> bool:
-    """Whether any weight may come in integers."""
-    quantize = recipe.quantize
-    chosen = quantize.bits is not None or quantize.algorithm == "auto"
-    return chosen or bool(quantize.rules) or quantize.embedding != "same"

@@ -1,0 +1,142 @@
+"""Where keys of a recipe change anything: one row for each key that not every build has use for.
+
+A row names the values that ask for something, and the targets and tasks that give it. What no row
+names changes every build, or asks for what is so anyway: a default, ``kernels: builtin``,
+``pooling: none``. ``idle.py`` holds recipes against the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lepton_compile.recipe.schema import TARGETS, TASKS, Recipe
+
+__all__ = ["EFFECTS", "Effect"]
+
+CPU, TENSORRT = ("ort-cpu",), ("trt-rtx", "trt")
+GPU = ("ort-cuda", *TENSORRT)
+DECODER, EMBEDDING = ("text-generation",), ("feature-extraction",)
+SCORED = tuple(task for task in TASKS if task not in EMBEDDING)
+
+AS_IT_IS = "an ONNX file has the outputs that it was made with"
+UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What some values of a key change. Several rows of one key are alternatives.
+
+    Attributes:
+        key: dotted, as it is written in a recipe.
+        values: those that ask for it; None is every value but the default.
+        why: said where they change nothing.
+        targets: that give it.
+        tasks: that give it.
+        imported: why a model that is an ONNX file does not give it; empty where it does.
+        when: what else a recipe has to say, asked as the target sees it; ``needs`` in words.
+        hint: what to do next.
+    """
+
+    key: str
+    values: tuple[Any, ...] | None
+    why: str
+    targets: tuple[str, ...] = TARGETS
+    tasks: tuple[str, ...] = TASKS
+    imported: str = ""
+    when: Callable[[Recipe], bool] = lambda _: True
+    needs: tuple[str, ...] = ()
+    hint: str = "leave it out"
+
+
+def _quantized(recipe: Recipe) -> bool:
+    return recipe.quantize.may_have_integers
+
+
+def _timed(recipe: Recipe) -> bool:
+    return _quantized(recipe) and recipe.kernels == "auto" and recipe.tactics == "measure"
+
+
+def _pooled(recipe: Recipe) -> bool:
+    return recipe.pooling != "none"
+
+
+# What only decoders in TensorRT have.
+_ATTENTION = "only engines of TensorRT have forms of attention, those of decoders"
+_PLUGIN = "only engines of TensorRT have an attention plugin, those of decoders"
+_PROFILES = "only engines of TensorRT have profiles to join, those of decoders"
+_ROOMS = "only engines of TensorRT have caches of fixed room, those of decoders"
+
+_OBJECTIVE = "it chooses among kernels for quantized layers on ort-cpu, and batches in TensorRT"
+_INTEGERS = ("quantize: int8", "quantize: int4", "quantize: auto")
+_TIMED = ("quantize: int8, int4 or auto, with kernels: auto and tactics: measure",)
+
+EFFECTS = (
+    Effect("compute", ("fp16", "bf16"), "ort-cpu computes in fp32", GPU),
+    Effect("attention", None, _ATTENTION, TENSORRT, DECODER),
+    # trt-rtx takes no compiled plugin either, and says so in its own words.
+    Effect("plugin", ("aot",), _PLUGIN, TENSORRT, DECODER),
+    Effect("profiles", ("joint",), _PROFILES, TENSORRT, DECODER),
+    Effect("compute_capabilities", None, "only TensorRT builds for GPUs by name", TENSORRT),
+    Effect(
+        "shapes.cache",
+        None,
+        _ROOMS,
+        TENSORRT,
+        DECODER,
+        hint="leave it out: shapes.sequence says how long texts may be",
+    ),
+    # Engines of ONNX Runtime refuse it themselves, also beside one that takes it.
+    Effect("quantize.cache", None, "only decoders have a cache of keys and values", tasks=DECODER),
+    Effect(
+        "quantize.activations",
+        ("static",),
+        "only TensorRT has arithmetic with static scales of activations",
+        TENSORRT,
+        hint="leave it out: ort-cpu rounds what quantized layers read as it comes",
+    ),
+    Effect(
+        "quantize.activations",
+        ("none",),
+        "ort-cpu rounds what quantized layers read, whatever is written",
+        GPU,
+    ),
+    Effect(
+        "pooling",
+        ("mean", "cls", "max", "lasttoken"),
+        "only feature extraction has a sentence embedding",
+        tasks=EMBEDDING,
+        imported=AS_IT_IS,
+    ),
+    Effect(
+        "normalize",
+        (True,),
+        "only feature extraction with a pooling has a sentence embedding",
+        tasks=EMBEDDING,
+        imported=AS_IT_IS,
+        when=_pooled,
+        needs=("pooling: auto", "pooling: mean"),
+    ),
+    Effect(
+        "kernels",
+        ("native",),
+        "our own kernels are for quantized models on ort-cpu",
+        CPU,
+        when=_quantized,
+        needs=_INTEGERS,
+    ),
+    Effect("objective", ("throughput", "memory"), _OBJECTIVE, CPU, when=_timed, needs=_TIMED),
+    Effect("objective", ("throughput",), _OBJECTIVE, TENSORRT),
+    Effect("position_ids", (True,), "positions are an input of decoders alone", tasks=DECODER),
+    Effect("verify.text", None, UNCOMPARED, imported=UNCOMPARED),
+    Effect("verify.tokens", None, UNCOMPARED, imported=UNCOMPARED),
+    Effect(
+        "gates.perplexity", None, "only text generation has it", tasks=DECODER, imported=UNCOMPARED
+    ),
+    Effect(
+        "gates.argmax", None, "feature extraction has no scores", tasks=SCORED, imported=UNCOMPARED
+    ),
+    Effect("gates.cosine", None, UNCOMPARED, imported=UNCOMPARED),
+    Effect("gates.max_error", None, UNCOMPARED, imported=UNCOMPARED),
+)
