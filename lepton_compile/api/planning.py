@@ -147,8 +147,8 @@ def make_plan(
         positions=recipe.position_ids,
         progress=progress.step,
     )
-    check_rules(recipe, exported)
     _fill(exported.model)
+    check_rules(recipe, exported)
     captured = time.perf_counter() - start
     layers = _layers(exported)
     engines, notes = _engines(recipe, source, exported, progress)

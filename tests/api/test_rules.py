@@ -1,4 +1,4 @@
-"""A rule that matches no parameter is told: it would change nothing, and nobody would know."""
+"""A rule that holds for nothing is told: it would change nothing, and nobody would know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import Source
 from lepton_compile.recipe import Recipe
 from tests.export import gguf_files
-from tests.small import llama, saved
+from tests.small import bert, llama, saved
 
 KEPT = {"match": "*.o_proj.weight", "bits": "none"}
 
@@ -23,6 +23,10 @@ KEPT = {"match": "*.o_proj.weight", "bits": "none"}
 def quantize(match: str, **options: Any) -> dict[str, Any]:
     """Weights in 8 bits with two exceptions, the second for ``match``."""
     return {"algorithm": "rtn", "bits": 8, "rules": [KEPT, {"match": match, "bits": 4}], **options}
+
+
+def quantize_bert(match: str) -> dict[str, Any]:
+    return {"algorithm": "rtn", "bits": 8, "rules": [{"match": match, "bits": 4}]}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,49 @@ def test_nothing_is_read_before_it_is_told(tmp_path: Path) -> None:
     own = {"ort-cuda": {"quantize": quantize("?.weight")}}
     error = told(lc.plan, **options, per_target=own)
     assert error.where == "per_target.ort-cuda.quantize.rules[1].match"
+
+
+@pytest.mark.parametrize("call", [lc.plan, lc.build], ids=["plan", "build"])
+@pytest.mark.parametrize("match", ["*norm*", "model.norm.weight", "rotary*"])
+def test_what_is_never_quantized_is_told(tied: Path, tmp_path: Path, call: Any, match: str) -> None:
+    options = {"model": str(tied), "quantize": quantize(match), "output": tmp_path / "made"}
+    with pytest.raises(RecipeError, match="matches only what is never quantized") as caught:
+        call(**options)
+    assert caught.value.where == "quantize.rules[1].match"
+    assert str(caught.value.found).startswith(f"{match}: ")
+    assert "lm_head.weight" in caught.value.available or match == "rotary*"
+    assert not any("norm" in name for name in caught.value.available)
+
+
+def test_tables_by_position_and_biases_are_never_quantized(tmp_path: Path) -> None:
+    bert().save_pretrained(tmp_path)
+    for match in ("*position_embeddings*", "*.bias", "*.LayerNorm.*"):
+        with pytest.raises(RecipeError, match="never quantized"):
+            lc.plan(model=str(tmp_path), task="feature-extraction", quantize=quantize_bert(match))
+    for match in ("*embeddings*", "*.value.*"):  # weights are among what they match
+        lc.plan(model=str(tmp_path), task="feature-extraction", quantize=quantize_bert(match))
+
+
+def test_to_leave_alone_what_is_never_quantized_is_no_mistake(tied: Path) -> None:
+    rules = [{"match": "*norm*", "bits": "none"}]
+    lc.plan(model=str(tied), quantize={"algorithm": "rtn", "bits": 8, "rules": rules})
+
+
+def test_a_rule_behind_others_that_take_all_is_told(tied: Path) -> None:
+    first, second = {"match": "*.0.*", "bits": "none"}, {"match": "*_proj.weight", "bits": 4}
+    last = {"match": "*.v_proj.weight", "bits": 8}
+
+    def plan(*rules: dict[str, Any]) -> None:
+        lc.plan(model=str(tied), quantize={"algorithm": "rtn", "bits": 4, "rules": [*rules]})
+
+    with pytest.raises(RecipeError, match="a rule never holds") as caught:
+        plan(first, second, last)
+    assert caught.value.where == "quantize.rules[2].match"
+    assert caught.value.available == ("*.0.* (bits: none)", "*_proj.weight (bits: 4)")
+    plan(first, last, second)
+    plan(first, second, {**last, "bits": 4, "group": 32})  # says the same
+    with pytest.raises(RecipeError, match="a rule never holds"):
+        plan(first, second, {**last, "bits": 4, "group": 64})
 
 
 def test_bits_that_are_chosen_leave_no_rule_unread(tied: Path) -> None:
