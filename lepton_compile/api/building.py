@@ -193,14 +193,14 @@ class Build:
         return output_of(self.recipe)
 
     def _capture(self, source: Source, step: Step) -> tuple[ExportedModel, Pooling | None]:
+        wanted = self.recipe.shapes.sequence
+        length = wanted[1] if wanted else None
         if source.kind == "onnx":
             from lepton_compile.export.onnx_file import import_onnx
 
-            return import_onnx(source, self.recipe.task), None
+            return import_onnx(source, self.recipe.task, length), None
         task = self.recipe.task or task_of(source)
         pooling = pooling_of(self.recipe, source, task)
-        wanted = self.recipe.shapes.sequence
-        length = wanted[1] if wanted else None
         exported = export(
             source,
             task,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import ExportError, SourceError
 from lepton_passes.tensors import transposed
 
 from .dialect import OPSET
@@ -24,10 +24,14 @@ from .source import Source
 __all__ = ["import_onnx"]
 
 
-def import_onnx(source: Source, task: str | None) -> ExportedModel:
+def import_onnx(source: Source, task: str | None, length: int | None = None) -> ExportedModel:
     """Read the file of a source of kind ``onnx``.
 
+    Args:
+        length: longest sequence wanted; left out, what the file takes.
+
     Raises:
+        ExportError: the file takes sequences of another length alone.
         SourceError: not an ONNX model, a newer opset than this version knows, or external data
             outside the file's folder.
     """
@@ -52,7 +56,7 @@ def import_onnx(source: Source, task: str | None) -> ExportedModel:
         architecture=model.graph.name or "ONNX",
         caches=[],
         parameters=sum(t.size for t in weights if t.dtype.is_floating_point()),
-        length=_length(model),
+        length=_length(model, length),
         how="imported",
         kinds=0,
     )
@@ -132,11 +136,20 @@ def _name_of(node: ir.Node) -> str:
     return node.name or node.outputs[0].name or node.op_type
 
 
-def _length(model: ir.Model) -> int:
-    """A static sequence length where the file has one; otherwise what decoders take by default."""
+def _length(model: ir.Model, wanted: int | None) -> int:
+    """A static sequence length where the file has one; else what is wanted, or by default more than
+    any model takes."""
     for value in model.graph.inputs:
         if value.name == "input_ids" and value.shape is not None and len(value.shape) == 2:
             size = value.shape[1]
+            if isinstance(size, int) and wanted not in (None, size):
+                raise ExportError(
+                    "the ONNX file takes sequences of one length",
+                    where="shapes.sequence",
+                    found=f"an end of {wanted}",
+                    available=[str(size)],
+                    hint="leave shapes.sequence out, or export the model with a dynamic axis",
+                )
             if isinstance(size, int):
                 return size
-    return 1 << 20
+    return wanted or 1 << 20

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import ExportError, SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
 
@@ -58,3 +58,27 @@ def test_refuses_what_is_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"not a model at all")
     with pytest.raises(SourceError):
         import_onnx(resolve(str(path), tmp_path), None)
+
+
+def _reader(folder: Path, length: int | str) -> Path:
+    """A file that takes ids of this length, or of any where that is a name."""
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", length])
+    out = helper.make_tensor_value_info("y", TensorProto.INT64, ["batch", length])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["input_ids"], ["y"])], "r", [ids], [out]
+    )
+    path = folder / f"{length}.onnx"
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_sequences_end_where_the_recipe_says(tmp_path: Path) -> None:
+    open_, fixed = (resolve(str(_reader(tmp_path, n)), tmp_path) for n in ("sequence", 16))
+    assert import_onnx(open_, None, 128).length == 128
+    assert import_onnx(open_, None).length == 1 << 20
+    assert import_onnx(fixed, None, 16).length == import_onnx(fixed, None).length == 16
+    for other in (8, 128):
+        with pytest.raises(ExportError, match="sequences of one length") as caught:
+            import_onnx(fixed, None, other)
+        assert (caught.value.where, caught.value.available) == ("shapes.sequence", ("16",))
