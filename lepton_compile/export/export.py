@@ -253,9 +253,18 @@ def longest_sequence(config: Any, wanted: int | None) -> int:
 
     Raises:
         RecipeError: the recipe asks for fewer tokens than a trace takes.
-        ExportError: the recipe asks for more positions than the model has.
+        ExportError: the recipe asks for more positions than the model has, or it has fewer than
+            that.
     """
-    traced = EXAMPLE_SIZES["sequence"]
+    traced, limit = EXAMPLE_SIZES["sequence"], _limit(config)
+    if limit is not None and limit < traced:
+        raise ExportError(
+            "the model takes fewer tokens than a model is traced with",
+            where="max_position_embeddings of its configuration",
+            found=f"positions for {limit} tokens",
+            available=[f"{traced} and more"],
+            hint="correct the configuration where the weights have more; else take another model",
+        )
     if wanted is not None and wanted < traced:
         raise RecipeError(
             "the longest sequence is shorter than what a model is traced with",
@@ -264,11 +273,6 @@ def longest_sequence(config: Any, wanted: int | None) -> int:
             available=[f"an end from {traced} on"],
             hint=f"write 1..{traced} or more: shorter sequences are among them",
         )
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    limit = None if limit is not None and limit < 1 else limit  # XLNet says -1: no limit
-    if limit is not None and config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        limit -= 2  # their positions start after the padding index
     if wanted is not None and limit is not None and wanted > limit:
         raise ExportError(
             "the recipe asks for longer sequences than the model can take",
@@ -277,6 +281,17 @@ def longest_sequence(config: Any, wanted: int | None) -> int:
             available=[f"at most {limit}"],
         )
     return wanted or min(limit or DEFAULT_LENGTH, DEFAULT_LENGTH)
+
+
+def _limit(config: Any) -> int | None:
+    """Positions of a model; None where nothing limits them."""
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if limit is None or limit < 1:  # XLNet says -1: no limit
+        return None
+    # Theirs start after the padding index.
+    padded = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    return int(limit) - 2 * padded
 
 
 def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:

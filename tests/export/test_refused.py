@@ -46,6 +46,20 @@ def test_sequences_too_short_to_trace_are_the_recipes_mistake(
     lc.plan(model=str(tmp_path), task=task, shapes={"sequence": (1, 5)})
 
 
+@pytest.mark.parametrize("shapes", [{}, {"sequence": 2}, {"sequence": 5}])
+@pytest.mark.parametrize("task", ["text-generation", "feature-extraction"])
+def test_a_model_too_short_to_trace_is_told_whatever_the_recipe_says(
+    task: str, shapes: dict[str, int], tmp_path: Path
+) -> None:
+    """No length that a recipe may write would help."""
+    make = llama if task == "text-generation" else bert
+    make(max_position_embeddings=4).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="fewer tokens than a model is traced with") as caught:
+        lc.plan(model=str(tmp_path), task=task, shapes=shapes)
+    assert caught.value.found == "positions for 4 tokens"
+    assert caught.value.available == ("5 and more",)
+
+
 def test_a_head_for_labels_gives_no_answers(tmp_path: Path) -> None:
     bert(num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(ExportError, match="starts and ends of answers") as caught:
