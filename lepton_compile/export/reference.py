@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -66,19 +67,39 @@ def _loaded(source: Source, auto: Any) -> nn.Module:
     import torch
 
     try:
-        model: nn.Module = auto.from_pretrained(
-            source.path,
-            config=source.config(),
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=source.trust_remote_code,
-            local_files_only=True,
-        )
+        with _without_bars():
+            model: nn.Module = auto.from_pretrained(
+                source.path,
+                config=source.config(),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=source.trust_remote_code,
+                local_files_only=True,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise SourceError(
             "transformers cannot load the model.", where=str(source.path), found=str(error)
         ) from error
     return model
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers shows none of its own: whoever watches a build is shown ours, in a notebook too.
+
+    Its public switch is also that of the hub, whose settings by group would be lost.
+    """
+    from transformers.utils import logging
+
+    shown = getattr(logging, "_tqdm_active", None)
+    if shown is None:
+        yield
+        return
+    vars(logging)["_tqdm_active"] = False
+    try:
+        yield
+    finally:
+        vars(logging)["_tqdm_active"] = shown
 
 
 def _filled(source: Source, auto: Any) -> nn.Module:

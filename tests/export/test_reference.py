@@ -35,6 +35,28 @@ def test_a_folder_in_fp32_and_evaluation_mode(tmp_path: Path) -> None:
         torch.testing.assert_close(model(IDS).logits, saved.float()(IDS).logits)
 
 
+def test_no_bars_but_ours_and_those_of_others_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llama(tmp_path)
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", True)
+
+    def shown(path: Path) -> str:
+        capsys.readouterr()
+        transformers.AutoModelForCausalLM.from_pretrained(path)
+        return capsys.readouterr().err
+
+    assert "Loading weights" in shown(tmp_path)
+    capsys.readouterr()
+    load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
+    assert capsys.readouterr().err == ""
+    assert "Loading weights" in shown(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(SourceError):
+        load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
+    assert transformers.utils.logging.is_progress_bar_enabled()
+
+
 def test_the_task_chooses_the_class(tmp_path: Path) -> None:
     llama(tmp_path)
     source = resolve(str(tmp_path), tmp_path)
