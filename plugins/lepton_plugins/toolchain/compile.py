@@ -120,7 +120,7 @@ def _to_ptx(source: Source, architecture: int, where: str) -> Any:
         "enable_fp_fusion": True,
         "ptx_version": _PTX_VERSION,
     }
-    with _no_trace_of_this_machine(), warnings.catch_warnings():
+    with _no_trace_of_this_machine(), _no_machine_code(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return triton.compile(
@@ -146,4 +146,19 @@ def _no_trace_of_this_machine() -> Iterator[None]:
     ):
         knobs.compilation.disable_line_info = True
         knobs.cache.dir = folder
+        yield
+
+
+@contextmanager
+def _no_machine_code() -> Iterator[None]:
+    """PTX alone: Triton would assemble it as it is, and what counts is assembled after ``tidy``."""
+
+    def without(*stages: Any) -> tuple[str, str]:
+        if stages:  # else Triton asks what to add to the key of its cache
+            stages[1]["cubin"] = lambda ptx, metadata: b""
+        return "", ""
+
+    runtime: Any = import_module("triton").knobs.runtime
+    with runtime.scope():
+        runtime.add_stages_inspection_hook = without
         yield

@@ -109,6 +109,19 @@ def test_nothing_of_this_machine_is_in_the_code(source: Any) -> None:
     assert made == compile_source(scale(source), 80, SHARED)
 
 
+def test_ptx_is_assembled_once(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By us: Triton does not assemble what is changed before it counts, nor keeps our hook."""
+    from triton import knobs
+    from triton.backends.nvidia.compiler import CUDABackend
+
+    def assembled(*_: Any) -> bytes:
+        raise AssertionError("Triton assembles, too")
+
+    monkeypatch.setattr(CUDABackend, "make_cubin", assembled)
+    assert compile_source(scale(source), 80, SHARED).cubin.startswith(b"\x7fELF")
+    assert knobs.runtime.add_stages_inspection_hook is None
+
+
 def test_the_words_of_triton_arrive(source: Any) -> None:
     asked = Source(source.unknown, {"numbers": "*fp32"}, {"BLOCK": 16}, ["numbers"], 4, 1)
     with pytest.raises(PluginError, match="triton declines") as raised:
