@@ -20,8 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_compile.runtime.emit import loader_source
-from tests.runtime.manifests import all_manifests
+from tests.runtime.manifests import all_loaders
 from tests.sources import SOURCE_ROOTS, Module, parse, sources
 
 ERRORS, RECIPE, ARTIFACT = (
@@ -143,8 +142,8 @@ def test_the_runtime_needs_nothing_but_numpy_to_be_imported() -> None:
 
 
 def test_the_emitted_loader_stands_alone() -> None:
-    for manifest in all_manifests():
-        module = parse("loader", Path("loader.py"), loader_source(manifest))
+    for source in all_loaders():
+        module = parse("loader", Path("loader.py"), source)
         ours = [name for _, name in imports(module) if unit_of(name)]
         assert not ours, f"loader.py goes into artifacts, yet imports {ours}"
 

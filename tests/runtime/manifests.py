@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain, combinations, product
 from typing import Any
 
-__all__ = ["TARGETS", "TASKS", "all_manifests", "manifest"]
+from lepton_compile.runtime.emit import loader_source
+
+__all__ = ["TARGETS", "TASKS", "all_loaders", "all_manifests", "manifest"]
 
 TARGETS = ("ort-cpu", "ort-cuda", "trt-rtx", "trt")
 # Task -> its outputs.
@@ -67,3 +70,9 @@ def all_manifests() -> Iterator[dict[str, Any]]:
             how = {"shared": shared, "template": more, "plugin": more, "precision": precision}
             how["positions"] = how["buckets"] = more
             yield manifest(task, targets, **how)  # type: ignore[arg-type]
+
+
+@cache
+def all_loaders() -> tuple[str, ...]:
+    """The emitted file of each of them. Those that come out alike, about half, are here once."""
+    return tuple(dict.fromkeys(loader_source(each) for each in all_manifests()))

@@ -14,7 +14,7 @@ import pytest
 
 from lepton_compile.runtime.emit import loader_source
 from tests.runtime import plans, tiny
-from tests.runtime.manifests import TARGETS, TASKS, all_manifests, manifest
+from tests.runtime.manifests import TARGETS, TASKS, all_loaders, all_manifests, manifest
 
 
 def faults(folder: Path) -> str:
@@ -25,18 +25,22 @@ def faults(folder: Path) -> str:
     return done.stdout if done.returncode else ""
 
 
+def write_all(folder: Path) -> None:
+    """Every loader that there is, as modules of one folder."""
+    assert len(all_loaders()) > 80
+    for number, source in enumerate(all_loaders()):
+        (folder / f"loader_{number}.py").write_text(source, "utf-8")
+
+
 def test_every_name_is_defined(tmp_path: Path) -> None:
-    for number, given in enumerate(all_manifests()):
-        (tmp_path / f"loader_{number}.py").write_text(loader_source(given), "utf-8")
-    assert len([*tmp_path.iterdir()]) > 100
+    write_all(tmp_path)
     assert not faults(tmp_path)
     (tmp_path / "wrong.py").write_text("def f() -> None:\n    ctypes.CDLL('x')\n")
     assert "ctypes" in faults(tmp_path)
 
 
 def test_each_is_imported_with_the_standard_library_alone(tmp_path: Path) -> None:
-    for number, given in enumerate(all_manifests()):
-        (tmp_path / f"loader_{number}.py").write_text(loader_source(given), "utf-8")
+    write_all(tmp_path)
     names = {file.stem for file in tmp_path.iterdir()}
     program = (
         f"import sys; before = {{*sys.modules}}; sys.path.insert(0, {str(tmp_path)!r}); "
@@ -50,8 +54,7 @@ def test_each_is_imported_with_the_standard_library_alone(tmp_path: Path) -> Non
 
 
 def test_each_looks_like_the_sources_it_is_made_of(tmp_path: Path) -> None:
-    for number, given in enumerate(all_manifests()):
-        (tmp_path / f"loader_{number}.py").write_text(loader_source(given), "utf-8")
+    write_all(tmp_path)
     ruff = [sys.executable, "-m", "ruff"]
     how = ["--isolated", "--no-cache", "--config", "line-length = 100"]
     for asked in (["format", "--check"], ["check", "--select", "E,I,W"]):
