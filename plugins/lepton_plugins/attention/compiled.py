@@ -23,7 +23,10 @@ from lepton_plugins.toolchain.store import cache_folder, cached, content_key, re
 __all__ = ["compile_kernel", "write_kernels"]
 
 # Read as bytes: the key of the cache is known without importing triton.
-_SOURCES = ("blocks.py", "kernels.py", "../toolchain/compile.py", "../toolchain/ptx.py")
+_SOURCES = (
+    *("blocks.py", "kernels.py", "compiled.py"),
+    *(f"../toolchain/{name}.py" for name in ("compile", "ptx", "ptxas")),
+)
 _UNALIGNED = ("past_lengths", "sinks")
 
 

@@ -97,10 +97,8 @@ def test_a_cache_in_8_bits(
     dtype: str,
     gpus: list[str],
     kernels: list[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("triton")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     named = [] if "+" in gpus[0] else ["--set", f"compute_capabilities={gpus}"]
     code, output = _build(tmp_path, "llama", quantize, *named)
     assert code == 0

@@ -52,13 +52,12 @@ print(json.dumps([creator is not None, len(made.kernels.index.variants)]))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built artifacts, and the compiled kernels that they share."""
+    """Built artifacts; the kernels are where all builds of this user keep them."""
     return tmp_path_factory.mktemp("plugin")
 
 
-def build(folder: Path, model: str, form: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def build(folder: Path, model: str, form: str) -> Path:
     """The artifact of a tiny random model for compute capability 8.9."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     output = folder / f"{model}-{form}"
     if output.is_dir():
         return output
@@ -80,9 +79,9 @@ def build(folder: Path, model: str, form: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("model", "form"), BUILDS)
 def test_the_artifact_carries_the_plugin_that_its_plan_asks_for(
-    folder: Path, model: str, form: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, model: str, form: str
 ) -> None:
-    root = build(folder, model, form, monkeypatch)
+    root = build(folder, model, form)
     manifest = json.loads((root / "manifest.json").read_text())
     (entry,) = manifest["engines"]
     forms, sets = BUILDS[model, form]
@@ -111,9 +110,9 @@ def test_the_artifact_carries_the_plugin_that_its_plan_asks_for(
 
 
 def test_caches_of_several_capacities_are_profiles_of_one_plan(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(folder, "llama", "plugin", monkeypatch)  # saves the model and compiles the kernels
+    build(folder, "llama", "plugin")  # saves the model and compiles the kernels
     output = folder / "rooms"
     named = ["--model", str(folder / "llama"), "--target", "trt-rtx", "--quantize", "bf16"]
     more = ["--set", "compute_capabilities=['8.9']", "--no-check", "-q"]
@@ -150,9 +149,9 @@ def test_caches_of_several_capacities_are_profiles_of_one_plan(
 
 
 def test_what_people_read_says_that_nobody_ran_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = build(folder, "gemma3", "auto", monkeypatch)
+    root = build(folder, "gemma3", "auto")
     page = (root / "report.html").read_text()
     for words in (
         "executed: false (built, never run)",
@@ -174,16 +173,14 @@ def test_what_people_read_says_that_nobody_ran_it(
     assert list(build_lines(root))[-1] == "executed: false (trt-rtx: built, never run)"
 
 
-def test_a_loader_registers_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = build(folder, "gemma2", "auto", monkeypatch)
+def test_a_loader_registers_it(folder: Path) -> None:
+    root = build(folder, "gemma2", "auto")
     done = _child(root, folder)
     assert json.loads(done.stdout.splitlines()[-1]) == [True, 2], done.stderr[-2000:]
 
 
-def test_a_loader_does_not_run_a_source_that_was_changed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = build(folder, "gemma2", "auto", monkeypatch)
+def test_a_loader_does_not_run_a_source_that_was_changed(folder: Path) -> None:
+    root = build(folder, "gemma2", "auto")
     source = root / "engines/trt-rtx/plugin/plugin_runtime.py"
     kept = source.read_bytes()
     source.write_bytes(b"print('run')\n" + kept[13:])
@@ -197,9 +194,9 @@ def test_a_loader_does_not_run_a_source_that_was_changed(
 
 
 def test_a_gpu_without_kernels_is_named_and_nothing_is_left(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(folder, "llama", "plugin", monkeypatch)
+    build(folder, "llama", "plugin")
     output = folder / "old"
     arguments = ["--model", str(folder / "llama"), "--target", "trt-rtx", "--quantize", "fp16"]
     more = ["--set", "attention=plugin", "--set", "compute_capabilities=['7.5']", "--no-check"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lepton_plugins.attention import compiled
 from lepton_plugins.attention.compiled import compile_kernel, write_kernels
 from lepton_plugins.attention.index import KernelIndex
 from lepton_plugins.attention.launch import KERNELS, arguments
@@ -20,6 +21,7 @@ from lepton_plugins.attention.variant import Variant
 from lepton_plugins.spec import PluginError
 from lepton_plugins.toolchain.compile import Compiled
 from lepton_plugins.toolchain.ptx import entry_of
+from lepton_plugins.toolchain.store import cache_folder
 
 pytest.importorskip("triton")
 
@@ -82,9 +84,10 @@ def name(asked: Asked) -> str:
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kernels are compiled once for all of these tests."""
-    return tmp_path_factory.mktemp("kernels")
+def kept() -> Path:
+    """Where builds keep kernels by the digest of their source and tools: a run that changes neither
+    compiles one anew, which must come out as the one that is kept."""
+    return cache_folder()
 
 
 def check(asked: Asked, made: Compiled) -> None:
@@ -150,6 +153,17 @@ def test_decode_reads_ahead_and_runs_on_later_devices(arch: int, kept: Path) -> 
 def test_a_kernel_comes_out_alike_each_time(kept: Path, tmp_path: Path) -> None:
     asked = ("append", variant(64, dtype="float16"), 86)
     assert compile_kernel(*asked, cache=tmp_path) == compile_kernel(*asked, cache=kept)
+
+
+def test_what_compiles_a_kernel_is_in_its_key() -> None:
+    """Else one that is kept would stand for what another assembler's flags make."""
+    folder = Path(compiled.__file__).parent
+    named = {(folder / name).resolve() for name in compiled._SOURCES}
+    assert {Path(compiled.__file__), folder / "kernels.py"} <= named
+    tools = (folder.parent / "toolchain" / "compile.py").resolve()
+    used = re.findall(r"^from lepton_plugins\.toolchain\.(\w+)", tools.read_text(), re.MULTILINE)
+    assert {tools, *(tools.with_name(f"{name}.py") for name in used)} <= named
+    assert used
 
 
 def test_fp8_is_refused_where_no_instruction_converts_it(kept: Path) -> None:
