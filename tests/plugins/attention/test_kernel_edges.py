@@ -9,7 +9,6 @@ two blocks both write is the same bits.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,13 +18,6 @@ from tests.plugins.attention.interpreted import Interpreter
 
 pytest.importorskip("triton")
 pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    made = Interpreter()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(("window", "splits"), [(-1, 3), (1, 3), (4, 1), (17, 2), (-1, 9)])

@@ -6,7 +6,6 @@ device can show (fused multiply-adds, races, speed) is elsewhere: ``test_on_gpu.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -32,13 +31,6 @@ WIDE_TILES = SMALL_TILES | {
     "combine": Tiles(1, 16, 4, 1),
 }
 FP8 = "float8_e4m3fn"
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    made = Interpreter()
-    yield made
-    made.close()
 
 
 def variant(
