@@ -51,7 +51,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pins = ("--constraint", REPOSITORY / "constraints.txt")
     pip = (interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     run(*pip, "--no-deps", wheel)
-    run(*pip, *pins, *LIGHT_REQUIREMENTS)
+    run(*pip, "--no-compile", *pins, *LIGHT_REQUIREMENTS)
     return interpreter
 
 
