@@ -20,7 +20,7 @@ from .checkpoint.names import summarize
 from .conversion import converted
 from .model import CacheLayer, Graph, build_graph
 from .source import Source
-from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, task_module
+from .tasks import CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part
 from .trace import EXAMPLE_SIZES
 from .weights import bind
@@ -184,12 +184,9 @@ def meta_model(source: Source, task: str) -> nn.Module:
         ExportError: the task is unknown, or the architecture has no model for it.
     """
     import torch
-    import transformers
 
-    if task not in AUTO_CLASSES:
-        raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
-    auto = getattr(transformers, AUTO_CLASSES[task])
     config = text_part(source.config(), task) or source.config()
+    auto = auto_class(config, task)
     options: dict[str, Any] = {"dtype": torch.float32}
     if source.trust_remote_code:
         options["trust_remote_code"] = True

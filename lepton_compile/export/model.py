@@ -151,9 +151,13 @@ def _build(module: TaskModule, positions: int, way: Way) -> Graph:
 
 
 def _check_captured(capture: Capture, way: Way) -> None:
-    """The masks of ``TORCH`` are for torch's attention: code of the model's own misreads them."""
-    if way.attention == TORCH and not capture.attention.calls:
+    """Our masks are for captured attention: code of the model's own misreads them."""
+    if capture.attention.calls:
+        return
+    if way.attention == TORCH:
         raise ExportError("the model does not call torch's attention")
+    if way.attention == NAME and capture.attention.rules:
+        raise ExportError("the model takes a mask from transformers, and attends by itself")
 
 
 def _chains(program: ExportedProgram, layers: LayerTrace) -> dict[int, Chain]:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.errors import SourceError
 from lepton_compile.export.assets import pooling
 from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
 from lepton_compile.export.dense import Dense
 from lepton_compile.export.source import Source
-from lepton_compile.export.tasks import AUTO_CLASSES
+from lepton_compile.export.tasks import auto_class
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.weights import bind
 
@@ -33,13 +33,11 @@ def load_reference(source: Source, task: str) -> nn.Module:
     """
     import transformers
 
-    if task not in AUTO_CLASSES:
-        raise ExportError("This task is not supported.", found=task, available=sorted(AUTO_CLASSES))
     if source.kind == "onnx":
         raise SourceError(
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
-    auto = getattr(transformers, AUTO_CLASSES[task])
+    auto = auto_class(source.config(), task)
     if text_part(source.config(), task) is not None:
         # The whole, which must say the same of text; some of them are no causal model by name.
         auto = getattr(transformers, source.architecture, auto)

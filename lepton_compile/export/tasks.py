@@ -27,6 +27,7 @@ __all__ = [
     "EncoderModule",
     "Pooling",
     "TaskModule",
+    "auto_class",
     "infer_task",
     "task_module",
 ]
@@ -59,6 +60,24 @@ _HEADS = {
     "ForTokenClassification": "token-classification",
     "Model": "feature-extraction",
 }
+
+
+def auto_class(config: Any, task: str) -> Any:
+    """transformers' class for the models of a task; of one that reads and writes (T5) what reads.
+
+    Raises:
+        ExportError: the task is unknown.
+    """
+    import transformers
+
+    if task not in AUTO_CLASSES:
+        raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
+    auto = getattr(transformers, AUTO_CLASSES[task])
+    reads = transformers.AutoModelForTextEncoding
+    if task != "feature-extraction" or type(config) not in reads._model_mapping:
+        return auto
+    name = reads._model_mapping[type(config)].__name__
+    return reads if name.endswith("EncoderModel") else auto
 
 
 def infer_task(architecture: str) -> str:

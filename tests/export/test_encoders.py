@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import Pooling
@@ -102,6 +103,21 @@ def test_decoders_embed_by_their_last_token(name: str, tmp_path: Path) -> None:
         last = np.stack([row[keep][-1] for row, keep in zip(wanted, real, strict=True)])
         last /= np.linalg.norm(last, axis=-1, keepdims=True)
         np.testing.assert_allclose(found["sentence_embedding"], last, atol=2e-6)
+
+
+def test_the_reading_half_of_a_whole_model(tmp_path: Path) -> None:
+    whole = transformers.T5ForConditionalGeneration(MORE_ENCODERS["t5"][0]()).eval()
+    whole.save_pretrained(tmp_path)
+    exported, session = compiled(tmp_path, "feature-extraction")
+    assert exported.architecture == "T5EncoderModel"
+    assert "attention is given more than is captured (position_bias)" in " ".join(exported.notes)
+    ids, mask = padded(2, 12, "right")
+    feeds = {"input_ids": ids, "attention_mask": mask}
+    with torch.no_grad():
+        wanted = whole.encoder(**{k: torch.from_numpy(v) for k, v in feeds.items()})
+    real = mask.astype(bool)
+    found = run(session, feeds)["last_hidden_state"]
+    assert relative_error(found[real], wanted.last_hidden_state.numpy()[real]) <= FP32
 
 
 def test_an_unknown_pooling_is_refused_at_once(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ _ENCODER = {
     "max_position_embeddings": LENGTH,
 }
 _ROBERTA = {**_ENCODER, "max_position_embeddings": LENGTH + 2, "pad_token_id": 1}
+_T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 3,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16,
+}
 _TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
@@ -316,6 +326,9 @@ MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     # One row of its mask stands for all queries.
     "layoutlm": (_make("LayoutLMConfig", **_ENCODER), "plain"),
     "roformer": (_make("RoFormerConfig", **_ENCODER, embedding_size=32), "plain"),
+    # What reads of a model that writes as well; it adds a bias to its scores.
+    "t5": (_make("T5Config", **_T5), "plain"),
+    "umt5": (_make("UMT5Config", **_T5), "plain"),
     "xlm-roberta": (_make("XLMRobertaConfig", **_ROBERTA), "stamped"),
 }
 

@@ -10,7 +10,7 @@ that writes attention out (Bloom, GPT-J) keeps its own code, and only its cache 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -271,6 +271,7 @@ def _attention(
     """
     state = _active[-1]
     state.calls += 1
+    _check_no_more(kwargs)
     rule = state.rule_of(attention_mask)
     if rule is None:
         if attention_mask is not None:
@@ -295,6 +296,13 @@ def _attention(
         s_aux,
     )
     return out if out.shape[-1] == width else out[..., :width], None
+
+
+def _check_no_more(given: Mapping[str, Any]) -> None:
+    """Refuse what T5 and others add to scores: passed over, it would change the numbers."""
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            raise ExportError("attention is given more than is captured", found=name)
 
 
 def _of_one_width(*heads: Tensor) -> list[Tensor]:
