@@ -4,7 +4,7 @@
     api | serving                                         report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
-    errors | progress | collection                        lepton_plugins.spec
+    errors | progress | collection | scratch              lepton_plugins.spec
 
     runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
 
@@ -35,7 +35,7 @@ ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
 PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
 PROGRESS, REPORT = "lepton_compile.progress", "lepton_compile.report"
-COLLECTION = "lepton_compile.collection"
+COLLECTION, SCRATCH = "lepton_compile.collection", "lepton_compile.scratch"
 SERVING = "lepton_compile.serving"
 
 VERSION = "lepton_compile.__version__"
@@ -45,6 +45,7 @@ BASE = (
     ERRORS,
     PROGRESS,
     COLLECTION,
+    SCRATCH,
     SPEC,
     PASSES,
     PLUGINS,
@@ -66,6 +67,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     VERSION: (),
     PROGRESS: (),
     COLLECTION: (),
+    SCRATCH: (),
     REPORT: (ERRORS,),
     RUNTIME: (),
     RECIPE: (ERRORS, RECIPES),

@@ -16,12 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import PassError
+from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.linear import linears_by_input
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
 
-from .scratch import ScratchWeights, on_scratch_disk
+from .lean_graph import lean
+from .scratch import ScratchWeights
 
 __all__ = [
     "Observer",
@@ -172,11 +174,16 @@ def _opened(model: ir.Model, folder: Path) -> object:
     path = folder / "model.onnx"
     with on_scratch_disk():
         weights = ScratchWeights(folder / "weights.bin")
-        path.write_bytes(weights.externalized(model))
+        path.write_bytes(weights.externalized(lean(model)))
         weights.close()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    # A few texts are run, each of its own length: memory kept for the next run, and weights packed
+    # for it beside the mapped file, cost more than they save.
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    give_back_freed()
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, all of them RuntimeErrors

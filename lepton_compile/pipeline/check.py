@@ -19,14 +19,15 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, LeptonError, PassError
+from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import bodies
 from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
 from .blame import first_moved
-from .lean_graph import lean
-from .scratch import ScratchWeights, give_back_freed, on_scratch_disk
+from .lean_graph import in_order, lean
+from .scratch import ScratchWeights
 from .unsigned import with_unsigned_weights
 
 __all__ = ["NumericCheck"]
@@ -130,7 +131,8 @@ class NumericCheck:
         model = lean(with_unsigned_weights(model))
         with on_scratch_disk():
             self._graph = self._weights.externalized(model)
-        return {name: self._real(array) for name, array in self._run(self._graph).items()}
+            graph = self._weights.externalized(in_order(model))
+        return {name: self._real(array) for name, array in self._run(graph).items()}
 
     def _run(self, graph: bytes) -> dict[str, np.ndarray]:
         import onnxruntime as ort
@@ -141,8 +143,10 @@ class NumericCheck:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
-        # A session runs once: memory kept for its next run, and packed weights, are of no use.
+        # A session runs once: memory kept for its next run, and packed weights, are of no use. Its
+        # nodes run as they are listed: else the weights of all layers would be dequantized first.
         options.enable_cpu_mem_arena = False
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         if not any(op in graph for op in ROUNDS_IF_PACKED):
             options.add_session_config_entry("session.disable_prepacking", "1")
         if self._library is not None:

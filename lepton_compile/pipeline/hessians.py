@@ -2,7 +2,8 @@
 
 All of a model at once may be larger than its weights. So the sample is run for as many layers as
 fit into a budget, beginning with the one asked for and going on in the order of the graph; the next
-one outside them drops these and runs the sample again.
+one outside them drops these and runs the sample again. A matrix is let go with the last weight that
+asks for it: what comes behind, such as a check, needs the memory.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Hessian:
 
 
 class Hessians(Mapping[str, np.ndarray]):
-    """By the name of the weight that reads the input.
+    """By the name of the weight that reads the input; whoever asks for one twice waits twice.
 
     Args:
         model: the neutral graph; copied, so passes may go on with it.
@@ -67,7 +68,13 @@ class Hessians(Mapping[str, np.ndarray]):
         if name not in self._held:
             self._held = {}  # before the next ones are made, not after
             self._held = self._collect(self._place[name])
-        return self._held[name].matrix
+        return self._held.pop(name).matrix
+
+    @property
+    def most(self) -> int:
+        """Bytes of matrices that are held at a time."""
+        sizes = [4 * width * width for width, _ in self._inputs]
+        return max(min(sum(sizes), self._budget), max(sizes, default=0))
 
     def __contains__(self, name: object) -> bool:
         return name in self._place

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import onnx_ir as ir
 
-__all__ = ["ScratchWeights", "give_back_freed", "on_scratch_disk"]
+__all__ = ["ScratchWeights"]
 
 _INLINE_BYTES = 1024
-
-
-@contextmanager
-def on_scratch_disk() -> Iterator[None]:
-    """Errors of the disk name the folder for temporary files: a full one says no name of its own,
-    and would be taken for the output's."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = tempfile.gettempdir()
-        raise
-
-
-def give_back_freed() -> None:
-    """Hand memory that nobody uses back to the system before something large begins.
-
-    Tracing a model and reading its weights leave hundreds of megabytes to the allocator, in pieces
-    that a tensor of that size does not fit into. Only glibc has to be asked.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, or another system
-        return
-    trim(0)
 
 
 class ScratchWeights:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
 from lepton_compile.errors import PassError
@@ -70,3 +72,23 @@ def test_a_graph_that_does_not_run_is_an_error() -> None:
     with pytest.raises(PassError, match="does not run") as caught:
         calibrate(graph, FEEDS)
     assert "Nonsense" in str(caught.value)
+
+
+def test_weights_are_not_turned_over_to_be_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen: list[set[str]] = []
+
+    def progress(what: str, _done: int, _total: int) -> None:
+        for path in tmp_path.rglob("model.onnx") if what == "calibrating" else ():
+            inside = onnx.load(path, load_external_data=False)
+            seen.append({node.op_type for f in inside.functions for node in f.node})
+
+    graph = model()
+    assert "Transpose" in ops(graph, "block")
+    for function in graph.functions.values():
+        for value in function.inputs:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    calibrate(graph, FEEDS, progress)
+    assert seen == [{"FusedMatMul", "Mul", "Identity"}] * len(FEEDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import numpy as np
 
 from lepton_compile.pipeline.calibrate import inputs_of
@@ -43,3 +45,12 @@ def test_the_copy_is_not_the_graph_that_passes_change() -> None:
     found = Hessians(graph, lambda: FEEDS)
     graph.graph.outputs.clear()
     assert found[NAMES[0]].shape == (64, 64)
+
+
+def test_a_matrix_is_let_go_with_the_last_weight_that_asks() -> None:
+    found = Hessians(model(), lambda: FEEDS)
+    first = ref(found[NAMES[0]])
+    assert first() is not None, "the gate reads the same input"
+    second = ref(found[NAMES[1]])
+    assert second() is None
+    assert first() is None

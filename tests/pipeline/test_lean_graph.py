@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_compile.pipeline.lean_graph import lean
+from lepton_compile.pipeline import lean_graph
+from lepton_compile.pipeline.lean_graph import in_order, lean
 from tests.passes.support import LAYER, load, ops, random, run
 
 TIED = """main (int64[b, s] ids) => (float[b, s, 40] y) {
@@ -123,3 +124,49 @@ def test_layers_are_lean_too() -> None:
 def test_what_is_no_such_table_stays(text: str, weights: dict[str, np.ndarray]) -> None:
     graph = load(text, weights)
     assert lean(graph) is graph
+
+
+@pytest.mark.parametrize("size", [0, 32])
+def test_a_product_with_many_bytes_is_made_piece_by_piece(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean_graph, "PIECE", 64 * 16)
+    q = np.random.default_rng(0).integers(-127, 128, (40, 64), np.int8)
+    how = f"axis = 1, block_size = {size}" if size else "axis = 0"
+    text = TIED.replace("x =", f"w = DequantizeLinear <{how}> (q, s)\n x =")
+    graph = load(text, {"q": q, "s": random(40, 2) if size else random(40)})
+    wanted = run(graph, IDS)[0]
+    made = lean(graph)
+    assert ops(made).count("FusedMatMul") == 3
+    pieces = [n.outputs[0] for n in made.graph if n.op_type == "DequantizeLinear"]
+    assert len(pieces) == 4, "three of the table, and the rows that are looked up"
+    np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_weights_are_dequantized_where_their_layer_is() -> None:
+    text = f"""main (float[b, s, 32] x) => (float[b, s, 32] z) {{
+      y = ai.lepton.layer.Layer (x, q0, s0)
+      z = ai.lepton.layer.Layer (y, q1, s1)
+    }}
+    {LAYER} Layer (x, q, s) => (y) {{
+      w = DequantizeLinear <axis = 0> (q, s)
+      y = MatMul (x, w)
+    }}"""
+    draw = np.random.default_rng(0)
+    weights = {f"q{n}": draw.integers(-127, 128, (32, 32), np.int8) for n in (0, 1)}
+    graph = load(text, {**weights, "s0": random(32), "s1": random(32)})
+    feeds = {"x": random(1, 4, 32)}
+    wanted = run(graph, feeds)[0]
+    made = in_order(graph)
+    assert ops(made) == ["DequantizeLinear", "MatMul"] * 2
+    assert ops(graph) == ["Layer", "Layer"], "the graph itself is as it was"
+    np.testing.assert_array_equal(run(made, feeds)[0], wanted)
+
+
+def test_a_graph_without_weights_to_dequantize_keeps_its_functions() -> None:
+    graph = load(
+        f"""main (float[b, 32] x) => (y) {{ y = ai.lepton.layer.Layer (x, w) }}
+        {LAYER} Layer (x, w) => (y) {{ y = MatMul (x, w) }}""",
+        {"w": random(32, 32)},
+    )
+    assert in_order(graph) is graph
