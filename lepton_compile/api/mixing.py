@@ -19,6 +19,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.numerics.tolerance import family_of, tolerance_for
 from lepton_compile.recipe import Quantize, Recipe
+from lepton_compile.scratch import give_back_freed
 
 if TYPE_CHECKING:
     from lepton_compile.pipeline.energies import Energies
@@ -34,9 +35,9 @@ MARGIN = 0.75
 """Part of the budget that a choice may use on the calibration text: on another it loses more or
 less, and kernels round activations, too."""
 
-HELD = 3
-"""How often the size of the fp32 model is held: its weights, squares of the derivatives of its
-layers, and what one text leaves in between."""
+HELD = 1.5
+"""How often the size of the fp32 model is held: its weights, and what one text leaves in between;
+squares of derivatives are on disk."""
 
 PRECISION = "auto"
 
@@ -62,11 +63,12 @@ def chosen_bits(
     from lepton_compile.export.reference import load_reference
     from lepton_compile.pipeline.mixed import decide
 
-    lacks = ceiling.lacks(HELD * FP32 * exported.parameters)
+    lacks = ceiling.lacks(int(HELD * FP32 * exported.parameters))
     if source.kind == "onnx" or lacks:
         raise _impossible(lacks or "an ONNX file comes without the PyTorch model")
     energies.collect()
     step("loading the fp32 model", 0, 1)
+    give_back_freed()
     module = load_reference(source, exported.task)
     extra = {"use_cache": False} if exported.caches else {}
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.scratch import Shelved
+
 from .choice import Ladder, Option, search
 from .decision import Decision, kinds_of
 from .objective import Objective
@@ -55,8 +57,10 @@ def decide(
     """
     rounder = Rounder(module, energies)
     units = [unit for unit in units_of(model) if _free(unit, rounder, fixed)]
+    wanted = {p.name: rounder.parameter(p) for u in units if not u.table for p in u.parts}
+    squares = squared_derivatives(module, run, objective, feeds, wanted, step)
     measured = Measured(run, objective, feeds, step)
-    ladders = _ladders(units, module, run, objective, feeds, rounder, measured, step)
+    ladders = _ladders(units, rounder, squares, measured, step)
 
     def measure(picks: tuple[int, ...]) -> float:
         rounder.apply(units, _bits(units, picks))
@@ -88,16 +92,11 @@ def _free(unit: Unit, rounder: Rounder, fixed: Fixed) -> bool:
 
 def _ladders(
     units: Sequence[Unit],
-    module: Any,
-    run: Run,
-    objective: Objective,
-    feeds: Feeds,
     rounder: Rounder,
+    squares: Mapping[str, Shelved],
     measured: Measured,
     step: Step,
 ) -> list[Ladder]:
-    wanted = {p.name: rounder.parameter(p) for u in units if not u.table for p in u.parts}
-    squares = squared_derivatives(module, run, objective, feeds, wanted, step)
     ladders = []
     for index, unit in enumerate(units):
         step("estimating", index, len(units))

@@ -3,12 +3,12 @@
 A change ``d`` of the weights costs, for small changes, ``d F d / 2``, with the Fisher information
 ``F`` of the outputs. Errors of rounding are as good as independent of each other, so the diagonal
 is enough: ``sum E[g^2] d^2 / 2``, with ``g`` the derivatives of a random scalar of the outputs
-(``objective.probe``). The diagonal Fisher information as what a weight is worth in bits is that of
-SqueezeLLM (Kim et al., arXiv:2306.07629); the actual ``d^2`` of each format is what HAWQ-V2 (Dong
-et al., arXiv:1911.03852) multiplies traces of Hessians with.
+(``Objective.differentiate``). The diagonal Fisher information as what a weight is worth in bits is
+that of SqueezeLLM (Kim et al., arXiv:2306.07629); the actual ``d^2`` of each format is what HAWQ-V2
+(Dong et al., arXiv:1911.03852) multiplies traces of Hessians with.
 
 A table is as large as all layers together and would need a derivative of its own size, so it is
-rounded for real and measured.
+rounded for real and measured. Derivatives of layers are in memory one at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from lepton_compile.scratch import Shelf, Shelved
 
 from .objective import Objective
 from .rounder import Rounder, blocks_of
@@ -67,11 +69,12 @@ def squared_derivatives(
     feeds: Feeds,
     wanted: Mapping[str, Any],
     step: Step,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Shelved]:
     """``g^2`` of each parameter of ``wanted``, summed over the texts: fp32, of its shape."""
     import torch
 
-    sums = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
+    shelf = Shelf()
+    sums = {name: shelf.zeros(parameter.shape, np.float32) for name, parameter in wanted.items()}
     was = {parameter: parameter.requires_grad for parameter in module.parameters()}
     hooks = []
     for parameter in was:
@@ -79,26 +82,27 @@ def squared_derivatives(
     for name, parameter in wanted.items():
         parameter.requires_grad_(True)
 
-        def taken(changed: Any, into: Any = sums[name]) -> None:
-            into.addcmul_(changed.grad, changed.grad)
-            changed.grad = None  # one weight's at a time is enough
+        def taken(changed: Any, into: Shelved = sums[name]) -> None:
+            until_now = torch.from_numpy(into.read())
+            into.write(until_now.addcmul_(changed.grad, changed.grad).numpy())
+            changed.grad = None
 
         hooks.append(parameter.register_post_accumulate_grad_hook(taken))
     generator = torch.Generator().manual_seed(_SEED)
     try:
         for index, feed in enumerate(feeds):
             step("differentiating", index, len(feeds))
-            objective.probe(run(feed), generator).backward()
+            objective.differentiate(run(feed), generator)
     finally:
         for hook in hooks:
             hook.remove()
         for parameter, before in was.items():
             parameter.requires_grad_(before)
-    return {name: each.numpy() for name, each in sums.items()}
+    return sums
 
 
 def estimates(
-    unit: Unit, rounder: Rounder, squares: Mapping[str, np.ndarray], rows: int
+    unit: Unit, rounder: Rounder, squares: Mapping[str, Shelved], rows: int
 ) -> dict[int | None, float]:
     """Loss of a unit of linear layers in each of its formats."""
     found: dict[int | None, float] = {None: 0.0}
@@ -121,11 +125,11 @@ def table_losses(
     return {None: 0.0, **{bits: lost * error / least for bits, error in errors.items()}}
 
 
-def _weighed(part: Part, bits: int | None, energy: np.ndarray | None, squares: np.ndarray) -> float:
+def _weighed(part: Part, bits: int | None, energy: np.ndarray | None, squares: Shelved) -> float:
     total = 0.0
     for start, w in blocks_of(part):
         error = np.square(part.rounded(w, bits, energy) - w)
-        total += float(np.vdot(error, squares[start : start + len(w)]))
+        total += float(np.vdot(error, squares.read(start, start + len(w))))
     return total
 
 

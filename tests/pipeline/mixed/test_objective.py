@@ -48,7 +48,7 @@ def test_derivatives_foresee_the_loss_of_a_small_change(objective: Objective) ->
     measured = Measured(run, objective, feeds, _quiet)
     assert measured.rows == 200 * ROWS
     assert measured.loss() == pytest.approx(0, abs=2e-5)
-    squares = squared_derivatives(model, run, objective, feeds, {"w": weight}, _quiet)["w"]
+    squares = squared_derivatives(model, run, objective, feeds, {"w": weight}, _quiet)["w"].read()
     foreseen, found = 0.0, 0.0
     for seed in range(6):
         change = 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
@@ -69,7 +69,7 @@ def test_what_was_asked_of_a_model_is_taken_back() -> None:
     again = [
         squared_derivatives(
             model, run, Likelihood(["logits"]), _feeds(2), {"w": model.linear.weight}, _quiet
-        )["w"]
+        )["w"].read()
         for _ in range(2)
     ]
     np.testing.assert_array_equal(*again)
@@ -85,3 +85,14 @@ def test_a_text_is_one_vector(pooling: str) -> None:
     assert objective.rows(kept) == 1
     assert objective.distance(kept, {"last_hidden_state": 2 * hidden}) == pytest.approx(0, abs=1e-6)
     assert objective.distance(kept, {"last_hidden_state": -hidden}) > 0.3
+
+
+def test_scores_go_back_from_an_answer_that_is_drawn() -> None:
+    scores = 3 * torch.randn((1, ROWS, ANSWERS), generator=torch.Generator().manual_seed(2))
+    whole, apart = (scores.clone().requires_grad_() for _ in range(2))
+    chances = whole.log_softmax(-1)[0]
+    same = [torch.Generator().manual_seed(9) for _ in range(2)]
+    drawn = torch.multinomial(chances.exp(), 1, generator=same[0])
+    chances.gather(1, drawn).sum().backward()
+    Likelihood(["logits"]).differentiate({"logits": 1 * apart}, same[1])
+    assert torch.equal(whole.grad, apart.grad)
