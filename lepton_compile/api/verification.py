@@ -12,9 +12,11 @@ from lepton_compile.api.refusals import engine_failed
 from lepton_compile.errors import EngineError
 from lepton_compile.export import Source
 from lepton_compile.numerics.gates import GateCheck, check_gates
+from lepton_compile.numerics.reference import Later
 from lepton_compile.numerics.verify import verify
 from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import NullProgress, Progress
+from lepton_compile.scratch import give_back_freed
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -77,15 +79,20 @@ def verify_engines(
     from lepton_compile.export.reference import load_reference
 
     watcher = progress or NullProgress()
-    reference, found = None, []
+    found = []
+
+    def loaded() -> Any:
+        watcher.step("loading the fp32 model", 0, 1)
+        give_back_freed()
+        return load_reference(source, task)
+
+    task, reference = "", Later(loaded)
     for target in targets:
         opened = _open(path, target, threads, unfit)
         if opened is None:
             continue
         with opened as model:
-            if reference is None:
-                watcher.step("loading the fp32 model", 0, 1)
-                reference = load_reference(source, model.task)
+            task = model.task
             with engine_failed("the engine fails while it is compared with PyTorch", target):
                 report = verify(
                     model,
@@ -96,6 +103,7 @@ def verify_engines(
                     text=demands.text,
                     tokens=demands.tokens,
                     progress=watcher,
+                    release=model.close,
                 )
         checks = check_gates(report, demands.gates[target])
         label = target if len(targets) > 1 else ""

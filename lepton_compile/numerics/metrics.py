@@ -19,8 +19,8 @@ __all__ = ["Agreement", "Comparison", "Difference", "Perplexity", "plain"]
 Array = npt.NDArray[np.generic]
 Float64 = npt.NDArray[np.float64]
 
-BLOCK_ELEMENTS = 1 << 21
-"""Elements converted to float64 at a time: 16 MiB for each temporary."""
+BLOCK_ELEMENTS = 1 << 19
+"""Elements converted to float64 at a time: 4 MiB for each temporary."""
 
 TIE = 1e-5
 """Two logits closer than this part of their row's range are a tie: fp32 sums taken in another order

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Reference", "pool"]
+__all__ = ["Later", "Reference", "pool"]
 
 Array = npt.NDArray[Any]
+
+
+class Later:
+    """A model that is loaded when it is first needed, and then kept.
+
+    Args:
+        load: what gives it.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self.module = cache(load)
 
 
 class Reference:
     """Runs a transformers model on numpy arrays.
 
     Args:
-        module: the model, in evaluation mode.
+        module: the model, in evaluation mode, or what loads it.
         embedding: the manifest's ``embedding``: how to pool, and the name of the pooled output.
         decoder: the model would return a cache; it is told not to build one.
     """
@@ -25,9 +37,13 @@ class Reference:
     def __init__(
         self, module: Any, embedding: Mapping[str, Any] | None = None, *, decoder: bool = False
     ) -> None:
-        self._module = module
+        self._given = module
         self._embedding = embedding
         self._decoder = decoder
+
+    @property
+    def _module(self) -> Any:
+        return self._given.module() if isinstance(self._given, Later) else self._given
 
     @property
     def pad(self) -> int:

@@ -1,7 +1,8 @@
 """An engine against the fp32 PyTorch model, on the sample text, one segment after the other.
 
 Decoders: logits of every position of every segment, perplexity of both, and a greedy continuation
-through the cache that the reference is asked to confirm. Encoders: paragraphs in padded batches;
+through the cache that the reference is asked to confirm; the engine is asked first and may be
+closed before the reference is loaded. Encoders: paragraphs in padded batches;
 padding is left out of every number. Where a text has one score, agreement is of pairs of texts.
 An engine that takes no fewer rows or tokens than so many is fed copies of a row and padding.
 """
@@ -9,7 +10,7 @@ An engine that takes no fewer rows or tokens than so many is fed copies of a row
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_compile.errors import UsageError
+from lepton_compile.numerics.answers import Answers
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Comparison, Perplexity
 from lepton_compile.numerics.reference import Reference
@@ -52,19 +54,22 @@ def verify(
     text: str | None = None,
     tokens: int | None = None,
     progress: Progress | None = None,
+    release: Callable[[], None] = lambda: None,
 ) -> VerifyReport:
     """Compares an engine with its reference on the sample text.
 
     Args:
         model: the opened artifact.
         reference: the fp32 torch module in evaluation mode, taking and giving what transformers'
-            models do.
+            models do; or ``Later``, what loads it.
         tokenizer: a transformers tokenizer or one of `tokenizers`; None feeds random ids instead.
         task: the task, in optimum's words.
         precision: precision of the engine, for the report and the default demands.
         text: another text in place of the sample.
         tokens: stop after the segment or batch that reaches so many tokens; None takes all.
         progress: told after each segment.
+        release: called when the engine is not needed any more, where that is before the reference
+            runs: closes it.
 
     Raises:
         UsageError: there is nothing to compare on in the text.
@@ -76,8 +81,11 @@ def verify(
     if fed and not comparable(tokenizer, text or "", decoder=decoder):
         raise UsageError("there is nothing in this text to compare on", found=repr(text))
     truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
-    check = _verify_decoder if decoder else _verify_encoder
-    found = check(model, truth, _Feed(tokenizer, text, tokens), watcher)
+    feed = _Feed(tokenizer, text, tokens)
+    if decoder:
+        found = _verify_decoder(model, truth, feed, watcher, release)
+    else:
+        found = _verify_encoder(model, truth, feed, watcher)
     sample = "the sample text" if text is None else "the recipe's text"
     if tokenizer is None:
         sample = "random ids, as there is no tokenizer"
@@ -141,23 +149,36 @@ class _Output:
 
 
 def _verify_decoder(
-    model: Engine, truth: Reference, feed: _Feed, progress: Progress
+    model: Engine,
+    truth: Reference,
+    feed: _Feed,
+    progress: Progress,
+    release: Callable[[], None],
 ) -> dict[str, Any]:
     rows, _ = _ends(model, "batch")
     length = max(SEGMENT // rows, PROMPT + CONTINUATION)  # each row has its own, large logits
     longest = min(length, _ends(model, "sequence")[1])
     parts = feed.enough(_decoder_parts(model, feed, longest))
+    answers = Answers(model, parts, rows, progress)
+    said = _continuation(model, parts[0], longest)
+    if answers.kept:
+        release()
     logits, ours, theirs = _Output("logits"), Perplexity(), Perplexity()
+
+    # A function, so that the logits of one segment are gone when the next one is run.
+    def compare(index: int, part: list[int]) -> None:
+        wanted = truth.run({"input_ids": np.array([part], np.int64)}, ["logits"])["logits"][0]
+        follows = np.array(part[1:], np.int64)
+        for start, got in answers.pieces(index):
+            stop = start + len(got)
+            logits.update(wanted[start:stop], got)
+            ours.update(got[: len(follows) - start], follows[start:stop])
+        theirs.update(wanted[:-1], follows)
+
     for number, part in enumerate(parts, 1):
-        ids = np.array([part], np.int64)
-        wanted = truth.run({"input_ids": ids}, ["logits"])["logits"][0]
-        fed = ids.repeat(rows, 0)
-        got = model.run({"input_ids": fed, "attention_mask": np.ones_like(fed)}, ["logits"])
-        logits.update(wanted, got["logits"][0])
-        ours.update(got["logits"][0, :-1], ids[0, 1:])
-        theirs.update(wanted[:-1], ids[0, 1:])
+        compare(number - 1, part)
         progress.step("comparing segments", number, len(parts))
-    decoded = _confirm_continuation(model, truth, parts[0], longest)
+    decoded = _confirmed(truth, *said)
     return {
         "segments": len(parts),
         "tokens": sum(map(len, parts)),
@@ -176,22 +197,23 @@ def _decoder_parts(model: Engine, feed: _Feed, longest: int) -> list[list[int]]:
     return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
 
 
-def _confirm_continuation(
-    model: Engine, truth: Reference, segment: list[int], longest: int
-) -> Agreement:
-    """Greedy tokens of the engine, each checked against the reference after the same prefix."""
-    agreement = Agreement()
+def _continuation(model: Engine, segment: list[int], longest: int) -> tuple[list[int], list[int]]:
+    """A prompt and the greedy tokens of the engine; none where it does not generate."""
     prompt = segment[: min(PROMPT, longest // 2)]
     room = min(CONTINUATION, longest - len(prompt))
     if not generates(model.manifest) or not prompt or room < 1:
-        return agreement
+        return prompt, []
     least, _ = _ends(model, "batch")
-    tokens = list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
-    if not tokens:
-        return agreement
-    ids = np.array([prompt + tokens[:-1]], np.int64)
-    rows = truth.run({"input_ids": ids}, ["logits"])["logits"][0, len(prompt) - 1 :]
-    agreement.update_choices(rows, np.array(tokens))
+    return prompt, list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
+
+
+def _confirmed(truth: Reference, prompt: list[int], tokens: list[int]) -> Agreement:
+    """Each token checked against the reference after the same prefix."""
+    agreement = Agreement()
+    if tokens:
+        ids = np.array([prompt + tokens[:-1]], np.int64)
+        rows = truth.run({"input_ids": ids}, ["logits"])["logits"][0, len(prompt) - 1 :]
+        agreement.update_choices(rows, np.array(tokens))
     return agreement
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from transformers import (
 )
 
 from lepton_compile.errors import UsageError
+from lepton_compile.numerics import answers
 from lepton_compile.numerics.gates import check_gates
-from lepton_compile.numerics.reference import pool
+from lepton_compile.numerics.reference import Later, pool
 from lepton_compile.numerics.tolerance import tolerance_for
 from lepton_compile.numerics.verify import verify
 from lepton_compile.numerics.verify_report import VerifyReport
@@ -119,6 +122,63 @@ def test_a_copy_passes_the_strictest_gates(llama: LlamaForCausalLM) -> None:
     assert report.perplexity == pytest.approx(report.reference_perplexity, rel=1e-4)
     assert (report.decode_tokens, report.decode_agreement) == (24, 1.0)
     assert 300 <= report.tokens < 300 + 64
+
+
+class Watched(TorchEngine):
+    """Knows which of the arrays that it gave are still there, and whether it was closed."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.given: list[ref[np.ndarray]] = []
+        self.open = True
+
+    def run(self, *args: Any) -> dict[str, np.ndarray]:
+        assert self.open
+        assert all(array() is None for array in self.given)
+        found = super().run(*args)
+        self.given.extend(map(ref, found.values()))
+        return found
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        assert self.open
+        return super().generate(*args, **options)
+
+    def close(self) -> None:
+        """It takes no more calls."""
+        self.open = False
+
+
+def test_an_engine_is_closed_before_the_reference_is_loaded(llama: LlamaForCausalLM) -> None:
+    engine, loaded = Watched(llama, decoder_manifest(), 0.01), []
+
+    def load() -> LlamaForCausalLM:
+        loaded.append(engine.open)
+        assert all(array() is None for array in engine.given)
+        return llama
+
+    how = (Characters(), "text-generation")
+    report = verify(engine, Later(load), *how, tokens=200, release=engine.close)
+    assert loaded == [False]
+    assert len(engine.given) == report.segments > 1
+    open_ = verify(TorchEngine(llama, decoder_manifest(), 0.01), llama, *how, tokens=200)
+    assert replace(report, seconds=0) == replace(open_, seconds=0)
+
+
+def test_an_engine_stays_open_where_its_logits_are_too_many(
+    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, how = Watched(llama, decoder_manifest(), 0.01), (Characters(), "text-generation")
+    shelved = verify(engine, llama, *how, tokens=200, release=engine.close)
+    monkeypatch.setattr(answers, "PIECE", 1)
+    apart = verify(Watched(llama, decoder_manifest(), 0.01), llama, *how, tokens=200)
+    monkeypatch.setattr(answers, "KEPT", 4 * VOCABULARY * 100)
+    engine = Watched(llama, decoder_manifest(), 0.01)
+    live = verify(engine, llama, *how, tokens=200, release=engine.close)
+    assert engine.open
+    assert live.perplexity == pytest.approx(shelved.perplexity, rel=1e-12)
+    assert apart.perplexity == pytest.approx(shelved.perplexity, rel=1e-12)
+    assert live.outputs[0].difference.max_abs == shelved.outputs[0].difference.max_abs
+    assert apart.outputs[0].difference.max_abs == shelved.outputs[0].difference.max_abs
 
 
 def test_perplexity_is_that_of_the_whole_text(llama: LlamaForCausalLM) -> None:
