@@ -58,7 +58,7 @@ class Comparing:
     def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
         if not check:
             return "left out as asked"
-        if lacks := self.ceiling.lacks(CHECKED * self._parameters):
+        if lacks := self.ceiling.lacks(int(CHECKED * self._parameters)):
             return lacks
         try:
             self.feeds = check_feeds(self._source, exported)

@@ -9,12 +9,25 @@ import onnx_ir as ir
 
 from lepton_compile.api.memory import CHECKED, FP32
 from lepton_compile.engines.weights_file import INLINE_BYTES, PAGE, STORAGE_KEY
+from lepton_compile.numerics.answers import KEPT
+from lepton_compile.numerics.sample_text import SEGMENT
 
-__all__ = ["Estimate", "check_estimate", "files_of", "ops_of", "peak_of", "verify_estimate"]
+__all__ = [
+    "Estimate",
+    "check_estimate",
+    "files_of",
+    "ops_of",
+    "peak_of",
+    "sample_peak",
+    "search_peak",
+    "verify_estimate",
+]
 
 # What capture and the libraries hold, and what one weight in flight costs; measured on Linux.
 BASE_MEMORY = 480 << 20
 IN_FLIGHT = 220 << 20
+# A text that is run: its tokenizer, and what layers read; with Gemma 3 270M and GPTQ.
+TEXT_MEMORY = 400 << 20
 # TensorRT: what its builder holds for a parameter beside the plan, and a profile's kernels in a
 # plan; from TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
 PLANS = ("trt-rtx", "trt")
@@ -38,14 +51,40 @@ class Estimate:
 def check_estimate(parameters: int, engines: int) -> Estimate:
     """Of the per-pass check: the fp32 graph runs, from a scratch file, after each pass."""
     seconds = engines * parameters / CHECKED_PER_SECOND
-    return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + CHECKED * parameters)
+    return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + int(CHECKED * parameters))
 
 
-def verify_estimate(parameters: int, tokens: int, engine_bytes: Sequence[int]) -> Estimate:
-    """Of the verification: the fp32 PyTorch model beside one engine after the other."""
+def verify_estimate(
+    parameters: int, tokens: int, engine_bytes: Sequence[int], vocabulary: int = 0
+) -> Estimate:
+    """Of the verification: one engine after the other, and the fp32 PyTorch model.
+
+    Args:
+        vocabulary: of a decoder, whose engine is closed before that model is loaded.
+    """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
-    held = FP32 * parameters + max(engine_bytes)
+    model, engine, scores = FP32 * parameters, max(engine_bytes), FP32 * SEGMENT * vocabulary
+    apart = vocabulary and len(engine_bytes) == 1 and FP32 * tokens * vocabulary <= KEPT
+    held = max(model + scores, engine + 2 * scores) if apart else model + engine + 2 * scores
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + held)
+
+
+def sample_peak(model: ir.Model, matrices: int = 0) -> int:
+    """Bytes held while a sample runs through the neutral graph: its fp32 weights but for tables,
+    whose rows are looked up, and ``matrices`` of what layers read."""
+    weights = [
+        value.const_value.size
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+        and not any(node.op_type == "Gather" and index == 0 for node, index in value.uses())
+    ]
+    return BASE_MEMORY + IN_FLIGHT + TEXT_MEMORY + FP32 * sum(weights) + matrices
+
+
+def search_peak(parameters: int, scores: int) -> int:
+    """Bytes held while bits are chosen: the fp32 PyTorch model, ``scores`` numbers that it gives
+    for a text, and as many derivatives."""
+    return BASE_MEMORY + TEXT_MEMORY + FP32 * (parameters + 2 * scores)
 
 
 def files_of(

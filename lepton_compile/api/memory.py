@@ -12,8 +12,9 @@ __all__ = ["MemoryCeiling", "Watched"]
 Step = Callable[[str, int, int], None]
 
 FP32 = 4
-CHECKED = 5
-"""Bytes of a parameter in the per-pass check: fp32, mapped from a scratch file or dequantized."""
+CHECKED = 4.4
+"""Bytes of a parameter in the per-pass check: fp32, mapped from a scratch file, and what lies
+between layers; of rounded weights, those that are dequantized at a time are fewer."""
 
 
 class MemoryCeiling:

@@ -25,9 +25,12 @@ from lepton_compile.api.estimates import (
     files_of,
     ops_of,
     peak_of,
+    sample_peak,
+    search_peak,
     verify_estimate,
 )
 from lepton_compile.api.fitting import energies_for, hessians_for
+from lepton_compile.api.mixing import LENGTH
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
 from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import pooling_of, task_of
@@ -49,6 +52,8 @@ __all__ = ["EnginePlan", "Plan", "make_plan"]
 
 # Parameters quantized and written in a second, one core of a server of 2023.
 PARAMETERS_PER_SECOND = 45_000_000
+SAMPLE_TOKENS = 1_800
+"""About as many as the text has that ships with the package."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def make_plan(
         peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
         seconds=captured + written,
         check=check_estimate(exported.parameters, len(engines)) if check else None,
-        verify=_verification(recipe, exported.parameters, engines) if verify else None,
+        verify=_verification(recipe, source, exported, engines) if verify else None,
         notes=[*exported.notes, *notes],
     )
 
@@ -183,11 +188,32 @@ def _engines(
 
 
 def _verification(
-    recipe: Recipe, parameters: int, engines: Sequence[EnginePlan]
+    recipe: Recipe, source: Source, exported: ExportedModel, engines: Sequence[EnginePlan]
 ) -> Estimate | None:
     reasons = runnable(recipe.target)
     held = [sum(e.files.values()) for e in engines if not reasons[e.target]]
-    return verify_estimate(parameters, recipe.verify.tokens, held) if held else None
+    tokens = recipe.verify.tokens
+    if recipe.verify.text is None:
+        tokens = min(tokens, SAMPLE_TOKENS)
+    words = _vocabulary(source, exported)
+    return verify_estimate(exported.parameters, tokens, held, words) if held else None
+
+
+def _vocabulary(source: Source, exported: ExportedModel) -> int:
+    """Scores that a decoder gives for each position; 0 for an encoder."""
+    decoder = exported.task == "text-generation"
+    return int(source.config().get_text_config().vocab_size) if decoder else 0
+
+
+def _sampling_peak(
+    recipe: Recipe, model: ir.Model, source: Source, exported: ExportedModel, hessians: Any
+) -> int:
+    """Bytes held by what looks at the calibration text."""
+    peak = sample_peak(model, hessians.most if hessians is not None else 0)
+    if recipe.quantize.algorithm == "auto":
+        scores = min(LENGTH, exported.length) * _vocabulary(source, exported)
+        peak = max(peak, search_peak(exported.parameters, scores))
+    return peak
 
 
 def _engine(
@@ -207,13 +233,19 @@ def _engine(
     rounded = rounds_activations(recipe, target, decoder=decoder)
     rooms, joint = recipe.shapes.cache, recipe.profiles == "joint"
     profiles = profile_count(decoder=decoder, rooms=rooms, joint=joint)
+    hessians = _unread(hessians_for, recipe, model, source, exported, progress, notes)
+    energies = _unread(energies_for, recipe, model, source, exported, progress, notes)
+    sampled = rounded or recipe.quantize.cache != "same" or hessians is not None
+    peak = 0
+    if sampled or energies is not None:
+        peak = _sampling_peak(recipe, model, source, exported, hessians)
     passes = passes_for(
         recipe,
         target,
         length=exported.length,
         config=source.config(),
-        hessians=_unread(hessians_for, recipe, model, source, exported, progress, notes),
-        energies=_unread(energies_for, recipe, model, source, exported, progress, notes),
+        hessians=hessians,
+        energies=energies,
         measure=unseen if rounded else None,
         native=target == "ort-cpu" and kernels_for(recipe).native,
         choose_kernels=tactics,
@@ -227,7 +259,7 @@ def _engine(
         target=target,
         precision=precision_of(recipe, target, source.config()),
         files=files_of(place, target, model, target if place == SHARED else None, profiles),
-        peak_memory_bytes=peak_of(target, model, exported.parameters),
+        peak_memory_bytes=max(peak, peak_of(target, model, exported.parameters)),
         passes={p.name: p.fired for p in report.passes if p.fired},
         ops=ops_of(model),
         missing=sorted({r.reason for p in illegal for r in p.refusals}),

@@ -16,6 +16,8 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import budget_of, chosen_bits
 from lepton_compile.cli.report_view import report_parts
 from lepton_compile.errors import RecipeError
+from lepton_compile.export import export, resolve
+from lepton_compile.pipeline.hessians import Hessians
 from lepton_compile.recipe import load_recipe
 from tests.small import bert, byte_tokenizer, llama, saved
 
@@ -174,6 +176,18 @@ def test_a_plan_says_what_it_does_not_know(folder: Path) -> None:
     auto, eight = (lc.plan(model=str(folder / "llama"), quantize=q) for q in ("auto", "int8"))
     assert auto.files == eight.files
     assert any("8 for all" in note for note in auto.notes)
+
+
+def test_a_plan_has_the_memory_of_what_runs_the_text(folder: Path) -> None:
+    model, quantize = str(folder / "llama"), {"algorithm": "gptq", "bits": 4}
+    auto, fitted, eight = (lc.plan(model=model, quantize=q) for q in ("auto", quantize, "int8"))
+    source = resolve(model, folder)
+    exported = export(source, "text-generation")
+    matrices = Hessians(exported.model, list).most
+    weighed = lc.plan(model=model, quantize={**quantize, "algorithm": "awq"})
+    assert weighed.peak_memory_bytes > eight.peak_memory_bytes
+    assert auto.peak_memory_bytes >= weighed.peak_memory_bytes
+    assert fitted.peak_memory_bytes - weighed.peak_memory_bytes == matrices > 0
 
 
 @pytest.mark.parametrize(
