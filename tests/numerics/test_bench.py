@@ -11,11 +11,14 @@ import pytest
 
 from lepton_compile.errors import EngineError
 from lepton_compile.numerics.bench import bench
-from lepton_compile.numerics.bench.decoder import lengths_within
+from lepton_compile.numerics.bench.decoder import bench_decoder, lengths_within
 from lepton_compile.numerics.bench.encoder import shapes_within
 from lepton_compile.numerics.bench.fresh import fresh_start
 from lepton_compile.numerics.bench.machine import describe
 from lepton_compile.numerics.bench.timing import Timing, alternate
+from lepton_compile.progress import NullProgress
+from lepton_compile.runtime import load
+from tests.runtime import tiny
 from tests.small import llama, made
 
 
@@ -175,3 +178,16 @@ def test_a_folder_that_does_not_load_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError) as caught:
         fresh_start(tmp_path)
     assert caught.value.found == "RuntimeError: no engine here"
+
+
+def test_a_decoder_that_its_runtime_refuses_is_an_error_of_the_engine(
+    tmp_path: Path,
+) -> None:
+    """Its cache is not the one that the kernels take: onnxruntime itself says so."""
+    with load(tiny.decoder(tmp_path / "decoder").path, threads=1) as model:
+        model.cache["layers"] = [{**layer, "heads": 3} for layer in model.cache["layers"]]
+        with pytest.raises(EngineError, match="fails while it is measured") as caught:
+            bench_decoder(model, None, NullProgress(), budget=1.0, rounds=1)
+    assert caught.value.where == "ort-cpu"
+    assert "76 tokens and 20 new: " in str(caught.value.found)
+    assert "lepton-compile verify" in str(caught.value.hint)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_compile.errors import EngineError
 from lepton_compile.numerics.bench.case import Case
 from lepton_compile.numerics.bench.timing import Timing
 from lepton_compile.numerics.engine import generates
@@ -71,7 +72,22 @@ def bench_decoder(
 
 
 def _engine(model: Any, prompts: list[list[int]], new: int) -> Phases:
-    """What the loader does between two tokens, without the text they make."""
+    """What the loader does between two tokens, without the text they make.
+
+    Raises EngineError: here nothing stands between the runtime and us that says what failed.
+    """
+    try:
+        return _steps(model, prompts, new)
+    except Exception as error:
+        raise EngineError(
+            "the engine fails while it is measured",
+            where=str(model.target),
+            found=f"{len(prompts)} x {len(prompts[0])} tokens and {new} new: {error}",
+            hint="`lepton-compile verify` says whether it runs at all; else build it again",
+        ) from error
+
+
+def _steps(model: Any, prompts: list[list[int]], new: int) -> Phases:
     cache, alive = model.new_cache(len(prompts), len(prompts[0]) + new), [True] * len(prompts)
     seconds = []
     try:
