@@ -2,12 +2,13 @@
 
 A part is a module whose body follows its docstring, imports and ``__all__``. Its docstring becomes
 a heading, the imports of all parts are gathered at the top, and imports of one part by another are
-left out, wherever they stand: in the one file all names are there.
+left out, wherever they stand: in the one file all names are there. Nothing in it is hidden from
+type checkers, for none reads it.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
 function, method or ``if`` that imports it. So is an ``if`` for other tasks. The classes that
-``Model`` inherits from become one: their methods stand in it. numpy is there for type checkers
-alone: ``load`` imports it for the whole file, once the artifact's files are checked.
+``Model`` inherits from become one: their methods stand in it. ``load`` imports numpy for the whole
+file, once the artifact's files are checked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = ["emit", "loader_source"]
 PACKAGE = "lepton_compile.runtime"
 WIDTH = 100  # of the lines that set parts apart
 NUMPY = "numpy as np"
+HIDDEN = re.compile(r"^    if not TYPE_CHECKING:.*\n\n((?: {8}.*\n|\n)+)", re.MULTILINE)
 
 
 def emit(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -51,7 +53,7 @@ def loader_source(manifest: Mapping[str, Any]) -> str:
                 f'"""{face.docstring}"""\n',
                 "from __future__ import annotations\n",
                 *_imports(parts),
-                f"\n{face.exports()}\n",
+                f"{face.exports()}\n",
                 *filter(None, (part.text(methods if part is face else []) for part in parts)),
             ]
         ).rstrip("\n")
@@ -174,13 +176,14 @@ class _Part:
 def _parsed(name: str) -> tuple[str, ast.Module, dict[ast.AST, ast.AST]]:
     """Source and tree of a module, and for each node of the tree the one it stands in."""
     source = Path(__file__).with_name(f"{name}.py").read_text("utf-8")
+    source = HIDDEN.sub(lambda found: re.sub("^    ", "", found[1], flags=re.MULTILINE), source)
     tree = ast.parse(source)
     parents = {c: node for node in ast.walk(tree) for c in ast.iter_child_nodes(node)}
     return source, tree, parents
 
 
 def _imports(parts: list[_Part]) -> list[str]:
-    """All imports, each once: those of the standard library, and numpy for type checkers."""
+    """All imports, each once: those of the standard library, and the place of numpy's."""
     found = {entry for part in parts for entry in part.imports() if entry[0] != "__future__"}
     found -= {(NUMPY, "")}
     lines = []
@@ -192,7 +195,7 @@ def _imports(parts: list[_Part]) -> list[str]:
         if any(names):
             lines.append(f"from {module} import {', '.join(filter(None, names))}")
     lines.sort(key=lambda line: (line.startswith("from"), line))
-    return [*lines, "", "if TYPE_CHECKING:", f"    import {NUMPY}"]
+    return [*lines, "", "np: Any = None  # numpy, once the files are checked"]
 
 
 def _kind(name: str) -> tuple[bool, bool, str]:

@@ -20,7 +20,12 @@ from lepton_compile.runtime.loader_classify import Classifies
 from lepton_compile.runtime.loader_embed import Embeds
 from lepton_compile.runtime.loader_fill import Fills
 from lepton_compile.runtime.loader_generate import Generates
-from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, manifest_of, refuse
+from lepton_compile.runtime.loader_guard import (
+    LoaderError,
+    UnfitError,
+    manifest_of,
+    refuse,
+)
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
@@ -34,15 +39,11 @@ ORDER = ("trt", "trt-rtx", "ort-cuda", "ort-cpu")  # Which engine to take first.
 def load(path: Any, threads: int | None = None, target: str | None = None) -> Model:
     """Check the artifact in folder ``path``, then open the best of its engines that runs here.
 
-    A ``target`` asked for by name is opened or refused, never replaced. ``threads`` is for the CPU;
-    it defaults to the physical cores we may use.
+    A ``target`` asked for by name is never replaced. ``threads`` are the physical cores by default.
     """
-    root, passed_over = Path(path).resolve(), dict[str, str]()
-    try:
-        manifest = manifest_of(root)
-        engines = {engine["target"]: engine for engine in manifest["engines"]}
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise LoaderError(f"{root / 'manifest.json'} is damaged: {error!r}") from error
+    root, passed_over = Path(str(path)).resolve(), dict[str, str]()
+    manifest = manifest_of(root)
+    engines = {engine["target"]: engine for engine in manifest["engines"]}
     able = [name for name in ORDER if name in engines and target in (None, name)]
     refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
     # Here and not at the top of the file, where it would be most of what an import takes.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError, refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_text import Texts
 
 __all__ = ["Batches"]
@@ -18,32 +18,30 @@ class Batches(Texts):
 
     def outputs_of(self, texts: Sequence[Any], name: str) -> list[np.ndarray]:
         """Output ``name`` of each text or pair of texts, without padding."""
-        wrong = f"give a list of texts, not {texts!r:.60}"
-        refuse(isinstance(texts, str) or not hasattr(texts, "__len__"), wrong)
-        refuse(not len(texts), "no texts are given")
-        found = [*self.outputs]
-        refuse(name not in found, f"this model does {self.task}: it gives {found}, and no {name}")
-        try:
-            encoded = self.tokenizer.encode_batch(list(texts))
-        except TypeError:
-            raise LoaderError(wrong) from None
+        wrong, encode = f"give a list of texts, not {texts!r:.60}", self.tokenizer.encode_batch
+        refuse(isinstance(texts, str), wrong)
+        with failing(wrong):
+            encoded = encode([*texts])
+        refuse(not encoded, "no texts are given")
         return [found[name] for found in self.run_encoded(encoded, [name])]
 
     def run_encoded(self, encoded: Sequence[Any], names: list[str]) -> list[dict[str, np.ndarray]]:
         """The outputs of each encoding, without padding; those of like length run together."""
         sizes = [len(one) for one in encoded]
         order = sorted(range(len(encoded)), key=sizes.__getitem__)
-        together = min(32, self.manifest["ranges"]["batch"][1])
+        (rows, most), (width, _) = (self.manifest["ranges"][d] for d in ("batch", "sequence"))
+        together = max(rows, min(32, most), 1)
         own = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         columns = {name: column for name, column in own.items() if name in self.inputs}
-        along = {name for name in names if "sequence" in self.outputs[name]["shape"]}
         found: list[dict[str, np.ndarray]] = [{} for _ in encoded]
         for at in range(0, len(order), together):
             part = order[at : at + together]
             for n in part:
-                encoded[n].pad(sizes[part[-1]], pad_id=self.pad)
+                encoded[n].pad(max(width, sizes[part[-1]]), pad_id=self.pad)
+            part += part[-1:] * (rows - len(part))  # an engine may take no fewer
             feeds = {name: [getattr(encoded[n], c) for n in part] for name, c in columns.items()}
             for name, array in self.run(feeds, names).items():
+                along = "sequence" in self.outputs[name]["shape"]
                 for row, n in enumerate(part):
-                    found[n][name] = array[row, : sizes[n]] if name in along else array[row]
+                    found[n][name] = array[row, : sizes[n]] if along else array[row]
         return found

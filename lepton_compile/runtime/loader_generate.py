@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError, refuse
+from lepton_compile.runtime.loader_guard import LoaderError, failing, refuse
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_sampling import Sampling
 from lepton_compile.runtime.loader_words import Words
@@ -50,21 +50,26 @@ class Generates(Prompts):
         refuse(self.task != "text-generation", f"this model does {self.task}: it does not generate")
         how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
         how.check()
-        first = next(iter(prompt), None) if isinstance(prompt, list | tuple | np.ndarray) else None
+        listed = isinstance(prompt, list | tuple) or getattr(prompt, "ndim", 0) > 0
+        first = next(iter(prompt), None) if listed else None
         many = isinstance(first, str | list | tuple | np.ndarray)
         refuse(stream and many, "stream=True takes one prompt")
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
-        limit = self._limit(prompts, max_new_tokens)
+        # An engine may take no fewer rows than so many: the last one over again, unheard.
+        filled = prompts + prompts[-1:] * (self.manifest["ranges"]["batch"][0] - len(prompts))
+        limit = self._limit(filled, max_new_tokens)
         numbers = _all_of("stop_tokens", stop_tokens, (int, np.integer), "token ids")
-        ends = {*numbers, *(self.manifest["generation"] or {}).get("eos", ())}
+        eos = (self.manifest.get("generation") or {}).get("eos") or ()
         texts = _all_of("stop", [stop] if isinstance(stop, str) else stop, (str,), "texts")
         stops = [text for text in texts if text]
-        rows = [Generation(self, ids, limit, ends, stops, stream) for ids in prompts]
+        rows = [Generation(self, ids, limit, {*numbers, *eos}, stops, stream) for ids in filled]
+        for row in rows[len(prompts) :]:
+            row.finish = "filling"
         pieces = self._pieces(rows, how, limit)
         if stream:
             return pieces
         list(pieces)  # to the end
-        return rows if many else rows[0]
+        return rows[: len(prompts)] if many else rows[0]
 
     def new_cache(self, batch: int, capacity: int) -> Any:
         """What holds the keys and values of ``batch`` rows while they are continued."""
@@ -75,15 +80,15 @@ class Generates(Prompts):
             from lepton_compile.runtime.loader_no_cache import NoCache
 
             return NoCache(self, batch, capacity)
-        if self.cache["shared"] and getattr(self.session, "captures", False):
+        if (self.cache or {}).get("shared") and getattr(self.session, "captures", False):
             from lepton_compile.runtime.loader_cuda_graph import GraphCache
 
             return GraphCache(self, batch, capacity)
-        if self.cache["shared"]:
+        if (self.cache or {}).get("shared"):
             from lepton_compile.runtime.loader_shared_cache import SharedCache
 
             return SharedCache(self, batch, capacity)
-        if not self.cache["shared"]:
+        if not (self.cache or {}).get("shared", True):
             from lepton_compile.runtime.loader_past_cache import PastCache
 
             return PastCache(self, batch, capacity)
@@ -92,7 +97,7 @@ class Generates(Prompts):
     def _room(self) -> int:
         """How many tokens a row has room for, prompt and answer together."""
         known = (self.cache or {}).get("max_length") or self.manifest["ranges"]["sequence"][1]
-        return int(min(known, (self.engine.get("cache") or {}).get("capacity", known)))
+        return int(min(known, getattr(self.session, "capacity", known)))
 
     def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
         """How many new tokens there will be at most, once the prompts are found to fit."""
@@ -116,7 +121,8 @@ class Generates(Prompts):
                 return cache
             cache.close()
         room = need if ahead else -(-need // ROUND) * ROUND
-        return self.new_cache(batch, min(room, self._room()))
+        with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):
+            return self.new_cache(batch, min(room, self._room()))
 
     def _pieces(self, rows: list[Generation], how: Sampling, limit: int) -> Iterator[str | int]:
         """What each token completes, as it comes."""
@@ -136,9 +142,10 @@ class Generates(Prompts):
 
 def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:
     """The values of an option that takes several of one kind."""
-    values = [*given] if isinstance(given, Iterable) else [None]
-    bad = not all(isinstance(value, kinds) for value in values)
-    refuse(bad, f"{name} takes {what}, found {given!r:.60}")
+    wrong = f"{name} takes {what}, found {given!r:.60}"
+    with failing(wrong):
+        values = [*given]
+    refuse(not all(isinstance(value, kinds) for value in values), wrong)
     return values
 
 
@@ -147,7 +154,8 @@ def _continued(cache: Any, rows: list[Generation], how: Sampling) -> Iterator[st
     begin = time.perf_counter()
     logits = _run(cache.start, 0, [row.ids for row in rows])
     middle, steps = time.perf_counter(), 0
-    draws = np.random.default_rng(how.seed).spawn(len(rows))
+    seed = None if how.seed is None else int(how.seed)
+    draws = np.random.default_rng(seed).spawn(len(rows))
     while True:
         for row, scores, draw in zip(rows, logits, draws, strict=True):
             if not row.finish:
@@ -203,8 +211,6 @@ class Generation:
 
 def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
     """What the engine gives; its failure with the place where it happened."""
-    try:
+    where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
+    with failing(f"the engine failed {where}"):
         return call(*given)
-    except Exception as error:
-        where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
-        raise LoaderError(f"the engine failed {where}: {error}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from operator import itemgetter
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,12 +16,23 @@ __all__ = [
     "LoaderError",
     "UnfitError",
     "check_digests",
+    "check_form",
+    "failing",
     "manifest_of",
     "refuse",
 ]
 
 FORMAT, MIN_FORMAT = 1, 1
-FIELDS = ("task", "inputs", "outputs", "ranges", "cache", "generation", "embedding", "labels")
+# What is read of a manifest: a type or several, [of each], a pair, {key: of its value}. * is any
+# key, and what stands under a key with ? may be missing or null. No number is below zero.
+TENSOR = {"name": str, "dtype": str, "shape": [(int, str)], "optional?": bool}
+MODEL = {"task": str, "inputs": [TENSOR], "outputs": [TENSOR], "labels?": {"*": str}}
+RANGES = {"batch": [int, int], "sequence": [int, int], "*": [int, int]}
+TEXTS = {"tokenizer?": {"*?": str}, "embedding?": {"output": str, "max_tokens?": int}}
+KERNELS = {"library": str, "system": str, "machine": str}
+ENGINE = {"target": str, "model": str, "files": [str], "requires": {"*": str}, "kernels?": KERNELS}
+FILES = {"engines": [ENGINE], "files": {"*": {"size": int, "sha256": str}}}
+FORM = {**MODEL, "ranges": RANGES, **TEXTS, **FILES}
 
 
 class LoaderError(Exception):
@@ -37,19 +49,34 @@ def refuse(wrong: Any, why: str, error: type[LoaderError] = LoaderError) -> None
         raise error(why)
 
 
+@contextmanager
+def failing(what: str, error: type[LoaderError] = LoaderError) -> Iterator[None]:
+    """Whatever fails inside is raised as ``error``, which says that it was ``what`` failed."""
+    try:
+        yield
+    except Exception as reason:
+        raise error(f"{what}: {reason}") from reason
+
+
 def manifest_of(root: Path) -> dict[str, Any]:
     """The manifest in ``root``, once it holds, but for digests of what only engines list."""
     refuse(not (root / "manifest.json").is_file(), f"{root} is no artifact: no manifest.json")
-    manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
+    with failing(f"{root / 'manifest.json'} is damaged"):
+        manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
+    check_form(manifest, {"format": int, "min_format": int, "digest": str}, "manifest")
     bad = manifest["min_format"] > FORMAT or manifest["format"] < MIN_FORMAT
     refuse(bad, f"format {manifest['format']}; this loader reads {MIN_FORMAT} to {FORMAT}")
-    signed = {key: value for key, value in manifest.items() if key != "digest"}
-    canonical = json.dumps(signed, sort_keys=True, separators=(",", ":")).encode()
-    bad = hashlib.sha256(canonical).hexdigest() != manifest["digest"]
+    digest = manifest.pop("digest")
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    bad = hashlib.sha256(canonical).hexdigest() != digest
     refuse(bad, "manifest.json is damaged: it does not match its own digest")
-    itemgetter(*FIELDS)(manifest)
-    for engine in manifest["engines"]:
-        itemgetter("target", "requires")(engine)
+    check_form(manifest, FORM, "manifest")
+    if manifest.get("cache") or manifest.get("generation"):
+        from lepton_compile.runtime.loader_decoder_form import DECODER
+
+        check_form(manifest, DECODER, "manifest")
+        most = (manifest["generation"] or {"vocabulary": sys.maxsize})["vocabulary"] - 1
+        manifest["ranges"].setdefault("input_ids", [0, most])
     for name, entry in manifest["files"].items():
         parts, path = PurePosixPath(name.replace("\\", "/")), root / name
         bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
@@ -64,6 +91,20 @@ def manifest_of(root: Path) -> dict[str, Any]:
     refuse(unlisted, f"manifest.json uses {unlisted} without giving their digests")
     check_digests(root, manifest, manifest["files"].keys() - engines)
     return manifest
+
+
+def check_form(value: Any, form: Any, where: str) -> None:
+    """Refuse a ``value``, ``where`` in the manifest, of another form; what is missing gets null."""
+    kind = type(form) if isinstance(form, dict | list) else form
+    fits = isinstance(value, kind) and (not isinstance(value, int) or 0 <= value <= sys.maxsize)
+    for number, item in enumerate(value if fits and kind is list else ()):
+        check_form(item, form[0], f"{where}[{number}]")
+    for key, inner in form.items() if fits and kind is dict else ():
+        for name in [*value] if key[0] == "*" else [key.rstrip("?")]:
+            if (found := value.setdefault(name)) is not None or key[-1] != "?":
+                check_form(found, inner, f"{where}.{name}")
+    if not fits or (form == [int, int] and (len(value) != 2 or value[0] > value[1])):
+        raise LoaderError(f"manifest.json is damaged: {where} cannot be {value!r:.60}")
 
 
 def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> None:

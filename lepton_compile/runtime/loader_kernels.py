@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import UnfitError, refuse
+from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
 
 __all__ = ["register_kernels"]
 
@@ -22,7 +22,5 @@ def register_kernels(options: Any, model: Path, engine: Mapping[str, Any]) -> No
     library = model.parent / Path(kernels["library"]).name
     listed = {Path(name).name for name in engine["files"]}
     refuse(library.name not in listed, f"the engine's files do not list {library.name}")
-    try:
+    with failing(f"onnxruntime does not take {library.name}", UnfitError):
         options.register_custom_ops_library(str(library))
-    except Exception as error:
-        raise UnfitError(f"onnxruntime does not take {library.name}: {error}") from error

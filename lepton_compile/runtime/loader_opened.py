@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, refuse
+from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
 
 __all__ = ["Opened"]
 
@@ -18,32 +18,28 @@ __all__ = ["Opened"]
 class Opened:
     """What every model does, whatever its task."""
 
-    def __init__(
-        self, root: Path, manifest: Any, engine: Any, threads: int, passed_over: dict[str, str]
-    ) -> None:
+    def __init__(self, root: Path, manifest: Any, engine: Any, threads: int, passed: Any) -> None:
         self.path, self.manifest, self.engine, self.threads = root, manifest, engine, threads
-        self.task, self.target, self.cache = manifest["task"], engine["target"], manifest["cache"]
-        self.session, self.passed_over = self._open(), passed_over
+        self.task, self.target = manifest["task"], engine["target"]
+        self.cache, self.passed_over = manifest.get("cache"), passed
+        self.session: Any = None
+        if self.target.startswith("trt"):
+            from lepton_compile.runtime.loader_tensorrt import open_tensorrt
+
+            self.session = open_tensorrt(root, manifest, engine)
+        if self.target.startswith("ort"):
+            from lepton_compile.runtime.loader_ort import open_onnxruntime
+
+            self.session = open_onnxruntime(root, manifest, engine, threads)
+        wrong = "this loader.py came without what it needs; take the artifact's own"
+        refuse(self.session is None, wrong, UnfitError)
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
         self.outputs = {spec["name"]: spec for spec in manifest["outputs"]}
         if self.target != "ort-cpu":
             from lepton_compile.runtime.loader_io import own_io
 
             self.inputs, self.outputs = own_io(self)
-        self.vocabulary = (manifest["generation"] or {}).get("vocabulary")
         self.spare: list[Any] = []  # Buffers to use again: who pops them has them alone.
-
-    def _open(self) -> Any:
-        """What runs the engine."""
-        if self.target.startswith("trt"):
-            from lepton_compile.runtime.loader_tensorrt import open_tensorrt
-
-            return open_tensorrt(self.path, self.manifest, self.engine)
-        if self.target.startswith("ort"):
-            from lepton_compile.runtime.loader_ort import open_onnxruntime
-
-            return open_onnxruntime(self.path, self.manifest, self.engine, self.threads)
-        raise UnfitError("this loader.py came without what it needs; take the artifact's own")
 
     if not TYPE_CHECKING:  # so that a name which does not exist stays an error there
 
@@ -70,21 +66,19 @@ class Opened:
         A missing attention_mask is all ones, missing token_type_ids are zero, a missing cache is
         empty, missing position_ids count what the mask has; padding may stand on either side.
         """
-        given, names, run = self._prepare(feeds), [*(outputs or self.outputs)], self.session.run
+        given, run = self._prepare(feeds), self.session.run
+        with failing(f"outputs are given as a list of names, not {outputs!r:.60}"):
+            names = [*map(str, outputs or self.outputs)]
         if self.cache and (self.cache["shared"] or hasattr(self.session, "new_cache")):
             from lepton_compile.runtime.loader_past import run_packed
 
             run = partial(run_packed, run)
-        try:
+        with failing("the engine refused these inputs"):
             return dict(zip(names, run(names, given), strict=True))
-        except Exception as error:
-            raise LoaderError(f"the engine refused these inputs: {error}") from error
 
     def _prepare(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
         refuse(not isinstance(feeds, Mapping), f"run takes arrays by input name: {feeds!r:.60}")
-        strange = sorted(feeds.keys() - self.inputs.keys())
-        refuse(strange, f"no input is called {strange}; there are {[*self.inputs]}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}
         if (ids := given.get("input_ids")) is not None:
             given.setdefault("token_type_ids", np.zeros_like(ids))
@@ -104,7 +98,7 @@ class Opened:
         given = {name: value for name, value in given.items() if name in self.inputs}
         seen: dict[Any, tuple[str, int]] = {}
         for name, array in given.items():
-            for dim, size in zip(self.inputs[name]["shape"], array.shape, strict=True):
+            for dim, size in zip(self.inputs[name]["shape"], array.shape, strict=False):
                 other, expected = seen.setdefault(dim, (name, size))
                 refuse(size != expected, f"{dim} is {size} in {name} but {expected} in {other}")
         return given
@@ -112,18 +106,17 @@ class Opened:
     def fit(self, name: str, value: Any) -> np.ndarray:
         """``value`` as the array that input ``name`` takes: dtype, shape and range checked."""
         refuse(self.session is None, "this model is closed")
+        refuse(name not in self.inputs, f"no input is called {[name]}; there are {[*self.inputs]}")
         dtype, shape = self.inputs[name]["dtype"], self.inputs[name]["shape"]
         takes, ranges = f"input {name} takes {dtype} {shape}", self.manifest["ranges"]
-        try:
+        with failing(takes):
             array = np.asarray(value).astype(dtype, order="C", casting="same_kind", copy=False)
-        except (TypeError, ValueError) as error:
-            raise LoaderError(f"{takes}: {error}") from None
         refuse(array.ndim != len(shape), f"{takes}, found {array.shape}")
         for size, dim in zip(array.shape, shape, strict=True):
             low, high = ranges.get(dim, (dim, dim) if isinstance(dim, int) else (0, sys.maxsize))
             refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
-        if name == "input_ids" or name in ranges:
-            low, high = ranges.get(name, (0, (self.vocabulary or sys.maxsize) - 1))
+        if name in ranges:
+            low, high = ranges[name]
             where = "the vocabulary" if name == "input_ids" else "its range"
             bad = array[(array < low) | (array > high)]
             refuse(bad.size, f"{name}: {bad[:3]} are outside {where}, {low} to {high}")

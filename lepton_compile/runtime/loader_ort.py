@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import UnfitError, check_digests, refuse
+from lepton_compile.runtime.loader_guard import UnfitError, check_digests, failing, refuse
 
 __all__ = ["PROVIDERS", "open_onnxruntime"]
 
@@ -15,37 +16,28 @@ PROVIDERS = {"ort-cpu": [CPU], "ort-cuda": ["CUDAExecutionProvider", CPU]}
 
 
 def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> Any:
-    """The opened engine: first what can be told without reading a file, then its digests."""
+    """A session: first what can be told without reading a file, then digests, then the runtime."""
     named = (item for item in engine["requires"].items() if item[0].startswith("onnxruntime"))
     package, least = next(named, ("onnxruntime", ">=1"))
     install = f"this engine needs {package}{least}: pip install '{package}{least}'"
     refuse(not find_spec("onnxruntime"), install, UnfitError)
-    if PROVIDERS[engine["target"]][0] != CPU:
+    providers = PROVIDERS[engine["target"]]
+    if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import check_driver
 
         check_driver()
     check_digests(root, manifest, {engine["model"], *engine["files"]})
-    try:
+    with failing("onnxruntime does not import", UnfitError):
         import onnxruntime as ort
-    except ImportError as error:
-        raise UnfitError(f"onnxruntime does not import: {error}") from None
-    found, wanted = (v.strip(">=").split(".")[:2] for v in (ort.__version__, least))
+    found, wanted = (re.findall(r"\d+", version)[:2] for version in (ort.__version__, least))
     old = [*map(int, found)] < [*map(int, wanted)]
     refuse(old, f"{install}, and found {ort.__version__}", UnfitError)
-    return _opened(ort, root / engine["model"], manifest, engine, threads)
-
-
-def _opened(ort: Any, path: Path, manifest: Any, engine: Any, threads: int) -> Any:
-    """An InferenceSession of the model at ``path``, on the device of its target."""
-    start, providers = ort.InferenceSession, PROVIDERS[engine["target"]]
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
+    path, options, start = root / engine["model"], ort.SessionOptions(), ort.InferenceSession
+    options.log_severity_level = 3
     if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
-        start = start_cuda(ort, bool((manifest["cache"] or {}).get("shared")))
+        start = start_cuda(ort, bool((manifest.get("cache") or {}).get("shared")))
     if engine.get("precision") in ("int8", "auto"):
         from lepton_compile.runtime.loader_saturation import saturates
 
@@ -54,11 +46,8 @@ def _opened(ort: Any, path: Path, manifest: Any, engine: Any, threads: int) -> A
         from lepton_compile.runtime.loader_kernels import register_kernels
 
         register_kernels(options, path, engine)
-    try:
-        session = start(str(path), options, providers=providers)
-    except Exception as error:
-        raise UnfitError(f"onnxruntime cannot open {path.name}: {error}") from error
-    # A provider that does not start is left out with no more than a line on stderr.
-    idle = providers[0] not in session.get_providers()
-    refuse(idle, f"onnxruntime could not start {providers[0]}: see what it wrote above", UnfitError)
-    return session
+    with failing(f"onnxruntime cannot open {path.name} with {threads} threads", UnfitError):
+        options.intra_op_num_threads = threads
+        # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
+        return start(str(path), options, providers=providers)

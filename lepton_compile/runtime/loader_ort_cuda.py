@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import UnfitError, refuse
+from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
 
 __all__ = ["BITS", "CudaSession", "bfloat16_zeros", "check_driver", "start_cuda"]
 
@@ -26,10 +26,8 @@ def check_driver() -> None:
     """Refuse where there is no driver, before any file is read."""
     import ctypes
 
-    try:
+    with failing("there is no NVIDIA driver here", UnfitError):
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError as error:
-        raise UnfitError(f"there is no NVIDIA driver here: {error}") from None
 
 
 def start_cuda(ort: Any, graphs: bool) -> Callable[..., CudaSession]:
@@ -46,15 +44,19 @@ def start_cuda(ort: Any, graphs: bool) -> Callable[..., CudaSession]:
 
 
 def _open(ort: Any, graphs: bool, path: str, options: Any, providers: list[str]) -> CudaSession:
-    device, *others = providers
+    (device, *others), session = providers, None
     if graphs:
         capturing = [(device, {"enable_cuda_graph": "1"}), *others]
         try:
             session = ort.InferenceSession(path, options, providers=capturing)
-            return CudaSession(session, captures=True)
         except Exception as error:  # of onnxruntime, which has several
             warnings.warn(f"decode steps run kernel by kernel: {error}", stacklevel=2)
-    return CudaSession(ort.InferenceSession(path, options, providers=providers))
+    captures = session is not None
+    session = session or ort.InferenceSession(path, options, providers=providers)
+    # A provider that does not start is left out with no more than a line on stderr.
+    idle = device not in session.get_providers()
+    refuse(idle, f"onnxruntime could not start {device}: see what it wrote above", UnfitError)
+    return CudaSession(session, captures=captures)
 
 
 class CudaSession:

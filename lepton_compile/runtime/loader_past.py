@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 
 __all__ = ["add_past", "past_of", "run_packed"]
 
@@ -18,8 +18,10 @@ def past_of(model: Any, batch: int, length: int) -> Iterator[tuple[str, str, tup
     for number, layer in enumerate(cache["layers"]):
         shape = (batch, layer["heads"], length, layer["head_dim"])
         for at in ({"layer": number, "kind": kind} for kind in ("key", "value")):
-            past, present = (cache[way].format(**at) for way in ("past", "present"))
-            yield past, present, shape, model.inputs[past]["dtype"]
+            with failing("manifest.json is damaged: manifest.cache and manifest.inputs differ"):
+                past, present = (cache[way].format(**at) for way in ("past", "present"))
+                dtype = model.inputs[past]["dtype"]
+            yield past, present, shape, dtype
 
 
 def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
@@ -31,7 +33,8 @@ def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
             from lepton_compile.runtime.loader_ort_cuda import BITS
 
             dtype = BITS
-        held = max(held, given.setdefault(name, np.zeros(shape, dtype)).shape[2])
+        with failing(f"there is no empty {name}"):
+            held = max(held, given.setdefault(name, np.zeros(shape, dtype)).shape[2])
     most = model.cache["max_length"]
     refuse(held + width > most, f"{held + width} tokens, and the cache holds {most}")
     return held

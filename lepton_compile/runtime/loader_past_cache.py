@@ -30,7 +30,9 @@ class PastCache:
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
         """Logits (batch, vocabulary) after the prompts."""
-        self.logits = np.zeros((len(rows), self.model.vocabulary), np.float32)
+        self.logits = np.zeros(
+            (len(rows), self.model.manifest["generation"]["vocabulary"]), np.float32
+        )
         self.groups = []
         lengths = [len(row) for row in rows]
         order = sorted(range(len(rows)), key=lengths.__getitem__)

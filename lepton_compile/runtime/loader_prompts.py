@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError, refuse
+from lepton_compile.runtime.loader_guard import LoaderError, failing, refuse
 from lepton_compile.runtime.loader_text import Texts
 
 __all__ = ["Prompts"]
@@ -21,20 +21,24 @@ class Prompts(Texts):
 
         With ``chat``, True or the messages that came before it, a text is a message of the user.
         """
+        told = isinstance(chat, list | tuple)
+        refuse(
+            not (told or isinstance(chat, bool | None)), f"chat is True or messages: {chat!r:.60}"
+        )
         text, many = isinstance(prompt, str), isinstance(prompt, list | tuple)
         messages = many and len(prompt) > 0 and isinstance(prompt[0], dict)
         if not (chat or text or messages):
-            ids = np.asarray(prompt)
-            bad = ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu")
-            refuse(bad, f"a prompt is a text, token ids or a list of messages: {prompt!r:.60}")
+            wrong = f"a prompt is a text, token ids or a list of messages: {prompt!r:.60}"
+            with failing(wrong):
+                ids = np.asarray(prompt)
+            refuse(ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"), wrong)
             return [*map(int, ids)]
-        if text and not chat:
-            return list(self.tokenizer.encode(prompt).ids)
-        said = [{"role": "user", "content": prompt}] if text and prompt else prompt
-        before = () if chat in (None, True, False) else chat
-        refuse(not isinstance(before, list | tuple), f"chat is True or messages: {chat!r:.60}")
-        whole = self.chat_text([*before, *said])
-        return list(self.tokenizer.encode(whole, add_special_tokens=False).ids)
+        if chat or not text:
+            said = [{"role": "user", "content": prompt}] if text else prompt
+            refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
+            prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())])
+        with failing("this prompt cannot be encoded"):
+            return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)
 
     def chat_text(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The artifact's chat template over ``messages``, ready for the answer."""

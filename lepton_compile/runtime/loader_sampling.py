@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 
 __all__ = ["Sampling"]
 
@@ -37,11 +37,9 @@ class Sampling(NamedTuple):
         }
         for name, fits in ranges.items():
             value = getattr(self, name)
-            try:
-                fine = bool(fits(value))
-            except (TypeError, ValueError):  # text, an array, a part of a token
-                fine = False
-            refuse(not fine, f"out of its range: {name}={value!r:.60}")
+            wrong = f"out of its range: {name}={value!r:.60}"
+            with failing(wrong):  # by text, an array, a part of a token
+                refuse(not fits(value), wrong)
 
     def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
         """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""

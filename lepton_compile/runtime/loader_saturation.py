@@ -10,8 +10,8 @@ __all__ = ["saturates"]
 def saturates() -> bool:
     """Whether products of unsigned and signed bytes overflow 16 bits here, where this is an x86.
 
-    They do without VNNI, and onnxruntime offers exact, slower kernels instead; it would take those
-    with VNNI as well (and asks nobody on other machines: kOrtSessionOptionsAvx2PrecisionMode).
+    They do without VNNI, and onnxruntime has exact, slower kernels (kOrtSessionOptionsAvx2Precision
+    Mode), which it would take with VNNI as well.
     """
     file = Path("/proc/cpuinfo")
     flags = file.read_text(encoding="ascii", errors="replace") if file.exists() else ""

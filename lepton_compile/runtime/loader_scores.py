@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError
+from lepton_compile.runtime.loader_guard import failing
 from lepton_compile.runtime.loader_opened import Opened
 
 __all__ = ["Scores"]
@@ -20,11 +20,9 @@ class Scores(Opened):
 
         Shorter rows are padded on the right; where the mask is zero the logits mean nothing.
         """
-        try:
+        with failing(f"logits takes token ids, or rows of them: {ids!r:.60}"):
             rows = ids if np.ndim(ids[0]) else [ids]
             lengths = [len(row) for row in rows]
-        except (TypeError, ValueError, LookupError):
-            raise LoaderError(f"logits takes token ids, or rows of them: {ids!r:.60}") from None
         gaps = [[0] * (max(lengths) - length) for length in lengths]
         mask = [[1] * len(row) + gap for row, gap in zip(rows, gaps, strict=True)]
         mask = mask if attention_mask is None else attention_mask

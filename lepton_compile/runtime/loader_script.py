@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader import Model, load
-from lepton_compile.runtime.loader_guard import LoaderError
+from lepton_compile.runtime.loader_guard import LoaderError, failing
 
 __all__ = ["main"]
 
@@ -43,6 +43,7 @@ def main() -> None:
 
         add_question(parser)
     options = vars(parser.parse_args())
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     (answer,) = (made for name, made in answers.items() if options[name] is not None)
     try:
         with load(Path(__file__).parent, options.pop("threads"), options.pop("target")) as model:
@@ -58,10 +59,8 @@ def main() -> None:
 
 def _ran(model: Model, inputs: str, output: str | None, **_: Any) -> Iterator[str]:
     """What the arrays of a file lead to, by name, as JSON."""
-    try:
+    with failing(f"{inputs} holds no arrays"):
         feeds = dict(np.load(inputs, allow_pickle=False))
-    except Exception as error:  # zipfile has errors of its own
-        raise LoaderError(f"{inputs} holds no arrays: {error}") from error
     results = model.run(feeds)
     if output:
         np.savez(output, **results)  # type: ignore[arg-type]

@@ -27,7 +27,9 @@ class SharedCache:
             for past, present, shape, dtype in past_of(model, batch, capacity)
         ]
         # Bound values point into these arrays, so that all of them stay here.
-        self.logits = np.empty((batch, 1, model.vocabulary), model.outputs["logits"]["dtype"])
+        self.logits = np.empty(
+            (batch, 1, model.manifest["generation"]["vocabulary"]), model.outputs["logits"]["dtype"]
+        )
         self.keep = np.array(1, np.int64)
 
     def close(self) -> None:

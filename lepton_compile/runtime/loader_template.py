@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import LoaderError
+from lepton_compile.runtime.loader_guard import LoaderError, failing
 from lepton_compile.runtime.loader_special import special_tokens
 
 __all__ = ["rendered"]
@@ -16,10 +16,8 @@ __all__ = ["rendered"]
 
 def rendered(model: Any, source: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """The template ``source`` over ``messages``, ready for the answer."""
-    try:
+    with failing("a chat template needs jinja2: pip install jinja2"):
         from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise LoaderError("a chat template needs jinja2: pip install jinja2") from None
     known = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
 
     def refuse_messages(reason: str) -> None:

@@ -15,6 +15,7 @@ from lepton_compile.runtime.loader_guard import (
     LoaderError,
     UnfitError,
     check_digests,
+    failing,
     refuse,
 )
 
@@ -40,10 +41,8 @@ def open_tensorrt(root: Path, manifest: Mapping[str, Any], engine: Mapping[str, 
     _check_device(device, engine)
     check_digests(root, manifest, {*engine["files"]} - {engine["model"]})
     plan = checked_bytes(root, manifest, engine["model"])
-    try:
+    with failing(f"{module} does not import", UnfitError):
         trt = import_module(module)
-    except (ImportError, OSError) as error:
-        raise UnfitError(f"{module} does not import: {error}") from None
     _check_version(trt, engine, install)
     plugin = kernels = None
     if engine.get("plugin"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import LoaderError, refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 
 __all__ = ["Texts"]
@@ -19,11 +19,10 @@ class Texts(Opened):
         """The tokenizer; for encoders it cuts texts where the model does, or can take no more."""
         name: Any = (self.manifest["tokenizer"] or {}).get("file")
         refuse(not name, "this artifact has no tokenizer: give token ids instead of text")
-        try:
+        with failing("text needs tokenizers: pip install tokenizers"):
             from tokenizers import Tokenizer
-        except ImportError:
-            raise LoaderError("text needs tokenizers: pip install tokenizers") from None
-        made = Tokenizer.from_file(str(self.path / name))
+        with failing(f"{name} is no tokenizer"):
+            made = Tokenizer.from_file(str(self.path / name))
         self.pad = (made.padding or {}).get("pad_id", 0)
         made.no_padding()
         made.no_truncation()

@@ -98,10 +98,10 @@ LINES = {
     ("text-classification", "ort-cpu"): 430,
     ("fill-mask", "ort-cpu"): 445,
     ("question-answering", "ort-cpu"): 445,
-    ("text-generation", "ort-cpu"): 895,
-    ("text-generation", "ort-cpu", "ort-cuda"): 1055,
+    ("text-generation", "ort-cpu"): 915,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1075,
     ("feature-extraction", "ort-cpu", "trt-rtx"): 995,
-    ("text-generation", "ort-cpu", "trt-rtx"): 1690,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1710,
     ("other", "ort-cpu"): 335,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -240,6 +241,23 @@ def test_what_the_script_can_neither_read_nor_write_is_one_line(
         done = script(encoder_folder, "--inputs", tmp_path / f"{name}.npz", *more)
         assert (done.returncode, done.stderr[:7]) == (1, "error: "), done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_script_escapes_what_the_terminal_cannot_show(tmp_path: Path) -> None:
+    folder = tiny.decoder(tmp_path / "bytes", tokenizer="bytes", template=None).path
+    made = []
+    for encoding in ("utf-8", "ascii"):
+        command = [sys.executable, str(folder / "loader.py"), "--prompt", "\u00e4b", "\u20ac"]
+        done = subprocess.run(
+            [*command, "--temperature", "9", "--seed", "1", "--max-new-tokens", "60"],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        made.append(done.stdout.decode(encoding))
+    assert not made[0].isascii()
+    assert made[1] == made[0].encode("ascii", "backslashreplace").decode()
 
 
 @pytest.mark.parametrize("end", ["reader", "interrupt"])

@@ -206,3 +206,35 @@ def test_labels_of_tokens(tmp_path: Path) -> None:
     assert [len(one) for one in found] == [3, 1]
     assert found[0][1] == pytest.approx(found[1][0])
     assert set(found[1][0]) == {"bad", "so so", "good"}
+
+
+def test_fewer_texts_than_the_engine_takes_are_filled_up(embedder: Model, tmp_path: Path) -> None:
+    """Rows and tokens: the engine itself takes any, so that what it is fed can be compared."""
+    with load(tiny.encoder(tmp_path / "four", least=4).path, threads=1) as model:
+        with pytest.raises(LoaderError, match="batch from 4 to 64, found 1"):
+            model.run({"input_ids": [[5, 6, 7, 8]]})
+        for texts in (TEXTS[:1], TEXTS[:3], TEXTS[:4], TEXTS):
+            assert model.embed(texts) == pytest.approx(embedder.embed(texts), abs=1e-6)
+    labels = {"task": "text-classification"}
+    alone = load(tiny.encoder(tmp_path / "labels", **labels).path, threads=1)  # type: ignore[arg-type]
+    made = tiny.encoder(tmp_path / "three", least=3, **labels)  # type: ignore[arg-type]
+    with load(made.path, threads=1) as model:
+        (found,) = model.classify(["w5 w6"])
+    assert found == pytest.approx(alone.classify(["w5 w6"])[0])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_fewer_prompts_than_the_engine_takes_are_filled_up(
+    model: Model, tmp_path: Path, shared: bool
+) -> None:
+    hot = {"temperature": 1.3, "seed": 4, "max_new_tokens": 6}
+    made = tiny.decoder(tmp_path / "three", shared=shared, least=3)
+    with load(made.path, threads=1) as other:
+        for how in ({"max_new_tokens": 6}, hot):
+            expected = model.generate("w5 w6", **how)
+            found = other.generate("w5 w6", **how)
+            assert (found.tokens, found.text) == (expected.tokens, expected.text)
+            assert "".join(other.generate("w5 w6", stream=True, **how)) == expected.text
+            both = other.generate(["w7", "w5 w6 w8"], **how)
+            wanted = model.generate(["w7", "w5 w6 w8"], **how)
+            assert [row.tokens for row in both] == [row.tokens for row in wanted]

@@ -186,10 +186,12 @@ def decoder(
     template: str | None = TEMPLATE,
     plans: Plans | None = None,
     cpu: bool = True,
+    least: int = 1,
 ) -> Artifact:
     """An artifact of the decoder at ``folder``; ``shared`` false tells the loader not to share.
 
-    ``plans`` are engines for other targets; without ``cpu`` they are the only ones.
+    ``plans`` are engines for other targets; without ``cpu`` they are the only ones. The loader is
+    told that they take no fewer than ``least`` rows.
     """
     model = decoder_model(weights())
     return _artifact(
@@ -200,7 +202,7 @@ def decoder(
         task="text-generation",
         tokenizer=tokenizer,
         template=template,
-        ranges=_ranges(model, "text-generation", 8, ROOM),
+        ranges=_ranges(model, "text-generation", (least, 8), ROOM),
         cache={
             "past": "past_key_values.{layer}.{kind}",
             "present": "present.{layer}.{kind}",
@@ -220,8 +222,12 @@ def encoder(
     pooled: bool = True,
     limit: int | None = None,
     plans: Plans | None = None,
+    least: int = 1,
 ) -> Artifact:
-    """An artifact of the encoder at ``folder``; ``limit`` is where it cuts texts."""
+    """An artifact of the encoder at ``folder``; ``limit`` is where it cuts texts.
+
+    The loader is told that it takes no fewer than ``least`` texts, and tokens.
+    """
     pooling = {"pooling": "mean", "normalize": False, "output": "sentence_embedding"}
     pooling |= {"max_tokens": limit}
     model = encoder_model(task)
@@ -231,18 +237,21 @@ def encoder(
         plans=plans or {},
         task=task,
         tokenizer="words",
-        ranges=_ranges(model, task, 64, 16),
+        ranges=_ranges(model, task, (least, 64), 16, least),
         embedding=pooling if pooled and task == "feature-extraction" else None,
         labels={"0": "bad", "1": "so so", "2": "good"} if "classification" in task else None,
     )
 
 
-def _ranges(model: onnx.ModelProto, task: str, batch: int, length: int) -> dict[str, list[int]]:
+def _ranges(
+    model: onnx.ModelProto, task: str, batch: tuple[int, int], length: int, shortest: int = 1
+) -> dict[str, list[int]]:
     """As a build writes them."""
     graph = ir.serde.deserialize_model(model)
     exported = ExportedModel(graph, task, "Tiny", [], 0, length, "", 0)
     config = SimpleNamespace(vocab_size=VOCABULARY, type_vocab_size=2)
-    return ranges_of(Recipe(model="tiny", shapes=Shapes(batch=(1, batch))), exported, config)
+    shapes = Shapes(batch=batch, sequence=(shortest, length))
+    return ranges_of(Recipe(model="tiny", shapes=shapes), exported, config)
 
 
 def _artifact(

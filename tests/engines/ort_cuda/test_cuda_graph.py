@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import Gemma3TextConfig
 
 import lepton_compile as lc
 from lepton_compile.engines.probe import probe
-from lepton_compile.runtime import Model, loader_ort, loader_ort_memory
+from lepton_compile.runtime import Model, loader_ort, loader_ort_cuda, loader_ort_memory
 from lepton_compile.runtime.loader_cuda_graph import GraphCache
 from lepton_compile.runtime.loader_ort_cuda import CudaSession
 from lepton_compile.runtime.loader_shared_cache import SharedCache
@@ -121,7 +122,7 @@ def test_generation_goes_through_it(model: Model) -> None:
 
 @pytest.mark.parametrize("cache", [{"shared": True}, {"shared": False}, None])
 def test_what_cannot_be_captured_runs_kernel_by_kernel(
-    monkeypatch: pytest.MonkeyPatch, cache: dict[str, bool] | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: dict[str, bool] | None
 ) -> None:
     """As onnxruntime refuses a graph of which a part runs on the host, or opens it.
 
@@ -145,10 +146,14 @@ def test_what_cannot_be_captured_runs_kernel_by_kernel(
     found = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(ort, "get_available_providers", lambda: found)
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    graphs, engine = cache == {"shared": True}, {"target": "ort-cuda"}
+    monkeypatch.setattr(loader_ort_cuda, "check_driver", lambda: None)
+    (tmp_path / "model.onnx").touch()
+    manifest = {"cache": cache, "files": {"model.onnx": {"sha256": sha256().hexdigest()}}}
+    engine = {"target": "ort-cuda", "requires": {}, "model": "model.onnx", "files": []}
+    graphs = cache == {"shared": True}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        opened = loader_ort._opened(ort, Path("model.onnx"), {"cache": cache}, engine, 1)
+        opened = loader_ort.open_onnxruntime(tmp_path, manifest, engine, 1)
     assert not opened.captures
     assert asked[-1] == found
     assert [isinstance(each[0], str) for each in asked] == ([False, True] if graphs else [True])

@@ -1,0 +1,9 @@
+"""What is read of a decoder's manifest besides."""
+
+from __future__ import annotations
+
+__all__ = ["DECODER"]
+
+LAYER = {"heads": int, "head_dim": int}
+CACHE = {"past": str, "present": str, "max_length": int, "shared": bool, "layers": [LAYER]}
+DECODER = {"cache?": CACHE, "generation?": {"vocabulary": int, "eos?": [int]}}
