@@ -26,7 +26,7 @@ from lepton_compile.api.fitting import (
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
-from lepton_compile.api.rules import check_rules
+from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
@@ -198,7 +198,9 @@ class Build:
         if source.kind == "onnx":
             from lepton_compile.export.onnx_file import import_onnx
 
-            return import_onnx(source, self.recipe.task, length), None
+            imported = import_onnx(source, self.recipe.task, length)
+            check_weights(self.recipe, imported)
+            return imported, None
         task = self.recipe.task or task_of(source)
         pooling = pooling_of(self.recipe, source, task)
         exported = export(

@@ -36,11 +36,11 @@ def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
 
 
 def _entry(value: ir.Value) -> dict[str, Any]:
-    if value.dtype is None or value.shape is None:
+    if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
         raise SourceError(
-            "an input or output of the graph has no type and shape",
-            found=value.name,
-            hint="run onnx.shape_inference on the file first",
+            "an input or output of the graph is no tensor of a known type and shape",
+            found=f"{value.name}: {value.type}, {value.shape}",
+            hint="sequences and maps do not go in or out; else run onnx.shape_inference first",
         )
     shape = [d if isinstance(d, int) else str(d.value) for d in value.shape]
     return {"name": value.name, "dtype": str(value.dtype.numpy()), "shape": shape}

@@ -138,7 +138,7 @@ def make_plan(
         raise ExportError(
             "an ONNX file is not planned: nothing is captured from it",
             found=str(source.path),
-            hint="`lepton-compile inspect` shows it, `build --no-verify` compiles it",
+            hint="`lepton-compile inspect` shows it, `build` compiles it",
         )
     check_model(recipe, source)
     progress.stage("capture")

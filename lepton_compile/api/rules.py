@@ -1,8 +1,9 @@
-"""Rules of ``quantize``, held against the parameters that the captured graph reads.
+"""``quantize`` and its rules, held against the parameters that the captured graph reads.
 
 A rule that matches none would change nothing, and a slip of the pen would keep a precision that
 nobody asked for. So would one that matches only what is never quantized, such as norms, and one
-behind rules that take all that it matches.
+behind rules that take all that it matches. Weights of an ONNX file may be of a type that is not
+rounded.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from lepton_compile.recipe import Quantize, Recipe, Rule
 from lepton_passes.body import bodies
 from lepton_passes.quant._weights import parameter_names, quantizable
 
-__all__ = ["check_rules"]
+__all__ = ["check_rules", "check_weights"]
 
+ROUNDED = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 SHOWN = 6
 """Names that an error offers in place of one."""
 
@@ -43,6 +45,26 @@ def check_rules(recipe: Recipe, exported: ExportedModel) -> None:
             if mistake := _mistake(rule, quantize, found):
                 mistake.where = f"{place}quantize.rules[{index}].match"
                 raise mistake
+
+
+def check_weights(recipe: Recipe, exported: ExportedModel) -> None:
+    """An imported graph has weights that can be rounded, for each target that is to have them so.
+
+    Raises:
+        RecipeError: it has none, or they are halves, for which ``ort-cpu`` has no kernels.
+    """
+    values = exported.model.graph.initializers.values()
+    types = {v.dtype for v in values if v.uses() and v.shape is not None and len(v.shape) > 1}
+    for target in recipe.target:
+        taken = ROUNDED[:1] if target == "ort-cpu" else ROUNDED
+        if recipe.for_target(target).quantize.bits and not types & {*taken}:
+            raise RecipeError(
+                f"the ONNX file has no weights that {target} could round",
+                where="quantize",
+                found=", ".join(sorted(t.name for t in types if t)) or "no matrices",
+                available=[t.name for t in taken],
+                hint="leave quantize out, or export the model again in fp32",
+            )
 
 
 class _Parameters:

@@ -61,16 +61,19 @@ def _ids(source: Source, length: int, rows: int) -> np.ndarray:
 def _imported(exported: ExportedModel) -> dict[str, np.ndarray]:
     graph = exported.model.graph
     wanted = [v for v in graph.inputs if v.name not in graph.initializers]
-    return {str(value.name): _made_up(value) for value in wanted}
+    return {str(value.name): _made_up(value, seed) for seed, value in enumerate(wanted)}
 
 
-def _made_up(value: ir.Value) -> np.ndarray:
-    """Numbers for one input of an imported graph: ids from its table, masks of ones, else noise."""
+def _made_up(value: ir.Value, seed: int) -> np.ndarray:
+    """Numbers for one input of an imported graph: ids from its table, masks of ones, else noise.
+
+    Each input has a ``seed`` of its own: a graph with two of them exchanged must not look the same.
+    """
     name = str(value.name)
     if value.dtype is None or value.shape is None:
         raise PassError(f"the input {name} of the ONNX file has no type and shape to be fed by")
     kind, shape = value.dtype.numpy(), _sizes(value.shape)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     if value.dtype.is_floating_point():
         return random.standard_normal(shape).astype(kind)
     if "mask" in name:

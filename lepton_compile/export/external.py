@@ -45,6 +45,10 @@ def weight_files(model: ir.Model, path: Path) -> list[Path]:
             )
         tensor.base_dir = str(path.parent)  # onnx_ir leaves it out inside functions
         found.add(file)
+    for graph in _graphs(model):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _without_links(value.const_value)
     return sorted(found)
 
 
@@ -106,5 +110,19 @@ def _with_values(attribute: ir.Attr) -> ir.Attr:
 def _read(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
-    (read,) = ir.external_data.convert_tensors_from_external([tensor])
+    (read,) = ir.external_data.convert_tensors_from_external([_without_links(tensor)])
     return read
+
+
+def _without_links(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
+    """The same bytes by the file that a link leads to: onnx_ir reads none through the hub's."""
+    real = Path(tensor.path).resolve()
+    return ir.ExternalTensor(
+        real.name,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=tensor.name or "",
+        base_dir=str(real.parent),
+    )

@@ -1,7 +1,8 @@
 """Take an existing ``.onnx`` file as the neutral graph.
 
-Nothing is captured: the file is read, its weights stay where they are until they are written, and
-linear layers are put into the dialect's one form so that the passes find them.
+Nothing is captured: the file is read, its weights stay where they are until they are written, its
+opset is raised to ours, and linear layers are put into the dialect's one form so that the passes
+find them.
 
     MatMul(x, W)                 becomes  MatMul(x, Transpose(W'))           W' = W transposed
     Gemm<transB=t>(x, W, b)      becomes  Add(MatMul(x, Transpose(W')), b)
@@ -16,12 +17,15 @@ import onnx_ir as ir
 from lepton_compile.errors import ExportError, SourceError
 from lepton_passes.tensors import transposed
 
-from .dialect import OPSET
 from .export import ExportedModel
 from .external import weight_files
+from .onnx_opset import at_our_opset
 from .source import Source
 
 __all__ = ["import_onnx"]
+
+LIFTED = 1000  # constants of this many numbers may be weights
+CALLED_INPUTS = 4  # before this version of the IR every initializer is an input, too, by rule
 
 
 def import_onnx(source: Source, task: str | None, length: int | None = None) -> ExportedModel:
@@ -32,19 +36,13 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
 
     Raises:
         ExportError: the file takes sequences of another length alone.
-        SourceError: not an ONNX model, a newer opset than this version knows, or external data
-            outside the file's folder.
+        SourceError: not a valid ONNX model, an opset that is not known or cannot be raised, or
+            external data outside the file's folder.
     """
     model = _load(source.path)
-    opset = model.graph.opset_imports.get("", 0)
-    if opset > OPSET:
-        raise SourceError(
-            "the ONNX file uses a newer opset than this version knows",
-            where=str(source.path),
-            found=str(opset),
-            available=[f"up to {OPSET}"],
-        )
     weight_files(model, source.path)
+    at_our_opset(model, source.path)
+    _weights_as_initializers(model)
     for node in list(model.graph):
         _canonical(model.graph, node)
     weights = [
@@ -71,6 +69,24 @@ def _load(path: Path) -> ir.Model:
             where=str(path),
             found=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _weights_as_initializers(model: ir.Model) -> None:
+    """Weights that stand in Constant nodes, and those of files that had to list them as inputs."""
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    LiftConstantsToInitializersPass(size_limit=LIFTED)(model)
+    for value in model.graph.initializers.values():
+        _called_alike(value)
+    if (model.ir_version or 0) < CALLED_INPUTS:
+        wanted = [value for value in model.graph.inputs if not value.is_initializer()]
+        model.graph.inputs[:] = wanted
+
+
+def _called_alike(value: ir.Value) -> None:
+    """Give a weight the name of its value, as its own: by that packed weights are told apart."""
+    assert value.const_value is not None
+    value.const_value.name = value.name or ""
 
 
 def _canonical(graph: ir.Graph, node: ir.Node) -> None:
@@ -123,6 +139,7 @@ def _turn(graph: ir.Graph, node: ir.Node, weight: ir.Value, *, by_rows: bool) ->
             const_value=transposed(tensor),
         )
         graph.initializers.setdefault(name, stored)
+        _called_alike(stored)
     name = _name_of(node)
     turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{name}/Transpose")
     turn.outputs[0].type = stored.type

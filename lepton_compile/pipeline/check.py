@@ -164,9 +164,12 @@ class NumericCheck:
         inputs = session.get_inputs()  # type: ignore[attr-defined]
         names = {wanted.name for wanted in inputs}
         feeds = {name: array for name, array in self._feeds.items() if name in names}
-        batch = len(next(iter(self._feeds.values())))
         for wanted in inputs:
+            given = feeds.get(wanted.name)
+            if given is not None and wanted.type == "tensor(float)":
+                feeds[wanted.name] = given.astype(np.float32)  # halves are emulated
             if wanted.name.startswith("past_key_values."):
+                batch = len(next(iter(self._feeds.values())))
                 shape = (batch, wanted.shape[1], 0, wanted.shape[3])
                 feeds[wanted.name] = np.zeros(shape, np.float32)
         return feeds

@@ -82,13 +82,13 @@ class Opened:
         given = {name: self.fit(name, value) for name, value in feeds.items()}
         if (ids := given.get("input_ids")) is not None:
             given.setdefault("token_type_ids", np.zeros_like(ids))
-            rows, total = ids.shape
+            rows, total, own = *ids.shape, self.cache or "past_key_values.0.key" not in self.inputs
             if self.cache:
                 from lepton_compile.runtime.loader_past import add_past
 
                 total += add_past(self, given)
-            mask = given.setdefault("attention_mask", np.ones((rows, total), np.int64))
-            refuse(mask.shape != (rows, total), f"attention_mask must be {rows} x {total}")
+            mask = given.setdefault("attention_mask", np.ones(size := (rows, total), np.int64))
+            refuse(own and mask.shape != size, f"attention_mask must be {rows} x {total}")
             if "position_ids" in self.inputs.keys() - given.keys():
                 from lepton_compile.runtime.loader_positions import counted
 

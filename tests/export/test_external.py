@@ -18,6 +18,8 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
 
+from .harness import run, session_of
+
 RNG = np.random.default_rng(0)
 SMALL = RNG.standard_normal(8).astype(np.float32)
 LARGE = RNG.standard_normal((64, 8)).astype(np.float32)
@@ -158,17 +160,22 @@ def test_weights_outside_the_folder_are_refused(place: str, how: str, tmp_path: 
     assert location in str(caught.value)
 
 
-def test_links_of_the_hub_cache_are_followed(tmp_path: Path) -> None:
-    """There a snapshot links to files named by their digests."""
+@pytest.mark.parametrize("place", PLACES)
+def test_links_of_the_hub_cache_are_followed(place: str, tmp_path: Path) -> None:
+    """There a snapshot links to files named by their digests; onnx_ir reads nothing through it."""
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0f1e2d"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
-    (blobs / "m").write_bytes(_in_a_constant(blobs, "w.bin").SerializeToString())
+    make, added = PLACES[place]
+    (blobs / "m").write_bytes(make(blobs, "w.bin").SerializeToString())
     for name, blob in (("m.onnx", "m"), ("w.bin", "w.bin")):
         (snapshot / name).symlink_to(Path("../../blobs") / blob)
     source = resolve("m.onnx", snapshot)
-    import_onnx(source, None)
+    exported = import_onnx(source, None)
     assert set(source.digests()) == {"m.onnx", "w.bin"}
+    x = RNG.standard_normal((3, 8)).astype(np.float32)
+    found = run(session_of(exported.model), {"x": x})["y"]
+    np.testing.assert_allclose(found, x + added, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -16,6 +16,7 @@ FOLDER = "warmup"
 """Where Triton looks for the files, in the model's folder."""
 
 TYPICAL = 32
+UNKNOWN = 1 << 20  # the end of a range of tokens that nothing is known of
 
 # An id of every vocabulary, and a mask that attends: what Triton would make up itself, zeros or
 # random numbers of the whole range, is no text.
@@ -56,13 +57,18 @@ class Sample:
 
 
 def encoder_samples(engine: ServedEngine) -> Iterator[Sample]:
-    """One text of usual length, one of the greatest; on a GPU the largest batch too."""
+    """One text of usual length, one of the greatest; on a GPU the largest batch too.
+
+    An imported file says nothing of its longest text: what its range allows fits no memory.
+    """
     low, high = engine.limits("sequence")
     usual = max(low, min(TYPICAL, high))
     most = engine.limits("batch")[1]
-    sizes = {(1, usual): None, (1, high): None}
-    if engine.target != "ort-cpu":
-        sizes[most, high] = None
+    sizes = {(1, usual): None}
+    if high < UNKNOWN:
+        sizes[1, high] = None
+        if engine.target != "ort-cpu":
+            sizes[most, high] = None
     for batch, length in sizes:
         yield _encoder_sample(engine, batch, length)
 

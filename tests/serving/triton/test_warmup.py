@@ -11,7 +11,13 @@ from tests.serving.artifacts import changed, engine_of
 
 
 @pytest.mark.parametrize(
-    ("sequence", "lengths"), [([1, 512], [32, 512]), ([64, 512], [64, 512]), ([1, 8], [8])]
+    ("sequence", "lengths"),
+    [
+        ([1, 512], [32, 512]),
+        ([64, 512], [64, 512]),
+        ([1, 8], [8]),
+        ([1, 1 << 20], [32]),  # an imported file, of whose length nothing is known
+    ],
 )
 def test_a_usual_and_a_long_text(
     encoder: Artifact, sequence: list[int], lengths: list[int]

@@ -1,0 +1,149 @@
+"""ONNX files through the whole build: numbers of the file itself, in int8, or a reason why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import lepton_compile as lc
+from lepton_compile.api.describe import model_entry
+from lepton_compile.api.findings import Findings, keep_failure
+from lepton_compile.errors import PassError, RecipeError, SourceError
+from lepton_compile.export.onnx_file import import_onnx
+from lepton_compile.export.source import resolve
+
+RNG = np.random.default_rng(0)
+UP = RNG.standard_normal((64, 128)).astype(np.float32)
+DOWN = RNG.standard_normal((128, 64)).astype(np.float32)
+LAYERS = [
+    helper.make_node("MatMul", ["x", "up"], ["h"]),
+    helper.make_node("Relu", ["h"], ["r"]),
+    helper.make_node("MatMul", ["r", "down"], ["y"]),
+]
+NAMES = {
+    "float16": TensorProto.FLOAT16,
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+}
+
+
+def _file(path: Path, nodes: list[Any], weights: list[Any], kind: str = "float32") -> Path:
+    x, z, y = (helper.make_tensor_value_info(n, NAMES[kind], ["rows", 64]) for n in "xzy")
+    reads = {name for node in nodes for name in node.input}
+    inputs = [x, z] if "z" in reads else [x]
+    graph = helper.make_graph(nodes, "g", inputs, [y], weights)
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def _error(path: Path, out: Path) -> float:
+    """Of the int8 engine, as a part of the largest number of the file itself."""
+    lc.build(model=str(path), output=out, quantize="int8")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rows = {i.name: RNG.standard_normal((5, 64)).astype(np.float32) for i in session.get_inputs()}
+    (wanted,) = session.run(None, rows)
+    with lc.load(out) as model:
+        found = model.run(rows)["y"]
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def test_a_weight_that_is_read_both_ways_is_packed_twice(tmp_path: Path) -> None:
+    """Two packings of one weight once took the same bytes of the file."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "up"], ["a"]),
+        helper.make_node("MatMul", ["z", "up"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node("Gemm", ["c", "up"], ["y"], transB=1),
+    ]
+    path = _file(tmp_path / "m.onnx", nodes, [numpy_helper.from_array(UP, "up")])
+    assert _error(path, tmp_path / "out") < 0.05
+
+
+def test_constants_are_weights_and_told_apart(tmp_path: Path) -> None:
+    """Exporters give each tensor of a Constant the same name."""
+    constants = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array, "value"))
+        for name, array in (("up", UP), ("down", DOWN))
+    ]
+    path = _file(tmp_path / "m.onnx", constants + LAYERS, [])
+    assert 0 < _error(path, tmp_path / "out") < 0.05
+
+
+@pytest.mark.parametrize("kind", ["float16", "float64"])
+def test_weights_that_no_kernel_rounds_are_told(kind: str, tmp_path: Path) -> None:
+    arrays = {"up": UP, "down": DOWN}
+    weights = [numpy_helper.from_array(a.astype(kind), n) for n, a in arrays.items()]
+    path = _file(tmp_path / "m.onnx", LAYERS, weights, kind)
+    with pytest.raises(RecipeError, match="no weights that ort-cpu could round") as caught:
+        lc.build(model=str(path), quantize="int8", output=tmp_path / "out")
+    assert caught.value.available == ("FLOAT",)
+
+
+def test_halves_are_compared_too(tmp_path: Path) -> None:
+    arrays = {"up": UP, "down": DOWN}
+    weights = [numpy_helper.from_array(a.astype(np.float16), n) for n, a in arrays.items()]
+    path = _file(tmp_path / "m.onnx", LAYERS, weights, "float16")
+    artifact = lc.build(model=str(path), output=tmp_path / "out")
+    assert artifact.manifest.engines[0]["compared"]["passes"] is True
+
+
+def test_a_sequence_is_no_output_of_an_engine(tmp_path: Path) -> None:
+    path = _file(tmp_path / "m.onnx", LAYERS, [numpy_helper.from_array(UP, "up")])
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(DOWN, "down"))
+    model.graph.node.append(helper.make_node("SplitToSequence", ["y"], ["s"]))
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    model.graph.output.append(helper.make_value_info("s", kind))
+    onnx.save(model, path)
+    with pytest.raises(SourceError, match="no tensor of a known type"):
+        lc.build(model=str(path), output=tmp_path / "out")
+
+
+def test_a_failure_without_advice_names_the_page_alone(tmp_path: Path) -> None:
+    weights = [numpy_helper.from_array(UP, "up"), numpy_helper.from_array(DOWN, "down")]
+    path = _file(tmp_path / "m.onnx", LAYERS, weights)
+    source = resolve(str(path), tmp_path)
+    exported = import_onnx(source, None)
+    findings = Findings(exported=exported, model=model_entry(source, exported))
+    error = PassError("the graph does not run after a pass")
+    keep_failure(tmp_path / "out", findings, error)
+    assert error.hint == f"{tmp_path / 'out.failed.html'} has what was measured"
+
+
+def test_past_of_an_imported_decoder_is_fed_by_hand(tmp_path: Path) -> None:
+    """The mask is longer than the ids by what is past, which no cache of ours describes."""
+    table = numpy_helper.from_array(UP, "table")
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["new"]),
+        helper.make_node("Concat", ["past_key_values.0.key", "new"], ["present"], axis=1),
+        helper.make_node("Cast", ["attention_mask"], ["m"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["m", "last"], ["wide"]),
+        helper.make_node("Mul", ["present", "wide"], ["y"]),
+    ]
+    shapes = {"input_ids": ["rows", "new"], "attention_mask": ["rows", "total"]}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, s) for n, s in shapes.items()]
+    past = ["rows", "past", 128]
+    inputs.append(helper.make_tensor_value_info("past_key_values.0.key", TensorProto.FLOAT, past))
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", "total", 128])
+    weights = [table, numpy_helper.from_array(np.array([2]), "last")]
+    graph = helper.make_graph(nodes, "g", inputs, [output], weights)
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    lc.build(model=str(path), output=tmp_path / "out")
+    feeds = {
+        "input_ids": np.array([[1, 2]]),
+        "attention_mask": np.ones((1, 5), np.int64),
+        "past_key_values.0.key": RNG.standard_normal((1, 3, 128)).astype(np.float32),
+    }
+    with lc.load(tmp_path / "out") as model:
+        found = model.run(feeds)["y"]
+    wanted = np.concatenate([feeds["past_key_values.0.key"], UP[[[1, 2]]]], axis=1)
+    np.testing.assert_allclose(found, wanted)
