@@ -13,7 +13,6 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     task, engines, cache = manifest["task"], manifest["engines"], manifest["cache"]
     targets = {engine["target"] for engine in engines}
     int8 = any(engine.get("precision") in ("int8", "auto") for engine in engines)
-    kernels = any(engine.get("kernels") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     decoder, labels = task == "text-generation", task.endswith("-classification")
     embeds, answers, fills = (
@@ -46,7 +45,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_chances": labels or answers or fills,
         "loader_ort": ort,
         "loader_saturation": ort and int8,
-        "loader_kernels": ort and kernels,
+        "loader_kernels": ort and any(engine.get("kernels") for engine in engines),
         "loader_ort_cuda": "ort-cuda" in targets,
         "loader_ort_memory": ort and bool(cache),
         "loader_shared_cache": ort and shared,

@@ -103,11 +103,19 @@ def test_an_input_that_nothing_is_known_of_is_said(
     assert "Note: passes were not compared" in captured.out
 
 
-def test_an_output_without_a_type_is_named(tmp_path: Path) -> None:
+def test_an_output_without_a_type_has_the_one_that_follows(tmp_path: Path) -> None:
     path = _file(tmp_path, NOISE.replace("(float[n, 3, 40] y)", "(y)"))
-    with pytest.raises(SourceError, match="no type and shape") as caught:
-        lc.build(model=str(path), output=tmp_path / "out")
-    assert caught.value.found == "y"
+    built = lc.build(model=str(path), output=tmp_path / "out")
+    assert built.manifest.outputs == ({"name": "y", "dtype": "float32", "shape": ["n", 3, 40]},)
+
+
+def test_an_output_that_is_no_tensor_is_named(tmp_path: Path) -> None:
+    text = """main (float[n, 4] x) => (seq(float[n, 4]) y) {
+      y = SequenceConstruct (x)
+    }"""
+    with pytest.raises(SourceError, match="no tensor of a known type and shape") as caught:
+        lc.build(model=str(_file(tmp_path, text)), output=tmp_path / "out")
+    assert str(caught.value.found).startswith("y: ")
 
 
 def test_ids_stay_inside_the_table(tmp_path: Path) -> None:
