@@ -35,11 +35,11 @@ class Sampling(NamedTuple):
             "seed": lambda value: value is None or index(value) >= 0,
             "max_new_tokens": lambda value: value is None or index(value) >= 1,
         }
-        for name, fits in ranges.items():
-            value = getattr(self, name)
+        for name, value in self._asdict().items():
             wrong = f"out of its range: {name}={value!r:.60}"
             with failing(wrong):  # by text, an array, a part of a token
-                refuse(not fits(value), wrong)
+                fine = bool(ranges[name](value))
+            refuse(not fine, wrong)
 
     def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
         """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""

@@ -184,6 +184,12 @@ def test_what_cannot_be_generated_is_refused(
         model.generate(**{"prompt": [5], "max_new_tokens": 16, **options})
 
 
+def test_a_value_out_of_its_range_is_told_once(model: Model) -> None:
+    with pytest.raises(LoaderError) as caught:
+        model.generate([5], temperature=-1)
+    assert str(caught.value) == "out of its range: temperature=-1"
+
+
 @pytest.mark.parametrize("name", ["top_k", "seed", "max_new_tokens"])
 def test_a_part_of_a_token_is_none(model: Model, name: str) -> None:
     with pytest.raises(LoaderError, match=rf"out of its range: {name}=2\.5"):
