@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = ["parts_for"]
 
+_OF_TEXTS = ("feature-extraction", "question-answering", "fill-mask")
+
 
 def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the parts in the order of the file; the last one ends with what a script does."""
@@ -15,9 +17,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     int8 = any(engine.get("precision") in ("int8", "auto") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     decoder, labels = task == "text-generation", task.endswith("-classification")
-    embeds, answers, fills = (
-        task == name for name in ("feature-extraction", "question-answering", "fill-mask")
-    )
+    embeds, answers, fills = (task == name for name in _OF_TEXTS)
     encoder = embeds or labels or answers or fills
     shared = bool(cache and cache["shared"])
     template = bool((manifest["tokenizer"] or {}).get("chat_template"))
