@@ -82,7 +82,7 @@ def chosen_bits(
         model,
         module,
         run,
-        _objective(exported.task, pooling_of(recipe, source, exported.task)),
+        _objective(exported.task, pooling_of(recipe, source, exported.task), module),
         _some(fitting_feeds(source, exported, LENGTH)),
         energies,
         MARGIN * budget_of(recipe, exported.task),
@@ -118,11 +118,13 @@ def _first(given: float | None, usual: float | None) -> float:
     return found
 
 
-def _objective(task: str, pooling: Pooling | None) -> Objective:
+def _objective(task: str, pooling: Pooling | None, module: Any) -> Objective:
     from lepton_compile.pipeline.mixed import Directions, Likelihood
 
     if family_of(task) == "embedding":
-        return Directions(pooling.kind if pooling is not None else None)
+        if pooling is None:
+            return Directions()
+        return Directions(pooling.kind, getattr(module, "sentence_dense", None))
     spans = task == "question-answering"
     return Likelihood(("start_logits", "end_logits") if spans else ("logits",))
 

@@ -132,12 +132,13 @@ class Directions:
 
     Args:
         pooling: how a text becomes one vector; None takes the vector of each token.
+        dense: the torch module behind the pooling, if there is one: its weights are rounded, too.
     """
 
     words = "1 - cosine"
 
-    def __init__(self, pooling: str | None = None) -> None:
-        self._pooling = pooling
+    def __init__(self, pooling: str | None = None, dense: Any | None = None) -> None:
+        self._pooling, self._dense = pooling, dense
 
     def keep(self, outputs: Any) -> Any:
         return self._vectors(outputs)
@@ -159,6 +160,7 @@ class Directions:
         import torch
 
         vectors = _pooled(outputs["last_hidden_state"].float(), self._pooling)
+        vectors = vectors if self._dense is None else self._dense(vectors)
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 

@@ -96,3 +96,20 @@ def test_scores_go_back_from_an_answer_that_is_drawn() -> None:
     chances.gather(1, drawn).sum().backward()
     Likelihood(["logits"]).differentiate({"logits": 1 * apart}, same[1])
     assert torch.equal(whole.grad, apart.grad)
+
+
+def test_layers_behind_a_pooling_are_part_of_the_vector() -> None:
+    """Else they could be rounded at will: nothing measured would move."""
+    torch.manual_seed(4)
+    dense = torch.nn.Linear(WIDTH, ANSWERS)
+    objective, outputs = Directions("mean", dense), {"last_hidden_state": torch.randn(1, 9, WIDTH)}
+    with torch.no_grad():
+        kept = objective.keep(outputs)
+        assert kept.shape == (1, ANSWERS)
+        assert objective.distance(kept, outputs) == pytest.approx(0, abs=1e-6)
+    objective.differentiate(outputs, torch.Generator().manual_seed(0))
+    assert dense.weight.grad is not None
+    assert dense.weight.grad.abs().max() > 1e-3
+    with torch.no_grad():
+        dense.weight[0].neg_()
+        assert objective.distance(kept, outputs) > 1e-3
