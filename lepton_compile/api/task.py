@@ -12,9 +12,9 @@ __all__ = ["pooling_of", "task_of"]
 
 def task_of(source: Source) -> str:
     """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
-    from lepton_compile.export.assets import pooling
+    from lepton_compile.export.assets import is_sentence_model
 
-    if source.kind == "folder" and pooling(source) is not None:
+    if is_sentence_model(source):
         return "feature-extraction"
     return infer_task(source.architecture)
 

@@ -16,7 +16,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.dense import read_dense
 from lepton_compile.export.source import Source
 
-__all__ = ["generation", "pooling", "text_limit", "write_assets"]
+__all__ = ["generation", "is_sentence_model", "pooling", "text_limit", "write_assets"]
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 # Keys that name the place or the code of the original.
@@ -28,6 +28,7 @@ POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 KINDS = tuple(POOLINGS.values())
+MODULES = "modules.json"
 NO_LIMIT = 1_000_000_000
 _ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 
@@ -116,6 +117,11 @@ def generation(source: Source) -> dict[str, Any]:
     }
 
 
+def is_sentence_model(source: Source) -> bool:
+    """Whether it is a folder of sentence-transformers, whatever its modules are."""
+    return source.kind == "folder" and (source.path / MODULES).is_file()
+
+
 def pooling(source: Source) -> dict[str, Any] | None:
     """How a sentence-transformers folder makes its embedding; None for any other model.
 
@@ -126,9 +132,9 @@ def pooling(source: Source) -> dict[str, Any] | None:
     Raises:
         SourceError: modules or a pooling that cannot be put into the graph.
     """
-    file = source.path / "modules.json"
-    if source.kind != "folder" or not file.is_file():
+    if not is_sentence_model(source):
         return None
+    file = source.path / MODULES
     modules = json.loads(file.read_text("utf-8"))
     kinds = [str(entry["type"]).rpartition(".")[2] for entry in modules]
     folders = [source.path / entry.get("path", "") for entry in modules]
@@ -154,10 +160,9 @@ def text_limit(source: Source) -> int | None:
     Returns:
         None for any other model, and where nothing but what the model can take limits a text.
     """
-    file = source.path / "modules.json"
-    if source.kind != "folder" or not file.is_file():
+    if not is_sentence_model(source):
         return None
-    modules = json.loads(file.read_text("utf-8"))
+    modules = json.loads((source.path / MODULES).read_text("utf-8"))
     paths = (entry.get("path", "") for entry in modules if entry["type"].endswith("Transformer"))
     folder = source.path / next(paths, "")
     own = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / "none")

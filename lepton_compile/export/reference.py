@@ -42,9 +42,19 @@ def load_reference(source: Source, task: str) -> nn.Module:
         # The whole, which must say the same of text; some of them are no causal model by name.
         auto = getattr(transformers, source.architecture, auto)
     model = _loaded(source, auto) if source.kind == "folder" else _filled(source, auto)
-    if task == "feature-extraction" and (dense := (pooling(source) or {}).get("dense")):
+    if task == "feature-extraction" and (dense := _dense_in(source)):
         model.sentence_dense = _dense_of(dense)
     return model.eval()
+
+
+def _dense_in(source: Source) -> Sequence[Dense]:
+    """Layers behind the pooling; none where modules cannot be compiled: who builds such a model has
+    to say ``pooling: none``, and nothing reads them."""
+    try:
+        layers: Sequence[Dense] = (pooling(source) or {}).get("dense", ())
+    except SourceError:
+        return ()
+    return layers
 
 
 def _dense_of(dense: Sequence[Dense]) -> nn.Module:

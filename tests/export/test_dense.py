@@ -98,7 +98,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         read_dense(folder)
 
 
-@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize("quantize", [None, "int8", "auto"])
 def test_an_embedding_goes_through_them(quantize: str | None, tmp_path: Path) -> None:
     model = sentence_model(tmp_path / "model")
     recipe = {"model": str(model), "shapes": {"sequence": "1..48"}}
@@ -118,6 +118,18 @@ def test_an_embedding_goes_through_them(quantize: str | None, tmp_path: Path) ->
         found = engine.embed(["one text", "another, that is longer"])
     assert found.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+
+def test_without_a_pooling_other_modules_are_not_looked_at(tmp_path: Path) -> None:
+    model = sentence_model(tmp_path / "model")
+    file = model / "modules.json"
+    file.write_text(file.read_text().replace("models.Dense", "models.LSTM"))
+    recipe = {"model": str(model), "shapes": {"sequence": "1..48"}}
+    with pytest.raises(SourceError, match="cannot be compiled"):
+        lc.build(recipe, output=tmp_path / "a")
+    artifact = lc.build({**recipe, "pooling": "none"}, output=tmp_path / "a")
+    assert artifact.manifest.embedding is None
+    assert artifact.manifest.engines[0]["compared"]["engine"] is True
 
 
 def test_they_are_counted(tmp_path: Path) -> None:
