@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lepton_compile.numerics.bench.case import Case
+from lepton_compile.numerics.bench.feeds import given_to
 from lepton_compile.numerics.bench.timing import Timing, alternate
 from lepton_compile.numerics.reference import Reference
 from lepton_compile.progress import Progress
@@ -49,10 +49,8 @@ def bench_encoder(
     return cases
 
 
-def _feeds(model: Any, batch: int, sequence: int) -> dict[str, npt.NDArray[np.int64]]:
+def _feeds(model: Any, batch: int, sequence: int) -> dict[str, Any]:
     # Low ids: inside every vocabulary, and the cost does not depend on them.
     ids = np.random.default_rng(0).integers(0, 20, (batch, sequence))
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    if "token_type_ids" in model.inputs:
-        feeds["token_type_ids"] = np.zeros_like(ids)
-    return feeds
+    text = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    return given_to(model, {**text, "token_type_ids": np.zeros_like(ids)})

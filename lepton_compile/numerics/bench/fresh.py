@@ -48,7 +48,7 @@ print(json.dumps({
 ENGINE = (
     PEAK
     + """
-import importlib.util, json, sys, time
+import importlib.util, json, runpy, sys, time
 
 root, threads = Path(sys.argv[1]), int(sys.argv[2]) or None
 start = time.perf_counter()
@@ -66,7 +66,8 @@ if sys.argv[3] == "generate" and length < most:
 else:
     import numpy
     ones = numpy.ones((batch, length), numpy.int64)
-    model.run({"input_ids": ones, "attention_mask": ones})
+    given_to = runpy.run_path(sys.argv[4])["given_to"]
+    model.run(given_to(model, {"input_ids": ones, "attention_mask": ones}))
 done = time.perf_counter()
 """
     + REPORT
@@ -125,7 +126,7 @@ def fresh_start(
     """
     how = "generate" if generate else "run"
     return _measured(
-        [ENGINE, str(artifact), str(threads or 0), how],
+        [ENGINE, str(artifact), str(threads or 0), how, str(Path(__file__).with_name("feeds.py"))],
         "the artifact does not load in a process of its own",
         str(artifact),
         f"run it by hand: python {artifact / 'loader.py'} --help",
