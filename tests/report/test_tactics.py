@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from lepton_compile.report import render, report_data, tactic_sections
@@ -79,6 +80,15 @@ def test_the_page_has_the_table() -> None:
     for words in ("640 to <640>", "123 µs", "left out: no such op", "64 to 64; 64 to 96"):
         assert words in page.text
     assert "Kernels of linear layers" not in Page(render(data())).text
+
+
+def test_a_verdict_keeps_a_width_to_be_read_at() -> None:
+    """On a narrow screen the table scrolls: a word a line made each row as tall as the screen."""
+    page = render(data(tactics=[_entry()]))
+    (width,) = re.findall(r"td\.said { min-width: (\d+)px; }", page)
+    assert int(width) >= 200
+    assert page.count('<td class="said">') == 3
+    assert '<td class="said">left out: no such op</td>' in page
 
 
 def test_an_error_that_is_no_number_is_told() -> None:
