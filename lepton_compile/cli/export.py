@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     from lepton_compile.serving import export_triton
 
     written = export_triton(folder, output, **options)
-    _tell(written, as_json, f"tritonserver --model-repository={output}")
+    _tell(written, as_json, f"tritonserver --model-repository={shlex.quote(str(output))}")
 
 
 @export.command()
@@ -82,7 +84,8 @@ def genai(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     from lepton_compile.serving import export_genai
 
     written = export_genai(folder, output, **options)
-    _tell(written, as_json, f"python -c 'import onnxruntime_genai as g; g.Model(\"{output}\")'")
+    code = f"import onnxruntime_genai as g; g.Model({json.dumps(str(output), ensure_ascii=False)})"
+    _tell(written, as_json, f"python -c {shlex.quote(code)}")
 
 
 @export.command()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lepton_compile.cli import main
+from tests.runtime import tiny
 from tests.serving.artifacts import encoder_with
 
 Capture = pytest.CaptureFixture[str]
@@ -43,6 +45,31 @@ def test_a_plan_for_onnxruntime(tmp_path: Path, capsys: Capture) -> None:
     said = capsys.readouterr().out
     assert "never executed" in said
     assert "model.plan" in said
+
+
+@pytest.mark.parametrize("folder", ["re po", "it's"])
+def test_what_is_said_can_be_pasted(tmp_path: Path, capsys: Capture, folder: str) -> None:
+    output = tmp_path / folder
+    tiny.decoder(tmp_path / "writer")
+    options = [str(tmp_path / "writer"), "-o"]
+    assert main(["export", "genai", *options, str(output / "genai")]) == 0
+    python, flag, code = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+    assert (python, flag) == ("python", "-c")
+    compile(code, "said", "exec")
+    assert json.dumps(str(output / "genai")) in code
+    pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    assert main(["export", "triton", *options, str(output)]) == 0
+    said = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+    assert said == ["tritonserver", f"--model-repository={output}"]
+
+
+def test_a_folder_whose_name_triton_cannot_have(tmp_path: Path, capsys: Capture) -> None:
+    """Nobody gave a name, so that the one that is wrong is the folder's."""
+    tiny.decoder(tmp_path / "größe 1")
+    found = answer(capsys, "triton", str(tmp_path / "größe 1"), "-o", str(tmp_path), code=2)
+    assert found["found"] == "größe 1"
+    assert "folder" in found["where"]
+    assert "--name" in found["hint"]
 
 
 def test_what_exists_is_refused(decoder: Path, tmp_path: Path, capsys: Capture) -> None:

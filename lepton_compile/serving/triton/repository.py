@@ -105,7 +105,12 @@ def _write_labels(out: OutputFolder, engine: ServedEngine, config: Any) -> None:
 def _checked_name(name: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         return name
-    raise UsageError("a model cannot have this name", where="--name", found=name)
+    raise UsageError(
+        "Triton cannot have a model of this name",
+        where="--name, or the artifact's folder where it is left out",
+        found=name,
+        hint="--name NAME, of the letters a to z, digits, '.', '_' and '-'",
+    )
 
 
 def _refuse_plugins(engine: ServedEngine) -> None:
