@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -241,9 +242,11 @@ def test_words_are_counted_and_passed_over(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, [[0, 1, 2], [3, 4, 5]])
 
 
-def test_one_part_of_several_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [3, "three", [1, 2]])
+def test_one_part_of_several_is_refused(tmp_path: Path, parts: Any) -> None:
+    """Also where their number is none: a header may hold anything."""
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
-    writer.add_uint16("split.count", 3)
+    writer.add_key_value("split.count", parts, gguf.GGUFValueType.get_type(parts))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

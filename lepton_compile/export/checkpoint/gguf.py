@@ -47,10 +47,12 @@ class GGUFCheckpoint:
 
     def __init__(self, header: GGUFHeader) -> None:
         path = header.path
-        if int(header.metadata.get("split.count", 0)) > 1:
+        parts = header.metadata.get("split.count", 0)
+        if not isinstance(parts, int) or parts > 1:
             raise CheckpointError(
                 "This GGUF file is one part of several.",
                 where=str(path),
+                found=f"split.count {parts}",
                 hint="Join them with `llama-gguf-split --merge`.",
             )
         self._path = path
