@@ -59,7 +59,9 @@ def paragraphs(text: str | None = None) -> list[str]:
 
 def token_ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
     """Token ids of a text, from a transformers tokenizer or one of the `tokenizers` package."""
-    encoded = tokenizer.encode(text, add_special_tokens=special)
+    # transformers would warn of texts longer than the model takes; whoever asks here cuts them.
+    quiet = {"verbose": False} if hasattr(tokenizer, "model_max_length") else {}
+    encoded = tokenizer.encode(text, add_special_tokens=special, **quiet)
     return list(getattr(encoded, "ids", encoded))
 
 

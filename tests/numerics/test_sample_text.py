@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -81,3 +83,20 @@ def test_paragraphs_have_different_lengths() -> None:
 def test_random_segments_repeat() -> None:
     assert random_segments(10, [3, 4]) == random_segments(10, [3, 4])
     assert [len(part) for part in random_segments(10, [3, 4])] == [3, 4]
+
+
+def test_nothing_warns_of_a_text_that_is_cut_anyway(
+    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=8)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert max(map(len, segments(whole, 8))) == 8
+        assert caplog.messages == []
+        whole.encode("a " * 9)
+        assert "longer than the specified maximum" in caplog.text  # what would have been said
+    finally:
+        logger.removeHandler(caplog.handler)
