@@ -215,6 +215,17 @@ def test_tokenizer_is_rebuilt_and_kept(tmp_path: Path) -> None:
     assert (folder / "tokenizer.json").stat().st_mtime_ns == before
 
 
+def test_a_cache_that_cannot_be_is_told_with_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    (tmp_path / "file").write_text("no folder can stand here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(SourceError, match="no place to keep the tokenizer") as caught:
+        resolve("m.gguf", tmp_path).tokenizer_folder()
+    assert "XDG_CACHE_HOME" in str(caught.value.hint)
+
+
 def test_the_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
     source, read, parsers = resolve("m.gguf", tmp_path), _Parser.header, list[_Parser]()

@@ -30,7 +30,8 @@ def tokenizer_folder(header: GGUFHeader) -> Path | None:
     None if the file has no vocabulary.
 
     Raises:
-        SourceError: a kind of tokenizer that transformers cannot rebuild.
+        SourceError: a kind of tokenizer that transformers cannot rebuild, or a cache that cannot
+            be written to.
     """
     if not header.metadata.get("tokenizer.ggml.tokens"):
         return None
@@ -38,8 +39,17 @@ def tokenizer_folder(header: GGUFHeader) -> Path | None:
     folder = cache_folder() / "tokenizers" / key
     if (folder / "tokenizer.json").is_file():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-")
+    except OSError as error:
+        raise SourceError(
+            "There is no place to keep the tokenizer of the GGUF file.",
+            where=str(folder.parent),
+            found=error.strerror or str(error),
+            hint="Set XDG_CACHE_HOME to a folder that can be written to.",
+        ) from error
+    with room as partial:
         built = Path(partial) / "tokenizer"
         built.mkdir()
         _write(header.path, built, header.key("context_length"))
