@@ -26,7 +26,8 @@ __all__ = [
 # What capture and the libraries hold, and what one weight in flight costs; measured on Linux.
 BASE_MEMORY = 480 << 20
 IN_FLIGHT = 220 << 20
-# A text that is run: its tokenizer, and what layers read; with Gemma 3 270M and GPTQ.
+# A text that is run: its tokenizer, and what layers read; with Gemma 3 270M, whose vocabulary is
+# the largest in use.
 TEXT_MEMORY = 400 << 20
 # TensorRT: what its builder holds for a parameter beside the plan, and a profile's kernels in a
 # plan; from TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
@@ -66,7 +67,7 @@ def verify_estimate(
     model, engine, scores = FP32 * parameters, max(engine_bytes), FP32 * SEGMENT * vocabulary
     apart = vocabulary and len(engine_bytes) == 1 and FP32 * tokens * vocabulary <= KEPT
     held = max(model + scores, engine + 2 * scores) if apart else model + engine + 2 * scores
-    return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + held)
+    return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + (TEXT_MEMORY if vocabulary else 0) + held)
 
 
 def sample_peak(model: ir.Model, matrices: int = 0) -> int:
@@ -84,7 +85,7 @@ def sample_peak(model: ir.Model, matrices: int = 0) -> int:
 def search_peak(parameters: int, scores: int) -> int:
     """Bytes held while bits are chosen: the fp32 PyTorch model, ``scores`` numbers that it gives
     for a text, and as many derivatives."""
-    return BASE_MEMORY + TEXT_MEMORY + FP32 * (parameters + 2 * scores)
+    return BASE_MEMORY + IN_FLIGHT + TEXT_MEMORY + FP32 * (parameters + 2 * scores)
 
 
 def files_of(
