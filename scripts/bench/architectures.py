@@ -79,6 +79,7 @@ once; *whole*: all layers are; *plain*: attention stays the model's own code, wi
 once, by `scripts/bench/architectures.py`, which wrote this page.
 """
 
+UNKNOWN = object()
 Found = dict[str, Any]
 
 
@@ -112,12 +113,13 @@ def listed(task: str) -> dict[str, str]:
 
 def shrunk(config: Any) -> Any:
     """A configuration with the ``SIZES`` that it knows, and so the configurations inside it."""
-    given = SIZES | (LATENT if _known(config, "kv_lora_rank") else {})
+    given = SIZES | ({} if _known(config, "kv_lora_rank") is UNKNOWN else LATENT)
     for name in PER_LAYER:
-        kinds = _known(config, name) or ()
-        given[name] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS] or None
+        kinds = _known(config, name)
+        if isinstance(kinds, list) and kinds:
+            given[name] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS]
     for name, value in given.items():
-        if value is not None and _known(config, name) is not None:
+        if _known(config, name) is not UNKNOWN:
             # Some follow from others, and some are checked as they are set.
             with contextlib.suppress(Exception):
                 setattr(config, name, value)
@@ -128,11 +130,11 @@ def shrunk(config: Any) -> Any:
 
 
 def _known(config: Any, name: str) -> Any:
-    """An attribute; None where there is none, or where it is said for each layer alone."""
+    """An attribute; ``UNKNOWN`` where there is none, or one for each layer."""
     try:
-        return getattr(config, name, None)
+        return getattr(config, name, UNKNOWN)
     except Exception:  # transformers' own, which is no AttributeError
-        return None
+        return UNKNOWN
 
 
 def saved(name: str, kind: str, task: str, folder: Path) -> None:
@@ -208,17 +210,11 @@ def results(task: str, only: Sequence[str] | None, limit: int) -> Iterator[tuple
 
 def markdown(tasks: dict[str, dict[str, Found]], versions: dict[str, str]) -> str:
     """A table for each task, what compiles first."""
-    lines = [INTRODUCTION.format(**versions)]
+    lines = [INTRODUCTION.format(**versions).rstrip(), ""]
     for task, found in tasks.items():
         count = Counter(each["result"] for each in found.values())
         tried = len(found) - count["untried"]
-        lines += [
-            "",
-            f"## {task}",
-            "",
-            f"{count['compiled']} of {tried} that were tried compile.",
-            "",
-        ]
+        lines += [f"## {task}", "", f"{count['compiled']} of {tried} that were tried compile.", ""]
         lines += ["| | |", "|---|---|"]
         for how in ("stamped", "whole", "plain"):
             names = [f"`{name}`" for name, each in found.items() if each.get("how") == how]
