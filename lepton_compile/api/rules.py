@@ -19,7 +19,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel
 from lepton_compile.recipe import Quantize, Recipe, Rule
 from lepton_passes.body import bodies
-from lepton_passes.quant._weights import parameter_names, quantizable
+from lepton_passes.quant._weights import parameter_names, quantizable, stored_name
 
 __all__ = ["check_rules", "check_weights"]
 
@@ -80,20 +80,16 @@ class _Parameters:
     def __init__(self, exported: ExportedModel) -> None:
         self.architecture, self.tied = exported.architecture, exported.tied
         values = [value for value in exported.model.graph.initializers.values() if value.uses()]
-        self.names = list(dict.fromkeys(map(_named, values)))
+        self.names = list(dict.fromkeys(map(stored_name, values)))
         self.able = _weights(exported.model)
         if exported.how == "imported":  # clean-up finds those of linear layers that it mends
-            self.able = {_named(v) for v in values if v.shape is not None and len(v.shape) > 1}
+            self.able = {stored_name(v) for v in values if v.shape is not None and len(v.shape) > 1}
 
 
 def _weights(model: ir.Model) -> set[str]:
     """Names of what passes quantize: weights of linear layers, experts and tables."""
     found = [(body, value) for body in bodies(model) for value in quantizable(body)]
     return {name for body, value in found for name in parameter_names(body, value)}
-
-
-def _named(value: ir.Value) -> str:
-    return (value.name or "").split(":")[0]
 
 
 def _mistake(rule: Rule, quantize: Quantize, found: _Parameters) -> RecipeError | None:

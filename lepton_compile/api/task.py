@@ -29,8 +29,8 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
 
     if task != "feature-extraction" or recipe.pooling == "none":
         return None
-    own = pooling(source) if source.kind == "folder" else None
-    kind = recipe.pooling if recipe.pooling != "auto" else (own or {}).get("pooling")
+    own = pooling(source) or {}
+    kind = recipe.pooling if recipe.pooling != "auto" else own.get("pooling")
     if kind is None and recipe.normalize:
         raise RecipeError(
             "there is no sentence embedding to normalize: the model's files name no pooling",
@@ -43,5 +43,5 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
         return None
     normalize = recipe.normalize
     if normalize is None:
-        normalize = bool(own and own.get("normalize"))
-    return Pooling(str(kind), normalize, (own or {}).get("dense", ()))
+        normalize = bool(own.get("normalize"))
+    return Pooling(str(kind), normalize, own.get("dense", ()))

@@ -175,9 +175,9 @@ def _verify_decoder(
             ours.update(got[: len(follows) - start], follows[start:stop])
         theirs.update(wanted[:-1], follows)
 
-    for number, part in enumerate(parts, 1):
-        compare(number - 1, part)
-        progress.step("comparing segments", number, len(parts))
+    for index, part in enumerate(parts):
+        compare(index, part)
+        progress.step("comparing segments", index + 1, len(parts))
     decoded = _confirmed(truth, *said)
     return {
         "segments": len(parts),

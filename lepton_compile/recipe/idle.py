@@ -83,10 +83,8 @@ def _strangers(recipe: Recipe) -> Iterator[_Idle]:
     """What is said of targets that the recipe does not have."""
     for name, own in recipe.per_target.items():
         if name not in recipe.target:
-            why, known = (
-                f"{name} is no target of this recipe",
-                [f"per_target.{n}" for n in recipe.target],
-            )
+            known = [f"per_target.{each}" for each in recipe.target]
+            why = f"{name} is no target of this recipe"
             yield _Idle(f"per_target.{name}", own, why, available=known)
 
 

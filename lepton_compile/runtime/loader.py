@@ -20,12 +20,7 @@ from lepton_compile.runtime.loader_classify import Classifies
 from lepton_compile.runtime.loader_embed import Embeds
 from lepton_compile.runtime.loader_fill import Fills
 from lepton_compile.runtime.loader_generate import Generates
-from lepton_compile.runtime.loader_guard import (
-    LoaderError,
-    UnfitError,
-    manifest_of,
-    refuse,
-)
+from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, manifest_of, refuse
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores

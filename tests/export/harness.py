@@ -18,6 +18,17 @@ from lepton_compile.export.tasks import auto_class
 FP32 = 2e-5
 
 
+class Coded(torch.nn.Module):
+    """``code`` of one tensor as a module that can be traced."""
+
+    def __init__(self, code: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.code = code
+
+    def forward(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+        return [self.code(inputs[0])]
+
+
 def save(config: Callable[[], Any], task: str, folder: Path) -> torch.nn.Module:
     """A random model, saved to ``folder``; its weights are far from their initial values."""
     torch.manual_seed(0)

@@ -9,27 +9,20 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lepton_compile.export.builder import Builder
 from lepton_compile.export.trace import dims_of, trace
 from lepton_compile.export.translate import HANDLERS, Translator, UnknownOpError
 
+from .harness import Coded
+
 X = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
-
-
-class Written(nn.Module):
-    def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.code = code
-
-    def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        return [self.code(inputs[0])]
 
 
 def _graph(code: Callable[[Tensor], Tensor]) -> ort.InferenceSession:
     dims = [("batch", None)]
-    program = trace(Written(code), [torch.empty(4, 6, device="meta")], dims)
+    program = trace(Coded(code), [torch.empty(4, 6, device="meta")], dims)
     builder = Builder()
     names = dims_of(program, dims)
     translator = Translator(builder, HANDLERS, dims=names, lifted={}, constants={})

@@ -10,16 +10,9 @@ from torch import Tensor, nn
 
 from lepton_compile.export.trace import trace
 
+from .harness import Coded
+
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-
-
-class Filled(nn.Module):
-    def __init__(self, code: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.code = code
-
-    def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        return [self.code(inputs[0])]
 
 
 def _in_order(x: Tensor) -> Tensor:
@@ -38,7 +31,7 @@ def _backwards(x: Tensor) -> Tensor:
 
 
 def _ops(code: Callable[[Tensor], Tensor]) -> tuple[nn.Module, list[str]]:
-    program = trace(Filled(code), [torch.empty(4, 6, device="meta")], [("batch", None)])
+    program = trace(Coded(code), [torch.empty(4, 6, device="meta")], [("batch", None)])
     names = [str(n.target).split(".")[1] for n in program.graph.nodes if n.op == "call_function"]
     return program.module(), [name for name in names if name in ("cat", "copy_", "new_empty")]
 

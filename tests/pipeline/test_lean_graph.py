@@ -18,6 +18,14 @@ TIED = """main (int64[b, s] ids) => (float[b, s, 40] y) {
 IDS = {"ids": np.array([[3, 0, 39], [7, 7, 1]])}
 
 
+def _table_of_bytes(size: int) -> ir.Model:
+    """``TIED`` with a table of int8: a scale for each ``size`` columns, or 0 for one a row."""
+    q = np.random.default_rng(0).integers(-127, 128, (40, 64), np.int8)
+    how = f"axis = 1, block_size = {size}" if size else "axis = 0"
+    text = TIED.replace("x =", f"w = DequantizeLinear <{how}> (q, s)\n x =")
+    return load(text, {"q": q, "s": random(40, 2) if size else random(40)})
+
+
 def test_a_matrix_that_is_turned_over_is_taken_as_it_lies() -> None:
     graph = load(TIED, {"w": random(40, 64)})
     wanted = run(graph, IDS)[0]
@@ -40,10 +48,7 @@ def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
 
 @pytest.mark.parametrize("size", [0, 32])
 def test_rows_of_bytes_are_looked_up_before_they_are_dequantized(size: int) -> None:
-    q = np.random.default_rng(0).integers(-127, 128, (40, 64), np.int8)
-    how = f"axis = 1, block_size = {size}" if size else "axis = 0"
-    text = TIED.replace("x =", f"w = DequantizeLinear <{how}> (q, s)\n x =")
-    graph = load(text, {"q": q, "s": random(40, 2) if size else random(40)})
+    graph = _table_of_bytes(size)
     wanted = run(graph, IDS)[0]
     made = lean(graph)
     rows = ["Gather", "Gather", *([] if size else ["Unsqueeze"]), "DequantizeLinear"]
@@ -131,10 +136,7 @@ def test_a_product_with_many_bytes_is_made_piece_by_piece(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lean_graph, "PIECE", 64 * 16)
-    q = np.random.default_rng(0).integers(-127, 128, (40, 64), np.int8)
-    how = f"axis = 1, block_size = {size}" if size else "axis = 0"
-    text = TIED.replace("x =", f"w = DequantizeLinear <{how}> (q, s)\n x =")
-    graph = load(text, {"q": q, "s": random(40, 2) if size else random(40)})
+    graph = _table_of_bytes(size)
     wanted = run(graph, IDS)[0]
     made = lean(graph)
     assert ops(made).count("FusedMatMul") == 3

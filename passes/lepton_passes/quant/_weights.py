@@ -33,6 +33,7 @@ __all__ = [
     "is_table",
     "parameter_names",
     "quantizable",
+    "stored_name",
 ]
 
 Choice = tuple[int, int | None] | None
@@ -176,7 +177,12 @@ def _looks_ids_up(node: ir.Node) -> bool:
 
 def parameter_names(body: Body, value: ir.Value) -> list[str]:
     """Names in the checkpoint of a weight as it was stored, one for each call of the body."""
-    return [(each.name or "").split(":")[0] for each in body.arguments(value) or []]
+    return [stored_name(each) for each in body.arguments(value) or []]
+
+
+def stored_name(value: ir.Value) -> str:
+    """What the checkpoint calls a weight, of which a graph may read several forms."""
+    return (value.name or "").split(":")[0]
 
 
 def is_table(value: ir.Value) -> bool:
