@@ -266,7 +266,7 @@ class Build:
     ) -> Manifest:
         from lepton_compile import __version__
 
-        shared = bool(exported.caches) and all(
+        shared = exported.cached and all(
             e.passes.fired("lower-cached-attention") == len(exported.caches)
             for e in engines
             if e.target.startswith("ort-")

@@ -80,7 +80,7 @@ def _wanted(recipe: Recipe, exported: ExportedModel) -> Wanted:
     return wanted_of(
         recipe.objective,
         ranges_of(recipe, exported),
-        decoder=bool(exported.caches),
+        decoder=exported.cached,
         perplexity=kept.perplexity,
         cosine=kept.cosine,
     )

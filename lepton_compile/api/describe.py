@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,10 +68,10 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
 
 
 def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | None:
-    """The KV cache, None for a model without one."""
-    if not exported.caches:
+    """The KV cache and the states beside it, None for a model without any."""
+    if not exported.cached:
         return None
-    return {
+    entry = {
         "past": "past_key_values.{layer}.{kind}",
         "present": "present.{layer}.{kind}",
         "dtype": "float32",
@@ -80,6 +81,20 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
             {"heads": c.heads, "head_dim": c.head_dim, "window": c.window} for c in exported.caches
         ],
     }
+    return entry | {"states": _states(exported)} if exported.states else entry
+
+
+def _states(exported: ExportedModel) -> list[dict[str, Any]]:
+    """Names and shapes of states, each kind counted for itself as in the graph."""
+    found: list[dict[str, Any]] = []
+    count: Counter[str] = Counter()
+    for state in exported.states:
+        name = f"{state.kind}.{count[state.kind]}"
+        count[state.kind] += 1
+        found.append(
+            {"past": f"past_{name}", "present": f"present_{name}", "shape": list(state.shape)}
+        )
+    return found
 
 
 def model_entry(source: Source, exported: ExportedModel) -> dict[str, Any]:

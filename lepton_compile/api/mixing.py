@@ -70,7 +70,7 @@ def chosen_bits(
     step("loading the fp32 model", 0, 1)
     give_back_freed()
     module = load_reference(source, exported.task)
-    extra = {"use_cache": False} if exported.caches else {}
+    extra = {"use_cache": False} if exported.cached else {}
 
     def run(feed: Mapping[str, np.ndarray]) -> Any:
         import torch

@@ -316,4 +316,5 @@ def _layers(exported: ExportedModel) -> str:
         return "traced whole" if exported.how == "whole" else "traced whole, attention not captured"
     calls = sum(1 for node in exported.model.graph if node.domain == LAYER_DOMAIN)
     kinds = f"{exported.kinds} kind{'s' if exported.kinds > 1 else ''} traced once each"
-    return f"{len(exported.caches) or calls} layers, {kinds}"
+    layers = calls if exported.states else len(exported.caches) or calls
+    return f"{layers} layers, {kinds}"

@@ -80,7 +80,9 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     if cache:
         layers = len(cache["layers"])
         kind = "in place" if cache["shared"] else "growing"
-        facts.append(("cache", f"{layers} layers, {cache['max_length']} tokens, {kind}"))
+        states = len(cache.get("states", ()))
+        held = f"{layers} layers" + (f" and {states} states" if states else "")
+        facts.append(("cache", f"{held}, {cache['max_length']} tokens, {kind}"))
     yield table(str(data["artifact"]), ("what", "value"), facts)
     yield f"Digest {manifest.get('digest')}"
     yield _engines(manifest)

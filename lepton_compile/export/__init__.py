@@ -8,8 +8,8 @@ the ``dialect``. Nothing here knows a target.
 from __future__ import annotations
 
 from .export import ExportedModel, export
-from .model import CacheLayer
+from .model import CacheLayer, StateLayer
 from .source import Source, resolve
 from .tasks import Pooling
 
-__all__ = ["CacheLayer", "ExportedModel", "Pooling", "Source", "export", "resolve"]
+__all__ = ["CacheLayer", "ExportedModel", "Pooling", "Source", "StateLayer", "export", "resolve"]

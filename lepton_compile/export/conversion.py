@@ -16,8 +16,8 @@ __all__ = ["converted"]
 def converted(
     network: nn.Module, checkpoint: Checkpoint, own_name: Callable[[str], str] | None = None
 ) -> tuple[Checkpoint, Callable[[str], str]]:
-    """The checkpoint with packed tensors in the parts that ``network`` has and experts in stacks,
-    and the current name of each of its tensors.
+    """The checkpoint with packed tensors in the parts that ``network`` has, experts in stacks and
+    kernels of convolutions joined, and the current name of each of its tensors.
 
     Args:
         own_name: what ``network`` calls a tensor, where it is a part of what was stored.
@@ -30,6 +30,7 @@ def converted(
     converters = [entry for entry in known if isinstance(entry, WeightConverter)]
     splits = [entry for entry in converters if _splits(entry)]
     merges = [entry for entry in converters if _merges(entry)]
+    joins = [entry for entry in converters if _joins(entry)]
 
     def rename(name: str) -> str:
         stored = name if own_name is None else own_name(name)
@@ -45,8 +46,13 @@ def converted(
         return []
 
     apart = SplitCheckpoint(checkpoint, parts) if splits else checkpoint
-    stacks = _stacks(apart, merges, rename)
-    whole = MergedCheckpoint(apart, stacks) if stacks else apart
+    stacks = {name: _by_matrix(parts) for name, parts in _collected(apart, merges, rename).items()}
+    joined = {
+        name: [part for (part,) in parts.values()]
+        for name, parts in _collected(apart, joins, rename).items()
+        if all(len(part) == 1 for part in parts.values())
+    }
+    whole = MergedCheckpoint(apart, stacks, joined) if stacks or joined else apart
     return whole, lambda name: name if name not in checkpoint.names() else rename(name)
 
 
@@ -72,21 +78,30 @@ def _merges(entry: Any) -> bool:
     return len(more) == 1 and isinstance(more[0], Concatenate) and more[0].dim == 1
 
 
-def _stacks(
-    checkpoint: Checkpoint, merges: Sequence[Any], rename: Callable[[str], str]
-) -> dict[str, list[list[str]]]:
-    """Name of each stack -> for each of its matrices the tensors that it is made of."""
+def _joins(entry: Any) -> bool:
+    """Whether it puts tensors of several names one under the other."""
+    from transformers.core_model_loading import Concatenate
+
+    (first, *more), sources = entry.operations, entry.source_patterns
+    joins = isinstance(first, Concatenate) and first.dim == 0 and not more
+    return joins and len(sources) > 1 and len(entry.target_patterns) == 1
+
+
+def _collected(
+    checkpoint: Checkpoint, entries: Sequence[Any], rename: Callable[[str], str]
+) -> dict[str, dict[str, list[str]]]:
+    """Name of each tensor that is put together -> for each of its patterns those that match it."""
     found: dict[str, dict[str, list[str]]] = {}
     # As transformers collects them: expert 10 comes behind expert 9.
-    for name in sorted(checkpoint.names(), key=_by_number) if merges else ():
+    for name in sorted(checkpoint.names(), key=_by_number) if entries else ():
         current = rename(name)
-        for merge in merges:
-            target, pattern = merge.rename_source_key(current)
+        for entry in entries:
+            target, pattern = entry.rename_source_key(current)
             if pattern is not None:
-                sources: dict[str, list[str]] = {each: [] for each in merge.source_patterns}
+                sources: dict[str, list[str]] = {each: [] for each in entry.source_patterns}
                 found.setdefault(target, sources)[pattern].append(name)
                 break
-    return {target: _by_matrix(names) for target, names in found.items() if _even(names)}
+    return {target: names for target, names in found.items() if _even(names)}
 
 
 def _by_number(name: str) -> list[str | int]:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lepton_compile.errors import ExportError
 
 from .experts_body import EXPERTS, EXPERTS_BIASED
+from .states_body import CAUSAL_CONV, GATED, GATED_DELTA
 
 __all__ = ["DOMAIN", "LAYER_DOMAIN", "OPSET", "functions"]
 
@@ -181,6 +182,23 @@ Positions (attention_mask, input_ids) => (positions)
 }}
 """
 
+# The mask of new tokens; those that follow others are no padding, wherever rows are padded.
+_NEW_MASK = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+NewMask (attention_mask, hidden) => (mask)
+{{
+    axis = Constant <value_ints: ints = [1]> ()
+    total = Shape <start: int = 1, end: int = 2> (attention_mask)
+    sequence = Shape <start: int = 1, end: int = 2> (hidden)
+    first = Sub (total, sequence)
+    zero = Sub (first, first)
+    follows = Greater (first, zero)
+    one = CastLike (follows, attention_mask)
+    last = Slice (attention_mask, first, total, axis)
+    mask = Max (last, one)
+}}
+"""
+
 # Each step reads the length of a shape, which lies on the host: beside a GPU all of them run there,
 # and no step of a decoder waits for a number to come back.
 _KEEP_LAST = f"""
@@ -207,6 +225,10 @@ _BODIES = {
     ("Attention", 5): _ATTENTION_SINKS,
     ("Experts", 5): EXPERTS,
     ("Experts", 7): EXPERTS_BIASED,
+    ("CausalConvWithState", 3): CAUSAL_CONV,
+    ("LinearAttention", 5): GATED,
+    ("LinearAttention", 6): GATED_DELTA,
+    ("NewMask", 2): _NEW_MASK,
     ("Positions", 2): _POSITIONS,
     ("KeepLast", 2): _KEEP_LAST,
 }

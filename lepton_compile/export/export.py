@@ -18,7 +18,7 @@ from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 from . import meta
 from .checkpoint.names import summarize
 from .conversion import converted
-from .model import CacheLayer, Graph, build_graph
+from .model import CacheLayer, Graph, StateLayer, build_graph
 from .source import Source
 from .tasks import CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part
@@ -58,6 +58,7 @@ class ExportedModel:
         how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
         tied: names of the model that stand for a weight with another name, and that name.
+        states: one for each state that a layer has in place of keys and values, in order.
     """
 
     model: ir.Model
@@ -70,6 +71,12 @@ class ExportedModel:
     kinds: int
     notes: list[str] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
+    states: list[StateLayer] = field(default_factory=list)
+
+    @property
+    def cached(self) -> bool:
+        """Whether it goes on from what it was given before, as decoders do."""
+        return bool(self.caches or self.states)
 
 
 def export(
@@ -160,6 +167,7 @@ def _capture(
         kinds=graph.kinds,
         notes=[*graph.refused],
         tied=_tied(network),
+        states=graph.states,
     )
     return exported, graph, network
 

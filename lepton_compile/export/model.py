@@ -21,10 +21,10 @@ from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
 from .stamp import LayerFunction, layer_functions, program_parts
 from .tasks import CacheUse, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
-from .translate import HANDLERS, Translator, UnknownOpError
+from .translate import HANDLERS, State, Translator, UnknownOpError
 from .translate.core import Handler
 
-__all__ = ["CacheLayer", "Graph", "Way", "build_graph"]
+__all__ = ["CacheLayer", "Graph", "StateLayer", "Way", "build_graph"]
 
 HINT = (
     "compile another architecture, or give an .onnx file of this model as the source; with "
@@ -39,6 +39,15 @@ class CacheLayer:
     heads: int
     head_dim: int
     window: int | None
+
+
+@dataclass(frozen=True)
+class StateLayer:
+    """One state that a layer carries from run to run, by row: ``shape`` is (channels, kernel - 1)
+    where ``kind`` is "conv", (heads, key width, value width) where it is "recurrent"."""
+
+    kind: str
+    shape: tuple[int, ...]
 
 
 @dataclass
@@ -56,6 +65,7 @@ class Graph:
     parameters: dict[str, tuple[str, str]]
     values: dict[str, np.ndarray]
     caches: list[CacheLayer]
+    states: list[StateLayer]
     how: str
     kinds: int = 0
     refused: list[str] = field(default_factory=list)
@@ -151,7 +161,9 @@ def _build(module: TaskModule, positions: int, way: Way) -> Graph:
 
 
 def _check_captured(capture: Capture, way: Way) -> None:
-    """Our masks are for captured attention: code of the model's own misreads them."""
+    """Our masks are for captured attention: code of the model's own misreads them. What is put in
+    the cache is for our ops: code of the model's own loses it."""
+    capture.states.settle()
     if capture.attention.calls:
         return
     if way.attention == TORCH:
@@ -196,9 +208,9 @@ def _assemble(
         value.name = name
         value.dtype = ir.DataType.FLOAT
         value.shape = _output_shape(name, value)
-    caches = _name_caches(translator)
+    caches, states = _name_caches(translator), _name_states(translator)
     # A pooler that no output asks for was traced all the same; its weights may be missing.
-    builder.prune([*outputs, *(value for cache in translator.caches for value in cache[2:])])
+    builder.prune([*outputs, *_presents(translator)])
     model = _model(builder, inputs, outputs, translator, [m.function for m in made])
     values = _own_values(module.network, builder, capture)
     parameters = {
@@ -209,7 +221,7 @@ def _assemble(
     named = {
         p.value.name or "": values[p.name] for p in builder.parameters.values() if p.name in values
     }
-    return Graph(model, parameters, named, caches, how, len({id(m) for m in made}))
+    return Graph(model, parameters, named, caches, states, how, len({id(m) for m in made}))
 
 
 class _CallSites:
@@ -241,8 +253,8 @@ class _CallSites:
             assert value.dtype is not None
             name = f"{path}.{parameter.name}"
             inputs.append(t.builder.parameter(name, shape, value.dtype, parameter.transform))
-        pairs = [self._cache(t, layer, i) for i in range(layer.caches)]
-        inputs += [value for pair in pairs for value in pair]
+        kept = self._kept(t, layer)
+        inputs += kept
         function = layer.function
         count = len(function.outputs)
         made = ir.node(
@@ -256,26 +268,29 @@ class _CallSites:
         for value, formal in zip(made.outputs, function.outputs, strict=True):
             value.name = f"{path}.{formal.name}"
             value.type, value.shape = formal.type, formal.shape
-        results = count - 2 * layer.caches
+        results = count - len(kept)
         presents = made.outputs[results:]
-        for i, pair in enumerate(pairs):
-            t.caches.append((*pair, presents[2 * i], presents[2 * i + 1]))
+        for i in range(0, 2 * layer.caches, 2):
+            t.caches.append((kept[i], kept[i + 1], presents[i], presents[i + 1]))
         t.windows += layer.windows
+        rest = slice(2 * layer.caches, None)
+        t.states += map(State, layer.states, kept[rest], presents[rest])
         return list(made.outputs[:results])
 
     @staticmethod
-    def _cache(t: Translator, layer: LayerFunction, index: int) -> tuple[ir.Value, ir.Value]:
-        formal = layer.function.inputs[len(layer.function.inputs) - 2 * layer.caches :]
-        pair = formal[2 * index : 2 * index + 2]
-        made = [
+    def _kept(t: Translator, layer: LayerFunction) -> list[ir.Value]:
+        """Values for what a layer keeps, as its function takes them: caches, then states."""
+        count = 2 * layer.caches + len(layer.states)
+        formal = layer.function.inputs[len(layer.function.inputs) - count :]
+        number = len(t.caches) + len(t.states)
+        return [
             ir.Value(
-                name=f"{v.name}_{len(t.caches) + index}",
+                name=f"{v.name}_{number}_{index}",
                 type=ir.TensorType(ir.DataType.FLOAT),
                 shape=v.shape,
             )
-            for v in pair
+            for index, v in enumerate(formal)
         ]
-        return made[0], made[1]
 
 
 def _inputs(module: TaskModule) -> list[ir.Value]:
@@ -305,6 +320,22 @@ def _name_caches(translator: Translator) -> list[CacheLayer]:
     return found
 
 
+def _name_states(translator: Translator) -> list[StateLayer]:
+    """Give states their outer names, each kind counted for itself; returns their description."""
+    found: list[StateLayer] = []
+    for kind, past, present in translator.states:
+        number = sum(state.kind == kind for state in found)
+        past.name, present.name = f"past_{kind}.{number}", f"present_{kind}.{number}"
+        assert past.shape is not None
+        found.append(StateLayer(kind, tuple(int(size) for size in past.shape[1:])))  # type: ignore[arg-type]
+    return found
+
+
+def _presents(translator: Translator) -> list[ir.Value]:
+    caches = [value for cache in translator.caches for value in cache[2:]]
+    return [*caches, *(state.present for state in translator.states)]
+
+
 def _model(
     builder: Builder,
     inputs: list[ir.Value],
@@ -313,7 +344,8 @@ def _model(
     layers: list[ir.Function],
 ) -> ir.Model:
     past = [value for cache in translator.caches for value in cache[:2]]
-    present = [value for cache in translator.caches for value in cache[2:]]
+    past += [state.past for state in translator.states]
+    present = _presents(translator)
     graph = ir.Graph(
         [*inputs, *past],
         [*outputs, *present],

@@ -1,7 +1,8 @@
 """The ops a captured model is traced with, one for each thing the graph should keep whole.
 
-They exist for ``torch.export`` alone: each has a schema and a shape rule, and none computes. The
-translator (``translate/lepton.py``) turns them into the neutral dialect.
+They exist for ``torch.export`` alone: each has a schema and a shape rule. None computes but those
+with a state, so that functions which end in them can be compared with a model's own. The translator
+(``translate/lepton.py``, ``translate/states.py``) turns them into the neutral dialect.
 """
 
 from __future__ import annotations
@@ -44,6 +45,51 @@ def _attention(
 ) -> Tensor:
     batch, heads, sequence, _ = query.shape
     return query.new_empty((batch, sequence, heads, value.shape[-1]))
+
+
+def _linear_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    decay: Tensor,
+    beta: Tensor | None,
+    state: Tensor | None,
+    heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    shape = (value.shape[0], heads, key.shape[-1] // heads, value.shape[-1] // heads)
+    return torch.empty_like(value), value.new_empty(shape)
+
+
+def _run_convolution(x: Tensor, weight: Tensor, state: Tensor | None) -> Tensor:
+    channels, kernel = weight.shape
+    past = x.new_zeros((x.shape[0], channels, kernel - 1)) if state is None else state
+    window = torch.cat([past, x], dim=-1)
+    return torch.nn.functional.conv1d(window, weight[:, None], groups=channels)
+
+
+def _run_linear_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    decay: Tensor,
+    beta: Tensor | None,
+    state: Tensor | None,
+    heads: int,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Token by token."""
+    q, k, v, g = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value, decay))
+    s = v.new_zeros((v.shape[0], heads, k.shape[-1], v.shape[-1])) if state is None else state
+    out = []
+    for t in range(v.shape[1]):
+        s, written = s * g[:, t, :, :, None].exp(), v[:, t]
+        if beta is not None:
+            known = (s * k[:, t, :, :, None]).sum(2)
+            written = (written - known) * beta[:, t, :, None]
+        s = s + k[:, t, :, :, None] * written[:, :, None, :]
+        out.append(scale * (s * q[:, t, :, :, None]).sum(2))
+    return torch.stack(out, dim=1).flatten(2), s
 
 
 def _layers(inputs: Sequence[Tensor], chain: int) -> list[Tensor]:
@@ -98,6 +144,23 @@ _define(
     lambda key, value, total: tuple(
         fresh.new_empty((*fresh.shape[:2], total, *fresh.shape[3:])) for fresh in (key, value)
     ),
+)
+_define(
+    # Without a state the op has its own, which it keeps from run to run.
+    "causal_conv(Tensor x, Tensor weight, Tensor? state) -> Tensor",
+    lambda x, weight, state: torch.empty_like(x),
+)
+_define(
+    # (batch, sequence, heads * width) each; the second output is (batch, heads, key, value).
+    "linear_attention(Tensor query, Tensor key, Tensor value, Tensor decay, Tensor? beta, "
+    "Tensor? state, int heads, float scale) -> (Tensor, Tensor)",
+    _linear_attention,
+)
+_library.impl("causal_conv", _run_convolution, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("linear_attention", _run_linear_attention, "CPU")  # type: ignore[no-untyped-call]
+_define(
+    "new_mask(Tensor attention_mask, Tensor hidden) -> Tensor",
+    lambda attention_mask, hidden: attention_mask.new_empty(hidden.shape[:2]),
 )
 _define(
     "constant(int index, int[] shape, ScalarType dtype) -> Tensor",

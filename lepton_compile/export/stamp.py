@@ -26,13 +26,16 @@ class LayerFunction:
     """One kind of layer: its function and what each input stands for.
 
     ``activations`` are positions among the inputs of the layer call; ``windows`` has the sliding
-    window of each cached attention; ``parameters`` are named by their path inside the layer.
+    window of each cached attention, ``states`` the kind of each state; ``parameters`` are named by
+    their path inside the layer. Inputs of the function are activations, parameters, caches and
+    states in this order, outputs are results, caches and states.
     """
 
     function: ir.Function
     activations: tuple[int, ...]
     parameters: tuple[Parameter, ...]
     windows: tuple[int | None, ...]
+    states: tuple[str, ...]
 
     @property
     def caches(self) -> int:
@@ -100,15 +103,22 @@ def _function(
     parameters = tuple(builder.parameters.values())
     caches = [value for pair in translator.caches for value in pair[:2]]
     presents = [value for pair in translator.caches for value in pair[2:]]
+    states = translator.states
     graph = ir.Graph(
-        [*(inputs[i] for i in activations), *(p.value for p in parameters), *caches],
-        [*outputs, *presents],
+        [
+            *(inputs[i] for i in activations),
+            *(p.value for p in parameters),
+            *caches,
+            *(state.past for state in states),
+        ],
+        [*outputs, *presents, *(state.present for state in states)],
         nodes=builder.nodes,
         opset_imports={"": OPSET, DOMAIN: 1},
         name=name,
     )
     function = ir.Function(LAYER_DOMAIN, name, graph=graph, attributes=[])
-    return LayerFunction(function, activations, parameters, tuple(translator.windows))
+    kinds = tuple(state.kind for state in states)
+    return LayerFunction(function, activations, parameters, tuple(translator.windows), kinds)
 
 
 def _dim_name(size: int | torch.SymInt, symbols: Mapping[str, str]) -> str | None:

@@ -191,7 +191,10 @@ class DecoderModule(TaskModule):
         self.input_names = ["input_ids", "attention_mask", "logits_to_keep"]
         self.input_dims = [("batch", "sequence"), ("batch", total), ()]
         self.output_names = ["logits"]
-        self.takes_positions = "position_ids" in inspect.signature(network.forward).parameters
+        takes = inspect.signature(network.forward).parameters
+        self.takes_positions = "position_ids" in takes
+        # Models without any attention name theirs otherwise.
+        self.takes_cache = "cache_params" if "cache_params" in takes else "past_key_values"
         if positions:
             self._check_positions()
             self.input_names.append("position_ids")
@@ -215,7 +218,7 @@ class DecoderModule(TaskModule):
             arguments["position_ids"] = torch.ops.lepton.positions(attention_mask, input_ids)
         if self.cache != "none":
             new = input_ids.shape[1] if self.cache == "own" else None
-            arguments["past_key_values"] = LeptonCache(attention_mask.shape[1], new)
+            arguments[self.takes_cache] = LeptonCache(attention_mask.shape[1], new)
         head = self.network.get_output_embeddings()  # type: ignore[operator]
         hook = head.register_forward_pre_hook(
             lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])

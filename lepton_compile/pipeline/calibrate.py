@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +22,7 @@ from lepton_passes.linear import linears_by_input
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
 
+from .empty_past import empty_past, is_past
 from .lean_graph import lean
 from .scratch import ScratchWeights
 
@@ -197,7 +198,6 @@ def _complete(
     batch = len(next(iter(feed.values())))
     full = {name: array for name, array in feed.items() if name in wanted}
     for name, shape in wanted.items():
-        if name.startswith("past_key_values."):
-            heads, width = cast("int", shape[1]), cast("int", shape[3])
-            full[name] = np.zeros((batch, heads, 0, width), np.float32)
+        if is_past(name):
+            full[name] = empty_past(shape, batch)
     return full

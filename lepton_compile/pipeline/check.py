@@ -26,6 +26,7 @@ from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
 
 from .blame import first_moved
+from .empty_past import empty_past, is_past
 from .lean_graph import in_order, lean
 from .scratch import ScratchWeights
 from .unsigned import with_unsigned_weights
@@ -154,7 +155,7 @@ class NumericCheck:
         give_back_freed()
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            names = [o.name for o in session.get_outputs() if not o.name.startswith("present.")]
+            names = [o.name for o in session.get_outputs() if not o.name.startswith("present")]
             found = session.run(names, self._with_caches(session))
         except Exception as error:  # onnxruntime raises its own types, all of them RuntimeErrors
             raise PassError("the graph does not run after a pass", found=str(error)) from error
@@ -168,10 +169,9 @@ class NumericCheck:
             given = feeds.get(wanted.name)
             if given is not None and wanted.type == "tensor(float)":
                 feeds[wanted.name] = given.astype(np.float32)  # halves are emulated
-            if wanted.name.startswith("past_key_values."):
+            if is_past(wanted.name):
                 batch = len(next(iter(self._feeds.values())))
-                shape = (batch, wanted.shape[1], 0, wanted.shape[3])
-                feeds[wanted.name] = np.zeros(shape, np.float32)
+                feeds[wanted.name] = empty_past(wanted.shape, batch)
         return feeds
 
     def _real(self, output: np.ndarray) -> np.ndarray:

@@ -129,10 +129,10 @@ class _Part:
 
     @cached_property
     def dropped(self) -> set[int]:
-        """Numbers of the lines that are left out, and of one blank line behind each piece."""
-        lines = self.source.splitlines()
+        """Numbers of the lines that are left out, and of a single blank line behind each piece."""
+        lines = [*self.source.splitlines(), "", ""]
         found = {n for node in self._needless() for n in _lines(node)}
-        return found | {n + 1 for n in found if n + 1 <= len(lines) and not lines[n]}
+        return found | {n + 1 for n in found if not lines[n] and lines[n + 1]}
 
     def _needless(self) -> Iterator[ast.AST]:
         """Imports of other parts; with those of parts that are left out, all that needs them."""

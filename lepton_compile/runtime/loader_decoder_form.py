@@ -5,5 +5,6 @@ from __future__ import annotations
 __all__ = ["DECODER"]
 
 LAYER = {"heads": int, "head_dim": int}
-CACHE = {"past": str, "present": str, "max_length": int, "shared": bool, "layers": [LAYER]}
+KEPT = {"layers": [LAYER], "states?": [{"past": str, "present": str, "shape": [int]}]}
+CACHE = {"past": str, "present": str, "max_length": int, "shared": bool, **KEPT}
 DECODER = {"cache?": CACHE, "generation?": {"vocabulary": int, "eos?": [int]}}

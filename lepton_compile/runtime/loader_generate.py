@@ -84,6 +84,10 @@ class Generates(Prompts):
             from lepton_compile.runtime.loader_cuda_graph import GraphCache
 
             return GraphCache(self, batch, capacity)
+        if (self.cache or {}).get("shared") and self.cache.get("states"):
+            from lepton_compile.runtime.loader_shared_states import SharedStates
+
+            return SharedStates(self, batch, capacity)
         if (self.cache or {}).get("shared"):
             from lepton_compile.runtime.loader_shared_cache import SharedCache
 

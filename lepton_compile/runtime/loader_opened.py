@@ -69,6 +69,10 @@ class Opened:
         given, run = self._prepare(feeds), self.session.run
         with failing(f"outputs are given as a list of names, not {outputs!r:.60}"):
             names = [*map(str, outputs or self.outputs)]
+        if self.cache and self.cache.get("states"):
+            from lepton_compile.runtime.loader_states import check_unpadded
+
+            check_unpadded(self, names, given)
         if self.cache and (self.cache["shared"] or hasattr(self.session, "new_cache")):
             from lepton_compile.runtime.loader_past import run_packed
 

@@ -13,7 +13,7 @@ __all__ = ["add_past", "past_of", "run_packed"]
 
 
 def past_of(model: Any, batch: int, length: int) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
-    """Names of past and present, shape and dtype, for the key and value of each layer."""
+    """Names of past and present, shape and dtype, of keys and values by layer, then of states."""
     cache = model.cache
     for number, layer in enumerate(cache["layers"]):
         shape = (batch, layer["heads"], length, layer["head_dim"])
@@ -22,19 +22,22 @@ def past_of(model: Any, batch: int, length: int) -> Iterator[tuple[str, str, tup
                 past, present = (cache[way].format(**at) for way in ("past", "present"))
                 dtype = model.inputs[past]["dtype"]
             yield past, present, shape, dtype
+    if cache.get("states"):
+        from lepton_compile.runtime.loader_states import states_of
+
+        yield from states_of(model, batch)
 
 
 def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
     """Complete ``given`` by an empty past where none is given; how many tokens the past holds."""
-    rows, width = given["input_ids"].shape
-    held = 0
+    (rows, width), held = given["input_ids"].shape, 0
     for name, _, shape, dtype in past_of(model, rows, 0):
         if dtype == "bfloat16":
             from lepton_compile.runtime.loader_ort_cuda import BITS
 
             dtype = BITS
         with failing(f"there is no empty {name}"):
-            held = max(held, given.setdefault(name, np.zeros(shape, dtype)).shape[2])
+            held = max(held, given.setdefault(name, np.zeros(shape, dtype)).shape[2] - shape[2])
     most = model.cache["max_length"]
     refuse(held + width > most, f"{held + width} tokens, and the cache holds {most}")
     return held

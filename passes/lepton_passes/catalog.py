@@ -22,6 +22,7 @@ from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
+from lepton_passes.lowering.ort.causal_conv import LowerCausalConv
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
@@ -30,6 +31,7 @@ from lepton_passes.lowering.ort.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
+from lepton_passes.lowering.ort.linear_attention import LowerLinearAttention
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
 from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
@@ -306,6 +308,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerAttention, targets=_ORT),
     # What those two made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native_attention),
+    Entry(LowerCausalConv, targets=_CPU),
+    Entry(LowerLinearAttention, targets=_CPU),
     Entry(LowerSilu, targets=_ORT),
     # Before lower-linear: they take the bias of fp32 layers, which it would leave as it is.
     Entry(LowerSkipNorm, targets=_ORT),

@@ -10,6 +10,7 @@ from lepton_passes.body import Body
 
 __all__ = [
     "NORMS",
+    "PAST",
     "SEQUENCE_MAJOR",
     "bias_of",
     "heads_of",
@@ -194,6 +195,10 @@ def largest_block(columns: int) -> int | None:
     return next((size for size in (64, 32, 16) if columns % size == 0), None)
 
 
+# What inputs that hold what came before are called.
+PAST = ("past_key_values.", "past_conv.", "past_recurrent.")
+
+
 def is_decoder(model: ir.Model) -> bool:
-    """Whether the model has a cache of keys and values."""
-    return any((value.name or "").startswith("past_key_values.") for value in model.graph.inputs)
+    """Whether the model goes on from keys and values, or states, of tokens before."""
+    return any((value.name or "").startswith(PAST) for value in model.graph.inputs)

@@ -59,10 +59,12 @@ def session_of(model: ir.Model) -> ort.InferenceSession:
 
 
 def empty_cache(session: ort.InferenceSession, batch: int) -> dict[str, np.ndarray]:
+    """Caches without a token, and states of zero."""
+    sizes = {"batch": batch, "past_sequence": 0}
     return {
-        i.name: np.zeros((batch, i.shape[1], 0, i.shape[3]), np.float32)
+        i.name: np.zeros([sizes.get(size, size) for size in i.shape], np.float32)
         for i in session.get_inputs()
-        if i.name.startswith("past_key_values")
+        if i.name.startswith("past_")
     }
 
 

@@ -106,3 +106,15 @@ def test_nodes_of_one_op_agree_on_their_inputs() -> None:
     with pytest.raises(ExportError, match="attention sinks") as caught:
         functions([with_sinks, without])
     assert caught.value.found == "Attention"
+
+
+@pytest.mark.parametrize("past", [0, 1, 3])
+def test_new_mask(past: int) -> None:
+    """Padding of a first pass; tokens that follow others are none, wherever rows are padded."""
+    model = load(
+        """main (int64[b, t] m, float[b, s, 2] x) => (y) { y = ai.lepton.NewMask (m, x) }"""
+    )
+    mask = np.array([[0, 1, 1, 1], [1, 1, 1, 0]])
+    (found,) = run(model, {"m": mask, "x": random(2, 4 - past, 2)})
+    expected = mask if past == 0 else np.ones((2, 4 - past), np.int64)
+    np.testing.assert_array_equal(found, expected)

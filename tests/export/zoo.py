@@ -353,33 +353,17 @@ EMBEDDERS: dict[str, tuple[Callable[[], Any], str]] = {
 
 # name -> (configuration, class, a part of the reason)
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
-    # Its state goes from one position to the next, in a loop over the sequence.
-    "mamba": (
-        _make(
-            "MambaConfig", vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4
-        ),
-        "MambaForCausalLM",
-        "fixes a size that must stay open (sequence)",
-    ),
     # It turns its heads as complex numbers.
     "deepseek-v2": (
         _make("DeepseekV2Config", **{**_GROUPED_EXPERTS, **_LATENT}),
         "DeepseekV2ForCausalLM",
         "the model computes in a type that has no translation at self_attn",
     ),
-    "qwen3.5": (
-        _make(
-            "Qwen3_5TextConfig",
-            **_DECODER,
-            head_dim=8,
-            layer_types=["linear_attention", "full_attention", "full_attention"],
-            linear_num_key_heads=2,
-            linear_num_value_heads=4,
-            linear_key_head_dim=8,
-            linear_value_head_dim=8,
-        ),
-        "Qwen3_5ForCausalLM",
-        "stamped, whole, plain: some layers keep a state from token to token",
+    # Its layers keep a state in a way of their own.
+    "recurrent-gemma": (
+        _make("RecurrentGemmaConfig", **_DECODER, attention_window_size=WINDOW),
+        "RecurrentGemmaForCausalLM",
+        "fixes a size that must stay open (batch, sequence)",
     ),
     "mixtral-gelu": (
         _make("MixtralConfig", **_EXPERTS, hidden_act="gelu"),

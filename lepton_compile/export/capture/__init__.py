@@ -1,10 +1,10 @@
 """Capture: replace what should stay one op by that op, before a model is traced.
 
 ``capturing(model, positions)`` patches a model on the meta device and restores it afterwards:
-attention and masks (``attention.py``), experts (``experts.py``), norms (``norm.py``), rotary
-embeddings (``rotary.py``) and GPT-2's transposed linear layers (``conv1d.py``). Each piece settles
-what it stands for by running the real code on numbers; what it does not recognise stays as the
-model wrote it.
+attention and masks (``attention.py``), states in place of a cache (``stateful.py``), experts
+(``experts.py``), norms (``norm.py``), rotary embeddings (``rotary.py``) and GPT-2's transposed
+linear layers (``conv1d.py``). Norms, rotary embeddings and experts settle what they stand for by
+running the real code on numbers; what is not recognised stays as the model wrote it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from .experts import ExpertsError, capture_experts
 from .norm import capture_norms
 from .order import ordered_sets
 from .rotary import RotaryCapture
+from .stateful import capture_states
+from .states import StateCapture
 
 __all__ = ["NAME", "OWN", "TORCH", "Capture", "ExpertsError", "LeptonCache", "capturing"]
 
 
 @dataclass
 class Capture:
-    """What was captured: masks seen, and rotary tables (cos, sin; fp32 (positions, width / 2))."""
+    """What was captured: masks seen, states cached, and rotary tables (cos, sin; fp32 (positions,
+    width / 2))."""
 
     attention: AttentionCapture
+    states: StateCapture
     tables: list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -54,8 +58,9 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         stack.enter_context(ConstantCapture())
         stack.enter_context(captured.patched(model, attention))
         stack.enter_context(capture_experts(model))
+        states = stack.enter_context(capture_states(model))
         stack.enter_context(rotary.patched(model))
         stack.enter_context(capture_norms(model))
         stack.enter_context(capture_conv1d(model))
         stack.enter_context(ordered_sets(model))
-        yield Capture(captured, rotary.tables)
+        yield Capture(captured, states, rotary.tables)

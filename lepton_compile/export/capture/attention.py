@@ -26,6 +26,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
+from . import states
 from .probe import outside_trace
 
 __all__ = ["NAME", "OWN", "TORCH", "AttentionCapture", "LeptonCache", "MaskRule"]
@@ -44,15 +45,12 @@ class MaskRule:
     window: int
 
 
-class _NoStates(list[Any]):
-    """The layers of our cache, which keep keys and values alone. Who looks one up has another state
-    in it: that of a convolution, of linear attention, of a state space model."""
+class _NoLayers(list[Any]):
+    """The layers of our cache: there are none, and who looks one up keeps a state in it that
+    nothing captures."""
 
     def __getitem__(self, index: Any) -> Any:
-        raise ExportError(
-            "some layers keep a state from token to token that is not keys and values, as linear "
-            "attention, state space models and convolutions do; that is not supported yet"
-        )
+        raise ExportError(states.NOT_SUPPORTED)
 
 
 class LeptonCache(Cache):
@@ -65,7 +63,7 @@ class LeptonCache(Cache):
     """
 
     def __init__(self, total: Any, new: Any = None) -> None:
-        super().__init__(layers=_NoStates())
+        super().__init__(layers=_NoLayers())
         self.total, self.new = total, new
 
     def update(
@@ -92,6 +90,34 @@ class LeptonCache(Cache):
     @property
     def is_sliding(self) -> list[bool]:
         return []
+
+    # States: there never is one before, for the ops own theirs.
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> None:
+        return None
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> None:
+        return None
+
+    def has_previous_state(
+        self, layer_idx: int | None = None, state_idx: int | None = None
+    ) -> bool:
+        return False
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        return False
+
+    def update_conv_state(
+        self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any
+    ) -> Tensor:
+        states.active().enter(conv_states)
+        return conv_states
+
+    def update_recurrent_state(
+        self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any
+    ) -> Tensor:
+        states.active().keep(recurrent_states)
+        return recurrent_states
 
 
 class AttentionCapture:

@@ -74,6 +74,8 @@ class RotaryCapture:
             if table is None:
                 result: tuple[Tensor, Tensor] = original(*args, **kwargs)
                 return result
+            if positions.ndim == 3:  # one row for each axis of an image: in a text they are one
+                positions = positions[0]
             width = 2 * self.tables[table][0].shape[1]
             cos, sin = torch.ops.lepton.rotary_table(positions, table, width)
             return cos, sin

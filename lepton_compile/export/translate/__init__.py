@@ -7,7 +7,7 @@ and are gathered here in one table; an op without a handler raises ``UnknownOpEr
 
 from __future__ import annotations
 
-from .core import Translator, UnknownOpError
+from .core import State, Translator, UnknownOpError
 from .creation import HANDLERS as CREATION
 from .elementwise import HANDLERS as ELEMENTWISE
 from .experts import HANDLERS as EXPERTS
@@ -16,8 +16,9 @@ from .layout import HANDLERS as LAYOUT
 from .lepton import HANDLERS as LEPTON
 from .linear import HANDLERS as LINEAR
 from .reduction import HANDLERS as REDUCTION
+from .states import HANDLERS as STATES
 
-__all__ = ["HANDLERS", "Translator", "UnknownOpError"]
+__all__ = ["HANDLERS", "State", "Translator", "UnknownOpError"]
 
 HANDLERS = {
     **LINEAR,
@@ -28,4 +29,5 @@ HANDLERS = {
     **CREATION,
     **LEPTON,
     **EXPERTS,
+    **STATES,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from lepton_compile.export.builder import Builder
 
 from .in_place import aliased, writes
 
-__all__ = ["DTYPES", "Handler", "Translator", "UnknownOpError"]
+__all__ = ["DTYPES", "Handler", "State", "Translator", "UnknownOpError"]
 
 DTYPES = {
     torch.float32: ir.DataType.FLOAT,
@@ -34,6 +34,14 @@ Handler = Callable[["Translator", fx.Node], Any]
 _SIZE_OPS = {"Add": "Add", "Mul": "Mul", "Min": "Min", "Max": "Max"}
 _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "floordiv": "Div"}
 _SILENT = ("aten._assert", "aten.sym_constrain", "_guards", "aten._assert_tensor_metadata")
+
+
+class State(NamedTuple):
+    """What an op keeps from run to run: ``kind`` is "conv" or "recurrent"."""
+
+    kind: str
+    past: ir.Value
+    present: ir.Value
 
 
 class UnknownOpError(ExportError):
@@ -67,6 +75,7 @@ class Translator:
         self.values: dict[fx.Node, Any] = {}
         self.caches: list[tuple[ir.Value, ir.Value, ir.Value, ir.Value]] = []
         self.windows: list[int | None] = []  # of each entry of `caches`; None where unlimited
+        self.states: list[State] = []
         self._handlers = handlers
         self._sizes: dict[str, tuple[ir.Value, int]] = {}
 

@@ -185,6 +185,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.broadcast_to": _expand,
     "aten.cat": _cat,
     "aten.concat": _cat,
+    "aten.concatenate": _cat,
     "aten.stack": _stack,
     "aten.split": _split,
     "aten.split_with_sizes": _split,

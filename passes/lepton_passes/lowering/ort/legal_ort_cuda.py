@@ -6,7 +6,7 @@ costs two copies and a wait. Changes nothing; each refusal is a node by name:
     an op, or its form at the opset of the graph, or its type, without a CUDA kernel
     DynamicQuantizeMatMul, which only the CPU has
     GroupQueryAttention with what its CUDA kernel refuses when it runs
-    mixtures of experts, whose body would run on the CPU in large part
+    mixtures of experts and layers with a state, whose bodies would run on the CPU in large part
     DequantizeLinear of a whole weight, which would be computed again in each call
 
 Integers are not looked at: onnxruntime keeps lengths and shapes on the CPU by choice.
@@ -29,6 +29,12 @@ NUMBERS = (ir.DataType.FLOAT, *HALVES)
 # They are made once, on the device that reads them.
 _PLACED = frozenset(["Constant"])
 _NEWEST = 24
+# Ops of the dialect whose bodies would run on the CPU in large part, and why.
+_CPU_ALONE = {
+    "Experts": "mixtures of experts are lowered",
+    "CausalConvWithState": "convolutions with a state are lowered",
+    "LinearAttention": "linear attention is lowered",
+}
 
 
 class LegalOrtCuda(LeptonPass):
@@ -53,8 +59,8 @@ class LegalOrtCuda(LeptonPass):
 def _illegal(body: Body, node: ir.Node, opset: int) -> str | None:
     if node.domain == LAYER_DOMAIN or node.op_type in _PLACED:
         return None
-    if node.op_type == "Experts":
-        return "mixtures of experts are lowered for ort-cpu alone"
+    if node.op_type in _CPU_ALONE:
+        return f"{_CPU_ALONE[node.op_type]} for ort-cpu alone"
     if node.op_identifier() in body.model.functions:
         return None  # its body moves numbers: Positions, KeepLast and their like
     if node.domain not in ("", "ai.onnx", "com.microsoft"):

@@ -1,0 +1,25 @@
+"""The cache of a decoder with states whose engine writes all of it where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_shared_cache import SharedCache
+
+__all__ = ["SharedStates"]
+
+
+class SharedStates(SharedCache):
+    """Buffers that past and present share. Tokens of before are masked; states have to be zero."""
+
+    def __init__(self, model: Any, batch: int, capacity: int) -> None:
+        super().__init__(model, batch, capacity)
+        self.states = self.buffers[2 * len(model.cache["layers"]) :]
+
+    def start(self, rows: list[list[int]]) -> np.ndarray:
+        """Logits (batch, vocabulary) after the prompts."""
+        for *_, state in self.states:
+            state.update_inplace(np.zeros(state.shape(), np.float32))
+        return super().start(rows)

@@ -1,0 +1,43 @@
+"""Lower convolutions with a state to the kernel of onnxruntime.
+
+    Before   y, present = ai.lepton::CausalConvWithState(x, weight, past)
+    After    y, present = com.microsoft::CausalConvWithState(x, weight, , past)
+
+The body of the first copies past and new inputs together and takes the end off again; the kernel
+reads them where they are.
+"""
+
+from __future__ import annotations
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+
+__all__ = ["LowerCausalConv"]
+
+DOMAIN, MICROSOFT = "ai.lepton", "com.microsoft"
+
+
+class LowerCausalConv(LeptonPass):
+    """Lower convolutions with a state to CausalConvWithState."""
+
+    name = "lower-causal-conv"
+    summary = "Convolutions with a state to the kernel of onnxruntime"
+    changes_numbers = True
+    counts_as = "causal_conv"
+
+    def rewrite(self, body: Body) -> None:
+        for node in body.nodes("CausalConvWithState"):
+            if node.domain != DOMAIN:
+                continue
+            x, weight, past = node.inputs
+            made = body.emit(
+                node,
+                "CausalConvWithState",
+                [x, weight, None, past],
+                {"ndim": 1, "activation": "none"},
+                domain=MICROSOFT,
+                outputs=2,
+            )
+            for old, new in zip(node.outputs, made.outputs, strict=True):
+                body.replace(old, new)
+            self.fire(body)
