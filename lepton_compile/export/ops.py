@@ -1,7 +1,7 @@
 """The ops a captured model is traced with, one for each thing the graph should keep whole.
 
 They exist for ``torch.export`` alone: each has a schema and a shape rule. None computes but those
-with a state, so that functions which end in them can be compared with a model's own. The translator
+that functions with a state end in, which are compared with a model's own. The translator
 (``translate/lepton.py``, ``translate/states.py``) turns them into the neutral dialect.
 """
 
@@ -59,6 +59,11 @@ def _linear_attention(
 ) -> tuple[Tensor, Tensor]:
     shape = (value.shape[0], heads, key.shape[-1] // heads, value.shape[-1] // heads)
     return torch.empty_like(value), value.new_empty(shape)
+
+
+def _run_rms_norm(x: Tensor, weight: Tensor, epsilon: float, offset: float) -> Tensor:
+    scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)
+    return scaled * (weight + offset)
 
 
 def _run_convolution(x: Tensor, weight: Tensor, state: Tensor | None) -> Tensor:
@@ -156,6 +161,7 @@ _define(
     "Tensor? state, int heads, float scale) -> (Tensor, Tensor)",
     _linear_attention,
 )
+_library.impl("rms_norm", _run_rms_norm, "CPU")  # type: ignore[no-untyped-call]
 _library.impl("causal_conv", _run_convolution, "CPU")  # type: ignore[no-untyped-call]
 _library.impl("linear_attention", _run_linear_attention, "CPU")  # type: ignore[no-untyped-call]
 _define(

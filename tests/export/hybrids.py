@@ -196,6 +196,22 @@ HYBRIDS: dict[str, Hybrid] = {
         conv=2,
         recurrent=2,
     ),
+    # One group: the norm behind the scan is a plain one with a gate in front.
+    "granite-one-group": Hybrid(
+        _make(
+            "GraniteMoeHybridConfig",
+            **_BASE,
+            **{**_MAMBA, "mamba_n_groups": 1},
+            num_hidden_layers=2,
+            layer_types=["mamba", "attention"],
+            shared_intermediate_size=48,
+            num_local_experts=0,
+        ),
+        kinds=2,
+        caches=1,
+        conv=1,
+        recurrent=1,
+    ),
     "nemotron-h": Hybrid(
         _make(
             "NemotronHConfig",

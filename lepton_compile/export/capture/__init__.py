@@ -2,8 +2,8 @@
 
 ``capturing(model, positions)`` patches a model on the meta device and restores it afterwards:
 attention and masks (``attention.py``), states in place of a cache (``stateful.py``), experts
-(``experts.py``), norms (``norm.py``), rotary embeddings (``rotary.py``) and GPT-2's transposed
-linear layers (``conv1d.py``). Norms, rotary embeddings and experts settle what they stand for by
+(``experts.py``), norms (``norm.py``, ``gated_norm.py``), rotary embeddings (``rotary.py``) and
+GPT-2's transposed linear layers (``conv1d.py``). Each but attention settles what it stands for by
 running the real code on numbers; what is not recognised stays as the model wrote it.
 """
 
@@ -22,6 +22,7 @@ from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache
 from .constant import ConstantCapture
 from .conv1d import capture_conv1d
 from .experts import ExpertsError, capture_experts
+from .gated_norm import capture_gated_norms
 from .norm import capture_norms
 from .order import ordered_sets
 from .rotary import RotaryCapture
@@ -61,6 +62,7 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         states = stack.enter_context(capture_states(model))
         stack.enter_context(rotary.patched(model))
         stack.enter_context(capture_norms(model))
+        stack.enter_context(capture_gated_norms(model))
         stack.enter_context(capture_conv1d(model))
         stack.enter_context(ordered_sets(model))
         yield Capture(captured, states, rotary.tables)

@@ -8,6 +8,7 @@ RMSNorm: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from lepton_compile.export.meta import modules_of
 
 from .probe import outside_trace, real_copy
 
-__all__ = ["capture_norms"]
+__all__ = ["capture_norms", "epsilon_of", "takes_gate"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
     settled: dict[tuple[type, float], _Variant | None] = {}
     patched: list[nn.Module] = []
     for _, module in modules_of(model):
-        epsilon = _epsilon(module)
-        if epsilon is None:
+        epsilon = epsilon_of(module)
+        if epsilon is None or takes_gate(module):
             continue
         key = (type(module), epsilon)
         if key not in settled:
@@ -64,7 +65,13 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
             del module.forward
 
 
-def _epsilon(module: nn.Module) -> float | None:
+def takes_gate(module: nn.Module) -> bool:
+    """Whether it takes a gate beside what it norms (``gated_norm.py``)."""
+    return "gate" in inspect.signature(type(module).forward).parameters
+
+
+def epsilon_of(module: nn.Module) -> float | None:
+    """The epsilon of a module that may be a norm; ``None`` for others."""
     weights = [weight for weight in module._parameters.values() if weight is not None]
     if isinstance(module, nn.LayerNorm) or len(weights) != 1 or weights[0].ndim != 1:
         return None

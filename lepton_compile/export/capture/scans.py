@@ -96,9 +96,7 @@ def _gated_delta_rule(
     _check_no_more(kwargs, initial_state)
     heads = value.shape[2]
     if use_qk_l2norm_in_kernel:
-        query, key = (
-            x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + _L2_EPSILON) for x in (query, key)
-        )
+        query, key = _of_length_one(query), _of_length_one(key)
     return _scan(
         _repeated(query, heads),
         _repeated(key, heads),
@@ -108,6 +106,14 @@ def _gated_delta_rule(
         float(query.shape[-1]) ** -0.5,
         output_final_state,
     )
+
+
+def _of_length_one(x: Tensor) -> Tensor:
+    """``x / sqrt(sum x^2 + e)`` over the last axis as an RMS norm, which has a mean there."""
+    width = x.shape[-1]
+    weight = x.new_full((width,), float(width) ** -0.5)
+    out: Tensor = torch.ops.lepton.rms_norm(x, weight, _L2_EPSILON / width, 0.0)
+    return out
 
 
 def _mamba2(

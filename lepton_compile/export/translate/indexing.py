@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 import torch
 from torch import fx
@@ -39,9 +41,29 @@ def _slice(t: Translator, node: fx.Node) -> ir.Value:
 
 def _select(t: Translator, node: fx.Node) -> ir.Value:
     axis = int(t.arg(node, 1, "dim"))
+    if (one := _repeated(node.args[0], axis)) is not None:
+        if str(one.target) == "aten.unsqueeze.default" and one.args[1] == axis:
+            return t.value(one.args[0])
+        return t.builder.op("Squeeze", [t.value(one), t.builder.ints(axis)], at=t.path(node))
     index = t.get(t.arg(node, 2, "index"))
     scalar = t.builder.op("Squeeze", [t.size(index), t.builder.ints(0)])
     return t.builder.op("Gather", [t.value(node.args[0]), scalar], {"axis": axis}, at=t.path(node))
+
+
+def _repeated(argument: Any, axis: int) -> fx.Node | None:
+    """What ``argument`` repeats along a leading ``axis``, so that its entries are all alike: a node
+    with one. Positions come so, once for each axis of an image."""
+    node = argument
+    while isinstance(node, fx.Node) and str(node.target) == "aten.slice.Tensor":
+        if int(node.args[1]) != axis:  # type: ignore[arg-type]
+            return None
+        node = node.args[0]
+    if not isinstance(node, fx.Node) or str(node.target) != "aten.expand.default":
+        return None
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    before, after = ([str(size) for size in x.meta["val"].shape] for x in (source, node))
+    return source if axis == 0 and before[0] == "1" and before[1:] == after[1:] else None
 
 
 def _index(t: Translator, node: fx.Node) -> ir.Value:
