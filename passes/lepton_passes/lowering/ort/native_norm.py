@@ -67,8 +67,9 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
         return "the norm does not compute in fp32"
     if len(node.outputs) > 1:
         return "the norm gives its mean"
-    gammas = body.weights(node.inputs[1])
-    if not gammas or len(gammas[0].shape) != 1:
+    gamma = node.inputs[1]
+    known = body.weights(gamma) or [body.constant(gamma)]
+    if known[0] is None or len(known[0].shape) != 1:
         return "the weight of the norm is not a constant vector"
     return None
 

@@ -38,6 +38,14 @@ def test_norms(body: str, rms: int) -> None:
     assert model.graph[0].attributes["rms"].as_int() == rms
 
 
+def test_a_weight_that_stands_in_the_graph() -> None:
+    """As of what is divided by its length, which no checkpoint has a weight for."""
+    row = ", ".join(["0.25"] * 24)
+    model = _model(f"w = Constant <value = float[24] {{{row}}}> () y = RMSNormalization (x, w)")
+    assert check(LowerNativeNorm(), model, FEEDS, CLOSE).fired == 1
+    assert ops(model) == ["Normalization"]
+
+
 @pytest.mark.parametrize(
     "norm", ["RMSNormalization (s, g)", "LayerNormalization <epsilon = 0.001> (s, g, c)"]
 )
