@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import ExportError
 
-from .experts_body import EXPERTS, EXPERTS_BIASED
+from .experts_body import experts_body
 from .states_body import CAUSAL_CONV, GATED, GATED_DELTA
 
 __all__ = ["DOMAIN", "LAYER_DOMAIN", "OPSET", "functions"]
@@ -223,8 +223,6 @@ _BODIES = {
     ("CachedAttention", 7): _CACHED_ATTENTION_SINKS,
     ("Attention", 4): _ATTENTION,
     ("Attention", 5): _ATTENTION_SINKS,
-    ("Experts", 5): EXPERTS,
-    ("Experts", 7): EXPERTS_BIASED,
     ("CausalConvWithState", 3): CAUSAL_CONV,
     ("LinearAttention", 5): GATED,
     ("LinearAttention", 6): GATED_DELTA,
@@ -238,16 +236,28 @@ def functions(nodes: Iterable[ir.Node]) -> list[ir.Function]:
     """Bodies of those of ``nodes`` that are of this domain, as new functions of a model.
 
     Raises:
-        ExportError: two nodes of one type do not have the same inputs.
+        ExportError: two nodes of one type do not have the same inputs, or the same gate.
     """
-    used = {(node.op_type, len(node.inputs)) for node in nodes if node.domain == DOMAIN}
-    types = [op_type for op_type, _ in sorted(used)]
+    used = {_kind(node) for node in nodes if node.domain == DOMAIN}
+    types = [op_type for op_type, *_ in sorted(used)]
     if twice := sorted({op_type for op_type in types if types.count(op_type) > 1}):
         raise ExportError(
-            "some layers have an optional part, such as attention sinks, that others lack",
+            "some layers have an optional part, such as attention sinks, that others lack, or "
+            "experts with another gate",
             found=", ".join(twice),
         )
     return [
-        ir.serde.deserialize_function(onnx.parser.parse_function(_BODIES[each]))
+        ir.serde.deserialize_function(onnx.parser.parse_function(_body(*each)))
         for each in sorted(used)
     ]
+
+
+def _kind(node: ir.Node) -> tuple[str, int, str]:
+    """What a body is chosen by: type, number of inputs, and the gate of experts."""
+    return node.op_type, len(node.inputs), node.attributes.get_string("activation", "")
+
+
+def _body(op_type: str, inputs: int, activation: str) -> str:
+    if op_type == "Experts":
+        return experts_body(activation, biased=inputs > 5)
+    return _BODIES[op_type, inputs]

@@ -1,11 +1,14 @@
-"""``ai.lepton::Experts`` in standard ops: one expert after the other, on the tokens that chose it.
+"""``ai.lepton::Experts`` in standard ops: the chosen experts one by one, on the tokens they are of.
 
     x (tokens, width); indices and shares (tokens, chosen): who of the experts, how much of each
     gate_up (experts * 2 inner, width), down (experts * width, inner): the experts' matrices, one
     under the other; biases, where there are some, (experts, 2 inner) and (experts, width)
 
     y = sum over the chosen e of share * (gated(x @ gate_up[e].T) @ down[e].T)
-    gated: G = min(gate, limit); U = clip(up, -limit, limit); G * sigmoid(alpha * G) * (U + beta)
+    gated: G = min(gate, limit); U = clip(up, -limit, limit); f(G) * (U + beta)
+
+What f is the attribute ``activation`` says: ``swish``, G * sigmoid(alpha * G), or one of Gelu, Gelu
+by tanh and Relu. Nothing in ONNX chooses by a string, so that each has a body of its own.
 
 The rows of a ``gate_up`` are those of the gate and then those of up, or take turns where
 ``interleaved`` is 1. A ``limit`` of 0 is none. A token that is chosen twice by one expert, which no
@@ -14,7 +17,7 @@ router does, would count its shares together.
 
 from __future__ import annotations
 
-__all__ = ["EXPERTS", "EXPERTS_BIASED"]
+__all__ = ["experts_body"]
 
 # The matrices as stacks, and where in a projection gate and up are.
 _PREPARED = """
@@ -22,8 +25,11 @@ _PREPARED = """
     rest1 = Constant <value_ints: ints = [-1]> ()
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
-    count = Constant <value_int: int = @experts> ()
-    count1 = Unsqueeze (count, axis0)
+    all = Constant <value_int: int = @experts> ()
+    count1 = Unsqueeze (all, axis0)
+    choices = Reshape (indices, rest1)
+    hit = Unique <sorted: int = 1> (choices)
+    count = Size (hit)
     width1 = Shape <start: int = 1, end: int = 2> (gate_up)
     inner1 = Shape <start: int = 1, end: int = 2> (down)
     gate_up_shape = Concat <axis: int = 0> (count1, rest1, width1)
@@ -58,8 +64,9 @@ _LOOP = """
     always = Constant <value_int: int = 1> ()
     running = Cast <to: int = 9> (always)
     output = Loop (count, running, start) <body = expert
-        (int64 e, bool go, float[tokens, width] before) => (bool on, float[tokens, width] after) {{
+        (int64 i, bool go, float[tokens, width] before) => (bool on, float[tokens, width] after) {{
             on = Identity (go)
+            e = Gather <axis: int = 0> (hit, i)
             chosen = Equal (indices, e)
             mine = Where (chosen, shares, nothing)
             axis1 = Constant <value_ints: ints = [1]> ()
@@ -78,11 +85,9 @@ _LOOP = """
             gate_low = Min (gate, bound)
             up_low = Min (up, bound)
             up_clipped = Max (up_low, lower)
-            turned = Mul (gate_low, factor)
-            open = Sigmoid (turned)
-            swished = Mul (gate_low, open)
+            {activated}
             up_more = Add (up_clipped, more_up)
-            gated = Mul (swished, up_more)
+            gated = Mul (activated, up_more)
             second = Gather <axis: int = 0> (downs, e)
             {returned}
             weighed = Mul (returned, some_share)
@@ -93,27 +98,38 @@ _LOOP = """
 
 _HEAD = """
 <domain: "ai.lepton", opset_import: ["" : 24]>
-Experts <experts, chosen, alpha, beta, limit, interleaved> ({inputs}) => (output)
+Experts <experts, chosen, alpha, beta, limit, interleaved, activation> ({inputs}) => (output)
 {{
 {body}
 }}
 """
 
 
-def _body(inputs: str, projected: str, returned: str) -> str:
-    loop = _LOOP.format(projected=projected, returned=returned)
+_ACTIVATED = {
+    "swish": """turned = Mul (gate_low, factor)
+            open = Sigmoid (turned)
+            activated = Mul (gate_low, open)""",
+    "gelu": "activated = Gelu (gate_low)",
+    "gelu_tanh": 'activated = Gelu <approximate: string = "tanh"> (gate_low)',
+    "relu": "activated = Relu (gate_low)",
+}
+
+_INPUTS = "x, indices, shares, gate_up, down"
+_PROJECTED = "projected = Gemm <transB: int = 1> (some, matrix)"
+_RETURNED = "returned = Gemm <transB: int = 1> (gated, second)"
+_BIASED_INPUTS = f"{_INPUTS}, gate_up_bias, down_bias"
+_BIASED_PROJECTED = """bias = Gather <axis: int = 0> (gate_up_bias, e)
+            projected = Gemm <transB: int = 1> (some, matrix, bias)"""
+_BIASED_RETURNED = """second_bias = Gather <axis: int = 0> (down_bias, e)
+            returned = Gemm <transB: int = 1> (gated, second, second_bias)"""
+
+
+def experts_body(activation: str, *, biased: bool) -> str:
+    """The function of nodes with this ``activation``, as text."""
+    inputs, projected, returned = (
+        (_BIASED_INPUTS, _BIASED_PROJECTED, _BIASED_RETURNED)
+        if biased
+        else (_INPUTS, _PROJECTED, _RETURNED)
+    )
+    loop = _LOOP.format(projected=projected, activated=_ACTIVATED[activation], returned=returned)
     return _HEAD.format(inputs=inputs, body=_PREPARED + loop)
-
-
-EXPERTS = _body(
-    "x, indices, shares, gate_up, down",
-    "projected = Gemm <transB: int = 1> (some, matrix)",
-    "returned = Gemm <transB: int = 1> (gated, second)",
-)
-EXPERTS_BIASED = _body(
-    "x, indices, shares, gate_up, down, gate_up_bias, down_bias",
-    """bias = Gather <axis: int = 0> (gate_up_bias, e)
-            projected = Gemm <transB: int = 1> (some, matrix, bias)""",
-    """second_bias = Gather <axis: int = 0> (down_bias, e)
-            returned = Gemm <transB: int = 1> (gated, second, second_bias)""",
-)

@@ -17,10 +17,12 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.linear import Weight, weight_of
 
-__all__ = ["Experts", "experts_in", "scorers", "shared_columns"]
+__all__ = ["DOWN", "GATE_UP", "SWISH", "Experts", "experts_in", "scorers", "shared_columns"]
 
 DOMAIN = "ai.lepton"
 GATE_UP, DOWN = 3, 4
+SWISH = "swish"
+"""Activation of the gate in SwiGLU."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Experts:
     def count(self) -> int:
         """How many experts there are."""
         return self.node.attributes.get_int("experts")
+
+    @property
+    def activation(self) -> str:
+        """What the gate goes through: ``swish``, ``gelu``, ``gelu_tanh`` or ``relu``."""
+        return self.node.attributes.get_string("activation", SWISH)
 
     @property
     def quantized(self) -> bool:

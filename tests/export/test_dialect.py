@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.dialect import DOMAIN, functions
@@ -66,6 +69,18 @@ def test_sinks(cached: bool) -> None:
     np.testing.assert_allclose(found[0][real], expected[real], atol=1e-5)
 
 
+def _activated(gate: np.ndarray, settings: Settings) -> np.ndarray:
+    if settings.activation == "swish":
+        found: np.ndarray = gate / (1 + np.exp(-settings.alpha * gate))
+        return found
+    function = {
+        "gelu": torch.nn.functional.gelu,
+        "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+        "relu": torch.relu,
+    }[settings.activation]
+    return function(torch.from_numpy(gate)).numpy()
+
+
 def _experts_reference(feeds: Arrays, weights: Arrays, settings: Settings) -> np.ndarray:
     """Token by token, expert by expert."""
     out = np.zeros_like(feeds["x"])
@@ -79,7 +94,7 @@ def _experts_reference(feeds: Arrays, weights: Arrays, settings: Settings) -> np
                     np.minimum(gate, settings.limit),
                     up.clip(-settings.limit, settings.limit),
                 )
-            z = gate / (1 + np.exp(-settings.alpha * gate)) * (up + settings.beta)
+            z = _activated(gate, settings) * (up + settings.beta)
             out[token] += share * (downs[e] @ z + (weights["b2"][e] if settings.biases else 0))
     return out
 
@@ -87,7 +102,14 @@ def _experts_reference(feeds: Arrays, weights: Arrays, settings: Settings) -> np
 @pytest.mark.parametrize("tokens", [1, 7])
 @pytest.mark.parametrize(
     "settings",
-    [Settings(), Settings(interleaved=1), Settings(1.702, 1.0, 2.0, 1, biases=True)],
+    [
+        Settings(),
+        Settings(interleaved=1),
+        Settings(1.702, 1.0, 2.0, 1, biases=True),
+        Settings(activation="gelu_tanh"),
+        Settings(activation="gelu", limit=1.0),
+        Settings(activation="relu", interleaved=1, biases=True),
+    ],
     ids=str,
 )
 def test_experts(settings: Settings, tokens: int) -> None:

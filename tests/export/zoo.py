@@ -269,6 +269,25 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "stamped",
     ),
+    # Beside the dense layer experts with a gate of Gelu; values are keys that are not turned.
+    "gemma4-moe": (
+        _make(
+            "Gemma4TextConfig",
+            **_DECODER,
+            head_dim=8,
+            global_head_dim=16,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            hidden_size_per_layer_input=0,
+            enable_moe_block=True,
+            num_experts=8,
+            top_k_experts=3,
+            moe_intermediate_size=16,
+            sliding_window=WINDOW,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        ),
+        "stamped",
+    ),
     "glm4": (_make("Glm4Config", **_DECODER, head_dim=8), "stamped"),
     "glm4-moe": (_make("Glm4MoeConfig", **_GROUPED_EXPERTS, head_dim=8), "stamped"),
     "gpt-bigcode": (_make("GPTBigCodeConfig", **_GPT), "stamped"),
@@ -286,6 +305,9 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "granite-moe": (_make("GraniteMoeConfig", **_EXPERTS), "stamped"),
     "minicpm3": (_make("MiniCPM3Config", **{**_DECODER, **_LATENT}), "stamped"),
     "ministral3": (_make("Ministral3Config", **_DECODER, head_dim=8), "stamped"),
+    # Experts with other gates than SwiGLU.
+    "mixtral-gelu": (_make("MixtralConfig", **_EXPERTS, hidden_act="gelu"), "stamped"),
+    "mixtral-relu": (_make("MixtralConfig", **_EXPERTS, hidden_act="relu"), "stamped"),
     "nemotron": (_make("NemotronConfig", **_DECODER), "stamped"),
     "olmo3": (
         _make("Olmo3Config", **_DECODER, sliding_window=WINDOW, layer_types=_TYPES),
@@ -365,10 +387,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
         "RecurrentGemmaForCausalLM",
         "fixes a size that must stay open (batch, sequence)",
     ),
-    "mixtral-gelu": (
-        _make("MixtralConfig", **_EXPERTS, hidden_act="gelu"),
+    "mixtral-tanh": (
+        _make("MixtralConfig", **_EXPERTS, hidden_act="tanh"),
         "MixtralForCausalLM",
-        "stamped: mixtures of experts are supported with SwiGLU alone (MixtralExperts with GELU",
+        "stamped: mixtures of experts are supported with gates of SwiGLU, Gelu and Relu alone "
+        "(MixtralExperts with Tanh",
     ),
     "xlnet": (
         _make("XLNetConfig", vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=64),

@@ -21,6 +21,7 @@ class Settings:
     limit: float = 0.0
     interleaved: int = 0
     biases: bool = False
+    activation: str = "swish"
 
 
 def experts(
@@ -42,7 +43,8 @@ def experts(
     block (x, i, s, gu, dn{more}) => (y) {{
       y = ai.lepton.Experts <experts = {EXPERTS}, chosen = {CHOSEN}, alpha = {settings.alpha},
         beta = {settings.beta}, limit = {settings.limit},
-        interleaved = {settings.interleaved}> (x, i, s, gu, dn{more})
+        interleaved = {settings.interleaved},
+        activation = "{settings.activation}"> (x, i, s, gu, dn{more})
     }}"""
     return load(text, weights), weights
 
@@ -60,7 +62,7 @@ def scored() -> ir.Model:
       count = Constant <value_ints = [{CHOSEN}]> ()
       s, i = TopK (scores, count)
       y = ai.lepton.Experts <experts = {EXPERTS}, chosen = {CHOSEN}, alpha = 1.0, beta = 0.0,
-        limit = 0.0, interleaved = 0> (x, i, s, gu, dn)
+        limit = 0.0, interleaved = 0, activation = "swish"> (x, i, s, gu, dn)
     }}"""
     return load(text, weights)
 

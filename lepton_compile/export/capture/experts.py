@@ -4,21 +4,24 @@ Every module that calls experts through ``ALL_EXPERTS_FUNCTIONS`` hands us the t
 chosen for each and their shares; the router before it stays as the model wrote it. How gate and up
 become one is settled by running the module's own code on numbers against
 
-    G = min(gate, limit);  U = clip(up, -limit, limit);  G * sigmoid(alpha * G) * (U + beta)
+    G = min(gate, limit);  U = clip(up, -limit, limit);  f(G) * (U + beta)
 
-which is SwiGLU, and that of GPT-OSS. What is none of these is refused by name.
+where f(G) is G * sigmoid(alpha * G), as in SwiGLU and in GPT-OSS, or Gelu, exact or by tanh (Gemma
+4), or Relu. What is none of these is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
@@ -29,6 +32,12 @@ __all__ = ["ExpertsError", "capture_experts"]
 
 _NAME = "lepton"
 _WIDTH = 6  # of the gate and the up that are tried
+_SWISH, _QUICK_GELU = "swish", 1.702
+_OTHERS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+}
 
 
 class ExpertsError(ExportError):
@@ -39,9 +48,11 @@ class ExpertsError(ExportError):
 class _Gate:
     """How the two halves of what an expert projects become one; ``limit`` is 0 where there is none.
 
-    ``interleaved``: gate and up take turns, else the gate is the first half.
+    ``interleaved``: gate and up take turns, else the gate is the first half. ``alpha`` is of the
+    activation ``swish`` alone.
     """
 
+    activation: str
     alpha: float
     beta: float
     limit: float
@@ -54,7 +65,11 @@ class _Gate:
             gate, up = projected.chunk(2, dim=-1)
         if self.limit:
             gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
-        return gate * torch.sigmoid(self.alpha * gate) * (up + self.beta)
+        if self.activation == _SWISH:
+            activated = gate * torch.sigmoid(self.alpha * gate)
+        else:
+            activated = _OTHERS[self.activation](gate)
+        return activated * (up + self.beta)
 
 
 @contextmanager
@@ -101,6 +116,7 @@ def _experts(
         gate.limit,
         gate.interleaved,
         module.is_transposed,
+        gate.activation,
     )
     return out
 
@@ -116,16 +132,17 @@ def _settle(module: Any) -> _Gate:
                 return gate
     activation = getattr(module, "act_fn", None)
     raise ExpertsError(
-        "mixtures of experts are supported with SwiGLU alone",
+        "mixtures of experts are supported with gates of SwiGLU, Gelu and Relu alone",
         found=f"{type(module).__name__} with {type(activation).__name__}",
     )
 
 
 def _candidates(module: Any) -> Iterator[_Gate]:
-    alphas = [1.0, *_numbers(module, "alpha", "swiglu_alpha")]
+    alphas = [1.0, _QUICK_GELU, *_numbers(module, "alpha", "swiglu_alpha")]
     limits = [0.0, *_numbers(module, "limit", "swiglu_limit")]
-    for alpha, beta, limit, interleaved in product(alphas, (0.0, 1.0), limits, (False, True)):
-        yield _Gate(alpha, beta, limit, interleaved)
+    kinds = [*((_SWISH, alpha) for alpha in alphas), *((name, 1.0) for name in _OTHERS)]
+    for kind, beta, limit, interleaved in product(kinds, (0.0, 1.0), limits, (False, True)):
+        yield _Gate(*kind, beta, limit, interleaved)
 
 
 def _numbers(module: Any, *names: str) -> list[float]:

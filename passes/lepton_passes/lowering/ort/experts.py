@@ -9,7 +9,9 @@ shares for it, so that what comes out is divided by their sum. Both kernels want
 and up in turns: where the model has one behind the other, rows change places as they are written.
 
 Experts whose two matrices differ in format (rules for one of them) have no kernel: what is rounded
-is widened again, and reported. Refuses: matrices that are no constants.
+is widened again, and reported. The kernels have no gate of Gelu or Relu: such experts run as the
+body of their op, which goes through the chosen ones alone, in fp32; what is rounded is widened for
+it. Refuses: those; matrices that are no constants.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.experts import Experts, experts_in
+from lepton_passes.experts import DOWN, GATE_UP, SWISH, Experts, experts_in
 from lepton_passes.linear import Weight
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.packing import nbits
@@ -60,6 +62,9 @@ class LowerExperts(LeptonPass):
             if all(node is not mixture.node for mixture in known):
                 self.refuse(body, node, "its matrices are no constants")
         for mixture in known:
+            if mixture.activation != SWISH:
+                self._in_body(body, mixture)
+                continue
             if mixture.quantized and mixture.alike:
                 self._quantized(body, mixture)
                 continue
@@ -105,6 +110,14 @@ class LowerExperts(LeptonPass):
         made = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], made.outputs[0])
         self.fire(body)
+
+    def _in_body(self, body: Body, mixture: Experts) -> None:
+        reason = f"onnxruntime has no kernel with {mixture.activation} as the gate"
+        if mixture.quantized:
+            reason = f"{reason}; the experts are kept in fp32"
+            for place, weight in ((GATE_UP, mixture.gate_up), (DOWN, mixture.down)):
+                mixture.node.replace_input_with(place, self._wide(body, weight))
+        self.refuse(body, mixture.node, reason)
 
     def _wide(self, body: Body, weight: Weight) -> ir.Value:
         """The weight in fp32: the numbers that its format stands for."""

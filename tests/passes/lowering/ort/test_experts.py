@@ -80,6 +80,26 @@ def test_rounded_weights(
     assert reasons(legal) == []
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("quantize", [None, WeightInt4()], ids=["plain", "int4"])
+def test_gates_without_a_kernel_stay_in_the_body(
+    activation: str, quantize: LeptonPass | None
+) -> None:
+    model, _ = experts(Settings(activation=activation))
+    kept = ""
+    if quantize is not None:
+        quantize(model)
+        kept = "; the experts are kept in fp32"
+    done = check(LowerExperts(), model, routed(5), CLOSE)
+    reason = f"onnxruntime has no kernel with {activation} as the gate{kept}"
+    assert (done.fired, reasons(done)) == (0, [reason])
+    assert [op for op in ops(model, "block") if op in ("Experts", "MoE", "QMoE")] == ["Experts"]
+    assert "DequantizeLinear" not in ops(model, "block")
+    legal = LegalOrtCpu()
+    legal(model)
+    assert reasons(legal) == []
+
+
 def test_shares_need_not_add_up_to_one() -> None:
     model, _ = experts(Settings())
     LowerExperts()(model)
