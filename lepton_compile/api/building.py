@@ -39,6 +39,7 @@ from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
     PipelineReport,
+    expected_counts,
     passes_for,
     precision_of,
     run,
@@ -180,7 +181,7 @@ class Build:
     def _demand(self, target: str, passes: PipelineReport) -> None:
         """Hold the passes of one target to the counts expected of them; with the last target, what
         no target has a pass for is missed too."""
-        expected = self.recipe.passes.expect
+        expected = expected_counts(self.recipe)
         known = set(passes.names())
         if target == self.recipe.target[-1]:
             others = [set(each.names()) for each in self.found.passes.values()]

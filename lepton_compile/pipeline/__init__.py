@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .check import NumericCheck
 from .compute import precision_of
+from .pass_names import expected_counts
 from .plan import passes_for, rounds_activations
 from .report import PassReport, PipelineReport
 from .run import run
@@ -12,6 +13,7 @@ __all__ = [
     "NumericCheck",
     "PassReport",
     "PipelineReport",
+    "expected_counts",
     "passes_for",
     "precision_of",
     "rounds_activations",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
 
 from .compute import compute_dtype
+from .pass_names import check_names
 
 __all__ = ["cache_type", "passes_for", "rounds_activations"]
 
@@ -66,7 +66,7 @@ def passes_for(
         RecipeError: ``passes.disable`` or ``passes.expect`` name something that does not exist, or
             no pass makes the precision for this target.
     """
-    _check_names(recipe, target)
+    check_names(recipe, target)
     entries = [e for e in CATALOG if not e.targets or target in e.targets]
     choose, half = _choose(recipe.quantize, target), compute_dtype(recipe, target, config)
     settings = Settings(
@@ -162,26 +162,3 @@ def _choose(
     ):
         return None
     return lambda name, embedding: quantize.weight(name, embedding=embedding)
-
-
-def _check_names(recipe: Recipe, target: str) -> None:
-    """A recipe of several targets may name passes that one of them has."""
-    named = [e for e in CATALOG if not e.targets or {target, *recipe.target} & {*e.targets}]
-    known = [e.name for e in named]
-    things = {e.make.counts_as for e in named if e.make.counts_as is not None}
-    _demand_known("passes.disable", recipe.passes.disable, known)
-    _demand_known("passes.expect", recipe.passes.expect, sorted({*known, *things}))
-
-
-def _demand_known(where: str, given: Iterable[str], known: Sequence[str]) -> None:
-    unknown = [name for name in given if name not in known]
-    if not unknown:
-        return
-    near = get_close_matches(unknown[0], known, n=1)
-    raise RecipeError(
-        f"there is no pass {unknown[0]!r}",
-        where=where,
-        found=", ".join(unknown),
-        available=known,
-        hint=f"did you mean {near[0]!r}?" if near else "lepton-compile passes lists them",
-    )

@@ -107,6 +107,19 @@ def test_counts_are_expected_of_each_target_that_has_the_pass(folder: Path, tmp_
         )
 
 
+def test_counts_of_a_target_that_an_override_drops_are_not_asked_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    expect = {"lower-half-precision": 1, "attention": 2}
+    file = {"model": str(folder), "target": "ort-cuda", "passes": {"expect": expect}}
+    options: dict[str, Any] = {"target": "ort-cpu", "check": False, "verify": False}
+    lc.build(file, output=tmp_path / "out", **options)
+    expect["attention"] = 3
+    with pytest.raises(GateError, match="attention: expected 3") as caught:
+        lc.build(file, output=tmp_path / "no", **options)
+    assert "lower-half-precision: expected" not in str(caught.value.found)
+
+
 def test_each_target_may_have_its_own_precision(folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "target": ["ort-cpu", "ort-cuda"],

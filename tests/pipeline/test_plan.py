@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_compile.errors import RecipeError
+from lepton_compile.pipeline import expected_counts
 from lepton_compile.pipeline.plan import cache_type, passes_for, rounds_activations
 from lepton_compile.recipe import Recipe, load_recipe
 from lepton_compile.recipe.schema import Quantize
@@ -84,6 +85,34 @@ def test_unknown_names_are_errors_with_the_nearest(passes: dict[str, object], ne
         _names(passes=passes)
     assert caught.value.hint == f"did you mean {near!r}?"
     assert near in caught.value.available
+
+
+@pytest.mark.parametrize(
+    ("passes", "key"),
+    [
+        ({"expect": {"activation-int8": 3}}, "passes.expect.activation-int8"),
+        ({"disable": ["activation-int8"]}, "passes.disable"),
+    ],
+)
+def test_a_pass_of_other_targets_is_told_with_them(passes: dict[str, object], key: str) -> None:
+    with pytest.raises(RecipeError, match="no target of this recipe has a pass") as caught:
+        _names(passes=passes)
+    assert caught.value.where == key
+    assert caught.value.found == "target: ort-cpu"
+    assert caught.value.available == ("target: trt-rtx", "target: trt")
+
+
+def test_what_a_file_says_of_a_target_that_an_override_dropped_is_no_mistake() -> None:
+    passes = {"expect": {"activation-int8": 3, "attention": 2}, "disable": ["smooth-inputs"]}
+    file = {"model": "m", "target": "trt-rtx", "quantize": "int8", "passes": passes}
+    recipe = load_recipe(file, {"target": ["ort-cpu"]})
+    assert "legal-ort-cpu" in [each.name for each in passes_for(recipe)]
+    assert expected_counts(recipe) == {"attention": 2}
+    assert expected_counts(load_recipe(file)) == passes["expect"]
+    # What is typed beside it is judged as it is.
+    typed = load_recipe(file, {"target": ["ort-cpu"], "passes.expect": {"activation-int8": 4}})
+    with pytest.raises(RecipeError, match="no target of this recipe has a pass"):
+        passes_for(typed)
 
 
 ROUNDED = {"calibrate", "activation-int8", "activation-fp8"}
