@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
-from lepton_compile.recipe.schema import Quantize
+from lepton_compile.recipe.quantize import Quantize
 from lepton_passes.catalog import CATALOG, Settings
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.choices import Choices, Choose

@@ -15,7 +15,8 @@ from typing import Any
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe.effects import EFFECTS, Effect
 from lepton_compile.recipe.problems import all_at_once
-from lepton_compile.recipe.schema import Quantize, Recipe, TargetOptions
+from lepton_compile.recipe.quantize import Quantize
+from lepton_compile.recipe.schema import Recipe, TargetOptions
 
 __all__ = ["check_idle"]
 

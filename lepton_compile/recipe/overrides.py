@@ -8,7 +8,7 @@ from typing import Any
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe.document import parse_scalar
-from lepton_compile.recipe.schema import FORMATS
+from lepton_compile.recipe.quantize import FORMATS
 
 __all__ = ["apply_overrides", "parse_override"]
 

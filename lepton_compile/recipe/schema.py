@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -16,17 +14,15 @@ from pydantic import (
     model_validator,
 )
 
-from lepton_compile.recipe.values import Bytes, Fraction, Location, Range
+from lepton_compile.recipe.quantize import Quantize
+from lepton_compile.recipe.values import Bytes, Closed, Fraction, Location, Range
 
 __all__ = [
-    "FORMATS",
     "TARGETS",
     "TASKS",
     "Gates",
     "Passes",
-    "Quantize",
     "Recipe",
-    "Rule",
     "Shapes",
     "TargetOptions",
     "Verify",
@@ -41,147 +37,12 @@ Task = Literal[
     "text-generation",
     "token-classification",
 ]
-Group = Literal[32, 64, 128]
-Algorithm = Literal["none", "rtn", "weighted", "awq", "gptq", "fp16", "bf16", "fp8", "auto"]
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
 TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
 
-# The one-word forms of `quantize`, and the mapping each stands for.
-FORMATS: dict[str, dict[str, Any]] = {
-    "none": {"algorithm": "none"},
-    "fp16": {"algorithm": "fp16"},
-    "bf16": {"algorithm": "bf16"},
-    "int8": {"algorithm": "rtn", "bits": 8},
-    "int4": {"algorithm": "rtn", "bits": 4},
-    "fp8": {"algorithm": "fp8"},
-    "auto": {"algorithm": "auto"},
-}
 
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Rule(_Closed):
-    """An exception to the quantization, for the parameters whose names match."""
-
-    match: str = Field(min_length=1, description="Pattern on parameter names, `*` and `?`.")
-    bits: Literal[4, 8, "none"] = Field(description="Bits of these weights; none keeps them.")
-    group: Group | None = Field(default=None, description="Weights per scale, for 4 bits.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Rule:
-        if self.group is not None and self.bits != 4:
-            raise ValueError("group is for bits: 4; int8 has one scale for each output row")
-        return self
-
-
-class Quantize(_Closed):
-    """How weights are stored, and what else is rounded."""
-
-    algorithm: Algorithm = Field(
-        default="rtn",
-        description="Round to nearest, minding a sample (weighted; awq: inputs scaled, too) or "
-        "not; GPTQ (4 bits, fitted to it); a cast; none; or bits as the gates allow (auto).",
-    )
-    bits: Literal[4, 8] | None = Field(
-        default=None, description="Bits of a weight, for `rtn`, `weighted`, `awq`, `gptq`."
-    )
-    group: Group | None = Field(
-        default=None, description="Weights per scale, for 4 bits (default 32)."
-    )
-    embedding: Literal["same", "int4", "int8", "none"] = Field(
-        default="same", description="Format of embedding tables; with fp8, same is none."
-    )
-    activations: Literal["auto", "none", "static"] = Field(
-        default="auto",
-        description="What 8-bit layers read in TensorRT: rounded, scales from a sample, or not.",
-    )
-    cache: Literal["same", "int8", "fp8"] = Field(
-        default="same",
-        description="Cache of keys and values in TensorRT; same is what is computed in.",
-    )
-    rules: tuple[Rule, ...] = Field(
-        default=(), description="Exceptions; the first that matches holds."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: Any) -> Any:
-        if value is None:
-            return FORMATS["none"]
-        if isinstance(value, str):
-            if value not in FORMATS:
-                raise ValueError(f"unknown precision {value!r}; known: {', '.join(FORMATS)}")
-            return FORMATS[value]
-        if isinstance(value, dict) and value.keys() == {"cache"}:
-            return {**FORMATS["none"], **value}  # weights are left as they are
-        if isinstance(value, dict) and isinstance(value.get("rules"), list):
-            return {**value, "rules": tuple(value["rules"])}
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Quantize:
-        if self.algorithm in ("rtn", "weighted") and self.bits is None:
-            raise ValueError(f"algorithm: {self.algorithm} needs bits: 4 or bits: 8")
-        if self.algorithm in ("awq", "gptq") and self.bits != 4:
-            raise ValueError(
-                f"algorithm: {self.algorithm} needs bits: 4; 8 bits lose too little to be fitted"
-            )
-        if self.algorithm not in ("rtn", "weighted", "awq", "gptq") and self.bits is not None:
-            raise ValueError(
-                f"bits is for algorithm: rtn, weighted, awq or gptq, not {self.algorithm}"
-            )
-        if self.group is not None and self.bits != 4:
-            raise ValueError("group is for bits: 4; int8 has one scale for each output row")
-        if self.activations == "static" and self.format not in ("int8", "fp8"):
-            raise ValueError("activations: static is for weights of 8 bits: int8 or fp8")
-        if self.algorithm == "fp8" and self.embedding == "int8":
-            raise ValueError("with fp8, 8 bits are fp8; embedding tables take int4 or none")
-        return self
-
-    @property
-    def format(self) -> str:
-        """The one-word form: none, fp16, bf16, int8, int4, fp8 or auto."""
-        return f"int{self.bits}" if self.bits is not None else self.algorithm
-
-    @property
-    def may_have_integers(self) -> bool:
-        """Whether any weight may come in integers."""
-        chosen = self.bits is not None or self.algorithm == "auto"
-        return chosen or bool(self.rules) or self.embedding != "same"
-
-    def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
-        """Bits and group of the parameter ``name``; None keeps it in floating point.
-
-        Until ``auto`` has chosen it says 8 bits, which is the most it mostly comes to.
-        """
-        for rule in self.rules:
-            if fnmatchcase(name, rule.match):
-                return self.asked_by(rule)
-        if embedding and self.embedding != "same":
-            return None if self.embedding == "none" else self._pair(int(self.embedding[3:]), None)
-        if self.algorithm == "fp8":
-            return None if embedding else self._pair(8, None)
-        if self.algorithm == "auto":
-            return self._pair(8, None)
-        return None if self.bits is None else self._pair(self.bits, self.group)
-
-    def asked_by(self, rule: Rule) -> tuple[int, int | None] | None:
-        """Bits and group of the parameters that a rule holds for, as ``weight`` has them."""
-        return None if rule.bits == "none" else self._pair(rule.bits, rule.group)
-
-    def says(self, name: str, *, embedding: bool = False) -> bool:
-        """Whether the recipe has a word for this parameter, beside the one for all."""
-        ruled = any(fnmatchcase(name, rule.match) for rule in self.rules)
-        return ruled or (embedding and self.embedding != "same")
-
-    def _pair(self, bits: int, group: int | None) -> tuple[int, int | None]:
-        return bits, (group or self.group or 32) if bits == 4 else None
-
-
-class Shapes(_Closed):
+class Shapes(Closed):
     """Ranges of the dimensions that stay open."""
 
     batch: Range = Field(default=(1, 64), description="Rows.")
@@ -215,7 +76,7 @@ class Shapes(_Closed):
         return self
 
 
-class Verify(_Closed):
+class Verify(Closed):
     """Comparison of the engine with the fp32 PyTorch model."""
 
     enabled: bool = Field(default=True, description="Compare after the build.")
@@ -225,7 +86,7 @@ class Verify(_Closed):
     tokens: int = Field(default=512, ge=2, le=1 << 20, description="How many tokens of it.")
 
 
-class Gates(_Closed):
+class Gates(Closed):
     """Numbers the build must reach. What is left out takes the default of the precision."""
 
     perplexity: Fraction | None = Field(
@@ -245,7 +106,7 @@ class Gates(_Closed):
         return float(value) if type(value) is int else value
 
 
-class Passes(_Closed):
+class Passes(Closed):
     """What the passes may and must do."""
 
     disable: tuple[str, ...] = Field(default=(), description="Names of passes to leave out.")
@@ -265,7 +126,7 @@ Profiles = Literal["split", "joint"]
 Form = Literal["auto", "native", "mask", "slice", "plugin", "matmul"]
 
 
-class TargetOptions(_Closed):
+class TargetOptions(Closed):
     """What one target of several has for itself, in place of the recipe's."""
 
     quantize: Quantize | None = Field(default=None, description="Precision of weights.")
@@ -282,7 +143,7 @@ class TargetOptions(_Closed):
         return _numbers_as_text(value)
 
 
-class Recipe(_Closed):
+class Recipe(Closed):
     """A whole recipe; ``load_recipe`` makes one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())

@@ -1,4 +1,4 @@
-"""The small notations of a recipe: ``1..64``, ``+6%``, ``4GB``.
+"""The base of a recipe's sections, and the small notations: ``1..64``, ``+6%``, ``4GB``.
 
 Each function takes what YAML gave and returns the plain value, or raises ``ValueError`` with a
 sentence that the recipe's error shows.
@@ -10,10 +10,11 @@ import os
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 __all__ = [
     "Bytes",
+    "Closed",
     "Fraction",
     "Location",
     "Range",
@@ -26,6 +27,12 @@ __all__ = [
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 EXTENT_LIMIT = 1 << 24
+
+
+class Closed(BaseModel):
+    """A section of a recipe: a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def range_of(value: Any) -> tuple[int, int]:
