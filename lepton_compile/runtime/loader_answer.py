@@ -26,12 +26,12 @@ class Answers(Batches):
         refuse(needed - self.outputs.keys(), f"a model for {self.task} finds no answers")
         bad = [text for text in (question, context) if not isinstance(text, str)]
         refuse(bad, f"answer takes two texts, found {bad!r:.60}")
-        windows = self._windows(question, context)
+        wrong = not isinstance(longest, int | np.integer) or longest < 1
+        refuse(wrong, f"out of its range: {longest=!r:.60}")
+        windows = [w for w in self._windows(question, context) if 1 in w.sequence_ids]
         best = (-np.inf, 0.0, (0, 0))
         for window, found in zip(windows, self.run_encoded(windows, [*needed]), strict=True):
             inside = np.flatnonzero([number == 1 for number in window.sequence_ids])
-            if not len(inside):
-                continue
             starts, ends = (found[f"{side}_logits"][inside] for side in ("start", "end"))
             ahead = np.arange(len(inside)) - np.arange(len(inside))[:, None]
             scores = np.where((ahead >= 0) & (ahead < longest), starts[:, None] + ends, -np.inf)

@@ -24,6 +24,8 @@ class Fills(Batches):
         number = tokenizer.token_to_id(mask) if mask else None
         refuse(number is None, "this artifact's tokenizer has no mask token")
         refuse(not isinstance(text, str), f"fill takes a text, found {text!r:.60}")
+        wrong = not isinstance(top_k, int | np.integer) or top_k < 1
+        refuse(wrong, f"out of its range: {top_k=!r:.60}")
         encoded = tokenizer.encode(text)
         blanks = [at for at, token in enumerate(encoded.ids) if token == number]
         refuse(not blanks, f"there is no {mask} in the text")

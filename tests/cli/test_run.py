@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lepton_compile.cli import main
 from lepton_compile.runtime import LoaderError, load
 from tests.runtime import tiny
+from tests.runtime.test_loader_arguments import STRANGE, tried
 from tests.small import bert, saved
 
 Capture = pytest.CaptureFixture[str]
@@ -95,6 +97,22 @@ def test_questions_and_blanks_that_are_no_text_are_refused(answering: Path, fill
         model.answer(question, CONTEXT)
     with load(filling) as model, pytest.raises(LoaderError, match="takes a text, found 3"):
         model.fill(question)
+
+
+def test_how_long_and_how_many_are_numbers_from_1_on(answering: Path, filling: Path) -> None:
+    blank = "the [MASK] is on"
+    with load(answering) as answers, load(filling) as fills:
+        for value in (*STRANGE, 0, np.array([3, 4])):
+            fine = isinstance(value, int) and value >= 1
+            assert tried(answers.answer, QUESTION, CONTEXT, longest=value) != fine
+            assert tried(fills.fill, blank, top_k=value) != fine
+        with pytest.raises(LoaderError, match="out of its range: longest=-1"):
+            answers.answer(QUESTION, CONTEXT, longest=-1)
+        with pytest.raises(LoaderError, match="out of its range: top_k='5'"):
+            fills.fill(blank, top_k="5")  # type: ignore[arg-type]
+        assert len(fills.fill(blank, top_k=np.int64(2))[0]) == 2  # type: ignore[arg-type]
+        assert len(answers.answer(QUESTION, CONTEXT, longest=1)["answer"].split()) == 1
+        assert answers.answer(QUESTION, " ")["answer"] == ""
 
 
 def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
