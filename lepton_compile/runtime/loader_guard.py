@@ -13,6 +13,7 @@ from typing import Any
 __all__ = [
     "FORMAT",
     "MIN_FORMAT",
+    "TENSOR",
     "LoaderError",
     "UnfitError",
     "check_digests",
@@ -71,6 +72,10 @@ def manifest_of(root: Path) -> dict[str, Any]:
     bad = hashlib.sha256(canonical).hexdigest() != digest
     refuse(bad, "manifest.json is damaged: it does not match its own digest")
     check_form(manifest, FORM, "manifest")
+    if any(engine["target"] != "ort-cpu" for engine in manifest["engines"]):
+        from lepton_compile.runtime.loader_gpu_form import GPU
+
+        check_form(manifest, GPU, "manifest")
     if manifest.get("cache") or manifest.get("generation"):
         from lepton_compile.runtime.loader_decoder_form import DECODER
 

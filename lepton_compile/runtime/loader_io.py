@@ -10,9 +10,9 @@ __all__ = ["own_io"]
 def own_io(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs and outputs of a model on this engine, by name."""
     own, hidden = model.engine.get("io") or {}, getattr(model.session, "hidden", ())
-    inputs = {spec["name"]: spec for spec in own.get("inputs", ())}
+    inputs = {spec["name"]: spec for spec in own.get("inputs") or ()}
     if model.target.startswith("trt"):  # it makes its inputs from the model's
         inputs = {}
-    outputs = {spec["name"]: spec for spec in own.get("outputs", ())} or model.outputs
+    outputs = {spec["name"]: spec for spec in own.get("outputs") or ()} or model.outputs
     shown = {name: spec for name, spec in outputs.items() if name not in hidden}
     return model.inputs | inputs, shown

@@ -97,9 +97,7 @@ class Plan:
         self.caches: list[Any] = []  # What else has memory of the device, to be closed first.
         self._rooms: dict[str, tuple[int, int]] = {}
         self._kernels: Any = None
-        self.unsaved = (
-            False  # Whether a context has run for the first time since kernels were kept.
-        )
+        self.unsaved = False  # Whether a context has first run since kernels were kept.
         self.engine: Any = None
         self.log = _logger(trt)
 

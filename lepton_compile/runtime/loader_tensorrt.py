@@ -95,7 +95,7 @@ def _check_version(trt: Any, engine: Mapping[str, Any], install: str) -> None:
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.strip("<>=!~").split(".") if part.isdigit()]
+    return [int(part) for part in version.strip("<>=!~").split(".") if part.isdecimal()]
 
 
 def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
@@ -104,7 +104,7 @@ def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
     made = engine.get("compute_capabilities") or ["portable"]
     fits = any(
         text == "portable"
-        or (here >= _numbers(text[:-1]) if text[-1] == "+" else here == _numbers(text))
+        or (here >= _numbers(text[:-1]) if text[-1:] == "+" else here == _numbers(text))
         for text in made
     )
     gpu = f"{device.name} has compute capability {device.capability}"
@@ -113,7 +113,7 @@ def _check_device(device: Cuda, engine: Mapping[str, Any]) -> None:
     old = _numbers(found) < _numbers(least)
     refuse(old, f"this engine needs cuda-bindings{least}, found {found}", UnfitError)
     if plugin := engine.get("plugin"):
-        kernels = [int("".join(filter(str.isdigit, str(a)))) for a in plugin["architectures"]]
+        kernels = [int("".join(filter(str.isdecimal, a)) or 0) for a in plugin["architectures"]]
         fits = any(k // 10 == here[0] and k % 10 <= here[1] for k in kernels)
         named = ", ".join(f"{k // 10}.{k % 10}" for k in kernels)
         refuse(not fits, f"{gpu}, the plugin {plugin['name']} has kernels for {named}", UnfitError)

@@ -218,9 +218,8 @@ class DeviceCache:
             staged[at : at + 8 * len(ids)].view(np.int64)[:] = ids
             ahead[row] += len(ids)
         device.copy_in(there, staged, stream)
-        logits = self.plan.room(
-            "logits", self.plan.vocabulary * item_size(self.plan.kinds["logits"])
-        )
+        size = self.plan.vocabulary * item_size(self.plan.kinds["logits"])
+        logits = self.plan.room("logits", size)
         for (row, ids), start in zip(pieces, starts.tolist(), strict=False):
             places = there + start + ALIGNMENT, there + start, logits
             self._run(context, row, 1, len(ids), places)

@@ -26,6 +26,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader": True,
         "loader_opened": True,
         "loader_decoder_form": decoder or bool(cache),
+        "loader_gpu_form": targets != {"ort-cpu"},
         "loader_io": targets != {"ort-cpu"},
         "loader_scores": any(output["name"] == "logits" for output in manifest["outputs"]),
         "loader_past": bool(cache),

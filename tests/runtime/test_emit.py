@@ -99,9 +99,9 @@ LINES = {
     ("fill-mask", "ort-cpu"): 445,
     ("question-answering", "ort-cpu"): 445,
     ("text-generation", "ort-cpu"): 915,
-    ("text-generation", "ort-cpu", "ort-cuda"): 1075,
-    ("feature-extraction", "ort-cpu", "trt-rtx"): 995,
-    ("text-generation", "ort-cpu", "trt-rtx"): 1710,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1085,
+    ("feature-extraction", "ort-cpu", "trt-rtx"): 1000,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1715,
     ("other", "ort-cpu"): 335,
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
@@ -16,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.runtime import plans, tiny
+from tests.runtime.double import HostDevice
+from tests.runtime.on_double import ALIASED, BUCKETS, GROWING
 from tests.runtime.test_emit import imported
 
 GONE: Any = object()
@@ -72,16 +76,16 @@ def calls(model: Any) -> list[Callable[[], Any]]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_no_edit_ends_in_anything_but_a_refusal(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
-) -> None:
-    source = request.getfixturevalue(f"{kind}_folder")
-    folder = Path(shutil.copytree(source, tmp_path / "forged"))
-    loader, file = imported(folder / "loader.py"), folder / "manifest.json"
+def outcomes(folder: Path, loader: Any, under: tuple[Any, ...] = ()) -> tuple[int, int]:
+    """How many edits below a path were refused by ``load``, and how many were not.
+
+    Raises:
+        AssertionError: one ended in anything else, there or when the model was called.
+    """
+    file = folder / "manifest.json"
     manifest = json.loads(file.read_text("utf-8"))
     refused = other = 0
-    for path in places(manifest):
+    for path in (path for path in places(manifest) if path[: len(under)] == under):
         for value in VALUES:
             file.write_text(json.dumps(edited(manifest, path, value)), "utf-8")
             try:
@@ -94,8 +98,75 @@ def test_no_edit_ends_in_anything_but_a_refusal(
                 refused += 1
             except Exception as error:  # what the test is about
                 raise AssertionError(f"{path} = {value!r}: {error!r}") from error
+    return refused, other
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_no_edit_ends_in_anything_but_a_refusal(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    source = request.getfixturevalue(f"{kind}_folder")
+    folder = Path(shutil.copytree(source, tmp_path / "forged"))
+    refused, other = outcomes(folder, imported(folder / "loader.py"))
     assert refused > 100
     assert other > 20
+
+
+def _io(*outputs: str) -> dict[str, Any]:
+    """What an engine says of its inputs and outputs."""
+    ids = {"name": "input_ids", "dtype": "int64", "shape": ["batch", "sequence"]}
+    sizes = {"last_hidden_state": ["batch", "sequence", 32], "sentence_embedding": ["batch", 32]}
+    shapes = {"logits": ["batch", 1, 64], **sizes}
+    found = [{"name": name, "dtype": "float32", "shape": shapes[name]} for name in outputs]
+    return {"inputs": [ids], "outputs": found}
+
+
+PLUGIN = {"name": "ours", "folder": "plugin", "architectures": ["8.0", "8.6"]}
+CODE = {"plugin/plugin_runtime.py": b"def register(trt, folder):\n    return None\n"}
+FOR_GPUS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "encoder": (plans.encoder_plan(), {"io": _io("last_hidden_state", "sentence_embedding")}),
+    "decoder": (plans.decoder_plan(told=False), {**ALIASED, "io": _io("logits")}),
+    "plugin": (plans.decoder_plan(), {"plugin": PLUGIN, "files": CODE}),
+    "capacities": (plans.decoder_plan(buckets=BUCKETS), {**ALIASED, **GROWING}),
+}
+
+
+@pytest.fixture(params=FOR_GPUS)
+def on_gpu(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Any]:
+    """An artifact of an engine of TensorRT, and its loader, which finds the double of a GPU."""
+    plan, details = FOR_GPUS[request.param]
+    device, capabilities = HostDevice(), {"compute_capabilities": ["8.0+", "8.9"]}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", plans.module("tensorrt_rtx", device))
+    make = tiny.encoder if request.param == "encoder" else tiny.decoder
+    folder = make(tmp_path / "forged", plans={"trt-rtx": (plan, {**capabilities, **details})}).path
+    loader = imported(folder / "loader.py")
+    loader.Cuda = lambda: device
+    with loader.load(folder) as model:
+        assert model.target == "trt-rtx"
+        for call in calls(model):
+            call()
+    return folder, loader
+
+
+def test_no_edit_of_an_engine_for_gpus_ends_in_anything_else(on_gpu: tuple[Path, Any]) -> None:
+    refused, other = outcomes(*on_gpu, ("engines", 0))
+    assert refused > 50
+    assert other > 20
+
+
+def test_an_output_that_the_manifest_does_not_have_is_told(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(encoder_folder, tmp_path / "forged"))
+    loader, file = imported(folder / "loader.py"), folder / "manifest.json"
+    made = edited(json.loads(file.read_text("utf-8")), ("outputs", 1), GONE)
+    file.write_text(json.dumps(made), "utf-8")
+    said = r"there is no \['sentence_embedding'\], but \['last_hidden_state'\]"
+    with loader.load(folder, threads=1) as model, pytest.raises(loader.LoaderError, match=said):
+        model.embed(["w5"])
 
 
 @pytest.mark.parametrize(
@@ -121,6 +192,30 @@ def test_the_refusal_says_which_key(
     file.write_text(json.dumps(made), "utf-8")
     with pytest.raises(loader.LoaderError, match=rf"manifest\.json is damaged: .*{said}"):
         loader.load(folder, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("aliases", {"present.0.key": 5}, r"\.aliases\.present\.0\.key cannot be 5"),
+        ("io", {"inputs": [{"name": "x"}]}, r"\.io\.inputs\[0\]\.dtype cannot be None"),
+        ("cache", {"buckets": [16, "40"]}, r"\.cache\.buckets\[1\] cannot be '40'"),
+        ("compute_capabilities", [8.9], r"\.compute_capabilities\[0\] cannot be 8\.9"),
+        ("plugin", {**PLUGIN, "folder": None}, r"\.plugin\.folder cannot be None"),
+        ("plugin", {**PLUGIN, "architectures": [86]}, r"\.plugin\.architectures\[0\] cannot be 86"),
+    ],
+)
+@pytest.mark.parametrize("target", ["ort-cuda", "trt", "trt-rtx"])
+def test_of_an_engine_for_gpus_too(
+    tmp_path: Path, target: str, key: str, value: Any, said: str
+) -> None:
+    made = tiny.decoder(tmp_path / "forged", plans={target: (plans.decoder_plan(), {})}).path
+    loader, file = imported(made / "loader.py"), made / "manifest.json"
+    changed = edited(json.loads(file.read_text("utf-8")), ("engines", 0, key), value)
+    file.write_text(json.dumps(changed), "utf-8")
+    damaged = rf"manifest\.json is damaged: manifest\.engines\[0\]{said}"
+    with pytest.raises(loader.LoaderError, match=damaged):
+        loader.load(made, target="ort-cpu", threads=1)
 
 
 def test_what_may_be_missing_is_null(decoder_folder: Path, tmp_path: Path) -> None:
