@@ -17,6 +17,7 @@ from lepton_compile.export import ExportedModel
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
 from .zoo import DECODERS, MORE_DECODERS, WINDOW
+from .zoo_places import PLACES
 
 LENGTH = 3 * WINDOW
 PREFILL = WINDOW + 3
@@ -49,9 +50,9 @@ def _case(name: str, config: Callable[[], Any], folder: Path) -> Case:
     return Case(name, model, exported, session)
 
 
-@pytest.mark.parametrize("name", list(MORE_DECODERS))
+@pytest.mark.parametrize("name", [*MORE_DECODERS, *PLACES])
 def test_more_of_them_equal_pytorch(name: str, tmp_path: Path) -> None:
-    config, how = MORE_DECODERS[name]
+    config, how = {**MORE_DECODERS, **PLACES}[name]
     case = _case(name, config, tmp_path)
     assert (case.exported.how, len(case.exported.caches)) == (how, 3)
     test_full_sequence(case, "right")

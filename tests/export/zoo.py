@@ -375,12 +375,6 @@ EMBEDDERS: dict[str, tuple[Callable[[], Any], str]] = {
 
 # name -> (configuration, class, a part of the reason)
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
-    # It turns its heads as complex numbers.
-    "deepseek-v2": (
-        _make("DeepseekV2Config", **{**_GROUPED_EXPERTS, **_LATENT}),
-        "DeepseekV2ForCausalLM",
-        "the model computes in a type that has no translation at self_attn",
-    ),
     # Its layers keep a state in a way of their own.
     "recurrent-gemma": (
         _make("RecurrentGemmaConfig", **_DECODER, attention_window_size=WINDOW),

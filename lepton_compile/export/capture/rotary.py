@@ -1,8 +1,9 @@
 """Rotary position embedding: its tables and its rotation, settled by numbers.
 
-A rotary module is one without parameters whose buffers hold inverse frequencies. Its cos and sin
-are computed once for every position the engine will see; the module is captured only when a row
-depends on its own position alone (dynamic scaling does not, and stays as the model wrote it).
+A rotary module is one without parameters whose buffers hold inverse frequencies. Its cos and sin,
+or the complex number made of both, are computed once for every position the engine will see; the
+module is captured only when a row depends on its own position alone (dynamic scaling does not, and
+stays as the model wrote it).
 RoPE: Su et al., 2021, https://arxiv.org/abs/2104.09864.
 """
 
@@ -13,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,13 @@ from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 from lepton_compile.export.meta import modules_of
 
 from .probe import outside_trace
+from .rotation import Turns, settle
+from .tables import tabulated
 
 __all__ = ["RotaryCapture"]
 
-_ROTATE = "apply_rotary_pos_emb"
+# Where a model's code calls cos and sin by name, and where it has them as one complex number.
+_ROTATE = ("apply_rotary_pos_emb", "apply_rotary_emb")
 
 
 class RotaryCapture:
@@ -38,73 +43,84 @@ class RotaryCapture:
     def __init__(self, positions: int) -> None:
         self.positions = positions
         self.tables: list[tuple[np.ndarray, np.ndarray]] = []
-        self._known: dict[tuple[int, str], int | None] = {}
+        self._known: dict[tuple[int, str], _Noted | None] = {}
 
     @contextmanager
     def patched(self, model: nn.Module) -> Iterator[None]:
-        rotations = _rotations(model)
-        styles = {name: _settle(function) for name, function in rotations.items()}
-        if not rotations or any(style is None for style in styles.values()):
+        functions = _functions(model)
+        settled = {place: settle(function) for place, function in functions.items()}
+        known = {place: rotation for place, rotation in settled.items() if rotation is not None}
+        if not known or len(known) < len(settled):
             yield  # someone reads cos and sin in a way we do not know: leave both alone
             return
         modules = [m for _, m in modules_of(model) if _is_rotary(m)]
         for module in modules:
             module.forward = self._forward(module, module.forward)
-        for name, function in rotations.items():
-            setattr(sys.modules[name], _ROTATE, _rotate(bool(styles[name]), function))
+        for (home, name), rotation in known.items():
+            setattr(sys.modules[home], name, rotation.captured(functions[home, name]))
         try:
             yield
         finally:
             for module in modules:
                 del module.forward
-            for name, function in rotations.items():
-                setattr(sys.modules[name], _ROTATE, function)
+            for (home, name), function in functions.items():
+                setattr(sys.modules[home], name, function)
 
     def _forward(self, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
 
-        def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs).arguments
             positions = bound["position_ids"]
             rest = {k: v for k, v in bound.items() if not isinstance(v, Tensor)}
             key = (id(module), repr(sorted(rest.items(), key=str)))
             if key not in self._known:
-                self._known[key] = self._tabulate(module, rest)
-            table = self._known[key]
-            if table is None:
-                result: tuple[Tensor, Tensor] = original(*args, **kwargs)
-                return result
+                self._known[key] = self._noted(module, rest)
             if positions.ndim == 3:  # one row for each axis of an image: in a text they are one
                 positions = positions[0]
-            width = 2 * self.tables[table][0].shape[1]
-            cos, sin = torch.ops.lepton.rotary_table(positions, table, width)
-            return cos, sin
+            found = self._known[key]
+            return original(*args, **kwargs) if found is None else found.rows(positions)
 
         return forward
 
-    def _tabulate(self, module: nn.Module, rest: dict[str, Any]) -> int | None:
+    def _noted(self, module: nn.Module, rest: dict[str, Any]) -> _Noted | None:
+        """What stands for a module; None where its rows are in no table."""
         with outside_trace():
-            twin = copy.deepcopy(module)
-            twin.__dict__.pop("forward", None)
-            for name, buffer in _real_buffers(module).items():
-                setattr(twin, name, buffer.clone())
-            hidden = torch.zeros(1, 1, 1)
-            everywhere = torch.arange(self.positions)[None]
-            cos, sin = twin(hidden, position_ids=everywhere, **rest)
-            few = torch.tensor([[min(5, self.positions - 1), 0, self.positions // 2]])
-            near_cos, near_sin = twin(hidden, position_ids=few, **rest)
-            if not (
-                torch.equal(near_cos[0], cos[0][few[0]])
-                and torch.equal(near_sin[0], sin[0][few[0]])
-            ):
-                return None
-            half = cos.shape[-1] // 2
-            if not (torch.equal(cos[..., :half], cos[..., half:])):
-                return None
-            self.tables.append(
-                (cos[0, :, :half].float().numpy().copy(), sin[0, :, :half].float().numpy().copy())
-            )
-            return len(self.tables) - 1
+            found = tabulated(lambda rows: _real_run(module, rows, rest), self.positions)
+        if found is None:
+            return None
+        first = len(self.tables)
+        self.tables += [found.near] if found.far is None else [found.near, found.far]
+        width = 2 * found.near[0].shape[1]
+        return _Noted(first, width, None if found.far is None else found.limit, found.joint)
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """The number of a module's table, and of its second where there is a ``limit``."""
+
+    table: int
+    width: int
+    limit: int | None
+    joint: bool
+
+    def rows(self, positions: Tensor) -> Any:
+        """What the module gives, from the tables."""
+        cos, sin = torch.ops.lepton.rotary_table(positions, self.table, self.width)
+        if self.limit is not None:
+            far = torch.ops.lepton.rotary_table(positions, self.table + 1, self.width)
+            beyond = positions.max() >= self.limit
+            cos, sin = torch.where(beyond, far[0], cos), torch.where(beyond, far[1], sin)
+        return Turns(cos, sin) if self.joint else (cos, sin)
+
+
+def _real_run(module: nn.Module, positions: Tensor, rest: dict[str, Any]) -> Any:
+    """What a module gives for positions, as if it had seen no others before."""
+    twin = copy.deepcopy(module)
+    twin.__dict__.pop("forward", None)
+    for name, buffer in _real_buffers(module).items():
+        setattr(twin, name, buffer.clone())
+    return twin(torch.zeros(1, 1, 1), position_ids=positions[None], **rest)
 
 
 def _real_buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -120,47 +136,9 @@ def _is_rotary(module: nn.Module) -> bool:
     return "position_ids" in inspect.signature(module.forward).parameters
 
 
-def _rotations(model: nn.Module) -> dict[str, Callable[..., Any]]:
-    names = {type(module).__module__ for _, module in modules_of(model)}
-    found = {name: getattr(sys.modules[name], _ROTATE, None) for name in sorted(names)}
-    return {name: function for name, function in found.items() if function is not None}
-
-
-def _settle(function: Callable[..., Any]) -> bool | None:
-    """False: halves are rotated; True: neighbours are; None: something else."""
-    with outside_trace():
-        query, key = torch.randn(2, 3, 5, 8), torch.randn(2, 1, 5, 8)
-        angle = torch.randn(2, 5, 4)
-        cos, sin = torch.cat([angle.cos()] * 2, -1), torch.cat([angle.sin()] * 2, -1)
-        try:
-            found = function(query, key, cos, sin)
-        except Exception:  # another signature: not a rotation that we know
-            return None
-        for interleaved in (False, True):
-            expected = [_reference(x, angle.cos(), angle.sin(), interleaved) for x in (query, key)]
-            if all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True)):
-                return interleaved
-    return None
-
-
-def _reference(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
-    cos, sin = cos[:, None], sin[:, None]
-    if interleaved:
-        first, second = x[..., 0::2], x[..., 1::2]
-        pair = (first * cos - second * sin, second * cos + first * sin)
-        return torch.stack(pair, -1).flatten(-2)
-    first, second = x.chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-
-
-def _rotate(interleaved: bool, original: Callable[..., Any]) -> Callable[..., Any]:
-    def rotate(
-        q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        if args or kwargs.get("unsqueeze_dim", 1) != 1:
-            rotated: tuple[Tensor, Tensor] = original(q, k, cos, sin, *args, **kwargs)
-            return rotated
-        apply = torch.ops.lepton.rotary
-        return apply(q, cos, sin, interleaved), apply(k, cos, sin, interleaved)
-
-    return rotate
+def _functions(model: nn.Module) -> dict[tuple[str, str], Callable[..., Any]]:
+    """What turns heads in the code of a model: (module, name) -> function."""
+    homes = sorted({type(module).__module__ for _, module in modules_of(model)})
+    places = [(home, name) for home in homes for name in _ROTATE]
+    found = {(home, name): getattr(sys.modules[home], name, None) for home, name in places}
+    return {place: function for place, function in found.items() if function is not None}

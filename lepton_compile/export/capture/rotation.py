@@ -1,0 +1,114 @@
+"""How a model's own function turns queries and keys by the rows of its rotary tables.
+
+It takes cos and sin, or one complex tensor, cos + i sin (DeepSeek-V2, Llama 4): what it does with
+them is settled by running it on numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+
+from .probe import outside_trace
+
+__all__ = ["Rotation", "Turns", "settle"]
+
+
+class Turns:
+    """Rows of two tables where a model expects cos + i sin: it may pass them on, nothing else."""
+
+    def __init__(self, cos: Tensor, sin: Tensor) -> None:
+        self.cos, self.sin = cos, sin
+
+    def to(self, *args: Any, **kwargs: Any) -> Turns:
+        """To a device: all of a trace is on one."""
+        return self
+
+
+pytree.register_pytree_node(
+    Turns,
+    lambda turns: ([turns.cos, turns.sin], None),
+    lambda leaves, _: Turns(*leaves),
+    serialized_type_name="lepton_compile.Turns",
+)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How a function turns heads.
+
+    Args:
+        interleaved: neighbours are turned, else halves.
+        joint: it takes one complex tensor.
+        heads: the axis of heads in what it takes.
+    """
+
+    interleaved: bool
+    joint: bool = False
+    heads: int = 1
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The rotation as a captured op, which has heads before positions."""
+        if self.heads == 1:
+            return torch.ops.lepton.rotary(x, cos, sin, self.interleaved)  # type: ignore[no-any-return]
+        turned: Tensor = torch.ops.lepton.rotary(x.transpose(1, 2), cos, sin, self.interleaved)
+        return turned.transpose(1, 2)
+
+    def captured(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """``original`` with the op in place of its code wherever it is called as it was tried."""
+
+        def pair(
+            q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
+        ) -> tuple[Tensor, Tensor]:
+            if args or kwargs.get("unsqueeze_dim", 1) != 1:
+                rotated: tuple[Tensor, Tensor] = original(q, k, cos, sin, *args, **kwargs)
+                return rotated
+            return self(q, cos, sin), self(k, cos, sin)
+
+        def joint(q: Tensor, k: Tensor, turns: Turns | Tensor) -> tuple[Tensor, Tensor]:
+            if isinstance(turns, Turns):
+                return self(q, turns.cos, turns.sin), self(k, turns.cos, turns.sin)
+            rotated: tuple[Tensor, Tensor] = original(q, k, turns)
+            return rotated
+
+        return joint if self.joint else pair
+
+
+def settle(function: Callable[..., Any]) -> Rotation | None:
+    """Which rotation a function is; None where it is something else."""
+    with outside_trace():
+        query, key, angle = torch.randn(2, 3, 5, 8), torch.randn(2, 1, 5, 8), torch.randn(2, 5, 4)
+        cos, sin = angle.cos(), angle.sin()
+        pair = torch.cat([cos] * 2, -1), torch.cat([sin] * 2, -1)
+        for joint, heads in ((False, 1), (True, 1), (True, 2)):
+            given = (torch.complex(cos, sin),) if joint else pair
+            try:
+                found = function(query.transpose(1, heads), key.transpose(1, heads), *given)
+            except Exception:  # another signature, or another place for heads
+                continue
+            for interleaved in (False, True):
+                expected = [_turned(x, cos, sin, interleaved) for x in (query, key)]
+                if all(map(_equal, found, [x.transpose(1, heads) for x in expected])):
+                    return Rotation(interleaved, joint, heads)
+    return None
+
+
+def _equal(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, atol=1e-5)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    cos, sin = cos[:, None], sin[:, None]
+    if interleaved:
+        first, second = x[..., 0::2], x[..., 1::2]
+        both = (first * cos - second * sin, second * cos + first * sin)
+        return torch.stack(both, -1).flatten(-2)
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

@@ -1,0 +1,92 @@
+"""The rows that a rotary module gives for positions, told from its numbers.
+
+A row depends on its own position alone, or, as in LongRoPE, on whether some position of the call
+is beyond a first few thousand as well: then there are two tables. Ding et al., LongRoPE, 2024,
+https://arxiv.org/abs/2402.13753.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Tables", "tabulated"]
+
+Rows = tuple[np.ndarray, np.ndarray]  # cos and sin, fp32 (positions, rotary width / 2)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Rows by position; ``far`` are those of calls with a position from ``limit`` on.
+
+    ``joint``: the module gives cos + i sin in one complex tensor.
+    """
+
+    near: Rows
+    far: Rows | None
+    limit: int
+    joint: bool
+
+
+def tabulated(run: Callable[[Tensor], Any], positions: int) -> Tables | None:
+    """The tables of a module that gives ``run(rows)`` for ``rows`` of positions.
+
+    None where rows depend on more than tables say, as those of dynamic scaling do.
+    """
+
+    def rows_of(places: Sequence[int] | range) -> Rows | None:
+        return _halves(run(torch.tensor(list(places))))
+
+    def told_by(table: Rows, *samples: Sequence[int]) -> bool:
+        return all(_equal(rows_of(places), table, places) for places in samples)
+
+    joint = isinstance(run(torch.tensor([0])), Tensor)
+    last = positions - 1
+    every = rows_of(range(positions))
+    if every is None:
+        return None
+    if told_by(every, [0, 1], [min(5, last), 0, positions // 2]):
+        return Tables(every, None, positions, joint)
+    low, high = 2, positions  # rows 0 and 1 are as alone in calls of `low` positions, and not here
+    while high - low > 1:
+        middle = (low + high) // 2
+        start = rows_of(range(middle))
+        alone = start is not None and told_by(start, [0, 1])
+        low, high = (middle, high) if alone else (low, middle)
+    near = rows_of(range(low))
+    if near is None or not told_by(near, [0, 1], [low - 1, 0, low // 2]):
+        return None
+    if not told_by(every, [low, 0, 1], [last, low // 2], [(low + last) // 2, 1]):
+        return None
+    return Tables(_longer(near, positions), every, low, joint)
+
+
+def _halves(given: Any) -> Rows | None:
+    """cos and sin, half as wide as what they turn, from a pair that repeats them or a complex
+    tensor."""
+    if isinstance(given, Tensor):
+        return (_array(given.real), _array(given.imag)) if given.is_complex() else None
+    cos, sin = (each.chunk(2, -1) for each in given)
+    repeated = torch.equal(*cos) and torch.equal(*sin)
+    return (_array(cos[0]), _array(sin[0])) if repeated else None
+
+
+def _array(rows: Tensor) -> np.ndarray:
+    return rows[0].float().numpy().copy()
+
+
+def _equal(rows: Rows | None, table: Rows, places: Sequence[int]) -> bool:
+    if rows is None:
+        return False
+    return all(np.array_equal(r, t[list(places)]) for r, t in zip(rows, table, strict=True))
+
+
+def _longer(table: Rows, positions: int) -> Rows:
+    """With rows, for the sake of those that are read and dropped, up to the last position."""
+    cos, sin = (np.pad(each, ((0, positions - len(each)), (0, 0))) for each in table)
+    return cos, sin

@@ -1,0 +1,115 @@
+"""Rotary embeddings: what turns heads and what gives rows, told from their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.cohere import modeling_cohere
+from transformers.models.deepseek_v2 import modeling_deepseek_v2
+from transformers.models.gptj import modeling_gptj
+from transformers.models.llama import modeling_llama
+from transformers.models.llama4 import modeling_llama4
+
+from lepton_compile.export.capture.rotation import Rotation, settle
+from lepton_compile.export.capture.tables import tabulated
+
+from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
+from .zoo_places import LONG_ROPE
+
+FAR = 20  # positions of the tables that are told here
+
+
+@pytest.mark.parametrize(
+    ("function", "rotation"),
+    [
+        (modeling_llama.apply_rotary_pos_emb, Rotation(interleaved=False)),
+        (modeling_deepseek_v2.apply_rotary_emb, Rotation(interleaved=True, joint=True)),
+        (modeling_llama4.apply_rotary_emb, Rotation(interleaved=True, joint=True, heads=2)),
+        (modeling_cohere.apply_rotary_pos_emb, None),  # its cos and sin repeat each entry in a row
+        (modeling_gptj.apply_rotary_pos_emb, None),  # another signature
+        (lambda q, k, turns: (q * turns.real[:, None].repeat(1, 1, 1, 2), k), None),
+    ],
+)
+def test_what_a_function_does_is_told_from_numbers(
+    function: Callable[..., tuple[Tensor, Tensor]], rotation: Rotation | None
+) -> None:
+    assert settle(function) == rotation
+
+
+def _angles(positions: Tensor, frequency: float) -> Tensor:
+    return positions[None, :, None] * frequency * torch.tensor([1.0, 0.1])
+
+
+def _joint(angles: Tensor) -> Tensor:
+    return torch.polar(torch.full_like(angles, 1.5), angles)
+
+
+def _pair(angles: Tensor) -> tuple[Tensor, Tensor]:
+    twice = torch.cat([angles, angles], -1)
+    return twice.cos(), twice.sin()
+
+
+def test_rows_that_depend_on_their_own_position_alone() -> None:
+    for give, joint, scale in ((_joint, True, 1.5), (_pair, False, 1.0)):
+        found = tabulated(lambda rows, give=give: give(_angles(rows, 1.0)), FAR)
+        assert found is not None
+        assert (found.joint, found.far, found.limit) == (joint, None, FAR)
+        expected = np.array([[1.0, 1.0], [np.cos(3.0), np.cos(0.3)]]) * scale
+        np.testing.assert_allclose(found.near[0][[0, 3]], expected, rtol=1e-6)
+        np.testing.assert_allclose(found.near[1][3], np.sin([3.0, 0.3]) * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [2, 3, 7, 10, FAR - 1])
+def test_rows_of_calls_that_reach_far(limit: int) -> None:
+    found = tabulated(lambda p: _pair(_angles(p, 0.5 if p.max() >= limit else 1.0)), FAR)
+    assert found is not None
+    assert found.far is not None
+    assert found.limit == limit
+    assert found.near[0].shape == found.far[0].shape == (FAR, 2)
+    np.testing.assert_allclose(found.near[1][limit - 1, 0], np.sin(limit - 1.0), rtol=1e-5)
+    np.testing.assert_allclose(found.far[1][FAR - 1, 0], np.sin((FAR - 1) / 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "frequency",
+    [
+        lambda p: 1.0 / max(float(p.max()), 8.0),  # dynamic scaling, from 9 positions on
+        lambda p: 0.25 if p.max() >= 15 else 0.5 if p.max() >= 8 else 1.0,
+        lambda p: 1.0 + float(len(p) == 3),
+    ],
+)
+def test_rows_that_are_in_no_table(frequency: Callable[[Tensor], float]) -> None:
+    assert tabulated(lambda p: _pair(_angles(p, frequency(p))), FAR) is None
+
+
+def test_pairs_whose_halves_differ_are_in_no_table() -> None:
+    for odd in (0, 1):
+
+        def give(rows: Tensor, odd: int = odd) -> list[Tensor]:
+            pair = list(_pair(_angles(rows, 1.0)))
+            pair[odd] = pair[odd][..., :2].repeat_interleave(2, -1)
+            return pair
+
+        assert tabulated(give, FAR) is None
+
+
+@pytest.mark.parametrize("length", [6, 12])
+def test_long_rope_turns_by_the_longest_row(length: int, tmp_path: Path) -> None:
+    """Its configuration has other frequencies for calls that reach beyond the eighth position."""
+    model = save(LONG_ROPE, "text-generation", tmp_path)
+    exported, session = compiled(tmp_path, "text-generation")
+    assert (exported.how, exported.kinds) == ("stamped", 1)
+    ids, mask = padded(2, length, "left")
+    given = {"input_ids": ids, "attention_mask": mask}
+    positions = np.maximum(mask.cumsum(1) - 1, 0)
+    with torch.no_grad():
+        named = {k: torch.from_numpy(v) for k, v in given.items()}
+        out = model(**named, position_ids=torch.from_numpy(positions), use_cache=False)
+    found = run(session, {**given, **empty_cache(session, 2)})["logits"]
+    real = mask.astype(bool)
+    assert relative_error(found[real], out.logits.numpy()[real]) <= FP32
