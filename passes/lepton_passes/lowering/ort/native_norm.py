@@ -67,11 +67,17 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
         return "the norm does not compute in fp32"
     if len(node.outputs) > 1:
         return "the norm gives its mean"
-    gamma = node.inputs[1]
-    known = body.weights(gamma) or [body.constant(gamma)]
-    if known[0] is None or len(known[0].shape) != 1:
+    if not _is_vector(body, node.inputs[1]):
         return "the weight of the norm is not a constant vector"
     return None
+
+
+def _is_vector(body: Body, gamma: ir.Value | None) -> bool:
+    """Whether it is a weight, or stands in the graph, and has one axis."""
+    tensors = body.weights(gamma)
+    constant = None if tensors else body.constant(gamma)
+    shape = tensors[0].shape if tensors else () if constant is None else constant.shape
+    return len(shape) == 1
 
 
 def _refuses_skip(node: ir.Node) -> str | None:
