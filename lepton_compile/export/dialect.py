@@ -195,7 +195,8 @@ NewMask (attention_mask, hidden) => (mask)
     follows = Greater (first, zero)
     one = CastLike (follows, attention_mask)
     last = Slice (attention_mask, first, total, axis)
-    mask = Max (last, one)
+    seen = Max (last, one)
+    mask = CastLike (seen, hidden)
 }}
 """
 

@@ -166,7 +166,7 @@ _library.impl("causal_conv", _run_convolution, "CPU")  # type: ignore[no-untyped
 _library.impl("linear_attention", _run_linear_attention, "CPU")  # type: ignore[no-untyped-call]
 _define(
     "new_mask(Tensor attention_mask, Tensor hidden) -> Tensor",
-    lambda attention_mask, hidden: attention_mask.new_empty(hidden.shape[:2]),
+    lambda attention_mask, hidden: hidden.new_empty(hidden.shape[:2]),
 )
 _define(
     "constant(int index, int[] shape, ScalarType dtype) -> Tensor",

@@ -138,5 +138,5 @@ def test_new_mask(past: int) -> None:
     )
     mask = np.array([[0, 1, 1, 1], [1, 1, 1, 0]])
     (found,) = run(model, {"m": mask, "x": random(2, 4 - past, 2)})
-    expected = mask if past == 0 else np.ones((2, 4 - past), np.int64)
+    expected = mask if past == 0 else np.ones((2, 4 - past))
     np.testing.assert_array_equal(found, expected)

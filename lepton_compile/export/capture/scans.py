@@ -41,7 +41,7 @@ def _mask(
     past_key_values: Any = None,
     **kwargs: Any,
 ) -> Tensor | None:
-    """The mask of the tokens that are new, (batch, sequence): padding enters no state."""
+    """The mask of new tokens as numbers, (batch, sequence): padding enters no state."""
     if attention_mask is None or attention_mask.ndim != 2 or inputs_embeds is None:
         return None
     mask: Tensor = torch.ops.lepton.new_mask(attention_mask, inputs_embeds)
