@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["parts_for"]
@@ -55,22 +55,29 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_cuda_graph": "ort-cuda" in targets and shared,
         "loader_past_cache": ort and bool(cache) and not shared,
         "loader_no_cache": decoder and not cache,
-        "loader_code": tensorrt,
-        "loader_tensorrt": tensorrt,
-        "loader_cuda": tensorrt,
-        "loader_trt_plugin": tensorrt and any(engine.get("plugin") for engine in engines),
-        "loader_rtx_cache": "trt-rtx" in targets,
-        "loader_plan": tensorrt,
-        "loader_tensors": tensorrt,
-        "loader_trt_encoder": tensorrt and not cache,
-        "loader_trt_decoder": tensorrt and bool(cache),
-        "loader_trt_buckets": tensorrt and any(map(_grows, engines)),
+        **(_of_plans(engines, bool(cache)) if tensorrt else {}),
         "loader_script_prompt": decoder,
         "loader_script_text": encoder,
         "loader_script_question": answers,
         "loader_script": True,
     }
     return tuple(name for name, wanted in needed.items() if wanted)
+
+
+def _of_plans(engines: Sequence[Mapping[str, Any]], cache: bool) -> dict[str, bool]:
+    """The parts for engines of TensorRT."""
+    return {
+        "loader_code": True,
+        "loader_tensorrt": True,
+        "loader_cuda": True,
+        "loader_trt_plugin": any(engine.get("plugin") for engine in engines),
+        "loader_rtx_cache": any(engine["target"] == "trt-rtx" for engine in engines),
+        "loader_plan": True,
+        "loader_tensors": True,
+        "loader_trt_encoder": not cache,
+        "loader_trt_decoder": cache,
+        "loader_trt_buckets": any(map(_grows, engines)),
+    }
 
 
 def _grows(engine: Mapping[str, Any]) -> bool:
