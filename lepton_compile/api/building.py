@@ -269,6 +269,8 @@ class Build:
 
         shared = exported.cached and all(
             e.passes.fired("lower-cached-attention") == len(exported.caches)
+            # What reads a cache in its own way would read spare room, too.
+            and e.passes.fired("lower-shared-attention") == exported.sharing
             for e in engines
             if e.target.startswith("ort-")
         )

@@ -24,7 +24,8 @@ from lepton_compile.errors import ExportError
 
 from . import ops
 from .capture import Capture
-from .layers import Given, LayerCall, Slot
+from .capture.sharing import is_shared_dict
+from .layers import Given, LayerCall, Shared, Slot
 from .meta import modules_of
 from .rehearsal import examples, without_trace
 
@@ -33,7 +34,8 @@ __all__ = ["Chain", "LayerTrace", "Place", "stamping"]
 
 class Place(NamedTuple):
     """Where a tensor of a chain comes from: an output of one of its calls, or, where ``call`` is
-    None, one of the chain's inputs."""
+    None, one of the chain's inputs. Behind what a layer returns are the keys and values of its
+    cache."""
 
     call: int | None
     number: int
@@ -72,6 +74,16 @@ class Chain:
         ]
         self._made += [weakref.ref(output) for output in made]
         return list(made)
+
+    def shared(self, call: LayerCall, pair: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What stands for all keys and values of the cache of the last call, for later layers.
+
+        Args:
+            pair: tensors of their shape.
+        """
+        first = sum(like is not None for like in call.like)
+        last = len(self.calls) - 1
+        return tuple(_output(self, Place(last, first + i), like) for i, like in enumerate(pair))
 
     def _place(self, tensor: Tensor) -> Place:
         if isinstance(tensor, _Output) and tensor.chain is self:
@@ -159,7 +171,8 @@ def _real(tensor: Tensor) -> Tensor:
         return tensor
     if not tensor.chain.closed:
         tensor.chain.close()
-    assert tensor.actual is not None
+    if tensor.actual is None:
+        raise ExportError("keys and values that layers share are read outside of layers")
     return tensor.actual
 
 
@@ -189,12 +202,28 @@ class LayerTrace:
             first = self._seen.setdefault(call.kind, call)
             if first.out_spec is None:
                 self._settle(first, [_known(tensor) for tensor in tensors])
-            call.out_spec, call.like = first.out_spec, first.like
+            call.out_spec, call.like, call.shares = first.out_spec, first.like, first.shares
             if self.chains[-1].closed:
                 self.chains.append(Chain(len(self.chains)))
-            return call.results(self.chains[-1].add(call, tensors))
+            made = self.chains[-1].add(call, tensors)
+            self._hand_on(call, tensors, (args, kwargs))
+            return call.results(made)
 
         return forward
+
+    def _hand_on(self, call: LayerCall, tensors: Sequence[Tensor], given: Any) -> None:
+        """Put what a call shares into the dictionary that later layers are given."""
+        if not call.shares:
+            return
+        shared = next(leaf for leaf in pytree.tree_leaves(given) if is_shared_dict(leaf))
+        masks = [t for t, rule in zip(tensors, call.rules, strict=True) if rule is not None]
+        if not masks:
+            raise ExportError("a layer shares its cache and has no mask", where=call.path)
+        batch, total = masks[0].shape[0], masks[0].shape[-1]
+        for name, sizes in call.shares:
+            with disable_proxy_modes_tracing():  # nothing in the trace reads them
+                pair = [torch.empty((batch, n, total, w), device="meta") for n, w in sizes]
+            shared[name] = self.chains[-1].shared(call, pair)
 
     def _noted(
         self, layer: nn.Module, path: str, args: Any, kwargs: Any
@@ -208,6 +237,8 @@ class LayerTrace:
             if isinstance(leaf, Tensor):
                 leaves.append(Slot(len(tensors)))
                 tensors.append(leaf)
+            elif is_shared_dict(leaf):
+                leaves.append(_noted_pairs(leaf, tensors))
             else:
                 leaves.append(leaf)
         rules = [self.capture.attention.rule_of(tensor) for tensor in tensors]
@@ -232,6 +263,15 @@ class LayerTrace:
         out = call.run(inputs, self.capture)
         flat, call.out_spec = pytree.tree_flatten(out)
         call.like = [_like(inputs, each, call.path) for each in flat]
+
+
+def _noted_pairs(shared: Any, tensors: list[Tensor]) -> Shared:
+    """Keys and values that a layer is given, added to ``tensors``."""
+    entries = []
+    for name, pair in shared.items():
+        entries.append((name, tuple(Slot(len(tensors) + i) for i in range(len(pair)))))
+        tensors += pair
+    return Shared(tuple(entries))
 
 
 def _like(inputs: Sequence[Tensor], out: Any, path: str) -> int | None:

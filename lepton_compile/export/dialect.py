@@ -165,6 +165,28 @@ Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 }}
 """
 
+# Keys and values are the present of an earlier layer, (batch, heads, total, width).
+_SHARED_ATTENTION = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+SharedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
+    (query, keys, values, attention_mask) => (output)
+{{
+    {_VISIBLE}
+    heads = Constant <value_int: int = @q_num_heads> ()
+    heads1 = Unsqueeze (heads, axis0)
+    copied = Constant <value_ints: ints = [0, 0]> ()
+    rest = Constant <value_ints: ints = [-1]> ()
+    by_head = Concat <axis: int = 0> (copied, heads1, rest)
+    query_4d = Reshape (query, by_head)
+    queries = Transpose <perm: ints = [0, 2, 1, 3]> (query_4d)
+    seen_values = Attention <scale: float = @scale, softcap: float = @softcap>
+        (queries, keys, values, bias)
+    by_position = Transpose <perm: ints = [0, 2, 1, 3]> (seen_values)
+    flat = Concat <axis: int = 0> (copied, rest)
+    output = Reshape (by_position, flat)
+}}
+"""
+
 _POSITIONS = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 Positions (attention_mask, input_ids) => (positions)
@@ -228,6 +250,7 @@ _BODIES = {
     ("LinearAttention", 5): GATED,
     ("LinearAttention", 6): GATED_DELTA,
     ("NewMask", 2): _NEW_MASK,
+    ("SharedAttention", 4): _SHARED_ATTENTION,
     ("Positions", 2): _POSITIONS,
     ("KeepLast", 2): _KEEP_LAST,
 }

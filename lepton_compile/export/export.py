@@ -12,6 +12,7 @@ from torch import nn
 
 from lepton_compile.collection import uncollected
 from lepton_compile.errors import ExportError, RecipeError
+from lepton_passes.body import bodies
 from lepton_passes.stacks import flattened, transposed_each
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
@@ -53,6 +54,7 @@ class ExportedModel:
         task: optimum's task name.
         architecture: class name of the model.
         caches: one entry for each cached attention, in order; empty without a cache.
+        sharing: how many attentions read the cache of another.
         parameters: number of weights in the model.
         length: longest sequence (past included) that the graph can take.
         how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
@@ -71,6 +73,7 @@ class ExportedModel:
     kinds: int
     notes: list[str] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
+    sharing: int = 0
     states: list[StateLayer] = field(default_factory=list)
 
     @property
@@ -168,6 +171,7 @@ def _capture(
         notes=[*graph.refused],
         tied=_tied(network),
         states=graph.states,
+        sharing=sum(b.times * len(b.nodes("SharedAttention")) for b in bodies(graph.model)),
     )
     return exported, graph, network
 

@@ -7,7 +7,7 @@ shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lepton_compile.errors import ExportError
+
 from .capture import Capture, LeptonCache
 from .capture.attention import MaskRule
+from .capture.sharing import is_shared_dict, shared_dict
 from .rehearsal import Script, examples, without_trace
 
-__all__ = ["Given", "LayerCall", "LayerModule", "Slot", "alike", "kinds_of"]
+__all__ = ["Given", "LayerCall", "LayerModule", "Shared", "Sharing", "Slot", "alike", "kinds_of"]
 
 _INDEX_NAMES = ("layer_idx", "layer_id", "layer_index")
 _PLAIN = (bool, int, float, str)
@@ -38,12 +41,26 @@ class Slot(NamedTuple):
     number: int
 
 
+class Shared(NamedTuple):
+    """Stands for keys and values that layers before have shared, by name, among the arguments."""
+
+    entries: tuple[tuple[str, tuple[Slot, ...]], ...]
+
+
+class Sharing(NamedTuple):
+    """A name by which a layer shares its cache; heads and width of the keys, and of the values."""
+
+    name: str
+    sizes: tuple[tuple[int, int], ...]
+
+
 @dataclass
 class LayerCall:
     """One call of one layer: what went in and what came out.
 
     ``leaves`` are the flattened arguments; tensors are replaced by their position in ``inputs``.
     ``like`` has, for each output, the input of its shape; None where the output is None.
+    ``shares`` says by which names later layers are given the keys and values of its cache.
     ``kind`` is equal for calls that one function can stand for.
     """
 
@@ -55,6 +72,7 @@ class LayerCall:
     rules: list[MaskRule | None]
     out_spec: pytree.TreeSpec | None = None
     like: list[int | None] = field(default_factory=list)
+    shares: tuple[Sharing, ...] = ()
     kind: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +93,8 @@ class LayerCall:
                 leaves.append(tensors[leaf.number])
             elif isinstance(leaf, LeptonCache):
                 leaves.append(LeptonCache(None))
+            elif isinstance(leaf, Shared):
+                leaves.append(_given_again(leaf, tensors))
             else:
                 leaves.append(leaf)
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
@@ -86,7 +106,38 @@ class LayerCall:
             if rule is not None:
                 capture.attention.remember(tensor, rule)
         args, kwargs = self.arguments(inputs)
-        return type(self.module).forward(self.module, *args, **kwargs)
+        shared = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if is_shared_dict(leaf)]
+        before = {name: pair for each in shared for name, pair in each.items()}
+        for key, value in before.values():
+            capture.attention.share(key, value)
+        fresh = len(capture.attention.fresh_keys)
+        out = type(self.module).forward(self.module, *args, **kwargs)
+        after = {name: pair for each in shared for name, pair in each.items()}
+        self.shares = _shared(before, after, capture, fresh, self.path)
+        return out
+
+
+def _given_again(shared: Shared, tensors: Sequence[Tensor]) -> Any:
+    return shared_dict(
+        {name: tuple(tensors[slot.number] for slot in slots) for name, slots in shared.entries}
+    )
+
+
+def _shared(
+    before: Mapping[str, Any], after: Mapping[str, Any], capture: Capture, fresh: int, path: str
+) -> tuple[Sharing, ...]:
+    """How a layer shares the keys and values of its cache."""
+    own = capture.attention.fresh_keys[fresh:]
+    found = []
+    for name, pair in after.items():
+        if before.get(name) is pair:
+            continue
+        key, value = pair
+        if len(own) != 1 or own[0] is not key or not capture.attention.paired(key, value):
+            raise ExportError("a layer shares what is not the whole of its one cache", where=path)
+        sizes = tuple((int(each.shape[1]), int(each.shape[3])) for each in pair)
+        found.append(Sharing(name, sizes))
+    return tuple(found)
 
 
 def _kind_of(call: LayerCall) -> tuple[Any, ...]:

@@ -275,7 +275,7 @@ class _CallSites:
         t.windows += layer.windows
         rest = slice(2 * layer.caches, None)
         t.states += map(State, layer.states, kept[rest], presents[rest])
-        return list(made.outputs[:results])
+        return list(made.outputs)  # presents, too: later layers may read them
 
     @staticmethod
     def _kept(t: Translator, layer: LayerFunction) -> list[ir.Value]:

@@ -106,6 +106,14 @@ _define(
     "int window, float softcap, bool cached, Tensor? sinks) -> Tensor",
     _attention,
 )
+_define(
+    # Over the cache of an earlier layer, which the keys and values stand for.
+    "shared_attention(Tensor query, Tensor key, Tensor value, Tensor mask, float scale, "
+    "bool causal, int window, float softcap) -> Tensor",
+    lambda query, key, value, mask, *_: query.new_empty(
+        (query.shape[0], query.shape[2], query.shape[1], value.shape[-1])
+    ),
+)
 _define("mask(Tensor mask) -> Tensor", lambda mask: torch.empty_like(mask, dtype=torch.bool))
 _define(
     # As torch's attention takes it, so that code which looks at the rank of a mask finds four.

@@ -37,6 +37,7 @@ from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.opset import LowerOpset
+from lepton_passes.lowering.ort.shared_attention import LowerSharedAttention
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
 from lepton_passes.lowering.residual_scale import LowerResidualScale
@@ -305,8 +306,9 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.
     Entry(LowerCachedAttention, targets=_ORT),
+    Entry(LowerSharedAttention, targets=_CPU),
     Entry(LowerAttention, targets=_ORT),
-    # What those two made, where our kernels do it, too.
+    # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native_attention),
     Entry(LowerCausalConv, targets=_CPU),
     Entry(LowerLinearAttention, targets=_CPU),

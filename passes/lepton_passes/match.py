@@ -32,6 +32,7 @@ NORMS = ("RMSNormalization", "LayerNormalization")
 SEQUENCE_MAJOR = (0, 2, 1, 3)
 """The permutation between (batch, heads, sequence, width) and (batch, sequence, heads, width)."""
 
+_ATTENTION = ("Attention", "CachedAttention", "SharedAttention")
 _SAME_SIZE = ("Cast", "Identity", "Gelu", "Relu", "Sigmoid", "Tanh", "DequantizeLinear", *NORMS)
 _SAME_RANK = ("Split", "Slice", "Cast", "Identity", "MatMul", "Add", "Mul", "Gelu", *NORMS)
 
@@ -116,7 +117,7 @@ def rank_of(body: Body, value: ir.Value | None) -> int | None:
             return len(shape) if shape is not None else None
         if node.op_type == "RotaryEmbedding" and node.attributes.get_int("num_heads", 0) != 0:
             return 3
-        if node.domain == "ai.lepton" and node.op_type in ("Attention", "CachedAttention"):
+        if node.domain == "ai.lepton" and node.op_type in _ATTENTION:
             return 3 if value is node.outputs[0] else 4
         if node.op_type not in _SAME_RANK:
             return None

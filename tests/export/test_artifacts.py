@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lepton_compile.artifact import Artifact
 
 from . import gguf_files
 from .harness import FP32, relative_error, save
-from .zoo import DECODERS
+from .zoo import DECODERS, SHARING
 
 PROMPTS = ([5, 17, 3, 42, 8, 11, 29], [7, 61], [13, 4, 90, 33])  # of different lengths
 STEPS = 12
@@ -37,9 +37,13 @@ def _gaps(model: torch.nn.Module, prompt: Sequence[int], tokens: Sequence[int]) 
     return (logits.max(1) - chosen) / (logits.max(1) - logits.min(1))
 
 
+def _config(name: str) -> Callable[[], Any]:
+    return (DECODERS[name] if name in DECODERS else SHARING[name])[0]
+
+
 def _endless(name: str) -> Any:
     """A configuration without an end token, so that every row is as long as asked for."""
-    config = DECODERS[name][0]()
+    config = _config(name)()
     config.eos_token_id = None
     return config
 
@@ -52,6 +56,8 @@ def _endless(name: str) -> Any:
         ("gemma3", "int4"),
         ("gpt2", "int8"),
         ("phi3", "int4"),
+        ("gemma4-e2b", "none"),  # layers that read the cache of another
+        ("gemma4-e2b", "int4"),
         ("falcon-alibi", "int8"),  # biases in bf16, which the check emulates
     ],
 )
@@ -70,13 +76,19 @@ def test_ragged_batches_of_the_zoo(name: str, quantize: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "quantize"),
-    [("gemma3", "int4"), ("qwen3", "int8"), ("gpt-neox", "none"), ("falcon", "int8")],
+    [
+        ("gemma3", "int4"),
+        ("qwen3", "int8"),
+        ("gpt-neox", "none"),
+        ("falcon", "int8"),
+        ("gemma4-e2b", "int4"),
+    ],
 )
 def test_positions_that_are_left_out_change_no_number(
     name: str, quantize: str, tmp_path: Path
 ) -> None:
     """Of the last layer the engine computes what the wanted logits need."""
-    save(DECODERS[name][0], "text-generation", tmp_path / "model")
+    save(_config(name), "text-generation", tmp_path / "model")
     artifact = _build(tmp_path / "model", tmp_path / "out", quantize=quantize)
     report = json.loads((artifact.path / "report.json").read_text())
     fired = {each["name"]: each["fired"] for each in report["passes"]}

@@ -334,6 +334,31 @@ MORE_DECODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "starcoder2": (_make("Starcoder2Config", **_DECODER, sliding_window=WINDOW), "stamped"),
 }
 
+# Layers read keys and values of an earlier layer: name -> (configuration, distinct layers traced,
+# caches).
+SHARING: dict[str, tuple[Callable[[], Any], int, int]] = {
+    # As E2B and E4B: the last layers share, their MLP is wider, and each has an input of its own.
+    "gemma4-e2b": (
+        _make(
+            "Gemma4TextConfig",
+            **{**_DECODER, "num_hidden_layers": 7},
+            head_dim=8,
+            global_head_dim=16,
+            hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=VOCABULARY,
+            num_kv_shared_layers=3,
+            use_double_wide_mlp=True,
+            sliding_window=WINDOW,
+            layer_types=[
+                *["sliding_attention", "full_attention"] * 2,
+                *["sliding_attention", "sliding_attention", "full_attention"],
+            ],
+        ),
+        6,
+        4,
+    ),
+}
+
 MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "big-bird": (_make("BigBirdConfig", **_ENCODER, attention_type="original_full"), "plain"),
     "camembert": (_make("CamembertConfig", **_ROBERTA), "stamped"),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 __all__ = ["REQUIRES", "build"]
 
 REQUIRES = {"onnxruntime": ">=1.30"}
+# Attention without a present, which 1.30 crashes on.
+SHARED_REQUIRES = {"onnxruntime": ">=1.31"}
 
 
 def build(job: EngineJob) -> BuiltEngine:
@@ -21,7 +28,16 @@ def build(job: EngineJob) -> BuiltEngine:
     if library is not None and not uses_library(job.model):
         library.unlink()
         library = None
+    requires = SHARED_REQUIRES if _shares(job.model) else REQUIRES
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
     details = {} if library is None else {"kernels": entry(library)}
     names = [file.name for file in files] + ([] if library is None else [library.name])
-    return BuiltEngine(files[0].name, REQUIRES, details, files=names)
+    return BuiltEngine(files[0].name, requires, details, files=names)
+
+
+def _shares(model: ir.Model) -> bool:
+    """Whether a layer reads another one's cache by a kernel of onnxruntime."""
+    kernel = ("com.microsoft", "GroupQueryAttention")
+    graphs = (model.graph, *(function.graph for function in model.functions.values()))
+    nodes = (node for graph in graphs for node in graph)
+    return any((n.domain, n.op_type) == kernel and len(n.outputs) == 1 for n in nodes)

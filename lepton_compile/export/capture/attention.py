@@ -28,6 +28,7 @@ from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
 from . import states
 from .probe import outside_trace
+from .sharing import uncut
 
 __all__ = ["NAME", "OWN", "TORCH", "AttentionCapture", "LeptonCache", "MaskRule"]
 
@@ -76,6 +77,7 @@ class LeptonCache(Cache):
             return key, value
         if _active:
             _active[-1].fresh_keys.append(key_states)
+            _active[-1].pair(key_states, value_states)
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
@@ -128,12 +130,32 @@ class AttentionCapture:
         self.calls = 0
         self.rules: dict[int, MaskRule] = {}
         self.fresh_keys: list[Tensor] = []
+        self._read: list[Tensor] = []  # keys of caches, once attention was called with them
+        self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
 
     def remember(self, mask: Tensor, rule: MaskRule) -> None:
         """Note the rule of a mask tensor that the model will pass on to its layers."""
         self.rules[id(mask)] = rule
         self._alive.append(mask)  # an id is only unique while its object lives
+
+    def pair(self, key: Tensor, value: Tensor) -> None:
+        """Note which values belong to keys of a cache."""
+        self._values[id(key)] = value
+        self._alive.append(key)
+
+    def paired(self, key: Tensor, value: Tensor) -> bool:
+        """Whether these are keys and values of one cache."""
+        return self._values.get(id(key)) is value
+
+    def shares(self, key: Tensor, value: Tensor) -> bool:
+        """Whether they are of the cache of a layer that has read them before."""
+        return self.paired(key, value) and any(each is key for each in self._read)
+
+    def share(self, key: Tensor, value: Tensor) -> None:
+        """Note keys and values that a layer is given of the cache of another."""
+        self.pair(key, value)
+        self._read.append(key)
 
     def rule_of(self, value: object) -> MaskRule | None:
         return self.rules.get(id(value))
@@ -152,6 +174,7 @@ class AttentionCapture:
             with (
                 _through_torch() if implementation == TORCH else nullcontext(),
                 _cached_expanded(model) if implementation != OWN else nullcontext(),
+                uncut(model) if implementation != OWN else nullcontext(),
             ):
                 yield
         finally:
@@ -306,10 +329,15 @@ def _attention(
             )
         causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", False))
         rule = MaskRule(causal, -1 if sliding_window is None else sliding_window)
+    scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
+    if attention_mask is not None and s_aux is None and state.shares(key, value):
+        plain = (float(scale), rule.causal, rule.window, float(softcap or 0.0))
+        return torch.ops.lepton.shared_attention(query, key, value, attention_mask, *plain), None
     cached = any(fresh is key for fresh in state.fresh_keys)
     if state.fresh_keys and not cached:
         raise ExportError("the model changes its keys between the cache and attention")
-    scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
+    if state.paired(key, value):
+        state.share(key, value)
     width = value.shape[-1]
     out = torch.ops.lepton.attention(
         *_of_one_width(query, key, value),

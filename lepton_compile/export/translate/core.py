@@ -74,6 +74,7 @@ class Translator:
         self.constants = constants
         self.values: dict[fx.Node, Any] = {}
         self.caches: list[tuple[ir.Value, ir.Value, ir.Value, ir.Value]] = []
+        self.presents: dict[fx.Node, tuple[ir.Value, ir.Value]] = {}  # by new keys
         self.windows: list[int | None] = []  # of each entry of `caches`; None where unlimited
         self.states: list[State] = []
         self._handlers = handlers

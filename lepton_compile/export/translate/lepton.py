@@ -34,14 +34,8 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
         out = _plain(t, inputs, attributes, causal, at)
     else:
         attributes |= {"causal": int(bool(causal)), "window": window}
-        seen = t.value(mask)
-        if len(mask.meta["val"].shape) == 4:  # type: ignore[union-attr]
-            seen = t.builder.op("Reshape", [seen, t.builder.ints(0, -1)], at=at)
-        out = _masked(t, node, [*inputs, seen], attributes, bool(cached), at)
-    shape = node.meta["val"].shape
-    out.dtype = ir.DataType.FLOAT
-    out.shape = ir.Shape([*t.dim_names(shape[:2]), int(shape[2]) * int(shape[3])])
-    return t.builder.op("Reshape", [out, t.builder.ints(0, 0, int(shape[2]), int(shape[3]))], at=at)
+        out = _masked(t, node, [*inputs, _seen(t, mask, at)], attributes, bool(cached), at)
+    return _by_head(t, node, out, at)
 
 
 def _plain(
@@ -49,6 +43,14 @@ def _plain(
 ) -> ir.Value:
     """No mask at all: the standard op says it."""
     return t.builder.op("Attention", inputs, {**attributes, "is_causal": int(bool(causal))}, at=at)
+
+
+def _seen(t: Translator, mask: Any, at: str) -> ir.Value:
+    """The mask as (batch, total)."""
+    seen = t.value(mask)
+    if len(mask.meta["val"].shape) == 4:
+        seen = t.builder.op("Reshape", [seen, t.builder.ints(0, -1)], at=at)
+    return seen
 
 
 def _masked(
@@ -74,9 +76,40 @@ def _masked(
         batch = t.dim_names(shape[:1])[0]
         present.dtype = ir.DataType.FLOAT
         present.shape = ir.Shape([batch, int(shape[1]), "total_sequence", int(shape[3])])
+    t.presents[node.args[1]] = (made.outputs[1], made.outputs[2])  # type: ignore[index]
     t.caches.append((past[0], past[1], made.outputs[1], made.outputs[2]))
     t.windows.append(None if attributes["window"] < 0 else int(attributes["window"]))
     return made.outputs[0]
+
+
+def _shared_attention(t: Translator, node: fx.Node) -> ir.Value:
+    """Over keys and values that a layer is given, or that an attention before has made."""
+    query, key, value, mask, scale, causal, window, softcap = node.args
+    at = t.path(node)
+    heads, kv_heads = (int(n.meta["val"].shape[1]) for n in (query, key))  # type: ignore[union-attr]
+    attributes: dict[str, Any] = {
+        "q_num_heads": heads,
+        "kv_num_heads": kv_heads,
+        "scale": scale,
+        "softcap": softcap,
+        "causal": int(bool(causal)),
+        "window": window,
+    }
+    given = key.op == "placeholder"  # type: ignore[union-attr]
+    if not given and key not in t.presents:
+        raise ExportError("layers share keys and values that no cache holds", where=at)
+    keys, values = (t.value(key), t.value(value)) if given else t.presents[key]  # type: ignore[index]
+    inputs = [_sequence_major(t, query, at), keys, values, _seen(t, mask, at)]
+    out = t.builder.op("SharedAttention", inputs, attributes, domain=DOMAIN, at=at)
+    return _by_head(t, node, out, at)
+
+
+def _by_head(t: Translator, node: fx.Node, out: ir.Value, at: str) -> ir.Value:
+    """What attention made as (batch, sequence, heads, dim)."""
+    shape = node.meta["val"].shape
+    out.dtype = ir.DataType.FLOAT
+    out.shape = ir.Shape([*t.dim_names(shape[:2]), int(shape[2]) * int(shape[3])])
+    return t.builder.op("Reshape", [out, t.builder.ints(0, 0, int(shape[2]), int(shape[3]))], at=at)
 
 
 def _append(t: Translator, node: fx.Node) -> list[ir.Value]:
@@ -179,6 +212,7 @@ def _function(op_type: str) -> Handler:
 
 HANDLERS: dict[str, Handler] = {
     "lepton.attention": _attention,
+    "lepton.shared_attention": _shared_attention,
     "lepton.append": _append,
     "lepton.constant": _constant,
     "lepton.mask": _mask,

@@ -55,6 +55,29 @@ class Cached:
         **more: Any,
     ) -> list[Array]:
         """Output and both caches, as far as they are filled."""
+        inputs, attributes = self._given(domain, rotary, packed, norms, kept, more)
+        y, key, value = run(domain, "GroupQueryAttention", inputs, outputs=3, **attributes)
+        filled = [
+            cache[row, :, : past + self.new]
+            for cache in (key, value)
+            for row, past in enumerate(self.past)
+        ]
+        return [y, *filled]
+
+    def output(self, domain: str, *, rotary: bool, kept: int | None = None, **more: Any) -> Array:
+        """Output alone, of a node that has no other."""
+        inputs, attributes = self._given(domain, rotary, False, (), kept, more)
+        return run(domain, "GroupQueryAttention", inputs, **attributes)[0]
+
+    def _given(
+        self,
+        domain: str,
+        rotary: bool,
+        packed: bool,
+        norms: Sequence[Array],
+        kept: int | None,
+        more: dict[str, Any],
+    ) -> tuple[list[Any], dict[str, Any]]:
         attributes = {
             "num_heads": self.heads,
             "kv_num_heads": self.kv_heads,
@@ -74,13 +97,7 @@ class Cached:
             inputs += [*[None] * (9 - len(inputs)), *norms]
         if kept is not None:
             inputs += [*[None] * (11 - len(inputs)), np.array(kept, np.int64)]
-        y, key, value = run(domain, "GroupQueryAttention", inputs, outputs=3, **attributes)
-        filled = [
-            cache[row, :, : past + self.new]
-            for cache in (key, value)
-            for row, past in enumerate(self.past)
-        ]
-        return [y, *filled]
+        return inputs, attributes
 
     def check(self, **how: Any) -> None:
         for ours, theirs in zip(self.run(DOMAIN, **how), self.run(MICROSOFT, **how), strict=True):
@@ -149,6 +166,28 @@ def test_the_last_queries_alone(past: list[int], new: int, kept: int, more: dict
     some, *others = cached.run(DOMAIN, rotary=True, kept=kept, **more)
     _close(some, all_of_them[:, -kept if 0 < kept < new else 0 :])
     assert all(np.array_equal(a, b) for a, b in zip(caches, others, strict=True))
+
+
+@pytest.mark.parametrize(("past", "new"), [([0], 70), ([150], 1), ([20, 7], 1), ([64], 3)])
+@pytest.mark.parametrize("more", [{}, {"local_window_size": 12, "softcap": 2.0}])
+@pytest.mark.parametrize("rotary", [False, True])
+def test_the_cache_of_another_layer(
+    past: list[int], new: int, more: dict[str, Any], rotary: bool
+) -> None:
+    """Without new keys and values it holds them all, and stays as it is."""
+    cached = Cached(past, new, 4, 2, 32, 200)
+    cached.k, cached.v = (each[:, :0] for each in (cached.k, cached.v))
+    ours, theirs = (cached.output(domain, rotary=rotary, **more) for domain in (DOMAIN, MICROSOFT))
+    _close(ours, theirs)
+    if new > 2:
+        _close(cached.output(DOMAIN, rotary=rotary, kept=2, **more), theirs[:, -2:])
+
+
+def test_refuses_values_without_keys() -> None:
+    cached = Cached([10], 1, 4, 1, 32, 32)
+    cached.k = cached.k[:, :0]
+    with pytest.raises(Exception, match="do not fit query"):
+        cached.output(DOMAIN, rotary=False)
 
 
 def test_refuses_to_keep_less_than_nothing() -> None:

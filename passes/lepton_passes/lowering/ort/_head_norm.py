@@ -54,8 +54,8 @@ class HeadNorm(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("GroupQueryAttention"):
-            if node.domain != self.domain or node.inputs[1] is None:
-                continue
+            if node.domain != self.domain or node.inputs[1] is None or len(node.outputs) == 1:
+                continue  # one output: it reads the keys of another layer
             query, key = (self._normed(value) for value in node.inputs[:2])
             if query is None and key is None:
                 continue

@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.ort._angles import table_of
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import made_by, split_of, width_of
 
@@ -111,7 +112,7 @@ class LowerCachedAttention(LeptonPass):
         if reason is not None or first is None or second is None:
             self.refuse(body, node, f"{reason}; it stays outside")
             return None
-        tables = [_table(body, value) for value in first.inputs[1:3]]
+        tables = [table_of(body, value) for value in first.inputs[1:3]]
         cos, sin = tables
         if cos is None or sin is None:
             self.refuse(body, node, "cos and sin are not rows by position; they stay outside")
@@ -125,24 +126,6 @@ class LowerCachedAttention(LeptonPass):
         assert query is not None
         assert key is not None
         return _Rotary(query, key, (cos, sin), first.attributes.get_int("interleaved", 0))
-
-
-def _table(body: Body, value: ir.Value | None) -> ir.Value | None:
-    """The table whose rows by position are ``value``, passed into the body."""
-    arguments = body.arguments(value)
-    if value is None or not arguments:
-        return None
-    found = []
-    for argument in arguments:
-        node = made_by(argument, "Gather")
-        if node is None or node.attributes.get_int("axis", 0) != 0 or node.inputs[0] is None:
-            return None
-        if made_by(node.inputs[1], "Positions", domain="ai.lepton") is None:
-            return None
-        if not node.inputs[0].is_initializer():
-            return None
-        found.append(node.inputs[0])
-    return body.lift(f"{value.name}_table", found)
 
 
 def _packed(

@@ -57,7 +57,12 @@ class LowerNativeAttention(LeptonPass):
         attributes |= {name: node.attributes.get_float(name, 0.0) for name in ("scale", "softcap")}
         attributes["epsilon"] = 0.0  # of norms of heads, which lower-native-head-norm brings
         new = body.emit(
-            node, node.op_type, node.inputs, dict(attributes), domain=CPU_DOMAIN, outputs=3
+            node,
+            node.op_type,
+            node.inputs,
+            dict(attributes),
+            domain=CPU_DOMAIN,
+            outputs=len(node.outputs),
         )
         for old, made in zip(node.outputs, new.outputs, strict=True):
             body.replace(old, made)

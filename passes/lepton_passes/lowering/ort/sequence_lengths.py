@@ -4,6 +4,7 @@ From attention_mask (batch, total) BOOL:
     seqlens_k               ReduceSum(mask, axis 1) - 1     (batch,) int32: index of the last token
     total_sequence_length   Shape(mask)[1]                  scalar int32
     key_padding_mask        Cast<INT32>(mask)               (batch, total)
+    no_keys                 zeros                           (batch, 0, width) fp32
     window_bias             0 where |i - j| < window, else the least float    (1, 1, total, total)
 """
 
@@ -50,6 +51,16 @@ class MaskValues:
         key = ("padding", mask)
         if key not in self._made:
             self._made[key] = self._node("Cast", [mask], mask, to=INT32)
+        return self._made[key]
+
+    def no_keys(self, mask: ir.Value, width: int) -> ir.Value:
+        """Keys, or values, of no token."""
+        key = ("nothing", mask, width)
+        if key not in self._made:
+            batch = self._node("Shape", [mask], mask, start=0, end=1)
+            rest = self._constant(np.array([0, width], dtype=np.int64), mask)
+            shape = self._node("Concat", [batch, rest], mask, axis=0)
+            self._made[key] = self._node("ConstantOfShape", [shape], mask)
         return self._made[key]
 
     def window_bias(

@@ -54,6 +54,7 @@ REASONS = {
     "CausalConvWithState": "convolutions with a state are lowered for ort-cpu alone",
     "Experts": "mixtures of experts are lowered for ort-cpu alone",
     "LinearAttention": "linear attention is lowered for ort-cpu alone",
+    "SharedAttention": "layers that read another layer's cache are lowered for ort-cpu alone",
     "DynamicQuantizeLinear": "scales of activations must be known when the engine is built",
     "TRT_MoE": "its fused form exists for other GPUs only, and it cannot be decomposed",
     "TRT_QuantizedAttention": "no fused form exists for any GPU that was tried",

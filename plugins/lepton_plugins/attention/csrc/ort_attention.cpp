@@ -3,7 +3,8 @@
 // key_norm?, kept?), with the meaning that onnxruntime's operators of these names have. Without key
 // and value, query holds all three side by side, in this order. Weights of norms (head_dim) are of an
 // RMS norm of each head, in front of the rotary embedding. `kept` is how many of the last queries are
-// wanted, 0 for all: the result has so many, while keys and values of all go to the cache.
+// wanted, 0 for all: the result has so many, while keys and values of all go to the cache. Key and
+// value of no tokens leave the cache as it is, that of another layer, and nothing is made of it.
 #include "ort_attention.h"
 
 #include <cmath>
@@ -30,6 +31,7 @@ Heads inside(float* data, int64_t tokens, int64_t width, int64_t column, int64_t
 struct Inputs {
   Operand query, key, value;
   int64_t tokens = 0, head_dim = 0;
+  bool shared = false;  // the cache has all keys and values, those of the new tokens, too
   Heads q{}, k{}, v{};
 
   OrtStatus* read(const OrtApi* api, const OrtKernelContext* context, int64_t heads,
@@ -37,8 +39,8 @@ struct Inputs {
     if (OrtStatus* s = input(api, context, 0, &query)) return s;
     if (OrtStatus* s = input(api, context, 1, &key)) return s;
     if (OrtStatus* s = input(api, context, 2, &value)) return s;
-    const bool packed = key.data == nullptr;
-    if (query.rank != 3 || packed != (value.data == nullptr)) {
+    const bool packed = key.rank == 0;  // left out; one of no tokens has no data either
+    if (query.rank != 3 || packed != (value.rank == 0)) {
       return wrong(api, "query has to have 3 axes, key and value stand together or not at all");
     }
     const int64_t parts = packed ? heads + 2 * kv_heads : heads, width = query.last();
@@ -54,8 +56,10 @@ struct Inputs {
       v = inside(data, tokens, width, (heads + kv_heads) * head_dim, head_dim);
       return nullptr;
     }
+    shared = key.rank == 3 && key.dims[1] == 0 && tokens > 0;
     for (const Operand* each : {&key, &value}) {
-      if (each->rank != 3 || each->dims[0] != query.dims[0] || each->dims[1] != tokens ||
+      if (each->rank != 3 || each->dims[0] != query.dims[0] ||
+          each->dims[1] != (shared ? 0 : tokens) ||
           each->dims[2] != kv_heads * head_dim) {
         return wrong(api, "key or value do not fit query");
       }
@@ -90,6 +94,7 @@ class MultiHead final : public Operator<MultiHead> {
     Inputs in;
     Operand mask;
     if (OrtStatus* s = in.read(api_, context, heads_, heads_)) return s;
+    if (in.shared) return wrong(api_, "key and value do not fit query");
     if (OrtStatus* s = input(api_, context, 3, &mask)) return s;
     const int64_t rows = in.query.dims[0];
     if (mask.data != nullptr && (mask.rank != 2 || mask.size() != rows * in.tokens)) {
@@ -171,7 +176,7 @@ struct Append {
   void add(int64_t unit) const {
     const int64_t b = unit / in.tokens, t = unit % in.tokens, position = past[b] + t;
     float normed[kMostNormed];
-    for (int64_t h = 0; h < kv_heads; ++h) {
+    for (int64_t h = 0; !in.shared && h < kv_heads; ++h) {
       const float* k = norms.of(in.k.at(b, h, t), norms.key, in.head_dim, normed);
       rotary.turn(k, position, in.head_dim, key.at(b, h, position));
       memcpy(value.at(b, h, position), in.v.at(b, h, t), in.head_dim * sizeof(float));
@@ -206,9 +211,11 @@ struct Call {
     y.dims[1] = queries();
     y.dims[2] = heads * in.head_dim;
     present_key = past_key;
+    present_value = past_value;
+    if (OrtStatus* s = output(api, context, 0, &y)) return s;
+    if (in.shared) return nullptr;
     if (present_key.dims[2] < length()) present_key.dims[2] = length();
     present_value = present_key;
-    if (OrtStatus* s = output(api, context, 0, &y)) return s;
     if (OrtStatus* s = output(api, context, 1, &present_key)) return s;
     return output(api, context, 2, &present_value);
   }
@@ -232,6 +239,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     return i == 5 || i == 6 ? ORT_INT32 : i == 11 ? ORT_INT64 : ORT_FLOAT;
   }
   static bool optional(size_t i) { return i == 1 || i == 2 || i > 6; }
+  static bool optional_output(size_t i) { return i > 0; }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     api_ = api;
