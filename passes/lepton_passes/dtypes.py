@@ -25,7 +25,10 @@ _BOOL = frozenset({
 # fmt: on
 _INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 # Ops whose output has the type of another input than the first.
-_TYPED_BY = {"Where": 1, "OneHot": 2, "DequantizeLinear": 1, "CastLike": 1, "QuantizeLinear": 2}
+_TYPED_BY = {
+    **dict.fromkeys(("Where", "DequantizeLinear", "CastLike", "NewMask"), 1),
+    **dict.fromkeys(("OneHot", "QuantizeLinear"), 2),
+}
 _NORMS_BY_WEIGHT = frozenset(["RMSNormalization"])
 _GATHERED = frozenset(["GatherBlockQuantized"])
 # Outputs 1 and 2, mean and deviation, are fp32 whatever is normalized.
