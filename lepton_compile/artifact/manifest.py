@@ -14,7 +14,15 @@ from typing import Any
 
 from lepton_compile.errors import ArtifactError
 
-__all__ = ["FORMAT", "MANIFEST_FILE", "MIN_FORMAT", "UNSIGNED_FILES", "FileEntry", "Manifest"]
+__all__ = [
+    "FORMAT",
+    "MANIFEST_FILE",
+    "MIN_FORMAT",
+    "UNKNOWN_LENGTH",
+    "UNSIGNED_FILES",
+    "FileEntry",
+    "Manifest",
+]
 
 FORMAT = 1
 """The format this version writes."""
@@ -23,6 +31,9 @@ MIN_FORMAT = 1
 """The oldest format this version reads."""
 
 MANIFEST_FILE = "manifest.json"
+
+UNKNOWN_LENGTH = 1 << 20
+"""Where ``sequence`` ends when nothing is known of it: more than any model takes."""
 
 # Written after the manifest, for people; nothing is loaded from them.
 UNSIGNED_FILES = frozenset({MANIFEST_FILE, "report.json", "report.html"})

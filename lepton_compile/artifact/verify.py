@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 
 from lepton_compile.errors import ArtifactError
 
+from .form import check_manifest
 from .manifest import MANIFEST_FILE, FileEntry, Manifest
 from .write import Artifact, file_entry
 
@@ -26,7 +28,7 @@ def open_artifact(folder: str | Path) -> Artifact:
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest alone, its digest checked.
+    """The manifest alone: its digest is checked, and the type of everything that is read of it.
 
     Raises:
         ArtifactError: as for ``open_artifact``.
@@ -36,13 +38,20 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ArtifactError(
             "this folder is no artifact", found=str(folder), hint=f"it has no {MANIFEST_FILE}"
         )
-    return Manifest.from_json(file.read_bytes())
+    text = file.read_bytes()
+    manifest = Manifest.from_json(text)
+    check_manifest(json.loads(text))
+    return manifest
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
     pure, path = PurePosixPath(name.replace("\\", "/")), folder / name
     inside = not pure.is_absolute() and ".." not in pure.parts
-    if not inside or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = inside and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file has
+        inside = False
+    if not inside:
         raise ArtifactError("the manifest names a file outside the artifact", found=name)
     if not path.is_file():
         raise ArtifactError("a file of the artifact is missing", where=str(folder), found=name)

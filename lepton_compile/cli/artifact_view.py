@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
+from rich.markup import escape
 
+from lepton_compile.artifact import read_manifest
+from lepton_compile.artifact.manifest import MANIFEST_FILE
 from lepton_compile.cli.onnxfile import ModelSummary, model_tables, summarize
-from lepton_compile.cli.output import bytes_text, table
+from lepton_compile.cli.output import bytes_text, number_text, table
 from lepton_compile.cli.planfile import PlanSummary, is_plan, plan_tables, summarize_plan
 from lepton_compile.cli.report_view import report_parts
 from lepton_compile.errors import ArtifactError
@@ -31,7 +34,7 @@ def read_json(path: Path) -> Any:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError("this file is damaged", where=str(path), found=str(error)) from error
 
 
@@ -39,15 +42,16 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
     """Manifest, state of each file, the graphs and the report; and whether all files are intact.
 
     Raises:
-        ArtifactError: the folder is no artifact, or its manifest cannot be read.
+        ArtifactError: the folder is no artifact, or its manifest is not what was written.
     """
-    manifest = read_json(folder / "manifest.json")
-    if not isinstance(manifest, dict) or "files" not in manifest or "engines" not in manifest:
+    if not (folder / MANIFEST_FILE).is_file():
         raise ArtifactError(
             "this folder is not an artifact",
             found=str(folder),
-            hint="it has no readable manifest.json; name an artifact folder or a .onnx file",
+            hint=f"it has no {MANIFEST_FILE}; name an artifact folder or a .onnx file",
         )
+    read_manifest(folder)
+    manifest = read_json(folder / MANIFEST_FILE)
     states = {name: _state(folder, name, entry) for name, entry in manifest["files"].items()}
     report = read_json(folder / "report.json")
     graphs = {
@@ -70,9 +74,9 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     manifest = data["manifest"]
     model, cache = manifest["model"], manifest.get("cache")
     facts = [
-        ("model", model["source"]),
-        ("architecture", model["architecture"]),
-        ("parameters", f"{model['parameters']:,}"),
+        ("model", model.get("source") or "-"),
+        ("architecture", model.get("architecture") or "-"),
+        ("parameters", number_text(model.get("parameters"))),
         ("task", manifest["task"]),
         ("ranges", ", ".join(f"{k} {a}..{b}" for k, (a, b) in manifest["ranges"].items())),
         ("format", manifest["format"]),
@@ -98,7 +102,15 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
             yield from plan_tables(summary, entries[target], _layers(data["report"], target))
         else:
             yield from model_tables(summary)
-    yield from report_parts(data["report"] or {})
+    yield from _report(data["report"])
+
+
+def _report(report: Any) -> Iterator[RenderableType]:
+    """What a build said; no digest vouches for it, and another version may have written it."""
+    try:
+        yield from list(report_parts(report or {}))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        yield f"Note: report.json cannot be shown: {type(error).__name__}: {escape(str(error))}"
 
 
 def _summary(path: Path, layers: int) -> ModelSummary | PlanSummary:
@@ -107,8 +119,11 @@ def _summary(path: Path, layers: int) -> ModelSummary | PlanSummary:
 
 def _layers(report: Mapping[str, Any] | None, target: str) -> list[dict[str, Any]]:
     """Layers of the network that a target's builder parsed; none where no report has them."""
-    builders = (report or {}).get("builders") or {}
-    return list((builders.get(target) or {}).get("layers") or ())
+    try:
+        builders = (report or {}).get("builders") or {}
+        return list((builders.get(target) or {}).get("layers") or ())
+    except (AttributeError, TypeError):  # of another form: the rest can be shown
+        return []
 
 
 def _engines(manifest: Mapping[str, Any]) -> RenderableType:
@@ -118,7 +133,7 @@ def _engines(manifest: Mapping[str, Any]) -> RenderableType:
         (
             e["target"],
             bytes_text(sum(sizes.get(name, 0) for name in e["files"])),
-            e["precision"],
+            e.get("precision") or "-",
             "yes" if e.get("executed") else "never executed",
             _requirements(e),
         )
@@ -150,7 +165,11 @@ def _requirements(engine: Mapping[str, Any]) -> str:
 
 def _state(folder: Path, name: str, entry: Mapping[str, Any]) -> str:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file has
+        return "missing"
+    if not inside:
         return "outside the artifact"
     if not path.is_file():
         return "missing"

@@ -21,12 +21,20 @@ def source_of(manifest: dict[str, Any], spec: str | None) -> Source:
     """The source that the artifact was built from, or the one named instead.
 
     Raises:
-        SourceError: it is not there any more.
+        SourceError: it is not there any more, or no source is named.
     """
+    from lepton_compile.errors import SourceError
     from lepton_compile.export import resolve
 
-    recorded = manifest["model"]
-    return resolve(spec or recorded["source"], Path.cwd(), bool(recorded["trust_remote_code"]))
+    recorded = manifest.get("model") or {}
+    where = spec or recorded.get("source")
+    if not where:
+        raise SourceError(
+            "the manifest does not say what the artifact was made from",
+            where="manifest.model.source",
+            hint="name it with --model",
+        )
+    return resolve(where, Path.cwd(), recorded.get("trust_remote_code") is True)
 
 
 def reference_of(source: Source, task: str) -> Any:
@@ -38,5 +46,5 @@ def reference_of(source: Source, task: str) -> Any:
 
 def precision_of(manifest: dict[str, Any], target: str) -> str:
     """Precision of the engine for a target."""
-    engines = {engine["target"]: engine["precision"] for engine in manifest["engines"]}
+    engines = {engine["target"]: engine.get("precision") for engine in manifest["engines"]}
     return str(engines[target])

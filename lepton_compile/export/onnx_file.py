@@ -14,6 +14,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
 from lepton_compile.errors import ExportError, SourceError
 from lepton_passes.tensors import transposed
 
@@ -154,8 +155,8 @@ def _name_of(node: ir.Node) -> str:
 
 
 def _length(model: ir.Model, wanted: int | None) -> int:
-    """A static sequence length where the file has one; else what is wanted, or by default more than
-    any model takes."""
+    """A static sequence length where the file has one; else what is wanted, or what stands for one
+    that is not known."""
     for value in model.graph.inputs:
         if value.name == "input_ids" and value.shape is not None and len(value.shape) == 2:
             size = value.shape[1]
@@ -169,4 +170,4 @@ def _length(model: ir.Model, wanted: int | None) -> int:
                 )
             if isinstance(size, int):
                 return size
-    return wanted or 1 << 20
+    return wanted or UNKNOWN_LENGTH

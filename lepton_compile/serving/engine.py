@@ -10,7 +10,12 @@ from typing import Any
 from lepton_compile.artifact import Artifact, Manifest, open_artifact
 from lepton_compile.errors import ArtifactError, UsageError
 
-__all__ = ["ServedEngine", "open_engine"]
+__all__ = ["BATCH", "ServedEngine", "open_engine"]
+
+BATCH = "batch"
+
+# What a loader makes of a prompt.
+_TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,18 @@ class ServedEngine:
         return self.manifest.task == "text-generation"
 
     @property
+    def generates(self) -> bool:
+        """Whether the artifact's loader continues prompts: of an imported graph it knows no past,
+        and nothing else that the graph may want beside a text."""
+        others = [v["name"] for v in self.inputs if v["name"] not in _TEXT and not v["optional"]]
+        return self.is_decoder and (self.manifest.cache is not None or not others)
+
+    @property
+    def batched(self) -> bool:
+        """Whether everything that goes in or out has the rows of a batch first."""
+        return all(value["shape"][:1] == [BATCH] for value in (*self.inputs, *self.outputs))
+
+    @property
     def inputs(self) -> Sequence[Mapping[str, Any]]:
         """``name``, ``dtype``, ``shape``: the engine's own where they differ from the model's."""
         own = (self.entry.get("io") or {}).get("inputs") or ()
@@ -61,12 +78,21 @@ class ServedEngine:
         return self.artifact.path / str(self.entry["model"])
 
     def files(self) -> Mapping[str, Path]:
-        """Every file of the engine by its name relative to the model file's folder."""
+        """Every file of the engine by its name relative to the model file's folder.
+
+        Raises:
+            ArtifactError: one lies elsewhere.
+        """
         folder = PurePosixPath(self.entry["model"]).parent
-        return {
-            PurePosixPath(name).relative_to(folder).as_posix(): self.artifact.path / name
-            for name in self.entry["files"]
-        }
+        names = [PurePosixPath(name) for name in self.entry["files"]]
+        if outside := [str(name) for name in names if not name.is_relative_to(folder)]:
+            raise ArtifactError(
+                "files of an engine lie beside the folder of its model",
+                where=f"engines, {self.target}",
+                found=", ".join(outside),
+                available=[f"{folder}/…"],
+            )
+        return {name.relative_to(folder).as_posix(): self.artifact.path / name for name in names}
 
     def limits(self, dimension: str) -> tuple[int, int]:
         """Smallest and largest size of a named dimension."""

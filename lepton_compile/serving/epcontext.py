@@ -89,7 +89,10 @@ def _onnx_type(dtype: str) -> int:
     import numpy as np
     from onnx import helper
 
-    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    try:
+        return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    except (TypeError, ValueError) as error:
+        raise ArtifactError("ONNX has no type for this", found=dtype) from error
 
 
 def _sdk_number(engine: ServedEngine) -> int:

@@ -144,4 +144,11 @@ def _type(model_type: str) -> str:
 def _first(*values: Any) -> int:
     """The first value there is; of a list its first."""
     found = next(value for value in values if value is not None and value != [])
-    return int(found[0] if isinstance(found, list | tuple) else found)
+    number = found[0] if isinstance(found, list | tuple) else found
+    if not isinstance(number, int):
+        raise ArtifactError(
+            "a token that the manifest names has no number",
+            where="generation",
+            found=repr(number),
+        )
+    return number

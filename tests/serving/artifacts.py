@@ -11,7 +11,7 @@ from lepton_compile.artifact import Artifact, ArtifactWriter
 from lepton_compile.serving.engine import ServedEngine
 from tests.runtime import tiny
 
-__all__ = ["PLAN", "changed", "encoder_with", "engine_of"]
+__all__ = ["PLAN", "changed", "encoder_with", "engine_of", "resealed"]
 
 PLAN = b"vtrt" + bytes(60) + b"a plan that nothing here opens"
 
@@ -54,3 +54,13 @@ def changed(engine: ServedEngine, entry: Mapping[str, Any] | None = None, **fiel
     return ServedEngine(
         replace(engine.artifact, manifest=manifest), {**engine.entry, **(entry or {})}
     )
+
+
+def resealed(artifact: Artifact, folder: Path, **fields: Any) -> Artifact:
+    """A copy of an artifact with other fields in its manifest."""
+    with ArtifactWriter(folder) as writer:
+        for name in artifact.manifest.files:
+            (writer.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (writer.folder / name).write_bytes((artifact.path / name).read_bytes())
+        writer.seal(replace(artifact.manifest, **fields))
+        return writer.publish()

@@ -38,5 +38,7 @@ def trt_encoder(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         tmp_path_factory.mktemp("serving") / "trt",
         "trt",
         compute_capabilities=["8.9", "9.0"],
-        profiles=[{"name": "all", "opt": {"input_ids": [8, 16]}}],
+        profiles=[
+            {"name": "all", **{end: {"input_ids": [8, 16]} for end in ("min", "opt", "max")}}
+        ],
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lepton_compile.serving.engine import ServedEngine
+from lepton_compile.serving.engine import BATCH, ServedEngine
 from lepton_compile.serving.triton.protobuf import data_type, messages
 from lepton_compile.serving.triton.warmup import Sample
 
 __all__ = ["BACKENDS", "LABELS_FILE", "encoder_config", "model_name"]
 
-BATCH = "batch"
 LABELS_FILE = "labels.txt"
 
 BACKENDS = {
@@ -38,7 +37,7 @@ def encoder_config(
     """
     pb = messages()
     backend, platform, kind = BACKENDS[engine.target]
-    batched = all(value["shape"][:1] == [BATCH] for value in (*engine.inputs, *engine.outputs))
+    batched = engine.batched
     largest = engine.limits(BATCH)[1] if batched else 0
     config = pb.ModelConfig(name=name, backend=backend, platform=platform, max_batch_size=largest)
     config.version_policy.latest.num_versions = 1

@@ -58,8 +58,9 @@ def export_triton(
     """
     folder = Path(artifact)
     decoder = read_manifest(folder).task == "text-generation"
-    able = tuple(KINDS if decoder else BACKENDS)
-    engine = open_engine(folder, able, "Triton", target)
+    engine = open_engine(folder, tuple(KINDS if decoder else BACKENDS), "Triton", target)
+    if decoder and not engine.generates:  # whoever asks feeds the past by hand
+        decoder, engine = False, open_engine(folder, tuple(BACKENDS), "Triton", target)
     named = _checked_name(name or Path(os.path.abspath(folder)).name)
     samples = decoder_samples(engine) if decoder else list(encoder_samples(engine))
     if decoder:
@@ -98,8 +99,8 @@ def _write_samples(out: OutputFolder, samples: list[Sample]) -> None:
 def _write_labels(out: OutputFolder, engine: ServedEngine, config: Any) -> None:
     if any(output.label_filename for output in config.output):
         labels = engine.manifest.labels or {}
-        ordered = [labels[str(number)] for number in range(len(labels))]
-        out.write(LABELS_FILE, "".join(f"{label}\n" for label in ordered))
+        ordered = [labels.get(str(number), str(number)) for number in range(len(labels))]
+        out.write(LABELS_FILE, "".join(f"{' '.join(label.split())}\n" for label in ordered))
 
 
 def _checked_name(name: str) -> str:

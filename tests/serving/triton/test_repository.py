@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from lepton_compile.artifact import Artifact
 from lepton_compile.errors import ArtifactError, LeptonError, UsageError
-from lepton_compile.runtime import load
 from lepton_compile.serving import export_triton
 from lepton_compile.serving.triton import protobuf
-from tests.serving.artifacts import PLAN, encoder_with
+from tests.numerics.test_bench_feeds import DECODER, artifact, masked_keys
+from tests.serving.artifacts import PLAN, encoder_with, resealed
 
 pb = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 
@@ -50,19 +51,75 @@ def test_several_models_in_one_repository(encoder: Artifact, tmp_path: Path) -> 
     assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}
 
 
+def warmed_up(folder: Path) -> list[list[np.ndarray]]:
+    """What onnxruntime gives for each request that Triton makes before a model is ready.
+
+    Triton puts a batch before the dimensions where the model takes any, and holds every request to
+    the shapes of the configuration.
+    """
+    config = read(folder)
+    types = {pb.TYPE_INT64: np.int64, pb.TYPE_FP32: np.float32}
+    session = ort.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    found = []
+    for sample in config.model_warmup:
+        feeds = {}
+        for described in config.input:
+            value = sample.inputs[described.name]
+            shape, dtype = tuple(value.dims), types[value.data_type]
+            assert len(shape) == len(described.dims)
+            pairs = zip(described.dims, shape, strict=True)
+            assert all(size > 0 and said in (-1, size) for said, size in pairs)
+            data = np.zeros(shape, dtype)
+            if value.input_data_file:
+                raw = (folder / "warmup" / value.input_data_file).read_bytes()
+                data = np.frombuffer(raw, dtype).reshape(shape)
+            batched = config.max_batch_size > 0
+            feeds[described.name] = np.repeat(data[None], sample.batch_size, 0) if batched else data
+        found.append(session.run(None, feeds))
+    return found
+
+
 def test_the_warm_up_requests_run(encoder: Artifact, tmp_path: Path) -> None:
     folder = export_triton(encoder.path, tmp_path, name="words")
-    with load(encoder.path, threads=1) as model:
-        for sample in read(folder).model_warmup:
-            feeds = {}
-            for name, value in sample.inputs.items():
-                shape = tuple(value.dims)
-                data = np.zeros(shape, np.int64)
-                if value.input_data_file:
-                    raw = (folder / "warmup" / value.input_data_file).read_bytes()
-                    data = np.frombuffer(raw, np.int64).reshape(shape)
-                feeds[name] = np.repeat(data[None], sample.batch_size, 0)
-            assert np.isfinite(model.run(feeds)["sentence_embedding"]).all()
+    (answers,) = warmed_up(folder)
+    assert all(np.isfinite(array).all() for array in answers)
+
+
+SCALED = {**DECODER, "scale": ("float32", [1, 2])}
+UNSCALED = {name: value for name, value in DECODER.items() if name != "scale"}
+
+
+@pytest.mark.parametrize("task", ["other", "text-generation"])
+@pytest.mark.parametrize("inputs", [SCALED, UNSCALED], ids=["whole shapes", "batches"])
+def test_an_imported_decoder_is_warmed_up_with_a_past(
+    tmp_path: Path, task: str, inputs: dict[str, Any]
+) -> None:
+    """Its mask is longer than its ids; nobody but the caller can feed its past."""
+    made = artifact(tmp_path / "made", task, inputs, masked_keys())
+    folder = export_triton(made.path, tmp_path, name="decoder")
+    assert read(folder).backend == "onnxruntime"
+    assert (read(folder).max_batch_size > 0) == ("scale" not in inputs)
+    shapes = [answers[0].shape for answers in warmed_up(folder)]
+    assert shapes == [(1, 2, 32, 4)]
+
+
+def test_labels_of_any_text_and_number_are_a_line_each(
+    classifier: Artifact, tmp_path: Path
+) -> None:
+    labels = {"0": "so\nso", "2": "good", "7": "bad"}
+    made = resealed(classifier, tmp_path / "made", labels=labels)
+    folder = export_triton(made.path, tmp_path, name="moods")
+    assert (folder / "labels.txt").read_text() == "so so\n1\ngood\n"
+
+
+def test_files_beside_the_folder_of_an_engine_are_told(encoder: Artifact, tmp_path: Path) -> None:
+    entry = encoder.manifest.engines[0]
+    engine = {**entry, "files": [*entry["files"], "loader.py"]}
+    made = resealed(encoder, tmp_path / "made", engines=(engine,))
+    with pytest.raises(ArtifactError, match="beside the folder") as caught:
+        export_triton(made.path, tmp_path, name="words")
+    assert caught.value.found == "loader.py"
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
 
 
 def test_a_plan_under_the_name_triton_looks_for(trt_encoder: Artifact, tmp_path: Path) -> None:
@@ -87,7 +144,8 @@ def test_a_plan_for_rtx_is_refused_with_the_reason(rtx_encoder: Artifact, tmp_pa
 def test_a_plan_with_a_plugin_in_python_is_refused(
     tmp_path: Path, self_contained: bool, refused: bool
 ) -> None:
-    plugin = {"name": "CachedAttention", "self_contained": self_contained}
+    plugin = {"name": "CachedAttention", "folder": "plugin", "architectures": ["8.9"]}
+    plugin |= {"self_contained": self_contained}
     artifact = encoder_with(tmp_path / "artifact", "trt", plugin=plugin)
     if not refused:
         assert export_triton(artifact.path, tmp_path / "repo", target="trt").is_dir()

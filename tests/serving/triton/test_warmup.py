@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lepton_compile.artifact import Artifact
+from lepton_compile.errors import ArtifactError
 from lepton_compile.serving.triton.warmup import encoder_samples, text_bytes
 from tests.serving.artifacts import changed, engine_of
 
@@ -33,3 +34,12 @@ def test_a_usual_and_a_long_text(
 
 def test_text_has_its_length_before_it() -> None:
     assert text_bytes("é") == b"\x02\x00\x00\x00" + "é".encode()
+
+
+def test_a_request_that_fits_nowhere_is_told(encoder: Artifact) -> None:
+    ids = {"name": "input_ids", "dtype": "int64", "shape": ["batch", 1 << 40], "optional": False}
+    with pytest.raises(ArtifactError, match="too large"):
+        list(encoder_samples(changed(engine_of(encoder), inputs=(ids,))))
+    strange = {**ids, "dtype": "int65", "shape": ["batch", 4]}
+    with pytest.raises(ArtifactError, match="Triton has no type"):
+        list(encoder_samples(changed(engine_of(encoder), inputs=(strange,))))
