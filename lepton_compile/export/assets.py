@@ -15,6 +15,7 @@ from typing import Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.dense import read_dense
 from lepton_compile.export.source import Source
+from lepton_compile.export.source.modules import MODULES, modules_of
 
 __all__ = ["generation", "is_sentence_model", "pooling", "text_limit", "write_assets"]
 
@@ -28,7 +29,6 @@ POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 KINDS = tuple(POOLINGS.values())
-MODULES = "modules.json"
 NO_LIMIT = 1_000_000_000
 _ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 
@@ -134,14 +134,12 @@ def pooling(source: Source) -> dict[str, Any] | None:
     """
     if not is_sentence_model(source):
         return None
-    file = source.path / MODULES
-    modules = json.loads(file.read_text("utf-8"))
-    kinds = [str(entry["type"]).rpartition(".")[2] for entry in modules]
-    folders = [source.path / entry.get("path", "") for entry in modules]
+    modules = modules_of(source.path)
+    kinds, folders = [kind for kind, _ in modules], [folder for _, folder in modules]
     if not _ORDER.fullmatch(" ".join(kinds)):
         raise SourceError(
             "The sentence embedding has modules that cannot be compiled.",
-            where=str(file),
+            where=str(source.path / MODULES),
             found=", ".join(kinds),
             available=["Transformer, Pooling, any number of Dense, Normalize"],
             hint="Set pooling: none to compile the encoder alone.",
@@ -162,9 +160,8 @@ def text_limit(source: Source) -> int | None:
     """
     if not is_sentence_model(source):
         return None
-    modules = json.loads((source.path / MODULES).read_text("utf-8"))
-    paths = (entry.get("path", "") for entry in modules if entry["type"].endswith("Transformer"))
-    folder = source.path / next(paths, "")
+    places = (at for kind, at in modules_of(source.path) if kind == "Transformer")
+    folder = next(places, source.path)
     own = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / "none")
     found = _read_json(own).get("max_seq_length")
     if found is None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import lepton_compile as lc
 from lepton_compile.errors import CheckpointError, SourceError
+from lepton_compile.export import resolve
 from lepton_compile.export.dense import read_dense
 from tests.small import SIZES, bert, byte_tokenizer, saved
 
@@ -96,6 +97,42 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(SourceError, match="pickle"):
         read_dense(folder)
+
+
+@pytest.mark.parametrize("name", ["head", "modules/head"])
+def test_folders_of_any_name_are_digested(name: str, tmp_path: Path) -> None:
+    """A rebuild from other weights would else have the same lock."""
+    model = sentence_model(tmp_path)
+    (model / "modules").mkdir()
+    (model / "2_Dense").rename(model / name)
+    file = model / "modules.json"
+    file.write_text(file.read_text().replace("2_Dense", name))
+    before = resolve(str(model), tmp_path).digests()
+    assert {f"{name}/model.safetensors", f"{name}/config.json"} <= before.keys()
+    weights = model / name / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    after = resolve(str(model), tmp_path).digests()
+    assert [k for k in before if before[k] != after[k]] == [f"{name}/model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[3]", "cannot be read"),
+        ('[{"path": ""}]', "cannot be read"),
+        ('{"a": 1}', "cannot be read"),
+        ('[{"type": "models.Dense", "path": "../other"}]', "outside the model's folder"),
+        ('[{"type": "models.Dense", "path": "/etc"}]', "outside the model's folder"),
+    ],
+)
+def test_a_list_of_modules_that_is_none(text: str, said: str, tmp_path: Path) -> None:
+    model = sentence_model(tmp_path)
+    (model / "modules.json").write_text(text)
+    with pytest.raises(SourceError, match=said) as caught:
+        lc.plan(model=str(model))
+    assert caught.value.where == str(model / "modules.json")
+    resolve(str(model), tmp_path).digests()
 
 
 @pytest.mark.parametrize("quantize", [None, "int8", "auto"])

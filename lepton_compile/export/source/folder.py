@@ -9,6 +9,7 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
+from lepton_compile.export.source.modules import modules_of
 
 __all__ = [
     "PICKLE_ENDINGS",
@@ -26,10 +27,8 @@ PICKLE_INDEX = ".bin.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 # The same weights once more, as their makers name them.
 DUPLICATES = "consolidated*.safetensors"
-INPUTS = (
-    *("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py"),
-    "*_Dense/*.safetensors",  # of sentence-transformers
-)
+INPUTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py")
+MODULE_INPUTS = ("config.json", "*.safetensors")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -122,5 +121,14 @@ def has_tokenizer(folder: Path) -> bool:
 
 def inputs(folder: Path) -> list[Path]:
     """The files that a build may read, in a fixed order."""
-    found = {p for pattern in INPUTS for p in folder.glob(pattern) if p.is_file()}
+    places = [(folder, INPUTS), *((at, MODULE_INPUTS) for at in _module_folders(folder))]
+    found = {p for at, wanted in places for each in wanted for p in at.glob(each) if p.is_file()}
     return sorted(path for path in found if not fnmatch(path.name, DUPLICATES))
+
+
+def _module_folders(folder: Path) -> list[Path]:
+    """Those of sentence-transformers; who reads a list that is wrong is told so, not here."""
+    try:
+        return [at for _, at in modules_of(folder)]
+    except SourceError:
+        return []

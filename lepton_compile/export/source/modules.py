@@ -1,0 +1,39 @@
+"""The modules of a sentence-transformers folder, which ``modules.json`` lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+
+from lepton_compile.errors import SourceError
+
+__all__ = ["MODULES", "modules_of"]
+
+MODULES = "modules.json"
+
+
+def modules_of(folder: Path) -> list[tuple[str, Path]]:
+    """Kind (``Pooling``, ``Dense`` …) and folder of each, in order; none where there is no list.
+
+    Raises:
+        SourceError: the list cannot be read, or names a folder outside the model's.
+    """
+    file = folder / MODULES
+    if not file.is_file():
+        return []
+    try:
+        entries = json.loads(file.read_text("utf-8"))
+        found = [(str(each["type"]), str(each.get("path") or "")) for each in entries]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise SourceError(
+            "The modules of a sentence-transformers model cannot be read.",
+            where=str(file),
+            found=f"{type(error).__name__}: {error}",
+            available=['[{"type": "…", "path": "…"}, …]'],
+        ) from error
+    pure = [PurePosixPath(path) for _, path in found]
+    if outside := [str(path) for path in pure if path.is_absolute() or ".." in path.parts]:
+        raise SourceError(
+            "A module lies outside the model's folder.", where=str(file), found=", ".join(outside)
+        )
+    return [(kind.rpartition(".")[2], folder / path) for kind, path in found]
