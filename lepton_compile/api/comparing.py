@@ -21,6 +21,7 @@ from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
+from lepton_compile.export.reference import reference_parameters
 from lepton_compile.pipeline import NumericCheck
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -49,7 +50,7 @@ class Comparing:
         verify: bool,
     ) -> None:
         self._recipe, self._source, self.ceiling = recipe, source, ceiling
-        self._parameters = exported.parameters
+        self._parameters, self._task = exported.parameters, exported.task
         self.wanted = verify
         self.unfit: dict[str, str] = {}
         self.feeds: Mapping[str, np.ndarray] = {}
@@ -139,7 +140,10 @@ class Comparing:
             return "left out as asked"
         if self._source.kind == "onnx":
             return "an ONNX file comes without the PyTorch model"
-        return self.ceiling.lacks(FP32 * self._parameters)
+        if self.ceiling.limit is None:
+            return ""
+        loaded = reference_parameters(self._source, self._task, self._parameters)
+        return self.ceiling.lacks(FP32 * loaded)
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:

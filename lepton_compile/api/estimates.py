@@ -57,15 +57,17 @@ def check_estimate(parameters: int, engines: int) -> Estimate:
 
 
 def verify_estimate(
-    parameters: int, tokens: int, engine_bytes: Sequence[int], vocabulary: int = 0
+    parameters: int, tokens: int, engine_bytes: Sequence[int], vocabulary: int = 0, unread: int = 0
 ) -> Estimate:
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
     Args:
         vocabulary: of a decoder, whose engine is closed before that model is loaded.
+        unread: weights that are loaded with it and take no part: those that see.
     """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
-    model, engine, scores = FP32 * parameters, max(engine_bytes), FP32 * SEGMENT * vocabulary
+    model, engine = FP32 * (parameters + unread), max(engine_bytes)
+    scores = FP32 * SEGMENT * vocabulary
     apart = vocabulary and len(engine_bytes) == 1 and FP32 * tokens * vocabulary <= KEPT
     held = max(model + scores, engine + 2 * scores) if apart else model + engine + 2 * scores
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + WORD_MEMORY * vocabulary + held)

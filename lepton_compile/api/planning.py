@@ -40,6 +40,7 @@ from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
+from lepton_compile.export.reference import reference_parameters
 from lepton_compile.export.source import resolve
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
@@ -195,8 +196,11 @@ def _verification(
     tokens = recipe.verify.tokens
     if recipe.verify.text is None:
         tokens = min(tokens, SAMPLE_TOKENS)
-    words = _vocabulary(source, exported)
-    return verify_estimate(exported.parameters, tokens, held, words) if held else None
+    if not held:
+        return None
+    compiled, words = exported.parameters, _vocabulary(source, exported)
+    unread = reference_parameters(source, exported.task, compiled) - compiled
+    return verify_estimate(compiled, tokens, held, words, unread)
 
 
 def _vocabulary(source: Source, exported: ExportedModel) -> int:
@@ -212,7 +216,8 @@ def _sampling_peak(
     peak = sample_peak(model, hessians.most if hessians is not None else 0)
     if recipe.quantize.algorithm == "auto":
         scores = min(LENGTH, exported.length) * _vocabulary(source, exported)
-        peak = max(peak, search_peak(exported.parameters, scores))
+        loaded = reference_parameters(source, exported.task, exported.parameters)
+        peak = max(peak, search_peak(loaded, scores))
     return peak
 
 

@@ -13,12 +13,13 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.assets import pooling
 from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
 from lepton_compile.export.dense import Dense
+from lepton_compile.export.meta import build
 from lepton_compile.export.source import Source
 from lepton_compile.export.tasks import auto_class
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.weights import bind
 
-__all__ = ["load_reference"]
+__all__ = ["load_reference", "reference_parameters"]
 
 
 def load_reference(source: Source, task: str) -> nn.Module:
@@ -31,20 +32,40 @@ def load_reference(source: Source, task: str) -> nn.Module:
         ExportError: the task is not one of those that can be compiled.
         SourceError: the model cannot be loaded, or the source has no PyTorch model (``.onnx``).
     """
-    import transformers
-
     if source.kind == "onnx":
         raise SourceError(
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
-    auto = auto_class(source.config(), task)
-    if text_part(source.config(), task) is not None:
-        # The whole, which must say the same of text; some of them are no causal model by name.
-        auto = getattr(transformers, source.architecture, auto)
+    auto = _class(source, task)
     model = _loaded(source, auto) if source.kind == "folder" else _filled(source, auto)
     if task == "feature-extraction" and (dense := _dense_in(source)):
         model.sentence_dense = _dense_of(dense)
     return model.eval()
+
+
+def reference_parameters(source: Source, task: str, compiled: int) -> int:
+    """How many weights ``load_reference`` loads where ``compiled`` are compiled: more of a model of
+    several parts, which is loaded as a whole."""
+    config = source.config()
+    if source.kind != "folder" or text_part(config, task) is None:
+        return compiled
+    made = _class(source, task)
+    try:
+        whole = build(lambda: getattr(made, "from_config", made)(config))
+    except Exception:  # what other parts need may not be there, and this part does not ask for it
+        return compiled
+    return max(compiled, sum(parameter.numel() for parameter in whole.parameters()))
+
+
+def _class(source: Source, task: str) -> Any:
+    """What transformers loads the model by."""
+    import transformers
+
+    auto = auto_class(source.config(), task)
+    if text_part(source.config(), task) is None:
+        return auto
+    # The whole, which must say the same of text; some of them are no causal model by name.
+    return getattr(transformers, source.architecture, auto)
 
 
 def _dense_in(source: Source) -> Sequence[Dense]:

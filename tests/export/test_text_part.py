@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import lepton_compile as lc
 from lepton_compile.errors import CheckpointError, ExportError
-from lepton_compile.export.reference import load_reference
+from lepton_compile.export.reference import load_reference, reference_parameters
 from lepton_compile.export.source import resolve
 from lepton_compile.export.tasks import infer_task
 from lepton_compile.export.text_part import own_name, text_part
@@ -109,6 +109,28 @@ def test_it_is_planned_from_its_configuration_alone(tmp_path: Path) -> None:
     plan = lc.plan(model=str(tmp_path), task="text-generation")
     text = transformers.Gemma3ForCausalLM(DECODERS["gemma3"][0]())
     assert plan.parameters == sum(p.numel() for p in text.parameters())
+
+
+def test_a_plan_counts_the_whole_that_is_compared_with(tmp_path: Path) -> None:
+    """It is loaded with what sees, which is not run."""
+    task, weights, estimates = "text-generation", [], []
+    for width in (4096, 8192):
+        vision = transformers.CLIPVisionConfig(**{**_VISION, "intermediate_size": width})
+        config = transformers.LlavaConfig(text_config=DECODERS["llama"][0](), vision_config=vision)
+        config.architectures = ["LlavaForConditionalGeneration"]
+        config.save_pretrained(tmp_path / str(width))
+        whole = transformers.LlavaForConditionalGeneration(config)
+        weights.append(sum(parameter.numel() for parameter in whole.parameters()))
+        plan = lc.plan(model=str(tmp_path / str(width)), task=task)
+        estimates.append(plan.verify)
+        source = resolve(str(tmp_path / str(width)), base=tmp_path, weights=False)
+        assert reference_parameters(source, task, plan.parameters) == weights[-1]
+    first, second = estimates
+    assert first is not None
+    assert second is not None
+    more = second.peak_memory_bytes - first.peak_memory_bytes
+    assert more == 4 * (weights[1] - weights[0]) > 1 << 20
+    assert first.seconds == second.seconds
 
 
 def test_the_task_is_not_guessed() -> None:
