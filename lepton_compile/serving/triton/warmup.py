@@ -104,7 +104,7 @@ def _sizes(inputs: Sequence[Mapping[str, Any]], rows: int, length: int) -> dict[
     Of an imported decoder one token is past and the others are new: its mask is as long as both
     together, and Triton may not take dimensions of no size.
     """
-    ids = next((v["shape"] for v in inputs if v["name"] == "input_ids"), ())
+    ids: Sequence[Any] = next((v["shape"] for v in inputs if v["name"] == "input_ids"), ())
     past = [size for v in inputs if v["name"].startswith("past") for size in v["shape"]]
     held = min(1, length - 1) if past else 0
     new = ids[1] if len(ids) == 2 and isinstance(ids[1], int) else length - held
