@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # Folders that hold a spec.py.
-PLUGINS = ("attention", "linear", "normalization")
+PLUGINS = ("attention", "convolution", "linear", "linear_attention", "normalization")
 
 CPU_DOMAIN = "ai.lepton.cpu"
 """Domain of the operators that we give onnxruntime on the CPU."""

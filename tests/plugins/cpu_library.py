@@ -44,9 +44,11 @@ def run(
     outputs: int = 1,
     threads: int = 2,
     defines: Sequence[str] = (),
+    in_place: Mapping[int, int] | None = None,
     **attributes: Any,
 ) -> list[Array]:
-    """What the op gives for these inputs; ``None`` leaves one out."""
+    """What the op gives for these inputs; ``None`` leaves one out. ``in_place`` has outputs that
+    share the memory of an input."""
     import onnxruntime as ort
 
     feeds: Mapping[str, Array] = {f"i{n}": a for n, a in enumerate(inputs) if a is not None}
@@ -68,4 +70,17 @@ def run(
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return [np.asarray(a) for a in session.run(None, dict(feeds))]
+    if not in_place:
+        return [np.asarray(a) for a in session.run(None, dict(feeds))]
+    # Copies, as a value has the memory of its array.
+    values = {n: ort.OrtValue.ortvalue_from_numpy(a.copy()) for n, a in feeds.items()}
+    binding = session.io_binding()
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)
+    for n, name in enumerate(made):
+        if n in in_place:
+            binding.bind_ortvalue_output(name, values[f"i{in_place[n]}"])
+        else:
+            binding.bind_output(name)
+    session.run_with_iobinding(binding)
+    return [np.array(value.numpy()) for value in binding.get_outputs()]

@@ -2,7 +2,9 @@
 #include <initializer_list>
 
 #include "../../attention/csrc/ort_attention.h"
+#include "../../convolution/csrc/ort_convolution.h"
 #include "../../linear/csrc/ort_linear.h"
+#include "../../linear_attention/csrc/ort_linear_attention.h"
 #include "../../normalization/csrc/ort_normalization.h"
 #include "ort_abi.h"
 
@@ -28,7 +30,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   for (const OrtCustomOp* each :
        {lepton::linear_op(), lepton::embedding_op(), lepton::attention_op(),
         lepton::cached_attention_op(), lepton::normalization_op(),
-        lepton::skip_normalization_op()}) {
+        lepton::skip_normalization_op(), lepton::convolution_op(), lepton::linear_attention_op()}) {
     if (OrtStatus* s = api->CustomOpDomain_Add(domain, each)) return s;
   }
   return api->AddCustomOpDomain(options, domain);

@@ -2,7 +2,26 @@
 #pragma once
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace lepton {
+
+// Eight floats in memory.
+struct Whole {
+  static __m256 load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
+};
+
+// The first few of eight; the others are not touched, and zero.
+struct Ragged {
+  __m256i mask;
+
+  explicit Ragged(int64_t count)
+      : mask(_mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                                _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))) {}
+  __m256 load(const float* p) const { return _mm256_maskload_ps(p, mask); }
+  void store(float* p, __m256 v) const { _mm256_maskstore_ps(p, mask, v); }
+};
 
 static inline float largest(__m256 v) {
   __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -1,0 +1,1 @@
+"""Causal convolution of short reach, for onnxruntime on the CPU."""

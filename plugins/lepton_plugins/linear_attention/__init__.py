@@ -1,0 +1,1 @@
+"""Linear attention with a state for each head, for onnxruntime on the CPU."""

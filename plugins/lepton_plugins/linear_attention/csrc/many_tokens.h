@@ -1,0 +1,14 @@
+// Many tokens, over a part of a matrix.
+#pragma once
+#include "part.h"
+
+namespace lepton {
+
+constexpr int64_t kPanel = 16;     // columns that are worked on at once
+constexpr int64_t kRoom = 1 << 14; // floats, at most, of a part; a panel of the deepest matrix fits
+
+static_assert(kRoom / kMostDepth >= kPanel);
+
+void many_tokens(const Part& part);
+
+}  // namespace lepton
