@@ -33,8 +33,10 @@ from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
 from lepton_passes.lowering.ort.linear_attention import LowerLinearAttention
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
+from lepton_passes.lowering.ort.native_causal_conv import LowerNativeCausalConv
 from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
+from lepton_passes.lowering.ort.native_linear_attention import LowerNativeLinearAttention
 from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.opset import LowerOpset
 from lepton_passes.lowering.ort.shared_attention import LowerSharedAttention
@@ -227,6 +229,14 @@ def _native_attention(settings: Settings) -> LeptonPass | None:
     return LowerNativeAttention() if settings.native else None
 
 
+def _native_causal_conv(settings: Settings) -> LeptonPass | None:
+    return LowerNativeCausalConv() if settings.native else None
+
+
+def _native_linear_attention(settings: Settings) -> LeptonPass | None:
+    return LowerNativeLinearAttention() if settings.native else None
+
+
 def _native_norm(settings: Settings) -> LeptonPass | None:
     return LowerNativeNorm() if settings.native else None
 
@@ -310,6 +320,10 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native_attention),
+    # Ours first: what they decline is left to those of onnxruntime. In front of lower-silu, whose
+    # work the convolution does itself.
+    Entry(LowerNativeCausalConv, targets=_CPU, configured=_native_causal_conv),
+    Entry(LowerNativeLinearAttention, targets=_CPU, configured=_native_linear_attention),
     Entry(LowerCausalConv, targets=_CPU),
     Entry(LowerLinearAttention, targets=_CPU),
     Entry(LowerSilu, targets=_ORT),

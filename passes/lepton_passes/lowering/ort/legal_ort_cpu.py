@@ -30,7 +30,9 @@ PLAIN = frozenset({"AzureExecutionProvider", "CPUExecutionProvider"})
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 OURS = frozenset(
     {
+        "CausalConv",
         "GroupQueryAttention",
+        "LinearAttention",
         "MultiHeadAttention",
         "Normalization",
         "QuantizedEmbedding",
