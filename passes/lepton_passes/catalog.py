@@ -34,6 +34,7 @@ from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, defau
 from lepton_passes.lowering.ort.linear_attention import LowerLinearAttention
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
 from lepton_passes.lowering.ort.native_causal_conv import LowerNativeCausalConv
+from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
 from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.lowering.ort.native_linear_attention import LowerNativeLinearAttention
@@ -245,6 +246,10 @@ def _native_head_norm(settings: Settings) -> LeptonPass | None:
     return LowerNativeHeadNorm() if settings.native else None
 
 
+def _native_experts(settings: Settings) -> LeptonPass | None:
+    return LowerNativeExperts() if settings.native else None
+
+
 def _native_linear(settings: Settings) -> LeptonPass | None:
     return LowerNativeLinear(settings.choices) if settings.native else None
 
@@ -337,7 +342,8 @@ CATALOG: tuple[Entry, ...] = (
     # Between what it looks through, norms and sums, and the kernels of layers.
     Entry(LowerLastLayer, targets=_ORT),
     Entry(LowerBiasGelu, targets=_ORT),
-    # Late, as what follows: both round activations.
+    # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
+    Entry(LowerNativeExperts, targets=_CPU, configured=_native_experts),
     Entry(LowerExperts, targets=_CPU, configured=_experts),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.

@@ -43,7 +43,26 @@ def _gpt_oss() -> Any:
     )
 
 
+def _gemma4() -> Any:
+    own = {"num_experts_per_tok", "num_key_value_heads"}
+    return transformers.Gemma4TextConfig(
+        **{name: value for name, value in COMMON.items() if name not in own},
+        num_key_value_heads=2,
+        global_head_dim=32,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        hidden_size_per_layer_input=0,
+        enable_moe_block=True,
+        num_experts=8,
+        top_k_experts=3,
+        moe_intermediate_size=64,
+        sliding_window=4,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+
+
 KINDS = {
+    "Gemma4ForCausalLM": _gemma4,
     "MixtralForCausalLM": _mixtral,
     "Qwen3MoeForCausalLM": _qwen3_moe,
     "GptOssForCausalLM": _gpt_oss,
@@ -55,6 +74,7 @@ LEAST = {"none": 0.9999999, "int8": 0.98, "int4": 0.9}
 @pytest.mark.parametrize(
     ("kind", "quantize", "kernels"),
     [
+        ("Gemma4ForCausalLM", "int8", "auto"),
         ("MixtralForCausalLM", "none", "auto"),
         ("MixtralForCausalLM", "int4", "auto"),
         ("Qwen3MoeForCausalLM", "int8", "builtin"),
@@ -75,8 +95,10 @@ def test_experts_run_in_every_precision(
     }
     planned = lc.plan(**options).engines[0]
     built = lc.build(output=tmp_path / "out", **options)
-    op = "MoE" if quantize == "none" else "QMoE"
-    assert planned.ops[f"com.microsoft::{op}"] == 2
+    op = "com.microsoft::MoE" if quantize == "none" else "com.microsoft::QMoE"
+    if kind == "Gemma4ForCausalLM":  # its gate is Gelu
+        op = "ai.lepton.cpu::QuantizedExperts"
+    assert planned.ops[op] == 2
     assert planned.missing == []
     weights = {n: size for n, size in planned.files.items() if n.endswith(".bin")}
     for name, size in weights.items():  # a plan does not know the gaps between weights
@@ -96,6 +118,40 @@ def test_experts_run_in_every_precision(
         with torch.no_grad():
             greedy = reference.generate(torch.tensor([IDS]), max_new_tokens=6, do_sample=False)
         assert list(steps.tokens) == greedy[0, len(IDS) :].tolist()
+
+
+def test_without_a_kernel_experts_run_as_their_body(tmp_path: Path) -> None:
+    """Of Gelu onnxruntime has none."""
+    folder = saved("Gemma4ForCausalLM", _gemma4(), tmp_path / "model")
+    planned = lc.plan(model=str(folder)).engines[0]
+    assert (planned.ops["Loop"], planned.missing) == (2, [])
+    built = lc.build(model=str(folder), output=tmp_path / "out", verify=False)
+    reference = transformers.Gemma4ForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = reference(torch.tensor([IDS])).logits.numpy()
+        greedy = reference.generate(torch.tensor([IDS]), max_new_tokens=6, do_sample=False)
+    with lc.load(built.path) as model:
+        found = model.logits(IDS)
+        tokens = list(model.generate(IDS, max_new_tokens=6).tokens)
+    assert np.abs(found - expected).max() <= 1e-4 * np.ptp(expected)
+    assert tokens == greedy[0, len(IDS) :].tolist()
+
+
+def test_a_kernel_of_our_own_computes_what_the_body_does(tmp_path: Path) -> None:
+    """The same weights of 4 bits, widened to fp32 where there is no kernel, as a report says."""
+    folder = saved("Gemma4ForCausalLM", _gemma4(), tmp_path / "model")
+    reason = "onnxruntime has no kernel with gelu_tanh as the gate; the experts are kept in fp32"
+    logits, told = {}, {}
+    for kernels in ("auto", "builtin"):
+        options: dict[str, Any] = {"model": str(folder), "quantize": "int4", "kernels": kernels}
+        told[kernels] = [r["reason"] for r in lc.plan(**options).engines[0].refusals]
+        built = lc.build(output=tmp_path / kernels, verify=False, **options)
+        with lc.load(built.path) as model:
+            logits[kernels] = model.logits(IDS)
+    assert [reason in told[kernels] for kernels in ("auto", "builtin")] == [False, True]
+    ours, exact = logits.values()
+    cosine = (ours * exact).sum() / np.sqrt((ours**2).sum() * (exact**2).sum())
+    assert cosine >= 0.99  # inputs of layers are rounded to 8 bits, too
 
 
 @pytest.mark.parametrize("target", ["ort-cuda", "trt-rtx"])

@@ -3,6 +3,7 @@
     QuantizedLinear     y (..., N) = activation(round(x (..., K)) . W (K, N) + bias)
              gated      y (..., N / 2) = the first half of that, times the second half of the sum
     QuantizedEmbedding  y (..., K) = the column of W (K, N) that each id names
+    QuantizedExperts    y (T, K) = sum over the chosen e of share * D_e (activation(G_e x) * U_e x)
 
 ``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. The input of a linear layer
 is rounded as it comes, with one scale for each block of a row, to as many levels as its products
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from lepton_plugins.spec import CPU_DOMAIN, Attribute, PluginSpec, Tensor, Tolerance
 
-__all__ = ["ACTIVATIONS", "EMBEDDING", "SCALE_UNIT", "SPEC", "TILE", "UNITS", "limit"]
+__all__ = ["ACTIVATIONS", "EMBEDDING", "EXPERTS", "SCALE_UNIT", "SPEC", "TILE", "UNITS", "limit"]
 
 ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}
 """Values of ``activation``."""
@@ -78,4 +79,28 @@ EMBEDDING = PluginSpec(
     outputs=(Tensor("y", ("float32",), ("...", "K")),),
     attributes=_ATTRIBUTES,
     tolerance={"float32": Tolerance(0.0, 0.0)},
+)
+
+EXPERTS = PluginSpec(
+    name="QuantizedExperts",
+    namespace=CPU_DOMAIN,
+    version="1",
+    inputs=(
+        Tensor("x", ("float32",), ("T", "K")),
+        Tensor("indices", ("int64",), ("T", "chosen")),
+        Tensor("shares", ("float32",), ("T", "chosen")),
+        Tensor("gate_up", ("uint8",), ("experts*N/8", "tile_bytes")),
+        Tensor("down", ("uint8",), ("experts*K/16", "tile_bytes")),
+    ),
+    outputs=(Tensor("y", ("float32",), ("T", "K")),),
+    attributes=(
+        Attribute("K", "int", None, 16, 2**24, "width of a token; a multiple of 16"),
+        Attribute("N", "int", None, 16, 2**24, "width inside of an expert; a multiple of 16"),
+        Attribute("experts", "int", None, 1, 2**24, "how many there are"),
+        Attribute("bits", "int", None, 4, 8, "4 or 8"),
+        Attribute("block_size", "int", None, 2, 2**24, "as that of QuantizedLinear; divides K"),
+        Attribute("down_block_size", "int", None, 2, 2**24, "the same of `down`; divides N"),
+        Attribute("activation", "int", None, 0, 3, "of the gate: none, gelu, gelu by tanh, silu"),
+    ),
+    tolerance={"float32": Tolerance(0.0, 2e-6)},
 )

@@ -9,9 +9,9 @@ shares for it, so that what comes out is divided by their sum. Both kernels want
 and up in turns: where the model has one behind the other, rows change places as they are written.
 
 Experts whose two matrices differ in format (rules for one of them) have no kernel: what is rounded
-is widened again, and reported. The kernels have no gate of Gelu or Relu: such experts run as the
-body of their op, which goes through the chosen ones alone, in fp32; what is rounded is widened for
-it. Refuses: those; matrices that are no constants.
+is widened again, and reported. The kernels have no gate of Gelu or Relu: such experts, where
+``lower-native-experts`` left them, run as the body of their op, which goes through the chosen ones
+alone, in fp32; what is rounded is widened for it. Refuses: those; matrices that are no constants.
 """
 
 from __future__ import annotations

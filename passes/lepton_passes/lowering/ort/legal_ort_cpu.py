@@ -36,6 +36,7 @@ OURS = frozenset(
         "MultiHeadAttention",
         "Normalization",
         "QuantizedEmbedding",
+        "QuantizedExperts",
         "QuantizedLinear",
         "SkipNormalization",
     }

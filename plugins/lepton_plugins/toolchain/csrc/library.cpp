@@ -3,6 +3,7 @@
 
 #include "../../attention/csrc/ort_attention.h"
 #include "../../convolution/csrc/ort_convolution.h"
+#include "../../linear/csrc/ort_experts.h"
 #include "../../linear/csrc/ort_linear.h"
 #include "../../linear_attention/csrc/ort_linear_attention.h"
 #include "../../normalization/csrc/ort_normalization.h"
@@ -28,7 +29,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   OrtCustomOpDomain* domain = nullptr;
   if (OrtStatus* s = api->CreateCustomOpDomain(kDomain, &domain)) return s;
   for (const OrtCustomOp* each :
-       {lepton::linear_op(), lepton::embedding_op(), lepton::attention_op(),
+       {lepton::linear_op(), lepton::embedding_op(), lepton::experts_op(), lepton::attention_op(),
         lepton::cached_attention_op(), lepton::normalization_op(),
         lepton::skip_normalization_op(), lepton::convolution_op(), lepton::linear_attention_op()}) {
     if (OrtStatus* s = api->CustomOpDomain_Add(domain, each)) return s;

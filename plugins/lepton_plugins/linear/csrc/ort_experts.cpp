@@ -1,0 +1,104 @@
+// QuantizedExperts(x, indices, shares, gate_up, down): K is the width of a token, N that between the
+// two layers of an expert, whose tiles lie one expert behind the other.
+#include "ort_experts.h"
+
+#include "../../toolchain/csrc/ort_op.h"
+#include "experts.h"
+
+namespace lepton {
+namespace {
+
+constexpr int64_t kMost = 1 << 24;
+
+class Mixture final : public Operator<Mixture> {
+ public:
+  static constexpr const char* kName = "QuantizedExperts";
+  static constexpr size_t kInputs = 5, kOutputs = 1;
+  static OrtElementType input_type(size_t i) {
+    return i == 1 ? ORT_INT64 : i > 2 ? ORT_UINT8 : ORT_FLOAT;
+  }
+
+  OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
+    api_ = api;
+    const char* const names[] = {"K", "N", "experts", "bits", "block_size", "down_block_size",
+                                 "activation"};
+    int64_t given[7];
+    for (int i = 0; i < 7; ++i) {
+      if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, names[i], given + i)) return s;
+      if (given[i] < 0 || given[i] > kMost) return wrong(api, "an attribute is out of range");
+    }
+    const int64_t width = given[0], inner = given[1], bits = given[3], activation = given[6];
+    experts_.count = given[2];
+    if (experts_.count < 1 || (bits != 4 && bits != 8) || activation > 3) {
+      return wrong(api, "experts, bits or activation are out of range");
+    }
+    if (width < kTile || inner < kTile || width % kTile != 0 || inner % kTile != 0) {
+      return wrong(api, "K and N have to be multiples of 16");
+    }
+    if (OrtStatus* s = shape(width, bits, given[4], &experts_.gate_up.shape)) return s;
+    if (OrtStatus* s = shape(inner, bits, given[5], &experts_.down.shape)) return s;
+    experts_.gate_up.columns = static_cast<int>(2 * inner);
+    experts_.gate_up.activation = static_cast<Activation>(activation);
+    experts_.gate_up.gated = true;
+    experts_.down.columns = static_cast<int>(width);
+    return nullptr;
+  }
+
+  OrtStatus* compute(OrtKernelContext* context) const {
+    Operand x, indices, shares, gate_up, down;
+    Operand* const all[] = {&x, &indices, &shares, &gate_up, &down};
+    for (size_t i = 0; i < 5; ++i) {
+      if (OrtStatus* s = input(api_, context, i, all[i])) return s;
+    }
+    const int64_t width = experts_.down.columns;
+    if (x.rank != 2 || x.last() != width || indices.rank != 2 || indices.dims[0] != x.dims[0] ||
+        shares.size() != indices.size()) {
+      return wrong(api_, "x, indices and shares do not fit each other");
+    }
+    Experts experts = experts_;
+    if (OrtStatus* s = tiles(gate_up, &experts.gate_up)) return s;
+    if (OrtStatus* s = tiles(down, &experts.down)) return s;
+    const int64_t* chosen = indices.as<int64_t>();
+    for (int64_t i = 0; i < indices.size(); ++i) {
+      if (chosen[i] < 0 || chosen[i] >= experts.count) {
+        return wrong(api_, "a choice lies outside the experts");
+      }
+    }
+    Operand y = x;
+    if (OrtStatus* s = output(api_, context, 0, &y)) return s;
+    const Choices choices{x.dims[0], indices.last(), chosen, shares.as<float>()};
+    const bool done = mix(SessionThreads(api_, context), experts, choices, x.as<float>(),
+                          y.as<float>());
+    return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
+  }
+
+ private:
+  OrtStatus* shape(int64_t inner, int64_t bits, int64_t group, Shape* made) const {
+    const int64_t unit = bits == 4 ? 32 : 2;
+    if (group < unit || group % unit != 0 || inner % group != 0) {
+      return wrong(api_, "a block has to divide its rows, and to be a multiple of 32 for 4 bits, 2 for 8");
+    }
+    *made = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group)};
+    return nullptr;
+  }
+
+  OrtStatus* tiles(const Operand& packed, Weights* weights) const {
+    if (packed.size() != experts_.count * Experts::stride(*weights)) {
+      return wrong(api_, "the tiles have another size than the experts say");
+    }
+    weights->tiles = packed.as<uint8_t>();
+    return nullptr;
+  }
+
+  const OrtApi* api_ = nullptr;
+  Experts experts_ = {};
+};
+
+}  // namespace
+
+const OrtCustomOp* experts_op() {
+  static constexpr OrtCustomOp op = describe<Mixture>();
+  return &op;
+}
+
+}  // namespace lepton

@@ -1,0 +1,106 @@
+"""lower-native-experts."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.contract import LeptonPass, Tolerance
+from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
+from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
+from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_int8 import WeightInt8
+from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
+from tests.passes.support import check, ops, reasons
+from tests.plugins.cpu_library import needs_library
+
+pytestmark = needs_library
+
+# What activations cost: 8 bits with one scale a block beside 4 bits, 15 beside 8.
+ROUNDED = {4: Tolerance(error=0.02, cosine=0.9999), 8: Tolerance(error=1e-3, cosine=0.99999)}
+
+
+class BlockedInt8(WeightInt8):
+    """As in a decoder."""
+
+    def group_for(self, columns: int, group: int | None) -> int | None:
+        return 32
+
+
+def _lowered(model: ir.Model) -> LeptonPass:
+    lowering = LowerNativeExperts()
+    lowering(model)
+    return lowering
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+@pytest.mark.parametrize(
+    ("quantize", "groups"),
+    [(WeightInt4(), (32, 32)), (WeightInt8(), (WIDTH, INNER)), (BlockedInt8(), (32, 32))],
+    ids=["int4", "int8-rows", "int8-blocks"],
+)
+def test_one_kernel(
+    quantize: LeptonPass, groups: tuple[int, int], activation: str, tokens: int
+) -> None:
+    model, _ = experts(Settings(activation=activation))
+    quantize(model)
+    bits = 4 if isinstance(quantize, WeightInt4) else 8
+    done = check(LowerNativeExperts(), model, routed(tokens, EXPERTS - 1), ROUNDED[bits])
+    assert (done.fired, reasons(done)) == (1, [])
+    assert ops(model, "block") == ["QuantizedExperts"]
+    node = next(n for f in model.functions.values() for n in f if n.op_type == "QuantizedExperts")
+    found = [node.attributes.get_int(n) for n in ("bits", "block_size", "down_block_size")]
+    assert found == [bits, *groups]
+    legal = LegalOrtCpu()
+    legal(model)
+    assert reasons(legal) == []
+
+
+@pytest.mark.parametrize("quantize", [None, WeightInt4()], ids=["swiglu", "int4"])
+def test_what_onnxruntime_computes_is_left_to_it(quantize: LeptonPass | None) -> None:
+    """SwiGLU, and weights in fp32, which are no tiles."""
+    model, _ = experts(Settings(activation="gelu" if quantize is None else "swish"))
+    if quantize is not None:
+        quantize(model)
+    done = _lowered(model)
+    assert (done.fired, reasons(done)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "quantize", "inner", "reason"),
+    [
+        (Settings(activation="relu"), WeightInt4(), INNER, "the kernel has no relu"),
+        (
+            Settings(activation="gelu", limit=2.0),
+            WeightInt4(),
+            INNER,
+            "the kernel has no limit and no offset",
+        ),
+        (
+            Settings(activation="gelu", interleaved=1),
+            WeightInt4(),
+            INNER,
+            "the kernel has no biases, and takes the gate in front of up",
+        ),
+        (
+            Settings(activation="gelu"),
+            WeightInt4(lambda name, _: (4, 32) if name == "gu" else None),
+            INNER,
+            "gate_up and down are in two formats",
+        ),
+        (
+            Settings(activation="gelu"),
+            WeightInt4(),
+            48,
+            "groups of 16 columns are no multiple of 32",
+        ),
+        (Settings(activation="gelu"), WeightInt8(), 40, "40 columns are no multiple of 16"),
+    ],
+)
+def test_refuses(settings: Settings, quantize: LeptonPass, inner: int, reason: str) -> None:
+    model, _ = experts(settings, inner=inner)
+    quantize(model)
+    done = _lowered(model)
+    assert (done.fired, reasons(done)) == (0, [reason])
+    assert "Experts" in ops(model, "block")

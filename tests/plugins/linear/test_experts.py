@@ -1,0 +1,136 @@
+"""Mixtures of experts with packed weights against linear layers and a sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lepton_passes.lowering.ort.tiles import pack
+from lepton_plugins.linear.reference import linear
+from lepton_plugins.linear.spec import EXPERTS, TILE
+from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
+
+pytestmark = needs_library
+
+# Of activations: erf is within 1.5e-7; the second layer rounds what the first one made, so that
+# the last bit of it may be another integer there.
+CLOSE = {4: 5e-3, 8: 1e-5}
+GATES = {
+    0: lambda t: t,
+    1: torch.nn.functional.gelu,
+    2: lambda t: torch.nn.functional.gelu(t, approximate="tanh"),
+    3: torch.nn.functional.silu,
+}
+
+
+class Mixture:
+    """Random experts, packed."""
+
+    def __init__(self, experts: int, width: int, inner: int, bits: int, group: int) -> None:
+        self.experts, self.width, self.inner = experts, width, inner
+        self.bits, self.group = bits, group
+        self.gate_up = self._tiles(2 * inner, width, 1)
+        self.down = self._tiles(width, inner, 2)
+
+    def _tiles(self, rows: int, columns: int, seed: int) -> Array:
+        random, low = np.random.default_rng(seed), -8 if self.bits == 4 else -127
+        q = random.integers(low, -low, (self.experts * rows, columns)).astype(np.int8)
+        scale = random.normal(0, 0.02, (len(q), columns // self.group)).astype(np.float32)
+        return pack(q, scale, self.bits, self.group, len(q) // TILE)
+
+    def run(self, x: Array, indices: Array, shares: Array, activation: int, **more: Any) -> Array:
+        how = {
+            "K": self.width,
+            "N": self.inner,
+            "experts": self.experts,
+            "bits": self.bits,
+            "block_size": self.group,
+            "down_block_size": self.group,
+            "activation": activation,
+        } | more
+        return run(DOMAIN, EXPERTS.name, [x, indices, shares, self.gate_up, self.down], **how)[0]
+
+    def wanted(self, x: Array, indices: Array, shares: Array, activation: int) -> Array:
+        gate_ups, downs = (
+            each.reshape(self.experts, -1, each.shape[1]) for each in (self.gate_up, self.down)
+        )
+        y = np.zeros(x.shape)
+        for token, row in enumerate(x):
+            for e, share in zip(indices[token], shares[token], strict=True):
+                made, _ = linear(row[None], gate_ups[e], None, 2 * self.inner, *self._format)
+                gate, up = np.split(made, 2, axis=1)
+                hidden = GATES[activation](torch.from_numpy(gate)).numpy() * up
+                returned, _ = linear(hidden, downs[e], None, self.width, *self._format)
+                y[token] += share * returned[0]
+        return y
+
+    @property
+    def _format(self) -> tuple[int, int]:
+        return self.bits, self.group
+
+
+def _tokens(count: int, chosen: int, mixture: Mixture) -> tuple[Array, Array, Array]:
+    draw = np.random.default_rng(count)
+    x = draw.standard_normal((count, mixture.width)).astype(np.float32)
+    # The last expert is nobody's choice.
+    indices = np.stack([draw.permutation(mixture.experts - 1)[:chosen] for _ in range(count)])
+    return x, indices, draw.uniform(0.1, 1, indices.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("activation", sorted(GATES))
+@pytest.mark.parametrize("tokens", [1, 2, 41])
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 16)])
+def test_against_the_reference(bits: int, group: int, tokens: int, activation: int) -> None:
+    mixture = Mixture(6, 64, 32, bits, group)
+    given = _tokens(tokens, 3, mixture)
+    found, wanted = mixture.run(*given, activation), mixture.wanted(*given, activation)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()
+
+
+def test_threads_and_company_change_nothing() -> None:
+    """A token gets the same alone, and from any number of threads."""
+    mixture = Mixture(5, 96, 64, 4, 32)
+    x, indices, shares = _tokens(30, 2, mixture)
+    whole = mixture.run(x, indices, shares, 2, threads=1)
+    assert np.array_equal(whole, mixture.run(x, indices, shares, 2, threads=3))
+    for i in (0, 7, 29):
+        alone = mixture.run(x[i : i + 1], indices[i : i + 1], shares[i : i + 1], 2)
+        assert np.array_equal(alone[0], whole[i])
+
+
+def test_no_tokens() -> None:
+    mixture = Mixture(3, 32, 32, 8, 32)
+    none = np.zeros((0, 32), np.float32)
+    choices, shares = np.zeros((0, 2), np.int64), np.zeros((0, 2), np.float32)
+    assert mixture.run(none, choices, shares, 1).shape == (0, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"experts": 4}, "another size than the experts say"),
+        ({"K": 40}, "multiples of 16"),
+        ({"bits": 7}, "out of range"),
+        ({"activation": 4}, "out of range"),
+        ({"down_block_size": 24}, "a multiple of 32 for 4 bits"),
+    ],
+)
+def test_refuses_attributes(change: dict[str, int], words: str) -> None:
+    mixture = Mixture(3, 32, 32, 4, 32)
+    x, indices, shares = _tokens(2, 2, mixture)
+    activation = change.pop("activation", 1)
+    with pytest.raises(Exception, match=words):
+        mixture.run(x, indices, shares, activation, **change)
+
+
+@pytest.mark.parametrize("choice", [-1, 3])
+def test_refuses_choices_outside(choice: int) -> None:
+    mixture = Mixture(3, 32, 32, 4, 32)
+    x, indices, shares = _tokens(2, 2, mixture)
+    indices[1, 1] = choice
+    with pytest.raises(Exception, match="outside the experts"):
+        mixture.run(x, indices, shares, 1)
