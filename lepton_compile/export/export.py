@@ -39,6 +39,12 @@ __all__ = [
 # Longest sequence where neither recipe nor model says less: rotary tables grow with it.
 DEFAULT_LENGTH = 4096
 
+# Whose positions start after the padding index, which takes two rows of their table.
+_BEHIND_PADDING = (
+    *("camembert", "data2vec-text", "ibert", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+
 _STACKS = {"stack": flattened, "stack-transpose": transposed_each}
 
 # Beyond this a number of layers is a mistake, and making them would take hours.
@@ -221,6 +227,7 @@ def meta_model(source: Source, task: str) -> nn.Module:
             )
         network = meta.build(lambda: auto.from_config(config, **options))
         _check_spans(network, task)
+        _check_scores(network, task)
         return network
     except Exception as error:  # whatever the library or the model's own code raises
         raise _cannot_build(source, error) from error
@@ -236,6 +243,18 @@ def _check_spans(network: nn.Module, task: str) -> None:
             available=["num_labels: 2"],
             hint="choose the task that its labels are for, such as text-classification; or correct "
             "num_labels and id2label in config.json",
+        )
+
+
+def _check_scores(network: Any, task: str) -> None:
+    """A loader makes room for a score of each token of the vocabulary."""
+    head = network.get_output_embeddings() if task == "text-generation" else None
+    scores, words = getattr(head, "weight", None), network.config.get_text_config().vocab_size
+    if scores is not None and scores.shape[0] != words:
+        raise ExportError(
+            "the model scores another number of tokens than it has by its configuration",
+            found=f"vocab_size: {words}, and {scores.shape[0]} scores",
+            hint="correct vocab_size, or what else it goes by, such as decoder_vocab_size",
         )
 
 
@@ -298,9 +317,7 @@ def _limit(config: Any) -> int | None:
     limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if limit is None or limit < 1:  # XLNet says -1: no limit
         return None
-    # Theirs start after the padding index.
-    padded = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
-    return int(limit) - 2 * padded
+    return int(limit) - 2 * (config.model_type in _BEHIND_PADDING)
 
 
 def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:

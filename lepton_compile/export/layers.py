@@ -92,13 +92,22 @@ class LayerCall:
             if isinstance(leaf, Slot):
                 leaves.append(tensors[leaf.number])
             elif isinstance(leaf, LeptonCache):
-                leaves.append(LeptonCache(None))
+                leaves.append(LeptonCache(*self._lengths(leaf, tensors)))
             elif isinstance(leaf, Shared):
                 leaves.append(_given_again(leaf, tensors))
             else:
                 leaves.append(leaf)
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return args, kwargs
+
+    def _lengths(self, cache: LeptonCache, tensors: Sequence[Tensor]) -> list[Any]:
+        """Past and new tokens, and new ones, as sizes of ``tensors``; None where none has it."""
+        sizes = {
+            str(size): tensor.shape[axis]
+            for given, tensor in zip(self.inputs, tensors, strict=True)
+            for axis, size in enumerate(given.shape)
+        }
+        return [sizes.get(str(length)) for length in (cache.total, cache.new)]
 
     def run(self, inputs: Sequence[Tensor], capture: Capture) -> Any:
         """Call the layer's own code on ``inputs``, which stand for those of the call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,11 +16,11 @@ from lepton_compile.errors import ExportError
 
 from . import meta
 from .builder import Builder
-from .capture import NAME, OWN, TORCH, Capture, ExpertsError, capturing
+from .capture import NAME, OWN, TORCH, Capture, ExpertsError, LooksAheadError, capturing
 from .chain import Chain, LayerTrace, Place, stamping
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
 from .stamp import LayerFunction, layer_functions, program_parts
-from .tasks import CacheUse, TaskModule
+from .tasks import CacheUse, DecoderModule, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, State, Translator, UnknownOpError
 from .translate.core import Handler
@@ -105,7 +106,8 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
         positions: rows of the rotary tables, and the longest sequence.
 
     Raises:
-        ExportError: no way works; the reasons of all are in the message.
+        ExportError: no way works; the reasons of all are in the message. Or the model is to
+            generate text, and looks ahead.
     """
     refused: dict[str, list[str]] = {}  # reason -> the ways that it is of
     unknown: set[str] = set()
@@ -119,6 +121,8 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
             where = f" at {error.where}" if error.where else ""
             found = f" ({error.found})" if error.found else ""
             refused.setdefault(f"{error.message}{where}{found}", []).append(way.name)
+            if isinstance(error, LooksAheadError):
+                raise
             if isinstance(error, ExpertsError):
                 break
             if isinstance(error, UnknownOpError):
@@ -143,6 +147,7 @@ def _cannot(architecture: str, refused: list[str]) -> ExportError:
 def _build(module: TaskModule, positions: int, way: Way) -> Graph:
     how = way.name
     with torch.no_grad(), capturing(module.network, positions, attention=way.attention) as capture:
+        capture.attention.generates = isinstance(module, DecoderModule)
         examples = module.example(EXAMPLE_SIZES)
         if how != "stamped":
             program = trace(module, examples, module.input_dims, positions)
@@ -251,7 +256,8 @@ class _CallSites:
             value = parameter.value
             shape = [int(d) for d in value.shape]  # type: ignore[union-attr, arg-type]
             assert value.dtype is not None
-            name = f"{path}.{parameter.name}"
+            shared = _table_of(parameter.name) is not None
+            name = parameter.name if shared else f"{path}.{parameter.name}"
             inputs.append(t.builder.parameter(name, shape, value.dtype, parameter.transform))
         kept = self._kept(t, layer)
         inputs += kept
@@ -372,11 +378,17 @@ def _own_values(network: nn.Module, builder: Builder, capture: Capture) -> dict[
     buffers: Mapping[str, Tensor] = meta.real_buffers(network)
     persistent = network.state_dict(keep_vars=True)
     for parameter in builder.parameters.values():
-        parts = parameter.name.split(".")
-        if parts[0] == "rotary" and len(parts) == 3:
-            table = capture.tables[int(parts[1])][0 if parts[2] == "cos" else 1]
+        place = _table_of(parameter.name)
+        if place is not None:
+            table = capture.tables[place[0]][place[1]]
             values[parameter.name] = table
             parameter.value.shape = ir.Shape(table.shape)
         elif parameter.name in buffers and parameter.name not in persistent:
             values[parameter.name] = buffers[parameter.name].numpy()
     return values
+
+
+def _table_of(name: str) -> tuple[int, int] | None:
+    """(number, 0 for cos or 1 for sin) of the rotary table that a name stands for."""
+    found = re.fullmatch(r"rotary\.(\d+)\.(cos|sin)", name)
+    return (int(found[1]), int(found[2] == "sin")) if found else None

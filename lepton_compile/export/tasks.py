@@ -6,7 +6,7 @@ Task names are optimum's. A traced module takes one tuple of tensors, as ``trace
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from lepton_passes.tensors import StreamedTensor
 from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
 from .dense import Dense
+from .meta import modules_of
 
 __all__ = [
     "AUTO_CLASSES",
@@ -195,6 +196,7 @@ class DecoderModule(TaskModule):
         self.takes_positions = "position_ids" in takes
         # Models without any attention name theirs otherwise.
         self.takes_cache = "cache_params" if "cache_params" in takes else "past_key_values"
+        self.first_position = _first_position(network)
         if positions:
             self._check_positions()
             self.input_names.append("position_ids")
@@ -208,6 +210,13 @@ class DecoderModule(TaskModule):
                 found=type(self.network).__name__,
                 hint="leave position_ids out: the model knows its positions from the mask",
             )
+        if self.first_position:
+            raise ExportError(
+                "the model counts its positions from behind that of padding",
+                where="position_ids",
+                found=f"{type(self.network).__name__}, from {self.first_position} on",
+                hint="leave position_ids out: the model knows its positions from the mask",
+            )
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         input_ids, attention_mask, keep, *given = inputs
@@ -215,10 +224,13 @@ class DecoderModule(TaskModule):
         if given:
             arguments["position_ids"] = given[0]
         elif self.takes_positions:
-            arguments["position_ids"] = torch.ops.lepton.positions(attention_mask, input_ids)
+            places = torch.ops.lepton.positions(attention_mask, input_ids)
+            first = self.first_position
+            arguments["position_ids"] = places + first if first else places
         if self.cache != "none":
-            new = input_ids.shape[1] if self.cache == "own" else None
-            arguments[self.takes_cache] = LeptonCache(attention_mask.shape[1], new)
+            arguments[self.takes_cache] = LeptonCache(
+                attention_mask.shape[1], input_ids.shape[1], own=self.cache == "own"
+            )
         head = self.network.get_output_embeddings()  # type: ignore[operator]
         hook = head.register_forward_pre_hook(
             lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])
@@ -262,6 +274,13 @@ def task_module(
     if task not in _OUTPUTS:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     return EncoderModule(network, task, pooling)
+
+
+def _first_position(network: nn.Module) -> int:
+    """Where a model's own positions begin: RoBERTa and its kin count from behind padding's."""
+    embeddings: Iterator[Any] = (module for _, module in modules_of(network))
+    own = (e for e in embeddings if hasattr(e, "create_position_ids_from_input_ids"))
+    return next((int(each.padding_idx) + 1 for each in own), 0)
 
 
 def _may_cache(network: nn.Module) -> bool:

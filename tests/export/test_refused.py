@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import transformers
 
 import lepton_compile as lc
 from lepton_compile.errors import ExportError, RecipeError
-from tests.small import bert, llama
+from tests.small import SIZES, bert, llama
 
 from .harness import compiled, save
 from .zoo import DECODERS, REFUSED
@@ -23,6 +24,30 @@ def test_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     assert caught.value.message == f"{architecture} cannot be captured as a graph"
     assert reason in str(caught.value.found)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["BertConfig", "RobertaConfig", "RemBertConfig"])
+def test_a_model_that_looks_ahead_generates_no_text(name: str, tmp_path: Path) -> None:
+    """Whether its attention is captured or, as RemBERT's, its own code."""
+    sizes = {**SIZES, "max_position_embeddings": 66, "pad_token_id": 1}
+    save(lambda: getattr(transformers, name)(**sizes), "text-generation", tmp_path)
+    with pytest.raises(ExportError, match="each of its tokens sees those after it") as caught:
+        compiled(tmp_path, "text-generation")
+    assert (caught.value.where, caught.value.found) == ("config.json", "is_decoder: false")
+    assert "is_decoder: true" in str(caught.value.hint)
+
+
+def test_a_vocabulary_of_two_sizes(tmp_path: Path) -> None:
+    """Marian has one for what it reads and one for what it writes."""
+    options = {"d_model": 32, "decoder_layers": 1, "encoder_layers": 1, "pad_token_id": 0}
+    config = transformers.MarianConfig(
+        vocab_size=99, decoder_vocab_size=150, eos_token_id=2, **options
+    )
+    save(lambda: config, "text-generation", tmp_path)
+    with pytest.raises(ExportError, match="scores another number of tokens") as caught:
+        compiled(tmp_path, "text-generation")
+    assert caught.value.where == str(tmp_path / "config.json")
+    assert caught.value.found == "vocab_size: 99, and 150 scores"
 
 
 def test_a_task_that_the_architecture_has_no_model_for(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lepton_compile.export.capture.rotation import Rotation, settle
 from lepton_compile.export.capture.tables import tabulated
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
-from .zoo_places import LONG_ROPE
+from .zoo_places import LONG_ROPE, PLACES
 
 FAR = 20  # positions of the tables that are told here
 
@@ -113,3 +113,11 @@ def test_long_rope_turns_by_the_longest_row(length: int, tmp_path: Path) -> None
     found = run(session, {**given, **empty_cache(session, 2)})["logits"]
     real = mask.astype(bool)
     assert relative_error(found[real], out.logits.numpy()[real]) <= FP32
+
+
+def test_layers_with_a_module_each_share_its_table(tmp_path: Path) -> None:
+    save(PLACES["moshi"][0], "text-generation", tmp_path)
+    exported, _ = compiled(tmp_path, "text-generation")
+    assert (exported.how, exported.kinds) == ("stamped", 1)
+    tables = [name for name in exported.model.graph.initializers if name.startswith("rotary.")]
+    assert sorted(tables) == ["rotary.0.cos", "rotary.0.sin"]

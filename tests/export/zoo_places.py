@@ -6,7 +6,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .zoo import _DECODER, _GROUPED_EXPERTS, _LATENT, _make
+from .zoo import _DECODER, _GROUPED_EXPERTS, _LATENT, LENGTH, WINDOW, _make
+
+# Every other layer has experts, each of which every token goes through; the second layer has no
+# rotary embedding, and scales its queries by how many tokens came before.
+_LLAMA4 = {
+    **_DECODER,
+    "head_dim": 8,
+    "intermediate_size": 16,
+    "intermediate_size_mlp": 64,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 1,
+    "interleave_moe_layer_step": 2,
+    "no_rope_layers": [1, 0, 1],
+    "floor_scale": 3,
+}
+
+
+def in_chunks(size: int) -> Callable[[], Any]:
+    """Of attention in chunks of ``size``."""
+    return _make("Llama4TextConfig", **_LLAMA4, attention_chunk_size=size)
+
 
 # name -> (configuration, how it must be captured)
 PLACES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -35,6 +55,23 @@ PLACES: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "stamped",
     ),
+    # Built for no more than one chunk.
+    "llama4": (in_chunks(LENGTH), "stamped"),
+    "llama4-two-experts": (
+        _make(
+            "Llama4TextConfig",
+            **{**_LLAMA4, "num_experts_per_tok": 2},
+            attention_chunk_size=LENGTH,
+            use_qk_norm=False,
+        ),
+        "stamped",
+    ),
+    # Each of its layers has a rotary embedding of its own.
+    "moshi": (
+        _make("MoshiConfig", **{**_DECODER, "ffn_dim": 64, "sliding_window": WINDOW}),
+        "stamped",
+    ),
+    "llama4-chunks": (in_chunks(7), "plain"),
 }
 
 # Two sets of frequencies; which one is used depends on the longest row of a call.

@@ -18,7 +18,7 @@ from torch import nn
 
 from lepton_compile.export import ops
 
-from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache
+from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache, LooksAheadError
 from .constant import ConstantCapture
 from .conv1d import capture_conv1d
 from .experts import ExpertsError, capture_experts
@@ -29,7 +29,16 @@ from .rotary import RotaryCapture
 from .stateful import capture_states
 from .states import StateCapture
 
-__all__ = ["NAME", "OWN", "TORCH", "Capture", "ExpertsError", "LeptonCache", "capturing"]
+__all__ = [
+    "NAME",
+    "OWN",
+    "TORCH",
+    "Capture",
+    "ExpertsError",
+    "LeptonCache",
+    "LooksAheadError",
+    "capturing",
+]
 
 
 @dataclass
@@ -53,7 +62,7 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
             ``TORCH`` torch's function, ``OWN`` nowhere, they stay as the model writes them.
     """
     with ExitStack() as stack:
-        captured = AttentionCapture()
+        captured = AttentionCapture(positions)
         rotary = RotaryCapture(positions)
         stack.callback(ops.constants.clear)
         stack.enter_context(ConstantCapture())

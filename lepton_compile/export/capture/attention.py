@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,23 +26,22 @@ from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
 from . import states
-from .probe import outside_trace
+from .masks import MaskRule, chunks_of_rows, settle
 from .sharing import uncut
 
-__all__ = ["NAME", "OWN", "TORCH", "AttentionCapture", "LeptonCache", "MaskRule"]
+__all__ = [
+    "NAME",
+    "OWN",
+    "TORCH",
+    "AttentionCapture",
+    "LeptonCache",
+    "LooksAheadError",
+    "MaskRule",
+]
 
 # Where attention is captured: transformers' interface, torch's function, or nowhere.
 NAME, TORCH, OWN = "lepton", "sdpa", "own"
-_PROBE = 1 << 17  # wider than any sliding window in use
 _active: list[AttentionCapture] = []
-
-
-@dataclass(frozen=True)
-class MaskRule:
-    """Which keys a query sees, padding aside: ``window`` is -1 where unlimited."""
-
-    causal: bool
-    window: int
 
 
 class _NoLayers(list[Any]):
@@ -59,18 +57,18 @@ class LeptonCache(Cache):
 
     Args:
         total: past and new tokens.
-        new: new tokens, for a model whose attention is its own code: it gets past and new keys
-            from an op, and is told how many there were before. None where attention is captured.
+        new: new tokens. None where they are not known, which a model that asks is told.
+        own: whether attention is the model's own code: it gets past and new keys from an op.
     """
 
-    def __init__(self, total: Any, new: Any = None) -> None:
+    def __init__(self, total: Any, new: Any = None, *, own: bool = False) -> None:
         super().__init__(layers=_NoLayers())
-        self.total, self.new = total, new
+        self.total, self.new, self.own = total, new, own
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if self.new is not None:
+        if self.own:
             if key_states.ndim != 4 or value_states.ndim != 4:
                 raise ExportError("the model keeps its cache in a form of its own")
             key, value = torch.ops.lepton.append(key_states, value_states, self.total)
@@ -81,7 +79,9 @@ class LeptonCache(Cache):
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
-        return 0 if self.new is None else self.total - self.new
+        if self.total is None or self.new is None:
+            raise ExportError("a layer asks how many tokens came before, and takes no mask of them")
+        return self.total - self.new
 
     def get_query_offset(self, layer_idx: int | None = None) -> Any:
         return self.get_seq_length()
@@ -126,7 +126,9 @@ class AttentionCapture:
     """State of one capture: masks by identity with their rule, keys that went through the cache,
     and how often attention was called."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: int) -> None:
+        self.positions = positions  # of the longest sequence that an engine will see
+        self.generates = False  # whether tokens follow, which those before must not see
         self.calls = 0
         self.rules: dict[int, MaskRule] = {}
         self.fresh_keys: list[Tensor] = []
@@ -175,12 +177,17 @@ class AttentionCapture:
                 _through_torch() if implementation == TORCH else nullcontext(),
                 _cached_expanded(model) if implementation != OWN else nullcontext(),
                 uncut(model) if implementation != OWN else nullcontext(),
+                chunks_of_rows() if implementation != OWN else nullcontext(),
             ):
                 yield
         finally:
             _active.pop()
             for config, name in zip(configs, before, strict=True):
                 config._attn_implementation = name
+
+
+class LooksAheadError(ExportError):
+    """A model for generating text attends to tokens that are not there yet."""
 
 
 @contextmanager
@@ -255,7 +262,9 @@ def _mask(
     **kwargs: Any,
 ) -> Tensor | None:
     """Stand in for transformers' mask builders: the padding mask itself, its rule noted."""
-    rule = _settle(mask_function)
+    rule = settle(mask_function, _active[-1].positions)
+    if _active[-1].generates and not rule.causal and attention_mask is not None:
+        _refuse_to_generate(kwargs.get("config"))
     if attention_mask is None:
         return None
     mask = make(attention_mask)
@@ -263,41 +272,15 @@ def _mask(
     return mask
 
 
-def _settle(mask_function: Callable[..., Any]) -> MaskRule:
-    """Evaluate a mask rule on real indices and name it, or refuse."""
-    with outside_trace():
-        zero = torch.zeros((), dtype=torch.long)
-        middle = torch.tensor(_PROBE)
-        keys = torch.arange(0, 2 * _PROBE)
-        try:
-            seen = torch.as_tensor(mask_function(zero, zero, middle, keys)).expand(keys.shape)
-        except Exception as error:
-            raise ExportError(
-                "the model builds its attention mask from more than two positions",
-                found=f"{type(error).__name__}: {error}",
-                hint="the model is traced without captured attention instead",
-            ) from error
-        causal = not bool(seen[_PROBE + 1 :].any())
-        reach = int(seen[: _PROBE + 1].sum())
-        rule = MaskRule(causal, -1 if reach == _PROBE + 1 else reach)
-        query = torch.randint(0, _PROBE, (512,))
-        span = max(8, 2 * rule.window)
-        near = query + torch.randint(-span, span, (512,))
-        found = torch.as_tensor(mask_function(zero, zero, query, near)).expand(query.shape)
-        if not torch.equal(found, _visible(rule, query, near)):
-            raise ExportError(
-                "the model's attention mask is neither causal, bidirectional nor a sliding window",
-                hint="the model is traced without captured attention instead",
-            )
-    return rule
-
-
-def _visible(rule: MaskRule, query: Tensor, key: Tensor) -> Tensor:
-    seen = key <= query if rule.causal else torch.ones_like(key, dtype=torch.bool)
-    if rule.window >= 0:
-        distance = query - key if rule.causal else (query - key).abs()
-        seen = seen & (distance < rule.window)
-    return seen
+def _refuse_to_generate(config: Any) -> None:
+    says = getattr(config, "is_decoder", None)
+    raise LooksAheadError(
+        "the model does not generate text: each of its tokens sees those after it",
+        where="config.json",
+        found=None if says is None else f"is_decoder: {str(says).lower()}",
+        hint="choose a task such as fill-mask or feature-extraction; a model that was trained to "
+        "look back alone says is_decoder: true in its config.json",
+    )
 
 
 def _attention(

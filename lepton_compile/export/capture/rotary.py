@@ -89,26 +89,34 @@ class RotaryCapture:
             found = tabulated(lambda rows: _real_run(module, rows, rest), self.positions)
         if found is None:
             return None
-        first = len(self.tables)
-        self.tables += [found.near] if found.far is None else [found.near, found.far]
-        width = 2 * found.near[0].shape[1]
-        return _Noted(first, width, None if found.far is None else found.limit, found.joint)
+        near = self._number(found.near)
+        far = None if found.far is None else self._number(found.far)
+        return _Noted(near, far, found.limit, 2 * found.near[0].shape[1], found.joint)
+
+    def _number(self, rows: tuple[np.ndarray, np.ndarray]) -> int:
+        """That of a table, which each layer's own module may give anew (Moshi)."""
+        for number, (cos, sin) in enumerate(self.tables):
+            if np.array_equal(cos, rows[0]) and np.array_equal(sin, rows[1]):
+                return number
+        self.tables.append(rows)
+        return len(self.tables) - 1
 
 
 @dataclass(frozen=True)
 class _Noted:
-    """The number of a module's table, and of its second where there is a ``limit``."""
+    """The numbers of a module's tables: ``far`` for calls with a position from ``limit`` on."""
 
-    table: int
+    near: int
+    far: int | None
+    limit: int
     width: int
-    limit: int | None
     joint: bool
 
     def rows(self, positions: Tensor) -> Any:
         """What the module gives, from the tables."""
-        cos, sin = torch.ops.lepton.rotary_table(positions, self.table, self.width)
-        if self.limit is not None:
-            far = torch.ops.lepton.rotary_table(positions, self.table + 1, self.width)
+        cos, sin = torch.ops.lepton.rotary_table(positions, self.near, self.width)
+        if self.far is not None:
+            far = torch.ops.lepton.rotary_table(positions, self.far, self.width)
             beyond = positions.max() >= self.limit
             cos, sin = torch.where(beyond, far[0], cos), torch.where(beyond, far[1], sin)
         return Turns(cos, sin) if self.joint else (cos, sin)
