@@ -11,17 +11,46 @@ import torch
 from torch import Tensor
 from transformers.models.cohere import modeling_cohere
 from transformers.models.deepseek_v2 import modeling_deepseek_v2
+from transformers.models.gemma4 import modeling_gemma4
 from transformers.models.gptj import modeling_gptj
 from transformers.models.llama import modeling_llama
 from transformers.models.llama4 import modeling_llama4
 
 from lepton_compile.export.capture.rotation import Rotation, settle
 from lepton_compile.export.capture.tables import tabulated
+from lepton_passes.body import bodies
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
+from .zoo import MORE_DECODERS, SHARING
 from .zoo_places import LONG_ROPE, PLACES
 
 FAR = 20  # positions of the tables that are told here
+
+
+@pytest.mark.parametrize(
+    ("config", "turned"),
+    [(MORE_DECODERS["gemma4"][0], 2 * 3), (SHARING["gemma4-e2b"][0], 2 * 4 + 3)],
+    ids=["gemma4", "gemma4-e2b"],
+)
+def test_each_call_is_one_op(config: Callable[[], object], turned: int, tmp_path: Path) -> None:
+    """A layer that reads the keys of another turns its query alone."""
+    save(config, "text-generation", tmp_path)
+    found = bodies(compiled(tmp_path, "text-generation")[0].model)
+    assert sum(b.times * len(b.nodes("RotaryEmbedding")) for b in found) == turned
+    assert [node for b in found for node in b.nodes("Cos", "Sin")] == []
+
+
+def _neighbours(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Tensor:
+    half = x.shape[-1] // 2
+    turned = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
+    wide = [
+        each[..., :half].repeat_interleave(2, -1).unsqueeze(unsqueeze_dim) for each in (cos, sin)
+    ]
+    return x * wide[0] + turned * wide[1]
+
+
+def _of_one_axis(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Tensor:
+    return x * cos.unsqueeze(1) + modeling_gemma4.rotate_half(x) * sin.unsqueeze(1)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +59,9 @@ FAR = 20  # positions of the tables that are told here
         (modeling_llama.apply_rotary_pos_emb, Rotation(interleaved=False)),
         (modeling_deepseek_v2.apply_rotary_emb, Rotation(interleaved=True, joint=True)),
         (modeling_llama4.apply_rotary_emb, Rotation(interleaved=True, joint=True, heads=2)),
+        (modeling_gemma4.apply_rotary_pos_emb, Rotation(interleaved=False, single=True)),
+        (_neighbours, Rotation(interleaved=True, single=True)),
+        (_of_one_axis, None),
         (modeling_cohere.apply_rotary_pos_emb, None),  # its cos and sin repeat each entry in a row
         (modeling_gptj.apply_rotary_pos_emb, None),  # another signature
         (lambda q, k, turns: (q * turns.real[:, None].repeat(1, 1, 1, 2), k), None),

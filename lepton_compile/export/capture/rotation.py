@@ -6,8 +6,9 @@ them is settled by running it on numbers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,11 +49,13 @@ class Rotation:
         interleaved: neighbours are turned, else halves.
         joint: it takes one complex tensor.
         heads: the axis of heads in what it takes.
+        single: it turns query and key in two calls, in which the caller names that axis (Gemma 4).
     """
 
     interleaved: bool
     joint: bool = False
     heads: int = 1
+    single: bool = False
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The rotation as a captured op, which has heads before positions."""
@@ -78,6 +81,14 @@ class Rotation:
             rotated: tuple[Tensor, Tensor] = original(q, k, turns)
             return rotated
 
+        def single(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Tensor:
+            if unsqueeze_dim not in (1, 2):
+                turned: Tensor = original(x, cos, sin, unsqueeze_dim)
+                return turned
+            return replace(self, heads=unsqueeze_dim)(x, cos, sin)
+
+        if self.single:
+            return single
         return joint if self.joint else pair
 
 
@@ -87,16 +98,21 @@ def settle(function: Callable[..., Any]) -> Rotation | None:
         query, key, angle = torch.randn(2, 3, 5, 8), torch.randn(2, 1, 5, 8), torch.randn(2, 5, 4)
         cos, sin = angle.cos(), angle.sin()
         pair = torch.cat([cos] * 2, -1), torch.cat([sin] * 2, -1)
-        for joint, heads in ((False, 1), (True, 1), (True, 2)):
+        single = list(inspect.signature(function).parameters)[1:3] == ["cos", "sin"]
+        for joint, heads in ((False, 1),) if single else ((False, 1), (True, 1), (True, 2)):
             given = (torch.complex(cos, sin),) if joint else pair
             try:
-                found = function(query.transpose(1, heads), key.transpose(1, heads), *given)
+                if single:
+                    behind = function(query.transpose(1, 2), *pair, unsqueeze_dim=2)
+                    found = [behind.transpose(1, 2), function(key, *pair)]
+                else:
+                    found = function(query.transpose(1, heads), key.transpose(1, heads), *given)
             except Exception:  # another signature, or another place for heads
                 continue
             for interleaved in (False, True):
                 expected = [_turned(x, cos, sin, interleaved) for x in (query, key)]
                 if all(map(_equal, found, [x.transpose(1, heads) for x in expected])):
-                    return Rotation(interleaved, joint, heads)
+                    return Rotation(interleaved, joint, heads, single)
     return None
 
 
