@@ -15,6 +15,9 @@ from lepton_compile.cli.output import bytes_text, console, emit_json, json_optio
 __all__ = ["epcontext", "export", "genai", "triton"]
 
 
+NUMBER = click.IntRange(min=1, max=(1 << 31) - 1)  # what Triton's configuration holds
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def export() -> None:
     """Write an artifact in the form another server loads.
@@ -47,15 +50,13 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @export.command()
 @_common
 @click.option("--name", help="Of the model; default: the artifact's folder.")
-@click.option(
-    "--version", default=1, show_default=True, type=click.IntRange(min=1), help="Version folder."
-)
+@click.option("--version", default=1, show_default=True, type=NUMBER, help="Version folder.")
 @click.option("--target", help="Engine to serve; default: the first that Triton loads.")
 @click.option(
     "--instances",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=NUMBER,
     help="Requests at once, on each device.",
 )
 def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:

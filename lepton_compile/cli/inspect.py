@@ -26,6 +26,8 @@ def inspect(path: Path, as_json: bool) -> None:
     if not path.exists():
         raise UsageError("there is nothing here", found=str(path))
     if not path.is_dir():
+        if not path.is_file():  # a device or a pipe, which may never end
+            raise UsageError("this is neither a folder nor a file", found=str(path))
         _file(path, as_json)
         return
     data, intact = inspect_artifact(path)

@@ -88,7 +88,15 @@ def text_of(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-Location = Annotated[str, BeforeValidator(text_of)]
+def _location_of(value: Any) -> Any:
+    """A place as text; no system has one with a null character in its name."""
+    text = text_of(value)
+    if isinstance(text, str) and "\0" in text:
+        raise ValueError("a place has no null character in its name")
+    return text
+
+
+Location = Annotated[str, BeforeValidator(_location_of)]
 Range = Annotated[tuple[int, int], BeforeValidator(range_of)]
 Fraction = Annotated[float, BeforeValidator(fraction_of)]
 Bytes = Annotated[int, BeforeValidator(bytes_of)]

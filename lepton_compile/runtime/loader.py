@@ -36,7 +36,7 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
 
     A ``target`` asked for by name is never replaced. ``threads`` are the physical cores by default.
     """
-    root, passed_over = Path(str(path)).resolve(), dict[str, str]()
+    root, passed_over = Path(os.path.realpath(str(path))), dict[str, str]()
     manifest = manifest_of(root)
     engines = {engine["target"]: engine for engine in manifest["engines"]}
     able = [name for name in ORDER if name in engines and target in (None, name)]

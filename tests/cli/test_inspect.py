@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,11 @@ def test_a_folder_without_a_manifest_is_refused(
 def test_nothing_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "no")]) == 2
     assert "found:" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert main(["inspect", str(tmp_path / "pipe.onnx")]) == 2
+    assert "neither a folder nor a file" in capsys.readouterr().err
+    assert main(["plan", "--model", str(tmp_path / "pipe.onnx")]) == 1
+    assert "neither a folder nor a file" in capsys.readouterr().err

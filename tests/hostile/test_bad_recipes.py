@@ -56,6 +56,7 @@ MISTAKES = [
     ("model: m\nverify: {tokens: 0}", 2, "greater than or equal to 2", None),
     ("model: m\npasses: {expect: {attention: many}}", 2, "passes.expect.attention", None),
     ("model: m\npasses: {expect: {attention: -1}}", 2, "passes.expect.attention", None),
+    ('model: "m\\0"', 1, "no null character", None),
     ("model: m\nquantize: int5", 2, "unknown precision", None),
     ("model: m\nquantize: {algorithm: rtn}", 2, "needs bits", None),
     ("model: m\nquantize: {algorithm: gptq, bits: 8}", 2, "gptq needs bits: 4", None),

@@ -70,3 +70,17 @@ def test_of_load(encoder_folder: Path, how: dict[str, Any]) -> None:
     for path in (5, None, b"there", ["a"]):
         with pytest.raises(LoaderError, match=r"no manifest\.json"):
             load(path, **how)
+
+
+def test_of_load_where_links_go_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with pytest.raises(LoaderError, match=r"no manifest\.json"):
+        load(tmp_path / "one")
+
+
+def test_of_a_text_without_a_token(embedder: Model) -> None:
+    """Its mean was not a number."""
+    for texts in ([""], ["w5", " "]):
+        with pytest.raises(LoaderError, match="a text is empty"):
+            embedder.embed(texts)

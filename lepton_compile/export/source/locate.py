@@ -57,6 +57,8 @@ def _open(spec: str, path: Path, revision: str | None, trusted: bool, weights: b
         source = Source(spec, "folder", path, revision, trusted)
         source.check_folder(weights=weights)
         return source
+    if not path.is_file():  # a pipe or a device, which may never end
+        raise SourceError("The model is neither a folder nor a file.", found=str(path))
     if path.suffix == ".gguf":
         if find_spec("gguf") is None:
             raise SourceError(
