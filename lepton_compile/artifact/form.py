@@ -22,7 +22,7 @@ MODEL = {
 }
 PROFILE = {end: {"*": [int]} for end in ("min", "opt", "max")}
 ENGINE = {
-    "precision?": str,
+    "precision": str,
     "executed?": bool,
     "kernels?": {"library": str, "system": str, "machine": str},
     "attention?": {"layers": int, "forms": {"*": int}},

@@ -133,7 +133,7 @@ def _engines(manifest: Mapping[str, Any]) -> RenderableType:
         (
             e["target"],
             bytes_text(sum(sizes.get(name, 0) for name in e["files"])),
-            e.get("precision") or "-",
+            e["precision"],
             "yes" if e.get("executed") else "never executed",
             _requirements(e),
         )

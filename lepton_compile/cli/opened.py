@@ -46,5 +46,5 @@ def reference_of(source: Source, task: str) -> Any:
 
 def precision_of(manifest: dict[str, Any], target: str) -> str:
     """Precision of the engine for a target."""
-    engines = {engine["target"]: engine.get("precision") for engine in manifest["engines"]}
+    engines = {engine["target"]: engine["precision"] for engine in manifest["engines"]}
     return str(engines[target])

@@ -12,6 +12,7 @@ from lepton_compile.artifact import FORMAT, FileEntry, Manifest
 from lepton_compile.errors import ArtifactError
 
 ENGINE = {"target": "ort-cpu", "model": "m.onnx", "files": ["m.onnx"], "requires": {}}
+ENGINE |= {"precision": "fp32"}
 MANIFEST = Manifest(
     task="feature-extraction",
     model={"source": "./tiny", "architecture": "Tiny ü"},

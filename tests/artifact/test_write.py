@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from lepton_compile.artifact import ArtifactWriter, open_artifact
 from lepton_compile.artifact import write as write_module
 from lepton_compile.errors import ArtifactError
-from tests.artifact.test_manifest import MANIFEST
+from tests.artifact.test_manifest import ENGINE, MANIFEST
 
 # A build that stops, or fills the disk, while it writes.
 PROGRAM = """
@@ -40,13 +41,16 @@ except ArtifactError as error:
 """
 
 
+INSIDE = {**ENGINE, "model": "engines/m.onnx", "files": ["engines/m.onnx"]}
+
+
 def build(output: Path, text: str = "x", **options: bool) -> None:
     """A small artifact."""
     with ArtifactWriter(output, **options) as writer:
         (writer.folder / "engines").mkdir()
         (writer.folder / "engines" / "m.onnx").write_text(text)
         (writer.folder / "report.json").write_text("{}")
-        writer.seal(MANIFEST)
+        writer.seal(replace(MANIFEST, engines=(INSIDE,)))
         writer.publish()
 
 

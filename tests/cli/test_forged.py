@@ -58,6 +58,7 @@ def test_what_nobody_needs_may_be_missing(artifact: Path, tmp_path: Path, capsys
         (("model", "parameters"), "many", "manifest.model.parameters", "'many'"),
         (("model",), GONE, "", "no model"),
         (("engines", 0, "precision"), 4, "manifest.engines[0].precision", "4"),
+        (("engines", 0, "precision"), GONE, "manifest.engines[0].precision", "None"),
         (("engines", 0, "files"), ["../x"], "manifest.files", "../x"),
         (("cache", "past"), "{strange}", "manifest.cache.past", "{strange}"),
         (("demands",), {"tokens": "all"}, "manifest.demands.tokens", "'all'"),
