@@ -248,9 +248,11 @@ def _check_spans(network: nn.Module, task: str) -> None:
 
 def _check_scores(network: Any, task: str) -> None:
     """A loader makes room for a score of each token of the vocabulary."""
-    head = network.get_output_embeddings() if task == "text-generation" else None
-    scores, words = getattr(head, "weight", None), network.config.get_text_config().vocab_size
-    if scores is not None and scores.shape[0] != words:
+    if task != "text-generation":
+        return
+    scores = getattr(network.get_output_embeddings(), "weight", None)
+    words = getattr(network.config.get_text_config(), "vocab_size", None)
+    if scores is not None and words is not None and scores.shape[0] != words:
         raise ExportError(
             "the model scores another number of tokens than it has by its configuration",
             found=f"vocab_size: {words}, and {scores.shape[0]} scores",

@@ -6,7 +6,7 @@ Task names are optimum's. A traced module takes one tuple of tensors, as ``trace
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -278,9 +278,12 @@ def task_module(
 
 def _first_position(network: nn.Module) -> int:
     """Where a model's own positions begin: RoBERTa and its kin count from behind padding's."""
-    embeddings: Iterator[Any] = (module for _, module in modules_of(network))
-    own = (e for e in embeddings if hasattr(e, "create_position_ids_from_input_ids"))
-    return next((int(each.padding_idx) + 1 for each in own), 0)
+    places = (
+        getattr(module, "padding_idx", None)
+        for _, module in modules_of(network)
+        if hasattr(module, "create_position_ids_from_input_ids")
+    )
+    return next((int(place) + 1 for place in places if isinstance(place, int)), 0)
 
 
 def _may_cache(network: nn.Module) -> bool:
