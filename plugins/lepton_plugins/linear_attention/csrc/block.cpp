@@ -34,7 +34,8 @@ void interleave(const float* const (&rows)[kBlock], int64_t count, float* to) {
 }
 
 // sum += row (left, right)
-inline void add_products(const float* row, __m256 left, __m256 right, __m256& first, __m256& second) {
+inline void add_products(const float* row, __m256 left, __m256 right, __m256& first,
+                         __m256& second) {
   const __m256 all = _mm256_broadcast_ss(row);
   first = _mm256_fmadd_ps(all, left, first);
   second = _mm256_fmadd_ps(all, right, second);

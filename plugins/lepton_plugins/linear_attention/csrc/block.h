@@ -5,8 +5,8 @@
 //     u[t] = beta[t] (v[t] - G[t] S^T k[t] - sum(P[t][s] (k[s] . k[t]) u[s], s < t))
 //     y[t] = scale (G[t] S^T q[t] + sum(P[t][s] (k[s] . q[t]) u[s], s <= t))
 //     S    = G[3] S + sum(P[3][s] k[s] u[s]^T)
-// Without the delta rule u = v. Where each row of S has its own decay, G and P are inside of the keys
-// and queries that they are factors of. Tokens that a block lacks are zeros that do not decay.
+// Without the delta rule u = v. Where each row of S has its own decay, G and P are inside of the
+// keys and queries that they are factors of. Tokens that a block lacks are zeros without decay.
 #pragma once
 #include "many_tokens.h"
 
@@ -31,7 +31,8 @@ class Block {
 
   void relate_by_head();
   void relate_by_depth();
-  void update(const float* panel, const float* const (&value)[kBlock], __m256 (&u)[kBlock][2]) const;
+  void update(const float* panel, const float* const (&value)[kBlock],
+              __m256 (&u)[kBlock][2]) const;
   void result(const float* panel, const __m256 (&u)[kBlock][2], float* const (&y)[kBlock]) const;
   void add(const __m256 (&u)[kBlock][2], float* panel) const;
 

@@ -24,7 +24,10 @@ void copy(const float* from, int64_t from_stride, int64_t rows, int64_t count, f
 
 void many_tokens(const Part& part) {
   const int64_t depth = part.a.depth, width = part.a.width;
-  const auto count_at = [&](int64_t c) { return part.columns - c < kPanel ? part.columns - c : kPanel; };
+  const auto count_at = [&](int64_t c) {
+    const int64_t left = part.columns - c;
+    return left < kPanel ? left : kPanel;
+  };
   alignas(64) float room[kRoom];
   for (int64_t c = 0; c < part.columns; c += kPanel) {
     float* panel = room + c * depth;

@@ -4,8 +4,8 @@
 
 namespace lepton {
 
-constexpr int64_t kPanel = 16;     // columns that are worked on at once
-constexpr int64_t kRoom = 1 << 14; // floats, at most, of a part; a panel of the deepest matrix fits
+constexpr int64_t kPanel = 16;      // columns that are worked on at once
+constexpr int64_t kRoom = 1 << 14;  // floats of a part, at most
 
 static_assert(kRoom / kMostDepth >= kPanel);
 
