@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -77,24 +76,23 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
         "dtype": "float32",
         "max_length": exported.length,
         "shared": shared,
-        "layers": [
-            {"heads": c.heads, "head_dim": c.head_dim, "window": c.window} for c in exported.caches
-        ],
+        "layers": [*_layers(exported)],
     }
-    return entry | {"states": _states(exported)} if exported.states else entry
+    return entry | {"states": [*_states(exported)]} if exported.states else entry
 
 
-def _states(exported: ExportedModel) -> list[dict[str, Any]]:
-    """Names and shapes of states, each kind counted for itself as in the graph."""
-    found: list[dict[str, Any]] = []
-    count: Counter[str] = Counter()
+def _layers(exported: ExportedModel) -> Iterator[dict[str, Any]]:
+    """Caches in order; the number in their names where it is not their place."""
+    for place, cache in enumerate(exported.caches):
+        entry = {"heads": cache.heads, "head_dim": cache.head_dim, "window": cache.window}
+        yield entry if cache.number == place else entry | {"layer": cache.number}
+
+
+def _states(exported: ExportedModel) -> Iterator[dict[str, Any]]:
+    """Names and shapes of states."""
     for state in exported.states:
-        name = f"{state.kind}.{count[state.kind]}"
-        count[state.kind] += 1
-        found.append(
-            {"past": f"past_{name}", "present": f"present_{name}", "shape": list(state.shape)}
-        )
-    return found
+        name = f"{state.kind}.{state.number}"
+        yield {"past": f"past_{name}", "present": f"present_{name}", "shape": list(state.shape)}
 
 
 def model_entry(source: Source, exported: ExportedModel) -> dict[str, Any]:

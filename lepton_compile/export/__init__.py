@@ -8,7 +8,7 @@ the ``dialect``. Nothing here knows a target.
 from __future__ import annotations
 
 from .export import ExportedModel, export
-from .model import CacheLayer, StateLayer
+from .kept import CacheLayer, StateLayer
 from .source import Source, resolve
 from .tasks import Pooling
 

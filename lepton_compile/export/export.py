@@ -19,7 +19,8 @@ from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 from . import meta
 from .checkpoint.names import summarize
 from .conversion import converted
-from .model import CacheLayer, Graph, StateLayer, build_graph
+from .kept import CacheLayer, StateLayer
+from .model import Graph, build_graph
 from .source import Source
 from .tasks import CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part

@@ -19,36 +19,19 @@ from .builder import Builder
 from .capture import NAME, OWN, TORCH, Capture, ExpertsError, LooksAheadError, capturing
 from .chain import Chain, LayerTrace, Place, stamping
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
+from .kept import CacheLayer, Layers, StateLayer, name_kept, presents_of
 from .stamp import LayerFunction, layer_functions, program_parts
 from .tasks import CacheUse, DecoderModule, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, State, Translator, UnknownOpError
 from .translate.core import Handler
 
-__all__ = ["CacheLayer", "Graph", "StateLayer", "Way", "build_graph"]
+__all__ = ["Graph", "Way", "build_graph"]
 
 HINT = (
     "compile another architecture, or give an .onnx file of this model as the source; with "
     "LEPTON_DEBUG=1 the traceback says where the model's code was"
 )
-
-
-@dataclass(frozen=True)
-class CacheLayer:
-    """One cached attention: KV heads, head width and window (None where unlimited)."""
-
-    heads: int
-    head_dim: int
-    window: int | None
-
-
-@dataclass(frozen=True)
-class StateLayer:
-    """One state that a layer carries from run to run, by row: ``shape`` is (channels, kernel - 1)
-    where ``kind`` is "conv", (heads, key width, value width) where it is "recurrent"."""
-
-    kind: str
-    shape: tuple[int, ...]
 
 
 @dataclass
@@ -199,7 +182,8 @@ def _assemble(
 ) -> Graph:
     builder = Builder()
     lifted, constants = program_parts(program, "network.")
-    handlers: dict[str, Handler] = {**HANDLERS, "lepton.layers": _CallSites(chains, made)}
+    sites = _CallSites(chains, made)
+    handlers: dict[str, Handler] = {**HANDLERS, "lepton.layers": sites}
     translator = Translator(
         builder,
         handlers,
@@ -213,9 +197,9 @@ def _assemble(
         value.name = name
         value.dtype = ir.DataType.FLOAT
         value.shape = _output_shape(name, value)
-    caches, states = _name_caches(translator), _name_states(translator)
+    caches, states = name_kept(translator, sites.layers)
     # A pooler that no output asks for was traced all the same; its weights may be missing.
-    builder.prune([*outputs, *_presents(translator)])
+    builder.prune([*outputs, *presents_of(translator)])
     model = _model(builder, inputs, outputs, translator, [m.function for m in made])
     values = _own_values(module.network, builder, capture)
     parameters = {
@@ -230,10 +214,14 @@ def _assemble(
 
 
 class _CallSites:
-    """Handler of ``lepton::layers``: each call is one of the layer's function with its weights."""
+    """Handler of ``lepton::layers``: each call is one of the layer's function with its weights.
+
+    ``layers`` says of what the translator keeps which call it is of, all calls counted.
+    """
 
     def __init__(self, chains: Mapping[int, Chain], made: Sequence[LayerFunction]) -> None:
         self._chains, rest = chains, iter(made)
+        self.layers, self._calls = Layers(), 0
         self._made = {
             number: [(call, next(rest)) for call in chain.calls] for number, chain in chains.items()
         }
@@ -281,6 +269,9 @@ class _CallSites:
         t.windows += layer.windows
         rest = slice(2 * layer.caches, None)
         t.states += map(State, layer.states, kept[rest], presents[rest])
+        self.layers.caches += [self._calls] * layer.caches
+        self.layers.states += [self._calls] * len(layer.states)
+        self._calls += 1
         return list(made.outputs)  # presents, too: later layers may read them
 
     @staticmethod
@@ -314,34 +305,6 @@ def _output_shape(name: str, value: ir.Value) -> ir.Shape | None:
     return ir.Shape([value.shape[0], kept, value.shape[2]])
 
 
-def _name_caches(translator: Translator) -> list[CacheLayer]:
-    """Give caches their outer names; returns their description in order."""
-    found: list[CacheLayer] = []
-    for index, (past_key, past_value, key, value) in enumerate(translator.caches):
-        past_key.name, past_value.name = (f"past_key_values.{index}.{k}" for k in ("key", "value"))
-        key.name, value.name = (f"present.{index}.{k}" for k in ("key", "value"))
-        assert past_key.shape is not None
-        heads, width = int(past_key.shape[1]), int(past_key.shape[3])  # type: ignore[arg-type]
-        found.append(CacheLayer(heads, width, translator.windows[index]))
-    return found
-
-
-def _name_states(translator: Translator) -> list[StateLayer]:
-    """Give states their outer names, each kind counted for itself; returns their description."""
-    found: list[StateLayer] = []
-    for kind, past, present in translator.states:
-        number = sum(state.kind == kind for state in found)
-        past.name, present.name = f"past_{kind}.{number}", f"present_{kind}.{number}"
-        assert past.shape is not None
-        found.append(StateLayer(kind, tuple(int(size) for size in past.shape[1:])))  # type: ignore[arg-type]
-    return found
-
-
-def _presents(translator: Translator) -> list[ir.Value]:
-    caches = [value for cache in translator.caches for value in cache[2:]]
-    return [*caches, *(state.present for state in translator.states)]
-
-
 def _model(
     builder: Builder,
     inputs: list[ir.Value],
@@ -351,10 +314,9 @@ def _model(
 ) -> ir.Model:
     past = [value for cache in translator.caches for value in cache[:2]]
     past += [state.past for state in translator.states]
-    present = _presents(translator)
     graph = ir.Graph(
         [*inputs, *past],
-        [*outputs, *present],
+        [*outputs, *presents_of(translator)],
         nodes=builder.nodes,
         initializers=[p.value for p in builder.parameters.values()],
         opset_imports={"": OPSET, DOMAIN: 1, LAYER_DOMAIN: 1},

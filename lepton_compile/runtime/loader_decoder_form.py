@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DECODER"]
 
-LAYER = {"heads": int, "head_dim": int}
+LAYER = {"heads": int, "head_dim": int, "layer?": int}
 KEPT = {"layers": [LAYER], "states?": [{"past": str, "present": str, "shape": [int]}]}
 CACHE = {"past": str, "present": str, "max_length": int, "shared": bool, **KEPT}
 DECODER = {"cache?": CACHE, "generation?": {"vocabulary": int, "eos?": [int]}}

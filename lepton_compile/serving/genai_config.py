@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lepton_compile.errors import ArtifactError
 from lepton_compile.serving.engine import ServedEngine
+from lepton_compile.serving.genai_states import HINT, cache_numbers, layer_types, state_names
 from lepton_compile.serving.last_logits import LOGITS_TO_KEEP
 
 __all__ = ["PROVIDERS", "genai_config"]
@@ -18,7 +19,7 @@ PROVIDERS: Mapping[str, list[dict[str, Any]]] = {"ort-cpu": [], "ort-cuda": [{"c
 # is missing here is "decoder", the plain kind: phi3 above all, whose name makes the server read a
 # prompt again at 4097 tokens, for the second rotary table of a graph that is not ours.
 _TYPES = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"}
+    {"gemma", "gemma2", "gemma3_text", "lfm2", "llama", "mistral", "qwen2", "qwen3", "smollm3"}
 )
 
 _KNOWN_INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -41,7 +42,8 @@ def genai_config(
     """
     manifest, cache = engine.manifest, engine.manifest.cache or {}
     generation = manifest.generation or {}
-    heads, head_dim = _one_shape(cache.get("layers") or ())
+    heads, head_dim = _one_shape(cache)
+    kinds = layer_types(cache)
     room = int(cache["max_length"])
     pad = _first(generation.get("pad"), generation.get("eos"), 0)
     model = {
@@ -62,8 +64,9 @@ def genai_config(
             "head_size": head_dim,
             "hidden_size": config.get("hidden_size") or heads * head_dim,
             "num_attention_heads": config.get("num_attention_heads") or heads,
-            "num_hidden_layers": len(cache["layers"]),
+            "num_hidden_layers": len(kinds or cache["layers"]),
             "num_key_value_heads": heads,
+            **({"layer_types": kinds} if kinds else {}),
             **_names(engine, cache),
         },
     }
@@ -101,8 +104,10 @@ def _names(engine: ServedEngine, cache: Mapping[str, Any]) -> dict[str, Any]:
     of_layers = {
         pattern.replace("%d", str(layer))
         for pattern in past.values()
-        for layer in range(len(cache["layers"]))
+        for layer in cache_numbers(cache)
     }
+    of_layers |= {state["past"] for state in cache.get("states") or ()}
+    past_states, present_states = state_names(cache)
     rest = [v["name"] for v in engine.inputs if v["name"] not in of_layers]
     optional = {v["name"] for v in engine.inputs if v.get("optional")}
     strange = [name for name in rest if name not in (*_KNOWN_INPUTS, *optional)]
@@ -117,23 +122,28 @@ def _names(engine: ServedEngine, cache: Mapping[str, Any]) -> dict[str, Any]:
             **{name: name for name in rest if name in _KNOWN_INPUTS},
             "past_key_names": past["key"],
             "past_value_names": past["value"],
+            **past_states,
         },
         "outputs": {
             "logits": "logits",
             "present_key_names": present["key"],
             "present_value_names": present["value"],
+            **present_states,
         },
     }
 
 
-def _one_shape(layers: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    shapes = {(int(layer["heads"]), int(layer["head_dim"])) for layer in layers}
+def _one_shape(cache: Mapping[str, Any]) -> tuple[int, int]:
+    """KV heads and their width, of which there are none where there are states alone."""
+    shapes = {(int(layer["heads"]), int(layer["head_dim"])) for layer in cache.get("layers") or ()}
     if len(shapes) == 1:
         return shapes.pop()
+    if not shapes and cache.get("states"):
+        return 0, 0
     raise ArtifactError(
         "onnxruntime-genai takes one shape for the KV cache of all layers",
         found=", ".join(f"{heads} heads of {size}" for heads, size in sorted(shapes)) or "no cache",
-        hint="serve this model with its own loader, or behind Triton: lepton-compile export triton",
+        hint=HINT,
     )
 
 

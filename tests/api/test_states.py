@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import lepton_compile as lc
-from lepton_compile.errors import ArtifactError, PassError
+from lepton_compile.errors import PassError
 from lepton_compile.runtime import LoaderError
-from lepton_compile.serving.genai import export_genai
 from tests.export.harness import save
 from tests.export.hybrids import HYBRIDS, endless
 
@@ -63,6 +62,8 @@ def test_the_manifest_has_the_states(case: Case) -> None:
     assert cache["shared"] is True
     assert len(cache["layers"]) == wanted.caches
     assert len(cache["states"]) == wanted.conv + wanted.recurrent
+    at = [number for number, kept in enumerate(wanted.layers) if kept == "a"]
+    assert [layer["layer"] for layer in cache["layers"]] == at
     for state in cache["states"]:
         assert inputs[state["past"]]["shape"] == ["batch", *state["shape"]]
 
@@ -110,14 +111,6 @@ def test_other_targets_are_refused_by_name(case: Case, target: str, tmp_path: Pa
         lc.build(model=str(case.folder), target=target, output=tmp_path / "out", verify=False)
     assert "convolutions with a state are lowered for ort-cpu alone" in str(caught.value.found)
     assert not (tmp_path / "out").exists()
-
-
-def test_onnxruntime_genai_is_refused_by_name(case: Case, tmp_path: Path) -> None:
-    with pytest.raises(
-        ArtifactError, match=r"no way to feed some inputs|takes one shape for the KV"
-    ):
-        export_genai(case.built, tmp_path / "genai")
-    assert not (tmp_path / "genai").exists()
 
 
 def test_linear_layers_around_states_are_quantized(case: Case, tmp_path: Path) -> None:

@@ -13,13 +13,17 @@ __all__ = ["HYBRIDS", "Hybrid", "endless"]
 
 
 class Hybrid(NamedTuple):
-    """How it must be captured: distinct layers, caches, and states by kind."""
+    """How it must be captured: distinct layers, caches, and states by kind.
+
+    ``layers`` says of each layer what it keeps: a cache, states, both or nothing (a, s, b, -).
+    """
 
     config: Callable[[], Any]
     kinds: int
     caches: int
     conv: int
     recurrent: int
+    layers: str
     how: str = "stamped"
 
 
@@ -87,6 +91,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=0,
+        layers="sas",
     ),
     # With biases what is padded is not zero where it enters the convolution, in PyTorch neither.
     "lfm2-bias": Hybrid(
@@ -103,6 +108,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=0,
+        layers="sas",
     ),
     "lfm2-moe": Hybrid(
         _make(
@@ -119,9 +125,15 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=0,
+        layers="sas",
     ),
     "qwen3.5": Hybrid(
-        _make("Qwen3_5TextConfig", **_BASE, **_LINEAR), kinds=2, caches=1, conv=2, recurrent=2
+        _make("Qwen3_5TextConfig", **_BASE, **_LINEAR),
+        kinds=2,
+        caches=1,
+        conv=2,
+        recurrent=2,
+        layers="ssa",
     ),
     "qwen3.5-moe": Hybrid(
         _make("Qwen3_5MoeTextConfig", **{**_BASE, **_LINEAR, **_EXPERTS}),
@@ -129,6 +141,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="ssa",
     ),
     "qwen3-next": Hybrid(
         _make("Qwen3NextConfig", **{**_BASE, **_LINEAR, **_EXPERTS}),
@@ -136,6 +149,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="ssa",
     ),
     "olmo-hybrid": Hybrid(
         _make("OlmoHybridConfig", **{**_BASE, **_LINEAR, "linear_num_value_heads": 2}),
@@ -143,6 +157,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="ssa",
     ),
     "kimi-linear": Hybrid(
         _make(
@@ -165,6 +180,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="ssa",
     ),
     # Attention and Mamba-2 side by side in each layer.
     "falcon-h1": Hybrid(
@@ -173,6 +189,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=3,
         conv=3,
         recurrent=3,
+        layers="bbb",
     ),
     "bamba": Hybrid(
         _make("BambaConfig", **_BASE, **_MAMBA, num_hidden_layers=3, attn_layer_indices=[1]),
@@ -180,6 +197,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="sas",
     ),
     "granite-hybrid": Hybrid(
         _make(
@@ -195,6 +213,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="sas",
     ),
     # One group: the norm behind the scan is a plain one with a gate in front.
     "granite-one-group": Hybrid(
@@ -211,6 +230,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=1,
         recurrent=1,
+        layers="sa",
     ),
     "nemotron-h": Hybrid(
         _make(
@@ -228,6 +248,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="sa-s",
     ),
     "zamba2": Hybrid(
         _make(
@@ -244,6 +265,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=3,
         recurrent=3,
+        layers="sbs",
     ),
     # No attention at all.
     "mamba2": Hybrid(
@@ -262,6 +284,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=0,
         conv=3,
         recurrent=3,
+        layers="sss",
     ),
     "mamba": Hybrid(
         _make(
@@ -271,6 +294,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=0,
         conv=3,
         recurrent=3,
+        layers="sss",
     ),
     "falcon-mamba": Hybrid(
         _make(
@@ -284,6 +308,7 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=0,
         conv=3,
         recurrent=3,
+        layers="sss",
     ),
     "jamba": Hybrid(
         _make(
@@ -303,5 +328,6 @@ HYBRIDS: dict[str, Hybrid] = {
         caches=1,
         conv=2,
         recurrent=2,
+        layers="sas",
     ),
 }

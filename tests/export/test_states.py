@@ -47,6 +47,7 @@ def _case(name: str, folder: Path) -> Case:
 def test_more_of_them_equal_pytorch(name: str, tmp_path: Path) -> None:
     case = _case(name, tmp_path)
     test_captured_as_expected(case)
+    test_inputs_are_named_by_layer(case)
     test_full_sequence(case, "left")
     test_prefill_then_decode(case, "left", 1)
 
@@ -69,12 +70,14 @@ def test_captured_as_expected(case: Case) -> None:
     assert (kinds.count("conv"), kinds.count("recurrent")) == (wanted.conv, wanted.recurrent)
 
 
-def test_inputs_are_the_agreed_ones(case: Case) -> None:
+def test_inputs_are_named_by_layer(case: Case) -> None:
     wanted = HYBRIDS[case.name]
     names = {i.name for i in case.session.get_inputs()}
-    past = {f"past_key_values.{i}.{k}" for i in range(wanted.caches) for k in ("key", "value")}
-    past |= {f"past_conv.{i}" for i in range(wanted.conv)}
-    past |= {f"past_recurrent.{i}" for i in range(wanted.recurrent)}
+    caches = [i for i, kept in enumerate(wanted.layers) if kept in "ab"]
+    states = [i for i, kept in enumerate(wanted.layers) if kept in "sb"]
+    past = {f"past_key_values.{i}.{k}" for i in caches for k in ("key", "value")}
+    past |= {f"past_conv.{i}" for i in states if wanted.conv}
+    past |= {f"past_recurrent.{i}" for i in states if wanted.recurrent}
     assert names == {"input_ids", "attention_mask", *past}
     outputs = {
         name.replace("past_key_values", "present").replace("past", "present") for name in past

@@ -178,6 +178,7 @@ def test_an_output_that_the_manifest_does_not_have_is_told(
         (("ranges", "sequence"), [1], r"manifest\.ranges\.sequence cannot be \[1\]"),
         (("inputs", 0, "shape", 0), -1, r"manifest\.inputs\[0\]\.shape\[0\] cannot be -1"),
         (("cache", "layers", 0, "heads"), "2", r"cache\.layers\[0\]\.heads cannot be '2'"),
+        (("cache", "layers", 0, "layer"), "1", r"cache\.layers\[0\]\.layer cannot be '1'"),
         (("generation", "vocabulary"), None, r"generation\.vocabulary cannot be None"),
         (("tokenizer", "file"), 7, r"manifest\.tokenizer\.file cannot be 7"),
         (("files", "loader.py", "size"), "1", r"files\.loader\.py\.size cannot be '1'"),

@@ -78,6 +78,48 @@ def test_layers_of_different_shapes_are_refused(decoder: Artifact) -> None:
     assert caught.value.found == "2 heads of 16, 2 heads of 32"
 
 
+CONV, RECURRENT = [8, 3], [2, 8, 8]
+
+
+def states(**numbers: dict[int, list[int]]) -> list[dict[str, Any]]:
+    """Of each kind those of some numbers, with their shapes."""
+    return [
+        {"past": f"past_{kind}.{number}", "present": f"present_{kind}.{number}", "shape": shape}
+        for kind, of_kind in numbers.items()
+        for number, shape in of_kind.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "at", "message", "found"),
+    [
+        # As of a model that was traced in one, which counts each kind for itself.
+        ({"conv": {0: CONV}}, [0, 1], "either a convolution or a cache", "[0], caches [0, 1]"),
+        ({"conv": {0: CONV}}, [2, 3], "either a convolution or a cache", "[0], caches [2, 3]"),
+        ({"recurrent": {0: RECURRENT}}, [1, 2], "with a convolution each", "states [0]"),
+        (
+            {"conv": {0: CONV, 1: CONV}, "recurrent": {1: RECURRENT}},
+            [2, 3],
+            "with a convolution each",
+            "convolutions [0, 1], recurrent states [1]",
+        ),
+        ({"conv": {0: CONV, 1: [9, 3]}}, [2, 3], "one shape for all states", "(8, 3), (9, 3)"),
+    ],
+)
+def test_states_that_it_cannot_hold_are_refused(
+    decoder: Artifact, kept: dict[str, Any], at: list[int], message: str, found: str
+) -> None:
+    cache = decoder.manifest.cache or {}
+    layers = [{**layer, "layer": number} for layer, number in zip(cache["layers"], at, strict=True)]
+    engine = changed(
+        engine_of(decoder), cache={**cache, "layers": layers, "states": states(**kept)}
+    )
+    with pytest.raises(ArtifactError, match=message) as caught:
+        config_of(engine)
+    assert found in str(caught.value.found)
+    assert "export triton" in str(caught.value.hint)
+
+
 def test_without_an_end_the_padding_is_named(decoder: Artifact) -> None:
     generation = {"eos": [], "bos": None, "pad": None, "vocabulary": 64}
     model = config_of(changed(engine_of(decoder), generation=generation))["model"]
