@@ -22,7 +22,7 @@ class Batches(Texts):
         refuse(isinstance(texts, str), wrong)
         with failing(wrong):
             encoded = encode([*texts])
-        refuse(not encoded or not all(map(len, encoded)), "a text is empty, or none is given")
+        refuse(not encoded or not all(map(len, encoded)), "there are no texts, or a text is empty")
         return [found[name] for found in self.run_encoded(encoded, [name])]
 
     def run_encoded(self, encoded: Sequence[Any], names: list[str]) -> list[dict[str, np.ndarray]]:

@@ -65,6 +65,16 @@ SIZES: dict[str, Any] = {
 }
 # Each head of latent attention has keys of its own.
 LATENT = {"num_key_value_heads": 4}
+# What of an architecture's default is of large models alone.
+SPECIAL: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
+    "jamba": {"attn_layer_period": 3, "attn_layer_offset": 1},
+    "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
+    "mamba2": {"num_heads": 8},
+    "zamba2": {"mamba_headdim": 8},
+}
 # One entry for each layer.
 PER_LAYER = ("layer_types", "mlp_layer_types")
 
@@ -118,6 +128,7 @@ def shrunk(config: Any) -> Any:
         kinds = _known(config, name)
         if isinstance(kinds, list) and kinds:
             given[name] = (list(dict.fromkeys(kinds)) * LAYERS)[:LAYERS]
+    given |= SPECIAL.get(config.model_type, {})
     for name, value in given.items():
         if _known(config, name) is not UNKNOWN:
             # Some follow from others, and some are checked as they are set.

@@ -97,7 +97,7 @@ def test_experts_are_rounded_and_what_chooses_them_is_not() -> None:
       two = Constant <value_ints = [2]> ()
       best, which = TopK (shares, two)
       y = ai.lepton.Experts <experts = {EXPERTS}, chosen = 2, alpha = 1.0, beta = 0.0,
-        limit = 0.0, interleaved = 0> (x, which, best, gu, dn)
+        limit = 0.0, interleaved = 0, activation = "swish"> (x, which, best, gu, dn)
       u = Transpose <perm = [1, 0]> (other)
       z = MatMul (x, u)
     }}"""

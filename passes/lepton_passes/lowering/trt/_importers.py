@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["IMPORTED", "NEEDS_PLUGIN", "OWN", "REASONS", "TYPES"]
+__all__ = ["IMPORTED", "NEEDS_PLUGIN", "OF_DIALECT", "OWN", "REASONS", "TYPES"]
 
 # fmt: off
 IMPORTED = frozenset({
@@ -50,11 +50,15 @@ TYPES = frozenset({
 """Types of elements, by ONNX name."""
 # fmt: on
 
-REASONS = {
+OF_DIALECT = {
     "CausalConvWithState": "convolutions with a state are lowered for ort-cpu alone",
     "Experts": "mixtures of experts are lowered for ort-cpu alone",
     "LinearAttention": "linear attention is lowered for ort-cpu alone",
     "SharedAttention": "layers that read another layer's cache are lowered for ort-cpu alone",
+}
+"""Why no pass lowers an op of our dialect; ONNX has some of the same names."""
+
+REASONS = {
     "DynamicQuantizeLinear": "scales of activations must be known when the engine is built",
     "TRT_MoE": "its fused form exists for other GPUs only, and it cannot be decomposed",
     "TRT_QuantizedAttention": "no fused form exists for any GPU that was tried",

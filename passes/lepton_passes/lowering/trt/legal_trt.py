@@ -26,7 +26,13 @@ from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.trt import _attention_traps as attention
 from lepton_passes.lowering.trt import _output_traps as outputs
 from lepton_passes.lowering.trt import _type_traps as typed
-from lepton_passes.lowering.trt._importers import IMPORTED, NEEDS_PLUGIN, OWN, REASONS
+from lepton_passes.lowering.trt._importers import (
+    IMPORTED,
+    NEEDS_PLUGIN,
+    OF_DIALECT,
+    OWN,
+    REASONS,
+)
 
 __all__ = ["LegalTrt"]
 
@@ -86,6 +92,8 @@ def _unknown(body: Body, node: ir.Node) -> str | None:
     if node.op_type in REASONS:
         return REASONS[node.op_type]
     if node.op_identifier() in body.model.functions:
+        if node.op_type in OF_DIALECT:
+            return OF_DIALECT[node.op_type]
         return f"{node.domain} is the dialect of the compiler; no pass lowered the op"
     if node.op_type in NEEDS_PLUGIN:
         return "its importer needs a plugin of NVIDIA's that no wheel contains"
