@@ -66,15 +66,26 @@ def compile_library(compiler: Compiler, sources: Sequence[Path], flags: Sequence
     """
     with tempfile.TemporaryDirectory(prefix="lepton-cxx-") as folder:
         objects = [Path(folder) / f"{index}.o" for index in range(len(sources))]
+        prelude = _prelude(compiler, Path(folder), flags)
 
         def compiled(source: Path, made: Path) -> None:
-            _run(compiler, [*COMPILE, *flags, "-c", str(source), "-o", str(made)], source.name)
+            named = ["-include", str(prelude), "-c", str(source), "-o", str(made)]
+            _run(compiler, [*COMPILE, *flags, *named], source.name)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(compiled, sources, objects))
         library = Path(folder) / "library.so"
         _run(compiler, [*LINK, *map(str, objects), "-o", str(library)], "the linker")
         return library.read_bytes()
+
+
+def _prelude(compiler: Compiler, folder: Path, flags: Sequence[str]) -> Path:
+    """What sources include, parsed once: the intrinsics take longer than most of what uses them."""
+    header = folder / "prelude.h"
+    header.write_text("#include <immintrin.h>\n", encoding="utf-8")
+    named = ["-x", "c++-header", str(header), "-o", f"{header}.gch"]
+    _run(compiler, [*COMPILE, *flags, *named], header.name)
+    return header
 
 
 def _run(compiler: Compiler, arguments: Sequence[str], where: str) -> None:
