@@ -67,13 +67,15 @@ SIZES: dict[str, Any] = {
 LATENT = {"num_key_value_heads": 4}
 # What of an architecture's default is of large models alone.
 SPECIAL: dict[str, dict[str, Any]] = {
-    "bamba": {"attn_layer_indices": [1]},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
+    "bamba": {"attn_layer_indices": [1], "mamba_d_head": 16},
+    "granitemoehybrid": {
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "mamba_d_head": 16,
+    },
     "jamba": {"attn_layer_period": 3, "attn_layer_offset": 1},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
     "mamba2": {"num_heads": 8},
-    "zamba2": {"mamba_headdim": 8},
 }
 # One entry for each layer.
 PER_LAYER = ("layer_types", "mlp_layer_types")
