@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
-from lepton_compile.export.meta import modules_of
 
-from .norm import epsilon_of, takes_gate
+from .norm import replaced
 from .probe import outside_trace, real_copy
 
 __all__ = ["capture_gated_norms"]
@@ -51,54 +50,28 @@ _VARIANTS = tuple(
 @contextmanager
 def capture_gated_norms(model: nn.Module) -> Iterator[int]:
     """Replace the forward of every recognised one; yields how many there are."""
-    settled: dict[tuple[type, float, str], _Variant | None] = {}
-    patched: list[nn.Module] = []
-    for _, module in modules_of(model):
-        epsilon = epsilon_of(module)
-        if epsilon is None or not takes_gate(module):
-            continue
-        key = (type(module), epsilon, repr(sorted(_plain(module).items())))
-        if key not in settled:
-            settled[key] = _settle(module, epsilon)
-        variant = settled[key]
-        if variant is not None:
-            module.forward = _forward(module, epsilon, variant)
-            patched.append(module)
-    try:
-        yield len(patched)
-    finally:
-        for module in patched:
-            del module.forward
-
-
-def _plain(module: nn.Module) -> dict[str, object]:
-    """Attributes that its code may look at, such as the number of groups."""
-    return {n: v for n, v in vars(module).items() if isinstance(v, bool | int | float | str)}
+    with replaced(model, _settle, _forward, gated=True) as count:
+        yield count
 
 
 def _settle(module: nn.Module, epsilon: float) -> _Variant | None:
     with outside_trace():
         twin = real_copy(module)
-        weight = cast(Tensor, twin.weight)
-        x, gate = (torch.randn(3, 5, len(weight)) * 3 for _ in range(2))
+        x, gate = (torch.randn(3, 5, len(cast(Tensor, twin.weight))) * 3 for _ in range(2))
         # Small rows make the place and the size of epsilon visible.
         x[0] *= epsilon**0.5
-
-        def norm(rows: Tensor) -> Tensor:
-            return rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True) + epsilon) * weight
-
         try:
             found = twin(x, gate)
         except Exception:  # any module may look like one; one that cannot run is not one
             return None
         for variant in _VARIANTS:
-            wanted = variant.of(x, gate, norm)
+            wanted = _forward(twin, epsilon, variant)(x, gate)
             if found.shape == x.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
                 return variant
     return None
 
 
-def _forward(module: nn.Module, epsilon: float, variant: _Variant):  # type: ignore[no-untyped-def]
+def _forward(module: nn.Module, epsilon: float, variant: _Variant) -> Callable[..., Tensor]:
     def norm(rows: Tensor) -> Tensor:
         out: Tensor = torch.ops.lepton.rms_norm(rows, module.weight, epsilon, 0.0)
         return out

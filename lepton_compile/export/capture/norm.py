@@ -9,10 +9,10 @@ RMSNorm: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ from lepton_compile.export.meta import modules_of
 
 from .probe import outside_trace, real_copy
 
-__all__ = ["capture_norms", "epsilon_of", "takes_gate"]
+__all__ = ["capture_norms", "replaced"]
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,37 @@ _VARIANTS = (_Variant(0.0), _Variant(1.0), _Variant(0.0, centered=True))
 @contextmanager
 def capture_norms(model: nn.Module) -> Iterator[int]:
     """Replace the forward of every recognised norm; yields how many there are."""
-    settled: dict[tuple[type, float], _Variant | None] = {}
+    with replaced(model, _settle, _forward, gated=False) as count:
+        yield count
+
+
+@contextmanager
+def replaced(
+    model: nn.Module,
+    settle: Callable[[nn.Module, float], V | None],
+    forward: Callable[[nn.Module, float, V], Callable[..., Tensor]],
+    *,
+    gated: bool,
+) -> Iterator[int]:
+    """Replace the forward of the norms that ``settle`` knows; yields how many there are.
+
+    Args:
+        settle: which norm a module is, from its epsilon and numbers; None where it is another.
+        forward: what stands for it.
+        gated: whether it takes a gate (``gated_norm.py``).
+    """
+    settled: dict[tuple[type, str], V | None] = {}
     patched: list[nn.Module] = []
     for _, module in modules_of(model):
-        epsilon = epsilon_of(module)
-        if epsilon is None or takes_gate(module):
+        epsilon = _epsilon(module)
+        if epsilon is None or _takes_gate(module) != gated:
             continue
-        key = (type(module), epsilon)
+        key = (type(module), repr(sorted(_plain(module).items())))
         if key not in settled:
-            settled[key] = _settle(module, epsilon)
+            settled[key] = settle(module, epsilon)
         variant = settled[key]
         if variant is not None:
-            module.forward = _forward(module, epsilon, variant)
+            module.forward = forward(module, epsilon, variant)
             patched.append(module)
     try:
         yield len(patched)
@@ -65,13 +86,16 @@ def capture_norms(model: nn.Module) -> Iterator[int]:
             del module.forward
 
 
-def takes_gate(module: nn.Module) -> bool:
-    """Whether it takes a gate beside what it norms (``gated_norm.py``)."""
+def _plain(module: nn.Module) -> dict[str, object]:
+    """Attributes that its code may look at, such as epsilon or the number of groups."""
+    return {n: v for n, v in vars(module).items() if isinstance(v, bool | int | float | str)}
+
+
+def _takes_gate(module: nn.Module) -> bool:
     return "gate" in inspect.signature(type(module).forward).parameters
 
 
-def epsilon_of(module: nn.Module) -> float | None:
-    """The epsilon of a module that may be a norm; ``None`` for others."""
+def _epsilon(module: nn.Module) -> float | None:
     weights = [weight for weight in module._parameters.values() if weight is not None]
     if isinstance(module, nn.LayerNorm) or len(weights) != 1 or weights[0].ndim != 1:
         return None

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lepton_compile.export.meta import modules_of
+
 from .probe import outside_trace
 from .scans import FUNCTIONS
 from .states import StateCapture, under_way
@@ -21,7 +23,7 @@ __all__ = ["capture_states"]
 @contextmanager
 def capture_states(model: nn.Module) -> Iterator[StateCapture]:
     """Have the model's modules call our functions while the context is open."""
-    homes = {type(module).__module__ for module in model.modules()}
+    homes = {type(module).__module__ for _, module in modules_of(model)}
     spaces = [vars(sys.modules[home]) for home in sorted(homes) if home in sys.modules]
     under_way.append(StateCapture())
     before = [

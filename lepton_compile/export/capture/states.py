@@ -20,23 +20,24 @@ class StateCapture:
     """What a cache is given of states, and what the ops made: nothing may be kept elsewhere."""
 
     def __init__(self) -> None:
-        self._entered: list[Tensor] = []
-        self._made: list[Tensor] = []
+        self._window: Tensor | None = None
+        self._state: Tensor | None = None
 
     def enter(self, window: Tensor) -> None:
         """Note what the model caches of a convolution, which the convolution will read next."""
         self.settle()
-        self._entered = [window]
+        self._window = window
 
     def take(self, x: Tensor) -> bool:
         """Whether ``x`` is what was cached last: then the convolution has a state."""
-        taken = any(x is each for each in self._entered)
-        if taken:
-            self._entered = []
-        return taken
+        if x is not self._window:
+            return False
+        self._window = None
+        return True
 
     def made(self, state: Tensor) -> Tensor:
-        self._made = [state]
+        """Note the state of an op."""
+        self._state = state
         return state
 
     def keep(self, state: Tensor) -> None:
@@ -45,7 +46,7 @@ class StateCapture:
         Raises:
             ExportError: it is another.
         """
-        if not any(state is each for each in self._made):
+        if state is not self._state:
             raise ExportError(NOT_SUPPORTED)
 
     def settle(self) -> None:
@@ -54,7 +55,7 @@ class StateCapture:
         Raises:
             ExportError: one was not, and would be lost.
         """
-        if self._entered:
+        if self._window is not None:
             raise ExportError(NOT_SUPPORTED)
 
 
