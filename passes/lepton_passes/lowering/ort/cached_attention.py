@@ -25,6 +25,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._angles import table_of
+from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import made_by, split_of, width_of
 
@@ -65,13 +66,7 @@ class LowerCachedAttention(LeptonPass):
         query, key, value = node.inputs[:3]
         heads = node.attributes.get_int("q_num_heads")
         kv_heads = node.attributes.get_int("kv_num_heads")
-        attributes: dict[str, int | float] = {
-            "num_heads": heads,
-            "kv_num_heads": kv_heads,
-            "scale": node.attributes.get_float("scale"),
-            "softcap": node.attributes.get_float("softcap", 0.0),
-            "local_window_size": node.attributes.get_int("window", -1),
-        }
+        attributes = grouped_query(node)
         tables: tuple[ir.Value | None, ir.Value | None] = (None, None)
         rotary = self._rotary(body, node)
         if rotary is not None:

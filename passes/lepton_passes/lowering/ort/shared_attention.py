@@ -21,6 +21,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._angles import table_of
+from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import made_by, width_of
 
@@ -59,13 +60,7 @@ class LowerSharedAttention(LeptonPass):
     def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value], width: int) -> None:
         query, keys, values = node.inputs[:3]
         heads = node.attributes.get_int("kv_num_heads")
-        attributes: dict[str, int | float] = {
-            "num_heads": node.attributes.get_int("q_num_heads"),
-            "kv_num_heads": heads,
-            "scale": node.attributes.get_float("scale"),
-            "softcap": node.attributes.get_float("softcap", 0.0),
-            "local_window_size": node.attributes.get_int("window", -1),
-        }
+        attributes = grouped_query(node)
         tables: tuple[ir.Value, ir.Value] | None = None
         rotary = made_by(query, "RotaryEmbedding")
         if rotary is not None:
