@@ -8,6 +8,9 @@ named by the level that its largest value falls on (the others clip a little, or
 on one side), and keeps the one with the least squared error. Given ``q``, the best scale is
 ``<w, q> / <q, q>`` and leaves the error ``<w, w> - <w, q>^2 / <q, q>``, so candidates are compared
 without computing an error.
+
+Rows that lie on sixteen levels already, of a model that was quantized or trained so, are kept as
+they are: any of the levels may be the one that the largest value of a group has.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ LEVELS = (-8.0, -8.75, -7.0)
 
 MORE_LEVELS = (*LEVELS, -9.5, -10.5, -6.5, 7.0, 7.5)
 """For who takes more time: stronger clipping, and the seven levels of the other side."""
+
+# Of groups that lie on levels already.
+_WHOLE = (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0)
+# What is looked at of a group to tell that, and how far from a level bf16 takes the largest value.
+_LOOKED_AT, _OFF = 8, 0.04
 
 # Elements that are worked on at a time: temporary arrays stay in the cache of a core, and one call
 # of numpy lasts long enough for another thread to get on with its own.
@@ -87,6 +95,20 @@ def quantize_int4(
     Returns:
         int8 in -8..7 (rows, columns) and fp32 (rows, columns / group). A scale may be negative.
     """
+    kept = _on_levels(w[:, :group])
+    if not kept.any():
+        return _rounded(w, group, levels, importance)
+    q = np.empty(w.shape, dtype=np.int8)
+    scale = np.empty((len(w), w.shape[1] // group), dtype=np.float32)
+    for rows, tried in ((kept, _WHOLE), (~kept, levels)):
+        q[rows], scale[rows] = _rounded(w[rows], group, tried, importance)
+    return q, scale
+
+
+def _rounded(
+    w: np.ndarray, group: int, levels: tuple[float, ...], importance: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each group by the best of ``levels``."""
     groups = w.reshape(-1, group)
     q = np.empty(groups.shape, dtype=np.int8)
     scale = np.empty(len(groups), dtype=np.float32)
@@ -99,7 +121,17 @@ def quantize_int4(
             which = np.arange(start, min(len(groups), start + step)) % len(costs)
             cost = np.ascontiguousarray(costs[which].T)
         q[part], scale[part] = _best(groups[part], levels, cost)
-    return q.reshape(w.shape), scale.reshape(len(w), -1)
+    return q.reshape(w.shape), scale.reshape(len(w), w.shape[1] // group)
+
+
+def _on_levels(w: np.ndarray) -> np.ndarray:
+    """Which rows of ``w`` (rows, group) are whole multiples, up to 8, of one number each."""
+    extreme = np.maximum(w.max(axis=1), -w.min(axis=1))
+    on = np.zeros(len(w), dtype=bool)
+    for level in _WHOLE:
+        scaled = w[:, :_LOOKED_AT] * _inverse(extreme, level)[:, None]
+        on |= (np.abs(scaled - np.rint(scaled)) < _OFF).all(axis=1)
+    return np.asarray(on & (extreme > _TINY))
 
 
 def importance_of(squares: np.ndarray) -> np.ndarray:

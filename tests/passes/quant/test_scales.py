@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,3 +92,32 @@ def test_zeros_stay_zeros() -> None:
     for q, scale in (quantize_int8(w), quantize_int4(w, 32)):
         assert not q.any()
         assert np.isfinite(scale).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([16, 32, 64]), st.sampled_from(["fp32", "bf16"]))
+def test_int4_keeps_what_lies_on_levels_already(seed: int, group: int, stored: str) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-8, 8, (6, 4, group))
+    codes[:, :, : group // 2] //= rng.integers(1, 4)  # groups whose largest value is on no end
+    codes = np.clip(codes, *((-3, 3) if seed % 2 else (-8, 7)))
+    scales = rng.uniform(0.001, 2, (6, 4, 1)).astype(np.float32)
+    w = (codes * scales).reshape(6, -1).astype(np.float32)
+    if stored == "bf16":
+        w = w.astype(ml_dtypes.bfloat16).astype(np.float32)
+    q, scale = quantize_int4(w, group)
+    found = (q.reshape(6, 4, group) * scale[..., None]).reshape(w.shape)
+    near = 1e-6 if stored == "fp32" else 2.0**-7  # of the scale and of the value
+    np.testing.assert_allclose(found, w, rtol=near, atol=near * 1e-3)
+
+
+def test_rows_on_levels_do_not_change_the_others() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((4, 64)).astype(np.float32)
+    alone = quantize_int4(w[[0, 1, 3]], 32)
+    w[2] = rng.integers(-5, 6, 64) * np.float32(0.3)
+    w[2, :2] = 5 * np.float32(0.3)
+    q, scale = quantize_int4(w, 32)
+    np.testing.assert_array_equal(q[[0, 1, 3]], alone[0])
+    np.testing.assert_array_equal(scale[[0, 1, 3]], alone[1])
+    np.testing.assert_allclose(q[2] * scale[2].repeat(32), w[2], rtol=1e-6)
