@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +33,7 @@ class Artifact:
     """A finished artifact: its folder and its manifest."""
 
     path: Path
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)  # pages of it
 
     def size(self) -> int:
         """Bytes of all files that the manifest vouches for."""
