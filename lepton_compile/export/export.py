@@ -18,6 +18,7 @@ from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
 from .checkpoint.names import summarize
+from .checkpoint.quantized import method_of
 from .conversion import converted
 from .kept import CacheLayer, StateLayer
 from .model import Graph, build_graph
@@ -126,6 +127,10 @@ def export(
         rename=rename,
     )
     attach(graph, binding if pooling is None else binding | pooling.weights())
+    if settings := source.quantization:
+        exported.notes.append(
+            f"the checkpoint is quantized already ({method_of(settings)}): its values are compiled"
+        )
     if inside:
         exported.notes.append(f"of {source.architecture} the language model alone")
     if binding.unused:

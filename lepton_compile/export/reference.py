@@ -12,6 +12,7 @@ from torch import nn
 from lepton_compile.errors import SourceError
 from lepton_compile.export.assets import pooling
 from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
+from lepton_compile.export.conversion import converted
 from lepton_compile.export.dense import Dense
 from lepton_compile.export.meta import build
 from lepton_compile.export.source import Source
@@ -25,8 +26,9 @@ __all__ = ["load_reference", "reference_parameters"]
 def load_reference(source: Source, task: str) -> nn.Module:
     """The model of ``source`` in fp32 on the CPU, in evaluation mode.
 
-    A folder is loaded by transformers: a model of several parts as a whole. A GGUF file is read
-    through our own checkpoint, because transformers keeps its weights packed and takes minutes.
+    A folder is loaded by transformers: a model of several parts as a whole. A GGUF file and weights
+    that are quantized already are read through our own checkpoint: transformers keeps the first
+    packed and takes minutes, and wants another library, or a GPU, for most of the second.
 
     Raises:
         ExportError: the task is not one of those that can be compiled.
@@ -37,7 +39,8 @@ def load_reference(source: Source, task: str) -> nn.Module:
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
     auto = _class(source, task)
-    model = _loaded(source, auto) if source.kind == "folder" else _filled(source, auto)
+    ours = source.kind != "folder" or source.quantization is not None
+    model = _filled(source, auto) if ours else _loaded(source, auto)
     if task == "feature-extraction" and (dense := _dense_in(source)):
         model.sentence_dense = _dense_of(dense)
     return model.eval()
@@ -136,13 +139,23 @@ def _filled(source: Source, auto: Any) -> nn.Module:
     import torch
     from transformers.initialization import no_init_weights
 
+    options = {"trust_remote_code": True} if source.trust_remote_code else {}
+    make = getattr(auto, "from_config", None) or auto._from_config
     with no_init_weights():
-        model: Any = auto.from_config(source.config(), dtype=torch.float32)
+        model: Any = make(source.config(), dtype=torch.float32, **options)
     model.tie_weights()
     state: dict[str, torch.Tensor] = model.state_dict()
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    tensors = bind(shapes, source.checkpoint(), tied=tied, prefix=model.base_model_prefix)
+    checkpoint, rename = converted(model, source.checkpoint())
+    tensors = bind(
+        shapes,
+        checkpoint,
+        tied=tied,
+        prefix=model.base_model_prefix,
+        ignore=model._keys_to_ignore_on_load_unexpected or [],
+        rename=rename,
+    )
     for name, tensor in tensors.items():
         if name in tied:
             continue  # the same storage as its partner

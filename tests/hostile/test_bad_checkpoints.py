@@ -272,8 +272,9 @@ CONFIGS = {
     "no config": None,
     "not json": "{",
     "a list": "[]",
+    "quantized by a list": json.dumps({"model_type": "llama", "quantization_config": [1]}),
     "quantized already": json.dumps(
-        {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}
+        {"model_type": "llama", "quantization_config": {"quant_method": "bitnet"}}
     ),
 }
 
@@ -283,7 +284,7 @@ def test_folders_that_are_no_models(config: str, tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
     if CONFIGS[config] is not None:
         (tmp_path / "config.json").write_text(str(CONFIGS[config]))
-    with pytest.raises(SourceError, match=r"config\.json|quantized already"):
+    with pytest.raises(SourceError, match=r"config\.json|quantization_config|quantized"):
         resolve(str(tmp_path), tmp_path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
 
@@ -19,12 +20,14 @@ __all__ = [
     "has_weights",
     "inputs",
     "pickled",
+    "quantization",
     "read_config",
 ]
 
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 PICKLE_INDEX = ".bin.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
+MODELOPT_NAME = "hf_quant_config.json"
 # The same weights once more, as their makers name them.
 DUPLICATES = "consolidated*.safetensors"
 INPUTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py")
@@ -40,19 +43,47 @@ def read_config(folder: Path) -> dict[str, Any]:
             where=str(folder),
             available=sorted(p.name for p in folder.iterdir())[:20],
         )
+    return _object(path)
+
+
+def _object(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise SourceError(
-            "config.json cannot be read.", where=str(path), found=str(error)
+            f"{path.name} cannot be read.", where=str(path), found=str(error)
         ) from error
-    if not isinstance(config, dict):
-        raise SourceError("config.json is not an object.", where=str(path))
-    return config
+    if not isinstance(found, dict):
+        raise SourceError(f"{path.name} is not an object.", where=str(path))
+    return found
+
+
+def quantization(folder: Path) -> dict[str, Any] | None:
+    """How the weights are quantized already: of config.json, of the language model in it, or of the
+    file that NVIDIA's Model Optimizer wrote beside it before. None where they are not.
+
+    Raises:
+        SourceError: it is not said in a form that is read.
+    """
+    config = read_config(folder)
+    text = config.get("text_config")
+    found = config.get("quantization_config")
+    if not found and isinstance(text, dict):
+        found = text.get("quantization_config")
+    if not found and (folder / MODELOPT_NAME).is_file():
+        found = _object(folder / MODELOPT_NAME)
+    if found and not isinstance(found, dict):
+        raise SourceError(
+            "quantization_config is not an object.",
+            where=str(folder / "config.json"),
+            found=str(found),
+        )
+    return found or None
 
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
-    """Refuse code that was not trusted by name, and weights that are quantized already."""
+    """Refuse code that was not trusted by name, and weights that are quantized in a way that is not
+    read."""
     config = read_config(folder)
     where = str(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code:
@@ -65,15 +96,8 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
                 found=f"auto_map: {json.dumps(config['auto_map'])}",
                 hint="Read that code; if you trust it, set trust_remote_code: true.",
             )
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise SourceError(
-            "The weights of this model are quantized already.",
-            where=where,
-            found=str(method or "quantization_config"),
-            hint="Compile the original model, and name the precision under `quantize`.",
-        )
+    if settings := quantization(folder):
+        method_of(settings)
 
 
 def has_weights(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source import folder as folders
@@ -96,10 +96,18 @@ class Source:
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 self.path, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-            return config
         except Exception as error:  # whatever the library or the model's own code raises
             model_type = str(folders.read_config(self.path).get("model_type"))
             raise _config_error(self.path, model_type, error) from error
+        # Of how weights are stored, which the checkpoint sees to; transformers replaces layers.
+        for each in (config, config.get_text_config()):
+            vars(each).pop("quantization_config", None)
+        return config
+
+    @property
+    def quantization(self) -> dict[str, Any] | None:
+        """What a folder says of weights that are quantized already; None where they are not."""
+        return folders.quantization(self.path) if self.kind == "folder" else None
 
     @property
     def architecture(self) -> str:
@@ -113,13 +121,21 @@ class Source:
         return str(mapping[type(self.config())].__name__)
 
     def checkpoint(self) -> Checkpoint:
-        """The weights. Raises CheckpointError."""
+        """The weights, those that are quantized already as the values that they stand for.
+
+        Raises:
+            CheckpointError: damaged, or tensors that do not fit each other.
+            SourceError: quantized in a way that is not read; an ONNX file, which has none.
+        """
         from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
+        from lepton_compile.export.checkpoint.quantized import read_quantized
 
         if self.kind == "gguf":
             return GGUFCheckpoint(self._header)
         if self.kind == "folder":
-            return SafetensorsCheckpoint(self.path)
+            stored = SafetensorsCheckpoint(self.path)
+            settings = self.quantization
+            return stored if settings is None else read_quantized(stored, settings)
         raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
 
     def tokenizer_folder(self) -> Path | None:

@@ -1,0 +1,10 @@
+"""Checkpoints whose weights are quantized already, read as the fp32 values that they stand for.
+
+A file for each way of storing them; ``methods`` goes by what config.json calls it.
+"""
+
+from __future__ import annotations
+
+from .methods import METHODS, method_of, read_quantized
+
+__all__ = ["METHODS", "method_of", "read_quantized"]

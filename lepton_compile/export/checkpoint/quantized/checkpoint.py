@@ -1,0 +1,77 @@
+"""A checkpoint whose quantized weights are read as fp32, under the names that the model has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from lepton_compile.export.checkpoint.base import Checkpoint, TensorInfo
+from lepton_passes.stacks import Stack
+from lepton_passes.tensors import StreamedTensor
+
+from .rows import Rows
+
+__all__ = ["QuantizedCheckpoint", "Weight"]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight and what it is stored as.
+
+    Attributes:
+        tensor: its values, fp32.
+        parts: names of the tensors that it is made of.
+    """
+
+    tensor: StreamedTensor
+    parts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, rows: Rows, parts: Iterable[str]) -> Weight:
+        """A matrix, or a stack of them, by its rows."""
+        flat = StreamedTensor(name, ir.DataType.FLOAT, rows.shape, rows.read)
+        return cls(Stack(flat, rows.count) if rows.count > 1 else flat, tuple(parts))
+
+
+class QuantizedCheckpoint:
+    """A checkpoint with the values of its quantized weights.
+
+    Args:
+        packed: the checkpoint as it is stored.
+        weights: by name of the parameter.
+        dropped: what else is about quantization, such as scales of activations.
+    """
+
+    def __init__(
+        self, packed: Checkpoint, weights: Mapping[str, Weight], dropped: Iterable[str] = ()
+    ) -> None:
+        self._packed = packed
+        self._weights = weights
+        known = packed.names()
+        whole = {part: name for name, weight in weights.items() for part in weight.parts}
+        left_out = {*whole, *dropped}
+        self._names: dict[str, TensorInfo] = {}
+        for name, info in known.items():
+            if name in whole:  # at the place of the first of its parts
+                target = whole[name]
+                shape = tuple(int(d) for d in weights[target].tensor.shape.numpy())
+                self._names.setdefault(target, TensorInfo(ir.DataType.FLOAT, shape))
+            elif name not in left_out:
+                self._names[name] = info
+
+    def names(self) -> Mapping[str, TensorInfo]:
+        """As of ``Checkpoint``."""
+        return self._names
+
+    def files(self) -> tuple[Path, ...]:
+        """As of ``Checkpoint``."""
+        return self._packed.files()
+
+    def tensor(self, name: str) -> StreamedTensor:
+        """As of ``Checkpoint``."""
+        if name in self._weights:
+            return self._weights[name].tensor
+        return self._packed.tensor(name)

@@ -1,0 +1,118 @@
+"""GPTQ (Frantar et al., arXiv:2210.17323) in the layout of AutoGPTQ and GPTQModel.
+
+X.qweight  I32 (columns / 8, rows), of 4 bits: eight columns of a row in a word
+X.qzeros   I32 (groups, rows / 8), one less than the zero point, but for `gptq_v2`
+X.scales   (groups, rows)
+X.g_idx    I32 (columns,), the group of each column
+X.weight   what the model has: (rows, columns), (q - zero) * scale
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.errors import CheckpointError
+from lepton_compile.export.checkpoint.base import Checkpoint
+
+from .checkpoint import QuantizedCheckpoint, Weight
+from .columns import LastRead
+from .rows import Rows, scaled, unpacked
+from .settings import bits_of, unknown
+
+__all__ = ["read_gptq"]
+
+LAYOUTS = {"gptq": 1, "gptq_v2": 0}  # what a zero point is stored less
+
+
+def read_gptq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
+    """The values of ``checkpoint``.
+
+    Raises:
+        SourceError: another number of bits than 4 or 8, another layout.
+        CheckpointError: tensors of a layer that do not fit each other.
+    """
+    layout = config.get("checkpoint_format") or config.get("format") or "gptq"
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        raise unknown("checkpoint_format", layout, LAYOUTS)
+    bits, last = bits_of(config.get("bits")), LastRead()
+    weights = {}
+    for packed in checkpoint.names():
+        layer = packed.removesuffix(".qweight")
+        if layer != packed:
+            stored_as = _Layer(checkpoint, layer, bits, LAYOUTS[layout], last)
+            name = f"{layer}.weight"
+            weights[name] = Weight.of(name, stored_as.values(), stored_as.parts())
+    return QuantizedCheckpoint(checkpoint, weights)
+
+
+class _Layer:
+    """A linear layer, by its name."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, name: str, bits: int, less: int, last: LastRead
+    ) -> None:
+        self._checkpoint, self._name, self._bits = checkpoint, name, bits
+        self._less, self._last = less, last
+
+    def parts(self) -> list[str]:
+        """Names of the tensors it is stored as."""
+        known = self._checkpoint.names()
+        names = (f"{self._name}.{part}" for part in ("qweight", "qzeros", "scales", "g_idx"))
+        return [name for name in names if name in known]
+
+    def values(self) -> Rows:
+        """Its weight."""
+        each = 32 // self._bits
+        words, rows = self._shape("qweight", 2)
+        groups = self._shape("scales", 2)[0]
+        if self._shape("scales", 2)[1] != rows or self._shape("qzeros", 2) != (
+            groups,
+            -(-rows // each),
+        ):
+            raise self._unfit("qzeros and scales of other shapes than qweight tells")
+        columns = words * each
+        ordered = f"{self._name}.g_idx" in self._checkpoint.names()
+        if ordered and self._shape("g_idx", 1) != (columns,):
+            raise self._unfit("another number of columns in g_idx than in qweight")
+        return scaled(
+            Rows((rows, columns), self._codes),
+            Rows((rows, groups), self._scales),
+            where=f"{self._name}.weight",
+            zeros=Rows((rows, groups), self._zeros),
+            groups=self._groups if ordered else None,
+        )
+
+    def _codes(self, start: int, stop: int) -> np.ndarray:
+        words = self._last.array(self._checkpoint.tensor(f"{self._name}.qweight"))
+        rows = np.ascontiguousarray(words[:, start:stop].T).view(np.uint8)
+        return unpacked(rows, self._bits).astype(np.float32)
+
+    def _zeros(self, start: int, stop: int) -> np.ndarray:
+        found = unpacked(self._read("qzeros").view(np.uint8), self._bits)
+        return found[:, start:stop].T.astype(np.float32) + np.float32(self._less)
+
+    def _scales(self, start: int, stop: int) -> np.ndarray:
+        return self._read("scales")[:, start:stop].T.astype(np.float32)
+
+    def _groups(self) -> np.ndarray:
+        return self._read("g_idx")
+
+    def _read(self, part: str) -> np.ndarray:
+        return self._checkpoint.tensor(f"{self._name}.{part}").numpy()
+
+    def _shape(self, part: str, axes: int) -> tuple[int, ...]:
+        info = self._checkpoint.names().get(f"{self._name}.{part}")
+        if info is None or len(info.shape) != axes:
+            raise self._unfit(f"no {part}" if info is None else f"{part} of shape {info.shape}")
+        return info.shape
+
+    def _unfit(self, found: str) -> CheckpointError:
+        return CheckpointError(
+            "The tensors of a quantized layer do not fit each other.",
+            where=self._name,
+            found=found,
+            hint="Download the checkpoint again, or compile the model that was quantized.",
+        )

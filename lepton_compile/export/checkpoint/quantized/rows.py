@@ -1,0 +1,201 @@
+"""Matrices as rows of fp32 that are made when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_compile.errors import CheckpointError
+from lepton_compile.export.checkpoint.base import Checkpoint
+from lepton_passes.stacks import flattened
+from lepton_passes.tensors import rows_of
+
+__all__ = [
+    "Rows",
+    "fp4",
+    "integers",
+    "less",
+    "nibbles",
+    "powers_of_two",
+    "scaled",
+    "stored",
+    "unpacked",
+]
+
+# Codes of E2M1, the highest bit is the sign (OCP Microscaling Formats 1.0, 5.3.3).
+_FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=np.float32)
+_FP4 = np.concatenate([_FP4, -_FP4])
+_E8M0_BIAS = 127  # the same, 5.4.1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A matrix, or several of one size, one under the other.
+
+    Attributes:
+        shape: (rows, columns) of all of them.
+        read: ``read(start, stop)`` gives fp32 (stop - start, columns).
+        count: how many matrices there are.
+    """
+
+    shape: tuple[int, int]
+    read: Callable[[int, int], np.ndarray]
+    count: int = 1
+
+
+def stored(checkpoint: Checkpoint, name: str) -> Rows:
+    """A tensor as it stands; a vector is one column. Bytes are exponents, as E8M0 has them."""
+    tensor, shape, count = _matrix(checkpoint, name)
+    exponents = tensor.dtype == ir.DataType.UINT8
+
+    def read(start: int, stop: int) -> np.ndarray:
+        values = rows_of(tensor, start, stop).reshape(stop - start, shape[1])
+        return powers_of_two(values) if exponents else values.astype(np.float32)
+
+    return Rows(shape, read, count)
+
+
+def integers(checkpoint: Checkpoint, name: str, bits: int, columns: int | None = None) -> Rows:
+    """Unsigned integers packed along the rows, the first in the lowest bits of the first byte.
+
+    Args:
+        bits: 4 or 8.
+        columns: of a row, where its last word has room for more.
+    """
+    tensor, (rows, words), count = _matrix(checkpoint, name)
+    room = words * int(tensor.dtype.itemsize) * 8 // bits
+    if columns is not None and not 0 < columns <= room:
+        raise CheckpointError(
+            "The shape of a quantized weight does not fit its integers.",
+            where=name,
+            found=f"{columns} columns",
+            available=[f"up to {room}"],
+        )
+
+    def read(start: int, stop: int) -> np.ndarray:
+        data = np.ascontiguousarray(rows_of(tensor, start, stop)).view(np.uint8)
+        return unpacked(data, bits)[:, :columns].astype(np.float32)
+
+    return Rows((rows, columns or room), read, count)
+
+
+def nibbles(checkpoint: Checkpoint, name: str) -> Rows:
+    """Floats of 4 bits, two a byte."""
+    tensor, (rows, width), count = _matrix(checkpoint, name)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return fp4(rows_of(tensor, start, stop).view(np.uint8))
+
+    return Rows((rows, 2 * width), read, count)
+
+
+def less(rows: Rows, offset: int) -> Rows:
+    """``rows - offset``: integers in offset binary as signed ones."""
+    return replace(rows, read=lambda start, stop: rows.read(start, stop) - np.float32(offset))
+
+
+def fp4(data: np.ndarray) -> np.ndarray:
+    """Bytes (.., n) as the fp32 (.., 2 n) that their nibbles are, the low one first."""
+    values: np.ndarray = _FP4[unpacked(data, 4)]
+    return values
+
+
+def powers_of_two(exponents: np.ndarray) -> np.ndarray:
+    """Scales of the microscaling formats, stored as a byte each, in fp32."""
+    powers: np.ndarray = np.ldexp(np.float32(1), exponents.astype(np.int32) - _E8M0_BIAS)
+    return powers
+
+
+def unpacked(data: np.ndarray, bits: int) -> np.ndarray:
+    """Bytes (.., n) as unsigned integers (.., n * 8 / bits) of a byte each; 4 or 8 bits."""
+    if bits == 8:
+        return data
+    both = np.stack([data & 0x0F, data >> 4], axis=-1)
+    return both.reshape(*data.shape[:-1], 2 * data.shape[-1])
+
+
+def scaled(
+    codes: Rows,
+    scales: Rows,
+    *,
+    where: str,
+    zeros: Rows | None = None,
+    block: tuple[int, int] | None = None,
+    groups: Callable[[], np.ndarray] | None = None,
+) -> Rows:
+    """``(codes - zeros) * scales``, a scale for each block of rows and columns.
+
+    Args:
+        where: name of the weight, for messages.
+        zeros: of the shape of the scales.
+        block: rows and columns that share a scale, of those weights that have no scale for whole
+            rows or for all; left out, the shapes tell.
+        groups: gives the column of the scales that each column of the codes goes by, where columns
+            in a row do not share one.
+
+    Raises:
+        CheckpointError: so many scales do not fit so many codes.
+    """
+    rows, columns = codes.shape[0] // codes.count, codes.shape[1]
+    grid = scales.shape[0] // codes.count
+    high, wide = _block((rows, columns), (grid, scales.shape[1]), block, where)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        at = np.arange(start, stop)
+        of_row = at // rows * grid + at % rows // high
+        first, last = int(of_row[0]), int(of_row[-1]) + 1
+
+        def spread(part: Rows) -> np.ndarray:
+            across = part.read(first, last)
+            across = np.repeat(across, wide, axis=1) if order is None else across[:, order]
+            return np.asarray(across[of_row - first, :columns])
+
+        values = codes.read(start, stop)
+        order = None if groups is None else _within(groups(), columns, scales.shape[1], where)
+        if zeros is not None:
+            values -= spread(zeros)
+        values *= spread(scales)
+        return values
+
+    return replace(codes, read=read)
+
+
+def _block(
+    codes: tuple[int, int], scales: tuple[int, int], block: tuple[int, int] | None, where: str
+) -> tuple[int, int]:
+    """Rows and columns of a matrix that share one scale."""
+    if block is not None and tuple(-(-n // b) for n, b in zip(codes, block, strict=True)) == scales:
+        return block
+    fits = 0 not in scales and not codes[0] % scales[0] and not codes[1] % scales[1]
+    if not fits or (block is not None and scales[1] > 1):
+        raise CheckpointError(
+            "The scales of a quantized weight do not fit it.",
+            where=where,
+            found="x".join(map(str, scales)) + " scales of " + "x".join(map(str, codes)),
+            available=["a scale for the matrix, a row, a group of columns or a block of both"],
+        )
+    return codes[0] // scales[0], codes[1] // scales[1]
+
+
+def _within(order: np.ndarray, columns: int, groups: int, where: str) -> np.ndarray:
+    if order.shape == (columns,) and order.min() >= 0 and order.max() < groups:
+        return order
+    raise CheckpointError(
+        "The columns of a quantized weight are not all of a group that has scales.",
+        where=where,
+        found=f"{order.min()} to {order.max()} for {order.size} columns",
+        available=[f"0 to {groups - 1} for {columns} columns"],
+    )
+
+
+def _matrix(checkpoint: Checkpoint, name: str) -> tuple[ir.TensorProtocol, tuple[int, int], int]:
+    """A tensor, the shape of what it is as a matrix, and how many matrices that is."""
+    tensor: ir.TensorProtocol = checkpoint.tensor(name)
+    shape = tuple(int(d) for d in tensor.shape.numpy())
+    if len(shape) == 3:
+        return flattened(tensor), (shape[0] * shape[1], shape[2]), shape[0]
+    return tensor, (shape[0] if shape else 1, prod(shape[1:])), 1

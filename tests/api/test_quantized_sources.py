@@ -1,0 +1,122 @@
+"""Models whose weights are quantized already, from a folder to an engine that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+import lepton_compile as lc
+from lepton_compile.errors import CheckpointError, SourceError
+from tests.api.test_experts import KINDS
+from tests.export.packers import Tensors, pack
+from tests.small import byte_tokenizer, llama, made
+
+IDS = [5, 17, 3, 42, 8, 11, 64, 7, 90]
+
+
+def quantized(folder: Path, form: str, config: Any) -> Any:
+    """A model with packed linear layers in ``folder``; returned with the values they stand for."""
+    model = made("LlamaForCausalLM", config)
+    model.save_pretrained(folder)
+    stored, settings = load_file(folder / "model.safetensors"), {}
+    for name in [name for name in stored if name.endswith("proj.weight")]:
+        packed, values, settings = pack(form, stored.pop(name))
+        layer = name.removesuffix("weight")
+        stored |= {layer + part: tensor.contiguous() for part, tensor in packed.items()}
+        model.get_parameter(name).data.copy_(values)
+    written(folder, stored, settings)
+    return model
+
+
+def written(folder: Path, stored: Tensors, settings: dict[str, Any]) -> None:
+    save_file(stored, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    text = json.dumps({**config, "quantization_config": settings})
+    (folder / "config.json").write_text(text)
+
+
+def logits(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        found: np.ndarray = model(torch.tensor([IDS])).logits.numpy()
+    return found
+
+
+def of_engine(built: lc.Artifact) -> np.ndarray:
+    with lc.load(built.path) as model:
+        ids = np.array([IDS])
+        return model.run({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"]
+
+
+def span(array: np.ndarray) -> float:
+    return float(array.max() - array.min())
+
+
+@pytest.mark.parametrize("form", ["fp8 in blocks", "awq"])
+def test_the_values_are_compiled(form: str, tmp_path: Path) -> None:
+    model = quantized(tmp_path / "model", form, llama())
+    built = lc.build(model=str(tmp_path / "model"), output=tmp_path / "out", verify=False)
+    expected = logits(model)
+    assert np.abs(of_engine(built) - expected).max() < 2e-5 * span(expected)
+    report = json.loads((built.path / "report.json").read_text())
+    assert any("quantized already" in note for note in report["capture"]["notes"])
+
+
+def test_four_bits_stay_as_they_are(tmp_path: Path) -> None:
+    """The engine's error is that of activations in 8 bits: the weights have none."""
+    folder = tmp_path / "model"
+    model = quantized(folder, "gptq", llama(vocab_size=260))
+    byte_tokenizer(folder)
+    head = {"match": "lm_head.*", "bits": "none"}
+    precision = {"bits": 4, "embedding": "none", "rules": [head]}
+    built = lc.build(model=str(folder), quantize=precision, output=tmp_path / "out")
+    report = json.loads((built.path / "report.json").read_text())
+    (rounding,) = [each for each in report["passes"] if each["name"] == "weight-int4"]
+    assert rounding["error"] < 1e-5
+    expected = logits(model)
+    assert np.abs(of_engine(built) - expected).max() < 0.02 * span(expected)
+
+
+def test_experts_in_mxfp4_are_read(tmp_path: Path) -> None:
+    folder, made_by = tmp_path / "model", torch.Generator().manual_seed(0)
+    model = made("GptOssForCausalLM", KINDS["GptOssForCausalLM"]())
+    model.save_pretrained(folder)
+    stored = load_file(folder / "model.safetensors")
+    for name in [name for name in stored if name.endswith(("experts.gate_up_proj", "down_proj"))]:
+        experts, columns, rows = stored.pop(name).shape
+        shape = (experts, rows, columns // 32, 16)
+        blocks = torch.randint(0, 256, shape, dtype=torch.uint8, generator=made_by)
+        scales = torch.randint(118, 124, shape[:3], dtype=torch.uint8, generator=made_by)
+        stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        values = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+        model.get_parameter(name).data.copy_(values)
+    written(folder, stored, {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
+    built = lc.build(model=str(folder), output=tmp_path / "out", verify=False, kernels="builtin")
+    expected = logits(model)
+    assert np.abs(of_engine(built) - expected).max() < 2e-5 * span(expected)
+
+
+def test_what_a_packed_layer_lacks_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    quantized(folder, "fp8 in blocks", llama())
+    stored = load_file(folder / "model.safetensors")
+    del stored["model.layers.1.mlp.up_proj.weight"]
+    save_file(stored, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="does not fit the model") as caught:
+        lc.build(model=str(folder), output=tmp_path / "out")
+    assert "1 missing: model.layers.1.mlp.up_proj.weight" in str(caught.value.found)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_way_of_quantizing_that_is_not_read(tmp_path: Path) -> None:
+    made("LlamaForCausalLM", llama()).save_pretrained(tmp_path)
+    written(tmp_path, load_file(tmp_path / "model.safetensors"), {"quant_method": "bitsandbytes"})
+    with pytest.raises(SourceError, match="quant_method") as caught:
+        lc.plan(model=str(tmp_path))
+    assert "gptq" in (caught.value.available or [])
