@@ -25,7 +25,7 @@ from lepton_compile.api.fitting import (
 )
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
-from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
+from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
@@ -34,7 +34,7 @@ from lepton_compile.engines.contract import Step
 from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
 from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError, PassError
-from lepton_compile.export import ExportedModel, Pooling, Source, export, resolve
+from lepton_compile.export import ExportedModel, Pooling, Source, export
 from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
@@ -98,7 +98,7 @@ class Build:
         step = ceiling.watch(self.progress.step)
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
-                source = resolve(self.recipe.model, self.recipe.base, self.recipe.trust_remote_code)
+                source = source_of(self.recipe)
                 check_model(self.recipe, source)
             # Capture is one busy thread; the digests of what is built from, and the kernels, are
             # ready when it ends.

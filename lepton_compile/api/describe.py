@@ -97,8 +97,10 @@ def _states(exported: ExportedModel) -> Iterator[dict[str, Any]]:
 
 def model_entry(source: Source, exported: ExportedModel) -> dict[str, Any]:
     """What was compiled."""
+    merged = {} if source.adapter is None else {"adapter": source.adapter.spec}
     return {
         "source": source.spec,
+        **merged,
         "architecture": exported.architecture,
         "model_type": None if source.kind == "onnx" else source.config().model_type,
         "trust_remote_code": source.trust_remote_code,

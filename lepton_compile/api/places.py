@@ -1,4 +1,5 @@
-"""Where the engines of a build go: a graph and a folder for each, and the artifact itself."""
+"""Where a build's model comes from and its engines go: a graph and a folder for each, and the
+artifact itself."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from lepton_compile.export import Source, resolve
 from lepton_compile.recipe import Recipe
 
-__all__ = ["ENGINES", "SHARED", "copies_of", "output_of", "place_of"]
+__all__ = ["ENGINES", "SHARED", "copies_of", "output_of", "place_of", "source_of"]
 
 ENGINES = "engines"
 """Folder of the engines in an artifact, one folder for each target in it."""
@@ -19,6 +21,17 @@ SHARED = f"{ENGINES}/ort"
 
 
 FILES = (".gguf", ".onnx")
+
+
+def source_of(recipe: Recipe, *, weights: bool = True) -> Source:
+    """The model of a recipe, with its adapter. Args, errors: as ``resolve``."""
+    return resolve(
+        recipe.model,
+        recipe.base,
+        recipe.trust_remote_code,
+        adapter=recipe.adapter,
+        weights=weights,
+    )
 
 
 def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:

@@ -31,7 +31,7 @@ from lepton_compile.api.estimates import (
 )
 from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.mixing import LENGTH
-from lepton_compile.api.places import SHARED, copies_of, output_of, place_of
+from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.api.verification import runnable
@@ -41,7 +41,6 @@ from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import reference_parameters
-from lepton_compile.export.source import resolve
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -134,7 +133,7 @@ def make_plan(
     start = time.perf_counter()
     check_early(recipe)
     progress.stage("resolve", recipe.model)
-    source = resolve(recipe.model, recipe.base, recipe.trust_remote_code, weights=False)
+    source = source_of(recipe, weights=False)
     if source.kind == "onnx":
         raise ExportError(
             "an ONNX file is not planned: nothing is captured from it",

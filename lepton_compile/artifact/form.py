@@ -15,6 +15,7 @@ __all__ = ["check_manifest"]
 # As in ``runtime.loader_guard``: what stands under a key with ? may be missing or null.
 MODEL = {
     "source?": str,
+    "adapter?": str,
     "architecture?": str,
     "model_type?": str,
     "parameters?": int,

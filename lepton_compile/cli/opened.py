@@ -34,7 +34,8 @@ def source_of(manifest: dict[str, Any], spec: str | None) -> Source:
             where="manifest.model.source",
             hint="name it with --model",
         )
-    return resolve(where, Path.cwd(), recorded.get("trust_remote_code") is True)
+    trusted = recorded.get("trust_remote_code") is True
+    return resolve(where, Path.cwd(), trusted, adapter=recorded.get("adapter"))
 
 
 def reference_of(source: Source, task: str) -> Any:

@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS = (
     click.argument("recipe", required=False),
     click.option("--model", metavar="M", help="hf:org/name@commit, package:, a folder or a file."),
+    click.option("--adapter", metavar="A", help="LoRA adapter to merge: hf:org/name or a folder."),
     click.option("--task", metavar="T", help="optimum's task name; inferred when left out."),
     click.option("--target", metavar="X[,Y]", help="Engines to build, such as ort-cpu."),
     click.option("--quantize", metavar="Q", help="none, int8, int4 and so on."),
@@ -51,6 +52,7 @@ def build_arguments(
     recipe: str | None,
     *,
     model: str | None,
+    adapter: str | None,
     task: str | None,
     target: str | None,
     quantize: str | None,
@@ -74,6 +76,7 @@ def build_arguments(
     return {
         "recipe": recipe,
         "model": model,
+        "adapter": adapter,
         "task": task,
         "target": targets,
         "quantize": quantize,

@@ -127,19 +127,27 @@ def export(
         rename=rename,
     )
     attach(graph, binding if pooling is None else binding | pooling.weights())
-    if settings := source.quantization:
-        exported.notes.append(
-            f"the checkpoint is quantized already ({method_of(settings)}): its values are compiled"
-        )
-    if inside:
-        exported.notes.append(f"of {source.architecture} the language model alone")
-    if binding.unused:
-        exported.notes.append(
-            f"{len(binding.unused)} tensors of the checkpoint are not used by this task: "
-            + ", ".join(summarize(binding.unused))
-        )
+    exported.notes += _notes(source, inside, binding.unused)
     step("capture done", 3, 3)
     return exported
+
+
+def _notes(source: Source, inside: bool, unused: tuple[str, ...]) -> list[str]:
+    """What a reader of the report should know of the weights."""
+    notes = []
+    if source.adapter is not None:
+        notes.append(f"with the weights of the adapter {source.adapter.spec}")
+    if settings := source.quantization:
+        kind = method_of(settings)
+        notes.append(f"the checkpoint is quantized already ({kind}): its values are compiled")
+    if inside:
+        notes.append(f"of {source.architecture} the language model alone")
+    if unused:
+        notes.append(
+            f"{len(unused)} tensors of the checkpoint are not used by this task: "
+            + ", ".join(summarize(unused))
+        )
+    return notes
 
 
 def capture(

@@ -26,9 +26,9 @@ __all__ = ["load_reference", "reference_parameters"]
 def load_reference(source: Source, task: str) -> nn.Module:
     """The model of ``source`` in fp32 on the CPU, in evaluation mode.
 
-    A folder is loaded by transformers: a model of several parts as a whole. A GGUF file and weights
-    that are quantized already are read through our own checkpoint: transformers keeps the first
-    packed and takes minutes, and wants another library, or a GPU, for most of the second.
+    A folder is loaded by transformers: a model of several parts as a whole. A GGUF file, weights
+    that are quantized already and adapters are read through our own checkpoint: transformers keeps
+    the first packed and takes minutes, and wants other libraries, or a GPU, for the rest.
 
     Raises:
         ExportError: the task is not one of those that can be compiled.
@@ -39,7 +39,7 @@ def load_reference(source: Source, task: str) -> nn.Module:
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
     auto = _class(source, task)
-    ours = source.kind != "folder" or source.quantization is not None
+    ours = source.kind != "folder" or source.quantization is not None or source.adapter is not None
     model = _filled(source, auto) if ours else _loaded(source, auto)
     if task == "feature-extraction" and (dense := _dense_in(source)):
         model.sentence_dense = _dense_of(dense)

@@ -72,7 +72,10 @@ _OBJECTIVE = "it chooses among kernels for quantized layers on ort-cpu, and batc
 _INTEGERS = ("quantize: int8", "quantize: int4", "quantize: auto")
 _TIMED = ("quantize: int8, int4 or auto, with kernels: auto and tactics: measure",)
 
+_MERGED = "the weights of an ONNX file have lost the names that an adapter goes by"
+
 EFFECTS = (
+    Effect("adapter", None, _MERGED, imported=_MERGED),
     Effect("compute", ("fp16", "bf16"), "ort-cpu computes in fp32", GPU),
     Effect("attention", None, _ATTENTION, TENSORRT, DECODER),
     # trt-rtx takes no compiled plugin either, and says so in its own words.

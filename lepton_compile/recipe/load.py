@@ -75,7 +75,7 @@ def _alone(document: Document, model: object) -> Recipe | None:
 def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides whose paths start from the working folder, where they were typed."""
     result = dict(overrides)
-    for key in ("model", "verify.text"):
+    for key in ("model", "adapter", "verify.text"):
         value = text_of(result.get(key))
         if isinstance(value, str) and not value.startswith(("hf:", "package:")):
             result[key] = str(Path(value).expanduser().absolute())

@@ -149,6 +149,9 @@ class Recipe(Closed):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     model: Location = Field(min_length=1, description="Where the model is.")
+    adapter: Location | None = Field(
+        default=None, description="LoRA adapter that is merged into the weights."
+    )
     task: Task | None = Field(
         default=None, description="optimum's task name; inferred when left out."
     )

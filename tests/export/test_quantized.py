@@ -38,6 +38,7 @@ def test_values_are_those_that_were_stored(form: str, tmp_path: Path) -> None:
     error = 2**-8 if form in IN_BF16 else 1e-6
     np.testing.assert_allclose(tensor.numpy(), values.numpy(), rtol=error, atol=1e-7)
     np.testing.assert_array_equal(tensor.rows(5, 30), tensor.numpy()[5:30])
+    assert tensor.rows(5, 5).shape == (0, values.shape[1])
     np.testing.assert_array_equal(found.tensor("model.norm.weight").numpy(), np.ones(4))
 
 

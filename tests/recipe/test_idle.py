@@ -65,6 +65,7 @@ IDLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"model": "a.onnx", "verify": {"tokens": 9}}, "verify.tokens", "9, for a.onnx", "a folder"),
     ({"model": "a.onnx", "gates": {"cosine": 0.9}}, "gates.cosine", "0.9", "a folder"),
     ({"model": "a.onnx", "gates": {"max_error": 0.9}}, "gates.max_error", "0.9", "a folder"),
+    ({"model": "a.onnx", "adapter": "b"}, "adapter", "b, for a.onnx", "a folder"),
     ({"model": "a.onnx", "pooling": "cls"}, "pooling", "cls, for a.onnx", "a folder"),
     (
         {"target": ["ort-cpu", "trt"], "per_target": {"ort-cpu": {"attention": "mask"}}},

@@ -50,13 +50,14 @@ class SafetensorsCheckpoint:
 
     Args:
         folder: holds ``model.safetensors``, or shards and ``model.safetensors.index.json``.
+        single: another name for the one file.
 
     Raises:
         CheckpointError: no weights, a damaged header, or an index that does not fit its shards.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._files = _weight_files(folder)
+    def __init__(self, folder: Path, single: str = SINGLE_NAME) -> None:
+        self._files = _weight_files(folder, single)
         self._tensors: dict[str, TensorInfo] = {}
         for file in self._files:
             for name, info in read_header(file).items():
@@ -65,7 +66,8 @@ class SafetensorsCheckpoint:
                         "Two shards hold the same tensor.", where=str(file), found=name
                     )
                 self._tensors[name] = info
-        _check_index(folder, self._files, self._tensors)
+        if self._files[0].name != single:
+            _check_index(folder, self._tensors)
 
     def names(self) -> Mapping[str, TensorInfo]:
         return self._tensors
@@ -142,16 +144,16 @@ def _info(file: Path, name: str, entry: dict[str, Any], base: int) -> TensorInfo
     return TensorInfo(dtype, tuple(entry["shape"]), location)
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    single, index = folder / SINGLE_NAME, folder / INDEX_NAME
-    if single.is_file():
-        return (single,)
+def _weight_files(folder: Path, single: str) -> tuple[Path, ...]:
+    index = folder / INDEX_NAME
+    if (folder / single).is_file():
+        return (folder / single,)
     if not index.is_file():
         raise CheckpointError(
             "The folder holds no safetensors weights.",
             where=str(folder),
             available=sorted(f.name for f in folder.iterdir() if f.is_file()),
-            hint=f"Expected {SINGLE_NAME} or {INDEX_NAME}; save_pretrained writes them.",
+            hint=f"Expected {single} or {INDEX_NAME}; save_pretrained writes them.",
         )
     return tuple(folder / name for name in sorted(set(_weight_map(index).values())))
 
@@ -183,9 +185,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return found
 
 
-def _check_index(folder: Path, files: tuple[Path, ...], tensors: Mapping[str, TensorInfo]) -> None:
-    if files[0].name == SINGLE_NAME:
-        return
+def _check_index(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
     weight_map = _weight_map(folder / INDEX_NAME)
     wrong = []
     for name, file in weight_map.items():

@@ -127,7 +127,7 @@ def check_weights(folder: Path) -> None:
         raise SourceError(
             "The folder holds an adapter, not a model.",
             where=str(folder),
-            hint="Merge it into its base model first: peft's merge_and_unload().",
+            hint="Name its base as the model, and this folder with --adapter.",
         )
     raise SourceError(
         "The folder holds no weights.",

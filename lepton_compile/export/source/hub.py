@@ -20,13 +20,16 @@ IGNORED = ("onnx/*", "openvino/*", "original/*", "consolidated*.safetensors")
 SPEC = re.compile(r"^(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")
 
 
-def download(spec: str, with_code: bool = False, *, weights: bool = True) -> tuple[Path, str]:
+def download(
+    spec: str, with_code: bool = False, *, weights: bool = True, adapter: bool = False
+) -> tuple[Path, str]:
     """The local snapshot of ``org/name@revision``, and the commit it stands for.
 
     Args:
         spec: repository, and a commit, branch or tag after ``@``.
         with_code: fetch Python files too, for a model that is trusted to run them.
         weights: fetch them too; otherwise only what a plan reads.
+        adapter: it is that of a model, whose own weights are elsewhere.
 
     Raises:
         SourceError: malformed, no such repository or revision, not in the cache when offline, or
@@ -56,7 +59,7 @@ def download(spec: str, with_code: bool = False, *, weights: bool = True) -> tup
             hint="Check the name, the revision and the network; offline, fetch it beforehand with "
             "`hf download`.",
         ) from error
-    if weights and not has_weights(folder):
+    if weights and not adapter and not has_weights(folder):
         _refuse_pickles(match["name"], folder.name)
     return folder, folder.name
 

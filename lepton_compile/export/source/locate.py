@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source.adapter import locate_adapter
 from lepton_compile.export.source.hub import download
 from lepton_compile.export.source.model import Source
 from lepton_compile.export.source.package import locate_package
@@ -22,7 +23,12 @@ HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@\w+)?$")
 
 
 def resolve(
-    model: str, base: Path, trust_remote_code: bool = False, *, weights: bool = True
+    model: str,
+    base: Path,
+    trust_remote_code: bool = False,
+    *,
+    adapter: str | None = None,
+    weights: bool = True,
 ) -> Source:
     """Find the model and check that it can be trusted. Reads no weights.
 
@@ -30,11 +36,20 @@ def resolve(
         model: the recipe's ``model``.
         base: folder that relative paths start from, usually the recipe's.
         trust_remote_code: whether Python files that come with the model may run.
+        adapter: the recipe's ``adapter``, to merge into the weights.
         weights: they have to be there; without them the hub's are not fetched either.
 
     Raises:
-        SourceError: not found, holds only pickled weights, or needs code that is not trusted.
+        SourceError: not found, holds only pickled weights, needs code that is not trusted, or an
+            adapter that cannot be merged.
     """
+    source = _located(model, base, trust_remote_code, weights)
+    if adapter is not None:
+        source.adapter = locate_adapter(adapter, base, weights=weights)
+    return source
+
+
+def _located(model: str, base: Path, trust_remote_code: bool, weights: bool) -> Source:
     scheme, _, rest = model.partition(":")
     if scheme == "hf":
         path, revision = download(rest, with_code=trust_remote_code, weights=weights)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lepton_compile.export.checkpoint import Checkpoint
     from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
+    from lepton_compile.export.source.adapter import Adapter
 
 __all__ = ["Kind", "Source"]
 
@@ -33,7 +34,10 @@ class Source:
         path: the folder or file.
         revision: hub commit or package version; None for a plain path.
         trust_remote_code: whether Python files that come with the model may run.
+        adapter: what is merged into the weights as they are read.
     """
+
+    adapter: Adapter | None = None
 
     def __init__(
         self,
@@ -128,15 +132,19 @@ class Source:
             SourceError: quantized in a way that is not read; an ONNX file, which has none.
         """
         from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
+        from lepton_compile.export.checkpoint.adapted import AdaptedCheckpoint
         from lepton_compile.export.checkpoint.quantized import read_quantized
 
+        stored: Checkpoint
         if self.kind == "gguf":
-            return GGUFCheckpoint(self._header)
-        if self.kind == "folder":
-            stored = SafetensorsCheckpoint(self.path)
-            settings = self.quantization
-            return stored if settings is None else read_quantized(stored, settings)
-        raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
+            stored = GGUFCheckpoint(self._header)
+        elif self.kind == "folder":
+            stored, settings = SafetensorsCheckpoint(self.path), self.quantization
+            if settings is not None:
+                stored = read_quantized(stored, settings)
+        else:
+            raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
+        return stored if self.adapter is None else AdaptedCheckpoint(stored, self.adapter.path)
 
     def tokenizer_folder(self) -> Path | None:
         """The folder that holds the tokenizer's files; None without one. Raises SourceError."""
@@ -180,7 +188,10 @@ class Source:
     def _digest(self, into: Future[dict[str, str]]) -> None:
         try:
             files = folders.inputs(self.path) if self.kind == "folder" else self._own_files()
-            into.set_result({f.relative_to(self.folder).as_posix(): _sha256(f) for f in files})
+            digests = {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files}
+            if self.adapter is not None:
+                digests |= {f"adapter/{f.name}": _sha256(f) for f in self.adapter.files()}
+            into.set_result(digests)
         except BaseException as error:
             into.set_exception(error)
 

@@ -82,11 +82,14 @@ start = time.perf_counter()
 import torch, transformers
 from lepton_compile.export import Source
 from lepton_compile.export.reference import load_reference
-spec, kind, path, trusted, task, threads = json.loads(sys.argv[1])
+from lepton_compile.export.source.adapter import Adapter
+spec, kind, path, trusted, adapter, task, threads = json.loads(sys.argv[1])
 if threads:
     torch.set_num_threads(threads)
 imported = time.perf_counter()
-model = load_reference(Source(spec, kind, Path(path), None, trusted), task)
+source = Source(spec, kind, Path(path), None, trusted)
+source.adapter = adapter and Adapter(adapter, Path(adapter))
+model = load_reference(source, task)
 loaded = time.perf_counter()
 ones = torch.ones((1, 8), dtype=torch.int64)
 with torch.inference_mode():
@@ -140,8 +143,9 @@ def fresh_eager(source: Source, task: str, threads: int | None = None) -> FreshS
     Raises:
         EngineError: the process failed; its last words are in the error.
     """
-    trusted = source.trust_remote_code
-    given = [source.spec, source.kind, str(source.path), trusted, task, threads or 0]
+    adapter = None if source.adapter is None else str(source.adapter.path)
+    given = [source.spec, source.kind, str(source.path), source.trust_remote_code, adapter, task]
+    given.append(threads or 0)
     return _measured(
         [EAGER, json.dumps(given)],
         "PyTorch does not run the model in a process of its own",

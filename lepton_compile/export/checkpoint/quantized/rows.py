@@ -145,6 +145,9 @@ def scaled(
     high, wide = _block((rows, columns), (grid, scales.shape[1]), block, where)
 
     def read(start: int, stop: int) -> np.ndarray:
+        values = codes.read(start, stop)
+        if not len(values):
+            return values
         at = np.arange(start, stop)
         of_row = at // rows * grid + at % rows // high
         first, last = int(of_row[0]), int(of_row[-1]) + 1
@@ -154,7 +157,6 @@ def scaled(
             across = np.repeat(across, wide, axis=1) if order is None else across[:, order]
             return np.asarray(across[of_row - first, :columns])
 
-        values = codes.read(start, stop)
         order = None if groups is None else _within(groups(), columns, scales.shape[1], where)
         if zeros is not None:
             values -= spread(zeros)
