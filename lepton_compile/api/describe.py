@@ -112,14 +112,17 @@ def embedding_entry(pooling: Pooling | None, source: Source) -> dict[str, Any] |
     """How sentence embeddings are made inside the graph, and where the model cuts texts."""
     if pooling is None:
         return None
-    from lepton_compile.export.assets import text_limit
+    from lepton_compile.export.sentence import prompts, text_limit
 
+    texts, default = prompts(source)
     return {
         "pooling": pooling.kind,
         "dense": [{"width": d.outer, "activation": d.activation.lower()} for d in pooling.dense],
         "normalize": pooling.normalize,
         "output": "sentence_embedding",
         "max_tokens": text_limit(source),
+        "prompts": texts,
+        "prompt": default,
     }
 
 

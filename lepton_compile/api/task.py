@@ -12,7 +12,7 @@ __all__ = ["pooling_of", "task_of"]
 
 def task_of(source: Source) -> str:
     """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
-    from lepton_compile.export.assets import is_sentence_model
+    from lepton_compile.export.sentence import is_sentence_model
 
     if is_sentence_model(source):
         return "feature-extraction"
@@ -25,7 +25,7 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
     Raises:
         RecipeError: one of unit length is asked for, and nothing says how tokens become one.
     """
-    from lepton_compile.export.assets import pooling
+    from lepton_compile.export.sentence import pooling
 
     if task != "feature-extraction" or recipe.pooling == "none":
         return None

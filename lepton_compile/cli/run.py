@@ -27,6 +27,7 @@ _MADE = ("text", "tokens", "finish", "timings")
     multiple=True,
     help="Text to embed, to classify, or with masks to fill; may be repeated.",
 )
+@click.option("--prompt-name", help="Of the model's own prompts, what goes in front of --text.")
 @click.option("--question", help="To be answered from --context.")
 @click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
 @click.option(
@@ -64,6 +65,7 @@ def run(
     folder: Path,
     prompts: tuple[str, ...],
     texts: tuple[str, ...],
+    prompt_name: str | None,
     question: str | None,
     context: str | None,
     inputs: Path | None,
@@ -93,7 +95,7 @@ def run(
     elif question is not None and context is not None:
         _answer(model, question, _content(context), as_json)
     elif texts:
-        _texts(model, list(texts), as_json)
+        _texts(model, list(texts), prompt_name, as_json)
     elif inputs is not None:
         _arrays(model, inputs, output, as_json)
 
@@ -115,9 +117,9 @@ def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_jso
         click.echo(one["text"])
 
 
-def _texts(model: Model, texts: list[str], as_json: bool) -> None:
+def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) -> None:
     if model.task == "feature-extraction":
-        _embeddings(texts, model.embed(texts), as_json)
+        _embeddings(texts, model.embed(texts, prompt), as_json)
         return
     if model.task == "fill-mask":
         _fillings(texts, [model.fill(text) for text in texts], as_json)

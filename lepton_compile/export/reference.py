@@ -10,11 +10,11 @@ import numpy as np
 from torch import nn
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.assets import pooling
 from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
 from lepton_compile.export.conversion import converted
 from lepton_compile.export.dense import Dense
 from lepton_compile.export.meta import build
+from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
 from lepton_compile.export.tasks import auto_class
 from lepton_compile.export.text_part import text_part

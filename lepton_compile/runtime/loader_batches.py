@@ -16,12 +16,12 @@ __all__ = ["Batches"]
 class Batches(Texts):
     """An encoder."""
 
-    def outputs_of(self, texts: Sequence[Any], name: str) -> list[np.ndarray]:
-        """Output ``name`` of each text or pair of texts, without padding."""
+    def outputs_of(self, texts: Sequence[Any], name: str, lead: str = "") -> list[np.ndarray]:
+        """Output ``name`` of each text, behind ``lead``, or pair of texts, without padding."""
         wrong, encode = f"give a list of texts, not {texts!r:.60}", self.tokenizer.encode_batch
         refuse(isinstance(texts, str), wrong)
         with failing(wrong):
-            encoded = encode([*texts])
+            encoded = encode([lead + text for text in texts] if lead else [*texts])
         refuse(not encoded or not all(map(len, encoded)), "there are no texts, or a text is empty")
         return [found[name] for found in self.run_encoded(encoded, [name])]
 

@@ -96,7 +96,7 @@ class Generates(Prompts):
             from lepton_compile.runtime.loader_past_cache import PastCache
 
             return PastCache(self, batch, capacity)
-        raise LoaderError("this loader.py came without what it needs; take the artifact's own")
+        raise LoaderError("take the artifact's own loader.py, not this")
 
     def _room(self) -> int:
         """How many tokens a row has room for, prompt and answer together."""

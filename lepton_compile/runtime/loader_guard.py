@@ -29,11 +29,11 @@ FORMAT, MIN_FORMAT = 1, 1
 TENSOR = {"name": str, "dtype": str, "shape": [(int, str)], "optional?": bool}
 MODEL = {"task": str, "inputs": [TENSOR], "outputs": [TENSOR], "labels?": {"*": str}}
 RANGES = {"batch": [int, int], "sequence": [int, int], "*": [int, int]}
-TEXTS = {"tokenizer?": {"*?": str}, "embedding?": {"output": str, "max_tokens?": int}}
+EMBEDS = {"output": str, "max_tokens?": int, "prompt?": str, "prompts?": {"*": str}}
 KERNELS = {"library": str, "system": str, "machine": str}
 ENGINE = {"target": str, "model": str, "files": [str], "requires": {"*": str}, "kernels?": KERNELS}
 FILES = {"engines": [ENGINE], "files": {"*": {"size": int, "sha256": str}}}
-FORM = {**MODEL, "ranges": RANGES, **TEXTS, **FILES}
+FORM = {**MODEL, "ranges": RANGES, "tokenizer?": {"*?": str}, "embedding?": EMBEDS, **FILES}
 
 
 class LoaderError(Exception):

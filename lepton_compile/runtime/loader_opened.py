@@ -31,8 +31,7 @@ class Opened:
             from lepton_compile.runtime.loader_ort import open_onnxruntime
 
             self.session = open_onnxruntime(root, manifest, engine, threads)
-        wrong = "this loader.py came without what it needs; take the artifact's own"
-        refuse(self.session is None, wrong, UnfitError)
+        refuse(self.session is None, "take the artifact's own loader.py, not this", UnfitError)
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
         self.outputs = {spec["name"]: spec for spec in manifest["outputs"]}
         if self.target != "ort-cpu":

