@@ -131,14 +131,13 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     if source.kind == "onnx":
         return {}
     from lepton_compile.export.assets import generation, write_assets
+    from lepton_compile.export.labels import labels_of, score_of
 
-    labels = (
-        getattr(source.config(), "id2label", None) if task.endswith("-classification") else None
-    )
     return {
         "tokenizer": write_assets(source, folder),
         "generation": generation(source) if task == "text-generation" else None,
-        "labels": {str(k): str(v) for k, v in labels.items()} if labels else None,
+        "labels": labels_of(source.config()) if task.endswith("-classification") else None,
+        "score": score_of(source.config()) if task == "text-classification" else None,
     }
 
 

@@ -67,6 +67,7 @@ class Manifest:
     cache: Mapping[str, Any] | None = None
     generation: Mapping[str, Any] | None = None
     labels: Mapping[str, str] | None = None
+    score: str | None = None
     embedding: Mapping[str, Any] | None = None
     tokenizer: Mapping[str, Any] | None = None
     demands: Mapping[str, Any] | None = None

@@ -27,7 +27,7 @@ FORMAT, MIN_FORMAT = 1, 1
 # What is read of a manifest: a type or several, [of each], a pair, {key: of its value}. * is any
 # key, and what stands under a key with ? may be missing or null. No number is below zero.
 TENSOR = {"name": str, "dtype": str, "shape": [(int, str)], "optional?": bool}
-MODEL = {"task": str, "inputs": [TENSOR], "outputs": [TENSOR], "labels?": {"*": str}}
+MODEL = {"task": str, "inputs": [TENSOR], "outputs": [TENSOR], "labels?": {"*": str}, "score?": str}
 RANGES = {"batch": [int, int], "sequence": [int, int], "*": [int, int]}
 EMBEDS = {"output": str, "max_tokens?": int, "prompt?": str, "prompts?": {"*": str}}
 KERNELS = {"library": str, "system": str, "machine": str}

@@ -199,6 +199,21 @@ def test_labels_of_texts_and_pairs(tmp_path: Path) -> None:
         assert one == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("how", ["softmax", "sigmoid", "none"])
+def test_scores_are_what_the_model_was_trained_to_give(how: str, tmp_path: Path) -> None:
+    tiny.encoder(tmp_path / "labels", "text-classification", score=how)
+    with load(tmp_path / "labels", threads=1) as model:
+        (found,) = model.classify(["w5 w6"])
+        logits = model.run({"input_ids": [[5, 6]]})["logits"][0]
+    made = {
+        "softmax": np.exp(logits) / np.exp(logits).sum(),
+        "sigmoid": 1 / (1 + np.exp(-logits)),
+        "none": logits,
+    }
+    assert found == pytest.approx(dict(zip(("bad", "so so", "good"), made[how], strict=True)))
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
 def test_labels_of_tokens(tmp_path: Path) -> None:
     tiny.encoder(tmp_path / "tokens", "token-classification")
     with load(tmp_path / "tokens", threads=1) as model:

@@ -223,6 +223,7 @@ def encoder(
     limit: int | None = None,
     plans: Plans | None = None,
     least: int = 1,
+    score: str | None = None,
 ) -> Artifact:
     """An artifact of the encoder at ``folder``; ``limit`` is where it cuts texts.
 
@@ -240,6 +241,7 @@ def encoder(
         ranges=_ranges(model, task, (least, 64), 16, least),
         embedding=pooling if pooled and task == "feature-extraction" else None,
         labels={"0": "bad", "1": "so so", "2": "good"} if "classification" in task else None,
+        score=score,
     )
 
 
