@@ -124,12 +124,16 @@ def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) ->
     if model.task == "fill-mask":
         _fillings(texts, [model.fill(text) for text in texts], as_json)
         return
+    if model.task == "token-classification":
+        _entities(texts, model.entities(texts), as_json)
+        return
     found = model.classify(texts)
     if as_json:
         emit_json([{"text": t, "labels": labels} for t, labels in zip(texts, found, strict=True)])
         return
     for text, labels in zip(texts, found, strict=True):
-        console().print(table(text, ("label", "chance"), _label_rows(labels)))
+        rows = [(label, f"{score:.4f}") for label, score in labels.items()]
+        console().print(table(text, ("label", "score>"), rows))
 
 
 def _answer(model: Model, question: str, context: str, as_json: bool) -> None:
@@ -167,15 +171,16 @@ def _fillings(texts: list[str], found: list[Any], as_json: bool) -> None:
         console().print(table(text, ("mask>", "word", "chance>", "text"), rows))
 
 
-def _label_rows(labels: Any) -> list[tuple[object, ...]]:
-    if not isinstance(labels, dict):  # a label for each token
-        return [(number, _chances(entry)) for number, entry in enumerate(labels)]
-    return [(label, f"{chance:.4f}") for label, chance in labels.items()]
-
-
-def _chances(entry: Any) -> str:
-    pairs = list(entry.items())[:3] if isinstance(entry, dict) else [entry]
-    return ", ".join(f"{pair[0]} {pair[1]:.4f}" if len(pair) > 1 else str(pair) for pair in pairs)
+def _entities(texts: list[str], found: list[Any], as_json: bool) -> None:
+    if as_json:
+        emit_json([{"text": t, "entities": made} for t, made in zip(texts, found, strict=True)])
+        return
+    for text, made in zip(texts, found, strict=True):
+        rows = [
+            (one["text"], one["label"], f"{one['score']:.4f}", f"{one['start']}..{one['end']}")
+            for one in made
+        ]
+        console().print(table(text, ("entity", "label", "chance>", "characters"), rows))
 
 
 def _embeddings(texts: list[str], vectors: Any, as_json: bool) -> None:

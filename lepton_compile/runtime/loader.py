@@ -18,6 +18,7 @@ from lepton_compile.runtime.loader_answer import Answers
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_classify import Classifies
 from lepton_compile.runtime.loader_embed import Embeds
+from lepton_compile.runtime.loader_entities import Entities
 from lepton_compile.runtime.loader_fill import Fills
 from lepton_compile.runtime.loader_generate import Generates
 from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, manifest_of, refuse
@@ -59,7 +60,9 @@ def _cores() -> int:
     return len({file.read_text() if file.exists() else str(file) for file in files})
 
 
-class Model(Generates, Prompts, Embeds, Classifies, Answers, Fills, Batches, Texts, Scores, Opened):
+class Model(
+    Generates, Prompts, Embeds, Classifies, Entities, Answers, Fills, Batches, Texts, Scores, Opened
+):
     """An opened artifact.
 
     ``manifest`` says what it takes and gives, ``target`` which of its engines was opened,

@@ -43,8 +43,8 @@ class Opened:
     if not TYPE_CHECKING:  # so that a name which does not exist stays an error there
 
         def __getattr__(self, name: str) -> Any:
-            other = name in ("generate", "logits", "embed", "classify", "answer", "fill")
-            refuse(other, f"this model does {self.task}: its loader.py has no {name}()")
+            no = name in ("generate", "logits", "embed", "classify", "entities", "answer", "fill")
+            refuse(no, f"this model does {self.task}: its loader.py has no {name}()")
             return super().__getattribute__(name)  # says what is missing
 
     def __enter__(self) -> Self:

@@ -16,8 +16,10 @@ def about(model: Any, text: list[str], question: Any = None, **_: Any) -> Iterat
     found: Any = ()
     if model.task == "feature-extraction":
         found = ({"embedding": row} for row in model.embed(text).tolist())
-    if model.task in ("text-classification", "token-classification"):
+    if model.task == "text-classification":
         found = ({"labels": row} for row in model.classify(text))
+    if model.task == "token-classification":
+        found = ({"entities": row} for row in model.entities(text))
     if model.task == "question-answering":
         refuse(not question, "give the --question that each --text is to answer")
         found = (model.answer(question, one) for one in text)

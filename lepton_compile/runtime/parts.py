@@ -42,6 +42,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_batches": encoder,
         "loader_embed": embeds,
         "loader_classify": labels,
+        "loader_entities": task == "token-classification",
         "loader_answer": answers,
         "loader_fill": fills,
         "loader_chances": labels or answers or fills,

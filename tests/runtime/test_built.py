@@ -107,3 +107,30 @@ def test_without_a_setting_of_its_own_the_tokenizer_counts(
     write(tmp_path / "sentence_bert_config.json", {"max_seq_length": own})
     write(tmp_path / "tokenizer_config.json", {"model_max_length": tokenizer})
     assert text_limit(resolve(str(tmp_path), tmp_path)) == expected
+
+
+def test_entities_are_those_of_transformers(tmp_path: Path) -> None:
+    """A model that knows a label for each word, and the pipeline's own code on its logits."""
+    folder, labels = tmp_path / "model", ["O", "B-PER", "I-PER", "LOC"]
+    config = bert(vocab_size=tiny.VOCABULARY, num_labels=4, id2label=dict(enumerate(labels)))
+    saved("BertForTokenClassification", config, folder)
+    (folder / "tokenizer.json").write_text(tiny.tokenizer_json("words"), "utf-8")
+    built = lc.build(model=folder, output=tmp_path / "out", check=False, verify=False)
+    network = transformers.BertForTokenClassification.from_pretrained(folder)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    theirs = transformers.TokenClassificationPipeline(
+        model=network, tokenizer=tokenizer, aggregation_strategy="simple", device=-1
+    )
+    texts = [" ".join(f"w{n}" for n in range(first, first + 12)) for first in (4, 21, 40)]
+    with lc.load(built.path, threads=1) as model:
+        found = model.entities(texts)
+        with pytest.raises(LoaderError, match="in texts alone"):
+            model.entities([("w5", "w6")])  # type: ignore[list-item]
+    for text, made, wanted in zip(texts, found, theirs(texts), strict=True):
+        assert [one["score"] for one in made] == pytest.approx([one["score"] for one in wanted])
+        assert [(one["label"], one["start"], one["end"], one["text"]) for one in made] == [
+            (one["entity_group"], one["start"], one["end"], text[one["start"] : one["end"]])
+            for one in wanted
+        ]
+    assert len({one["label"] for made in found for one in made}) > 1

@@ -75,15 +75,22 @@ def test_a_model_is_one_class_and_does_what_its_task_asks_for(task: str) -> None
         "question-answering": {"answer"},
         "fill-mask": {"fill", "logits"},
         "text-generation": {"generate", "logits"},
+        "token-classification": {"classify", "entities", "logits"},
         "other": set(),
     }
     assert {"run", "close"} <= found
-    every = {"generate", "logits", "embed", "classify", "answer", "fill"}
+    every = {"generate", "logits", "embed", "classify", "entities", "answer", "fill"}
     assert found & every == calls.get(task, {"classify", "logits"})
-    told = [key for key in ("embedding", "labels", "words") if f'({{"{key}": ' in source]
-    kinds = {"feature-extraction": "embedding", "fill-mask": "words"}
-    labels = "labels" if task.endswith("classification") else None
-    assert told == [key for key in [kinds.get(task, labels)] if key]
+    told = [
+        key for key in ("embedding", "labels", "entities", "words") if f'({{"{key}": ' in source
+    ]
+    kinds = {
+        "feature-extraction": "embedding",
+        "fill-mask": "words",
+        "text-classification": "labels",
+        "token-classification": "entities",
+    }
+    assert told == ([kinds[task]] if task in kinds else [])
 
 
 def test_a_name_in_two_parts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
