@@ -42,6 +42,8 @@ class Batches(Texts):
             feeds = {name: [getattr(encoded[n], c) for n in part] for name, c in columns.items()}
             for name, array in self.run(feeds, names).items():
                 along = "sequence" in self.outputs[name]["shape"]
+                bad = along and array.shape[1:2] != (len(encoded[part[0]]),)
+                refuse(bad, f"{name} is {array.shape}, which is not what manifest.json says")
                 for row, n in enumerate(part):
                     found[n][name] = array[row, : sizes[n]] if along else array[row]
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,15 +62,14 @@ def failing(what: str, error: type[LoaderError] = LoaderError) -> Iterator[None]
 
 def manifest_of(root: Path) -> dict[str, Any]:
     """The manifest in ``root``, once it holds, but for digests of what only engines list."""
-    refuse(not (root / "manifest.json").is_file(), f"{root} is no artifact: no manifest.json")
+    refuse(not os.path.isfile(root / "manifest.json"), f"{root} is no artifact: no manifest.json")
     with failing(f"{root / 'manifest.json'} is damaged"):
         manifest: dict[str, Any] = json.loads((root / "manifest.json").read_bytes())
     check_form(manifest, {"format": int, "min_format": int, "digest": str}, "manifest")
     bad = manifest["min_format"] > FORMAT or manifest["format"] < MIN_FORMAT
     refuse(bad, f"format {manifest['format']}; this loader reads {MIN_FORMAT} to {FORMAT}")
-    digest = manifest.pop("digest")
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-    bad = hashlib.sha256(canonical).hexdigest() != digest
+    told, text = manifest.pop("digest"), json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    bad = hashlib.sha256(text.encode()).hexdigest() != told
     refuse(bad, "manifest.json is damaged: it does not match its own digest")
     check_form(manifest, FORM, "manifest")
     if any(engine["target"] != "ort-cpu" for engine in manifest["engines"]):
@@ -114,8 +114,7 @@ def check_form(value: Any, form: Any, where: str) -> None:
 
 def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse if one of the files has another SHA-256 than the manifest says."""
-    for name in sorted(names):
-        with (root / name).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        wrong = found != manifest["files"][name]["sha256"]
-        refuse(wrong, f"{name} is damaged: its SHA-256 is not the one in manifest.json")
+    for n in sorted(names):
+        with (root / n).open("rb") as file:
+            bad = hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][n]["sha256"]
+        refuse(bad, f"{n} is damaged: its SHA-256 is not the one in manifest.json")

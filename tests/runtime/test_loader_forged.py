@@ -227,3 +227,14 @@ def test_what_may_be_missing_is_null(decoder_folder: Path, tmp_path: Path) -> No
     with loader.load(folder, threads=1) as model:
         assert model.manifest["generation"]["eos"] is None
         assert model.generate([5], max_new_tokens=2).tokens
+
+
+def test_an_output_of_another_shape_is_told(encoder_folder: Path, tmp_path: Path) -> None:
+    """Said to be as long as a text, vectors of texts of one length were cut to it in silence."""
+    folder = Path(shutil.copytree(encoder_folder, tmp_path / "forged"))
+    loader, file = imported(folder / "loader.py"), folder / "manifest.json"
+    made = edited(json.loads(file.read_text("utf-8")), ("outputs", 1, "shape", 1), "sequence")
+    file.write_text(json.dumps(made), "utf-8")
+    said = r"sentence_embedding is \(1, 32\), which is not what manifest.json says"
+    with loader.load(folder, threads=1) as model, pytest.raises(loader.LoaderError, match=said):
+        model.embed(["w5 w6"])
