@@ -4,7 +4,7 @@
     api | serving                                         report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
-    errors | progress | collection | scratch              lepton_plugins.spec
+    errors | progress | collection | scratch | arguments  lepton_plugins.spec
 
     runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
 
@@ -36,6 +36,7 @@ TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_comp
 PLUGINS, RECIPES = "lepton_plugins", "lepton_recipes"
 PROGRESS, REPORT = "lepton_compile.progress", "lepton_compile.report"
 COLLECTION, SCRATCH = "lepton_compile.collection", "lepton_compile.scratch"
+ARGUMENTS = "lepton_compile.arguments"
 SERVING = "lepton_compile.serving"
 
 VERSION = "lepton_compile.__version__"
@@ -46,6 +47,7 @@ BASE = (
     PROGRESS,
     COLLECTION,
     SCRATCH,
+    ARGUMENTS,
     SPEC,
     PASSES,
     PLUGINS,
@@ -68,10 +70,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     PROGRESS: (),
     COLLECTION: (),
     SCRATCH: (),
+    ARGUMENTS: (ERRORS,),
     REPORT: (ERRORS,),
     RUNTIME: (),
-    RECIPE: (ERRORS, RECIPES),
-    ARTIFACT: (ERRORS, RUNTIME),
+    RECIPE: (ERRORS, ARGUMENTS, RECIPES),
+    ARTIFACT: (ERRORS, ARGUMENTS, RUNTIME),
     EXPORT: BASE,
     PIPELINE: BASE,
     # Later stages of the same row may look at what an earlier stage hands over.
@@ -80,7 +83,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     NUMERICS: (*BASE, EXPORT, ENGINES),
     API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT),
     # What other servers load is made of a finished artifact alone.
-    SERVING: (ERRORS, ARTIFACT),
+    SERVING: (ERRORS, ARGUMENTS, ARTIFACT),
     CLI: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT, API, SERVING),
     # The package itself gives the public names of every layer, on first use.
     "lepton_compile": (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, API, CLI),

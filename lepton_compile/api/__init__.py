@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_compile.api.libraries import loading
+from lepton_compile.arguments import flag_of, keys_of, path_of
+from lepton_compile.errors import UsageError
 from lepton_compile.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -56,12 +58,15 @@ def build(
         The artifact, with the path it stands at.
 
     Raises:
+        UsageError: an argument is of another type than it is said to be.
         RecipeError: the recipe is wrong.
         SourceError, ExportError, PassError, EngineError, ArtifactError: the stage that failed.
         GateError: built, but a demanded number or pass count was missed. What was measured until
             then, or until a pass failed, stays in ``<output>.failed.json`` and ``.failed.html``.
     """
-    section = verify if isinstance(verify, Mapping) else None
+    section, verified = _verify_of(verify)
+    place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
+    replaces = flag_of(overwrite, "overwrite")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     # Only now: a mistake in the recipe is told before the libraries are loaded.
     with _ONE_AT_A_TIME:
@@ -70,11 +75,11 @@ def build(
 
         return Build(
             whole,
-            output=Path(output) if output is not None else None,
-            check=check and whole.check,
-            verify=verify is not False and whole.verify.enabled,
-            overwrite=overwrite,
-            progress=progress or NullProgress(),
+            output=place,
+            check=checked and whole.check,
+            verify=verified and whole.verify.enabled,
+            overwrite=replaces,
+            progress=watcher,
         ).run()
 
 
@@ -93,7 +98,8 @@ def plan(
 
     The model's folder needs its ``config.json`` alone. Args, errors: as ``build``.
     """
-    section = verify if isinstance(verify, Mapping) else None
+    section, verified = _verify_of(verify)
+    place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     with _ONE_AT_A_TIME:
         with loading():
@@ -101,10 +107,10 @@ def plan(
 
         return make_plan(
             whole,
-            progress or NullProgress(),
-            output=Path(output) if output is not None else None,
-            check=check and whole.check,
-            verify=verify is not False and whole.verify.enabled,
+            watcher,
+            output=place,
+            check=checked and whole.check,
+            verify=verified and whole.verify.enabled,
         )
 
 
@@ -112,7 +118,7 @@ def load(path: str | Path, **options: Any) -> Model:
     """Open an artifact with the same loader that it carries."""
     from lepton_compile.runtime import load as open_model
 
-    return open_model(path, **options)
+    return open_model(path_of(path, "path"), **options)
 
 
 def read_recipe(
@@ -124,6 +130,30 @@ def read_recipe(
     from lepton_compile.recipe import load_recipe
 
     given = {key: value for key, value in keywords.items() if value is not None}
+    dotted = keys_of(overrides, "overrides")
     if recipe is None:
-        return load_recipe(given, overrides)
-    return load_recipe(recipe, {**given, **(overrides or {})})
+        return load_recipe(given, dotted)
+    return load_recipe(recipe, {**given, **dotted})
+
+
+def _verify_of(verify: object) -> tuple[Mapping[str, Any] | None, bool]:
+    """The recipe's key of that name, where it is given, and whether to verify."""
+    if isinstance(verify, Mapping):
+        return verify, True
+    return None, flag_of(verify, "verify, where it is no mapping,")
+
+
+def _output_of(output: object) -> Path | None:
+    return None if output is None else path_of(output, "output")
+
+
+def _progress_of(progress: Any) -> Progress:
+    """Nobody, where nobody watches."""
+    if progress is None:
+        return NullProgress()
+    if not all(callable(getattr(progress, name, None)) for name in ("stage", "step")):
+        raise UsageError(
+            "progress has the methods stage and step", found=f"{progress!r:.80}", available=["None"]
+        )
+    watcher: Progress = progress
+    return watcher

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
+from lepton_compile.arguments import path_of
 from lepton_compile.errors import ArtifactError
 
 from .form import check_manifest
@@ -20,7 +21,7 @@ def open_artifact(folder: str | Path) -> Artifact:
     Raises:
         ArtifactError: no artifact, another format, or a file that is missing, changed or outside.
     """
-    path = Path(folder)
+    path = path_of(folder, "the artifact's folder")
     manifest = read_manifest(path)
     for name, entry in manifest.files.items():
         _check_file(path, name, entry)
@@ -33,7 +34,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     Raises:
         ArtifactError: as for ``open_artifact``.
     """
-    file = Path(folder) / MANIFEST_FILE
+    file = path_of(folder, "the artifact's folder") / MANIFEST_FILE
     if not file.is_file():
         raise ArtifactError(
             "this folder is no artifact", found=str(folder), hint=f"it has no {MANIFEST_FILE}"

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
+from lepton_compile.arguments import LARGEST
 from lepton_compile.cli.output import bytes_text, console, emit_json, json_option, table
 
 __all__ = ["epcontext", "export", "genai", "triton"]
 
 
-NUMBER = click.IntRange(min=1, max=(1 << 31) - 1)  # what Triton's configuration holds
+NUMBER = click.IntRange(min=1, max=LARGEST)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lepton_compile.arguments import path_of
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import catalog
 from lepton_compile.recipe.document import Document, parse_document
@@ -104,7 +105,7 @@ def _document(spec: str | Path | Mapping[str, Any] | Recipe) -> tuple[Document, 
         return Document("recipe", data, dict(spec._places)), spec.base
     if isinstance(spec, Mapping):
         return Document("recipe", dict(spec)), Path.cwd()
-    path = Path(spec)
+    path = path_of(spec, "recipe")
     if (path / "config.json").is_file() or path.suffix in MODELS:
         raise RecipeError(
             "This is a model, not a recipe." if path.exists() else "There is no such model.",

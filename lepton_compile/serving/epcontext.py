@@ -42,7 +42,7 @@ def export_epcontext(artifact: str | Path, output: str | Path, *, copy: bool = F
     """
     engine = open_engine(artifact, ("trt-rtx",), "onnxruntime's TensorRT-RTX provider")
     _refuse_unserved(engine)
-    with OutputFolder(Path(output), copy=copy) as folder:
+    with OutputFolder(output, copy=copy) as folder:
         folder.write(MODEL_FILE, context_model(engine))
         folder.place(engine.model_file, engine.model_file.name)
     return folder.output

@@ -51,7 +51,7 @@ def export_genai(
     root = engine.artifact.path
     settings = _read(root / "generation_config.json")
     config = genai_config(engine, _read(root / "config.json"), settings)
-    with OutputFolder(Path(output), copy=copy) as folder:
+    with OutputFolder(output, copy=copy) as folder:
         for name, path in engine.files().items():
             if last_logits_only and path == engine.model_file:
                 folder.write(name, last_logits(path))

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
+from lepton_compile.arguments import flag_of, path_of
 from lepton_compile.errors import ArtifactError
 
 __all__ = ["OutputFolder"]
@@ -27,11 +28,12 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
 
     Raises:
         ArtifactError: the output exists, or cannot be written.
+        UsageError: it is no path.
     """
 
-    def __init__(self, output: Path, *, copy: bool = False) -> None:
-        self.output = output.absolute()
-        self.copy = copy
+    def __init__(self, output: str | Path, *, copy: bool = False) -> None:
+        self.output = path_of(output, "output").absolute()
+        self.copy = flag_of(copy, "copy")
         name = f".{self.output.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder = self.output.parent / name
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lepton_compile.arguments import number_of, path_of
 from lepton_compile.artifact import read_manifest
 from lepton_compile.artifact.manifest import MANIFEST_FILE
 from lepton_compile.errors import ArtifactError, UsageError
@@ -54,9 +55,10 @@ def export_triton(
     Raises:
         ArtifactError: the artifact is not intact, has no engine for Triton, or the model exists.
         LeptonError: tritonclient is not installed.
-        UsageError: a name that Triton cannot have.
+        UsageError: a name, a version or a number of instances that Triton cannot have.
     """
-    folder = Path(artifact)
+    folder = path_of(artifact, "the artifact's folder")
+    copies, numbered = number_of(instances, "instances"), number_of(version, "version")
     decoder = read_manifest(folder).task == "text-generation"
     engine = open_engine(folder, tuple(KINDS if decoder else BACKENDS), "Triton", target)
     if decoder and not engine.generates:  # whoever asks feeds the past by hand
@@ -64,13 +66,13 @@ def export_triton(
     named = _checked_name(name or Path(os.path.abspath(folder)).name)
     samples = decoder_samples(engine) if decoder else list(encoder_samples(engine))
     if decoder:
-        config = decoder_config(engine, named, instances)
+        config = decoder_config(engine, named, copies)
     else:
         _refuse_plugins(engine)
-        config = encoder_config(engine, named, instances, samples)
-    with OutputFolder(Path(repository) / named, copy=copy) as out:
+        config = encoder_config(engine, named, copies, samples)
+    with OutputFolder(path_of(repository, "repository") / named, copy=copy) as out:
         out.write(CONFIG_FILE, text_of(config))
-        _place_decoder(out, engine, version) if decoder else _place_encoder(out, engine, version)
+        _place_decoder(out, engine, numbered) if decoder else _place_encoder(out, engine, numbered)
         _write_samples(out, samples)
         _write_labels(out, engine, config)
     return out.output
@@ -104,12 +106,12 @@ def _write_labels(out: OutputFolder, engine: ServedEngine, config: Any) -> None:
 
 
 def _checked_name(name: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         return name
     raise UsageError(
         "Triton cannot have a model of this name",
         where="--name, or the artifact's folder where it is left out",
-        found=name,
+        found=str(name),
         hint="--name NAME, of the letters a to z, digits, '.', '_' and '-'",
     )
 

@@ -1,0 +1,81 @@
+"""What callers from Python hand over in another type than is said: one error, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lepton_compile as lc
+from lepton_compile.arguments import LARGEST
+from lepton_compile.artifact import open_artifact, read_manifest
+from lepton_compile.errors import LeptonError, UsageError
+from lepton_compile.serving import export_epcontext, export_genai, export_triton
+from tests.runtime import tiny
+
+Call = Callable[[Any], Any]
+
+NO_PATHS = (5, 2.5, b"x", [], object(), "nul\0", "long" * 2000, Path("long" * 2000), "\ud800")
+OF_PATHS: dict[str, Call] = {
+    "build": lc.build,
+    "plan": lc.plan,
+    "open_artifact": open_artifact,
+    "read_manifest": read_manifest,
+    "export_genai": lambda path: export_genai(path, "out"),
+    "export_triton": lambda path: export_triton(path, "out"),
+    "export_epcontext": lambda path: export_epcontext(path, "out"),
+    "output": lambda path: lc.build(model="nothing", output=path),
+    "output of a plan": lambda path: lc.plan(model="nothing", output=path),
+}
+
+
+@pytest.mark.parametrize("name", OF_PATHS)
+def test_what_is_no_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in NO_PATHS:
+        with pytest.raises(UsageError, match="is no path") as caught:
+            OF_PATHS[name](value)
+        assert caught.value.found
+    assert list(tmp_path.iterdir()) == []
+
+
+OF_BUILD: dict[str, tuple[Any, ...]] = {
+    "check": ("false", 1, None),
+    "verify": ("false", 0, None, [1]),
+    "overwrite": ("no", 1, None),
+    "progress": (5, "x", [], object()),
+    "overrides": ([1], "a=b", 5, {1: 2}, {None: 1}),
+}
+
+
+@pytest.mark.parametrize("name", OF_BUILD)
+def test_what_a_build_does_not_take(name: str) -> None:
+    for value in OF_BUILD[name]:
+        with pytest.raises(UsageError, match=name) as caught:
+            lc.build(model="nothing", **{name: value})
+        assert caught.value.found == repr(value)
+        if name != "overwrite":
+            with pytest.raises(UsageError, match=name):
+                lc.plan(model="nothing", **{name: value})
+
+
+def test_what_an_export_does_not_take(tmp_path: Path) -> None:
+    artifact = tiny.decoder(tmp_path / "artifact").path
+    wrong: dict[str, tuple[Any, ...]] = {
+        "instances": (0, -1, LARGEST + 1, 1.5, "2", True, None),
+        "version": (0, LARGEST + 1, "1"),
+        "copy": ("no", 1),
+        "name": (5, ["x"]),
+    }
+    for key, values in wrong.items():
+        for value in values:
+            with pytest.raises(LeptonError, match=key):
+                export_triton(artifact, tmp_path / "repository", **{key: value})
+    for place in NO_PATHS:
+        with pytest.raises(UsageError, match="repository is no path"):
+            export_triton(artifact, place)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="output is no path"):
+            export_genai(artifact, place)  # type: ignore[arg-type]
+    assert [each.name for each in tmp_path.iterdir()] == ["artifact"]
