@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
@@ -17,6 +19,8 @@ ROWS = 8
 """Rows of an encoder: a model that gives a few numbers for a text is judged by all of them."""
 IMPORTED = {"batch": 2, "other": 8}
 """Sizes of the open dimensions of an imported graph: the first of an input, and the others."""
+LARGEST = 1 << 28
+"""Numbers of one made-up input: half a gigabyte or more of them is no sample."""
 
 
 def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray]:
@@ -70,9 +74,16 @@ def _made_up(value: ir.Value, seed: int) -> np.ndarray:
     Each input has a ``seed`` of its own: a graph with two of them exchanged must not look the same.
     """
     name = str(value.name)
-    if value.dtype is None or value.shape is None:
+    if value.dtype is None or value.dtype == ir.DataType.UNDEFINED or value.shape is None:
         raise PassError(f"the input {name} of the ONNX file has no type and shape to be fed by")
     kind, shape = value.dtype.numpy(), _sizes(value.shape)
+    if math.prod(shape) > LARGEST:
+        raise PassError(
+            f"the input {name} of the ONNX file is too large for a check",
+            found=" x ".join(map(str, shape)),
+            available=[f"up to {LARGEST:,} numbers"],
+            hint="leave the check out with --no-check",
+        )
     random = np.random.default_rng(seed)
     if value.dtype.is_floating_point():
         return random.standard_normal(shape).astype(kind)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import SourceError
 
-__all__ = ["held_in_memory", "weight_files"]
+__all__ = ["held_in_memory", "tensors_of", "weight_files"]
 
 
 def weight_files(model: ir.Model, path: Path) -> list[Path]:
@@ -24,7 +24,7 @@ def weight_files(model: ir.Model, path: Path) -> list[Path]:
         SourceError: a file outside the folder of ``path``, a missing or a truncated one.
     """
     found: set[Path] = set()
-    for tensor in _external(model):
+    for tensor in (t for t in tensors_of(model) if isinstance(t, ir.ExternalTensor)):
         location = Path(os.path.normpath(tensor.location))
         file = path.parent / location
         what = f"{tensor.location} (for {tensor.name or 'a constant'})"
@@ -36,7 +36,7 @@ def weight_files(model: ir.Model, path: Path) -> list[Path]:
                 hint="save the model again with its weights beside it",
             )
         end = (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes)
-        if not file.is_file() or file.stat().st_size < end:
+        if not os.path.isfile(file) or file.stat().st_size < end:
             raise SourceError(
                 "the weights of the ONNX file are missing or truncated",
                 where=str(path),
@@ -68,16 +68,20 @@ def held_in_memory(model: ir.Model, wanted: Callable[[ir.ExternalTensor], bool])
 def _leads_out(file: Path, model: Path) -> bool:
     """Whether a link leads elsewhere than the model's own: the cache of the hub links to blobs."""
     homes = (model.parent.resolve(), model.resolve().parent)
-    return not any(file.resolve().is_relative_to(home) for home in homes)
+    try:
+        return not any(file.resolve().is_relative_to(home) for home in homes)
+    except (OSError, RuntimeError, ValueError):  # a name that no file has, links in a circle
+        return True
 
 
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+def tensors_of(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every tensor of the model, wherever one can stand."""
     for graph in _graphs(model):
-        tensors = (value.const_value for value in graph.initializers.values())
-        yield from (t for t in tensors if isinstance(t, ir.ExternalTensor))
+        values = (value.const_value for value in graph.initializers.values())
+        yield from (tensor for tensor in values if tensor is not None)
     for node in _nodes(model):
         for attribute in node.attributes.values():
-            yield from (t for t in _tensors(attribute) if isinstance(t, ir.ExternalTensor))
+            yield from _tensors(attribute)
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph]:

@@ -21,6 +21,7 @@ from lepton_passes.tensors import transposed
 from .export import ExportedModel
 from .external import weight_files
 from .onnx_opset import at_our_opset
+from .onnx_sound import check_sound
 from .source import Source
 
 __all__ = ["import_onnx"]
@@ -37,10 +38,11 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
 
     Raises:
         ExportError: the file takes sequences of another length alone.
-        SourceError: not a valid ONNX model, an opset that is not known or cannot be raised, or
-            external data outside the file's folder.
+        SourceError: not a valid ONNX model, sizes that cannot be, an opset that is not known or
+            cannot be raised, or external data outside the file's folder.
     """
     model = _load(source.path)
+    check_sound(model, source.path)
     weight_files(model, source.path)
     at_our_opset(model, source.path)
     _weights_as_initializers(model)
