@@ -226,6 +226,32 @@ def test_a_cache_that_cannot_be_is_told_with_what_to_set(
     assert "XDG_CACHE_HOME" in str(caught.value.hint)
 
 
+def test_a_template_that_is_no_text_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = gguf_files.add_vocabulary
+
+    def with_number(writer: gguf.GGUFWriter) -> None:
+        add(writer)
+        writer.add_key_value("tokenizer.chat_template", 5, gguf.GGUFValueType.UINT32)
+
+    monkeypatch.setattr(gguf_files, "add_vocabulary", with_number)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    with pytest.raises(SourceError, match="cannot be rebuilt") as caught:
+        resolve("m.gguf", tmp_path).tokenizer()
+    assert caught.value.found == "a chat template of type int"
+    assert list((tmp_path / "cache").rglob("*.json")) == []
+
+
+def test_a_missing_key_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf.GGUFWriter, "add_block_count", lambda *_: None)
+    gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    with pytest.raises(SourceError, match="lacks what a configuration needs") as caught:
+        resolve("m.gguf", tmp_path).config()
+    assert caught.value.found == "missing: block_count"
+
+
 def test_the_header_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
     source, read, parsers = resolve("m.gguf", tmp_path), _Parser.header, list[_Parser]()

@@ -53,6 +53,8 @@ def config_of(header: GGUFHeader) -> PretrainedConfig:
         )
     try:
         config = AutoConfig.for_model(**_config_values(header))
+    except SourceError:
+        raise
     except Exception as error:  # configurations validate themselves with types of their own
         raise SourceError(
             "The GGUF metadata does not make a configuration.",

@@ -80,13 +80,15 @@ def _write(path: Path, folder: Path, length: int | None) -> None:
     try:
         architecture, words, options = get_gguf_tokenizer(str(path))
         backend, extra = convert_gguf_tokenizer(architecture, words)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        words.clear()
+        options |= extra
+        _add_special_tokens(backend, options)
+    except Exception as error:  # whatever the libraries make of a vocabulary of another form
         raise _error(path, error) from error
-    words.clear()
-    options |= extra
-    _add_special_tokens(backend, options)
     backend.save(str(folder / "tokenizer.json"), pretty=False)
     template = options.pop("chat_template", None)
+    if not isinstance(template, str | None):
+        raise _error(path, TypeError(f"a chat template of type {type(template).__name__}"))
     if template:
         (folder / "chat_template.jinja").write_text(template, "utf-8")
     config = {name: value for name, value in options.items() if value is not None}
