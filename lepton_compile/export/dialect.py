@@ -276,12 +276,18 @@ def functions(nodes: Iterable[ir.Node]) -> list[ir.Function]:
     ]
 
 
-def _kind(node: ir.Node) -> tuple[str, int, str]:
+def _kind(node: ir.Node) -> tuple[str, int, str, int]:
     """What a body is chosen by: type, number of inputs, and the gate of experts."""
-    return node.op_type, len(node.inputs), node.attributes.get_string("activation", "")
+    given = node.attributes
+    return (
+        node.op_type,
+        len(node.inputs),
+        given.get_string("activation", ""),
+        given.get_int("gated", 1),
+    )
 
 
-def _body(op_type: str, inputs: int, activation: str) -> str:
+def _body(op_type: str, inputs: int, activation: str, gated: int) -> str:
     if op_type == "Experts":
-        return experts_body(activation, biased=inputs > 5)
+        return experts_body(activation, biased=inputs > 5, gated=gated == 1)
     return _BODIES[op_type, inputs]

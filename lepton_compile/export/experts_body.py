@@ -8,7 +8,9 @@
     gated: G = min(gate, limit); U = clip(up, -limit, limit); f(G) * (U + beta)
 
 What f is the attribute ``activation`` says: ``swish``, G * sigmoid(alpha * G), or one of Gelu, Gelu
-by tanh and Relu. Nothing in ONNX chooses by a string, so that each has a body of its own.
+by tanh, Relu and its square. Nothing in ONNX chooses by a string, so that each has a body of its
+own; and so have experts that are not ``gated``, where gate_up is up alone (experts * inner, width)
+and f(up) is all.
 
 The rows of a ``gate_up`` are those of the gate and then those of up, or take turns where
 ``interleaved`` is 1. A ``limit`` of 0 is none. A token that is chosen twice by one expert, which no
@@ -80,14 +82,7 @@ _LOOP = """
             some_share = Gather <axis: int = 0> (share, rows)
             matrix = Gather <axis: int = 0> (gate_ups, e)
             {projected}
-            gate = Gather <axis: int = 1> (projected, gate_at)
-            up = Gather <axis: int = 1> (projected, up_at)
-            gate_low = Min (gate, bound)
-            up_low = Min (up, bound)
-            up_clipped = Max (up_low, lower)
-            {activated}
-            up_more = Add (up_clipped, more_up)
-            gated = Mul (activated, up_more)
+            {gated}
             second = Gather <axis: int = 0> (downs, e)
             {returned}
             weighed = Mul (returned, some_share)
@@ -98,7 +93,7 @@ _LOOP = """
 
 _HEAD = """
 <domain: "ai.lepton", opset_import: ["" : 24]>
-Experts <experts, chosen, alpha, beta, limit, interleaved, activation> ({inputs}) => (output)
+Experts <experts, chosen, alpha, beta, limit, interleaved, activation, gated> ({inputs}) => (output)
 {{
 {body}
 }}
@@ -112,7 +107,21 @@ _ACTIVATED = {
     "gelu": "activated = Gelu (gate_low)",
     "gelu_tanh": 'activated = Gelu <approximate: string = "tanh"> (gate_low)',
     "relu": "activated = Relu (gate_low)",
+    "relu2": """positive = Relu (gate_low)
+            activated = Mul (positive, positive)""",
 }
+
+_GATED = """gate = Gather <axis: int = 1> (projected, gate_at)
+            up = Gather <axis: int = 1> (projected, up_at)
+            gate_low = Min (gate, bound)
+            up_low = Min (up, bound)
+            up_clipped = Max (up_low, lower)
+            {activated}
+            up_more = Add (up_clipped, more_up)
+            gated = Mul (activated, up_more)"""
+_UNGATED = """gate_low = Identity (projected)
+            {activated}
+            gated = Identity (activated)"""
 
 _INPUTS = "x, indices, shares, gate_up, down"
 _PROJECTED = "projected = Gemm <transB: int = 1> (some, matrix)"
@@ -124,12 +133,13 @@ _BIASED_RETURNED = """second_bias = Gather <axis: int = 0> (down_bias, e)
             returned = Gemm <transB: int = 1> (gated, second, second_bias)"""
 
 
-def experts_body(activation: str, *, biased: bool) -> str:
+def experts_body(activation: str, *, biased: bool, gated: bool) -> str:
     """The function of nodes with this ``activation``, as text."""
     inputs, projected, returned = (
         (_BIASED_INPUTS, _BIASED_PROJECTED, _BIASED_RETURNED)
         if biased
         else (_INPUTS, _PROJECTED, _RETURNED)
     )
-    loop = _LOOP.format(projected=projected, activated=_ACTIVATED[activation], returned=returned)
+    how = (_GATED if gated else _UNGATED).format(activated=_ACTIVATED[activation])
+    loop = _LOOP.format(projected=projected, gated=how, returned=returned)
     return _HEAD.format(inputs=inputs, body=_PREPARED + loop)

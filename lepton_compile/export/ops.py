@@ -124,7 +124,7 @@ _define(
     # Of each token those experts that `indices` name, weighed by `shares`.
     "experts(Tensor x, Tensor indices, Tensor shares, Tensor gate_up, Tensor down, "
     "Tensor? gate_up_bias, Tensor? down_bias, float alpha, float beta, float limit, "
-    "bool interleaved, bool transposed, str activation) -> Tensor",
+    "bool interleaved, bool transposed, str activation, bool gated) -> Tensor",
     lambda x, *_: torch.empty_like(x),
 )
 _define(

@@ -2,9 +2,10 @@
 
 y = ai.lepton::Experts(x, indices, shares, gate_up, down, gate_up_bias, down_bias)
 
-gate_up (experts * 2 inner, width) and down (experts * width, inner) are weights as those of linear
-layers are (``linear.py``): the matrices of all experts one under the other, so that what rounds
-weights by row or by group of columns needs to know nothing of experts.
+gate_up (experts * 2 inner, width), of experts without a gate (experts * inner, width), and down
+(experts * width, inner) are weights as those of linear layers are (``linear.py``): the matrices of
+all experts one under the other, so that what rounds weights by row or by group of columns needs to
+know nothing of experts.
 """
 
 from __future__ import annotations
@@ -40,8 +41,14 @@ class Experts:
 
     @property
     def activation(self) -> str:
-        """What the gate goes through: ``swish``, ``gelu``, ``gelu_tanh`` or ``relu``."""
+        """What the gate goes through, or up where there is none: ``swish``, ``gelu``,
+        ``gelu_tanh``, ``relu`` or ``relu2``, its square."""
         return self.node.attributes.get_string("activation", SWISH)
+
+    @property
+    def gated(self) -> bool:
+        """Whether half of what an expert projects is a gate of the other half."""
+        return self.node.attributes.get_int("gated", 1) == 1
 
     @property
     def quantized(self) -> bool:

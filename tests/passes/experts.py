@@ -14,7 +14,7 @@ EXPERTS, WIDTH, INNER, CHOSEN = 5, 32, 64, 2
 
 @dataclass(frozen=True)
 class Settings:
-    """Attributes of the op, and whether its experts have biases."""
+    """Attributes of the op, and whether its experts have biases and a gate."""
 
     alpha: float = 1.0
     beta: float = 0.0
@@ -22,6 +22,7 @@ class Settings:
     interleaved: int = 0
     biases: bool = False
     activation: str = "swish"
+    gated: bool = True
 
 
 def experts(
@@ -29,7 +30,7 @@ def experts(
 ) -> tuple[ir.Model, dict[str, np.ndarray]]:
     """The model, with inputs x, i (choices) and s (shares), and its weights."""
     weights = {
-        "gu": random(EXPERTS * 2 * inner, width, scale=0.2),
+        "gu": random(EXPERTS * (1 + settings.gated) * inner, width, scale=0.2),
         "dn": random(EXPERTS * width, inner, seed=1, scale=0.2),
     }
     more = ""
@@ -43,7 +44,7 @@ def experts(
     block (x, i, s, gu, dn{more}) => (y) {{
       y = ai.lepton.Experts <experts = {EXPERTS}, chosen = {CHOSEN}, alpha = {settings.alpha},
         beta = {settings.beta}, limit = {settings.limit},
-        interleaved = {settings.interleaved},
+        interleaved = {settings.interleaved}, gated = {int(settings.gated)},
         activation = "{settings.activation}"> (x, i, s, gu, dn{more})
     }}"""
     return load(text, weights), weights

@@ -7,7 +7,8 @@ become one is settled by running the module's own code on numbers against
     G = min(gate, limit);  U = clip(up, -limit, limit);  f(G) * (U + beta)
 
 where f(G) is G * sigmoid(alpha * G), as in SwiGLU and in GPT-OSS, or Gelu, exact or by tanh (Gemma
-4), or Relu. What is none of these is refused by name.
+4), or Relu, or its square. Experts without a gate are f(up) (Nemotron-H). What is none of these is
+refused by name.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _OTHERS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "gelu": functional.gelu,
     "relu": functional.relu,
+    "relu2": lambda x: functional.relu(x) ** 2,
 }
 
 
@@ -49,7 +51,7 @@ class _Gate:
     """How the two halves of what an expert projects become one; ``limit`` is 0 where there is none.
 
     ``interleaved``: gate and up take turns, else the gate is the first half. ``alpha`` is of the
-    activation ``swish`` alone.
+    activation ``swish`` alone. Not ``gated``, there are no halves: the activation is all.
     """
 
     activation: str
@@ -57,19 +59,23 @@ class _Gate:
     beta: float
     limit: float
     interleaved: bool
+    gated: bool = True
 
     def __call__(self, projected: Tensor) -> Tensor:
+        if not self.gated:
+            return self._activated(projected)
         if self.interleaved:
             gate, up = projected[..., ::2], projected[..., 1::2]
         else:
             gate, up = projected.chunk(2, dim=-1)
         if self.limit:
             gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
+        return self._activated(gate) * (up + self.beta)
+
+    def _activated(self, gate: Tensor) -> Tensor:
         if self.activation == _SWISH:
-            activated = gate * torch.sigmoid(self.alpha * gate)
-        else:
-            activated = _OTHERS[self.activation](gate)
-        return activated * (up + self.beta)
+            return gate * torch.sigmoid(self.alpha * gate)
+        return _OTHERS[self.activation](gate)
 
 
 @contextmanager
@@ -97,18 +103,20 @@ def _experts(
 ) -> Tensor:
     """What transformers calls as experts; tokens are (tokens, width), choices (tokens, k)."""
     own_norm = getattr(module, "has_post_expert_norm", False)
-    if not module.has_gate or own_norm or hidden_states.ndim != 2:
+    if own_norm or hidden_states.ndim != 2:
         raise ExpertsError(
             "mixtures of experts are not supported in this form",
-            found=f"{type(module).__name__}: no gate, a norm of its own, or batches",
+            found=f"{type(module).__name__}: a norm of its own, or batches",
         )
     gate = _settle(module)
-    biases = (module.gate_up_proj_bias, module.down_proj_bias) if module.has_bias else (None, None)
+    first = "gate_up_proj" if gate.gated else "up_proj"
+    names = (f"{first}_bias", "down_proj_bias") if module.has_bias else ()
+    biases = [getattr(module, name) for name in names] or [None, None]
     out: Tensor = torch.ops.lepton.experts(
         hidden_states,
         top_k_index,
         top_k_weights,
-        module.gate_up_proj,
+        getattr(module, first),
         module.down_proj,
         *biases,
         gate.alpha,
@@ -117,6 +125,7 @@ def _experts(
         gate.interleaved,
         module.is_transposed,
         gate.activation,
+        gate.gated,
     )
     return out
 
@@ -126,7 +135,7 @@ def _settle(module: Any) -> _Gate:
     with outside_trace():
         near = torch.randn(64, 2 * _WIDTH)
         projected = torch.cat([near, 20 * near])  # the second half is beyond any limit
-        expected = module._apply_gate(projected)
+        expected = (module._apply_gate if module.has_gate else module.act_fn)(projected)
         for gate in _candidates(module):
             if torch.allclose(gate(projected), expected, rtol=1e-4, atol=1e-4):
                 return gate
@@ -141,6 +150,9 @@ def _candidates(module: Any) -> Iterator[_Gate]:
     alphas = [1.0, _QUICK_GELU, *_numbers(module, "alpha", "swiglu_alpha")]
     limits = [0.0, *_numbers(module, "limit", "swiglu_limit")]
     kinds = [*((_SWISH, alpha) for alpha in alphas), *((name, 1.0) for name in _OTHERS)]
+    if not module.has_gate:
+        yield from (_Gate(*kind, 0.0, 0.0, interleaved=False, gated=False) for kind in kinds)
+        return
     for kind, beta, limit, interleaved in product(kinds, (0.0, 1.0), limits, (False, True)):
         yield _Gate(*kind, beta, limit, interleaved)
 

@@ -15,7 +15,7 @@ __all__ = ["HANDLERS"]
 
 def _experts(t: Translator, node: fx.Node) -> ir.Value:
     x, indices, shares, gate_up, down, *rest = node.args
-    *biases, alpha, beta, limit, interleaved, transposed, activation = rest
+    *biases, alpha, beta, limit, interleaved, transposed, activation, gated = rest
     transform = "stack-transpose" if transposed else "stack"
     inputs: list[ir.Value | None] = [t.value(each) for each in (x, indices, shares)]
     inputs += [_stack(t, each, transform) for each in (gate_up, down)]  # type: ignore[arg-type]
@@ -28,6 +28,7 @@ def _experts(t: Translator, node: fx.Node) -> ir.Value:
         "limit": float(limit),  # type: ignore[arg-type]
         "interleaved": int(bool(interleaved)),
         "activation": str(activation),
+        "gated": int(bool(gated)),
     }
     return t.builder.op("Experts", inputs, attributes, domain=DOMAIN, at=t.path(node))
 

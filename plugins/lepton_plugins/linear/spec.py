@@ -4,6 +4,7 @@
              gated      y (..., N / 2) = the first half of that, times the second half of the sum
     QuantizedEmbedding  y (..., K) = the column of W (K, N) that each id names
     QuantizedExperts    y (T, K) = sum over the chosen e of share * D_e (activation(G_e x) * U_e x)
+             not gated           = sum over the chosen e of share * D_e activation(U_e x)
 
 ``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. The input of a linear layer
 is rounded as it comes, with one scale for each block of a row, to as many levels as its products
@@ -21,7 +22,7 @@ from lepton_plugins.spec import CPU_DOMAIN, Attribute, PluginSpec, Tensor, Toler
 
 __all__ = ["ACTIVATIONS", "EMBEDDING", "EXPERTS", "SCALE_UNIT", "SPEC", "TILE", "UNITS", "limit"]
 
-ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3}
+ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu2": 4}
 """Values of ``activation``."""
 
 TILE = 16
@@ -63,7 +64,7 @@ SPEC = PluginSpec(
     outputs=(Tensor("y", ("float32",), ("...", "N")),),
     attributes=(
         *_ATTRIBUTES,
-        Attribute("activation", "int", None, 0, 3, "none, gelu, gelu by tanh, silu"),
+        Attribute("activation", "int", None, 0, 4, "none, gelu, gelu by tanh, silu, relu squared"),
         Attribute("gated", "int", None, 0, 1, "the first half is a gate; N a multiple of 32"),
     ),
     # Sums of integers are exact, so what is left is the order of additions in fp32, relative to
@@ -89,7 +90,7 @@ EXPERTS = PluginSpec(
         Tensor("x", ("float32",), ("T", "K")),
         Tensor("indices", ("int64",), ("T", "chosen")),
         Tensor("shares", ("float32",), ("T", "chosen")),
-        Tensor("gate_up", ("uint8",), ("experts*N/8", "tile_bytes")),
+        Tensor("gate_up", ("uint8",), ("experts*N*(1+gated)/16", "tile_bytes")),
         Tensor("down", ("uint8",), ("experts*K/16", "tile_bytes")),
     ),
     outputs=(Tensor("y", ("float32",), ("T", "K")),),
@@ -100,7 +101,8 @@ EXPERTS = PluginSpec(
         Attribute("bits", "int", None, 4, 8, "4 or 8"),
         Attribute("block_size", "int", None, 2, 2**24, "as that of QuantizedLinear; divides K"),
         Attribute("down_block_size", "int", None, 2, 2**24, "the same of `down`; divides N"),
-        Attribute("activation", "int", None, 0, 3, "of the gate: none, gelu, gelu by tanh, silu"),
+        Attribute("activation", "int", None, 0, 4, "of the gate, as that of QuantizedLinear"),
+        Attribute("gated", "int", None, 0, 1, "whether there is one; else the activation is of up"),
     ),
     tolerance={"float32": Tolerance(0.0, 2e-6)},
 )

@@ -23,16 +23,19 @@ GATES = {
     1: torch.nn.functional.gelu,
     2: lambda t: torch.nn.functional.gelu(t, approximate="tanh"),
     3: torch.nn.functional.silu,
+    4: lambda t: torch.nn.functional.relu(t) ** 2,
 }
 
 
 class Mixture:
     """Random experts, packed."""
 
-    def __init__(self, experts: int, width: int, inner: int, bits: int, group: int) -> None:
+    def __init__(
+        self, experts: int, width: int, inner: int, bits: int, group: int, *, gated: bool = True
+    ) -> None:
         self.experts, self.width, self.inner = experts, width, inner
-        self.bits, self.group = bits, group
-        self.gate_up = self._tiles(2 * inner, width, 1)
+        self.bits, self.group, self.gated = bits, group, gated
+        self.gate_up = self._tiles((1 + gated) * inner, width, 1)
         self.down = self._tiles(width, inner, 2)
 
     def _tiles(self, rows: int, columns: int, seed: int) -> Array:
@@ -50,6 +53,7 @@ class Mixture:
             "block_size": self.group,
             "down_block_size": self.group,
             "activation": activation,
+            "gated": int(self.gated),
         } | more
         return run(DOMAIN, EXPERTS.name, [x, indices, shares, self.gate_up, self.down], **how)[0]
 
@@ -60,12 +64,16 @@ class Mixture:
         y = np.zeros(x.shape)
         for token, row in enumerate(x):
             for e, share in zip(indices[token], shares[token], strict=True):
-                made, _ = linear(row[None], gate_ups[e], None, 2 * self.inner, *self._format)
-                gate, up = np.split(made, 2, axis=1)
+                made, _ = linear(row[None], gate_ups[e], None, self._projected, *self._format)
+                gate, up = np.split(made, 2, axis=1) if self.gated else (made, np.ones(()))
                 hidden = GATES[activation](torch.from_numpy(gate)).numpy() * up
                 returned, _ = linear(hidden, downs[e], None, self.width, *self._format)
                 y[token] += share * returned[0]
         return y
+
+    @property
+    def _projected(self) -> int:
+        return (1 + self.gated) * self.inner
 
     @property
     def _format(self) -> tuple[int, int]:
@@ -80,11 +88,15 @@ def _tokens(count: int, chosen: int, mixture: Mixture) -> tuple[Array, Array, Ar
     return x, indices, draw.uniform(0.1, 1, indices.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("activation", sorted(GATES))
+@pytest.mark.parametrize(
+    ("activation", "gated"), [*((gate, True) for gate in sorted(GATES)), (4, False)]
+)
 @pytest.mark.parametrize("tokens", [1, 2, 41])
 @pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 16)])
-def test_against_the_reference(bits: int, group: int, tokens: int, activation: int) -> None:
-    mixture = Mixture(6, 64, 32, bits, group)
+def test_against_the_reference(
+    bits: int, group: int, tokens: int, activation: int, gated: bool
+) -> None:
+    mixture = Mixture(6, 64, 32, bits, group, gated=gated)
     given = _tokens(tokens, 3, mixture)
     found, wanted = mixture.run(*given, activation), mixture.wanted(*given, activation)
     assert found.shape == wanted.shape
@@ -115,7 +127,8 @@ def test_no_tokens() -> None:
         ({"experts": 4}, "another size than the experts say"),
         ({"K": 40}, "multiples of 16"),
         ({"bits": 7}, "out of range"),
-        ({"activation": 4}, "out of range"),
+        ({"activation": 5}, "out of range"),
+        ({"gated": 0}, "another size than the experts say"),
         ({"down_block_size": 24}, "a multiple of 32 for 4 bits"),
     ],
 )

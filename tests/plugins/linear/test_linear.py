@@ -118,12 +118,13 @@ def test_activations_and_gates(name: str, gated: int) -> None:
         "gelu": torch.nn.functional.gelu,
         "gelu_tanh": lambda t: torch.nn.functional.gelu(t, approximate="tanh"),
         "silu": torch.nn.functional.silu,
+        "relu2": lambda t: torch.nn.functional.relu(t) ** 2,
     }
     plain = torch.from_numpy(layer.run(x, biased=True)).double()
     gate, let = (plain[:, :48], plain[:, 48:]) if gated else (plain, torch.ones(()))
     wanted = (functions[name](gate) * let).numpy()
     found = layer.run(x, biased=True, activation=ACTIVATIONS[name], gated=gated)
-    size = np.maximum(1.0, np.abs(let.numpy())) * max(1.0, float(gate.abs().max()))
+    size = np.maximum(1.0, np.abs(let.numpy())) * max(1.0, float(functions[name](gate).abs().max()))
     assert found.shape == wanted.shape
     assert (np.abs(found - wanted) <= ACTIVATED * size).all()
 
@@ -200,7 +201,7 @@ def test_rounding_uses_all_levels() -> None:
         ({"block_size": 0}, "block_size has to divide"),
         ({"N": 40}, "tiles have another size"),
         ({"N": 0}, "out of range"),
-        ({"activation": 4}, "activation has to be"),
+        ({"activation": 5}, "activation has to be"),
         ({"N": 24, "gated": 1}, "multiple of 32"),
     ],
 )

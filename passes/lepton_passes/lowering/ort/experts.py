@@ -11,7 +11,8 @@ and up in turns: where the model has one behind the other, rows change places as
 Experts whose two matrices differ in format (rules for one of them) have no kernel: what is rounded
 is widened again, and reported. The kernels have no gate of Gelu or Relu: such experts, where
 ``lower-native-experts`` left them, run as the body of their op, which goes through the chosen ones
-alone, in fp32; what is rounded is widened for it. Refuses: those; matrices that are no constants.
+alone, in fp32; what is rounded is widened for it; and so do those without a gate. Refuses: those;
+matrices that are no constants.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class LowerExperts(LeptonPass):
             if all(node is not mixture.node for mixture in known):
                 self.refuse(body, node, "its matrices are no constants")
         for mixture in known:
-            if mixture.activation != SWISH:
+            if mixture.activation != SWISH or not mixture.gated:
                 self._in_body(body, mixture)
                 continue
             if mixture.quantized and mixture.alike:
@@ -112,7 +113,8 @@ class LowerExperts(LeptonPass):
         self.fire(body)
 
     def _in_body(self, body: Body, mixture: Experts) -> None:
-        reason = f"onnxruntime has no kernel with {mixture.activation} as the gate"
+        place = "as the gate" if mixture.gated else "without a gate"
+        reason = f"onnxruntime has no kernel with {mixture.activation} {place}"
         if mixture.quantized:
             reason = f"{reason}; the experts are kept in fp32"
             for place, weight in ((GATE_UP, mixture.gate_up), (DOWN, mixture.down)):

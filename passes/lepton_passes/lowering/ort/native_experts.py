@@ -4,7 +4,7 @@
     After    QuantizedExperts(x, indices, shares, tiles, tiles)
 
 The weights are those of linear layers, in tiles, one expert behind the other. Experts with SwiGLU,
-and those in fp32, are left to ``lower-experts``.
+and those in fp32, are left to ``lower-experts``; those without a gate (Nemotron-H) are taken.
 Refuses: Relu; a limit, an offset of up, gate and up in turns, biases; two formats; groups of
 columns that the kernel has no steps for; widths that are no multiple of 16.
 """
@@ -25,6 +25,10 @@ from lepton_plugins.spec import CPU_DOMAIN
 __all__ = ["LowerNativeExperts"]
 
 
+# What an activation is called there, where it is another name.
+_KERNELS = {SWISH: "silu"}
+
+
 class LowerNativeExperts(LeptonPass):
     """Lower mixtures of experts with other gates than SwiGLU to a kernel of our own."""
 
@@ -36,7 +40,7 @@ class LowerNativeExperts(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for mixture in experts_in(body):
-            if mixture.activation == SWISH or not mixture.quantized:
+            if (mixture.activation == SWISH and mixture.gated) or not mixture.quantized:
                 continue
             reason = _refuses(mixture)
             if reason is not None:
@@ -53,7 +57,8 @@ class LowerNativeExperts(LeptonPass):
             "bits": first.bits,
             "block_size": _group(first),
             "down_block_size": _group(second),
-            "activation": ACTIVATIONS[mixture.activation],
+            "activation": ACTIVATIONS[_KERNELS.get(mixture.activation, mixture.activation)],
+            "gated": int(mixture.gated),
         }
         tiles = [_packed(body, weight) for weight in (first, second)]
         inputs = [*mixture.node.inputs[:3], *tiles]
@@ -64,8 +69,10 @@ class LowerNativeExperts(LeptonPass):
 
 def _refuses(mixture: Experts) -> str | None:
     given = mixture.node.attributes
-    if mixture.activation not in ACTIVATIONS:
+    if _KERNELS.get(mixture.activation, mixture.activation) not in ACTIVATIONS:
         return f"the kernel has no {mixture.activation}"
+    if mixture.activation == SWISH and given.get_float("alpha") != 1:
+        return "the kernel has no factor in its gate"
     if given.get_float("limit", 0.0) or given.get_float("beta", 0.0):
         return "the kernel has no limit and no offset"
     if given.get_int("interleaved", 0) or len(mixture.node.inputs) > 5:

@@ -6,7 +6,7 @@
 
 namespace lepton {
 
-enum class Activation : int32_t { kNone = 0, kGelu = 1, kGeluTanh = 2, kSilu = 3 };
+enum class Activation : int32_t { kNone = 0, kGelu = 1, kGeluTanh = 2, kSilu = 3, kRelu2 = 4 };
 
 static inline __m256 activated(Activation activation, __m256 x) {
   const __m256 half = _mm256_mul_ps(x, _mm256_set1_ps(0.5f));
@@ -23,6 +23,10 @@ static inline __m256 activated(Activation activation, __m256 x) {
     }
     case Activation::kSilu:
       return _mm256_mul_ps(x, sigmoid(x));
+    case Activation::kRelu2: {
+      const __m256 positive = _mm256_max_ps(x, _mm256_setzero_ps());
+      return _mm256_mul_ps(positive, positive);
+    }
     default:
       return x;
   }

@@ -1,4 +1,5 @@
-// A mixture of experts: of each token the gated layers of those that it chose, weighed and summed.
+// A mixture of experts: of each token the layers, gated or not, of those that it chose, weighed and
+// summed.
 #pragma once
 #include <cstdint>
 

@@ -21,15 +21,15 @@ class Mixture final : public Operator<Mixture> {
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     api_ = api;
     const char* const names[] = {"K", "N", "experts", "bits", "block_size", "down_block_size",
-                                 "activation"};
-    int64_t given[7];
-    for (int i = 0; i < 7; ++i) {
+                                 "activation", "gated"};
+    int64_t given[8];
+    for (int i = 0; i < 8; ++i) {
       if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, names[i], given + i)) return s;
       if (given[i] < 0 || given[i] > kMost) return wrong(api, "an attribute is out of range");
     }
     const int64_t width = given[0], inner = given[1], bits = given[3], activation = given[6];
     experts_.count = given[2];
-    if (experts_.count < 1 || (bits != 4 && bits != 8) || activation > 3) {
+    if (experts_.count < 1 || (bits != 4 && bits != 8) || activation > 4) {
       return wrong(api, "experts, bits or activation are out of range");
     }
     if (width < kTile || inner < kTile || width % kTile != 0 || inner % kTile != 0) {
@@ -37,9 +37,9 @@ class Mixture final : public Operator<Mixture> {
     }
     if (OrtStatus* s = shape(width, bits, given[4], &experts_.gate_up.shape)) return s;
     if (OrtStatus* s = shape(inner, bits, given[5], &experts_.down.shape)) return s;
-    experts_.gate_up.columns = static_cast<int>(2 * inner);
+    experts_.gate_up.columns = static_cast<int>(given[7] != 0 ? 2 * inner : inner);
     experts_.gate_up.activation = static_cast<Activation>(activation);
-    experts_.gate_up.gated = true;
+    experts_.gate_up.gated = given[7] != 0;
     experts_.down.columns = static_cast<int>(width);
     return nullptr;
   }

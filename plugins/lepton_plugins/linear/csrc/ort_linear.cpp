@@ -61,7 +61,7 @@ class Linear final : public Matrix, public Operator<Linear> {
     int64_t activation = 0, gated = 0;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "activation", &activation)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "gated", &gated)) return s;
-    if (activation < 0 || activation > 3) return wrong(api, "activation has to be 0 to 3");
+    if (activation < 0 || activation > 4) return wrong(api, "activation has to be 0 to 4");
     if (gated != 0 && weights_.columns % (2 * kTile) != 0) {
       return wrong(api, "N of a gated layer has to be a multiple of 32");
     }

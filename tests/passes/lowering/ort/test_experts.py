@@ -80,18 +80,22 @@ def test_rounded_weights(
     assert reasons(legal) == []
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize(
+    ("activation", "gated"),
+    [("gelu", True), ("gelu_tanh", True), ("relu", True), ("relu2", False), ("swish", False)],
+)
 @pytest.mark.parametrize("quantize", [None, WeightInt4()], ids=["plain", "int4"])
 def test_gates_without_a_kernel_stay_in_the_body(
-    activation: str, quantize: LeptonPass | None
+    activation: str, gated: bool, quantize: LeptonPass | None
 ) -> None:
-    model, _ = experts(Settings(activation=activation))
+    model, _ = experts(Settings(activation=activation, gated=gated))
     kept = ""
     if quantize is not None:
         quantize(model)
         kept = "; the experts are kept in fp32"
     done = check(LowerExperts(), model, routed(5), CLOSE)
-    reason = f"onnxruntime has no kernel with {activation} as the gate{kept}"
+    place = "as the gate" if gated else "without a gate"
+    reason = f"onnxruntime has no kernel with {activation} {place}{kept}"
     assert (done.fired, reasons(done)) == (0, [reason])
     assert [op for op in ops(model, "block") if op in ("Experts", "MoE", "QMoE")] == ["Experts"]
     assert "DequantizeLinear" not in ops(model, "block")

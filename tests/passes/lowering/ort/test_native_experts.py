@@ -34,16 +34,19 @@ def _lowered(model: ir.Model) -> LeptonPass:
 
 
 @pytest.mark.parametrize("tokens", [1, 7])
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+@pytest.mark.parametrize(
+    ("activation", "gated"),
+    [("gelu", True), ("gelu_tanh", True), ("relu2", False), ("swish", False)],
+)
 @pytest.mark.parametrize(
     ("quantize", "groups"),
     [(WeightInt4(), (32, 32)), (WeightInt8(), (WIDTH, INNER)), (BlockedInt8(), (32, 32))],
     ids=["int4", "int8-rows", "int8-blocks"],
 )
 def test_one_kernel(
-    quantize: LeptonPass, groups: tuple[int, int], activation: str, tokens: int
+    quantize: LeptonPass, groups: tuple[int, int], activation: str, gated: bool, tokens: int
 ) -> None:
-    model, _ = experts(Settings(activation=activation))
+    model, _ = experts(Settings(activation=activation, gated=gated))
     quantize(model)
     bits = 4 if isinstance(quantize, WeightInt4) else 8
     done = check(LowerNativeExperts(), model, routed(tokens, EXPERTS - 1), ROUNDED[bits])
