@@ -24,6 +24,8 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+# Of a test, for each its file's architecture and what is particular about its configuration.
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", "head_dim": 16},
     "qwen2": {"model_type": "qwen2"},
@@ -36,7 +38,42 @@ MODELS: dict[str, dict[str, Any]] = {
         "sliding_window": 16,
         "tie_word_embeddings": True,
     },
+    "gemma2": {
+        "model_type": "gemma2",
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 4,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+        "tie_word_embeddings": True,
+    },
+    "gpt-oss": {
+        "model_type": "gpt_oss",
+        "head_dim": 32,
+        "sliding_window": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "max_position_embeddings": 32 * 4096,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 32.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 4096,
+        },
+    },
+    "mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2moe": {
+        "model_type": "qwen2_moe",
+        **EXPERTS,
+        "shared_expert_intermediate_size": 48,
+    },
+    "qwen3moe": {"model_type": "qwen3_moe", "head_dim": 32, **EXPERTS, "norm_topk_prob": True},
 }
+PERMUTED = ("llama", "mixtral")
+FILED = {"mixtral": "llama"}  # under which name llama.cpp has it, where that is another
 
 
 def tiny_model(architecture: str, **changes: Any) -> Any:
@@ -46,7 +83,7 @@ def tiny_model(architecture: str, **changes: Any) -> Any:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name or "bias" in name:
+            if "norm" in name or "bias" in name or "sinks" in name:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     return model
 
@@ -60,8 +97,29 @@ def write(
     **keys: Any,
 ) -> Path:
     """Write ``model``; matrices in the type ``kind``, everything else in float32."""
-    config = model.config
+    architecture = FILED.get(architecture, architecture)
     writer = GGUFWriter(path, architecture)
+    add_metadata(writer, model.config)
+    for name, value in keys.items():
+        writer.add_key_value(
+            f"{architecture}.{name.replace('__', '.')}",
+            value,
+            gguf.GGUFValueType.get_type(value),
+        )
+    add_vocabulary(writer)
+    for name, array in {**tensors(architecture, model), **(extra or {})}.items():
+        matrix = array.ndim >= 2 and name.endswith(".weight")
+        data = gguf.quantize(array, kind) if matrix else array.astype(np.float32)
+        writer.add_tensor(name, data, raw_dtype=kind if matrix else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_metadata(writer: GGUFWriter, config: Any) -> None:
+    """What the converter says of a configuration."""
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -74,25 +132,36 @@ def write(
     if head_dim:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if architecture == "gemma3":
+    if config.model_type in ("gemma2", "gemma3_text", "gpt_oss"):
         writer.add_sliding_window(config.sliding_window)
+    if config.model_type == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     writer.add_rope_freq_base(theta(config))
-    for name, value in keys.items():
-        writer.add_key_value(
-            f"{architecture}.{name.replace('__', '.')}",
-            value,
-            gguf.GGUFValueType.get_type(value),
-        )
-    add_vocabulary(writer)
-    for name, array in {**tensors(architecture, model), **(extra or {})}.items():
-        matrix = array.ndim == 2
-        data = gguf.quantize(array, kind) if matrix else array.astype(np.float32)
-        writer.add_tensor(name, data, raw_dtype=kind if matrix else None)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    add_experts(writer, config)
+    if config.rope_parameters.get("rope_type") == "yarn":
+        add_yarn(writer, config.rope_parameters)
+
+
+def add_experts(writer: GGUFWriter, config: Any) -> None:
+    experts = getattr(config, "num_local_experts", getattr(config, "num_experts", None))
+    if experts is None:
+        return
+    writer.add_expert_count(experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    if config.model_type != "mixtral":
+        size = getattr(config, "moe_intermediate_size", config.intermediate_size)
+        writer.add_expert_feed_forward_length(size)
+    if shared := getattr(config, "shared_expert_intermediate_size", None):
+        writer.add_expert_shared_feed_forward_length(shared)
+
+
+def add_yarn(writer: GGUFWriter, rope: dict[str, Any]) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(rope["factor"])
+    writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+    writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
 
 
 def theta(config: Any) -> float:
@@ -123,22 +192,47 @@ def tensors(architecture: str, model: Any) -> dict[str, np.ndarray]:
     """The model's weights under GGUF names, with the converter's changes of value."""
     config = model.config
     names = gguf.get_tensor_name_map(
-        {arch: key for key, arch in gguf.MODEL_ARCH_NAMES.items()}[architecture],
+        {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}[architecture],
         config.num_hidden_layers,
     )
     found = {}
     for name, parameter in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        stem, _, suffix = name.rpartition(".")
-        array = parameter.numpy().copy()
-        if architecture == "gemma3" and stem.endswith("norm"):
-            array = array + 1
-        if architecture == "llama" and stem.endswith(("q_proj", "k_proj")):
-            heads = config.num_attention_heads
-            array = permuted(array, heads if "q_proj" in stem else config.num_key_value_heads)
-        found[f"{names.get_name(stem)}.{suffix}"] = array
+        for stored, array in converted(name, parameter.numpy().copy(), config).items():
+            stem, _, suffix = stored.rpartition(".")
+            found[f"{names.get_name(stem)}.{suffix}"] = array
     return found
+
+
+def converted(name: str, array: np.ndarray, config: Any) -> dict[str, np.ndarray]:
+    """A tensor as the converter writes it: under the names that it looks up, values changed."""
+    kind, stem = config.model_type, name.rpartition(".")[0]
+    if kind.startswith("gemma") and stem.endswith("norm"):
+        return {name: array + 1}
+    if kind in PERMUTED and stem.endswith(("q_proj", "k_proj")):
+        heads = config.num_attention_heads if "q_proj" in stem else config.num_key_value_heads
+        return {name: permuted(array, heads)}
+    if name.endswith(".sinks"):
+        return {f"{name}.weight": array}
+    if "shared_expert_gate" in name:
+        return {name: array[0]}
+    if ".experts." in name:
+        return experts(name, array, in_turns=kind == "gpt_oss")
+    return {name: array}
+
+
+def experts(name: str, array: np.ndarray, in_turns: bool) -> dict[str, np.ndarray]:
+    """Stacks of experts, gate and up apart."""
+    suffix = ".bias" if name.endswith("_bias") else ".weight"
+    stem = name.removesuffix("_bias")
+    if in_turns and suffix == ".weight":
+        array = array.swapaxes(-1, -2)
+    if not stem.endswith("gate_up_proj"):
+        return {stem + suffix: array}
+    gate, up = (array[:, ::2], array[:, 1::2]) if in_turns else np.split(array, 2, axis=1)
+    stem = stem.removesuffix("gate_up_proj")
+    return {f"{stem}gate_proj{suffix}": gate, f"{stem}up_proj{suffix}": up}
 
 
 def permuted(array: np.ndarray, heads: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def test_weights_and_configuration_give_the_model_back(architecture: str, tmp_pa
     assert checkpoint.files() == (path,)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gemma2", "qwen2moe", "qwen3moe"])
 def test_equals_what_transformers_reads(architecture: str, tmp_path: Path) -> None:
     model = gguf_files.tiny_model(architecture)
     gguf_files.write(tmp_path / "m.gguf", architecture, model)

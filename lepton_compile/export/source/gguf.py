@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 from lepton_compile.export.checkpoint.gguf_layout import ARCHITECTURES
+from lepton_compile.export.source.gguf_metadata import number
+from lepton_compile.export.source.gguf_particular import particular
 from lepton_compile.export.source.gguf_rope import rope_parameters
 
 if TYPE_CHECKING:
@@ -25,21 +27,24 @@ SHARED = {
     "intermediate_size": "feed_forward_length",
     "hidden_size": "embedding_length",
     "num_attention_heads": "attention.head_count",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
+RMS_EPSILON = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
+EPSILONS: dict[str, dict[str, str]] = {}
 SPECIAL_IDS = {
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
     "pad_token_id": "padding_token_id",
 }
-SLIDING = ("gemma3", "phi3", "mistral")
+# Their classes derive the size of a head, and may turn a part of it.
+DERIVED = ("phi3", "qwen2")
 
 
 def config_of(header: GGUFHeader) -> PretrainedConfig:
     """The transformers configuration that the metadata describes.
 
     Raises:
-        SourceError: unknown architecture, or a key that its configuration needs is missing.
+        SourceError: unknown architecture, a key that its configuration needs is missing, or
+            something that its configuration cannot express.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -51,10 +56,9 @@ def config_of(header: GGUFHeader) -> PretrainedConfig:
             available=sorted(ARCHITECTURES),
             hint="Give the Hugging Face folder of the model instead.",
         )
+    values = _config_values(header)
     try:
-        config = AutoConfig.for_model(**_config_values(header))
-    except SourceError:
-        raise
+        config = AutoConfig.for_model(**values)
     except Exception as error:  # configurations validate themselves with types of their own
         raise SourceError(
             "The GGUF metadata does not make a configuration.",
@@ -66,54 +70,31 @@ def config_of(header: GGUFHeader) -> PretrainedConfig:
 
 
 def _config_values(header: GGUFHeader) -> dict[str, Any]:
-    missing = [key for key in SHARED.values() if header.key(key) is None]
+    epsilon = EPSILONS.get(header.architecture, RMS_EPSILON)
+    keys = {**SHARED, **epsilon}
+    missing = [key for key in keys.values() if header.key(key) is None]
     if missing or "token_embd.weight" not in header.tensors:
         raise SourceError(
             "The GGUF file lacks what a configuration needs.",
             where=str(header.path),
             found=f"missing: {', '.join(missing) or 'token_embd.weight'}",
         )
-    values = {name: header.key(key) for name, key in SHARED.items()}
+    values = {name: number(header, key) for name, key in keys.items()}
     heads = values["num_attention_heads"]
-    fallback = values["hidden_size"] // heads
-    head_dim = header.key("attention.key_length", header.key("rope.dimension_count", fallback))
-    if header.architecture in ("phi3", "qwen2"):  # their classes derive it
-        head_dim = fallback
-    else:
-        values["head_dim"] = head_dim
-    values["model_type"] = _model_type(header)
-    values["num_key_value_heads"] = header.key("attention.head_count_kv", heads)
+    values["head_dim"] = head_dim = _head_dim(header, values["hidden_size"] // heads)
+    values["num_key_value_heads"] = number(header, "attention.head_count_kv", heads)
     values["vocab_size"] = header.tensors["token_embd.weight"].shape[0]
     values["tie_word_embeddings"] = "output.weight" not in header.tensors
-    values["rope_parameters"] = rope_parameters(header, head_dim)
     for name, key in SPECIAL_IDS.items():
         values[name] = header.metadata.get(f"tokenizer.ggml.{key}")
-    return values | _particular(header, values)
+    values |= particular(header, values)
+    values["rope_parameters"] = rope_parameters(header, head_dim)
+    if header.architecture in DERIVED:
+        del values["head_dim"]
+    return values
 
 
-def _model_type(header: GGUFHeader) -> str:
-    if header.architecture == "gemma3":
-        return "gemma3_text"
-    # llama.cpp files Mistral under llama; only Mistral has a window.
-    if header.architecture == "llama" and header.key("attention.sliding_window"):
-        return "mistral"
-    return header.architecture
-
-
-def _particular(header: GGUFHeader, values: dict[str, Any]) -> dict[str, Any]:
-    """What only some architectures have."""
-    found: dict[str, Any] = {}
-    if values["model_type"].removesuffix("_text") in SLIDING:
-        found["sliding_window"] = header.key("attention.sliding_window")
-    if header.architecture == "gemma3":
-        # As llama.cpp: the query scale is the head's, but for the largest model.
-        largest = values["num_hidden_layers"] == 62
-        scale = values["hidden_size"] // values["num_attention_heads"]
-        found["query_pre_attn_scalar"] = scale if largest else values["head_dim"]
-    if header.architecture == "phi3":
-        original = header.key("rope.scaling.original_context_length")
-        found["original_max_position_embeddings"] = original or values["max_position_embeddings"]
-    if values["model_type"] == "llama":
-        found["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
-        found["mlp_bias"] = "blk.0.ffn_up.bias" in header.tensors
-    return found
+def _head_dim(header: GGUFHeader, derived: int) -> int:
+    if header.architecture in DERIVED:
+        return derived
+    return int(header.key("attention.key_length", header.key("rope.dimension_count", derived)))

@@ -17,6 +17,7 @@ from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 
 __all__ = ["rope_parameters"]
 
+PARTIAL = ("phi3",)  # a part of each head is turned
 DEFAULT_THETA = 10000.0
 SLIDING_THETA = 10000.0  # Gemma 3's local layers
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -30,8 +31,10 @@ def rope_parameters(header: GGUFHeader, head_dim: int) -> dict[str, Any]:
     """
     plain = {"rope_theta": float(header.key("rope.freq_base", DEFAULT_THETA))}
     rotary = int(header.key("rope.dimension_count", head_dim))
-    if header.architecture == "phi3":
+    if header.architecture in PARTIAL:
         plain["partial_rotary_factor"] = rotary / head_dim
+    elif rotary != head_dim:
+        raise _refused(header, f"rope.dimension_count {rotary} of {head_dim}")
     scaled = {**plain, **_scaling(header, rotary, plain["rope_theta"])}
     if header.architecture != "gemma3":
         return scaled
@@ -54,14 +57,24 @@ def _scaling(header: GGUFHeader, rotary: int, theta: float) -> dict[str, Any]:
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
-        original = header.key("rope.scaling.original_context_length")
-        found = {
-            "rope_type": "yarn",
-            "factor": factor,
-            "original_max_position_embeddings": original,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return _yarn(header, factor)
     raise _refused(header, f"rope.scaling.type {kind}")
+
+
+def _yarn(header: GGUFHeader, factor: float) -> dict[str, Any]:
+    if (mix := header.key("rope.scaling.yarn_ext_factor", 1.0)) != 1.0:
+        raise _refused(header, f"rope.scaling.yarn_ext_factor {mix}")
+    found = {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": header.key("rope.scaling.original_context_length"),
+        "attention_factor": header.key("rope.scaling.yarn_attn_factor"),
+        "beta_fast": header.key("rope.scaling.yarn_beta_fast"),
+        "beta_slow": header.key("rope.scaling.yarn_beta_slow"),
+        # llama.cpp rounds where the ramp begins and ends, GPT-OSS was trained without.
+        "truncate": False if header.architecture == "gpt-oss" else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _longrope(header: GGUFHeader) -> dict[str, Any]:
