@@ -51,7 +51,7 @@ def _unlike_its_bytes(tensor: ir.TensorProtocol) -> str | None:
     if isinstance(tensor, ir.ExternalTensor):
         return None if tensor.size else "no values, and a file that holds them"
     proto = getattr(tensor, "raw", None)
-    if not hasattr(proto, "raw_data"):
+    if proto is None or not hasattr(proto, "raw_data"):
         return None
     held, wanted = len(proto.raw_data), tensor.nbytes
     if not held:

@@ -113,8 +113,8 @@ class LowerExperts(LeptonPass):
         self.fire(body)
 
     def _in_body(self, body: Body, mixture: Experts) -> None:
-        place = "as the gate" if mixture.gated else "without a gate"
-        reason = f"onnxruntime has no kernel with {mixture.activation} {place}"
+        how = "as the gate" if mixture.gated else "without a gate"
+        reason = f"onnxruntime has no kernel with {mixture.activation} {how}"
         if mixture.quantized:
             reason = f"{reason}; the experts are kept in fp32"
             for place, weight in ((GATE_UP, mixture.gate_up), (DOWN, mixture.down)):
