@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
 from .columns import LastRead
 from .rows import Rows, scaled
-from .settings import unknown
+from .settings import unfit, unknown
 
 __all__ = ["read_awq"]
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 EACH = 8  # rows in a word
 PARTS = ("qweight", "qzeros", "scales")
+SHAPES = "qweight (columns, rows / 8), qzeros (groups, rows / 8), scales (groups, rows)"
 
 
 def read_awq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
@@ -54,10 +54,10 @@ def _values(checkpoint: Checkpoint, layer: str, last: LastRead) -> Rows:
     shapes = [known[n].shape if (n := f"{layer}.{part}") in known else () for part in PARTS]
     weight, zeros, scales = shapes
     if len(weight) != 2 or len(scales) != 2 or zeros != (scales[0], weight[1]):
-        raise _unfit(layer, shapes)
+        raise unfit(layer, _told(shapes), [SHAPES])
     columns, rows = weight[0], weight[1] * EACH
     if scales[1] != rows:
-        raise _unfit(layer, shapes)
+        raise unfit(layer, _told(shapes), [SHAPES])
 
     def codes(start: int, stop: int) -> np.ndarray:
         return _rows(last.array(checkpoint.tensor(f"{layer}.qweight")), start, stop)
@@ -88,10 +88,5 @@ def _rows(words: np.ndarray, start: int, stop: int) -> np.ndarray:
     return values[start - first * EACH : stop - first * EACH]
 
 
-def _unfit(layer: str, shapes: list[tuple[int, ...]]) -> CheckpointError:
-    return CheckpointError(
-        "The tensors of a quantized layer do not fit each other.",
-        where=layer,
-        found=", ".join(f"{part} {shape}" for part, shape in zip(PARTS, shapes, strict=True)),
-        available=["qweight (columns, rows / 8), qzeros (groups, rows / 8), scales (groups, rows)"],
-    )
+def _told(shapes: list[tuple[int, ...]]) -> str:
+    return ", ".join(f"{part} {shape}" for part, shape in zip(PARTS, shapes, strict=True))

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
 from .columns import LastRead
 from .rows import Rows, scaled, unpacked
-from .settings import bits_of, unknown
+from .settings import bits_of, unfit, unknown
 
 __all__ = ["read_gptq"]
 
@@ -72,11 +71,11 @@ class _Layer:
             groups,
             -(-rows // each),
         ):
-            raise self._unfit("qzeros and scales of other shapes than qweight tells")
+            raise unfit(self._name, "qzeros and scales of other shapes than qweight tells")
         columns = words * each
         ordered = f"{self._name}.g_idx" in self._checkpoint.names()
         if ordered and self._shape("g_idx", 1) != (columns,):
-            raise self._unfit("another number of columns in g_idx than in qweight")
+            raise unfit(self._name, "another number of columns in g_idx than in qweight")
         return scaled(
             Rows((rows, columns), self._codes),
             Rows((rows, groups), self._scales),
@@ -106,13 +105,7 @@ class _Layer:
     def _shape(self, part: str, axes: int) -> tuple[int, ...]:
         info = self._checkpoint.names().get(f"{self._name}.{part}")
         if info is None or len(info.shape) != axes:
-            raise self._unfit(f"no {part}" if info is None else f"{part} of shape {info.shape}")
+            raise unfit(
+                self._name, f"no {part}" if info is None else f"{part} of shape {info.shape}"
+            )
         return info.shape
-
-    def _unfit(self, found: str) -> CheckpointError:
-        return CheckpointError(
-            "The tensors of a quantized layer do not fit each other.",
-            where=self._name,
-            found=found,
-            hint="Download the checkpoint again, or compile the model that was quantized.",
-        )

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Checkpoint
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .checkpoint import QuantizedCheckpoint, Weight
 from .rows import fp4, powers_of_two
+from .settings import unfit
 
 __all__ = ["read_mxfp4"]
 
@@ -42,12 +42,9 @@ def _experts(checkpoint: Checkpoint, name: str, blocks: str, scales: str) -> Str
     known = checkpoint.names()
     shape = known[blocks].shape
     if len(shape) != 4 or shape[3] != BLOCK // 2 or known[scales].shape != shape[:3]:
-        raise CheckpointError(
-            "The scales of a quantized weight do not fit it.",
-            where=name,
-            found=f"{known[scales].shape} scales of {shape} bytes",
-            available=[f"(experts, rows, columns / {BLOCK}) and the same with {BLOCK // 2} bytes"],
-        )
+        found = f"{known[scales].shape} scales of {shape} bytes"
+        wanted = f"(experts, rows, columns / {BLOCK}) and the same with {BLOCK // 2} bytes"
+        raise unfit(name, found, [wanted])
     experts, rows, groups, _ = shape
     packed, exponents = checkpoint.tensor(blocks), checkpoint.tensor(scales)
 

@@ -9,10 +9,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Checkpoint
 from lepton_passes.stacks import flattened
 from lepton_passes.tensors import rows_of
+
+from .settings import unfit
 
 __all__ = [
     "Rows",
@@ -69,12 +70,7 @@ def integers(checkpoint: Checkpoint, name: str, bits: int, columns: int | None =
     tensor, (rows, words), count = _matrix(checkpoint, name)
     room = words * int(tensor.dtype.itemsize) * 8 // bits
     if columns is not None and not 0 < columns <= room:
-        raise CheckpointError(
-            "The shape of a quantized weight does not fit its integers.",
-            where=name,
-            found=f"{columns} columns",
-            available=[f"up to {room}"],
-        )
+        raise unfit(name, f"{columns} columns", [f"up to {room}"])
 
     def read(start: int, stop: int) -> np.ndarray:
         data = np.ascontiguousarray(rows_of(tensor, start, stop)).view(np.uint8)
@@ -174,24 +170,16 @@ def _block(
         return block
     fits = 0 not in scales and not codes[0] % scales[0] and not codes[1] % scales[1]
     if not fits or (block is not None and scales[1] > 1):
-        raise CheckpointError(
-            "The scales of a quantized weight do not fit it.",
-            where=where,
-            found="x".join(map(str, scales)) + " scales of " + "x".join(map(str, codes)),
-            available=["a scale for the matrix, a row, a group of columns or a block of both"],
-        )
+        found = "x".join(map(str, scales)) + " scales of " + "x".join(map(str, codes)) + " values"
+        raise unfit(where, found, ["one for the matrix, a row, a group of columns, or a block"])
     return codes[0] // scales[0], codes[1] // scales[1]
 
 
 def _within(order: np.ndarray, columns: int, groups: int, where: str) -> np.ndarray:
     if order.shape == (columns,) and order.min() >= 0 and order.max() < groups:
         return order
-    raise CheckpointError(
-        "The columns of a quantized weight are not all of a group that has scales.",
-        where=where,
-        found=f"{order.min()} to {order.max()} for {order.size} columns",
-        available=[f"0 to {groups - 1} for {columns} columns"],
-    )
+    found = f"{order.size} columns of groups {order.min(initial=0)} to {order.max(initial=0)}"
+    raise unfit(where, found, [f"{columns} columns of groups 0 to {groups - 1}"])
 
 
 def _matrix(checkpoint: Checkpoint, name: str) -> tuple[ir.TensorProtocol, tuple[int, int], int]:

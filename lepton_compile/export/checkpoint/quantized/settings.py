@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import CheckpointError, SourceError
 
-__all__ = ["BITS", "activations", "bits_of", "block_of", "unknown"]
+__all__ = ["BITS", "activations", "bits_of", "block_of", "unfit", "unknown"]
 
 # Scales of what layers read and write, and of the cache: numbers of an engine, not of a model.
 _ACTIVATIONS = re.compile(
@@ -48,4 +48,15 @@ def unknown(what: str, found: Any, available: Iterable[str]) -> SourceError:
         found=str(found),
         available=list(available),
         hint="Compile the model that was quantized, and name the precision under `quantize`.",
+    )
+
+
+def unfit(where: str, found: str, available: Iterable[str] = ()) -> CheckpointError:
+    """The error for tensors of one weight that do not belong together."""
+    return CheckpointError(
+        "The tensors of a quantized weight do not fit each other.",
+        where=where,
+        found=found,
+        available=list(available),
+        hint="Download the checkpoint again, or compile the model that was quantized.",
     )
