@@ -42,7 +42,8 @@ class Generates(Prompts):
         ``max_new_tokens`` is 128 unless given, or what the cache has room for if that is less.
         Temperature 0 takes the likeliest token; ``seed`` repeats a draw. A prompt ends at one of
         the model's own ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat``
-        puts the prompt through the chat template: True, or the messages that came before it.
+        puts the prompt through the chat template: True, the messages that came before it, or a
+        dict of what else the template asks for, such as tools or enable_thinking.
 
         Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
         them; with ``stream`` the pieces of text as they come (ids without a tokenizer).

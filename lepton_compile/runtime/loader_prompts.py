@@ -19,12 +19,14 @@ class Prompts(Texts):
     def encode(self, prompt: Any, chat: Any = False) -> list[int]:
         """Ids of a text, of chat messages (dicts with role and content), or ids as they are.
 
-        With ``chat``, True or the messages that came before it, a text is a message of the user.
+        With ``chat``, True, the messages that came before it or what the template asks for by name
+        (tools, enable_thinking), a text is a message of the user.
         """
         told = isinstance(chat, list | tuple)
-        refuse(
-            not (told or isinstance(chat, bool | None)), f"chat is True or messages: {chat!r:.60}"
-        )
+        named = isinstance(chat, dict) and all(isinstance(name, str) for name in chat)
+        wrong = f"chat is True, messages or values by name: {chat!r:.60}"
+        refuse(not (told or named or isinstance(chat, bool | None)), wrong)
+        given, chat = chat if named else {}, named or chat
         text, many = isinstance(prompt, str), isinstance(prompt, list | tuple)
         messages = many and len(prompt) > 0 and isinstance(prompt[0], dict)
         if not (chat or text or messages):
@@ -36,14 +38,15 @@ class Prompts(Texts):
         if chat or not text:
             said = [{"role": "user", "content": prompt}] if text else prompt
             refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
-            prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())])
+            prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())], **given)
         with failing("this prompt cannot be encoded"):
             return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)
 
-    def chat_text(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The artifact's chat template over ``messages``, ready for the answer."""
+    def chat_text(self, messages: Sequence[Mapping[str, Any]], **named: Any) -> str:
+        """The chat template over ``messages``, with what else it asks for ``named``."""
         if name := (self.manifest["tokenizer"] or {}).get("chat_template"):
             from lepton_compile.runtime.loader_template import rendered
 
-            return rendered(self, (self.path / name).read_text(encoding="utf-8"), messages)
+            known = {"messages": messages, **named}
+            return rendered(self, (self.path / name).read_text(encoding="utf-8"), known)
         raise LoaderError("this artifact has no chat template: give the prompt as plain text")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,11 @@ from lepton_compile.runtime.loader_special import special_tokens
 __all__ = ["rendered"]
 
 
-def rendered(model: Any, source: str, messages: Sequence[Mapping[str, Any]]) -> str:
-    """The template ``source`` over ``messages``, ready for the answer."""
+def rendered(model: Any, source: str, given: Mapping[str, Any]) -> str:
+    """The template ``source`` over what is ``given`` by name, ready for the answer."""
     with failing("a chat template needs jinja2: pip install jinja2"):
         from jinja2.sandbox import ImmutableSandboxedEnvironment
-    known = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+    known = {"tools": None, "documents": None, "add_generation_prompt": True, **given}
 
     def refuse_messages(reason: str) -> None:
         raise LoaderError(f"the chat template refuses these messages: {reason}")
@@ -32,7 +32,7 @@ def rendered(model: Any, source: str, messages: Sequence[Mapping[str, Any]]) -> 
     environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
     environment.globals |= {"raise_exception": refuse_messages, "strftime_now": time.strftime}
     try:
-        return str(environment.from_string(source).render(**special_tokens(model), **known))
+        return str(environment.from_string(source).render({**special_tokens(model), **known}))
     except LoaderError:
         raise
     except Exception as error:  # a template is a program, and may fail as any other

@@ -131,6 +131,32 @@ def test_the_text_is_the_one_of_transformers(template: str, chat: str, tmp_path:
     assert str(CHATS[chat][-1]["content"]).strip() in expected
 
 
+ASKING = (
+    "{% if tools %}{{ tools | tojson }} {% endif %}{{ messages[-1].content }}"
+    "{% if enable_thinking is defined and not enable_thinking %} w4{% endif %}"
+)
+TOOL = {"type": "function", "function": {"name": "w9", "parameters": {"type": "object"}}}
+
+
+def test_what_else_a_template_asks_for(tmp_path: Path) -> None:
+    made = tiny.decoder(tmp_path / "chat", template=ASKING)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tiny.tokenizer_json("words"))
+    )
+    named = {"tools": [TOOL], "enable_thinking": False}
+    expected = tokenizer.apply_chat_template(
+        CHATS["one"], chat_template=ASKING, tokenize=False, add_generation_prompt=True, **named
+    )
+    with load(made.path, threads=1) as model:
+        assert model.chat_text(CHATS["one"], **named) == expected
+        ids = tokenizer.encode(expected, add_special_tokens=False)
+        assert model.encode(CHATS["one"], chat=named) == ids
+        assert model.encode(CHATS["one"][-1]["content"], chat=named) == ids
+        assert model.encode(CHATS["one"], chat={}) == model.encode(CHATS["one"], chat=True) != ids
+        together = model.generate([CHATS["one"]], chat=named, max_new_tokens=3)
+        assert together[0].tokens == model.generate(ids, max_new_tokens=3).tokens
+
+
 def test_values_of_a_configuration_that_are_no_texts_are_no_tokens(tmp_path: Path) -> None:
     made = tiny.decoder(
         tmp_path / "chat", template="{{ add_bos_token is defined }} {{ bos_token }}"

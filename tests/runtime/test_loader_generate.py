@@ -159,7 +159,7 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"stop": ["w5", 3]}, "stop takes texts, found .'w5', 3"),
         ({"stop_tokens": 3}, "stop_tokens takes token ids, found 3"),
         ({"stop_tokens": ["w5"]}, "stop_tokens takes token ids, found .'w5'"),
-        ({"prompt": "w5", "chat": 3}, "chat is True or messages: 3"),
+        ({"prompt": "w5", "chat": 3}, "chat is True, messages or values by name: 3"),
         ({"prompt": b"w5"}, "or a list of messages: b'w5'"),
         ({"prompt": {"role": "user", "content": "w5"}}, "or a list of messages: {'role'"),
         ({"prompt": iter([5, 6, 7])}, "or a list of messages: <list_iterator"),
