@@ -81,6 +81,8 @@ def _inlined(
     count = 0
     for node in ir.traversal.RecursiveGraphIterator(body):
         name = node.op_identifier()
+        if any(a.type == ir.AttributeType.UNDEFINED for a in node.attributes.values()):
+            raise _unsound(path, f"{node.name or name}: an attribute without a type")
         called = model.functions.get(name)
         if called is not None and len(node.inputs) > len(called.inputs):
             raise _unsound(path, f"{node.name or name}: more inputs than its function has")

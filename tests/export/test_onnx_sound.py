@@ -61,6 +61,12 @@ def with_input(change: Callable[[onnx.TypeProto.Tensor], object]) -> onnx.ModelP
     return model
 
 
+def with_attribute() -> onnx.ModelProto:
+    model = product()
+    model.graph.node[0].attribute.add(name="a")
+    return model
+
+
 def sized(tensor: TensorProto, *dims: int) -> None:
     tensor.dims[:] = dims
 
@@ -102,6 +108,7 @@ LIES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     ),
     "too deep": (lambda: product(*chain(300, 1), op="F0"), "over 100 deep"),
     "a bomb": (lambda: product(*chain(40, 2), op="F0"), "over 1,000,000 nodes"),
+    "an attribute of no type": (with_attribute, "an attribute without a type"),
     "more inputs than it has": (lambda: product(calling("F"), op="F", inputs=2), "more inputs"),
 }
 
