@@ -177,6 +177,11 @@ _define(
     lambda attention_mask, hidden: hidden.new_empty(hidden.shape[:2]),
 )
 _define(
+    # ``view[..] = source``. torch asks whether it is broadcast, and so would fix an open size.
+    "write_(Tensor(a!) view, Tensor source) -> ()",
+    lambda view, source: None,
+)
+_define(
     "constant(int index, int[] shape, ScalarType dtype) -> Tensor",
     lambda index, shape, dtype: torch.empty(shape, dtype=dtype, device="meta"),
 )

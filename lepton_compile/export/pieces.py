@@ -1,6 +1,6 @@
 """A tensor that is made empty and filled piece by piece becomes one that is put together.
 
-    Before   y = new_empty(..); y[..., :8].copy_(a); y[..., 8:].copy_(b)
+    Before   y = new_empty(..); y[..., :8] = a; y[..., 8:] = b
     After    y = cat([a, b], -1)
 
 A graph has values, not places to write into. Whatever does not fit exactly (a piece that is left
@@ -18,6 +18,7 @@ from torch import fx
 
 __all__ = ["put_together"]
 
+_COPIES = ("aten.copy_", "lepton.write_")
 _EMPTY = ("aten.empty", "aten.new_empty", "aten.empty_like")
 
 
@@ -80,7 +81,7 @@ def _piece(empty: fx.Node, first: fx.Node) -> _Piece | None:
             return None
         cuts += [cut] if cut[1:] != (0, sys.maxsize) else []
         node = next(iter(node.users))
-    if _name(node) != "aten.copy_" or not views or node.args[0] is not views[-1] or node.users:
+    if _name(node) not in _COPIES or not views or node.args[0] is not views[-1] or node.users:
         return None
     source = node.args[1]
     if len(cuts) != 1 or not isinstance(source, fx.Node):

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as config
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.pieces import put_together
@@ -36,21 +37,10 @@ def trace(
     Raises:
         ExportError: torch cannot trace the model; its own words are in ``found``.
     """
-    known: dict[str, Dim] = {}
-    shapes = [
-        {
-            axis: known.setdefault(name, Dim(name, max=None if name == "batch" else longest))
-            for axis, name in enumerate(names)
-            if name is not None
-        }
-        for names in dims
-    ]
     with warnings.catch_warnings(), torch.no_grad(), _quiet(), _uncached():
         warnings.simplefilter("ignore")
         try:
-            program = torch.export.export(
-                module, (tuple(inputs),), dynamic_shapes=(tuple(shapes),), strict=False
-            )
+            program = _exported(module, inputs, dims, longest)
         except ExportError:
             raise
         except Exception as error:
@@ -64,6 +54,44 @@ def trace(
             ) from error
     put_together(program.graph_module)
     return program
+
+
+def _exported(
+    module: nn.Module, inputs: Sequence[Tensor], dims: Sequence[Dims], longest: int | None
+) -> ExportedProgram:
+    """The program; where torch's own question whether something is broadcast fixes a size (whether
+    ``sequence - 1`` is 1, of a model that shifts its tokens), once more without that question."""
+
+    def export(least: int | None) -> ExportedProgram:
+        shapes = _open(dims, least, longest)
+        return torch.export.export(
+            module, (tuple(inputs),), dynamic_shapes=(tuple(shapes),), strict=False
+        )
+
+    try:
+        return export(None)
+    except ExportError:
+        raise
+    except Exception as error:
+        if "Constraints violated" not in str(error):
+            raise
+    with config.patch(backed_size_oblivious=True):
+        return export(2)  # as torch takes it to be, where it asks
+
+
+def _open(dims: Sequence[Dims], least: int | None, longest: int | None) -> list[dict[int, Dim]]:
+    """The open sizes of each input, by axis; one object for each name."""
+    known: dict[str, Dim] = {}
+    return [
+        {
+            axis: known.setdefault(
+                name, Dim(name, min=least, max=None if name == "batch" else longest)
+            )
+            for axis, name in enumerate(names)
+            if name is not None
+        }
+        for names in dims
+    ]
 
 
 @contextmanager

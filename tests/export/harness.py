@@ -12,7 +12,11 @@ import onnxruntime as ort
 import torch
 
 from lepton_compile.export import ExportedModel, export, resolve
+from lepton_compile.export.builder import Builder
+from lepton_compile.export.capture.constant import ConstantCapture
 from lepton_compile.export.tasks import auto_class
+from lepton_compile.export.trace import dims_of, trace
+from lepton_compile.export.translate import HANDLERS, Translator
 
 # Relative to the range of the reference output, as the design states it for fp32.
 FP32 = 2e-5
@@ -27,6 +31,20 @@ class Coded(torch.nn.Module):
 
     def forward(self, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         return [self.code(inputs[0])]
+
+
+def session_of_code(code: Callable[[torch.Tensor], torch.Tensor]) -> ort.InferenceSession:
+    """``code`` of a tensor ``x`` (batch, 6), captured and translated by itself."""
+    dims = [("batch", None)]
+    with ConstantCapture():
+        program = trace(Coded(code), [torch.empty(4, 6, device="meta")], dims)
+    builder = Builder()
+    names = dims_of(program, dims)
+    translator = Translator(builder, HANDLERS, dims=names, lifted={}, constants={})
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", 6]))
+    outputs = translator.run(program.graph, [x])
+    graph = ir.Graph([x], outputs, nodes=builder.nodes, opset_imports={"": 24}, name="main")
+    return session_of(ir.Model(graph, ir_version=11))
 
 
 def save(config: Callable[[], Any], task: str, folder: Path) -> torch.nn.Module:

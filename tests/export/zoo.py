@@ -359,7 +359,22 @@ SHARING: dict[str, tuple[Callable[[], Any], int, int]] = {
     ),
 }
 
+_BART = {
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": LENGTH,
+    "eos_token_id": 2,
+}
+
 MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
+    # Writes its own text anew, shifted by one token, as transformers runs it for embeddings.
+    "bart": (_make("BartConfig", **_BART), "stamped"),
     "big-bird": (_make("BigBirdConfig", **_ENCODER, attention_type="original_full"), "plain"),
     "camembert": (_make("CamembertConfig", **_ROBERTA), "stamped"),
     "electra": (_make("ElectraConfig", **_ENCODER, embedding_size=16), "stamped"),
@@ -377,6 +392,17 @@ MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "t5": (_make("T5Config", **_T5), "plain"),
     "umt5": (_make("UMT5Config", **_T5), "plain"),
     "xlm-roberta": (_make("XLMRobertaConfig", **_ROBERTA), "stamped"),
+    # Embeds each token together with the one before and the one behind it.
+    "mobilebert": (
+        _make(
+            "MobileBertConfig",
+            **_ENCODER,
+            embedding_size=16,
+            intra_bottleneck_size=16,
+            num_feedforward_networks=2,
+        ),
+        "stamped",
+    ),
 }
 
 # Heads on decoders: (architecture in DECODERS, task).

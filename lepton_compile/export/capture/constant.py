@@ -1,7 +1,8 @@
 """Tensors that the model's code makes out of Python numbers while it is traced.
 
 The model is on the meta device, and so would be the tensor: its values would be gone. Here they
-are kept aside, and an op stands for them that the translator turns into a constant.
+are kept aside, and an op stands for them that the translator turns into a constant. Another op
+stands for what is written into a part of a tensor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _TYPES = {"b": torch.bool, "i": torch.int64, "f": torch.float32}
 
 
 class ConstantCapture(TorchFunctionMode):
-    """While active, ``torch.tensor(numbers, device="meta")`` and lists in indices keep theirs."""
+    """While active, ``torch.tensor(numbers, device="meta")`` and lists in indices keep theirs, and
+    ``x[1:] = y`` asks nothing of the sizes."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -36,7 +38,23 @@ class ConstantCapture(TorchFunctionMode):
                 return _kept(args[0], dtype)
         if func is torch.Tensor.__getitem__ and args[0].device.type == "meta":
             args = (args[0], _indices(args[1]))
+        if func is torch.Tensor.__setitem__ and args[0].device.type == "meta" and _parts(*args[1:]):
+            return _write(args[0][args[1]], args[2])
         return func(*args, **kwargs)
+
+
+def _write(part: Tensor, source: Any) -> None:
+    if isinstance(source, Tensor):
+        torch.ops.lepton.write_(part, source)
+    else:
+        part.fill_(source)
+
+
+def _parts(where: Any, source: Any) -> bool:
+    """Whether slices and numbers say where, and a tensor or a number what."""
+    each = where if isinstance(where, tuple) else (where,)
+    known = all(isinstance(e, slice | int) or e is None or e is ... for e in each)
+    return known and isinstance(source, Tensor | bool | int | float)
 
 
 def _indices(where: Any) -> Any:

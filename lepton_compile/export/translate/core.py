@@ -14,26 +14,15 @@ from torch import Tensor, fx
 from lepton_compile.errors import ExportError
 from lepton_compile.export.builder import Builder
 
-from .in_place import aliased, writes
+from .in_place import put_back, writes, written
+from .types import DTYPES
 
 __all__ = ["DTYPES", "Handler", "State", "Translator", "UnknownOpError"]
 
-DTYPES = {
-    torch.float32: ir.DataType.FLOAT,
-    torch.float16: ir.DataType.FLOAT16,
-    torch.bfloat16: ir.DataType.BFLOAT16,
-    torch.float64: ir.DataType.DOUBLE,
-    torch.int64: ir.DataType.INT64,
-    torch.int32: ir.DataType.INT32,
-    torch.int8: ir.DataType.INT8,
-    torch.uint8: ir.DataType.UINT8,
-    torch.bool: ir.DataType.BOOL,
-}
-
+_SILENT = ("aten._assert", "aten.sym_constrain", "_guards", "aten._assert_tensor_metadata")
 Handler = Callable[["Translator", fx.Node], Any]
 _SIZE_OPS = {"Add": "Add", "Mul": "Mul", "Min": "Min", "Max": "Max"}
 _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "floordiv": "Div"}
-_SILENT = ("aten._assert", "aten.sym_constrain", "_guards", "aten._assert_tensor_metadata")
 
 
 class State(NamedTuple):
@@ -124,7 +113,8 @@ class Translator:
             return
         op = ".".join(name.split(".")[:2])
         handler = self._handlers.get(op) or self._handlers.get(op.removesuffix("_"))
-        if writes(op) and aliased(node):
+        place = written(node) if writes(op) else None
+        if writes(op) and place is None:
             raise UnknownOpError(
                 "the model writes into a tensor that it has by two names",
                 where=self.path(node),
@@ -136,6 +126,8 @@ class Translator:
             )
         try:
             result = handler(self, node)
+            if place is not None:
+                put_back(self, place, result)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise UnknownOpError(
                 "an op of the model is used in a form that has no translation",
@@ -143,8 +135,6 @@ class Translator:
                 found=f"{name}: {type(error).__name__}: {error}",
             ) from error
         self.values[node] = result
-        if writes(op):
-            self.values[node.args[0]] = result  # type: ignore[index]  # a node, as ``aliased`` says
         self._annotate(node, result)
 
     def _inline(self, node: fx.Node) -> list[Any]:

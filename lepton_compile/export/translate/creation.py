@@ -38,6 +38,26 @@ def _full(t: Translator, node: fx.Node) -> ir.Value:
     )
 
 
+def _fill(t: Translator, node: fx.Node) -> ir.Value:
+    """``x.fill_(..)`` and ``x[..] = ..`` of one number."""
+    fill = t.get(t.arg(node, 1, "value"))
+    if isinstance(fill, bool | int | float):
+        return _filled(t, node, fill)
+    return _copy(t, node)
+
+
+def _copy(t: Translator, node: fx.Node) -> ir.Value:
+    """``x[..] = y``: what is written, in the type and shape of what it is written into."""
+    into, source = node.args[:2]
+    given, wanted = (n.meta["val"] for n in (source, into))  # type: ignore[union-attr]
+    value = t.value(source)
+    if given.dtype != wanted.dtype:
+        value = t.builder.op("Cast", [value], {"to": DTYPES[wanted.dtype].value})
+    if str(tuple(given.shape)) != str(tuple(wanted.shape)):
+        value = t.builder.op("Expand", [value, t.shape_value(list(wanted.shape))], at=t.path(node))
+    return value
+
+
 def _arange(t: Translator, node: fx.Node) -> ir.Value:
     """``arange(end)``, ``arange(start, end)``, ``arange(start, end, step)``."""
     bounds = [t.get(argument) for argument in node.args]
@@ -73,5 +93,9 @@ HANDLERS: dict[str, Handler] = {
     "aten.full_like": _full,
     "aten.new_full": lambda t, node: _filled(t, node, t.get(node.args[2])),
     "aten.arange": _arange,
+    "aten.copy": _copy,
+    "lepton.write": _copy,
+    "aten.fill": _fill,
+    "aten.zero": _constant_fill(0),
     "aten.scalar_tensor": _scalar_tensor,
 }

@@ -1,17 +1,26 @@
-"""Ops that write into their first argument, such as ``x.scatter_(..)`` and ``x /= y``.
+"""Ops that write into their first argument, such as ``x.scatter_(..)``, ``x /= y``, ``x[1:] = y``.
 
 The graph has values, not places: the op becomes the one without the underscore, and whoever reads
-the argument later gets its result. A place with two names would keep its old value under the other,
-so an argument that is a view, or of which a view was taken before, is refused.
+the argument later gets its result. What is written into a part, a slice or a row, is put between
+the rest of the whole. A place with two names would keep its old value under the other, so what is
+read by another view that was taken before is refused, as is an argument that is given.
 """
 
 from __future__ import annotations
 
 import operator
+from typing import TYPE_CHECKING, NamedTuple
 
+import onnx_ir as ir
+import torch
 from torch import fx
 
-__all__ = ["aliased", "writes"]
+from .types import DTYPES
+
+if TYPE_CHECKING:
+    from .core import Translator
+
+__all__ = ["Written", "put_back", "writes", "written"]
 
 # fmt: off
 _VIEWS = frozenset({
@@ -20,22 +29,36 @@ _VIEWS = frozenset({
     "transpose", "unbind", "unflatten", "unsqueeze", "view", "view_as",
 })
 # fmt: on
+_ROWS, _ROW = "aten.slice.Tensor", "aten.select.int"
+_END = torch.iinfo(torch.int64).max
+
+
+class Written(NamedTuple):
+    """What an op writes into: ``parts``, each of the one before, lead there from ``whole``."""
+
+    whole: fx.Node
+    parts: list[fx.Node]
 
 
 def writes(name: str) -> bool:
     """Whether an op by this name (``aten.div_``) writes into its first argument."""
-    return name.startswith("aten.") and name.endswith("_") and not name.endswith("__")
+    ours = name.startswith(("aten.", "lepton."))
+    return ours and name.endswith("_") and not name.endswith("__")
 
 
-def aliased(node: fx.Node) -> bool:
-    """Whether what the op writes into has a second name that may be read afterwards."""
-    target = node.args[0]
-    if not isinstance(target, fx.Node) or target.op == "placeholder":
-        return True
-    if _is_view(target):
-        return True
-    views = [user for user in target.users if user < node and _is_view(user)]
-    return any(_read_behind(view, node) for view in views)
+def written(node: fx.Node) -> Written | None:
+    """Where the op writes; None where that has a second name that may be read afterwards."""
+    target, parts = node.args[0], list[fx.Node]()
+    while isinstance(target, fx.Node) and str(target.target) in (_ROWS, _ROW):
+        parts.append(target)
+        target = target.args[0]
+    if not isinstance(target, fx.Node) or target.op == "placeholder" or _is_view(target):
+        return None
+    for name in (target, *parts):
+        views = [user for user in name.users if user < node and _is_view(user)]
+        if any(_read_behind(view, node) for view in views if view not in parts):
+            return None
+    return Written(target, parts[::-1])
 
 
 def _is_view(node: fx.Node) -> bool:
@@ -48,3 +71,39 @@ def _is_view(node: fx.Node) -> bool:
 def _read_behind(view: fx.Node, node: fx.Node) -> bool:
     """Whether a view, or a view of it, is read by something behind ``node``."""
     return any(node < user or (_is_view(user) and _read_behind(user, node)) for user in view.users)
+
+
+def put_back(t: Translator, written: Written, result: ir.Value) -> None:
+    """Have whoever reads the whole, or one of the parts, later read what was written."""
+    for index in reversed(range(len(written.parts))):
+        part = written.parts[index]
+        t.values[part] = result
+        whole = part.args[0]
+        assert isinstance(whole, fx.Node)
+        result = _around(t, whole, part, result)
+        result.dtype = DTYPES[whole.meta["val"].dtype]
+        result.shape = t.dim_names(whole.meta["val"].shape)
+    t.values[written.whole] = result
+
+
+def _around(t: Translator, whole: fx.Node, part: fx.Node, new: ir.Value) -> ir.Value:
+    """The whole with ``new`` where the part is."""
+    given = [*part.args[1:], *(0, 0, _END, 1)[len(part.args) - 1 :]]
+    axis, start = int(given[0]), t.get(given[1]) or 0  # type: ignore[arg-type]
+    if str(part.target) == _ROW:
+        if not isinstance(start, int):
+            raise ValueError("a row by a number that is open")
+        new, end, step = t.builder.op("Unsqueeze", [new, t.builder.ints(axis)]), start + 1, 1
+        end = _END if start == -1 else end
+    else:
+        end, step = t.get(given[2]), given[3]
+        end = _END if end is None else end
+    if step != 1:
+        raise ValueError("rows with others between them")
+    value, first, last = t.value(whole), t.builder.ints(0), t.builder.ints(_END)
+    axes, pieces = t.builder.ints(axis), [new]
+    if not isinstance(start, int) or start != 0:
+        pieces.insert(0, t.builder.op("Slice", [value, first, t.size(start), axes]))
+    if not isinstance(end, int) or end != _END:
+        pieces.append(t.builder.op("Slice", [value, t.size(end), last, axes]))
+    return t.builder.op("Concat", pieces, {"axis": axis}, at=t.path(part))

@@ -115,6 +115,20 @@ def _scatter(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("ScatterElements", inputs, {"axis": axis}, at=t.path(node))
 
 
+def _index_put(t: Translator, node: fx.Node) -> ir.Value:
+    """``x[mask] = number``, of a boolean mask for the leading axes."""
+    given, source = list(node.args[1]), node.args[2]  # type: ignore[arg-type]
+    where = given[0].meta["val"]
+    one = source.meta["val"].numel() == 1  # type: ignore[union-attr]
+    if len(given) > 1 or where.dtype != torch.bool or not one or len(node.args) > 3:
+        raise ValueError("other than one number at a boolean mask")
+    mask, axes = t.value(given[0]), range(where.ndim, node.meta["val"].ndim)
+    if axes:
+        mask = t.builder.op("Unsqueeze", [mask, t.builder.ints(*axes)])
+    inputs = [mask, t.value(source), t.value(node.args[0])]
+    return t.builder.op("Where", inputs, at=t.path(node))
+
+
 def _index_select(t: Translator, node: fx.Node) -> ir.Value:
     axis = int(t.arg(node, 1, "dim"))
     return t.builder.op(
@@ -138,6 +152,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.select": _select,
     "aten.index": _index,
     "aten.gather": _gather,
+    "aten.index_put": _index_put,
     "aten.index_select": _index_select,
     "aten.scatter": _scatter,
     "aten.tril": _triangle(0),
