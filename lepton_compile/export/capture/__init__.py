@@ -2,9 +2,10 @@
 
 ``capturing(model, positions)`` patches a model on the meta device and restores it afterwards:
 attention and masks (``attention.py``), states in place of a cache (``stateful.py``), experts
-(``experts.py``), norms (``norm.py``, ``gated_norm.py``), rotary embeddings (``rotary.py``) and
-GPT-2's transposed linear layers (``conv1d.py``). Each but attention settles what it stands for by
-running the real code on numbers; what is not recognised stays as the model wrote it.
+(``experts.py``), norms (``norm.py``, ``gated_norm.py``), rotary embeddings (``rotary.py``),
+GPT-2's transposed linear layers (``conv1d.py``), rows that a mask picks (``picked.py``). Each but
+attention settles what it stands for by running the real code on numbers, or by its form; what is
+not recognised stays as the model wrote it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .experts import ExpertsError, capture_experts
 from .gated_norm import capture_gated_norms
 from .norm import capture_norms
 from .order import ordered_sets
+from .picked import captured_picks
 from .rotary import RotaryCapture
 from .stateful import capture_states
 from .states import StateCapture
@@ -74,4 +76,5 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         stack.enter_context(capture_gated_norms(model))
         stack.enter_context(capture_conv1d(model))
         stack.enter_context(ordered_sets(model))
+        stack.enter_context(captured_picks(model))
         yield Capture(captured, states, rotary.tables)

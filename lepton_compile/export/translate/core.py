@@ -14,12 +14,12 @@ from torch import Tensor, fx
 from lepton_compile.errors import ExportError
 from lepton_compile.export.builder import Builder
 
+from .idle import idle
 from .in_place import put_back, writes, written
 from .types import DTYPES
 
 __all__ = ["DTYPES", "Handler", "State", "Translator", "UnknownOpError"]
 
-_SILENT = ("aten._assert", "aten.sym_constrain", "_guards", "aten._assert_tensor_metadata")
 Handler = Callable[["Translator", fx.Node], Any]
 _SIZE_OPS = {"Add": "Add", "Mul": "Mul", "Min": "Min", "Max": "Max"}
 _ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "floordiv": "Div"}
@@ -73,13 +73,13 @@ class Translator:
 
     def run(self, graph: fx.Graph, inputs: Sequence[Any]) -> list[Any]:
         """Translate every node; returns the values of the graph's outputs."""
-        pending = iter(inputs)
+        pending, unread = iter(inputs), idle(graph)
         for node in graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node, pending)
             elif node.op == "get_attr":
                 self.values[node] = getattr(graph.owning_module, node.target)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and (node not in unread or self._measures(node)):
                 self._call(node)
             elif node.op == "output":
                 outputs = node.args[0]
@@ -96,6 +96,10 @@ class Translator:
         if isinstance(value, ir.Value):
             self._note_sizes(node, value)
 
+    def _measures(self, node: fx.Node) -> bool:
+        """Whether it reads a size of something known: others may need it without asking here."""
+        return str(node.target) == "aten.sym_size.int" and node.args[0] in self.values
+
     def _call(self, node: fx.Node) -> None:
         target = node.target
         if target is operator.getitem:
@@ -106,8 +110,6 @@ class Translator:
             self._remember_size(node)
             return
         name = str(target)
-        if name.startswith(_SILENT):
-            return
         if "wrap_with" in name:
             self.values[node] = self._inline(node)
             return
