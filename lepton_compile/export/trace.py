@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental import _config as config
+from torch.fx import config as fx_config
+from torch.fx.experimental import _config as shape_config
+from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.pieces import put_together
@@ -37,7 +41,7 @@ def trace(
     Raises:
         ExportError: torch cannot trace the model; its own words are in ``found``.
     """
-    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _uncached():
+    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _lean(module):
         warnings.simplefilter("ignore")
         try:
             program = _exported(module, inputs, dims, longest)
@@ -75,7 +79,7 @@ def _exported(
     except Exception as error:
         if "Constraints violated" not in str(error):
             raise
-    with config.patch(backed_size_oblivious=True):
+    with shape_config.patch(backed_size_oblivious=True):
         return export(2)  # as torch takes it to be, where it asks
 
 
@@ -118,6 +122,62 @@ def _uncached() -> AbstractContextManager[object]:
         return nullcontext()
     patch: AbstractContextManager[object] = config.patch(fake_tensor_cache_enabled=False)
     return patch
+
+
+@contextmanager
+def _lean(module: nn.Module) -> Iterator[None]:
+    """Trace without what torch does for others and nothing here reads."""
+    with _uncached(), _unplaced(), _in_one_piece(module):
+        yield
+
+
+@contextmanager
+def _unplaced() -> Iterator[None]:
+    """Do not note, op by op, the lines of code that called it: nothing here reads them."""
+    name = "do_not_emit_stack_traces"
+    before = getattr(fx_config, name, None)
+    if before is None:  # not every torch has this switch
+        yield
+        return
+    setattr(fx_config, name, True)
+    try:
+        yield
+    finally:
+        setattr(fx_config, name, before)
+
+
+@contextmanager
+def _in_one_piece(module: nn.Module) -> Iterator[None]:
+    """Keep ``torch.no_grad()`` of the model's code out of the graph: gradients are off anyway.
+
+    torch would cut the graph wherever it is entered and left, and put the pieces together again.
+    """
+    own, forward = module.__dict__.get("forward"), module.forward
+
+    @functools.wraps(forward)
+    def traced(*args: Any) -> Any:
+        with _Idle():
+            return forward(*args)
+
+    module.forward = traced
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+class _Idle(TorchFunctionMode):
+    """Leaves out what sets gradients to what they are set to."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch._C._set_grad_enabled and args[0] == torch.is_grad_enabled():
+            return None
+        return func(*args, **(kwargs or {}))
 
 
 def dims_of(program: ExportedProgram, dims: Sequence[Dims]) -> dict[str, str]:
