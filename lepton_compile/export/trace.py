@@ -79,7 +79,7 @@ def _exported(
     except Exception as error:
         if "Constraints violated" not in str(error):
             raise
-    with shape_config.patch(backed_size_oblivious=True):
+    with shape_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # untyped
         return export(2)  # as torch takes it to be, where it asks
 
 

@@ -64,6 +64,21 @@ MODELS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 4096,
         },
     },
+    "ministral3": {
+        "model_type": "ministral3",
+        "head_dim": 32,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1000000.0,
+            "factor": 32.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 4,
+        },
+    },
     "mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2moe": {
         "model_type": "qwen2_moe",
@@ -71,15 +86,90 @@ MODELS: dict[str, dict[str, Any]] = {
         "shared_expert_intermediate_size": 48,
     },
     "qwen3moe": {"model_type": "qwen3_moe", "head_dim": 32, **EXPERTS, "norm_topk_prob": True},
+    "granite": {
+        "model_type": "granite",
+        "attention_multiplier": 0.0625,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.25,
+        "logits_scaling": 8.0,
+        "tie_word_embeddings": True,
+    },
+    "olmo2": {"model_type": "olmo2"},
+    "olmo3": {
+        "model_type": "olmo3",
+        "num_hidden_layers": 4,
+        "sliding_window": 4,
+        "max_position_embeddings": 256,
+        "rope_parameters": {
+            "full_attention": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 8.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "attention_factor": 1.25,
+                "original_max_position_embeddings": 32,
+            },
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
+    "smollm3": {"model_type": "smollm3", "num_hidden_layers": 4, "tie_word_embeddings": True},
+    "glm4": {"model_type": "glm4", "head_dim": 32, "attention_bias": True},
+    "lfm2": {
+        "model_type": "lfm2",
+        "layer_types": ["conv", "full_attention"],
+        "block_auto_adjust_ff_dim": False,
+        "tie_word_embeddings": True,
+    },
+    "starcoder2": {"model_type": "starcoder2", "tie_word_embeddings": True},
+    "stablelm": {"model_type": "stablelm", "use_qkv_bias": True},
+    "stablelm parallel": {"model_type": "stablelm", "use_parallel_residual": True},
+    "cohere2": {
+        "model_type": "cohere2",
+        "num_hidden_layers": 4,
+        "sliding_window": 4,
+        "logit_scale": 0.25,
+        "tie_word_embeddings": True,
+    },
+    "exaone4": {"model_type": "exaone4", "num_hidden_layers": 4, "sliding_window": 4},
+    "exaone4 small": {
+        "model_type": "exaone4",
+        "sliding_window": None,
+        "layer_types": ["full_attention"] * 2,
+    },
+    "gpt2": {"model_type": "gpt2", "intermediate_size": 256, "tie_word_embeddings": True},
 }
-PERMUTED = ("llama", "mixtral")
-FILED = {"mixtral": "llama"}  # under which name llama.cpp has it, where that is another
+WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3_text", "gpt_oss", "olmo3")
+EPSILONS = {
+    "rms_norm_eps": GGUFWriter.add_layer_norm_rms_eps,
+    "norm_eps": GGUFWriter.add_layer_norm_rms_eps,
+    "layer_norm_eps": GGUFWriter.add_layer_norm_eps,
+    "layer_norm_epsilon": GGUFWriter.add_layer_norm_eps,
+    "norm_epsilon": GGUFWriter.add_layer_norm_eps,
+}
+PERMUTED = ("granite", "llama", "ministral3", "mixtral", "smollm3")
+GPT2_TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+FILED = {
+    "ministral3": "mistral3",
+    "mixtral": "llama",
+    "olmo3": "olmo2",
+}  # under which name llama.cpp has it, where that is another
+
+
+def configuration(name: str, **changes: Any) -> Any:
+    """Of the model of a test."""
+    return AutoConfig.for_model(**{**SIZES, **MODELS[name], **changes})
+
+
+def architecture_of(name: str) -> str:
+    """What a file calls the model of a test."""
+    return FILED.get(name, name.split()[0])
 
 
 def tiny_model(architecture: str, **changes: Any) -> Any:
     """A random model; norms are random too, so that a forgotten offset shows."""
     torch.manual_seed(3)
-    config = AutoConfig.for_model(**{**SIZES, **MODELS[architecture], **changes})
+    config = configuration(architecture, **changes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -97,15 +187,10 @@ def write(
     **keys: Any,
 ) -> Path:
     """Write ``model``; matrices in the type ``kind``, everything else in float32."""
-    architecture = FILED.get(architecture, architecture)
+    architecture = architecture_of(architecture)
     writer = GGUFWriter(path, architecture)
     add_metadata(writer, model.config)
-    for name, value in keys.items():
-        writer.add_key_value(
-            f"{architecture}.{name.replace('__', '.')}",
-            value,
-            gguf.GGUFValueType.get_type(value),
-        )
+    add_keys(writer, keys)
     add_vocabulary(writer)
     for name, array in {**tensors(architecture, model), **(extra or {})}.items():
         matrix = array.ndim >= 2 and name.endswith(".weight")
@@ -118,29 +203,68 @@ def write(
     return path
 
 
+def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:
+    """Further keys, with two underlines for a point."""
+    for name, value in keys.items():
+        kind = gguf.GGUFValueType.get_type(value)
+        writer.add_key_value(f"{writer.arch}.{name.replace('__', '.')}", value, kind)
+
+
 def add_metadata(writer: GGUFWriter, config: Any) -> None:
     """What the converter says of a configuration."""
+    heads, kind = config.num_attention_heads, config.model_type
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
+    writer.add_head_count(heads)
+    for name, add in EPSILONS.items():
+        if hasattr(config, name):
+            add(writer, getattr(config, name))
+    if kind == "gpt2":
+        return
+    kv_heads = config.num_key_value_heads
+    if kind == "lfm2":
+        kv_heads = [kv_heads if each != "conv" else 0 for each in config.layer_types]
+        writer.add_shortconv_l_cache(config.conv_L_cache)
+    writer.add_head_count_kv(kv_heads)
     head_dim = getattr(config, "head_dim", None)
-    writer.add_rope_dimension_count(head_dim or config.hidden_size // config.num_attention_heads)
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    rotary = rope.get("partial_rotary_factor", 1.0) * (head_dim or config.hidden_size // heads)
+    writer.add_rope_dimension_count(int(rotary))
     if head_dim:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
-    if config.model_type in ("gemma2", "gemma3_text", "gpt_oss"):
+    add_particular(writer, config)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    add_experts(writer, config)
+    if rope.get("rope_type") == "yarn":
+        add_yarn(writer, rope)
+
+
+def add_particular(writer: GGUFWriter, config: Any) -> None:
+    """What the converter says of some architectures alone."""
+    kind = config.model_type
+    if kind in WINDOWS and config.sliding_window:
         writer.add_sliding_window(config.sliding_window)
-    if config.model_type == "gemma2":
+    if kind in ("exaone4", "olmo3") and config.sliding_window:
+        pattern = [each == "sliding_attention" for each in config.layer_types]
+        writer.add_sliding_window_pattern(pattern)
+    if kind == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
-    writer.add_rope_freq_base(theta(config))
-    add_experts(writer, config)
-    if config.rope_parameters.get("rope_type") == "yarn":
-        add_yarn(writer, config.rope_parameters)
+    if kind == "cohere2":
+        writer.add_logit_scale(config.logit_scale)
+    if kind == "granite":
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
+    if kind == "stablelm":
+        writer.add_parallel_residual(True)  # where its configuration says nothing, too
+    if kind == "ministral3":
+        writer.add_rope_scaling_yarn_log_mul(config.rope_parameters["mscale_all_dim"])
+        writer.add_attn_temperature_scale(config.rope_parameters["llama_4_scaling_beta"])
 
 
 def add_experts(writer: GGUFWriter, config: Any) -> None:
@@ -162,12 +286,8 @@ def add_yarn(writer: GGUFWriter, rope: dict[str, Any]) -> None:
     writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
     writer.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
-
-
-def theta(config: Any) -> float:
-    """The base of the rotary embedding; of the full-attention layers where there are two."""
-    parameters = config.rope_parameters
-    return float(parameters.get("full_attention", parameters)["rope_theta"])
+    if "attention_factor" in rope:
+        writer.add_rope_scaling_yarn_attn_factor(rope["attention_factor"])
 
 
 def add_vocabulary(writer: GGUFWriter) -> None:
@@ -213,6 +333,10 @@ def converted(name: str, array: np.ndarray, config: Any) -> dict[str, np.ndarray
     if kind in PERMUTED and stem.endswith(("q_proj", "k_proj")):
         heads = config.num_attention_heads if "q_proj" in stem else config.num_key_value_heads
         return {name: permuted(array, heads)}
+    if kind == "gpt2" and name.endswith(GPT2_TURNED):
+        return {name: array.T}
+    if ".conv.conv." in name:
+        return {name: array[:, 0]}
     if name.endswith(".sinks"):
         return {f"{name}.weight": array}
     if "shared_expert_gate" in name:

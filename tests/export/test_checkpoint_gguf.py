@@ -21,6 +21,17 @@ from lepton_compile.export.source import resolve
 from tests.export import gguf_files
 
 IDS = torch.tensor([[1, 5, 9, 20, 33, 7, 60, 2]])
+KNOWN_TO_TRANSFORMERS = [
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "lfm2",
+    "llama",
+    "qwen2moe",
+    "qwen3moe",
+    "stablelm",
+    "starcoder2",
+]
 # Types that gguf can also write; reading is the same code for all of them.
 WRITABLE = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16"]
 
@@ -49,7 +60,7 @@ def test_weights_and_configuration_give_the_model_back(architecture: str, tmp_pa
     assert checkpoint.files() == (path,)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gemma2", "qwen2moe", "qwen3moe"])
+@pytest.mark.parametrize("architecture", KNOWN_TO_TRANSFORMERS)
 def test_equals_what_transformers_reads(architecture: str, tmp_path: Path) -> None:
     model = gguf_files.tiny_model(architecture)
     gguf_files.write(tmp_path / "m.gguf", architecture, model)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import gguf
 import numpy as np
@@ -12,10 +10,9 @@ import onnx_ir as ir
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from lepton_compile.errors import CheckpointError, SourceError
+from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint import GGUFCheckpoint
 from lepton_compile.export.checkpoint.gguf_header import read_header
-from lepton_compile.export.source import resolve
 from lepton_passes.stacks import flattened
 from tests.export import gguf_files
 
@@ -94,40 +91,6 @@ def test_a_pair_of_two_sizes_is_refused(tmp_path: Path) -> None:
     path = _written(writer, tmp_path)
     with pytest.raises(CheckpointError, match="do not fit each other"):
         GGUFCheckpoint(read_header(path))
-
-
-def test_what_a_router_needs_is_asked_for(tmp_path: Path) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen3moe")
-    config = gguf_files.tiny_model("qwen3").config
-    gguf_files.add_metadata(writer, config)
-    writer.add_tensor("token_embd.weight", np.ones((4, 64), np.float32))
-    path = _written(writer, tmp_path)
-    with pytest.raises(SourceError, match="lacks what a configuration needs") as caught:
-        resolve(str(path), tmp_path).config()
-    assert caught.value.found == "missing: expert_used_count"
-
-
-@pytest.mark.parametrize("said", [3, [True, True, False]])
-def test_layers_with_a_window_are_those_that_the_file_says(tmp_path: Path, said: Any) -> None:
-    model = gguf_files.tiny_model("gemma2", num_hidden_layers=3)
-    path = gguf_files.write(
-        tmp_path / "m.gguf", "gemma2", model, attention__sliding_window_pattern=said
-    )
-    config = resolve(str(path), tmp_path).config()
-    assert config.layer_types == ["sliding_attention"] * 2 + ["full_attention"]
-
-
-def test_heads_that_differ_from_layer_to_layer_are_refused(tmp_path: Path) -> None:
-    said = gguf_files.tiny_model("qwen3").config.to_dict() | {"num_key_value_heads": [2, 4]}
-    config = SimpleNamespace(**said)
-    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen3")
-    gguf_files.add_metadata(writer, config)
-    writer.add_tensor("token_embd.weight", np.ones((4, 64), np.float32))
-    path = _written(writer, tmp_path)
-    with pytest.raises(SourceError, match="cannot be expressed") as caught:
-        resolve(str(path), tmp_path).config()
-    expected = "attention.head_count_kv that differs from layer to layer: [2, 4]"
-    assert caught.value.found == expected
 
 
 def _written(writer: gguf.GGUFWriter, folder: Path) -> Path:

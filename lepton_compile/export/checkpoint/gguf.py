@@ -9,12 +9,9 @@ import numpy as np
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo
+from lepton_compile.export.checkpoint.gguf_architectures import ARCHITECTURES
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, GGUFTensor
-from lepton_compile.export.checkpoint.gguf_layout import (
-    ARCHITECTURES,
-    hugging_face_names,
-    kind_of,
-)
+from lepton_compile.export.checkpoint.gguf_layout import hugging_face_names, kind_of
 from lepton_compile.export.checkpoint.gguf_values import (
     PLAIN,
     halves,
@@ -102,7 +99,8 @@ class GGUFCheckpoint:
         made = Stack(rows, count) if stack else rows
         if kind in layout.turned and len(made.shape) > 1 + stack:
             made = turned(made)
-        made = reshaped(made, layout.added[kind]) if kind in layout.added else made
+        axis = layout.added.get(f"{kind}.{parts[0].name.rpartition('.')[2]}")
+        made = made if axis is None else reshaped(made, axis)
         made.name = name
         return made
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lepton_compile.errors import SourceError
+from lepton_compile.export.checkpoint.gguf_architectures import ARCHITECTURES
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
-from lepton_compile.export.checkpoint.gguf_layout import ARCHITECTURES
 from lepton_compile.export.source.gguf_metadata import number
 from lepton_compile.export.source.gguf_particular import particular
-from lepton_compile.export.source.gguf_rope import rope_parameters
+from lepton_compile.export.source.gguf_rope import PARTIAL, rope_parameters
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -29,14 +31,21 @@ SHARED = {
     "num_attention_heads": "attention.head_count",
 }
 RMS_EPSILON = {"rms_norm_eps": "attention.layer_norm_rms_epsilon"}
-EPSILONS: dict[str, dict[str, str]] = {}
+EPSILON = "attention.layer_norm_epsilon"
+EPSILONS = {
+    "cohere2": {"layer_norm_eps": EPSILON},
+    "gpt2": {"layer_norm_epsilon": EPSILON},
+    "lfm2": {"norm_eps": RMS_EPSILON["rms_norm_eps"]},
+    "stablelm": {"layer_norm_eps": EPSILON},
+    "starcoder2": {"norm_epsilon": EPSILON},
+}
 SPECIAL_IDS = {
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
     "pad_token_id": "padding_token_id",
 }
-# Their classes derive the size of a head, and may turn a part of it.
-DERIVED = ("phi3", "qwen2")
+# Their classes derive the size of a head.
+DERIVED = ("gpt2", "phi3", "qwen2", "stablelm")
 
 
 def config_of(header: GGUFHeader) -> PretrainedConfig:
@@ -82,13 +91,16 @@ def _config_values(header: GGUFHeader) -> dict[str, Any]:
     values = {name: number(header, key) for name, key in keys.items()}
     heads = values["num_attention_heads"]
     values["head_dim"] = head_dim = _head_dim(header, values["hidden_size"] // heads)
-    values["num_key_value_heads"] = number(header, "attention.head_count_kv", heads)
+    values["num_key_value_heads"] = _kv_heads(header, heads)
     values["vocab_size"] = header.tensors["token_embd.weight"].shape[0]
     values["tie_word_embeddings"] = "output.weight" not in header.tensors
     for name, key in SPECIAL_IDS.items():
         values[name] = header.metadata.get(f"tokenizer.ggml.{key}")
     values |= particular(header, values)
-    values["rope_parameters"] = rope_parameters(header, head_dim)
+    if header.architecture == "gpt2":  # it learned its positions
+        del values["num_key_value_heads"], values["intermediate_size"]
+    else:
+        values["rope_parameters"] = rope_parameters(header, head_dim)
     if header.architecture in DERIVED:
         del values["head_dim"]
     return values
@@ -97,4 +109,14 @@ def _config_values(header: GGUFHeader) -> dict[str, Any]:
 def _head_dim(header: GGUFHeader, derived: int) -> int:
     if header.architecture in DERIVED:
         return derived
-    return int(header.key("attention.key_length", header.key("rope.dimension_count", derived)))
+    if header.architecture not in PARTIAL:
+        derived = header.key("rope.dimension_count", derived)
+    return int(header.key("attention.key_length", derived))
+
+
+def _kv_heads(header: GGUFHeader, heads: int) -> Any:
+    """Of layers with attention; others are said to have none."""
+    said = header.key("attention.head_count_kv")
+    if header.architecture == "lfm2" and isinstance(said, np.ndarray):
+        return int(said.max(initial=0))
+    return number(header, "attention.head_count_kv", heads)

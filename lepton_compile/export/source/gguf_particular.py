@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
-from lepton_compile.export.source.gguf_metadata import layer_types, needed, number
+from lepton_compile.export.source.gguf_metadata import layer_types, needed, number, refused
 
 __all__ = ["particular"]
 
@@ -86,6 +88,15 @@ def _biases(header: GGUFHeader) -> dict[str, Any]:
     }
 
 
+def _mistral3(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    """Ministral 3, or an earlier Mistral without its vision part."""
+    scaled = header.key("rope.scaling.type") == "yarn"
+    return {
+        "model_type": "ministral3" if scaled else "mistral",
+        "sliding_window": header.key(WINDOW),
+    }
+
+
 def _phi3(header: GGUFHeader, values: Values) -> dict[str, Any]:
     original = header.key("rope.scaling.original_context_length")
     return {
@@ -130,14 +141,118 @@ def _qwen3moe(header: GGUFHeader, values: Values) -> dict[str, Any]:
     }
 
 
+def _granite(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    if not header.key("rope.scaling.finetuned", True):  # how llama.cpp says it
+        raise refused(header, "granite without a rotary embedding")
+    return {
+        "model_type": "granite",
+        "attention_multiplier": header.key("attention.scale", values["head_dim"] ** -0.5),
+        "embedding_multiplier": header.key("embedding_scale", 1.0),
+        "residual_multiplier": header.key("residual_scale", 1.0),
+        "logits_scaling": needed(header, "logit_scale"),
+        **_biases(header),
+    }
+
+
+def _olmo2(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    """OLMo 3 has a window."""
+    if not header.key(WINDOW):
+        return {"model_type": "olmo2"}
+    return {
+        "model_type": "olmo3",
+        "sliding_window": header.key(WINDOW),
+        "layer_types": layer_types(header, values["num_hidden_layers"], 4),
+    }
+
+
+def _smollm3(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    return {"model_type": "smollm3", "no_rope_layer_interval": 4, **_biases(header)}
+
+
+def _glm4(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    if header.key("rope.dimension_sections") is not None:
+        raise refused(header, "the language model of GLM-4.1V: positions on several axes")
+    if header.key("nextn_predict_layers"):
+        raise refused(header, "layers that predict further tokens")
+    return {"model_type": "glm4", "attention_bias": "blk.0.attn_q.bias" in header.tensors}
+
+
+def _lfm2(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    heads = header.key("attention.head_count_kv")
+    if not isinstance(heads, np.ndarray) or heads.size != values["num_hidden_layers"]:
+        raise refused(header, "attention.head_count_kv that does not say which layers have none")
+    if len({int(each) for each in heads if each}) != 1:
+        raise refused(header, f"attention.head_count_kv {heads.tolist()}")
+    if header.key(WINDOW):
+        raise refused(header, "lfm2 with a window")
+    return {
+        "model_type": "lfm2",
+        "layer_types": ["full_attention" if each else "conv" for each in heads],
+        "conv_L_cache": needed(header, "shortconv.l_cache"),
+        "conv_bias": any(name.endswith("shortconv.in_proj.bias") for name in header.tensors),
+        "block_auto_adjust_ff_dim": False,  # the file has what came of it
+    }
+
+
+def _starcoder2(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    return {
+        "model_type": "starcoder2",
+        "sliding_window": header.key(WINDOW),
+        "use_bias": "blk.0.ffn_up.bias" in header.tensors,
+    }
+
+
+def _stablelm(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    return {
+        "model_type": "stablelm",
+        "use_qkv_bias": "blk.0.attn_q.bias" in header.tensors,
+        # As llama.cpp: converters write yes where a configuration says nothing, which means no.
+        "use_parallel_residual": "blk.0.ffn_norm.weight" not in header.tensors,
+    }
+
+
+def _cohere2(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    return {
+        "model_type": "cohere2",
+        "logit_scale": needed(header, "logit_scale"),
+        "sliding_window": needed(header, WINDOW),
+        "layer_types": layer_types(header, values["num_hidden_layers"], 4),
+        "attention_bias": "blk.0.attn_q.bias" in header.tensors,
+    }
+
+
+def _exaone4(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    layers, window = values["num_hidden_layers"], header.key(WINDOW)
+    return {
+        "model_type": "exaone4",
+        "sliding_window": window,
+        "layer_types": layer_types(header, layers, 4) if window else ["full_attention"] * layers,
+    }
+
+
+def _gpt2(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    return {"model_type": "gpt2", "n_inner": values["intermediate_size"]}
+
+
 PARTICULAR: dict[str, Callable[[GGUFHeader, Values], dict[str, Any]]] = {
+    "cohere2": _cohere2,
+    "exaone4": _exaone4,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "glm4": _glm4,
     "gpt-oss": _gpt_oss,
+    "gpt2": _gpt2,
+    "granite": _granite,
+    "lfm2": _lfm2,
     "llama": _llama,
+    "mistral3": _mistral3,
+    "olmo2": _olmo2,
     "phi3": _phi3,
     "qwen2": _qwen2,
     "qwen2moe": _qwen2moe,
     "qwen3": _qwen3,
     "qwen3moe": _qwen3moe,
+    "smollm3": _smollm3,
+    "stablelm": _stablelm,
+    "starcoder2": _starcoder2,
 }

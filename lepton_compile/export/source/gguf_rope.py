@@ -15,9 +15,9 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import read_bytes
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 
-__all__ = ["rope_parameters"]
+__all__ = ["PARTIAL", "rope_parameters"]
 
-PARTIAL = ("phi3",)  # a part of each head is turned
+PARTIAL = ("glm4", "phi3", "stablelm")  # a part of each head is turned
 DEFAULT_THETA = 10000.0
 SLIDING_THETA = 10000.0  # Gemma 3's local layers
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -36,9 +36,13 @@ def rope_parameters(header: GGUFHeader, head_dim: int) -> dict[str, Any]:
     elif rotary != head_dim:
         raise _refused(header, f"rope.dimension_count {rotary} of {head_dim}")
     scaled = {**plain, **_scaling(header, rotary, plain["rope_theta"])}
-    if header.architecture != "gemma3":
+    if header.architecture == "olmo2" and header.key("attention.sliding_window"):
+        base = plain["rope_theta"]
+    elif header.architecture == "gemma3":
+        base = SLIDING_THETA
+    else:
         return scaled
-    local = float(header.key("rope.freq_base_swa", SLIDING_THETA))
+    local = float(header.key("rope.freq_base_swa", base))
     return {
         "full_attention": scaled,
         "sliding_attention": {"rope_type": "default", "rope_theta": local},
@@ -64,7 +68,7 @@ def _scaling(header: GGUFHeader, rotary: int, theta: float) -> dict[str, Any]:
 def _yarn(header: GGUFHeader, factor: float) -> dict[str, Any]:
     if (mix := header.key("rope.scaling.yarn_ext_factor", 1.0)) != 1.0:
         raise _refused(header, f"rope.scaling.yarn_ext_factor {mix}")
-    found = {
+    found: dict[str, Any] = {
         "rope_type": "yarn",
         "factor": factor,
         "original_max_position_embeddings": header.key("rope.scaling.original_context_length"),
@@ -74,6 +78,10 @@ def _yarn(header: GGUFHeader, factor: float) -> dict[str, Any]:
         # llama.cpp rounds where the ramp begins and ends, GPT-OSS was trained without.
         "truncate": False if header.architecture == "gpt-oss" else None,
     }
+    if header.architecture == "mistral3":  # what scales attention by position is told there
+        found["llama_4_scaling_beta"] = header.key("attention.temperature_scale", 0.0)
+        multiplier = header.key("rope.scaling.yarn_log_multiplier")
+        found |= {"mscale": multiplier, "mscale_all_dim": multiplier}
     return {name: value for name, value in found.items() if value is not None}
 
 

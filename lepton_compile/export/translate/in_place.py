@@ -90,6 +90,8 @@ def _around(t: Translator, whole: fx.Node, part: fx.Node, new: ir.Value) -> ir.V
     """The whole with ``new`` where the part is."""
     given = [*part.args[1:], *(0, 0, _END, 1)[len(part.args) - 1 :]]
     axis, start = int(given[0]), t.get(given[1]) or 0  # type: ignore[arg-type]
+    end: Any
+    step: Any
     if str(part.target) == _ROW:
         if not isinstance(start, int):
             raise ValueError("a row by a number that is open")
