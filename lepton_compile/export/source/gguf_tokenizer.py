@@ -21,6 +21,19 @@ from lepton_compile.export.source.package import cache_folder
 
 __all__ = ["tokenizer_folder"]
 
+FORM = 2  # of what is written: folders of another one, in a cache, are left alone
+# How text is cut before it is merged, by the name that the file gives it. transformers knows some
+# of the names, and cuts as GPT-2 does for any other.
+SAME_CUTS = {"chatglm-bpe": "llama-bpe", "glm4": "llama-bpe", "stablelm2": "qwen2"}
+DIGITS_APART = (  # and then as GPT-2
+    "codeshell",
+    "command-r",
+    "exaone",
+    "minerva-7b",
+    "refact",
+    "smollm",
+    "starcoder",
+)
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -68,7 +81,7 @@ def _key(header: GGUFHeader) -> str:
 
     end = min((tensor.offset for tensor in header.tensors.values()), default=0)
     digest = hashlib.sha256(read_bytes(header.path, 0, end).data)
-    digest.update(f"{transformers.__version__} {tokenizers.__version__}".encode())
+    digest.update(f"{transformers.__version__} {tokenizers.__version__} {FORM}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -79,7 +92,11 @@ def _write(path: Path, folder: Path, length: int | None) -> None:
         return _write_slowly(path, folder)
     try:
         architecture, words, options = get_gguf_tokenizer(str(path))
+        cuts = str(words.get("pre_tokenizer_type"))
+        words["pre_tokenizer_type"] = SAME_CUTS.get(cuts, cuts)
         backend, extra = convert_gguf_tokenizer(architecture, words)
+        if cuts in DIGITS_APART and words.get("tokenizer_type") == "gpt2":
+            _cut_digits(backend)
         words.clear()
         options |= extra
         _add_special_tokens(backend, options)
@@ -98,6 +115,14 @@ def _write(path: Path, folder: Path, length: int | None) -> None:
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(text + "\n", "utf-8")
     return None
+
+
+def _cut_digits(backend: Any) -> None:
+    """Each digit is a word of its own."""
+    from tokenizers.pre_tokenizers import Digits, Sequence
+
+    cuts = [Digits(individual_digits=True), backend.pre_tokenizer]
+    backend.pre_tokenizer = Sequence(cuts)
 
 
 def _add_special_tokens(backend: Any, options: dict[str, Any]) -> None:
