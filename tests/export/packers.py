@@ -50,6 +50,15 @@ def _fp8(block: tuple[int, int] | None) -> Callable[[torch.Tensor], Packed]:
     return packed
 
 
+def _fp8_by_powers(w: torch.Tensor) -> Packed:
+    """As DeepSeek stores them since V3.1: scales that are exponents."""
+    scale = torch.exp2(torch.ceil(torch.log2(w.abs().max() / 448))).reshape(1, 1)
+    codes = (w / scale).to(torch.float8_e4m3fn)
+    tensors = {"weight": codes, "weight_scale_inv": scale.to(torch.float8_e8m0fnu)}
+    config = {"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "ue8m0"}
+    return tensors, codes.float() * scale, config
+
+
 def _fbgemm(w: torch.Tensor) -> Packed:
     scale = w.abs().amax(1, keepdim=True) / 448
     codes = (w / scale).to(torch.float8_e4m3fn)
@@ -179,6 +188,7 @@ def _words(
 PACKERS: dict[str, Callable[[torch.Tensor], Packed]] = {
     "fp8 in blocks": _fp8((32, 48)),  # neither divides the weight
     "fp8": _fp8(None),
+    "fp8 by powers of two": _fp8_by_powers,
     "fbgemm_fp8": _fbgemm,
     "modelopt FP8": _modelopt_fp8,
     "modelopt NVFP4": _modelopt_nvfp4,

@@ -33,6 +33,7 @@ DTYPES = {
     "BF16": ir.DataType.BFLOAT16,
     "F8_E4M3": ir.DataType.FLOAT8E4M3FN,
     "F8_E5M2": ir.DataType.FLOAT8E5M2,
+    "F8_E8M0": ir.DataType.FLOAT8E8M0,
     "I64": ir.DataType.INT64,
     "I32": ir.DataType.INT32,
     "I16": ir.DataType.INT16,
