@@ -124,10 +124,13 @@ class _Noted:
 
 def _real_run(module: nn.Module, positions: Tensor, rest: dict[str, Any]) -> Any:
     """What a module gives for positions, as if it had seen no others before."""
-    twin = copy.deepcopy(module)
+    real = {name: buffer.clone() for name, buffer in _real_buffers(module).items()}
+    # What stands for the buffers in the trace is not copied: it would take the trace with it.
+    instead = {id(module._buffers[name]): real[name] for name in real if name in module._buffers}
+    twin = copy.deepcopy(module, instead)
     twin.__dict__.pop("forward", None)
-    for name, buffer in _real_buffers(module).items():
-        setattr(twin, name, buffer.clone())
+    for name, buffer in real.items():
+        setattr(twin, name, buffer)
     return twin(torch.zeros(1, 1, 1), position_ids=positions[None], **rest)
 
 
