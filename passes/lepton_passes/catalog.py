@@ -19,6 +19,7 @@ from lepton_passes.fusion.gelu import FuseGelu
 from lepton_passes.fusion.packed_gate_up import PackedGateUp
 from lepton_passes.fusion.packed_qkv import PackedQkv
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
+from lepton_passes.lowering.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
@@ -27,7 +28,6 @@ from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.experts import LowerExperts
-from lepton_passes.lowering.ort.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
@@ -339,8 +339,9 @@ CATALOG: tuple[Entry, ...] = (
     # What those of attention and norms made.
     Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native_head_norm),
     Entry(LowerCudaHeadNorm, targets=_CUDA),
-    # Between what it looks through, norms and sums, and the kernels of layers.
-    Entry(LowerLastLayer, targets=_ORT),
+    # Between what it looks through, norms and sums, and the kernels of layers; in front of static
+    # caches, whose logits are those of one position.
+    Entry(LowerLastLayer),
     Entry(LowerBiasGelu, targets=_ORT),
     # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
     Entry(LowerNativeExperts, targets=_CPU, configured=_native_experts),

@@ -100,7 +100,7 @@ class LowerTrtStaticCache(LeptonPass):
         for node in body.nodes("Positions"):
             body.replace(node.outputs[0], self._values.positions())
         for node in body.nodes("KeepLast"):
-            inputs = [node.inputs[0], self._values.last()]
+            inputs = [node.inputs[0], body.lift("last", [self._values.last()] * body.times)]
             kept = body.emit(node, "Gather", inputs, {"axis": 1}).outputs[0]
             body.replace(node.outputs[0], kept)
             _shorten(kept)

@@ -6,11 +6,21 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
+from lepton_passes.lowering.last_layer import LowerLastLayer
 from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.forms import attention_forms
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.static_cache import OPEN, LowerTrtStaticCache
-from tests.passes.lowering.trt.decoder import CAPACITY, DIM, KV, Driven, Truth, follow, neutral
+from tests.passes.lowering.trt.decoder import (
+    CAPACITY,
+    DIM,
+    KV,
+    WIDTH,
+    Driven,
+    Truth,
+    follow,
+    neutral,
+)
 from tests.passes.support import ops, reasons
 
 PROMPTS = ([7, 8, 9, 10, 11], [20, 21, 22])
@@ -88,6 +98,22 @@ def test_what_is_left() -> None:
     assert attention.domain == "lepton"
     assert attention.attributes.get_int("head_dim") == DIM
     assert [v.name for v in block.inputs if v.name == "mask"] == []
+
+
+def test_the_last_layer_is_computed_for_the_last_position() -> None:
+    model = neutral()
+    for node in model.graph:
+        if {out.name for out in node.outputs} & {"x", "h", "g"}:  # export knows them
+            node.outputs[0].shape = ir.Shape(["b", "s", WIDTH])
+    truth = Truth(model)
+    last = LowerLastLayer()
+    last(model)
+    assert last.fired == 1
+    LowerTrtStaticCache(CAPACITY)(model)
+    assert ops(model, "block.1").count("Gather") == 2
+    assert "KeepLast" not in ops(model, "block.1")
+    assert "logits_to_keep" not in [v.name for v in model.graph.inputs]
+    assert follow(truth, Driven(model, 2), PROMPTS, steps=4) < 1e-5
 
 
 def test_an_encoder_is_left_alone() -> None:
