@@ -108,9 +108,13 @@ def _loaded(source: Source, auto: Any) -> nn.Module:
                 trust_remote_code=source.trust_remote_code,
                 local_files_only=True,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a generation_config.json of another form ends in a TypeError
         raise SourceError(
-            "transformers cannot load the model.", where=str(source.path), found=str(error)
+            "transformers cannot load the model.",
+            where=str(source.path),
+            found=f"{type(error).__name__}: {error}",
         ) from error
     return model
 

@@ -57,6 +57,14 @@ def test_no_bars_but_ours_and_those_of_others_as_they_were(
     assert transformers.utils.logging.is_progress_bar_enabled()
 
 
+def test_settings_of_another_form_are_no_bug(tmp_path: Path) -> None:
+    llama(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"pad_token_id": "x"}')
+    with pytest.raises(SourceError, match="cannot load the model") as caught:
+        load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
+    assert "TypeError" in str(caught.value.found)
+
+
 def test_the_task_chooses_the_class(tmp_path: Path) -> None:
     llama(tmp_path)
     source = resolve(str(tmp_path), tmp_path)

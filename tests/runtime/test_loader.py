@@ -165,6 +165,13 @@ def test_threads_and_targets(decoder_folder: Path) -> None:
         load(decoder_folder, target="trt-rtx")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, "2", [2]])
+def test_threads_that_no_machine_has(decoder_folder: Path, threads: Any) -> None:
+    """A hundred thousand were waited for; less than one were as many as there are cores."""
+    with pytest.raises(LoaderError, match="threads are 1 to 1024"):
+        load(decoder_folder, threads=threads)
+
+
 def test_an_engine_for_a_newer_runtime_is_refused(model: Model) -> None:
     engine = {**model.engine, "requires": {"onnxruntime": ">=99.1"}}
     with pytest.raises(LoaderError, match=r"needs onnxruntime>=99\.1.*, and found 1\."):
