@@ -26,6 +26,7 @@ __all__ = [
     "segments",
     "special_prefix",
     "token_ids",
+    "whole_texts",
 ]
 
 SEGMENT = 128
@@ -67,10 +68,23 @@ def token_ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
 
 def special_prefix(tokenizer: Any) -> list[int]:
     """What the tokenizer puts before every text, such as a begin-of-sequence token."""
+    return _around(tokenizer)[0]
+
+
+def whole_texts(tokenizer: Any, texts: Sequence[str], length: int) -> list[list[int]]:
+    """Texts as an encoder gets them: what is too long is cut in front of the tokens that end it."""
+    behind = _around(tokenizer)[1][-length:]
+    found = [token_ids(tokenizer, text, special=True) for text in texts]
+    kept = length - len(behind)
+    return [ids if len(ids) <= length else ids[:kept] + behind for ids in found if ids]
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and behind every text."""
     bare = token_ids(tokenizer, "text", special=False)
     whole = token_ids(tokenizer, "text", special=True)
     starts = [at for at in range(len(whole)) if whole[at : at + len(bare)] == bare]
-    return whole[: starts[0]] if starts else []
+    return (whole[: starts[0]], whole[starts[0] + len(bare) :]) if starts else ([], [])
 
 
 def segments(tokenizer: Any, length: int = SEGMENT, text: str | None = None) -> list[list[int]]:

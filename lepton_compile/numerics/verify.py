@@ -29,7 +29,7 @@ from lepton_compile.numerics.sample_text import (
     paragraphs,
     random_segments,
     segments,
-    token_ids,
+    whole_texts,
 )
 from lepton_compile.numerics.verify_report import OutputReport, VerifyReport
 from lepton_compile.progress import NullProgress, Progress
@@ -252,8 +252,7 @@ def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[in
     if feed.tokenizer is None:
         lengths = [max(1, longest * part // 8) for part in range(1, 9)]
         return random_segments(truth.vocabulary, lengths)
-    texts = [token_ids(feed.tokenizer, text, special=True) for text in paragraphs(feed.text)]
-    return [ids[:longest] for ids in texts if ids]
+    return whole_texts(feed.tokenizer, paragraphs(feed.text), longest)
 
 
 def _ends(model: Engine, dimension: str) -> tuple[int, int]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import lepton_compile as lc
 from lepton_compile.errors import PassError
 from lepton_passes.quant.weight_int8 import WeightInt8
-from tests.small import bert, made
+from tests.small import bert, byte_tokenizer, made, saved
 
 MARK = 4.0
 """A weight that only one layer has."""
@@ -73,3 +74,25 @@ def test_scores_of_a_broken_reranker_are_rejected_and_leave_their_evidence(
     page = (tmp_path / "out.failed.html").read_text()
     assert "bert.encoder.layer.1" in page
     assert "error up to" in page
+
+
+def test_a_model_that_looks_for_the_end_of_a_text_is_verified(tmp_path: Path) -> None:
+    """BART reads its scores at the last end token, which texts that are cut have, too."""
+    from tokenizers import Tokenizer, processors
+
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "init_std": 0.2}
+    sizes |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "vocab_size": 260}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.BartConfig(**sizes, **tokens, encoder_ffn_dim=32, decoder_ffn_dim=32)
+    folder = saved("BartForSequenceClassification", config, tmp_path / "model")
+    byte_tokenizer(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    built = lc.build(model=str(folder), task="text-classification", output=tmp_path / "out")
+    assert built.manifest.engines[0]["compared"]["engine"] is True
+    assert (
+        json.loads((built.path / "report.json").read_text("utf-8"))["capture"]["how"] == "stamped"
+    )

@@ -15,6 +15,7 @@ from lepton_compile.numerics.sample_text import (
     segments,
     special_prefix,
     token_ids,
+    whole_texts,
 )
 
 
@@ -100,3 +101,17 @@ def test_nothing_warns_of_a_text_that_is_cut_anyway(
         assert "longer than the specified maximum" in caplog.text  # what would have been said
     finally:
         logger.removeHandler(caplog.handler)
+
+
+def test_a_text_that_is_cut_ends_as_any_other(tokenizer: Tokenizer) -> None:
+    closed = Tokenizer.from_str(tokenizer.to_str())
+    closed.post_processor = processors.TemplateProcessing(
+        single="<s> $A <s> <unk>", special_tokens=[("<s>", 0), ("<unk>", 1)]
+    )
+    text = paragraphs()[0]
+    [ids] = whole_texts(closed, [text], 10)
+    assert ids == [0, *token_ids(closed, text, special=False)[:7], 0, 1]
+    [whole] = whole_texts(closed, [text], 1000)
+    assert whole == token_ids(closed, text, special=True)
+    [open_end] = whole_texts(tokenizer, [text], 10)
+    assert open_end == [0, *token_ids(tokenizer, text, special=False)[:9]]
