@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -165,8 +166,31 @@ def _pad(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Pad", [t.value(node.args[0]), pads, fill], at=t.path(node))
 
 
+def _columns(t: Translator, node: fx.Node) -> ir.Value:
+    """``unfold`` of (batch, channels, height, width) by one step: it, once for each place in the
+    kernel, moved there."""
+    kernel, dilation, padding, stride = ([int(n) for n in each] for each in node.args[1:5])  # type: ignore[union-attr, arg-type]
+    if stride != [1, 1]:
+        raise ValueError("a kernel that moves by more than one")
+    value, ints = t.value(node.args[0]), t.builder.ints
+    if any(padding):
+        pads = ints(0, 0, *padding, 0, 0, *padding)
+        value = t.builder.op("Pad", [value, pads], at=t.path(node))
+    moved = []
+    for place in product(*(range(size) for size in kernel)):
+        starts = [p * d for p, d in zip(place, dilation, strict=True)]
+        left = [(k - 1 - p) * d for k, p, d in zip(kernel, place, dilation, strict=True)]
+        ends = [-n if n else torch.iinfo(torch.int64).max for n in left]
+        part = t.builder.op("Slice", [value, ints(*starts), ints(*ends), ints(2, 3)])
+        moved.append(t.builder.op("Unsqueeze", [part, ints(2)]))
+    stacked = t.builder.op("Concat", moved, {"axis": 2}, at=t.path(node))
+    rows = int(node.meta["val"].shape[1])
+    return t.builder.op("Reshape", [stacked, ints(0, rows, -1)], at=t.path(node))
+
+
 HANDLERS: dict[str, Handler] = {
     "aten.pad": _pad,
+    "aten.im2col": _columns,
     "aten.view": _reshape,
     "aten.reshape": _reshape,
     "aten._unsafe_view": _reshape,

@@ -1,4 +1,4 @@
-"""Matrix products, norms and attention that torch itself names."""
+"""Matrix products, convolutions, norms and attention that torch itself names."""
 
 from __future__ import annotations
 
@@ -115,6 +115,37 @@ def _for_each_query(t: Translator, bias: ir.Value, mask: Any, query: Any) -> ir.
     return t.builder.op("Expand", [bias, wanted])
 
 
+def _convolution(t: Translator, node: fx.Node) -> ir.Value:
+    """``conv1d`` and ``conv2d``; padding by a word is for kernels that every step moves by one."""
+    weight = t.arg(node, 1, "weight")
+    sizes = [int(d) for d in weight.meta["val"].shape[2:]]
+    count = len(sizes)
+    strides = _each(t.arg(node, 3, "stride", 1), count)
+    dilations = _each(t.arg(node, 5, "dilation", 1), count)
+    pads = t.arg(node, 4, "padding", 0)
+    if pads == "same":
+        spans = [d * (s - 1) for d, s in zip(dilations, sizes, strict=True)]
+        pads = [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]
+    else:
+        pads = 2 * _each(0 if pads == "valid" else pads, count)
+    bias = t.arg(node, 2, "bias")
+    inputs = [t.value(t.arg(node, 0)), t.value(weight)]
+    attributes = {
+        "strides": strides,
+        "dilations": dilations,
+        "pads": pads,
+        "group": int(t.arg(node, 6, "groups", 1)),
+    }
+    inputs += [] if bias is None else [t.value(bias)]
+    return t.builder.op("Conv", inputs, attributes, at=t.path(node))
+
+
+def _each(given: Any, count: int) -> list[int]:
+    """A number for each axis of a kernel, of which one may stand for all."""
+    each = [int(n) for n in (given if isinstance(given, list | tuple) else [given])]
+    return each * count if len(each) == 1 else each
+
+
 def _einsum(t: Translator, node: fx.Node) -> ir.Value:
     equation, operands = node.args[0], node.args[1]
     assert isinstance(operands, list | tuple)
@@ -132,6 +163,8 @@ HANDLERS: dict[str, Handler] = {
     "aten.addmm": _addmm,
     "aten.baddbmm": _addmm,
     "aten.einsum": _einsum,
+    "aten.conv1d": _convolution,
+    "aten.conv2d": _convolution,
     "aten.layer_norm": _layer_norm,
     "aten.rms_norm": _rms_norm,
     "aten.scaled_dot_product_attention": _attention,

@@ -1,0 +1,56 @@
+"""Ops of torch that no small model of the zoo has, translated: the numbers are torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .harness import session_of_code
+
+X = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+
+
+def _kernel(x: Tensor, *shape: int) -> Tensor:
+    """A kernel that depends on x, for nothing here has weights."""
+    count = int(np.prod(shape))
+    return x[0].repeat(-(-count // 6))[:count].view(shape)
+
+
+def _convolved(x: Tensor) -> Tensor:
+    rows = functional.conv1d(x[:, None], _kernel(x, 2, 1, 3), x[0, :2], stride=2, padding=1)
+    plane = x[:, None, :, None].expand(-1, 2, -1, 5)
+    return functional.conv2d(plane, _kernel(x, 2, 2, 3, 2), padding=(0, 1)).sum() + rows
+
+
+def _padded_by_a_word(x: Tensor) -> Tensor:
+    """An even kernel has one number more behind than before."""
+    return functional.conv1d(x[:, None], _kernel(x, 1, 1, 4), padding="same")
+
+
+def _unfolded(x: Tensor) -> Tensor:
+    plane = x.unflatten(1, (2, 3))[..., None].expand(-1, 2, 3, 4)
+    return functional.unfold(plane, (2, 3), dilation=(1, 1), padding=(1, 0))
+
+
+def _filled_where(x: Tensor) -> Tensor:
+    y, z = x * 2, x.unflatten(1, (2, 3)) + 1
+    y[x > 0] = 3.0
+    z[x[:, :2] > 0] = 5
+    return torch.subtract(torch.multiply(y, 2), torch.divide(z.flatten(1), 3))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [_convolved, _filled_where, _padded_by_a_word, _unfolded],
+    ids=lambda code: code.__name__,
+)
+def test_as_torch(code: Callable[[Tensor], Tensor]) -> None:
+    found = session_of_code(code).run(None, {"x": X})[0]
+    np.testing.assert_allclose(
+        found, code(torch.from_numpy(X.copy())).numpy(), rtol=1e-4, atol=1e-5
+    )
