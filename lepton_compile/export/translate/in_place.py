@@ -88,18 +88,14 @@ def put_back(t: Translator, written: Written, result: ir.Value) -> None:
 
 def _around(t: Translator, whole: fx.Node, part: fx.Node, new: ir.Value) -> ir.Value:
     """The whole with ``new`` where the part is."""
-    given = [*part.args[1:], *(0, 0, _END, 1)[len(part.args) - 1 :]]
-    axis, start = int(given[0]), t.get(given[1]) or 0  # type: ignore[arg-type]
-    end: Any
-    step: Any
+    defaults = (0, 0, _END, 1)
+    given = [*(t.get(each) for each in part.args[1:]), *defaults[len(part.args) - 1 :]]
+    axis, start, end, step = (d if g is None else g for g, d in zip(given, defaults, strict=True))
     if str(part.target) == _ROW:
         if not isinstance(start, int):
             raise ValueError("a row by a number that is open")
-        new, end, step = t.builder.op("Unsqueeze", [new, t.builder.ints(axis)]), start + 1, 1
-        end = _END if start == -1 else end
-    else:
-        end, step = t.get(given[2]), given[3]
-        end = _END if end is None else end
+        new = t.builder.op("Unsqueeze", [new, t.builder.ints(axis)])
+        end = _END if start == -1 else start + 1
     if step != 1:
         raise ValueError("rows with others between them")
     value, first, last = t.value(whole), t.builder.ints(0), t.builder.ints(_END)
