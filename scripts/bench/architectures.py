@@ -6,7 +6,8 @@
 Takes what transformers lists for a task, shrinks the default configuration of each, saves a model
 of random weights, builds it for ``ort-cpu`` in fp32 and lets ``verify`` hold it against PyTorch: a
 build that ends well is one that computes the same. Each has a process of its own and a time limit.
-Text alone is looked at: for embeddings, architectures that have a head for text as well.
+Text alone is looked at: for embeddings, architectures that have a head for text as well; for
+labels, those that fill masks, too, for decoders have the same head as for embeddings.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 LAYERS, VOCABULARY = 3, 260
 MOST_PARAMETERS = 60_000_000  # of a model whose sizes have names that are not known here
-TASKS = ("text-generation", "feature-extraction")
+TASKS = ("text-generation", "feature-extraction", "fill-mask", "text-classification")
 # Attributes of configurations, of any architecture, and what they are set to where they exist.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
@@ -72,10 +73,23 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "layer_types": ["linear_attention", "full_attention", "linear_attention"],
         "mamba_d_head": 16,
     },
+    "deberta-v2": {"pooler_hidden_size": 32},
     "jamba": {"attn_layer_period": 3, "attn_layer_offset": 1},
+    "layoutlmv3": {"coordinate_size": 6, "shape_size": 4},  # four and two of these are the width
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
+    "lilt": {"hidden_size": 48},  # a sixth of it is embedded, and a quarter beside it
+    "luke": {"entity_vocab_size": 20, "entity_emb_size": 16},
     "mamba2": {"num_heads": 8},
+    "nemotron_h": {
+        "mamba_num_heads": 8,
+        "mamba_head_dim": 8,
+        "ssm_state_size": 8,
+        "n_groups": 2,
+        "moe_shared_expert_intermediate_size": 16,
+    },
+    "perceiver": {"num_latents": 8, "d_latents": 32},
+    "xmod": {"default_language": "en_XX"},
 }
 # One entry for each layer.
 PER_LAYER = ("layer_types", "mlp_layer_types")
@@ -88,7 +102,8 @@ What transformers {transformers} lists for a task, each in a tiny random configu
 once; *whole*: all layers are; *plain*: attention stays the model's own code, without our kernels.
 *Not tried*: no tiny configuration could be made of its default. What
 [the README](../README.md#what-is-compiled) names is tested with each change; the rest was tried
-once, by `scripts/bench/architectures.py`, which wrote this page.
+once, by `scripts/bench/architectures.py`, which wrote this page. Masked words and labels were tried
+of the encoders that are used most.
 """
 
 UNKNOWN = object()
@@ -110,17 +125,25 @@ def listed(task: str) -> dict[str, str]:
     """Architecture -> class, of those that transformers has for a task."""
     from transformers.models.auto import modeling_auto as auto
 
-    if task == "text-generation":
-        return dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    heads = (
-        auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    )
-    return {
-        name: each if isinstance(each, str) else each[0]
-        for name, each in auto.MODEL_MAPPING_NAMES.items()
-        if any(name in with_head for with_head in heads)
+    masked = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    classified = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    heads: dict[str, dict[str, str]] = {
+        "text-generation": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "fill-mask": masked,
+        "text-classification": {n: c for n, c in classified.items() if n in masked},
     }
+    if task in heads:
+        return dict(heads[task])
+    reads = auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES  # T5 without what writes
+    return {
+        name: reads[name] if reads.get(name, "").endswith("EncoderModel") else _first(each)
+        for name, each in auto.MODEL_MAPPING_NAMES.items()
+        if name in masked or name in classified
+    }
+
+
+def _first(classes: str | tuple[str, ...]) -> str:
+    return classes if isinstance(classes, str) else classes[0]
 
 
 def shrunk(config: Any) -> Any:
