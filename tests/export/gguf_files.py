@@ -7,138 +7,26 @@ from typing import Any
 
 import gguf
 import numpy as np
-import torch
 from gguf import GGMLQuantizationType, GGUFWriter
-from transformers import AutoConfig, AutoModelForCausalLM
 
-VOCABULARY = 96
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-# Of a test, for each its file's architecture and what is particular about its configuration.
-MODELS: dict[str, dict[str, Any]] = {
-    "llama": {"model_type": "llama", "head_dim": 16},
-    "qwen2": {"model_type": "qwen2"},
-    "qwen3": {"model_type": "qwen3", "head_dim": 32},
-    "phi3": {"model_type": "phi3"},
-    "gemma3": {
-        "model_type": "gemma3_text",
-        "head_dim": 32,
-        "query_pre_attn_scalar": 32,
-        "sliding_window": 16,
-        "tie_word_embeddings": True,
-    },
-    "gemma2": {
-        "model_type": "gemma2",
-        "head_dim": 32,
-        "query_pre_attn_scalar": 32,
-        "sliding_window": 4,
-        "attn_logit_softcapping": 5.0,
-        "final_logit_softcapping": 3.0,
-        "tie_word_embeddings": True,
-    },
-    "gpt-oss": {
-        "model_type": "gpt_oss",
-        "head_dim": 32,
-        "sliding_window": 4,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-        "max_position_embeddings": 32 * 4096,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 150000.0,
-            "factor": 32.0,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "truncate": False,
-            "original_max_position_embeddings": 4096,
-        },
-    },
-    "ministral3": {
-        "model_type": "ministral3",
-        "head_dim": 32,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "rope_theta": 1000000.0,
-            "factor": 32.0,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "mscale": 1.0,
-            "mscale_all_dim": 1.0,
-            "llama_4_scaling_beta": 0.1,
-            "original_max_position_embeddings": 4,
-        },
-    },
-    "mixtral": {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen2moe": {
-        "model_type": "qwen2_moe",
-        **EXPERTS,
-        "shared_expert_intermediate_size": 48,
-    },
-    "qwen3moe": {"model_type": "qwen3_moe", "head_dim": 32, **EXPERTS, "norm_topk_prob": True},
-    "granite": {
-        "model_type": "granite",
-        "attention_multiplier": 0.0625,
-        "embedding_multiplier": 12.0,
-        "residual_multiplier": 0.25,
-        "logits_scaling": 8.0,
-        "tie_word_embeddings": True,
-    },
-    "olmo2": {"model_type": "olmo2"},
-    "olmo3": {
-        "model_type": "olmo3",
-        "num_hidden_layers": 4,
-        "sliding_window": 4,
-        "max_position_embeddings": 256,
-        "rope_parameters": {
-            "full_attention": {
-                "rope_type": "yarn",
-                "rope_theta": 10000.0,
-                "factor": 8.0,
-                "beta_fast": 32.0,
-                "beta_slow": 1.0,
-                "attention_factor": 1.25,
-                "original_max_position_embeddings": 32,
-            },
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        },
-    },
-    "smollm3": {"model_type": "smollm3", "num_hidden_layers": 4, "tie_word_embeddings": True},
-    "glm4": {"model_type": "glm4", "head_dim": 32, "attention_bias": True},
-    "lfm2": {
-        "model_type": "lfm2",
-        "layer_types": ["conv", "full_attention"],
-        "block_auto_adjust_ff_dim": False,
-        "tie_word_embeddings": True,
-    },
-    "starcoder2": {"model_type": "starcoder2", "tie_word_embeddings": True},
-    "stablelm": {"model_type": "stablelm", "use_qkv_bias": True},
-    "stablelm parallel": {"model_type": "stablelm", "use_parallel_residual": True},
-    "cohere2": {
-        "model_type": "cohere2",
-        "num_hidden_layers": 4,
-        "sliding_window": 4,
-        "logit_scale": 0.25,
-        "tie_word_embeddings": True,
-    },
-    "exaone4": {"model_type": "exaone4", "num_hidden_layers": 4, "sliding_window": 4},
-    "exaone4 small": {
-        "model_type": "exaone4",
-        "sliding_window": None,
-        "layer_types": ["full_attention"] * 2,
-    },
-    "gpt2": {"model_type": "gpt2", "intermediate_size": 256, "tie_word_embeddings": True},
-}
+from tests.export.gguf_models import (
+    MODELS,
+    VOCABULARY,
+    architecture_of,
+    configuration,
+    tiny_model,
+)
+
+__all__ = [
+    "MODELS",
+    "add_keys",
+    "add_metadata",
+    "architecture_of",
+    "configuration",
+    "tiny_model",
+    "write",
+]
+
 WINDOWS = ("cohere2", "exaone4", "gemma2", "gemma3_text", "gpt_oss", "olmo3")
 EPSILONS = {
     "rms_norm_eps": GGUFWriter.add_layer_norm_rms_eps,
@@ -149,33 +37,6 @@ EPSILONS = {
 }
 PERMUTED = ("granite", "llama", "ministral3", "mixtral", "smollm3")
 GPT2_TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-FILED = {
-    "ministral3": "mistral3",
-    "mixtral": "llama",
-    "olmo3": "olmo2",
-}  # under which name llama.cpp has it, where that is another
-
-
-def configuration(name: str, **changes: Any) -> Any:
-    """Of the model of a test."""
-    return AutoConfig.for_model(**{**SIZES, **MODELS[name], **changes})
-
-
-def architecture_of(name: str) -> str:
-    """What a file calls the model of a test."""
-    return FILED.get(name, name.split()[0])
-
-
-def tiny_model(architecture: str, **changes: Any) -> Any:
-    """A random model; norms are random too, so that a forgotten offset shows."""
-    torch.manual_seed(3)
-    config = configuration(architecture, **changes)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "bias" in name or "sinks" in name:
-                parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model
 
 
 def write(
@@ -216,12 +77,19 @@ def add_metadata(writer: GGUFWriter, config: Any) -> None:
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
+    width = getattr(config, "intermediate_size", 4 * config.hidden_size)
+    if getattr(config, "use_double_wide_mlp", False):
+        shared = config.num_kv_shared_layers
+        width = [width] * (config.num_hidden_layers - shared) + [2 * width] * shared
+    writer.add_feed_forward_length(width)
     writer.add_head_count(heads)
     for name, add in EPSILONS.items():
         if hasattr(config, name):
             add(writer, getattr(config, name))
     if kind == "gpt2":
+        return
+    if kind == "gemma4_text":
+        add_gemma4(writer, config)
         return
     kv_heads = config.num_key_value_heads
     if kind == "lfm2":
@@ -240,6 +108,38 @@ def add_metadata(writer: GGUFWriter, config: Any) -> None:
     add_experts(writer, config)
     if rope.get("rope_type") == "yarn":
         add_yarn(writer, rope)
+
+
+def add_gemma4(writer: GGUFWriter, config: Any) -> None:
+    """Of the two kinds of layers that it has."""
+    full = config.per_layer_config[config.layer_types.index("full_attention")]
+    local = config.per_layer_config[config.layer_types.index("sliding_attention")]
+    sliding = [each == "sliding_attention" for each in config.layer_types]
+    heads = local.num_key_value_heads
+    if full.num_key_value_heads != heads:
+        writer.add_head_count_kv([heads if s else full.num_key_value_heads for s in sliding])
+    else:
+        writer.add_head_count_kv(heads)
+    writer.add_shared_kv_layers(config.num_kv_shared_layers)
+    writer.add_embedding_length_per_layer_input(config.hidden_size_per_layer_input)
+    writer.add_sliding_window(config.sliding_window)
+    writer.add_sliding_window_pattern(sliding)
+    for size, add in {
+        full.head_dim: (writer.add_key_length, writer.add_value_length),
+        local.head_dim: (writer.add_key_length_swa, writer.add_value_length_swa),
+    }.items():
+        for each in add:
+            each(size)
+    writer.add_rope_dimension_count(full.head_dim)
+    writer.add_rope_dimension_count_swa(local.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["full_attention"]["rope_theta"])
+    writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])
+    if config.final_logit_softcapping:
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    if config.enable_moe_block:
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.top_k_experts)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
 
 
 def add_particular(writer: GGUFWriter, config: Any) -> None:
@@ -322,12 +222,18 @@ def tensors(architecture: str, model: Any) -> dict[str, np.ndarray]:
         for stored, array in converted(name, parameter.numpy().copy(), config).items():
             stem, _, suffix = stored.rpartition(".")
             found[f"{names.get_name(stem)}.{suffix}"] = array
+    if config.model_type == "gemma4_text":  # a quarter of each head is turned
+        size = config.per_layer_config[config.layer_types.index("full_attention")].head_dim
+        turned = np.arange(size // 2) < size // 8
+        found["rope_freqs.weight"] = np.where(turned, 1, 1e30).astype(np.float32)
     return found
 
 
 def converted(name: str, array: np.ndarray, config: Any) -> dict[str, np.ndarray]:
     """A tensor as the converter writes it: under the names that it looks up, values changed."""
     kind, stem = config.model_type, name.rpartition(".")[0]
+    if kind == "gemma4_text":
+        return gemma4(name, array)
     if kind.startswith("gemma") and stem.endswith("norm"):
         return {name: array + 1}
     if kind in PERMUTED and stem.endswith(("q_proj", "k_proj")):
@@ -344,6 +250,16 @@ def converted(name: str, array: np.ndarray, config: Any) -> dict[str, np.ndarray
     if ".experts." in name:
         return experts(name, array, in_turns=kind == "gpt_oss")
     return {name: array}
+
+
+def gemma4(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Its norms are as they are, and its gates and ups stay together."""
+    if name.endswith("router.scale"):
+        return {name.replace("router.scale", "router.proj.scale"): array}
+    if name.endswith("per_expert_scale"):
+        return {name.replace("router.per_expert_scale", "experts.down_proj.scale"): array}
+    bare = name.endswith("layer_scalar") or ".experts." in name
+    return {f"{name}.weight" if bare else name: array}
 
 
 def experts(name: str, array: np.ndarray, in_turns: bool) -> dict[str, np.ndarray]:

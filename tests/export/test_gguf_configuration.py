@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from lepton_compile.errors import CheckpointError, SourceError
+from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, GGUFTensor
 from lepton_compile.export.checkpoint.gguf_layout import hugging_face_names
 from lepton_compile.export.source import resolve
+from lepton_compile.export.source.gguf import config_of
 from tests.export import gguf_files
 
 
@@ -139,6 +141,17 @@ def test_what_an_architecture_needs_is_asked_for(
     with pytest.raises(SourceError, match="lacks what a configuration needs") as caught:
         configuration(tmp_path, name, changes)
     assert caught.value.found == f"missing: {key}"
+
+
+@pytest.mark.parametrize("said", ["four", 0, [1.5, "a"]])
+def test_heads_that_are_no_number_make_no_configuration(tmp_path: Path, said: Any) -> None:
+    metadata = {"general.architecture": "qwen3", "qwen3.attention.head_count": said}
+    keys = ("context_length", "block_count", "feed_forward_length", "embedding_length")
+    metadata |= {f"qwen3.{key}": 2 for key in (*keys, "attention.layer_norm_rms_epsilon")}
+    embedding = GGUFTensor("token_embd.weight", (4, 2), 0, 0, 32)
+    header = GGUFHeader(tmp_path / "m.gguf", metadata, {"token_embd.weight": embedding})
+    with pytest.raises(SourceError, match="does not make a configuration"):
+        config_of(header)
 
 
 def test_norms_of_each_head_of_stablelm_are_refused(tmp_path: Path) -> None:

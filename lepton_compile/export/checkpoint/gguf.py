@@ -88,7 +88,7 @@ class GGUFCheckpoint:
     def _made(self, name: str, parts: list[GGUFTensor]) -> StreamedTensor:
         """The tensor ``name`` of the model, of the one or two that it is stored as."""
         layout, kind = ARCHITECTURES[self._architecture], kind_of(parts[0].name)
-        stack = kind.endswith("_exps")
+        stack = kind.endswith("_exps") and len(parts[0].shape) > 1
         count = parts[0].shape[0]
         rows = self._unchanged(kind, stored_rows(self._path, parts[0], stack))
         if len(parts) > 1:

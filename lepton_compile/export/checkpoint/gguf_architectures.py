@@ -86,6 +86,32 @@ ARCHITECTURES = {
     "exaone4": Layout({**ATTENTION, **QK_NORM, **POST_NORM, **MLP}),
     "gemma2": Layout({**LAYER, **SANDWICH_NORM}, norm_offset=True),
     "gemma3": Layout({**LAYER, **QK_NORM, **SANDWICH_NORM}, norm_offset=True),
+    "gemma4": Layout(
+        {
+            **LAYER,
+            **QK_NORM,
+            **SANDWICH_NORM,
+            "layer_output_scale.weight": "layer_scalar",
+            "inp_gate": "per_layer_input_gate",
+            "proj": "per_layer_projection",
+            "post_norm": "post_per_layer_input_norm",
+            "ffn_gate_inp": "router.proj",
+            "ffn_gate_inp.scale": "router.scale",
+            "ffn_gate_up_exps.weight": "experts.gate_up_proj",
+            "ffn_down_exps.weight": "experts.down_proj",
+            "ffn_down_exps.scale": "router.per_expert_scale",
+            "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
+            "post_ffw_norm_1": "post_feedforward_layernorm_1",
+            "post_ffw_norm_2": "post_feedforward_layernorm_2",
+        },
+        outer={
+            **OUTER,
+            "per_layer_token_embd": "model.embed_tokens_per_layer",
+            "per_layer_model_proj": "model.per_layer_model_projection",
+            "per_layer_proj_norm": "model.per_layer_projection_norm",
+        },
+        pairs={"experts.gate_up_proj": GATE_UP["mlp.experts.gate_up_proj"]},
+    ),
     "glm4": Layout(
         {
             **ATTENTION,

@@ -13,6 +13,7 @@ import numpy as np
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.gguf_architectures import ARCHITECTURES
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
+from lepton_compile.export.source.gguf_gemma4 import gemma4_rope
 from lepton_compile.export.source.gguf_metadata import number
 from lepton_compile.export.source.gguf_particular import particular
 from lepton_compile.export.source.gguf_rope import PARTIAL, rope_parameters
@@ -39,6 +40,7 @@ EPSILONS = {
     "stablelm": {"layer_norm_eps": EPSILON},
     "starcoder2": {"norm_epsilon": EPSILON},
 }
+KINDS = ("gemma4", "lfm2")  # whose layers differ in their numbers
 SPECIAL_IDS = {
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
@@ -65,9 +67,10 @@ def config_of(header: GGUFHeader) -> PretrainedConfig:
             available=sorted(ARCHITECTURES),
             hint="Give the Hugging Face folder of the model instead.",
         )
-    values = _config_values(header)
     try:
-        config = AutoConfig.for_model(**values)
+        config = AutoConfig.for_model(**_config_values(header))
+    except SourceError:
+        raise
     except Exception as error:  # configurations validate themselves with types of their own
         raise SourceError(
             "The GGUF metadata does not make a configuration.",
@@ -88,10 +91,10 @@ def _config_values(header: GGUFHeader) -> dict[str, Any]:
             where=str(header.path),
             found=f"missing: {', '.join(missing) or 'token_embd.weight'}",
         )
-    values = {name: number(header, key) for name, key in keys.items()}
+    values = {name: _value(header, key) for name, key in keys.items()}
     heads = values["num_attention_heads"]
     values["head_dim"] = head_dim = _head_dim(header, values["hidden_size"] // heads)
-    values["num_key_value_heads"] = _kv_heads(header, heads)
+    values["num_key_value_heads"] = _value(header, "attention.head_count_kv", heads)
     values["vocab_size"] = header.tensors["token_embd.weight"].shape[0]
     values["tie_word_embeddings"] = "output.weight" not in header.tensors
     for name, key in SPECIAL_IDS.items():
@@ -99,6 +102,8 @@ def _config_values(header: GGUFHeader) -> dict[str, Any]:
     values |= particular(header, values)
     if header.architecture == "gpt2":  # it learned its positions
         del values["num_key_value_heads"], values["intermediate_size"]
+    elif header.architecture == "gemma4":
+        values["rope_parameters"] = gemma4_rope(header)
     else:
         values["rope_parameters"] = rope_parameters(header, head_dim)
     if header.architecture in DERIVED:
@@ -114,9 +119,9 @@ def _head_dim(header: GGUFHeader, derived: int) -> int:
     return int(header.key("attention.key_length", derived))
 
 
-def _kv_heads(header: GGUFHeader, heads: int) -> Any:
-    """Of layers with attention; others are said to have none."""
-    said = header.key("attention.head_count_kv")
-    if header.architecture == "lfm2" and isinstance(said, np.ndarray):
-        return int(said.max(initial=0))
-    return number(header, "attention.head_count_kv", heads)
+def _value(header: GGUFHeader, key: str, default: Any = None) -> Any:
+    """A number for all layers; where they are of several kinds, its own function sees to them."""
+    value = header.key(key, default)
+    if header.architecture in KINDS and isinstance(value, np.ndarray):
+        return int(value.max(initial=0))
+    return number(header, key, default)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
+from lepton_compile.export.source.gguf_gemma4 import gemma4
 from lepton_compile.export.source.gguf_metadata import layer_types, needed, number, refused
 
 __all__ = ["particular"]
@@ -239,6 +240,7 @@ PARTICULAR: dict[str, Callable[[GGUFHeader, Values], dict[str, Any]]] = {
     "exaone4": _exaone4,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "gemma4": gemma4,
     "glm4": _glm4,
     "gpt-oss": _gpt_oss,
     "gpt2": _gpt2,

@@ -15,7 +15,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import read_bytes
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 
-__all__ = ["PARTIAL", "rope_parameters"]
+__all__ = ["PARTIAL", "divisors", "rope_parameters"]
 
 PARTIAL = ("glm4", "phi3", "stablelm")  # a part of each head is turned
 DEFAULT_THETA = 10000.0
@@ -53,7 +53,7 @@ def _scaling(header: GGUFHeader, rotary: int, theta: float) -> dict[str, Any]:
     if "rope_factors_long.weight" in header.tensors:
         return _longrope(header)
     if "rope_freqs.weight" in header.tensors:
-        return _llama3(header, _divisors(header, "rope_freqs.weight"), rotary, theta)
+        return _llama3(header, divisors(header, "rope_freqs.weight"), rotary, theta)
     kind = header.key("rope.scaling.type", "none")
     factor = header.key("rope.scaling.factor", 1.0)
     if kind == "none" or (kind == "linear" and factor == 1.0):
@@ -91,8 +91,8 @@ def _longrope(header: GGUFHeader) -> dict[str, Any]:
         raise _refused(header, "rope_factors_long without an original context length")
     found = {
         "rope_type": "longrope",
-        "long_factor": _divisors(header, "rope_factors_long.weight").tolist(),
-        "short_factor": _divisors(header, "rope_factors_short.weight").tolist(),
+        "long_factor": divisors(header, "rope_factors_long.weight").tolist(),
+        "short_factor": divisors(header, "rope_factors_short.weight").tolist(),
         "original_max_position_embeddings": original,
     }
     if (attention := header.key("rope.scaling.attn_factor")) is not None:
@@ -113,7 +113,8 @@ def _llama3(header: GGUFHeader, found: np.ndarray, rotary: int, theta: float) ->
     return {"rope_type": "llama3", "factor": factor, **LLAMA3}
 
 
-def _divisors(header: GGUFHeader, name: str) -> np.ndarray:
+def divisors(header: GGUFHeader, name: str) -> np.ndarray:
+    """The tensor ``name``, what frequencies are divided by. Raises SourceError."""
     tensor = header.tensors.get(name)
     if tensor is None or tensor.type != 0:
         raise _refused(header, f"{name} is missing or not float32")
