@@ -36,6 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "sliding_window": 16,
         "tie_word_embeddings": True,
     },
+    "gemma": {"model_type": "gemma", "head_dim": 32, "tie_word_embeddings": True},
     "gemma2": {
         "model_type": "gemma2",
         "head_dim": 32,

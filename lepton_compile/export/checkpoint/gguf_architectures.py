@@ -84,6 +84,7 @@ class Layout:
 ARCHITECTURES = {
     "cohere2": Layout({**ATTENTION, "attn_norm": "input_layernorm", **MLP}),
     "exaone4": Layout({**ATTENTION, **QK_NORM, **POST_NORM, **MLP}),
+    "gemma": Layout(LAYER, norm_offset=True),
     "gemma2": Layout({**LAYER, **SANDWICH_NORM}, norm_offset=True),
     "gemma3": Layout({**LAYER, **QK_NORM, **SANDWICH_NORM}, norm_offset=True),
     "gemma4": Layout(

@@ -30,6 +30,10 @@ def particular(header: GGUFHeader, values: Values) -> dict[str, Any]:
     return PARTICULAR[header.architecture](header, values)
 
 
+def _gemma(header: GGUFHeader, values: Values) -> dict[str, Any]:
+    return {"model_type": "gemma"}
+
+
 def _gemma2(header: GGUFHeader, values: Values) -> dict[str, Any]:
     layers = values["num_hidden_layers"]
     return {
@@ -238,6 +242,7 @@ def _gpt2(header: GGUFHeader, values: Values) -> dict[str, Any]:
 PARTICULAR: dict[str, Callable[[GGUFHeader, Values], dict[str, Any]]] = {
     "cohere2": _cohere2,
     "exaone4": _exaone4,
+    "gemma": _gemma,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "gemma4": gemma4,
