@@ -9,7 +9,7 @@ read by another view that was taken before is refused, as is an argument that is
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
 import torch
