@@ -89,6 +89,7 @@ def passes_for(
         choices=Choices(choose_kernels) if choose_kernels is not None else None,
         cache=cache_type(recipe, target, half),
         cache_measure=cache_measure,
+        alike=target in TENSORRT and recipe.profiles == "joint",
     )
     made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
     return [each for each in made if each is not None]

@@ -94,6 +94,8 @@ class Settings:
         cache: INT8 or FLOAT8E4M3FN, what a cache of keys and values holds; ``None`` is what is
             computed in.
         cache_measure: ranges of what goes into caches; ``None`` runs nothing.
+        alike: every layer keeps its sizes, so that all share their kernels: a plan with one profile
+            is asked for to be small.
     """
 
     choose: Choose | None = None
@@ -114,6 +116,7 @@ class Settings:
     choices: Choices | None = None
     cache: ir.DataType | None = None
     cache_measure: CacheMeasure | None = None
+    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,10 @@ class Entry:
     def instance(self, settings: Settings) -> LeptonPass | None:
         """A pass for these settings."""
         return self.make() if self.configured is None else self.configured(settings)
+
+
+def _last_layer(settings: Settings) -> LeptonPass | None:
+    return None if settings.alike else LowerLastLayer()
 
 
 def _calibrate(settings: Settings) -> LeptonPass | None:
@@ -341,7 +348,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerCudaHeadNorm, targets=_CUDA),
     # Between what it looks through, norms and sums, and the kernels of layers; in front of static
     # caches, whose logits are those of one position.
-    Entry(LowerLastLayer),
+    Entry(LowerLastLayer, configured=_last_layer),
     Entry(LowerBiasGelu, targets=_ORT),
     # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
     Entry(LowerNativeExperts, targets=_CPU, configured=_native_experts),

@@ -69,6 +69,16 @@ def test_tensorrt_stacks_plain_weights_itself(target: str, quantize: str, stacks
     assert {"packed-qkv", "packed-gate-up"} <= set(_names())
 
 
+@pytest.mark.parametrize(("profiles", "cut"), [("split", True), ("joint", False)])
+def test_layers_of_a_plan_with_one_profile_are_alike(profiles: str, cut: bool) -> None:
+    """One of its own would have kernels of its own: 0.3 MB of Gemma's."""
+    given = {"model": "./m", "target": ["ort-cpu", "trt-rtx"], "task": "text-generation"}
+    recipe = load_recipe({**given, "profiles": profiles})
+    names = [p.name for p in passes_for(recipe, "trt-rtx", length=64)]
+    assert ("lower-last-layer" in names) == cut
+    assert "lower-last-layer" in [p.name for p in passes_for(recipe, "ort-cpu")]
+
+
 def test_disabled_passes_are_left_out() -> None:
     assert "packed-qkv" not in _names(passes={"disable": ["packed-qkv"]})
 
