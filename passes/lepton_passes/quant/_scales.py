@@ -34,7 +34,7 @@ MORE_LEVELS = (*LEVELS, -9.5, -10.5, -6.5, 7.0, 7.5)
 
 # Of groups that lie on levels already.
 _WHOLE = (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0)
-# What is looked at of a group to tell that, and how far from a level bf16 takes the largest value.
+# What is looked at of a group before all of it is, and how far from a level bf16 takes a value.
 _LOOKED_AT, _OFF = 8, 0.04
 
 # Elements that are worked on at a time: temporary arrays stay in the cache of a core, and one call
@@ -95,7 +95,7 @@ def quantize_int4(
     Returns:
         int8 in -8..7 (rows, columns) and fp32 (rows, columns / group). A scale may be negative.
     """
-    kept = _on_levels(w[:, :group])
+    kept = _on_levels(w, group)
     if not kept.any():
         return _rounded(w, group, levels, importance)
     q = np.empty(w.shape, dtype=np.int8)
@@ -124,12 +124,26 @@ def _rounded(
     return q.reshape(w.shape), scale.reshape(len(w), w.shape[1] // group)
 
 
-def _on_levels(w: np.ndarray) -> np.ndarray:
-    """Which rows of ``w`` (rows, group) are whole multiples, up to 8, of one number each."""
-    extreme = np.maximum(w.max(axis=1), -w.min(axis=1))
+def _on_levels(w: np.ndarray, group: int) -> np.ndarray:
+    """Which rows of ``w`` (rows, columns) are whole multiples, up to 8, of a number for each group.
+    A few values of the first group tell most that are not."""
+    on = _multiples(w[:, :_LOOKED_AT], _extreme(w[:, :group]))
+    groups = w[on].reshape(-1, group)
+    extreme = _extreme(groups)
+    each = _multiples(groups, extreme) | (extreme <= _TINY)
+    on[on] = each.reshape(-1, w.shape[1] // group).all(axis=1)
+    return on
+
+
+def _extreme(w: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(w.max(axis=1), -w.min(axis=1)))
+
+
+def _multiples(w: np.ndarray, extreme: np.ndarray) -> np.ndarray:
+    """Which rows are whole multiples of an eighth, a seventh .. of ``extreme``, but zeros alone."""
     on = np.zeros(len(w), dtype=bool)
     for level in _WHOLE:
-        scaled = w[:, :_LOOKED_AT] * _inverse(extreme, level)[:, None]
+        scaled = w * _inverse(extreme, level)[:, None]
         on |= (np.abs(scaled - np.rint(scaled)) < _OFF).all(axis=1)
     return np.asarray(on & (extreme > _TINY))
 

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from lepton_passes.quant._scales import (
     LEVELS,
+    _rounded,
     quantize_int4,
     quantize_int8,
     quantize_int8_blocks,
@@ -121,3 +122,15 @@ def test_rows_on_levels_do_not_change_the_others() -> None:
     np.testing.assert_array_equal(q[[0, 1, 3]], alone[0])
     np.testing.assert_array_equal(scale[[0, 1, 3]], alone[1])
     np.testing.assert_allclose(q[2] * scale[2].repeat(32), w[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("on", [8, 32])
+def test_a_few_values_on_levels_are_no_row_on_levels(on: int) -> None:
+    """As of formats of 32 levels, or whose levels have no zero: some groups are on sixteen."""
+    rng = np.random.default_rng(0)
+    w = (rng.integers(-15, 16, (4, 64)) * np.float32(0.1)).astype(np.float32)
+    w[:, :on] = rng.integers(-7, 8, (4, on)) * np.float32(0.2)
+    w[:, on - 1] = np.float32(-1.6)
+    found, plain = quantize_int4(w, 32), _rounded(w, 32, LEVELS, None)
+    np.testing.assert_array_equal(found[0], plain[0])
+    np.testing.assert_array_equal(found[1], plain[1])
