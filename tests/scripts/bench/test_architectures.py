@@ -8,10 +8,15 @@ import transformers
 
 
 def test_what_is_listed_is_text() -> None:
-    decoders, encoders = (architectures.listed(task) for task in architectures.TASKS)
+    decoders, encoders, masked, labelled = (
+        architectures.listed(task) for task in architectures.TASKS
+    )
     assert decoders["llama"] == "LlamaForCausalLM"
     assert encoders["bert"] == "BertModel"
-    assert not {"vit", "clip"} & {*decoders, *encoders}
+    assert encoders["t5"] == "T5EncoderModel"
+    assert masked["bert"] == "BertForMaskedLM"
+    assert labelled["bert"] == "BertForSequenceClassification"
+    assert not {"vit", "clip"} & {*decoders, *encoders, *masked, *labelled}
 
 
 @pytest.mark.parametrize("kind", ["Gemma3TextConfig", "Gemma3Config", "Qwen3MoeConfig"])
