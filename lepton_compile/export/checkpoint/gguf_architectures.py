@@ -34,15 +34,11 @@ MLP = {
 }
 LAYER = {**ATTENTION, **NORMS, **MLP}
 QK_NORM = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-SANDWICH_NORM = {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
 POST_NORM = {
     "post_attention_norm": "post_attention_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+SANDWICH_NORM = {**POST_NORM, "ffn_norm": "pre_feedforward_layernorm"}
 FUSED = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
 EXPERTS = {
     "ffn_gate_inp": "mlp.gate",

@@ -11,6 +11,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
+from lepton_compile.export.source.objects import read_object
 
 __all__ = [
     "PICKLE_ENDINGS",
@@ -43,19 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             where=str(folder),
             available=sorted(p.name for p in folder.iterdir())[:20],
         )
-    return _object(path)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{path.name} cannot be read.", where=str(path), found=str(error)
-        ) from error
-    if not isinstance(found, dict):
-        raise SourceError(f"{path.name} is not an object.", where=str(path))
-    return found
+    return read_object(path)
 
 
 def quantization(folder: Path) -> dict[str, Any] | None:
@@ -70,8 +59,8 @@ def quantization(folder: Path) -> dict[str, Any] | None:
     found = config.get("quantization_config")
     if not found and isinstance(text, dict):
         found = text.get("quantization_config")
-    if not found and (folder / MODELOPT_NAME).is_file():
-        found = _object(folder / MODELOPT_NAME)
+    if not found:
+        found = read_object(folder / MODELOPT_NAME)
     if found and not isinstance(found, dict):
         raise SourceError(
             "quantization_config is not an object.",

@@ -54,10 +54,10 @@ def layer_types(header: GGUFHeader, layers: int, period: int) -> list[str]:
     return ["sliding_attention" if each else "full_attention" for each in sliding]
 
 
-def refused(header: GGUFHeader, found: str) -> SourceError:
+def refused(header: GGUFHeader, found: str, what: str = "What this GGUF file holds") -> SourceError:
     """The error for what a configuration has no word for."""
     return SourceError(
-        "What this GGUF file holds cannot be expressed.",
+        f"{what} cannot be expressed.",
         where=str(header.path),
         found=found,
         hint="Give the Hugging Face folder of the model instead.",

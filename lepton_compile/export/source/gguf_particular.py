@@ -116,17 +116,25 @@ def _qwen2(header: GGUFHeader, values: Values) -> dict[str, Any]:
 
 
 def _qwen2moe(header: GGUFHeader, values: Values) -> dict[str, Any]:
-    used = needed(header, "expert_used_count")
     dense = values["intermediate_size"]
     return {
         "model_type": "qwen2_moe",
-        "num_experts": needed(header, "expert_count"),
-        "num_experts_per_tok": used,
-        "moe_intermediate_size": number(header, "expert_feed_forward_length", dense // used),
+        **_qwen_experts(header, values, weights_norm=False),
         "shared_expert_intermediate_size": number(
             header, "expert_shared_feed_forward_length", dense
         ),
-        "norm_topk_prob": header.key("expert_weights_norm", False),
+    }
+
+
+def _qwen_experts(header: GGUFHeader, values: Values, *, weights_norm: bool) -> dict[str, Any]:
+    """Of both families; ``weights_norm`` is what a file means that does not say it."""
+    used = needed(header, "expert_used_count")
+    inner = values["intermediate_size"] // used
+    return {
+        "num_experts": needed(header, "expert_count"),
+        "num_experts_per_tok": used,
+        "moe_intermediate_size": number(header, "expert_feed_forward_length", inner),
+        "norm_topk_prob": header.key("expert_weights_norm", weights_norm),
     }
 
 
@@ -135,15 +143,7 @@ def _qwen3(header: GGUFHeader, values: Values) -> dict[str, Any]:
 
 
 def _qwen3moe(header: GGUFHeader, values: Values) -> dict[str, Any]:
-    used = needed(header, "expert_used_count")
-    dense = values["intermediate_size"]
-    return {
-        "model_type": "qwen3_moe",
-        "num_experts": needed(header, "expert_count"),
-        "num_experts_per_tok": used,
-        "moe_intermediate_size": number(header, "expert_feed_forward_length", dense // used),
-        "norm_topk_prob": header.key("expert_weights_norm", True),
-    }
+    return {"model_type": "qwen3_moe", **_qwen_experts(header, values, weights_norm=True)}
 
 
 def _granite(header: GGUFHeader, values: Values) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import read_bytes
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
+from lepton_compile.export.source.gguf_metadata import refused
 
 __all__ = ["PARTIAL", "divisors", "rope_parameters"]
 
@@ -122,9 +123,4 @@ def divisors(header: GGUFHeader, name: str) -> np.ndarray:
 
 
 def _refused(header: GGUFHeader, found: str) -> SourceError:
-    return SourceError(
-        "The rotary embedding of this GGUF file cannot be expressed.",
-        where=str(header.path),
-        found=found,
-        hint="Give the Hugging Face folder of the model instead.",
-    )
+    return refused(header, found, "The rotary embedding of this GGUF file")

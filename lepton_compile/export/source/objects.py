@@ -18,7 +18,9 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise SourceError("A file cannot be read.", where=str(file), found=str(error)) from error
+        raise SourceError(
+            f"{file.name} cannot be read.", where=str(file), found=str(error)
+        ) from error
     if not isinstance(found, dict):
-        raise SourceError("A file does not hold an object.", where=str(file))
+        raise SourceError(f"{file.name} is not an object.", where=str(file))
     return found

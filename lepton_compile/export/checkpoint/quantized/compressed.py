@@ -15,7 +15,7 @@ Which of them a layer has is told by its tensors. Source: the library of the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ import onnx_ir as ir
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import Rows, integers, less, nibbles, scaled, stored, unpacked
+from .rows import Rows, by_whole, integers, less, nibbles, scaled, stored, unpacked
 from .settings import BITS, activations, block_of, unknown
 
 __all__ = ["read_compressed"]
@@ -138,12 +138,7 @@ class _Layer:
         scales = self._stored("weight_scale")
         if not self._has("weight_global_scale"):
             return scales
-
-        def read(start: int, stop: int) -> np.ndarray:
-            whole = self._read("weight_global_scale").astype(np.float32).reshape(-1)
-            return np.asarray(scales.read(start, stop) / whole[0])
-
-        return replace(scales, read=read)
+        return by_whole(np.divide, scales, self.checkpoint, f"{self.name}.weight_global_scale")
 
     def _groups(self, columns: int, groups: int) -> np.ndarray:
         found = self._read("weight_g_idx")

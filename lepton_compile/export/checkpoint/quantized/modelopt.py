@@ -11,7 +11,6 @@ Source: "unified Hugging Face checkpoint" of its documentation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import onnx_ir as ir
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import Rows, nibbles, scaled, stored
+from .rows import by_whole, nibbles, scaled, stored
 from .settings import activations, unknown
 
 __all__ = ["read_modelopt"]
@@ -46,16 +45,8 @@ def read_modelopt(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Quantize
             continue
         scales, parts = stored(checkpoint, scale), [name, scale]
         if (whole := f"{scale}_2") in known:
-            scales, parts = _times(scales, checkpoint, whole), [*parts, whole]
+            scales, parts = by_whole(np.multiply, scales, checkpoint, whole), [*parts, whole]
         four = known[name].dtype == ir.DataType.UINT8
         codes = nibbles(checkpoint, name) if four else stored(checkpoint, name)
         weights[name] = Weight.of(name, scaled(codes, scales, where=name), parts)
     return QuantizedCheckpoint(checkpoint, weights, activations(known))
-
-
-def _times(scales: Rows, checkpoint: Checkpoint, whole: str) -> Rows:
-    def read(start: int, stop: int) -> np.ndarray:
-        factor = checkpoint.tensor(whole).numpy().astype(np.float32).reshape(-1)
-        return np.asarray(scales.read(start, stop) * factor[0])
-
-    return replace(scales, read=read)

@@ -17,6 +17,7 @@ from .settings import unfit
 
 __all__ = [
     "Rows",
+    "by_whole",
     "fp4",
     "integers",
     "less",
@@ -87,6 +88,16 @@ def nibbles(checkpoint: Checkpoint, name: str) -> Rows:
         return fp4(rows_of(tensor, start, stop).view(np.uint8))
 
     return Rows((rows, 2 * width), read, count)
+
+
+def by_whole(how: np.ufunc, rows: Rows, checkpoint: Checkpoint, name: str) -> Rows:
+    """``rows`` multiplied, or divided, by the one number of the tensor ``name``."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        whole = checkpoint.tensor(name).numpy().astype(np.float32).reshape(-1)
+        return np.asarray(how(rows.read(start, stop), whole[0]))
+
+    return replace(rows, read=read)
 
 
 def less(rows: Rows, offset: int) -> Rows:
