@@ -119,6 +119,7 @@ def embedding_entry(pooling: Pooling | None, source: Source) -> dict[str, Any] |
         "pooling": pooling.kind,
         "dense": [{"width": d.outer, "activation": d.activation.lower()} for d in pooling.dense],
         "normalize": pooling.normalize,
+        **({"logarithms": pooling.logarithms} if pooling.logarithms else {}),
         "output": "sentence_embedding",
         "max_tokens": text_limit(source),
         "prompts": texts,

@@ -119,8 +119,10 @@ def _first(given: float | None, usual: float | None) -> float:
 
 
 def _objective(task: str, pooling: Pooling | None, module: Any) -> Objective:
-    from lepton_compile.pipeline.mixed import Directions, Likelihood
+    from lepton_compile.pipeline.mixed import Directions, Likelihood, Weights
 
+    if pooling is not None and pooling.logarithms:
+        return Weights(pooling.kind, pooling.logarithms)
     if family_of(task) == "embedding":
         if pooling is None:
             return Directions()

@@ -13,7 +13,10 @@ __all__ = ["pooling_of", "task_of"]
 def task_of(source: Source) -> str:
     """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
     from lepton_compile.export.sentence import is_sentence_model
+    from lepton_compile.export.sparse import is_sparse_model
 
+    if is_sparse_model(source):
+        return "sparse-embedding"
     if is_sentence_model(source):
         return "feature-extraction"
     return infer_task(source.architecture)
@@ -27,6 +30,8 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
     """
     from lepton_compile.export.sentence import pooling
 
+    if task == "sparse-embedding":
+        return _of_words(recipe, source)
     if task != "feature-extraction" or recipe.pooling == "none":
         return None
     own = pooling(source) or {}
@@ -45,3 +50,12 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
     if normalize is None:
         normalize = bool(own.get("normalize"))
     return Pooling(str(kind), normalize, own.get("dense", ()))
+
+
+def _of_words(recipe: Recipe, source: Source) -> Pooling:
+    """That of a sparse embedding: largest scores, where neither recipe nor model says otherwise."""
+    from lepton_compile.export.sparse import sparse_pooling
+
+    own = (sparse_pooling(source) if recipe.pooling == "auto" else None) or {}
+    kind = "max" if recipe.pooling == "auto" else recipe.pooling
+    return Pooling(own.get("pooling", kind), False, logarithms=own.get("logarithms", 1))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _MADE = ("text", "tokens", "finish", "timings")
+_SHOWN = 20  # words of a sparse embedding
 
 
 @click.command()
@@ -121,6 +122,9 @@ def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) ->
     if model.task == "feature-extraction":
         _embeddings(texts, model.embed(texts, prompt), as_json)
         return
+    if model.task == "sparse-embedding":
+        _weights(texts, model.words(texts, prompt), as_json)
+        return
     if model.task == "fill-mask":
         _fillings(texts, [model.fill(text) for text in texts], as_json)
         return
@@ -156,6 +160,16 @@ def _content(text: str) -> str:
         raise UsageError(
             "the context cannot be read", where="--context", found=f"{text[1:]}: {error}"
         ) from error
+
+
+def _weights(texts: list[str], found: list[dict[str, float]], as_json: bool) -> None:
+    if as_json:
+        emit_json([{"text": t, "words": words} for t, words in zip(texts, found, strict=True)])
+        return
+    for text, words in zip(texts, found, strict=True):
+        rows = [(word, f"{weight:.3f}") for word, weight in words.items()]
+        title = f"{text}: {len(rows)} words" + (f", the first {_SHOWN}" if rows[_SHOWN:] else "")
+        console().print(table(title, ("word", "weight>"), rows[:_SHOWN]))
 
 
 def _fillings(texts: list[str], found: list[Any], as_json: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +22,7 @@ __all__ = ["Dense", "read_dense"]
 
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh}
 _PREFIX = "linear."
+EMBEDDING = "sentence_embedding"
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,19 @@ def read_dense(folder: Path) -> Dense:
             available=list(ACTIVATIONS),
             hint="Set pooling: none to compile the encoder alone.",
         )
+    _check_place(found, file)
     return Dense(folder, inner, outer, bool(found.get("bias", True)), activation)
+
+
+def _check_place(settings: dict[str, Any], file: Path) -> None:
+    """That it takes the pooled vector, and gives nothing but its own."""
+    known = {"module_input_name": EMBEDDING, "module_output_name": EMBEDDING, "use_residual": False}
+    other = {k: settings[k] for k, usual in known.items() if settings.get(k) not in (None, usual)}
+    if other:
+        raise SourceError(
+            "A Dense module does what cannot be compiled.",
+            where=str(file),
+            found=", ".join(f"{key}: {value}" for key, value in other.items()),
+            available=[f"{key}: {value}" for key, value in known.items()],
+            hint="Set pooling: none to compile the encoder alone.",
+        )

@@ -1,6 +1,7 @@
 """What each task takes and gives: the model class, the traced module, the names at its edges.
 
-Task names are optimum's. A traced module takes one tuple of tensors, as ``trace.trace`` calls it.
+Task names are optimum's, and one that it has not: sparse-embedding. A traced module takes one tuple
+of tensors, as ``trace.trace`` calls it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
     "question-answering": "AutoModelForQuestionAnswering",
+    "sparse-embedding": "AutoModelForMaskedLM",
     "text-classification": "AutoModelForSequenceClassification",
     "text-generation": "AutoModelForCausalLM",
     "token-classification": "AutoModelForTokenClassification",
@@ -48,6 +50,7 @@ _OUTPUTS = {
     "feature-extraction": ("last_hidden_state",),
     "fill-mask": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
+    "sparse-embedding": (),
     "text-classification": ("logits",),
     "token-classification": ("logits",),
 }
@@ -105,11 +108,15 @@ def infer_task(architecture: str) -> str:
 @dataclass(frozen=True)
 class Pooling:
     """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken; then come
-    ``dense`` layers, and the length becomes 1 where ``normalize`` says so."""
+    ``dense`` layers, and the length becomes 1 where ``normalize`` says so.
+
+    A sparse one (SPLADE) is the max or sum, over the tokens of a text, of scores of words: those
+    above 0, of which log(1 + x) is taken as often as ``logarithms`` says."""
 
     kind: str
     normalize: bool
     dense: tuple[Dense, ...] = ()
+    logarithms: int = 0
 
     def weights(self) -> dict[str, StreamedTensor]:
         """Those of the dense layers, by their names in an ``EncoderModule``."""
@@ -170,7 +177,9 @@ class EncoderModule(TaskModule):
         named = dict(zip(self.input_names, inputs, strict=True))
         found = self.network(**named, **self.options)
         outputs = [found[name] for name in self.output_names if name != "sentence_embedding"]
-        if self.pooling is not None:
+        if self.pooling is not None and self.pooling.logarithms:
+            outputs.append(_words(found["logits"], named["attention_mask"], self.pooling))
+        elif self.pooling is not None:
             outputs.append(self._embedding(outputs[0], named["attention_mask"], self.pooling))
         return outputs
 
@@ -255,12 +264,14 @@ def task_module(
     Raises:
         ExportError: the task or the pooling is not one this version compiles.
     """
-    if pooling is not None and pooling.kind not in _POOLINGS:
+    sparse = task == "sparse-embedding"
+    kinds = _OF_WORDS if sparse else tuple(_POOLINGS)
+    if (pooling is None and sparse) or (pooling is not None and pooling.kind not in kinds):
         raise ExportError(
             "this pooling is not supported",
             where="pooling",
-            found=pooling.kind,
-            available=list(_POOLINGS),
+            found=pooling.kind if pooling is not None else "none",
+            available=kinds,
         )
     if task == "text-generation":
         return DecoderModule(network, cache, positions)
@@ -315,6 +326,22 @@ def _last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     last = (places * attention_mask).amax(1)
     return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
 
+
+def _words(scores: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """(batch, vocabulary) of (batch, sequence, vocabulary). Padding scores 0, which is nothing."""
+    seen = scores * attention_mask.unsqueeze(-1).to(scores.dtype)
+    if pooling.kind == "max":  # Logarithms do not change which is the largest.
+        return _logarithms(seen.amax(1).relu(), pooling.logarithms)
+    return _logarithms(seen.relu(), pooling.logarithms).sum(1)
+
+
+def _logarithms(x: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        x = torch.log(1 + x)
+    return x
+
+
+_OF_WORDS = ("max", "sum")
 
 _POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": _mean,

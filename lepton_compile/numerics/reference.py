@@ -71,10 +71,32 @@ class Reference:
         pooled = self._embedding["output"] if self._embedding else None
         outputs = {n: found[n].to(torch.float32).numpy() for n in names if n != pooled}
         if self._embedding and pooled in names:
-            hidden = found["last_hidden_state"].to(torch.float32).numpy()
-            dense = getattr(self._module, "sentence_dense", None)
-            outputs[str(pooled)] = pool(hidden, feeds["attention_mask"], self._embedding, dense)
+            outputs[str(pooled)] = self._pooled(found, feeds["attention_mask"], self._embedding)
         return outputs
+
+    def _pooled(self, found: Any, mask: Array, embedding: Mapping[str, Any]) -> Array:
+        if "logarithms" in embedding:
+            return weigh(found["logits"].float().numpy(), mask, embedding)
+        dense = getattr(self._module, "sentence_dense", None)
+        return pool(found["last_hidden_state"].float().numpy(), mask, embedding, dense)
+
+
+def weigh(scores: Array, mask: Array, embedding: Mapping[str, Any]) -> Array:
+    """Words of each text (SPLADE: Formal et al., 2021, arXiv:2109.10086).
+
+    Args:
+        scores: ``(batch, sequence, vocabulary)``.
+        mask: ``(batch, sequence)``, 1 for real tokens.
+        embedding: ``pooling`` (max or sum) and ``logarithms``, how often log(1 + x) is taken.
+
+    Returns:
+        ``(batch, vocabulary)`` float32, nothing below 0.
+    """
+    weights = np.maximum(scores * mask[..., None], 0)
+    for _ in range(embedding["logarithms"]):
+        weights = np.log1p(weights)
+    over = np.max if embedding["pooling"] == "max" else np.sum
+    return np.asarray(over(weights, axis=1), np.float32)
 
 
 def pool(

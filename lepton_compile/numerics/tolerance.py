@@ -78,7 +78,7 @@ def family_of(task: str) -> str:
     """The row family of a task: one of ``FAMILIES``."""
     if task == "text-generation":
         return "decoder"
-    return "embedding" if task == "feature-extraction" else "classifier"
+    return "embedding" if task in ("feature-extraction", "sparse-embedding") else "classifier"
 
 
 def tolerance_for(precision: str, task: str) -> Tolerance:

@@ -17,8 +17,8 @@ __all__ = ["EFFECTS", "Effect"]
 
 CPU, TENSORRT = ("ort-cpu",), ("trt-rtx", "trt")
 GPU = ("ort-cuda", *TENSORRT)
-DECODER, EMBEDDING = ("text-generation",), ("feature-extraction",)
-SCORED = tuple(task for task in TASKS if task not in EMBEDDING)
+DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sparse-embedding",)
+SCORED = tuple(task for task in TASKS if task not in EMBEDDING + SPARSE)
 
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
@@ -107,10 +107,30 @@ EFFECTS = (
     ),
     Effect(
         "pooling",
-        ("mean", "cls", "max", "lasttoken"),
-        "only feature extraction has a sentence embedding",
+        ("mean", "cls", "lasttoken"),
+        "only feature extraction has a sentence embedding made of hidden states",
         tasks=EMBEDDING,
         imported=AS_IT_IS,
+    ),
+    Effect(
+        "pooling",
+        ("max",),
+        "only feature extraction and sparse embedding make one of a text's tokens",
+        tasks=EMBEDDING + SPARSE,
+        imported=AS_IT_IS,
+    ),
+    Effect(
+        "pooling",
+        ("sum",),
+        "only a sparse embedding sums scores of words",
+        tasks=SPARSE,
+        imported=AS_IT_IS,
+    ),
+    Effect(
+        "pooling",
+        ("none",),
+        "a sparse embedding is nothing but a pooling",
+        tasks=tuple(task for task in TASKS if task not in SPARSE),
     ),
     Effect(
         "normalize",

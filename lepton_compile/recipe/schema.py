@@ -33,6 +33,7 @@ Task = Literal[
     "feature-extraction",
     "fill-mask",
     "question-answering",
+    "sparse-embedding",
     "text-classification",
     "text-generation",
     "token-classification",
@@ -182,7 +183,7 @@ class Recipe(Closed):
         default=(), description="GPUs of a trt-rtx engine, such as `8.9`; empty is portable."
     )
     check: bool = Field(default=True, description="Compare after each pass that changes numbers.")
-    pooling: Literal["auto", "none", "mean", "cls", "max", "lasttoken"] = Field(
+    pooling: Literal["auto", "none", "mean", "cls", "max", "lasttoken", "sum"] = Field(
         default="auto", description="Sentence embedding inside the graph; auto follows the model."
     )
     normalize: bool | None = Field(

@@ -26,6 +26,7 @@ from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
 from lepton_compile.runtime.loader_text import Texts
+from lepton_compile.runtime.loader_weights import Weighs
 
 __all__ = ["LoaderError", "Model", "load"]
 
@@ -62,7 +63,18 @@ def _cores() -> int:
 
 
 class Model(
-    Generates, Prompts, Embeds, Classifies, Entities, Answers, Fills, Batches, Texts, Scores, Opened
+    Generates,
+    Prompts,
+    Weighs,
+    Embeds,
+    Classifies,
+    Entities,
+    Answers,
+    Fills,
+    Batches,
+    Texts,
+    Scores,
+    Opened,
 ):
     """An opened artifact.
 

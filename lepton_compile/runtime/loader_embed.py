@@ -16,7 +16,7 @@ class Embeds(Batches):
     """An encoder that is used for its vectors."""
 
     def embed(self, texts: Sequence[str], prompt: str | None = None) -> np.ndarray:
-        """Vectors (texts, hidden) float32 of texts behind the model's ``prompt`` of that name."""
+        """Vectors (texts, width) float32 of texts behind the model's ``prompt`` of that name."""
         own = self.manifest["embedding"] or {"output": "last_hidden_state"}
         prompts = {"": "", **(own.get("prompts") or {})}
         name = (own.get("prompt") or "") if prompt is None else prompt

@@ -16,6 +16,8 @@ def about(model: Any, text: list[str], question: Any = None, **_: Any) -> Iterat
     found: Any = ()
     if model.task == "feature-extraction":
         found = ({"embedding": row} for row in model.embed(text).tolist())
+    if model.task == "sparse-embedding":
+        found = ({"words": words} for words in model.words(text))
     if model.task == "text-classification":
         found = ({"labels": row} for row in model.classify(text))
     if model.task == "token-classification":

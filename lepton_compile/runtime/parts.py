@@ -18,6 +18,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     decoder, labels = task == "text-generation", task.endswith("-classification")
     embeds, answers, fills = (task == name for name in _OF_TEXTS)
+    words = task == "sparse-embedding"
+    embeds = embeds or words
     encoder = embeds or labels or answers or fills
     shared = bool(cache and cache["shared"])
     template = bool((manifest["tokenizer"] or {}).get("chat_template"))
@@ -41,6 +43,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_special": (decoder and template) or fills,
         "loader_batches": encoder,
         "loader_embed": embeds,
+        "loader_weights": words,
         "loader_classify": labels,
         "loader_entities": task == "token-classification",
         "loader_answer": answers,

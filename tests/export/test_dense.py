@@ -174,3 +174,18 @@ def test_they_are_counted(tmp_path: Path) -> None:
     with_them = lc.plan(model=str(model)).parameters
     without = lc.plan(model=str(model), task="feature-extraction", pooling="none").parameters
     assert with_them - without == WIDTH * 96 + 96 * 32 + 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"use_residual": True}, "use_residual: True"),
+        ({"module_input_name": "token_embeddings"}, "module_input_name: token_embeddings"),
+        ({"module_output_name": "other"}, "module_output_name: other"),
+    ],
+)
+def test_what_else_it_does_is_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    folder = dense(tmp_path / "2_Dense", 8, 8, TANH, **changes)
+    with pytest.raises(SourceError, match="does what cannot be compiled") as caught:
+        read_dense(folder)
+    assert words in str(caught.value)

@@ -13,6 +13,7 @@ from lepton_compile.recipe.effects import EFFECTS
 from lepton_compile.recipe.schema import TARGETS, TASKS
 
 DECODER = {"task": "text-generation"}
+SPARSE = {"task": "sparse-embedding"}
 TRT = {"target": "trt-rtx", **DECODER}
 BOTH = {"target": ["ort-cpu", "trt-rtx"], **DECODER}
 STATIC = {"quantize": {"bits": 8, "activations": "static"}}
@@ -40,6 +41,10 @@ IDLE: list[tuple[dict[str, Any], str, str, str]] = [
         "task: text-generation",
     ),
     ({"task": "fill-mask", "pooling": "mean"}, "pooling", "fill-mask", "task: feature-extraction"),
+    ({"task": "fill-mask", "pooling": "max"}, "pooling", "fill-mask", "task: feature-extraction"),
+    ({**SPARSE, "pooling": "cls"}, "pooling", "cls, for sparse", "task: feature-extraction"),
+    ({"task": "feature-extraction", "pooling": "sum"}, "pooling", "sum, for feat", SPARSE["task"]),
+    ({**SPARSE, "pooling": "none"}, "pooling", "none, for sparse", "task: feature-extraction"),
     ({**DECODER, "normalize": True}, "normalize", "true, for text-gen", "task: feature-extraction"),
     ({"pooling": "none", "normalize": True}, "normalize", "true, for ort-cpu", "pooling: auto"),
     ({"kernels": "native"}, "kernels", "native, for ort-cpu", "quantize: int8"),

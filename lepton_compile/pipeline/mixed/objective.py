@@ -17,7 +17,7 @@ import numpy as np
 
 from lepton_compile.scratch import Shelf
 
-__all__ = ["Directions", "Likelihood", "Objective"]
+__all__ = ["Directions", "Likelihood", "Objective", "Weights"]
 
 _ROWS, _PART = 64, 8
 """Of scores that are added up at a time, and of those that are worked on at a time."""
@@ -162,6 +162,28 @@ class Directions:
         vectors = _pooled(outputs["last_hidden_state"].float(), self._pooling)
         vectors = vectors if self._dense is None else self._dense(vectors)
         return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+class Weights(Directions):
+    """Directions of sparse embeddings, whose numbers are weights of words.
+
+    Args:
+        pooling: max or sum, over the tokens of a text.
+        logarithms: how often log(1 + x) is taken of a score.
+    """
+
+    def __init__(self, pooling: str, logarithms: int) -> None:
+        super().__init__(pooling)
+        self._logarithms = logarithms
+
+    def _vectors(self, outputs: Any) -> Any:
+        import torch
+
+        weights = outputs["logits"].float().relu()
+        for _ in range(self._logarithms):
+            weights = weights.log1p()
+        pooled = weights.amax(1) if self._pooling == "max" else weights.sum(1)
+        return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def _pooled(hidden: Any, pooling: str | None) -> Any:

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lepton_compile.pipeline.mixed.objective import Directions, Likelihood, Objective
+from lepton_compile.pipeline.mixed.objective import (
+    Directions,
+    Likelihood,
+    Objective,
+    Weights,
+)
 from lepton_compile.pipeline.mixed.sensitivity import Measured, squared_derivatives
 
 WIDTH, ANSWERS, ROWS = 16, 12, 40
@@ -37,7 +42,11 @@ def _feeds(count: int) -> list[dict[str, np.ndarray]]:
 def _quiet(_what: str, _done: int, _total: int) -> None: ...
 
 
-@pytest.mark.parametrize("objective", [Likelihood(["logits"]), Directions()], ids=["kl", "cosine"])
+@pytest.mark.parametrize(
+    "objective",
+    [Likelihood(["logits"]), Directions(), Weights("sum", 1)],
+    ids=["kl", "cosine", "sparse"],
+)
 def test_derivatives_foresee_the_loss_of_a_small_change(objective: Objective) -> None:
     model, feeds = _Model(), _feeds(200)
 
@@ -46,7 +55,7 @@ def test_derivatives_foresee_the_loss_of_a_small_change(objective: Objective) ->
 
     weight = model.linear.weight
     measured = Measured(run, objective, feeds, _quiet)
-    assert measured.rows == 200 * ROWS
+    assert measured.rows == 200 * (1 if isinstance(objective, Weights) else ROWS)
     assert measured.loss() == pytest.approx(0, abs=2e-5)
     squares = squared_derivatives(model, run, objective, feeds, {"w": weight}, _quiet)["w"].read()
     foreseen, found = 0.0, 0.0
