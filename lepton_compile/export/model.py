@@ -25,6 +25,7 @@ from .tasks import CacheUse, DecoderModule, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, State, Translator, UnknownOpError
 from .translate.core import Handler
+from .translate.masks import OWN_ATTENTION, check_masks
 
 __all__ = ["Graph", "Way", "build_graph"]
 
@@ -157,7 +158,7 @@ def _check_captured(capture: Capture, way: Way) -> None:
     if way.attention == TORCH:
         raise ExportError("the model does not call torch's attention")
     if way.attention == NAME and capture.attention.rules:
-        raise ExportError("the model takes a mask from transformers, and attends by itself")
+        raise ExportError(OWN_ATTENTION)
 
 
 def _chains(program: ExportedProgram, layers: LayerTrace) -> dict[int, Chain]:
@@ -180,6 +181,7 @@ def _assemble(
     made: list[LayerFunction],
     how: str,
 ) -> Graph:
+    check_masks(program.graph)
     builder = Builder()
     lifted, constants = program_parts(program, "network.")
     sites = _CallSites(chains, made)

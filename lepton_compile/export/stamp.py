@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from .builder import Builder, Parameter
@@ -17,6 +17,7 @@ from .dialect import DOMAIN, LAYER_DOMAIN, OPSET
 from .layers import LayerCall, LayerModule, alike, kinds_of
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, Translator
+from .translate.masks import check_masks
 
 __all__ = ["LayerFunction", "layer_functions", "program_parts"]
 
@@ -91,6 +92,7 @@ def _function(
         for tensor in call.inputs
     ]
     program = trace(LayerModule(call, capture), examples, dims, longest)
+    check_masks(program.graph, _masks(call, program))
     builder = Builder()
     lifted, constants = program_parts(program, "layer.")
     translator = Translator(
@@ -119,6 +121,13 @@ def _function(
     function = ir.Function(LAYER_DOMAIN, name, graph=graph, attributes=[])
     kinds = tuple(state.kind for state in states)
     return LayerFunction(function, activations, parameters, tuple(translator.windows), kinds)
+
+
+def _masks(call: LayerCall, program: ExportedProgram) -> list[fx.Node]:
+    """Those of the call's inputs that are masks."""
+    own = program.graph_signature.user_inputs
+    inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in own]
+    return [n for n, rule in zip(inputs, call.rules, strict=True) if rule is not None]
 
 
 def _dim_name(size: int | torch.SymInt, symbols: Mapping[str, str]) -> str | None:

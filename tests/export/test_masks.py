@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from transformers import masking_utils
+from transformers.models.bart import modeling_bart as bart
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.capture.masks import MaskRule, chunks_of_rows, settle
 
 from .harness import FP32, compiled, empty_cache, relative_error, run, save
+from .zoo import MORE_ENCODERS
 from .zoo_places import in_chunks
 
 CHUNK = 12
@@ -93,3 +95,27 @@ def test_an_engine_within_a_chunk_has_captured_attention(length: int, tmp_path: 
     found = run(session, {**given, **empty_cache(session, 2)})["logits"]
     real = mask.astype(bool)
     assert relative_error(found[real], expected[real]) <= FP32
+
+
+def test_a_mask_without_padding_keeps_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BART gives its writing half none while it is traced, and its attention, here, says nothing of
+    an order: as code does that is run with masks alone."""
+    made = bart.BartAttention.__init__
+
+    def unordered(self: Any, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **{**kwargs, "is_causal": False})
+
+    monkeypatch.setattr(bart.BartAttention, "__init__", unordered)
+    model: Any = save(MORE_ENCODERS["bart"][0], "feature-extraction", tmp_path)
+    model.set_attn_implementation("eager")
+    exported, session = compiled(tmp_path, "feature-extraction")
+    assert exported.how == "stamped"
+    ids = np.random.default_rng(0).integers(3, 99, (2, 12))
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    with torch.no_grad():
+        named = {name: torch.from_numpy(value) for name, value in given.items()}
+        expected = model(**named).last_hidden_state.numpy()
+    found = run(session, given)["last_hidden_state"]
+    assert relative_error(found, expected) <= FP32

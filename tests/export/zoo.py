@@ -375,6 +375,11 @@ _BART = {
 MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     # Writes its own text anew, shifted by one token, as transformers runs it for embeddings.
     "bart": (_make("BartConfig", **_BART), "stamped"),
+    # Reads by code of its own, with the mask that attention is given where it writes.
+    "bigbird-pegasus": (
+        _make("BigBirdPegasusConfig", **_BART, attention_type="original_full"),
+        "plain",
+    ),
     "big-bird": (_make("BigBirdConfig", **_ENCODER, attention_type="original_full"), "plain"),
     "camembert": (_make("CamembertConfig", **_ROBERTA), "stamped"),
     "electra": (_make("ElectraConfig", **_ENCODER, embedding_size=16), "stamped"),

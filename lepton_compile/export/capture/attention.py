@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -265,8 +266,12 @@ def _mask(
     rule = settle(mask_function, _active[-1].positions)
     if _active[-1].generates and not rule.causal and attention_mask is not None:
         _refuse_to_generate(kwargs.get("config"))
-    if attention_mask is None:
+    if attention_mask is None and rule.free:
         return None
+    if attention_mask is None:  # what attention says of itself may be something else
+        sizes = (kwargs["batch_size"], kwargs["kv_length"])
+        attention_mask = torch.ones(sizes, dtype=torch.bool, device="meta")
+        rule = replace(rule, padded=False)
     mask = make(attention_mask)
     _active[-1].remember(mask, rule)
     return mask
@@ -321,6 +326,8 @@ def _attention(
         raise ExportError("the model changes its keys between the cache and attention")
     if state.paired(key, value):
         state.share(key, value)
+    if not (rule.padded or cached or rule.window >= 0 or s_aux is not None):
+        attention_mask = None  # the order of tokens is all that it says
     width = value.shape[-1]
     out = torch.ops.lepton.attention(
         *_of_one_width(query, key, value),

@@ -28,10 +28,17 @@ _PAIRS, _ROWS = 512, 64  # that are tried, of those that are too many
 
 @dataclass(frozen=True)
 class MaskRule:
-    """Which keys a query sees, padding aside: ``window`` is -1 where unlimited."""
+    """Which keys a query sees, padding aside: ``window`` is -1 where unlimited; ``padded`` says
+    whether the mask has padding at all."""
 
     causal: bool
     window: int
+    padded: bool = True
+
+    @property
+    def free(self) -> bool:
+        """Whether every query sees every key."""
+        return not self.causal and self.window < 0
 
 
 @contextmanager
