@@ -153,11 +153,14 @@ def fitting_feeds(
 ) -> list[dict[str, np.ndarray]]:
     """The text for calibration, which verification never reads; one part of at most ``length``
     tokens a feed, none padded."""
-    from lepton_compile.numerics.sample_text import calibration_segments
+    from lepton_compile.numerics.sample_text import calibration_segments, within
 
     names = {value.name for value in exported.model.graph.inputs}
     feeds = []
-    for part in calibration_segments(source.tokenizer(), min(length, exported.length)):
+    tokenizer = source.tokenizer()
+    vocabulary = getattr(source.config().get_text_config(), "vocab_size", None)
+    parts = calibration_segments(tokenizer, min(length, exported.length))
+    for part in within(vocabulary, tokenizer, parts):
         ids = np.array([part], dtype=np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if "token_type_ids" in names:

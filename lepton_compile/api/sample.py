@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
-from lepton_compile.numerics.sample_text import random_segments, segments
+from lepton_compile.numerics.sample_text import random_segments, segments, within
 
 __all__ = ["check_feeds"]
 
@@ -32,6 +33,7 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
 
     Raises:
         PassError: an input of an imported graph cannot be made up.
+        SourceError: the tokenizer gives tokens that the model does not know.
     """
     if source.kind == "onnx":
         return _imported(exported)
@@ -52,13 +54,14 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
 
 def _ids(source: Source, length: int, rows: int) -> np.ndarray:
     tokenizer = source.tokenizer()
+    vocabulary: Any = getattr(source.config().get_text_config(), "vocab_size", None)
     found: list[list[int]] = []
     if tokenizer is not None:
-        parts = segments(tokenizer, length)[:rows]
+        parts = within(vocabulary, tokenizer, segments(tokenizer, length)[:rows])
         shortest = min(map(len, parts), default=0)
         found = [part[:shortest] for part in parts]
     if len(found) < rows:
-        found = random_segments(int(source.config().get_text_config().vocab_size), [length] * rows)
+        found = random_segments(vocabulary, [length] * rows)
     return np.array(found[:rows], dtype=np.int64)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from lepton_compile.errors import SourceError
+
 __all__ = [
     "calibration_segments",
     "comparable",
@@ -27,6 +29,7 @@ __all__ = [
     "special_prefix",
     "token_ids",
     "whole_texts",
+    "within",
 ]
 
 SEGMENT = 128
@@ -110,6 +113,30 @@ def segments(tokenizer: Any, length: int = SEGMENT, text: str | None = None) -> 
         edges = [len(ids) * n // count for n in range(count + 1)]
         rounds.append([prefix + ids[a:b] for a, b in pairwise(edges)])
     return [part for turn in zip_longest(*rounds) for part in turn if part]
+
+
+def within(vocabulary: int | None, tokenizer: Any, parts: list[list[int]]) -> list[list[int]]:
+    """The parts, each token of which the model knows.
+
+    Args:
+        vocabulary: how many; None where its configuration does not say.
+
+    Raises:
+        SourceError: the tokenizer gives a token that the model has no row for. That it has such
+            tokens alone is no mistake: some are for pictures.
+    """
+    known = math.inf if vocabulary is None else vocabulary
+    unknown = sorted({token for part in parts for token in part if token >= known})
+    if unknown:
+        name = getattr(tokenizer, "convert_ids_to_tokens", None) or tokenizer.id_to_token
+        raise SourceError(
+            "The tokenizer gives tokens for a text that are not in the model's vocabulary.",
+            where="the tokenizer's files, beside vocab_size of the configuration",
+            found=f"vocab_size: {vocabulary}, and token {unknown[0]}, {name(unknown[0])!r}",
+            hint="put the model's own tokenizer beside it; where tokens were added to it, give the "
+            "model rows for them (resize_token_embeddings)",
+        )
+    return parts
 
 
 def comparable(tokenizer: Any, text: str, *, decoder: bool) -> bool:

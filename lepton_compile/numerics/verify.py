@@ -30,6 +30,7 @@ from lepton_compile.numerics.sample_text import (
     random_segments,
     segments,
     whole_texts,
+    within,
 )
 from lepton_compile.numerics.verify_report import OutputReport, VerifyReport
 from lepton_compile.progress import NullProgress, Progress
@@ -191,9 +192,9 @@ def _verify_decoder(
 
 
 def _decoder_parts(model: Engine, feed: _Feed, longest: int) -> list[list[int]]:
-    if feed.tokenizer is not None:
-        return segments(feed.tokenizer, longest, feed.text)
     vocabulary = int(model.manifest["generation"]["vocabulary"])
+    if feed.tokenizer is not None:
+        return within(vocabulary, feed.tokenizer, segments(feed.tokenizer, longest, feed.text))
     return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
 
 
@@ -252,7 +253,8 @@ def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[in
     if feed.tokenizer is None:
         lengths = [max(1, longest * part // 8) for part in range(1, 9)]
         return random_segments(truth.vocabulary, lengths)
-    return whole_texts(feed.tokenizer, paragraphs(feed.text), longest)
+    texts = whole_texts(feed.tokenizer, paragraphs(feed.text), longest)
+    return within(truth.vocabulary, feed.tokenizer, texts)
 
 
 def _ends(model: Engine, dimension: str) -> tuple[int, int]:
