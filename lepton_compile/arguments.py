@@ -9,7 +9,7 @@ from typing import Any
 
 from lepton_compile.errors import UsageError
 
-__all__ = ["LARGEST", "flag_of", "keys_of", "number_of", "path_of"]
+__all__ = ["LARGEST", "flag_of", "keys_of", "number_of", "path_of", "placed"]
 
 # What Triton's configuration holds, and more than any of these numbers can mean.
 LARGEST = (1 << 31) - 1
@@ -19,10 +19,10 @@ def path_of(value: object, name: str) -> Path:
     """A path, given as text or as a ``pathlib.Path``.
 
     Raises:
-        UsageError: it is neither, or no file system has such a name.
+        UsageError: it is neither, is empty, or no file system has such a name.
     """
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or "\0" in text:
+    if not isinstance(text, str) or "\0" in text or not text:
         raise UsageError(
             f"{name} is no path", found=f"{value!r:.80}", available=["text", "pathlib.Path"]
         )
@@ -33,6 +33,19 @@ def path_of(value: object, name: str) -> Path:
     except (OSError, ValueError) as error:  # too long, links in a circle, half a character
         raise UsageError(f"{name} is no path", found=f"{text!r:.80}: {_reason(error)}") from error
     return Path(text)
+
+
+def placed(text: str, base: Path, name: str) -> Path:
+    """The absolute path that ``text`` means, seen from ``base``; it may begin with a ``~``.
+
+    Raises:
+        UsageError: nobody has that home, or no file system has such a name.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{name} is no path", found=f"{text!r:.80}: {error}") from error
+    return path_of((base / path).absolute() if text else text, name)
 
 
 def flag_of(value: object, name: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pytest
 import lepton_compile as lc
 from lepton_compile.arguments import LARGEST
 from lepton_compile.artifact import open_artifact, read_manifest
+from lepton_compile.cli import main
 from lepton_compile.errors import LeptonError, UsageError
+from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_epcontext, export_genai, export_triton
 from tests.runtime import tiny
+from tests.small import llama
 
 Call = Callable[[Any], Any]
 
-NO_PATHS = (5, 2.5, b"x", [], object(), "nul\0", "long" * 2000, Path("long" * 2000), "\ud800")
+NO_PATHS = (5, 2.5, b"x", [], object(), "", "nul\0", "long" * 2000, Path("long" * 2000), "\ud800")
 OF_PATHS: dict[str, Call] = {
     "build": lc.build,
     "plan": lc.plan,
@@ -39,6 +43,69 @@ def test_what_is_no_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             OF_PATHS[name](value)
         assert caught.value.found
     assert list(tmp_path.iterdir()) == []
+
+
+LOST = ("long" * 2000, "~nobody-has-this-name/model", "\ud800")
+
+
+@pytest.mark.parametrize("key", ["model", "adapter"])
+def test_places_that_no_system_has(key: str, tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path)
+    for value in ("nul\0", *LOST):
+        for recipe in (None, {"target": "ort-cpu"}):
+            given: dict[str, Any] = {"model": str(tmp_path), key: value}
+            with pytest.raises(UsageError, match=key):
+                lc.plan(recipe, **given)
+
+
+def test_a_folder_to_load_that_no_system_has(tmp_path: Path) -> None:
+    artifact = tiny.decoder(tmp_path / "artifact").path
+    spec = importlib.util.spec_from_file_location("carried", artifact / "loader.py")
+    assert spec is not None
+    assert spec.loader is not None
+    carried = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(carried)
+    for value in ("nul\0", "a\0b", *LOST, 5, None, b"x", ""):
+        with pytest.raises(LoaderError):
+            lc.load(value)
+        with pytest.raises(carried.LoaderError):
+            carried.load(value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect", "@"),
+        ("verify", "@"),
+        ("bench", "@"),
+        ("run", "@", "--text", "x"),
+        ("run", "artifact", "--inputs", "@"),
+        ("run", "artifact", "--inputs", "x.npz", "-o", "@"),
+        ("export", "genai", "@", "-o", "x"),
+        ("export", "genai", "artifact", "-o", "@"),
+        ("export", "triton", "artifact", "-o", "@"),
+        ("export", "epcontext", "artifact", "-o", "@"),
+        ("plan", "@"),
+        ("plan", "--model", "@"),
+        ("plan", "--model", "model", "--adapter", "@"),
+        ("build", "--model", "artifact", "-o", "@"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_typed_and_no_path(
+    command: Sequence[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny.decoder(tmp_path / "artifact")
+    llama().save_pretrained(tmp_path / "model")
+    (tmp_path / "x.npz").touch()
+    monkeypatch.chdir(tmp_path)
+    for value in ("nul\0", "\ud800", ""):
+        assert main([value if part == "@" else part for part in command]) == 2, value
+        assert "bug" not in capsys.readouterr().err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["artifact", "model", "x.npz"]
 
 
 OF_BUILD: dict[str, tuple[Any, ...]] = {

@@ -10,6 +10,7 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
 __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
 
 _MARK, _OLD = ".partial-", "-old"
+_OURS = re.compile(rf"(\d+)-[0-9a-f]+(?:{_OLD})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,9 @@ def _remove_abandoned(parent: Path, name: str) -> None:
     beside an empty place: that one goes back.
     """
     for path in sorted(parent.glob(f".{glob.escape(name)}{_MARK}*")):
-        pid = path.name.split(_MARK)[1].split("-")[0]
-        if not pid.isdigit() or _alive(int(pid)):
+        # Of the whole rest: an output may be called out.partial-1, and is another than out.
+        ours = _OURS.fullmatch(path.name.removeprefix(f".{name}{_MARK}"))
+        if ours is None or _alive(int(ours[1])):
             continue
         if path.name.endswith(_OLD) and not (parent / name).exists():
             path.rename(parent / name)
@@ -178,7 +181,7 @@ def _alive(pid: int) -> bool:
     with suppress(PermissionError):
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # no system counts that far
             return False
     return True
 

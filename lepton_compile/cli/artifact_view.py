@@ -75,6 +75,7 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     model, cache = manifest["model"], manifest.get("cache")
     facts = [
         ("model", model.get("source") or "-"),
+        *([("adapter", model["adapter"])] if model.get("adapter") else ()),
         ("architecture", model.get("architecture") or "-"),
         ("parameters", number_text(model.get("parameters"))),
         ("task", manifest["task"]),

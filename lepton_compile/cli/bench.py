@@ -9,12 +9,13 @@ import click
 from lepton_compile.cli.display import watching
 from lepton_compile.cli.opened import reference_of, source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+from lepton_compile.cli.paths import PathType
 
 __all__ = ["bench"]
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PathType())
 @source_option
 @click.option("--eager/--no-eager", default=True, help="Run PyTorch beside it (the default).")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds per case.")

@@ -12,6 +12,7 @@ import click
 
 from lepton_compile.arguments import LARGEST
 from lepton_compile.cli.output import bytes_text, console, emit_json, json_option, table
+from lepton_compile.cli.paths import PathType
 
 __all__ = ["epcontext", "export", "genai", "triton"]
 
@@ -39,10 +40,10 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             "-o",
             "--output",
             required=True,
-            type=click.Path(path_type=Path),
+            type=PathType(),
             help="Folder to write.",
         ),
-        click.argument("folder", metavar="DIR", type=click.Path(path_type=Path)),
+        click.argument("folder", metavar="DIR", type=PathType()),
     ):
         command = option(command)
     return command

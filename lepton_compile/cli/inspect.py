@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from lepton_compile.cli.output import console, emit_json, json_option
+from lepton_compile.cli.paths import PathType
 
 __all__ = ["inspect"]
 
 
 @click.command()
-@click.argument("path", metavar="DIR|FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR|FILE", type=PathType())
 @json_option
 def inspect(path: Path, as_json: bool) -> None:
     """Show inputs, outputs, ops, layers, quantization and sizes.

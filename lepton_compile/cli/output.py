@@ -35,6 +35,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 WHOLE = 34
 """Characters of a name that is never broken."""
 
+NARROWEST, UNKNOWN = 20, 80
+"""Characters of a line at least, and where the terminal does not say how many it has."""
+
 
 def json_option(command: F) -> F:
     """Adds ``--json`` as the parameter ``as_json``."""
@@ -45,7 +48,11 @@ def json_option(command: F) -> F:
 
 def console(*, stderr: bool = False) -> Console:
     """A console for the stream as it is now; plain where the stream is not a terminal."""
-    return Console(stderr=stderr, highlight=False, emoji=False)
+    made = Console(stderr=stderr, highlight=False, emoji=False)
+    # COLUMNS=0 says that nobody knows; in a column or two rich leaves out what has no room.
+    if made.width < NARROWEST:
+        made.width = NARROWEST if made.width > 0 else UNKNOWN
+    return made
 
 
 def emit_json(data: object) -> None:

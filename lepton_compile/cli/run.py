@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lepton_compile.cli.onnxfile.view import shape_text
 from lepton_compile.cli.output import console, emit_json, json_option, table
+from lepton_compile.cli.paths import PathType
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -18,9 +21,15 @@ __all__ = ["run"]
 _MADE = ("text", "tokens", "finish", "timings")
 _SHOWN = 20  # words of a sparse embedding
 
+_EVERYWHERE = (
+    *("folder", "--text", "--question", "--context", "--inputs"),
+    *("--target", "--threads", "--json"),
+)
+"""Parameters that do not go with prompts alone."""
+
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PathType())
 @click.option("--prompt", "prompts", multiple=True, help="Text to continue; may be repeated.")
 @click.option(
     "--text",
@@ -33,12 +42,10 @@ _SHOWN = 20  # words of a sparse embedding
 @click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
 @click.option(
     "--inputs",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=PathType(exists=True, dir_okay=False),
     help="Arrays by input name: a .npz file.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write arrays to a .npz file."
-)
+@click.option("-o", "--output", type=PathType(), help="Write arrays to a .npz file.")
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
@@ -86,6 +93,7 @@ def run(
         raise click.UsageError("give one of --prompt, --text, --question and --inputs")
     if (question is None) != (context is None):
         raise click.UsageError("--question and --context go together")
+    _refuse_idle({"--output": inputs is not None, "--prompt-name": bool(texts)}, bool(prompts))
     from lepton_compile.runtime import load
 
     model = load(folder, threads=threads, target=target)
@@ -99,6 +107,20 @@ def run(
         _texts(model, list(texts), prompt_name, as_json)
     elif inputs is not None:
         _arrays(model, inputs, output, as_json)
+
+
+def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
+    """Options that were typed and that nothing would come of: all but those of ``fits`` and of
+    every call are for prompts, which are continued or not."""
+    context = click.get_current_context()
+    typed = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    ]
+    idle = [name for name in typed if not fits.get(name, continues or name in _EVERYWHERE)]
+    if idle:
+        raise click.UsageError(f"nothing would come of {', '.join(idle)} here")
 
 
 def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_json: bool) -> None:

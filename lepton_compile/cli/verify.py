@@ -11,6 +11,7 @@ import click
 from lepton_compile.cli.display import watching
 from lepton_compile.cli.opened import source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+from lepton_compile.cli.paths import PathType
 
 if TYPE_CHECKING:
     from lepton_compile.api.verification import Verified
@@ -19,12 +20,12 @@ __all__ = ["verify"]
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PathType())
 @source_option
 @click.option("--target", metavar="X[,Y]", help="Engines to verify; default: all that run here.")
 @click.option(
     "--text",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=PathType(exists=True, dir_okay=False),
     help="Compare on this text file; default: what the build compared on.",
 )
 @click.option("--tokens", type=click.IntRange(min=2), help="Stop after so many; default: as built.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lepton_compile.arguments import path_of
+from lepton_compile.arguments import path_of, placed
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import catalog
 from lepton_compile.recipe.document import Document, parse_document
@@ -78,8 +78,8 @@ def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(overrides)
     for key in ("model", "adapter", "verify.text"):
         value = text_of(result.get(key))
-        if isinstance(value, str) and not value.startswith(("hf:", "package:")):
-            result[key] = str(Path(value).expanduser().absolute())
+        if isinstance(value, str) and value and not value.startswith(("hf:", "package:")):
+            result[key] = str(placed(value, Path.cwd(), key))
     return result
 
 

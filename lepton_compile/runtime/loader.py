@@ -21,7 +21,13 @@ from lepton_compile.runtime.loader_embed import Embeds
 from lepton_compile.runtime.loader_entities import Entities
 from lepton_compile.runtime.loader_fill import Fills
 from lepton_compile.runtime.loader_generate import Generates
-from lepton_compile.runtime.loader_guard import LoaderError, UnfitError, manifest_of, refuse
+from lepton_compile.runtime.loader_guard import (
+    LoaderError,
+    UnfitError,
+    failing,
+    manifest_of,
+    refuse,
+)
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
@@ -38,7 +44,8 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
 
     A ``target`` asked for by name is never replaced. ``threads`` are the physical cores by default.
     """
-    root, passed_over = Path(os.path.realpath(str(path))), dict[str, str]()
+    with failing(f"{path!r:.60} is no path"):
+        root, passed_over = Path(os.path.realpath(str(path))), dict[str, str]()
     manifest = manifest_of(root)
     engines = {engine["target"]: engine for engine in manifest["engines"]}
     able = [name for name in ORDER if name in engines and target in (None, name)]

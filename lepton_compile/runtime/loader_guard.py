@@ -82,7 +82,7 @@ def manifest_of(root: Path) -> dict[str, Any]:
         check_form(manifest, DECODER, "manifest")
         most = (manifest["generation"] or {"vocabulary": sys.maxsize})["vocabulary"] - 1
         manifest["ranges"].setdefault("input_ids", [0, most])
-    for name, entry in manifest["files"].items():
+    for name, entry in (files := manifest["files"]).items():
         parts, path = PurePosixPath(name.replace("\\", "/")), root / name
         bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
         refuse(bad, f"manifest.json names a file outside the artifact: {name}")
@@ -91,10 +91,9 @@ def manifest_of(root: Path) -> dict[str, Any]:
         bad = path.stat().st_size != entry["size"]
         refuse(bad, f"{name} is damaged: {path.stat().st_size} bytes, not {entry['size']}")
     engines = {n for e in manifest["engines"] for n in [e["model"], *e["files"]]}
-    used = engines | {name for name in (manifest["tokenizer"] or {}).values() if name}
-    unlisted = sorted(used - manifest["files"].keys())
-    refuse(unlisted, f"manifest.json uses {unlisted} without giving their digests")
-    check_digests(root, manifest, manifest["files"].keys() - engines)
+    lost = {*engines, *filter(None, (manifest["tokenizer"] or {}).values())} - files.keys()
+    refuse(lost, f"manifest.json uses {sorted(lost)} without giving their digests")
+    check_digests(root, manifest, files.keys() - engines)
     return manifest
 
 

@@ -170,6 +170,27 @@ def test_only_folders_of_the_same_output_are_cleaned(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "out"])
 
 
+def test_a_number_that_no_process_has_is_of_one_that_is_gone(tmp_path: Path) -> None:
+    for number in ("9" * 30, "9" * 200, str(1 << 31)):
+        (tmp_path / f".out.partial-{number}-00").mkdir()
+    build(tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_with_such_a_name_is_told_apart(tmp_path: Path) -> None:
+    gone, alive = dead_process(), os.getpid()
+    name = f"out.partial-{gone}"
+    others = [f".{name}.partial-{alive}-00", f".{name}-00.partial-{alive}-00", ".out.partial-²-00"]
+    for other in others:
+        (tmp_path / other).mkdir()
+    build(tmp_path / "out")
+    build(tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "out", name])
+    (tmp_path / f".{name}.partial-{gone}-00").mkdir()
+    build(tmp_path / name, overwrite=True)
+    assert not (tmp_path / f".{name}.partial-{gone}-00").exists()
+
+
 def test_a_full_disk_gives_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "out"), "fill"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -289,6 +289,25 @@ def test_narrow_terminals_lose_nothing_and_break_no_word(
     assert short - names <= words(lines)
 
 
+@pytest.mark.parametrize("name", ["passes", "recipes", "plugins", "targets"])
+def test_a_terminal_of_hardly_any_columns_loses_nothing(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(columns: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main([name]) == 0
+        return capsys.readouterr().out
+
+    assert shown(0) == shown(80)
+    assert shown(1) == shown(19) == shown(20)
+    assert main([name, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    kept = "".join(shown(20).split())
+    listed = [entry["name"] for entry in entries if entry.get("kind", "target") == "target"]
+    assert listed
+    assert all(each in kept for each in listed)
+
+
 def test_plugins_say_what_their_op_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "--json"]) == 0
     entry, *others = json.loads(capsys.readouterr().out)

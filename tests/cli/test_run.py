@@ -63,6 +63,25 @@ def document(capsys: Capture, *arguments: str, code: int = 0) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("what", "idle"),
+    [
+        (("--text", "a"), ("-o", "x.npz")),
+        (("--text", "a"), ("--chat",)),
+        (("--text", "a"), ("--seed", "0")),
+        (("--prompt", "a"), ("-o", "x.npz")),
+        (("--prompt", "a"), ("--prompt-name", "query")),
+        (("--question", "a", "--context", "b"), ("--temperature", "0.5")),
+    ],
+)
+def test_options_that_nothing_comes_of(
+    what: tuple[str, ...], idle: tuple[str, ...], tmp_path: Path, capsys: Capture
+) -> None:
+    found = document(capsys, str(tmp_path), *what, *idle, code=2)
+    name = idle[0] if idle[0].startswith("--") else "--output"
+    assert found["message"] == f"nothing would come of {name} here"
+
+
 def test_an_answer_from_a_context(answering: Path, tmp_path: Path, capsys: Capture) -> None:
     with load(answering) as model:
         expected = model.answer(QUESTION, CONTEXT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lepton_compile.arguments import placed
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
 from lepton_compile.export.source.folder import PICKLE_ENDINGS, pickled
@@ -47,7 +48,7 @@ def locate_adapter(spec: str, base: Path, *, weights: bool = True) -> Adapter:
     if scheme == "hf":
         path, revision = download(rest, weights=weights, adapter=True)
     else:
-        path, revision = (base / Path(spec).expanduser()).absolute(), None
+        path, revision = placed(spec, base, "adapter"), None
     if not path.is_dir():
         raise SourceError("The adapter is not a folder.", found=str(path))
     read_settings(path)

@@ -11,6 +11,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from lepton_compile.arguments import placed
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.adapter import locate_adapter
 from lepton_compile.export.source.hub import download
@@ -42,6 +43,7 @@ def resolve(
     Raises:
         SourceError: not found, holds only pickled weights, needs code that is not trusted, or an
             adapter that cannot be merged.
+        UsageError: one of them is a path that no file system has.
     """
     source = _located(model, base, trust_remote_code, weights)
     if adapter is not None:
@@ -57,7 +59,7 @@ def _located(model: str, base: Path, trust_remote_code: bool, weights: bool) -> 
     if scheme == "package":
         path, version = locate_package(rest)
         return _open(model, path, version, trust_remote_code, weights)
-    path = (base / Path(model).expanduser()).absolute()
+    path = placed(model, base, "model")
     if not path.exists():
         raise SourceError(
             "The model does not exist.",
