@@ -112,15 +112,18 @@ def embedding_entry(pooling: Pooling | None, source: Source) -> dict[str, Any] |
     """How sentence embeddings are made inside the graph, and where the model cuts texts."""
     if pooling is None:
         return None
+    from lepton_compile.export.multi_vector import roles_entry
     from lepton_compile.export.sentence import prompts, text_limit
 
-    texts, default = prompts(source)
+    of_tokens = pooling.kind == "tokens"
+    texts, default = ({}, None) if of_tokens else prompts(source)
     return {
         "pooling": pooling.kind,
         "dense": [{"width": d.outer, "activation": d.activation.lower()} for d in pooling.dense],
         "normalize": pooling.normalize,
         **({"logarithms": pooling.logarithms} if pooling.logarithms else {}),
-        "output": "sentence_embedding",
+        **({"roles": roles_entry(source)} if of_tokens else {}),
+        "output": pooling.output,
         "max_tokens": text_limit(source),
         "prompts": texts,
         "prompt": default,

@@ -126,7 +126,8 @@ def _objective(task: str, pooling: Pooling | None, module: Any) -> Objective:
     if family_of(task) == "embedding":
         if pooling is None:
             return Directions()
-        return Directions(pooling.kind, getattr(module, "sentence_dense", None))
+        kind = None if pooling.kind == "tokens" else pooling.kind
+        return Directions(kind, getattr(module, "sentence_dense", None))
     spans = task == "question-answering"
     return Likelihood(("start_logits", "end_logits") if spans else ("logits",))
 

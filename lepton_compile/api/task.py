@@ -12,11 +12,14 @@ __all__ = ["pooling_of", "task_of"]
 
 def task_of(source: Source) -> str:
     """The task where the recipe names none; a sentence-transformers folder is for embeddings."""
+    from lepton_compile.export.multi_vector import is_multi_vector_model
     from lepton_compile.export.sentence import is_sentence_model
     from lepton_compile.export.sparse import is_sparse_model
 
     if is_sparse_model(source):
         return "sparse-embedding"
+    if is_multi_vector_model(source):
+        return "multi-vector-embedding"
     if is_sentence_model(source):
         return "feature-extraction"
     return infer_task(source.architecture)
@@ -32,6 +35,8 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
 
     if task == "sparse-embedding":
         return _of_words(recipe, source)
+    if task == "multi-vector-embedding":
+        return _of_tokens(recipe, source)
     if task != "feature-extraction" or recipe.pooling == "none":
         return None
     own = pooling(source) or {}
@@ -59,3 +64,23 @@ def _of_words(recipe: Recipe, source: Source) -> Pooling:
     own = (sparse_pooling(source) if recipe.pooling == "auto" else None) or {}
     kind = "max" if recipe.pooling == "auto" else recipe.pooling
     return Pooling(own.get("pooling", kind), False, logarithms=own.get("logarithms", 1))
+
+
+def _of_tokens(recipe: Recipe, source: Source) -> Pooling:
+    """All tokens, for late interaction.
+
+    Raises:
+        RecipeError: the model's files do not say how queries and documents are read.
+    """
+    from lepton_compile.export.multi_vector import token_vectors
+
+    own = token_vectors(source)
+    if own is None:
+        raise RecipeError(
+            "the model's files do not say how queries and documents are read",
+            where=recipe.place("task"),
+            found="multi-vector-embedding",
+            available=["a folder that sentence-transformers or PyLate saved"],
+            hint="compile its hidden states, with task: feature-extraction and pooling: none",
+        )
+    return Pooling("tokens", own["normalize"], own["dense"])

@@ -147,6 +147,9 @@ def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) ->
     if model.task == "sparse-embedding":
         _weights(texts, model.words(texts, prompt), as_json)
         return
+    if model.task == "multi-vector-embedding":
+        _vectors(texts, model.vectors(texts, prompt or "document"), as_json)
+        return
     if model.task == "fill-mask":
         _fillings(texts, [model.fill(text) for text in texts], as_json)
         return
@@ -192,6 +195,14 @@ def _weights(texts: list[str], found: list[dict[str, float]], as_json: bool) -> 
         rows = [(word, f"{weight:.3f}") for word, weight in words.items()]
         title = f"{text}: {len(rows)} words" + (f", the first {_SHOWN}" if rows[_SHOWN:] else "")
         console().print(table(title, ("word", "weight>"), rows[:_SHOWN]))
+
+
+def _vectors(texts: list[str], found: list[Any], as_json: bool) -> None:
+    if as_json:
+        emit_json([{"text": t, "vectors": rows} for t, rows in zip(texts, found, strict=True)])
+        return
+    rows = [(text, *map(str, vectors.shape)) for text, vectors in zip(texts, found, strict=True)]
+    console().print(table("", ("text", "vectors>", "numbers in each>"), rows))
 
 
 def _fillings(texts: list[str], found: list[Any], as_json: bool) -> None:

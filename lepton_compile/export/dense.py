@@ -18,11 +18,11 @@ from lepton_compile.export.checkpoint import SafetensorsCheckpoint
 from lepton_compile.export.source import folder as folders
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Dense", "read_dense"]
+__all__ = ["EMBEDDING", "TOKENS", "Dense", "read_dense"]
 
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh}
+EMBEDDING, TOKENS = "sentence_embedding", "token_embeddings"
 _PREFIX = "linear."
-EMBEDDING = "sentence_embedding"
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,11 @@ class Dense:
         return {f"0.{name}": checkpoint.tensor(_PREFIX + name) for name in shapes}
 
 
-def read_dense(folder: Path) -> Dense:
+def read_dense(folder: Path, place: str = EMBEDDING) -> Dense:
     """What ``config.json`` of a Dense module says; its weights are not read.
+
+    Args:
+        place: what it is to take and to give back: the pooled vector, or those of all tokens.
 
     Raises:
         SourceError: it cannot be read, has an activation that is not known here, or its weights are
@@ -92,13 +95,13 @@ def read_dense(folder: Path) -> Dense:
             available=list(ACTIVATIONS),
             hint="Set pooling: none to compile the encoder alone.",
         )
-    _check_place(found, file)
+    _check_place(found, file, place)
     return Dense(folder, inner, outer, bool(found.get("bias", True)), activation)
 
 
-def _check_place(settings: dict[str, Any], file: Path) -> None:
-    """That it takes the pooled vector, and gives nothing but its own."""
-    known = {"module_input_name": EMBEDDING, "module_output_name": EMBEDDING, "use_residual": False}
+def _check_place(settings: dict[str, Any], file: Path, place: str) -> None:
+    """That it takes what it should, and gives nothing but its own."""
+    known = {"module_input_name": place, "module_output_name": place, "use_residual": False}
     other = {k: settings[k] for k, usual in known.items() if settings.get(k) not in (None, usual)}
     if other:
         raise SourceError(

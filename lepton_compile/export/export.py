@@ -23,7 +23,7 @@ from .conversion import converted
 from .kept import CacheLayer, StateLayer
 from .model import Graph, build_graph
 from .source import Source
-from .tasks import CacheUse, Pooling, TaskModule, auto_class, task_module
+from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part
 from .trace import EXAMPLE_SIZES
 from .weights import bind
@@ -222,7 +222,7 @@ def meta_model(source: Source, task: str) -> nn.Module:
     options: dict[str, Any] = {"dtype": torch.float32}
     if source.trust_remote_code:
         options["trust_remote_code"] = True
-    if task == "feature-extraction" and hasattr(config, "add_pooling_layer"):
+    if AUTO_CLASSES[task] == "AutoModel" and hasattr(config, "add_pooling_layer"):
         options["add_pooling_layer"] = False
     if type(config) not in auto._model_mapping and not hasattr(config, "auto_map"):
         raise ExportError(

@@ -14,6 +14,7 @@ from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
 from lepton_compile.export.conversion import converted
 from lepton_compile.export.dense import Dense
 from lepton_compile.export.meta import build
+from lepton_compile.export.multi_vector import token_vectors
 from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
 from lepton_compile.export.tasks import auto_class
@@ -41,7 +42,7 @@ def load_reference(source: Source, task: str) -> nn.Module:
     auto = _class(source, task)
     ours = source.kind != "folder" or source.quantization is not None or source.adapter is not None
     model = _filled(source, auto) if ours else _loaded(source, auto)
-    if task == "feature-extraction" and (dense := _dense_in(source)):
+    if dense := _dense_in(source, task):
         model.sentence_dense = _dense_of(dense)
     return model.eval()
 
@@ -71,11 +72,12 @@ def _class(source: Source, task: str) -> Any:
     return getattr(transformers, source.architecture, auto)
 
 
-def _dense_in(source: Source) -> Sequence[Dense]:
+def _dense_in(source: Source, task: str) -> Sequence[Dense]:
     """Layers behind the pooling; none where modules cannot be compiled: who builds such a model has
     to say ``pooling: none``, and nothing reads them."""
+    reads = {"feature-extraction": pooling, "multi-vector-embedding": token_vectors}.get(task)
     try:
-        layers: Sequence[Dense] = (pooling(source) or {}).get("dense", ())
+        layers: Sequence[Dense] = ((reads and reads(source)) or {}).get("dense", ())
     except SourceError:
         return ()
     return layers

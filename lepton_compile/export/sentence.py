@@ -12,7 +12,17 @@ from lepton_compile.export.source import Source
 from lepton_compile.export.source.modules import MODULES, modules_of
 from lepton_compile.export.source.objects import read_object
 
-__all__ = ["is_sentence_model", "lowers_case", "pooling", "prompts", "score_function", "text_limit"]
+__all__ = [
+    "SETTINGS",
+    "TOKENIZER_SETTINGS",
+    "is_sentence_model",
+    "lowers_case",
+    "of_texts",
+    "pooling",
+    "prompts",
+    "score_function",
+    "text_limit",
+]
 
 POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -80,7 +90,7 @@ def text_limit(source: Source) -> int | None:
     """
     if not is_sentence_model(source):
         return None
-    found = _of_texts(source).get("max_seq_length")
+    found = of_texts(source).get("max_seq_length")
     if found is None:
         found = read_object(_transformer(source) / TOKENIZER_SETTINGS).get("model_max_length")
     # A tokenizer without a limit says so by a number that no text has.
@@ -89,7 +99,7 @@ def text_limit(source: Source) -> int | None:
 
 def lowers_case(source: Source) -> bool:
     """Whether texts are put in lower case, whatever the tokenizer does."""
-    return is_sentence_model(source) and _of_texts(source).get("do_lower_case") is True
+    return is_sentence_model(source) and of_texts(source).get("do_lower_case") is True
 
 
 def prompts(source: Source) -> tuple[dict[str, str], str | None]:
@@ -135,7 +145,7 @@ def _transformer(source: Source) -> Path:
     return next(places, source.path)
 
 
-def _of_texts(source: Source) -> dict[str, Any]:
+def of_texts(source: Source) -> dict[str, Any]:
     """Settings of the module that reads texts."""
     folder = _transformer(source)
     own = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / "none")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.sentence import is_sentence_model
+from lepton_compile.export.sentence import SETTINGS, is_sentence_model, of_texts
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.modules import MODULES, modules_of
 from lepton_compile.export.source.objects import read_object
@@ -20,7 +20,6 @@ __all__ = ["is_sparse_model", "sparse_pooling"]
 STRATEGIES = ("max", "sum")
 # What is done to a score: how often the logarithm of one more than it is taken.
 LOGARITHMS = {"relu": 1, "log1p_relu": 2}
-_SETTINGS = "config_sentence_transformers.json"
 _OF_WORDS = ("SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding")
 
 
@@ -28,7 +27,7 @@ def is_sparse_model(source: Source) -> bool:
     """Whether it is a sparse encoder of sentence-transformers, whatever its modules are."""
     if not is_sentence_model(source):
         return False
-    if read_object(source.path / _SETTINGS).get("model_type") == "SparseEncoder":
+    if read_object(source.path / SETTINGS).get("model_type") == "SparseEncoder":
         return True
     return any(kind in _OF_WORDS for kind, _ in modules_of(source.path))
 
@@ -54,10 +53,9 @@ def sparse_pooling(source: Source) -> dict[str, Any] | None:
             available=["a masked language model, then SpladePooling"],
             hint=_other_ways(kinds),
         )
-    (_, model), (_, folder) = modules
     if kinds[0] == "Transformer":
-        _check_scores(model)
-    return _settings(folder / "config.json")
+        _check_scores(source)
+    return _settings(modules[1][1] / "config.json")
 
 
 def _other_ways(kinds: list[str]) -> str:
@@ -69,14 +67,13 @@ def _other_ways(kinds: list[str]) -> str:
     return "Compile the encoder alone, with task: feature-extraction and pooling: none."
 
 
-def _check_scores(folder: Path) -> None:
+def _check_scores(source: Source) -> None:
     """A pooling of hidden states would pass for one of words."""
-    own = next(iter(sorted(folder.glob("sentence_*_config.json"))), folder / "none")
-    task = read_object(own).get("transformer_task")
+    task = of_texts(source).get("transformer_task")
     if task != "fill-mask":
         raise SourceError(
             "The sparse embedding is not made from the scores of words.",
-            where=str(own),
+            where=str(source.path),
             found=f"transformer_task: {task}",
             available=["fill-mask"],
             hint="Correct it, or compile the encoder alone, with task: feature-extraction and "

@@ -1,7 +1,7 @@
 """What each task takes and gives: the model class, the traced module, the names at its edges.
 
-Task names are optimum's, and one that it has not: sparse-embedding. A traced module takes one tuple
-of tensors, as ``trace.trace`` calls it.
+Task names are optimum's, and two that it has not: sparse-embedding and multi-vector-embedding. A
+traced module takes one tuple of tensors, as ``trace.trace`` calls it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lepton_passes.tensors import StreamedTensor
 
 from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
-from .dense import Dense
+from .dense import EMBEDDING, TOKENS, Dense
 from .meta import modules_of
 
 __all__ = [
@@ -39,6 +39,7 @@ CacheUse = Literal["captured", "own", "none"]
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
+    "multi-vector-embedding": "AutoModel",
     "question-answering": "AutoModelForQuestionAnswering",
     "sparse-embedding": "AutoModelForMaskedLM",
     "text-classification": "AutoModelForSequenceClassification",
@@ -49,6 +50,7 @@ AUTO_CLASSES = {
 _OUTPUTS = {
     "feature-extraction": ("last_hidden_state",),
     "fill-mask": ("logits",),
+    "multi-vector-embedding": ("last_hidden_state",),
     "question-answering": ("start_logits", "end_logits"),
     "sparse-embedding": (),
     "text-classification": ("logits",),
@@ -78,7 +80,7 @@ def auto_class(config: Any, task: str) -> Any:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     auto = getattr(transformers, AUTO_CLASSES[task])
     reads = transformers.AutoModelForTextEncoding
-    if task != "feature-extraction" or type(config) not in reads._model_mapping:
+    if auto is not transformers.AutoModel or type(config) not in reads._model_mapping:
         return auto
     name = reads._model_mapping[type(config)].__name__
     return reads if name.endswith("EncoderModel") else auto
@@ -110,6 +112,8 @@ class Pooling:
     """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken; then come
     ``dense`` layers, and the length becomes 1 where ``normalize`` says so.
 
+    That of kind ``tokens`` keeps all of them: late interaction (ColBERT).
+
     A sparse one (SPLADE) is the max or sum, over the tokens of a text, of scores of words: those
     above 0, of which log(1 + x) is taken as often as ``logarithms`` says."""
 
@@ -117,6 +121,11 @@ class Pooling:
     normalize: bool
     dense: tuple[Dense, ...] = ()
     logarithms: int = 0
+
+    @property
+    def output(self) -> str:
+        """Its name in the graph."""
+        return TOKENS if self.kind == "tokens" else EMBEDDING
 
     def weights(self) -> dict[str, StreamedTensor]:
         """Those of the dense layers, by their names in an ``EncoderModule``."""
@@ -171,12 +180,13 @@ class EncoderModule(TaskModule):
         self.input_dims = [("batch", "sequence")] * len(self.input_names)
         self.output_names = list(_OUTPUTS[task])
         if pooling is not None:
-            self.output_names.append("sentence_embedding")
+            self.output_names.append(pooling.output)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         named = dict(zip(self.input_names, inputs, strict=True))
         found = self.network(**named, **self.options)
-        outputs = [found[name] for name in self.output_names if name != "sentence_embedding"]
+        pooled = self.pooling.output if self.pooling is not None else None
+        outputs = [found[name] for name in self.output_names if name != pooled]
         if self.pooling is not None and self.pooling.logarithms:
             outputs.append(_words(found["logits"], named["attention_mask"], self.pooling))
         elif self.pooling is not None:
@@ -348,4 +358,5 @@ _POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cls": lambda hidden, _: hidden[:, 0],
     "max": _max,
     "lasttoken": _last_token,
+    "tokens": lambda hidden, _: hidden,
 }

@@ -107,11 +107,11 @@ def pool(
     Args:
         hidden: ``(batch, sequence, width)``.
         mask: ``(batch, sequence)``, 1 for real tokens, which stand to the left.
-        embedding: ``pooling`` (mean, cls, max or lasttoken) and ``normalize``.
+        embedding: ``pooling`` (mean, cls, max, lasttoken or tokens) and ``normalize``.
         dense: the torch module behind the pooling, if there is one.
 
     Returns:
-        ``(batch, width)`` float32.
+        ``(batch, width)`` float32; of tokens ``(batch, sequence, width)``.
 
     Raises:
         ValueError: another pooling.
@@ -125,6 +125,8 @@ def pool(
         pooled = np.where(weight > 0, hidden, -np.inf).max(1)
     elif kind == "lasttoken":
         pooled = hidden[np.arange(len(hidden)), mask.sum(1) - 1]
+    elif kind == "tokens":
+        pooled = hidden
     else:
         raise ValueError(f"unknown pooling: {kind}")
     if dense is not None:

@@ -78,7 +78,8 @@ def family_of(task: str) -> str:
     """The row family of a task: one of ``FAMILIES``."""
     if task == "text-generation":
         return "decoder"
-    return "embedding" if task in ("feature-extraction", "sparse-embedding") else "classifier"
+    embeds = task == "feature-extraction" or task.endswith("-embedding")
+    return "embedding" if embeds else "classifier"
 
 
 def tolerance_for(precision: str, task: str) -> Tolerance:

@@ -18,7 +18,7 @@ __all__ = ["EFFECTS", "Effect"]
 CPU, TENSORRT = ("ort-cpu",), ("trt-rtx", "trt")
 GPU = ("ort-cuda", *TENSORRT)
 DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sparse-embedding",)
-SCORED = tuple(task for task in TASKS if task not in EMBEDDING + SPARSE)
+SCORED = tuple(task for task in TASKS if not task.endswith(("-embedding", "-extraction")))
 
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
@@ -129,8 +129,8 @@ EFFECTS = (
     Effect(
         "pooling",
         ("none",),
-        "a sparse embedding is nothing but a pooling",
-        tasks=tuple(task for task in TASKS if task not in SPARSE),
+        "this embedding is made of what the model's files say of tokens",
+        tasks=tuple(task for task in TASKS if not task.endswith("-embedding")),
     ),
     Effect(
         "normalize",

@@ -32,6 +32,7 @@ Target = Literal["ort-cpu", "ort-cuda", "trt-rtx", "trt"]
 Task = Literal[
     "feature-extraction",
     "fill-mask",
+    "multi-vector-embedding",
     "question-answering",
     "sparse-embedding",
     "text-classification",

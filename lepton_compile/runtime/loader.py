@@ -32,6 +32,7 @@ from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
 from lepton_compile.runtime.loader_text import Texts
+from lepton_compile.runtime.loader_vectors import Vectors
 from lepton_compile.runtime.loader_weights import Weighs
 
 __all__ = ["LoaderError", "Model", "load"]
@@ -72,6 +73,7 @@ def _cores() -> int:
 class Model(
     Generates,
     Prompts,
+    Vectors,
     Weighs,
     Embeds,
     Classifies,

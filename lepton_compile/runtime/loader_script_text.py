@@ -18,6 +18,8 @@ def about(model: Any, text: list[str], question: Any = None, **_: Any) -> Iterat
         found = ({"embedding": row} for row in model.embed(text).tolist())
     if model.task == "sparse-embedding":
         found = ({"words": words} for words in model.words(text))
+    if model.task == "multi-vector-embedding":
+        found = ({"vectors": rows.tolist()} for rows in model.vectors(text))
     if model.task == "text-classification":
         found = ({"labels": row} for row in model.classify(text))
     if model.task == "token-classification":

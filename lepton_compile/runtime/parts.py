@@ -18,9 +18,9 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     decoder, labels = task == "text-generation", task.endswith("-classification")
     embeds, answers, fills = (task == name for name in _OF_TEXTS)
-    words = task == "sparse-embedding"
+    words, vectors = task == "sparse-embedding", task == "multi-vector-embedding"
     embeds = embeds or words
-    encoder = embeds or labels or answers or fills
+    encoder = embeds or vectors or labels or answers or fills
     shared = bool(cache and cache["shared"])
     template = bool((manifest["tokenizer"] or {}).get("chat_template"))
     needed = {
@@ -44,6 +44,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_batches": encoder,
         "loader_embed": embeds,
         "loader_weights": words,
+        "loader_vectors": vectors,
         "loader_classify": labels,
         "loader_entities": task == "token-classification",
         "loader_answer": answers,
