@@ -34,8 +34,9 @@ MORE_LEVELS = (*LEVELS, -9.5, -10.5, -6.5, 7.0, 7.5)
 
 # Of groups that lie on levels already.
 _WHOLE = (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0)
-# What is looked at of a group before all of it is, and how far from a level bf16 takes a value.
-_LOOKED_AT, _OFF = 8, 0.04
+# What is looked at of a group before all of it is, and how far from a level bf16 takes a value: it
+# and the largest are each off by up to 2^-8 of themselves.
+_LOOKED_AT, _OFF = 8, 8 * 2.0**-7
 
 # Elements that are worked on at a time: temporary arrays stay in the cache of a core, and one call
 # of numpy lasts long enough for another thread to get on with its own.
