@@ -274,9 +274,8 @@ def task_module(
     Raises:
         ExportError: the task or the pooling is not one this version compiles.
     """
-    sparse = task == "sparse-embedding"
-    kinds = _OF_WORDS if sparse else tuple(_POOLINGS)
-    if (pooling is None and sparse) or (pooling is not None and pooling.kind not in kinds):
+    kinds = _KINDS.get(task, ("none", *_POOLINGS))
+    if (pooling.kind if pooling is not None else "none") not in kinds:
         raise ExportError(
             "this pooling is not supported",
             where="pooling",
@@ -351,12 +350,12 @@ def _logarithms(x: Tensor, times: int) -> Tensor:
     return x
 
 
-_OF_WORDS = ("max", "sum")
+_KINDS = {"sparse-embedding": ("max", "sum"), "multi-vector-embedding": ("tokens",)}
 
 _POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": _mean,
     "cls": lambda hidden, _: hidden[:, 0],
     "max": _max,
     "lasttoken": _last_token,
-    "tokens": lambda hidden, _: hidden,
+    "tokens": lambda hidden, _: hidden,  # dense layers and lengths are of their last axis
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Later", "Reference", "pool"]
+__all__ = ["Later", "Reference", "pool", "weigh"]
 
 Array = npt.NDArray[Any]
 

@@ -36,7 +36,7 @@ class Vectors(Batches):
             )
             refuse(token is None, f"the tokenizer has no {grows['token']!r} to expand queries with")
             refuse(grows["length"] > most, f"queries are {grows['length']} tokens; {most} fit in")
-            encoded = [Expanded(one, grows["length"], token, grows["attend"]) for one in encoded]
+            encoded = [_Expanded(one, grows["length"], token, grows["attend"]) for one in encoded]
         skipped = [tokenizer.token_to_id(word) for word in how["skipped"]]
         kept = [[token not in skipped for token in one.ids] for one in encoded]
         found = self.run_encoded(encoded, [own["output"]])
@@ -52,7 +52,7 @@ class Vectors(Batches):
         return made
 
 
-class Expanded:
+class _Expanded:
     """An encoding with so many more tokens that it has ``length`` at least."""
 
     def __init__(self, encoding: Any, length: int, token: int, attend: bool) -> None:

@@ -18,7 +18,8 @@ from lepton_compile.export.tasks import AUTO_CLASSES
 from .harness import FP32, compiled, padded, relative_error, run, save
 from .zoo import DECODERS, EMBEDDERS, ENCODERS, HEADS, MORE_ENCODERS
 
-TASKS = [task for task in AUTO_CLASSES if task != "text-generation"]
+# Those of other embeddings are nothing without a pooling: tests/api has them.
+TASKS = [t for t in AUTO_CLASSES if t != "text-generation" and not t.endswith("-embedding")]
 # Heads with two or three outputs near zero have a small range to be relative to.
 SMALL_HEAD = 1e-4
 
@@ -135,3 +136,20 @@ def test_batch_and_length_are_dynamic(tmp_path: Path) -> None:
         ids = np.ones((batch, length), np.int64)
         out = run(session, {"input_ids": ids, "attention_mask": ids, "token_type_ids": 0 * ids})
         assert out["last_hidden_state"].shape == (batch, length, 32)
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "pooling"),
+    [
+        ("sparse-embedding", "fill-mask", None),
+        ("sparse-embedding", "fill-mask", Pooling("mean", normalize=False, logarithms=1)),
+        ("multi-vector-embedding", "feature-extraction", None),
+        ("multi-vector-embedding", "feature-extraction", Pooling("mean", normalize=True)),
+    ],
+)
+def test_an_embedding_of_another_kind_has_poolings_of_its_own(
+    task: str, head: str, pooling: Pooling | None, tmp_path: Path
+) -> None:
+    save(ENCODERS["bert"][0], head, tmp_path)
+    with pytest.raises(ExportError, match="pooling is not supported"):
+        compiled(tmp_path, task, pooling=pooling)
