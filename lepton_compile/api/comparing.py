@@ -21,7 +21,7 @@ from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
-from lepton_compile.export.reference import reference_parameters
+from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.pipeline import NumericCheck
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -143,7 +143,7 @@ class Comparing:
         if self.ceiling.limit is None:
             return ""
         loaded = reference_parameters(self._source, self._task, self._parameters)
-        return self.ceiling.lacks(FP32 * loaded)
+        return self.ceiling.lacks(FP32 * loaded + mapped_bytes(self._source, loaded))
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:

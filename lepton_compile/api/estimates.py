@@ -57,19 +57,27 @@ def check_estimate(parameters: int, engines: int) -> Estimate:
 
 
 def verify_estimate(
-    parameters: int, tokens: int, engine_bytes: Sequence[int], vocabulary: int = 0, unread: int = 0
+    parameters: int,
+    tokens: int,
+    engine_bytes: Sequence[int],
+    vocabulary: int = 0,
+    unread: int = 0,
+    mapped: int = 0,
 ) -> Estimate:
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
     Args:
         vocabulary: of a decoder, whose engine is closed before that model is loaded.
         unread: weights that are loaded with it and take no part: those that see.
+        mapped: bytes of weight files that are held until it is loaded.
     """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
     model, engine = FP32 * (parameters + unread), max(engine_bytes)
     scores = FP32 * SEGMENT * vocabulary
     apart = vocabulary and len(engine_bytes) == 1 and FP32 * tokens * vocabulary <= KEPT
-    held = max(model + scores, engine + 2 * scores) if apart else model + engine + 2 * scores
+    held = model + engine + max(mapped, 2 * scores)
+    if apart:
+        held = max(model + max(mapped, scores), engine + 2 * scores)
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + WORD_MEMORY * vocabulary + held)
 
 
@@ -85,10 +93,11 @@ def sample_peak(model: ir.Model, matrices: int = 0) -> int:
     return BASE_MEMORY + IN_FLIGHT + TEXT_MEMORY + FP32 * sum(weights) + matrices
 
 
-def search_peak(parameters: int, scores: int) -> int:
-    """Bytes held while bits are chosen: the fp32 PyTorch model, ``scores`` numbers that it gives
-    for a text, and as many derivatives."""
-    return BASE_MEMORY + IN_FLIGHT + TEXT_MEMORY + FP32 * (parameters + 2 * scores)
+def search_peak(parameters: int, scores: int, mapped: int = 0) -> int:
+    """Bytes held while bits are chosen: the fp32 PyTorch model, and what is ``mapped`` to load it,
+    then ``scores`` numbers that it gives for a text, and as many derivatives."""
+    beside = max(mapped, 2 * FP32 * scores)
+    return BASE_MEMORY + IN_FLIGHT + TEXT_MEMORY + FP32 * parameters + beside
 
 
 def files_of(

@@ -40,7 +40,7 @@ from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
-from lepton_compile.export.reference import reference_parameters
+from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -199,7 +199,8 @@ def _verification(
         return None
     compiled, words = exported.parameters, _vocabulary(source, exported)
     unread = reference_parameters(source, exported.task, compiled) - compiled
-    return verify_estimate(compiled, tokens, held, words, unread)
+    mapped = mapped_bytes(source, compiled + unread)
+    return verify_estimate(compiled, tokens, held, words, unread, mapped)
 
 
 def _vocabulary(source: Source, exported: ExportedModel) -> int:
@@ -216,7 +217,7 @@ def _sampling_peak(
     if recipe.quantize.algorithm == "auto":
         scores = min(LENGTH, exported.length) * _vocabulary(source, exported)
         loaded = reference_parameters(source, exported.task, exported.parameters)
-        peak = max(peak, search_peak(loaded, scores))
+        peak = max(peak, search_peak(loaded, scores, mapped_bytes(source, loaded)))
     return peak
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from torch import nn
 
 from lepton_compile.errors import SourceError
@@ -17,11 +18,15 @@ from lepton_compile.export.meta import build
 from lepton_compile.export.multi_vector import token_vectors
 from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
+from lepton_compile.export.source.folder import read_config
 from lepton_compile.export.tasks import auto_class
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.weights import bind
 
-__all__ = ["load_reference", "reference_parameters"]
+__all__ = ["load_reference", "mapped_bytes", "reference_parameters"]
+
+HALF = 2
+"""Bytes of a number in fp16 or bf16."""
 
 
 def load_reference(source: Source, task: str) -> nn.Module:
@@ -40,8 +45,7 @@ def load_reference(source: Source, task: str) -> nn.Module:
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
     auto = _class(source, task)
-    ours = source.kind != "folder" or source.quantization is not None or source.adapter is not None
-    model = _filled(source, auto) if ours else _loaded(source, auto)
+    model = _loaded(source, auto) if _as_it_lies(source) else _filled(source, auto)
     if dense := _dense_in(source, task):
         model.sentence_dense = _dense_of(dense)
     return model.eval()
@@ -59,6 +63,29 @@ def reference_parameters(source: Source, task: str, compiled: int) -> int:
     except Exception:  # what other parts need may not be there, and this part does not ask for it
         return compiled
     return max(compiled, sum(parameter.numel() for parameter in whole.parameters()))
+
+
+def mapped_bytes(source: Source, parameters: int) -> int:
+    """Bytes of weight files that ``load_reference`` holds beside the model until all are read.
+
+    transformers maps all files, and what is in fp32 there is the model itself. Where there are none
+    yet, ``parameters`` in the precision that the configuration names.
+    """
+    if not _as_it_lies(source):
+        return 0
+    try:
+        tensors = source.checkpoint().names().values()
+    except SourceError:
+        said = read_config(source.path)  # of the file: capturing a model says fp32 in the object
+        half = str(said.get("dtype") or said.get("torch_dtype")).endswith("float16")
+        return HALF * parameters if half else 0
+    kept = (each.location for each in tensors if each.dtype != ir.DataType.FLOAT)
+    return sum(place.length for place in kept if place is not None)
+
+
+def _as_it_lies(source: Source) -> bool:
+    """Whether transformers loads it itself."""
+    return source.kind == "folder" and source.quantization is None and source.adapter is None
 
 
 def _class(source: Source, task: str) -> Any:

@@ -9,9 +9,11 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType
 
+import lepton_compile as lc
 from lepton_compile.errors import ExportError, SourceError
-from lepton_compile.export.reference import load_reference
+from lepton_compile.export.reference import load_reference, mapped_bytes
 from lepton_compile.export.source import resolve
+from lepton_compile.numerics.sample_text import SEGMENT
 from tests.export import gguf_files
 
 IDS = torch.tensor([[1, 5, 9, 20]])
@@ -33,6 +35,33 @@ def test_a_folder_in_fp32_and_evaluation_mode(tmp_path: Path) -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with torch.inference_mode():
         torch.testing.assert_close(model(IDS).logits, saved.float()(IDS).logits)
+
+
+def test_files_that_are_mapped_until_all_is_read(tmp_path: Path) -> None:
+    """What a plan and a ceiling count beside the model: in fp32 the files are the model."""
+    for dtype, bytes_each in ((torch.bfloat16, 2), (torch.float16, 2), (torch.float32, 0)):
+        folder = tmp_path / str(dtype)
+        parameters = sum(each.numel() for each in llama(folder, dtype).parameters())
+        found = mapped_bytes(resolve(str(folder), tmp_path), parameters)
+        assert found == bytes_each * parameters
+        (folder / "model.safetensors").unlink()
+        alone = resolve(str(folder), tmp_path, weights=False)
+        assert mapped_bytes(alone, parameters) == bytes_each * parameters
+
+
+def test_a_plan_counts_them(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 256, "intermediate_size": 4096, "vocab_size": 99}
+    peaks = []
+    for dtype in ("float32", "bfloat16"):
+        transformers.LlamaConfig(
+            **sizes, num_attention_heads=4, num_hidden_layers=2, dtype=dtype
+        ).save_pretrained(tmp_path / dtype)
+        given: dict[str, str] = {"task": "text-generation", "quantize": "int8"}
+        plan = lc.plan(model=tmp_path / dtype, check=False, overrides=given)
+        assert plan.verify is not None
+        peaks.append(plan.verify.peak_memory_bytes)
+    scores = 4 * SEGMENT * sizes["vocab_size"]
+    assert peaks[1] - peaks[0] == 2 * plan.parameters - scores > 10**7
 
 
 def test_no_bars_but_ours_and_those_of_others_as_they_were(
