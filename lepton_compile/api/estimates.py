@@ -63,6 +63,7 @@ def verify_estimate(
     vocabulary: int = 0,
     unread: int = 0,
     mapped: int = 0,
+    words: int = 0,
 ) -> Estimate:
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
@@ -70,12 +71,13 @@ def verify_estimate(
         vocabulary: of a decoder, whose engine is closed before that model is loaded.
         unread: weights that are loaded with it and take no part: those that see.
         mapped: bytes of weight files that are held until it is loaded.
+        words: scores of words that an encoder's batch of texts holds, several times over.
     """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
     model, engine = FP32 * (parameters + unread), max(engine_bytes)
     scores = FP32 * SEGMENT * vocabulary
     apart = vocabulary and len(engine_bytes) == 1 and FP32 * tokens * vocabulary <= KEPT
-    held = model + engine + max(mapped, 2 * scores)
+    held = model + engine + max(mapped, 2 * scores, FP32 * words)
     if apart:
         held = max(model + max(mapped, scores), engine + 2 * scores)
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + WORD_MEMORY * vocabulary + held)

@@ -41,6 +41,7 @@ from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
+from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -197,16 +198,27 @@ def _verification(
         tokens = min(tokens, SAMPLE_TOKENS)
     if not held:
         return None
-    compiled, words = exported.parameters, _vocabulary(source, exported)
+    compiled, vocabulary = exported.parameters, _vocabulary(source, exported)
     unread = reference_parameters(source, exported.task, compiled) - compiled
     mapped = mapped_bytes(source, compiled + unread)
-    return verify_estimate(compiled, tokens, held, words, unread, mapped)
+    words = _words(source, exported)
+    return verify_estimate(compiled, tokens, held, vocabulary, unread, mapped, words)
 
 
 def _vocabulary(source: Source, exported: ExportedModel) -> int:
     """Scores that a decoder gives for each position; 0 for an encoder."""
     decoder = exported.task == "text-generation"
     return int(source.config().get_text_config().vocab_size) if decoder else 0
+
+
+def _words(source: Source, exported: ExportedModel) -> int:
+    """Scores of words that are held while an encoder's batch is compared: those of PyTorch and the
+    engine and what they are compared by, or the pooled ones of one after the other."""
+    times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)
+    if not times:
+        return 0
+    tokens = BATCH * min(SEGMENT, exported.length)
+    return times * tokens * int(source.config().get_text_config().vocab_size)
 
 
 def _sampling_peak(

@@ -92,9 +92,10 @@ def weigh(scores: Array, mask: Array, embedding: Mapping[str, Any]) -> Array:
     Returns:
         ``(batch, vocabulary)`` float32, nothing below 0.
     """
-    weights = np.maximum(scores * mask[..., None], 0)
+    weights = scores * mask[..., None].astype(np.float32)
+    np.maximum(weights, 0, out=weights)  # in place: there are many of them
     for _ in range(embedding["logarithms"]):
-        weights = np.log1p(weights)
+        np.log1p(weights, out=weights)
     over = np.max if embedding["pooling"] == "max" else np.sum
     return np.asarray(over(weights, axis=1), np.float32)
 

@@ -32,7 +32,8 @@ __all__ = [
     "within",
 ]
 
-SEGMENT = 128
+# Tokens of a text, and texts of an encoder, that are compared at a time.
+SEGMENT, BATCH = 128, 8
 
 
 def calibration_segments(tokenizer: Any, length: int) -> list[list[int]]:

@@ -24,6 +24,7 @@ from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Comparison, Perplexity
 from lepton_compile.numerics.reference import Reference
 from lepton_compile.numerics.sample_text import (
+    BATCH,
     SEGMENT,
     comparable,
     paragraphs,
@@ -39,7 +40,6 @@ __all__ = ["verify"]
 
 Ids = npt.NDArray[np.int64]
 
-BATCH = 8
 PROMPT = 16
 CONTINUATION = 24
 SCORES = ("logits", "start_logits", "end_logits")

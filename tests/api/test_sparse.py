@@ -165,3 +165,14 @@ def test_settings_that_cannot_be_compiled(
     with pytest.raises(SourceError, match=re.escape(words)):
         lc.build(model=str(tmp_path / "model"), output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("task", "times"), [("fill-mask", 4), ("sparse-embedding", 2)])
+def test_a_plan_counts_scores_of_words(task: str, times: int, tmp_path: Path) -> None:
+    """Those of 8 texts of 64 tokens, which for a small model are most of what it takes."""
+    folder = saved("BertForMaskedLM", bert(vocab_size=30_000, hidden_size=16), tmp_path / "model")
+    plans = [lc.plan(model=str(folder), task=name) for name in (task, "feature-extraction")]
+    found, other = (plan.verify.peak_memory_bytes for plan in plans if plan.verify)
+    words = times * 4 * 8 * 64 * 30_000
+    head = plans[0].parameters - plans[1].parameters
+    assert words <= found - other <= words + 8 * head + (1 << 20)
