@@ -171,6 +171,7 @@ def _capture(
     positions: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[ExportedModel, Graph, nn.Module]:
+    meta.check_layers(source.config())
     longest = longest_sequence(source.config(), length)
     step = progress or (lambda what, done, total: None)
     step("building the model without weights", 0, 3)

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
 
-__all__ = ["build", "modules_of", "real_buffers"]
+__all__ = ["build", "check_layers", "modules_of", "real_buffers"]
 
 # A real tensor of more elements is no buffer of a model, but a mistaken size in its configuration.
 LARGEST = 1 << 28
@@ -55,6 +55,23 @@ def _elements(func: Callable[..., Any], args: Any) -> int:
         return 0
     sizes = args[0] if isinstance(args[0], list | tuple) else args
     return prod(size for size in sizes if isinstance(size, int))
+
+
+def check_layers(config: Any) -> None:
+    """Refuse a model without layers: those that its checkpoint has would be taken for the heads of
+    other tasks, and left out. A model of two halves may have one that is empty.
+
+    Raises:
+        ExportError: there are none.
+    """
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if not config.is_encoder_decoder and isinstance(count, int) and count < 1:
+        raise ExportError(
+            "the model has no layers",
+            where="num_hidden_layers of its configuration",
+            found=str(count),
+            hint="compare the configuration with the one that the model was released with",
+        )
 
 
 def build(make: Callable[[], nn.Module]) -> nn.Module:

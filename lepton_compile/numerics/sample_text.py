@@ -140,8 +140,9 @@ def within(vocabulary: int | None, tokenizer: Any, parts: list[list[int]]) -> li
     return parts
 
 
-def comparable(tokenizer: Any, text: str, *, decoder: bool) -> bool:
-    """Whether a model can be compared on a text: a decoder needs a token and the next."""
+def comparable(tokenizer: Any, text: str | None, *, decoder: bool) -> bool:
+    """Whether a model can be compared on a text, the sample for None: a decoder needs a token and
+    the next."""
     if decoder:
         return any(len(part) > 1 for part in segments(tokenizer, SEGMENT, text))
     return any(token_ids(tokenizer, part, special=True) for part in paragraphs(text))

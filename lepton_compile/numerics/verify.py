@@ -78,9 +78,12 @@ def verify(
     begin = time.perf_counter()
     watcher = progress or NullProgress()
     decoder = task == "text-generation"
-    fed = tokenizer is not None and text is not None
-    if fed and not comparable(tokenizer, text or "", decoder=decoder):
-        raise UsageError("there is nothing in this text to compare on", found=repr(text))
+    if tokenizer is not None and not comparable(tokenizer, text, decoder=decoder):
+        raise UsageError(
+            "there is nothing in this text to compare on",
+            found="the sample text" if text is None else repr(text),
+            hint="see that the tokenizer has a vocabulary, or name another text",
+        )
     truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
     feed = _Feed(tokenizer, text, tokens)
     if decoder:

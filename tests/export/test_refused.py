@@ -85,6 +85,15 @@ def test_a_model_too_short_to_trace_is_told_whatever_the_recipe_says(
     assert caught.value.available == ("5 and more",)
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_model_without_layers(count: int, tmp_path: Path) -> None:
+    """The layers of its checkpoint were left out as another task's head would be."""
+    llama(num_hidden_layers=count).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="the model has no layers") as caught:
+        lc.plan(model=tmp_path, overrides={"task": "text-generation"})
+    assert caught.value.found == str(count)
+
+
 def test_a_head_for_labels_gives_no_answers(tmp_path: Path) -> None:
     bert(num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(ExportError, match="starts and ends of answers") as caught:

@@ -289,6 +289,16 @@ def test_mean_pooling_by_hand() -> None:
         pool(hidden, mask, {"pooling": "median"})
 
 
+def test_a_tokenizer_that_makes_nothing_of_the_sample_is_said(bert: BertModel) -> None:
+    from tokenizers import Tokenizer, models
+
+    engine = TorchEngine(bert, encoder_manifest())
+    for task in ("feature-extraction", "text-generation"):
+        with pytest.raises(UsageError, match="nothing in this text") as caught:
+            verify(engine, bert, Tokenizer(models.BPE({}, [])), task)
+        assert caught.value.found == "the sample text"
+
+
 @pytest.mark.parametrize("text", ["", "\n\n "])
 def test_nothing_to_compare_on_is_said(bert: BertModel, text: str) -> None:
     engine = TorchEngine(bert, encoder_manifest())
