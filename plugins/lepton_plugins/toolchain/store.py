@@ -31,6 +31,7 @@ __all__ = [
     "content_key",
     "kept",
     "record",
+    "user_cache",
     "write_folder",
     "write_whole",
 ]
@@ -39,10 +40,23 @@ FORMAT = 1
 INDEX = "kernels.json"
 
 
+def user_cache() -> Path:
+    """The user's cache for lepton-compile; not created.
+
+    A user without a home, as containers have them, has none: nothing can be written in what is
+    returned then, and whoever asks does without, as where a home is read-only.
+    """
+    folder = os.environ.get("XDG_CACHE_HOME")
+    try:
+        base = Path(folder) if folder else Path.home() / ".cache"
+    except RuntimeError:
+        base = Path(os.devnull)
+    return base / "lepton-compile"
+
+
 def cache_folder() -> Path:
     """Where compiled kernels are kept between builds."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "lepton-compile" / "kernels"
+    return user_cache() / "kernels"
 
 
 def content_key(**content: Any) -> str:

@@ -89,6 +89,19 @@ def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_folder().relative_to(Path.home()).parts[0] == ".cache"
 
 
+def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's, which has a number alone."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert not cache_folder().exists()
+    with pytest.raises(NotADirectoryError):
+        cache_folder().mkdir(parents=True)
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_a_record_vouches_for_its_files() -> None:
     entry, files = record(MADE, "set/scale-90")
     assert files == {"set/scale-90.cubin": MADE.cubin, "set/scale-90.ptx": b"ptx text\n"}
