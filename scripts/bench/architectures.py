@@ -32,7 +32,7 @@ MOST_PARAMETERS = 60_000_000  # of a model whose sizes have names that are not k
 TASKS = ("text-generation", "feature-extraction", "fill-mask", "text-classification")
 # Attributes of configurations, of any architecture, and what they are set to where they exist.
 SIZES: dict[str, Any] = {
-    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size"), VOCABULARY),
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size"), 32),
     **dict.fromkeys(("word_embed_proj_dim", "mamba_d_ssm"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim"), 64),
@@ -69,6 +69,18 @@ LATENT = {"num_key_value_heads": 4}
 # What of an architecture's default is of large models alone.
 SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1], "mamba_d_head": 16},
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "intermediate_size": [64] * 4,
+        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+    },
+    "gpt_neo": {
+        "attention_types": [[["global", "local"], 1], [["global"], 1]],
+        "attention_layers": ["global", "local", "global"],
+        "window_size": 8,
+    },
     "granitemoehybrid": {
         "layer_types": ["linear_attention", "full_attention", "linear_attention"],
         "mamba_d_head": 16,
@@ -89,6 +101,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "moe_shared_expert_intermediate_size": 16,
     },
     "perceiver": {"num_latents": 8, "d_latents": 32},
+    "xlnet": {"d_head": 8},
     "xmod": {"default_language": "en_XX"},
 }
 # One entry for each layer.

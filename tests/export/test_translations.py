@@ -44,9 +44,21 @@ def _filled_where(x: Tensor) -> Tensor:
     return torch.subtract(torch.multiply(y, 2), torch.divide(z.flatten(1), 3))
 
 
+def _transformed(x: Tensor) -> Tensor:
+    """Of numbers that are real, and of complex ones, along a length that is open, too."""
+    both = torch.fft.fftn(x[:, None] * x[0, :3, None], dim=(1, 2))
+    each = torch.fft.fft(torch.fft.fft(x), dim=0)
+    return torch.fft.fft2(x).real + each.imag + both.real.sum(1) - both.imag[:, 1]
+
+
+def _angles(x: Tensor) -> Tensor:
+    inside = x.clip(-0.9, 0.9)
+    return inside.acos() + inside.asin() * x.atan() + functional.logsigmoid(4 * x)
+
+
 @pytest.mark.parametrize(
     "code",
-    [_convolved, _filled_where, _padded_by_a_word, _unfolded],
+    [_angles, _convolved, _filled_where, _padded_by_a_word, _transformed, _unfolded],
     ids=lambda code: code.__name__,
 )
 def test_as_torch(code: Callable[[Tensor], Tensor]) -> None:

@@ -390,6 +390,8 @@ MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     # Their checkpoints have query, key and value in one tensor, the second gate and up as well.
     "nomic-bert": (_make("NomicBertConfig", **_ENCODER), "stamped"),
     "gte": (_make("GteConfig", **_ENCODER), "stamped"),
+    # Mixes tokens by a Fourier transform in place of attention.
+    "fnet": (_make("FNetConfig", **_ENCODER), "stamped"),
     # One row of its mask stands for all queries.
     "layoutlm": (_make("LayoutLMConfig", **_ENCODER), "plain"),
     "roformer": (_make("RoFormerConfig", **_ENCODER, embedding_size=32), "plain"),

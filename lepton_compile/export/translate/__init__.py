@@ -11,6 +11,7 @@ from .core import State, Translator, UnknownOpError
 from .creation import HANDLERS as CREATION
 from .elementwise import HANDLERS as ELEMENTWISE
 from .experts import HANDLERS as EXPERTS
+from .fourier import HANDLERS as FOURIER
 from .indexing import HANDLERS as INDEXING
 from .layout import HANDLERS as LAYOUT
 from .lepton import HANDLERS as LEPTON
@@ -29,5 +30,6 @@ HANDLERS = {
     **CREATION,
     **LEPTON,
     **EXPERTS,
+    **FOURIER,
     **STATES,
 }

@@ -154,6 +154,11 @@ def _softplus(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Softplus", [t.value(node.args[0])], at=t.path(node))
 
 
+def _log_sigmoid(t: Translator, node: fx.Node) -> ir.Value:
+    negative = t.builder.op("Neg", [t.value(node.args[0])])
+    return t.builder.op("Neg", [t.builder.op("Softplus", [negative])], at=t.path(node))
+
+
 def _log1p(t: Translator, node: fx.Node) -> ir.Value:
     x = t.value(node.args[0])
     return t.builder.op("Log", [t.builder.op("Add", [x, t.value(1.0, node)])])
@@ -184,6 +189,7 @@ _UNARY = {
     "log": "Log", "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round",
     "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "tanh": "Tanh",
     "isnan": "IsNaN", "logical_not": "Not", "mish": "Mish", "hardswish": "HardSwish", "elu": "Elu",
+    "acos": "Acos", "asin": "Asin", "atan": "Atan",
 }  # fmt: skip
 _COMPARE = {
     "eq": "Equal",
@@ -241,6 +247,8 @@ HANDLERS: dict[str, Handler] = {
     "aten.leaky_relu": _leaky_relu,
     "aten.clamp": _clamp,
     "aten.clamp_min": _clamp,
+    "aten.clip": _clamp,
+    "aten.log_sigmoid": _log_sigmoid,
     "aten.where": _where,
     "aten.masked_fill": _masked_fill,
     "aten.masked_fill_": _masked_fill,
