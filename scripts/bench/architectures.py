@@ -101,7 +101,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "moe_shared_expert_intermediate_size": 16,
     },
     "perceiver": {"num_latents": 8, "d_latents": 32},
-    "xlnet": {"d_head": 8},
     "xmod": {"default_language": "en_XX"},
 }
 # One entry for each layer.

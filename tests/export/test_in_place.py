@@ -58,8 +58,14 @@ def _parts(x: Tensor) -> Tensor:
     return y + part.sum()
 
 
+def _all_that_is_left(x: Tensor) -> Tensor:
+    turned = (x + 1).transpose(0, 1)
+    turned += x[0, :, None]
+    return turned.transpose(0, 1)
+
+
 @pytest.mark.parametrize(
-    "code", [_divided, _scattered, _viewed_before, _smallest, _shifted, _parts]
+    "code", [_all_that_is_left, _divided, _scattered, _viewed_before, _smallest, _shifted, _parts]
 )
 def test_who_reads_it_later_reads_what_was_written(code: Callable[[Tensor], Tensor]) -> None:
     found = session_of_code(code).run(None, {"x": X})[0]

@@ -179,6 +179,36 @@ def _leaky_relu(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("LeakyRelu", [t.value(node.args[0])], {"alpha": slope}, at=t.path(node))
 
 
+# Of the error function's inverse by x: polynomials of w = -log(1 - x^2), for w below 5 and beyond.
+# Giles, Approximating the erfinv function, GPU Computing Gems (Jade Edition), 2011.
+_MIDDLE = (
+    *(2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087),
+    *(-0.00125372503, -0.00417768164, 0.246640727, 1.50140941),
+)
+_TAIL = (
+    *(-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773),
+    *(-0.0076224613, 0.00943887047, 1.00167406, 2.83297682),
+)
+
+
+def _erfinv(t: Translator, node: fx.Node) -> ir.Value:
+    def op(name: str, *given: ir.Value | float) -> ir.Value:
+        values = [each if isinstance(each, ir.Value) else t.value(each, node) for each in given]
+        return t.builder.op(name, values, at=t.path(node))
+
+    def polynomial(factors: tuple[float, ...], w: ir.Value) -> ir.Value:
+        found = op("Mul", w, factors[0])
+        for factor in factors[1:-1]:
+            found = op("Mul", op("Add", found, factor), w)
+        return op("Add", found, factors[-1])
+
+    x = t.value(node.args[0])
+    w = op("Neg", op("Log", op("Mul", op("Sub", 1.0, x), op("Add", x, 1.0))))
+    middle = polynomial(_MIDDLE, op("Sub", w, 2.5))
+    tail = polynomial(_TAIL, op("Sub", op("Sqrt", w), 3.0))
+    return op("Mul", op("Where", op("Less", w, 5.0), middle, tail), x)
+
+
 def _log2(t: Translator, node: fx.Node) -> ir.Value:
     log = t.builder.op("Log", [t.value(node.args[0])])
     return t.builder.op("Mul", [log, t.value(1.0 / math.log(2.0), node)])
@@ -241,6 +271,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.rsqrt": _rsqrt,
     "aten.square": _square,
     "aten.softplus": _softplus,
+    "aten.erfinv": _erfinv,
     "aten.expm1": _expm1,
     "aten.log1p": _log1p,
     "aten.log2": _log2,

@@ -3,7 +3,8 @@
 The graph has values, not places: the op becomes the one without the underscore, and whoever reads
 the argument later gets its result. What is written into a part, a slice or a row, is put between
 the rest of the whole. A place with two names would keep its old value under the other, so what is
-read by another view that was taken before is refused, as is an argument that is given.
+read by another view that was taken before is refused, as is an argument that is given. A view that
+is all that is left of its tensor (``y = x.permute(..); y += z``) has no second name.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def written(node: fx.Node) -> Written | None:
     while isinstance(target, fx.Node) and str(target.target) in (_ROWS, _ROW):
         parts.append(target)
         target = target.args[0]
-    if not isinstance(target, fx.Node) or target.op == "placeholder" or _is_view(target):
+    if not isinstance(target, fx.Node) or target.op == "placeholder":
+        return None
+    if _is_view(target) and not _alone(target, node):
         return None
     for name in (target, *parts):
         views = [user for user in name.users if user < node and _is_view(user)]
@@ -66,6 +69,19 @@ def _is_view(node: fx.Node) -> bool:
         return isinstance(node.args[0], fx.Node) and _is_view(node.args[0])
     name = str(node.target).split(".")
     return name[0] == "aten" and len(name) > 1 and name[1] in _VIEWS
+
+
+def _alone(view: fx.Node, node: fx.Node) -> bool:
+    """Whether what a view is of is made here, and read behind ``node`` through the view alone."""
+    while _is_view(view):
+        source = view.args[0]
+        if not isinstance(source, fx.Node) or source.op != "call_function":
+            return False
+        others = [user for user in source.users if user is not view]
+        if any(node < user or (_is_view(user) and _read_behind(user, node)) for user in others):
+            return False
+        view = source
+    return True
 
 
 def _read_behind(view: fx.Node, node: fx.Node) -> bool:

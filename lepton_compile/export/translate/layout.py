@@ -137,7 +137,10 @@ def _repeat_interleave(t: Translator, node: fx.Node) -> ir.Value:
     times = [1] * (rank + 1)
     times[axis + 1] = repeats
     spread = t.builder.op("Expand", [wide, t.builder.ints(*times)], at=t.path(node))
-    sizes = [0] * axis + [-1] + [int(d) for d in node.meta["val"].shape[axis + 1 :]]
+    shape = node.meta["val"].shape
+    if any(isinstance(size, torch.SymInt) for size in shape[axis + 1 :]):
+        return t.builder.op("Reshape", [spread, t.shape_value(list(shape))], at=t.path(node))
+    sizes = [0] * axis + [-1] + [int(d) for d in shape[axis + 1 :]]
     return t.builder.op("Reshape", [spread, t.builder.ints(*sizes)], at=t.path(node))
 
 
@@ -188,6 +191,17 @@ def _columns(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Reshape", [stacked, ints(0, rows, -1)], at=t.path(node))
 
 
+def _broadcast(t: Translator, node: fx.Node) -> list[ir.Value]:
+    """Each of several tensors in the shape that they have in common."""
+    found = []
+    for given, made in zip(node.args[0], node.meta["val"], strict=True):  # type: ignore[arg-type]
+        same = str(tuple(given.meta["val"].shape)) == str(tuple(made.shape))
+        value = t.value(given)
+        wide = None if same else t.shape_value(list(made.shape))
+        found.append(value if wide is None else t.builder.op("Expand", [value, wide]))
+    return found
+
+
 HANDLERS: dict[str, Handler] = {
     "aten.pad": _pad,
     "aten.im2col": _columns,
@@ -216,6 +230,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.chunk": _split,
     "aten.unbind": _unbind,
     "aten.repeat": _repeat,
+    "aten.broadcast_tensors": _broadcast,
     "aten.repeat_interleave": _repeat_interleave,
     "aten.flip": _flip,
 }

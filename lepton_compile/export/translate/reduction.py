@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import onnx_ir as ir
+import torch
 from torch import fx
 
 from .core import DTYPES, Handler, Translator
@@ -103,6 +105,29 @@ def _norm(t: Translator, node: fx.Node) -> ir.Value:
     )
 
 
+def _spread(root: bool) -> Handler:
+    """``var`` and ``std`` over axes of a fixed size."""
+
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+        axes = _axes(t.arg(node, 1, "dim")) or list(range(len(shape)))
+        less, keep = t.arg(node, 2, "unbiased", True), int(bool(t.arg(node, 3, "keepdim", False)))
+        if str(node.target).endswith(".correction"):
+            less = node.kwargs.get("correction", 1)
+        x, where = t.value(node.args[0]), t.builder.ints(*axes)
+        apart = t.builder.op("Sub", [x, t.builder.op("ReduceMean", [x, where], {"keepdims": 1})])
+        squares = t.builder.op("Mul", [apart, apart])
+        found = t.builder.op("ReduceMean", [squares, where], {"keepdims": keep}, at=t.path(node))
+        if less:
+            if any(isinstance(shape[axis], torch.SymInt) for axis in axes):
+                raise ValueError("of a number of values that is open")
+            count = math.prod(int(shape[axis]) for axis in axes)
+            found = t.builder.op("Mul", [found, t.value(count / (count - float(less)), node)])
+        return t.builder.op("Sqrt", [found], at=t.path(node)) if root else found
+
+    return handler
+
+
 HANDLERS: dict[str, Handler] = {
     "aten.sum": _reduce("ReduceSum"),
     "aten.mean": _reduce("ReduceMean"),
@@ -117,4 +142,6 @@ HANDLERS: dict[str, Handler] = {
     "aten.log_softmax": _softmax("LogSoftmax"),
     "aten.cumsum": _cumsum,
     "aten.linalg_vector_norm": _norm,
+    "aten.std": _spread(root=True),
+    "aten.var": _spread(root=False),
 }
