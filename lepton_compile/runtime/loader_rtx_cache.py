@@ -24,9 +24,10 @@ class KernelFile:
 
     def __init__(self, root: Path, *parts: str) -> None:
         name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + ".kernels"
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
         self.places = [root.with_name(f".{root.name}.kernels") / name]
-        self.places += [home / "lepton-compile" / "kernels" / name]
+        if home.is_absolute():  # else there is no home
+            self.places += [home / "lepton-compile" / "kernels" / name]
         self._known = b""
 
     def read(self) -> bytes | None:

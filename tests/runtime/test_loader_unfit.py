@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lepton_compile.runtime import LoaderError, Model, load, loader_tensorrt
+from lepton_compile.runtime.loader_rtx_cache import KernelFile
 from tests.runtime import plans, tiny
 from tests.runtime.double import HostDevice
 
@@ -195,3 +196,16 @@ def test_kernels_that_cannot_be_trusted_are_not_taken(
     (file,) = kept(model)
     assert file.read_bytes() == whole
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_user_without_a_home_keeps_kernels_beside_the_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container's, which has a number alone."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    made = KernelFile(tmp_path / "artifact", "engine")
+    assert [place.parent for place in made.places] == [tmp_path / ".artifact.kernels"]
+    assert made.write(b"kernels") == made.places[0]
+    assert KernelFile(tmp_path / "artifact", "engine").read() == b"kernels"
