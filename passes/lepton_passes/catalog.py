@@ -28,6 +28,7 @@ from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.experts import LowerExperts
+from lepton_passes.lowering.ort.largest import LowerLargest
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
@@ -360,6 +361,7 @@ CATALOG: tuple[Entry, ...] = (
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),
     Entry(LegalOrtCpu, targets=_CPU),
+    Entry(LowerLargest, targets=_CUDA),
     # Last of the changes: what the others emit is there in opset 23 too.
     Entry(LowerOpset, targets=_CUDA),
     Entry(LegalOrtCuda, targets=_CUDA),
