@@ -207,8 +207,12 @@ def _verification(
 
 def _vocabulary(source: Source, exported: ExportedModel) -> int:
     """Scores that a decoder gives for each position; 0 for an encoder."""
-    decoder = exported.task == "text-generation"
-    return int(source.config().get_text_config().vocab_size) if decoder else 0
+    return _table(source) if exported.task == "text-generation" else 0
+
+
+def _table(source: Source) -> int:
+    """Words of the model's table."""
+    return int(source.config().get_text_config().vocab_size)
 
 
 def _words(source: Source, exported: ExportedModel) -> int:
@@ -218,7 +222,7 @@ def _words(source: Source, exported: ExportedModel) -> int:
     if not times:
         return 0
     tokens = BATCH * min(SEGMENT, exported.length)
-    return times * tokens * int(source.config().get_text_config().vocab_size)
+    return times * tokens * _table(source)
 
 
 def _sampling_peak(

@@ -46,6 +46,7 @@ _MARKS = (
     *("attend_to_expansion_tokens", "query_prefix", "document_prefix", "skiplist_words"),
 )
 _LENGTH = 32  # of queries, where it does not say
+_OTHERWISE = "Compile the encoder alone, with task: feature-extraction and pooling: none."
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,13 @@ def token_vectors(source: Source) -> dict[str, Any] | None:
             where=str(source.path / MODULES),
             found=", ".join(kinds),
             available=[f"Transformer, any number of Dense, Normalize, {MASK}"],
-            hint="Compile the encoder alone, with task: feature-extraction and pooling: none.",
+            hint=_OTHERWISE,
         )
     for at in (folder for kind, folder in modules if kind == "Normalize"):
         _check_normalize(at / "config.json")
     return {
         "dense": tuple(read_dense(at, TOKENS) for kind, at in modules if kind == "Dense"),
-        "normalize": "Normalize" in kinds or _of_pylate(source),
+        "normalize": "Normalize" in kinds or _of_pylate(read_object(source.path / SETTINGS)),
     }
 
 
@@ -157,8 +158,8 @@ def roles_entry(source: Source) -> dict[str, Any]:
     return {name: asdict(role) for name, role in roles(source).items()}
 
 
-def _of_pylate(source: Source) -> bool:
-    return bool(read_object(source.path / SETTINGS).get("model_type") == PYLATE)
+def _of_pylate(settings: Mapping[str, Any]) -> bool:
+    return bool(settings.get("model_type") == PYLATE)
 
 
 def _of_old(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +214,7 @@ def _skipped(source: Source, settings: Mapping[str, Any]) -> dict[str, tuple[str
     if said.get("keep_only_token_ids"):
         raise ValueError("keep_only_token_ids is for pictures")
     words = said.get("skiplist_words")
-    if not folders and _of_pylate(source):
+    if not folders and _of_pylate(settings):
         words = settings.get("skiplist_words", [*string.punctuation])
     given = said.get("skiplist_tasks") or [DOCUMENT]
     tasks = [given] if isinstance(given, str) else given
@@ -228,5 +229,5 @@ def _check_normalize(file: Path) -> None:
             where=str(file),
             found=f"module_input_name: {place}",
             available=[f"module_input_name: {TOKENS}"],
-            hint="Compile the encoder alone, with task: feature-extraction and pooling: none.",
+            hint=_OTHERWISE,
         )
