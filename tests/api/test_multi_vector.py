@@ -23,6 +23,7 @@ from lepton_compile.export.multi_vector import (
     token_vectors,
 )
 from lepton_compile.runtime import LoaderError
+from tests.api.rounded import verified
 from tests.small import bert, byte_tokenizer, saved
 
 TEXTS = ["hello", "a much longer text that is cut somewhere, as query and as document", "o l o"]
@@ -131,15 +132,9 @@ def test_as_pylate_saves_it(settings: dict[str, Any], encoder: Path, tmp_path: P
 @pytest.mark.parametrize("precision", ["int8", "auto"])
 def test_rounded(precision: str, encoder: Path, tmp_path: Path) -> None:
     late(encoder, tmp_path / "model")
-    built = lc.build(
-        model=str(tmp_path / "model"),
-        quantize=precision,
-        output=tmp_path / "out",
-        verify={"tokens": 256},
-    )
-    verified = json.loads((built.path / "report.json").read_text())["verify"]
-    assert verified["embedding"] == TOKENS
-    assert 0.995 <= verified["cosine"] < 1
+    found = verified(tmp_path / "model", precision, tmp_path / "out")
+    assert found["embedding"] == TOKENS
+    assert 0.995 <= found["cosine"] < 1
 
 
 def test_what_a_loader_refuses(encoder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export import resolve
 from lepton_compile.export.sparse import is_sparse_model, sparse_pooling
 from lepton_compile.runtime import LoaderError
+from tests.api.rounded import verified
 from tests.small import bert, byte_tokenizer, saved
 
 TEXTS = ["hello world", "a much longer text that goes on", "x"]
@@ -76,15 +77,9 @@ def test_as_sentence_transformers(
 @pytest.mark.parametrize("precision", ["int8", "auto"])
 def test_rounded(precision: str, encoder: Path, tmp_path: Path) -> None:
     sparse(encoder, tmp_path / "model")
-    built = lc.build(
-        model=str(tmp_path / "model"),
-        quantize=precision,
-        output=tmp_path / "out",
-        verify={"tokens": 256},
-    )
-    verified = json.loads((built.path / "report.json").read_text())["verify"]
-    assert verified["embedding"] == "sentence_embedding"
-    assert 0.995 <= verified["cosine"] < 1
+    found = verified(tmp_path / "model", precision, tmp_path / "out")
+    assert found["embedding"] == "sentence_embedding"
+    assert 0.995 <= found["cosine"] < 1
 
 
 def test_a_masked_language_model_is_told_to_be_one(encoder: Path, tmp_path: Path) -> None:
