@@ -15,6 +15,7 @@ from lepton_compile.errors import UsageError
 __all__ = ["FAMILIES", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
 
 FAMILIES = ("decoder", "embedding", "classifier")
+EMBEDDINGS = ("feature-extraction", "multi-vector-embedding", "sparse-embedding")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def family_of(task: str) -> str:
     """The row family of a task: one of ``FAMILIES``."""
     if task == "text-generation":
         return "decoder"
-    embeds = task == "feature-extraction" or task.endswith("-embedding")
-    return "embedding" if embeds else "classifier"
+    return "embedding" if task in EMBEDDINGS else "classifier"
 
 
 def tolerance_for(precision: str, task: str) -> Tolerance:

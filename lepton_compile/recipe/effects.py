@@ -18,7 +18,9 @@ __all__ = ["EFFECTS", "Effect"]
 CPU, TENSORRT = ("ort-cpu",), ("trt-rtx", "trt")
 GPU = ("ort-cuda", *TENSORRT)
 DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sparse-embedding",)
-SCORED = tuple(task for task in TASKS if not task.endswith(("-embedding", "-extraction")))
+BY_TOKEN = (*SPARSE, "multi-vector-embedding")  # embeddings made as the model's files say
+PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
+SCORED = tuple(task for task in PLAIN if task not in EMBEDDING)
 
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
@@ -130,7 +132,7 @@ EFFECTS = (
         "pooling",
         ("none",),
         "this embedding is made of what the model's files say of tokens",
-        tasks=tuple(task for task in TASKS if not task.endswith("-embedding")),
+        tasks=PLAIN,
     ),
     Effect(
         "normalize",
