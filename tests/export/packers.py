@@ -157,15 +157,33 @@ def _gptq(
     return packed
 
 
-def _awq(w: torch.Tensor) -> Packed:
+def _asymmetric(w: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Codes and values (rows, columns), zero points and scales (rows, groups)."""
     parts = w.reshape(w.shape[0], -1, GROUP)
     low, high = parts.amin(-1), parts.amax(-1)
     scale = ((high - low) / 15).half().float()
-    zeros = torch.round(-low / scale).clamp(0, 15)
+    zeros = torch.round(-low / scale).clamp(1, 15)  # one less is stored, by some
     codes = (torch.round(parts / scale[..., None]) + zeros[..., None]).clamp(0, 15)
     values = ((codes - zeros[..., None]) * scale[..., None]).reshape(w.shape)
+    return codes.reshape(w.shape), values, zeros, scale
+
+
+def _gptq_asymmetric(w: torch.Tensor) -> Packed:
+    codes, values, zeros, scale = _asymmetric(w)
     tensors = {
-        "qweight": _words(codes.reshape(w.shape).T, 4, axis=1, order=AWQ_ORDER),
+        "qweight": _words(codes.T, 4, axis=0),
+        "qzeros": _words(zeros.T - 1, 4, axis=1),
+        "scales": scale.T.half(),
+        "g_idx": (torch.arange(w.shape[1]) // GROUP).int(),
+    }
+    config = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "sym": False}
+    return tensors, values, config
+
+
+def _awq(w: torch.Tensor) -> Packed:
+    codes, values, zeros, scale = _asymmetric(w)
+    tensors = {
+        "qweight": _words(codes.T, 4, axis=1, order=AWQ_ORDER),
         "qzeros": _words(zeros.T, 4, axis=1, order=AWQ_ORDER),
         "scales": scale.T.half(),
     }
@@ -205,5 +223,6 @@ PACKERS: dict[str, Callable[[torch.Tensor], Packed]] = {
     "gptq of 8 bits": _gptq(8),
     "gptq_v2": _gptq(version="gptq_v2"),
     "gptq out of order": _gptq(ordered=True),
+    "gptq with zero points": _gptq_asymmetric,
     "awq": _awq,
 }

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lepton_compile.errors import CheckpointError, LeptonError, SourceError
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint
+from lepton_compile.export.checkpoint.adapted import AdaptedCheckpoint
+from lepton_compile.export.checkpoint.merged import MergedCheckpoint
 from lepton_compile.export.checkpoint.quantized import read_quantized
+from lepton_compile.export.checkpoint.split import SplitCheckpoint
+from lepton_passes.grouped import Grid, grouped
 
 from .packers import PACKERS, Tensors, pack
 
@@ -40,6 +46,80 @@ def test_values_are_those_that_were_stored(form: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensor.rows(5, 30), tensor.numpy()[5:30])
     assert tensor.rows(5, 5).shape == (0, values.shape[1])
     np.testing.assert_array_equal(found.tensor("model.norm.weight").numpy(), np.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"),
+    [
+        ("awq", 4),
+        ("gptq with zero points", 4),
+        ("gptq", 4),
+        ("gptq_v2", 4),
+        ("gptq of 8 bits", 8),
+        ("int4 with zero points", 4),
+    ],
+)
+def test_integers_are_those_that_were_stored(form: str, bits: int, tmp_path: Path) -> None:
+    tensors, values, config = pack(form)
+    source = grouped(read_quantized(written(tmp_path, tensors), config).tensor(f"{LAYER}.weight"))
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    assert (grid.bits, grid.group) == (bits, 32)
+    assert grid.codes.dtype == (ir.DataType.UINT4 if bits == 4 else ir.DataType.UINT8)
+    codes, zeros = (t.numpy().astype(np.int32) for t in (grid.codes, grid.zero_points()))
+    np.testing.assert_array_equal(zeros, grid.zeros.numpy())
+    assert grid.reach == (zeros.min(), zeros.max())
+    parts = codes.reshape(*zeros.shape, 32) - zeros[..., None]
+    found = parts * grid.scales.numpy()[..., None]
+    np.testing.assert_allclose(found.reshape(codes.shape), values.numpy(), rtol=1e-6, atol=1e-7)
+    stored = tensors["scales"].float().T if "scales" in tensors else tensors["weight_scale"]
+    np.testing.assert_array_equal(grid.scales.numpy(), stored.numpy())
+    np.testing.assert_array_equal(grid.codes.rows(5, 9).astype(np.int32), codes[5:9])
+
+
+@pytest.mark.parametrize("form", ["fp8 in blocks", "int4 in groups", "int8 packed", "nvfp4"])
+def test_what_has_no_zero_points_has_no_integers_to_keep(form: str, tmp_path: Path) -> None:
+    tensors, _, config = pack(form)
+    found = read_quantized(written(tmp_path, tensors), config)
+    assert grouped(found.tensor(f"{LAYER}.weight")) is None
+
+
+def test_integers_out_of_order_say_so(tmp_path: Path) -> None:
+    tensors, _, config = pack("gptq out of order")
+    source = grouped(read_quantized(written(tmp_path, tensors), config).tensor(f"{LAYER}.weight"))
+    assert source is not None
+    assert source.grid() == "columns of a group do not lie side by side (act-order)"
+
+
+def test_what_changes_a_weight_says_so(tmp_path: Path) -> None:
+    tensors, values, config = pack("awq")
+    stored, name = read_quantized(written(tmp_path, tensors), config), f"{LAYER}.weight"
+    lora = {"lora_A": torch.ones(2, values.shape[1]), "lora_B": torch.ones(values.shape[0], 2)}
+    (folder := tmp_path / "lora").mkdir()
+    named = {f"base_model.model.{LAYER}.{part}.weight": each for part, each in lora.items()}
+    save_file(named, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    parts = {name: ["first", "second"]}
+    for made, wanted in (
+        (AdaptedCheckpoint(stored, folder).tensor(name), "an adapter is merged into it"),
+        (
+            SplitCheckpoint(stored, lambda each: parts.get(each, [])).tensor("second"),
+            "it is a part of what the checkpoint has as one",
+        ),
+        (
+            MergedCheckpoint(stored, {"experts": [[name]]}, {}).tensor("experts"),
+            "it is several weights of the checkpoint in one",
+        ),
+        (
+            MergedCheckpoint(stored, {}, {"joined": [name]}).tensor("joined"),
+            "it is several weights of the checkpoint in one",
+        ),
+    ):
+        source = grouped(made)
+        assert source is not None
+        assert source.grid() == wanted
+        np.testing.assert_array_equal(source.rows(2, 3), made.numpy().reshape(-1, 64)[2:3])
 
 
 @pytest.mark.parametrize("order", [torch.arange(64) // 32, torch.full((64,), -1)])

@@ -27,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, SourceError
+from lepton_passes.grouped import without_grid
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .base import Checkpoint, TensorInfo
@@ -188,4 +189,5 @@ class AdaptedCheckpoint:
             rows += scale * (left.astype(np.float32) @ right.astype(np.float32))
             return rows
 
-        return StreamedTensor(weight.name or "", ir.DataType.FLOAT, weight.shape.numpy(), read)
+        made = StreamedTensor(weight.name or "", ir.DataType.FLOAT, weight.shape.numpy(), read)
+        return without_grid(made, "an adapter is merged into it", weight)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lepton_passes.grouped import without_grid
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .base import Checkpoint, TensorInfo
@@ -59,4 +60,5 @@ class SplitCheckpoint:
         def read(start: int, stop: int) -> np.ndarray:
             return rows_of(whole, first + start, first + stop)
 
-        return StreamedTensor(name, info.dtype, info.shape, read)
+        made = StreamedTensor(name, info.dtype, info.shape, read)
+        return without_grid(made, "it is a part of what the checkpoint has as one", whole)

@@ -1,6 +1,7 @@
 """Checkpoints whose weights are quantized already, read as the fp32 values that they stand for.
 
-A file for each way of storing them; ``methods`` goes by what config.json calls it.
+A file for each way of storing them; ``methods`` goes by what config.json calls it. Weights with
+zero points have their integers behind them (``lepton_passes.grouped``).
 """
 
 from __future__ import annotations

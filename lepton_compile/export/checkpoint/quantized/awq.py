@@ -75,6 +75,7 @@ def _values(checkpoint: Checkpoint, layer: str, last: LastRead) -> Rows:
         Rows(grid, scale),
         where=f"{layer}.weight",
         zeros=Rows(grid, zero),
+        bits=4,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lepton_compile.export.checkpoint.base import Checkpoint, TensorInfo
+from lepton_passes.grouped import Grouped
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
 
@@ -32,7 +33,9 @@ class Weight:
     @classmethod
     def of(cls, name: str, rows: Rows, parts: Iterable[str]) -> Weight:
         """A matrix, or a stack of them, by its rows."""
-        flat = StreamedTensor(name, ir.DataType.FLOAT, rows.shape, rows.read)
+        flat = rows.tensor(name)
+        if rows.grid is not None:
+            flat = Grouped(flat, rows.grid)
         return cls(Stack(flat, rows.count) if rows.count > 1 else flat, tuple(parts))
 
 

@@ -90,24 +90,29 @@ class _Layer:
 
     def values(self, block: tuple[int, int] | None) -> Rows:
         """Its weight."""
-        (codes, zeros), scales = self._codes_and_zeros(), self._scales()
+        (codes, zeros, bits), scales = self._codes_and_zeros(), self._scales()
         ordered = self._has("weight_g_idx")
         groups = partial(self._groups, codes.shape[1], scales.shape[1]) if ordered else None
         where = f"{self.name}.weight"
-        return scaled(codes, scales, where=where, zeros=zeros, block=block, groups=groups)
+        return scaled(
+            codes, scales, where=where, zeros=zeros, block=block, groups=groups, bits=bits
+        )
 
-    def _codes_and_zeros(self) -> tuple[Rows, Rows | None]:
+    def _codes_and_zeros(self) -> tuple[Rows, Rows | None, int | None]:
+        """Codes, zero points where there are any, and the bits of both where they are unsigned."""
         has_zeros = self._has("weight_zero_point")
         if not self.codes.endswith("_packed"):
             zeros = self._stored("weight_zero_point") if has_zeros else None
-            return stored(self.checkpoint, self.codes), zeros
+            return stored(self.checkpoint, self.codes), zeros, None
         info = self.checkpoint.names()[self.codes]
         if info.dtype != ir.DataType.INT32:
-            return nibbles(self.checkpoint, self.codes), None
+            return nibbles(self.checkpoint, self.codes), None, None
         bits, columns = self._packing(info.shape[-1])
         codes = integers(self.checkpoint, self.codes, bits, columns)
         # Both are in offset binary, and one is taken from the other.
-        return (codes, self._zeros(bits)) if has_zeros else (less(codes, 1 << (bits - 1)), None)
+        if has_zeros:
+            return codes, self._zeros(bits), bits
+        return less(codes, 1 << (bits - 1)), None, None
 
     def _packing(self, words: int) -> tuple[int, int]:
         """Bits and columns of a weight, of which the last word of a row may have room for more."""

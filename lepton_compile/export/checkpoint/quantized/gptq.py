@@ -82,6 +82,7 @@ class _Layer:
             where=f"{self._name}.weight",
             zeros=Rows((rows, groups), self._zeros),
             groups=self._groups if ordered else None,
+            bits=self._bits,
         )
 
     def _codes(self, start: int, stop: int) -> np.ndarray:

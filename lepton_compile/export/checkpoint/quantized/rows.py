@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.export.checkpoint.base import Checkpoint
+from lepton_passes.grouped import Grid
 from lepton_passes.stacks import flattened
-from lepton_passes.tensors import rows_of
+from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .settings import unfit
 
@@ -42,11 +44,17 @@ class Rows:
         shape: (rows, columns) of all of them.
         read: ``read(start, stop)`` gives fp32 (stop - start, columns).
         count: how many matrices there are.
+        grid: gives the integers of one matrix that has zero points, or why they cannot be kept.
     """
 
     shape: tuple[int, int]
     read: Callable[[int, int], np.ndarray]
     count: int = 1
+    grid: Callable[[], Grid | str] | None = None
+
+    def tensor(self, name: str) -> StreamedTensor:
+        """The rows of all matrices, one under the other."""
+        return StreamedTensor(name, ir.DataType.FLOAT, self.shape, self.read)
 
 
 def stored(checkpoint: Checkpoint, name: str) -> Rows:
@@ -133,6 +141,7 @@ def scaled(
     zeros: Rows | None = None,
     block: tuple[int, int] | None = None,
     groups: Callable[[], np.ndarray] | None = None,
+    bits: int | None = None,
 ) -> Rows:
     """``(codes - zeros) * scales``, a scale for each block of rows and columns.
 
@@ -143,6 +152,8 @@ def scaled(
             rows or for all; left out, the shapes tell.
         groups: gives the column of the scales that each column of the codes goes by, where columns
             in a row do not share one.
+        bits: 4 or 8 of codes that are unsigned integers, which may then be kept; left out, they
+            may not.
 
     Raises:
         CheckpointError: so many scales do not fit so many codes.
@@ -170,7 +181,34 @@ def scaled(
         values *= spread(scales)
         return values
 
-    return replace(codes, read=read)
+    if bits is None or zeros is None or codes.count > 1 or high > 1:
+        return replace(codes, read=read)
+    parts = partial(_parts, codes, zeros, scales, bits, wide, where)
+    return replace(codes, read=read, grid=partial(_in_order, groups, wide, parts))
+
+
+def _in_order(
+    groups: Callable[[], np.ndarray] | None, wide: int, parts: Callable[[], Grid]
+) -> Grid | str:
+    """The parts, where groups are of columns that lie side by side."""
+    order = groups() if groups is not None else None
+    if order is not None and not np.array_equal(order, np.arange(len(order)) // wide):
+        return "columns of a group do not lie side by side (act-order)"
+    return parts()
+
+
+def _parts(codes: Rows, zeros: Rows, scales: Rows, bits: int, wide: int, where: str) -> Grid:
+    whole = _unsigned(codes, bits, f"{where}_q")
+    return Grid(bits, wide, whole, zeros.tensor(f"{where}_zero"), scales.tensor(f"{where}_scale"))
+
+
+def _unsigned(codes: Rows, bits: int, name: str) -> StreamedTensor:
+    dtype = ir.DataType.UINT4 if bits == 4 else ir.DataType.UINT8
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return codes.read(start, stop).astype(np.uint8).view(dtype.numpy())
+
+    return StreamedTensor(name, dtype, codes.shape, read)
 
 
 def _block(

@@ -1,0 +1,124 @@
+"""Weights of a checkpoint that are integers already, in groups of columns with a zero point each.
+
+Such a tensor reads as the fp32 that it stands for, ``(codes - zeros) * scales``, and has the
+integers behind it for those who can keep them. What changes its values, or puts it together with
+others, leaves a tensor that says so in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+import onnx_ir as ir
+
+from lepton_passes.stacks import Stack
+from lepton_passes.tensors import StreamedTensor
+
+__all__ = ["Grid", "Grouped", "grouped", "without_grid"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers of a weight.
+
+    Attributes:
+        bits: 4 or 8.
+        group: columns that share a scale and a zero point.
+        codes: UINT4 or UINT8 (rows, columns).
+        zeros: fp32 (rows, columns / group), whole numbers.
+        scales: fp32 (rows, columns / group).
+    """
+
+    bits: int
+    group: int
+    codes: StreamedTensor
+    zeros: StreamedTensor
+    scales: StreamedTensor
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """The least and the largest zero point: of a weight of 16 million, 125,000 are read."""
+        ends = [(block.min(), block.max()) for block in self.zeros.blocks() if block.size]
+        return int(min(low for low, _ in ends)), int(max(high for _, high in ends))
+
+    def in_groups_of(self, columns: int) -> Grid:
+        """The same in groups of so many columns, which divide those of a group."""
+        times = self.group // columns
+        if times == 1:
+            return self
+        zeros, scales = (_repeated(each, times) for each in (self.zeros, self.scales))
+        return replace(self, group=columns, zeros=zeros, scales=scales)
+
+    @property
+    def signed(self) -> bool:
+        """Whether the codes are signed integers in offset binary, whose zero points say nothing."""
+        return self.reach == (1 << (self.bits - 1),) * 2
+
+    def integers(self) -> StreamedTensor:
+        """The codes less the middle, of a weight of 8 bits that is ``signed``: INT8."""
+        codes = self.codes
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return (codes.rows(start, stop) ^ np.uint8(0x80)).view(np.int8)
+
+        return StreamedTensor(codes.name or "", ir.DataType.INT8, codes.shape.numpy(), read)
+
+    def zero_points(self) -> StreamedTensor:
+        """The zero points in the type of the codes."""
+        zeros, dtype = self.zeros, self.codes.dtype
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return zeros.rows(start, stop).astype(np.uint8).view(dtype.numpy())
+
+        return StreamedTensor(zeros.name or "", dtype, zeros.shape.numpy(), read)
+
+
+class Grouped(StreamedTensor):
+    """A matrix (rows, columns) with the integers that it was made of.
+
+    Args:
+        values: the fp32 it stands for.
+        grid: gives the integers, or why they cannot be kept, when somebody asks.
+    """
+
+    __slots__ = ("_found", "_grid", "_once")
+
+    def __init__(self, values: StreamedTensor, grid: Callable[[], Grid | str]) -> None:
+        super().__init__(values.name or "", values.dtype, values.shape.numpy(), values.rows)
+        self._grid, self._once = grid, Lock()
+        self._found: Grid | str | None = None
+
+    def grid(self) -> Grid | str:
+        """The integers, or why they cannot be kept."""
+        with self._once:
+            if self._found is None:
+                self._found = self._grid()
+            return self._found
+
+
+def _repeated(tensor: StreamedTensor, times: int) -> StreamedTensor:
+    rows, columns = (int(d) for d in tensor.shape.numpy())
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.repeat(tensor.rows(start, stop), times, axis=1)
+
+    return StreamedTensor(tensor.name or "", tensor.dtype, (rows, columns * times), read)
+
+
+def grouped(tensor: ir.TensorProtocol) -> Grouped | None:
+    """``tensor``, or what a stack is made of, where its checkpoint has integers for it."""
+    source = tensor.flat if isinstance(tensor, Stack) else tensor
+    return source if isinstance(source, Grouped) else None
+
+
+def without_grid(
+    tensor: StreamedTensor, reason: str, *sources: ir.TensorProtocol
+) -> StreamedTensor:
+    """``tensor``, made of ``sources``; where one of them had integers, it says why it has none."""
+    if all(grouped(source) is None for source in sources):
+        return tensor
+    return Grouped(tensor, lambda: reason)
