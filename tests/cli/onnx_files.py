@@ -18,16 +18,17 @@ def _save(graph: onnx.GraphProto, path: Path, domains: dict[str, int], **extra: 
 
 
 def quantized_model(folder: Path) -> Path:
-    """One weight of 4 bits in blocks of 32, one of 8 bits per row, one in fp32."""
+    """One weight of 4 bits in blocks of 32 with zero points, one of 8 bits per row, one in fp32."""
     packed = numpy_helper.from_array(np.zeros((64, 1, 16), np.uint8), "layers.0.up.weight_q")
     scales = numpy_helper.from_array(np.ones(64, np.float32), "layers.0.up.scales")
+    zeros = numpy_helper.from_array(np.zeros((64, 1), np.uint8), "layers.0.up.zeros")
     rows = numpy_helper.from_array(np.zeros((16, 64), np.int8), "layers.1.down.weight_q")
     row_scales = numpy_helper.from_array(np.ones(16, np.float32), "layers.1.down.scale")
     bias = numpy_helper.from_array(np.zeros(16, np.float32), "bias")
     nodes = [
         helper.make_node(
             "MatMulNBits",
-            ["x", packed.name, scales.name],
+            ["x", packed.name, scales.name, zeros.name],
             ["h"],
             domain="com.microsoft",
             K=32,
@@ -42,7 +43,7 @@ def quantized_model(folder: Path) -> Path:
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])
-    graph = helper.make_graph(nodes, "g", [x], [y], [packed, scales, rows, row_scales, bias])
+    graph = helper.make_graph(nodes, "g", [x], [y], [packed, scales, zeros, rows, row_scales, bias])
     return _save(graph, folder / "quantized.onnx", {"": 21, "com.microsoft": 1})
 
 

@@ -25,12 +25,28 @@ def test_quantized_weights_by_bits_and_block(
 ) -> None:
     found = inspected(capsys, quantized_model(tmp_path))
     assert found["quantized"] == [
-        {"op": "MatMulNBits", "bits": 4, "block": "32", "count": 1, "bytes": 1024 + 256},
-        {"op": "DequantizeLinear", "bits": 8, "block": "row", "count": 1, "bytes": 1024 + 64},
+        {
+            "op": "MatMulNBits",
+            "bits": 4,
+            "block": "32",
+            "count": 1,
+            "bytes": 1024 + 256 + 64,
+            "zeros": True,
+        },
+        {
+            "op": "DequantizeLinear",
+            "bits": 8,
+            "block": "row",
+            "count": 1,
+            "bytes": 1024 + 64,
+            "zeros": False,
+        },
     ]
     assert found["ops"]["com.microsoft"] == {"MatMulNBits": 1}
     assert found["ops"]["ai.onnx"]["MatMul"] == 1
     assert found["weights"]["float"] == {"count": 3, "bytes": 256 + 64 + 64}
+    assert main(["inspect", str(tmp_path / "quantized.onnx")]) == 0
+    assert "zero points" in capsys.readouterr().out
     assert found["layers"] == {"by name": 2}
     assert found["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 32]}]
 

@@ -83,8 +83,11 @@ def _weights(summary: ModelSummary) -> Iterator[RenderableType]:
     if rows:
         yield table("Stored tensors", ("type", "count>", "size>"), rows)
     if summary.quantized:
-        forms = [(q.op, q.bits, q.block, q.count, bytes_text(q.bytes)) for q in summary.quantized]
-        columns = ("read by", "bits>", "block>", "weights>", "size with scales>")
+        forms = [
+            (q.op, q.bits, q.block, "yes" if q.zeros else "", q.count, bytes_text(q.bytes))
+            for q in summary.quantized
+        ]
+        columns = ("read by", "bits>", "block>", "zero points", "weights>", "size with scales>")
         yield table("Quantized weights", columns, forms)
     if summary.files:
         files = [(f.name, bytes_text(f.needed), _state(f.needed, f.found)) for f in summary.files]

@@ -12,15 +12,15 @@ from lepton_compile.cli.onnxfile.walk import attributes
 
 __all__ = ["ExternalFile", "QuantizedWeights", "dtype_name", "external_files", "quantized", "size"]
 
-# Quantized operand of each op: op -> (input of the weight, input of its scale).
+# Quantized operand of each op: op -> (input of the weight, input of its scale, of its zero points).
 OPERANDS = {
-    "MatMulNBits": (1, 2),
-    "GatherBlockQuantized": (0, 2),
-    "DequantizeLinear": (0, 1),
-    "DynamicQuantizeMatMul": (1, 2),
-    "MatMulInteger": (1, None),
-    "MatMulIntegerToFloat": (1, 3),
-    "DynamicQuantizeLSTM": (1, None),
+    "MatMulNBits": (1, 2, 3),
+    "GatherBlockQuantized": (0, 2, 3),
+    "DequantizeLinear": (0, 1, 2),
+    "DynamicQuantizeMatMul": (1, 2, 3),
+    "MatMulInteger": (1, None, 3),
+    "MatMulIntegerToFloat": (1, 3, 5),
+    "DynamicQuantizeLSTM": (1, None, None),
 }
 
 BITS = {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8}
@@ -35,7 +35,8 @@ class QuantizedWeights:
         bits: bits of one weight.
         block: weights that share a scale; ``row`` or ``tensor`` where it is not a number.
         count: how many weights, each stored tensor once.
-        bytes: their size with their scales.
+        bytes: their size with their scales and zero points.
+        zeros: each block has a zero point of its own.
     """
 
     op: str
@@ -43,6 +44,7 @@ class QuantizedWeights:
     block: str
     count: int
     bytes: int
+    zeros: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,18 +96,22 @@ def quantized(
     visited: Iterable[tuple[Any, Mapping[str, Any]]],
 ) -> tuple[QuantizedWeights, ...]:
     """The quantized weights among the nodes, grouped by op, bits and block; largest first."""
-    seen: dict[tuple[str, int, str], dict[str, int]] = {}
+    seen: dict[tuple[str, int, str, bool], dict[str, int]] = {}
     for node, weights in visited:
         if node.op_type not in OPERANDS:
             continue
-        weight, scale = (_operand(node, weights, at) for at in OPERANDS[node.op_type])
+        weight, scale, zeros = (_operand(node, weights, at) for at in OPERANDS[node.op_type])
         if weight is None:
             continue
         values = attributes(node)
-        key = (node.op_type, _bits(node, weight, values), _block(node, weight, scale, values))
-        total = size(weight) + (size(scale) if scale is not None else 0)
+        bits, block = _bits(node, weight, values), _block(node, weight, scale, values)
+        key = (node.op_type, bits, block, block.isdigit() and zeros is not None)
+        total = sum(size(part) for part in (weight, scale, zeros) if part is not None)
         seen.setdefault(key, {})[weight.name] = total
-    groups = [QuantizedWeights(*key, len(g), sum(g.values())) for key, g in seen.items()]
+    groups = [
+        QuantizedWeights(op, bits, block, len(g), sum(g.values()), zeros)
+        for (op, bits, block, zeros), g in seen.items()
+    ]
     return tuple(sorted(groups, key=lambda group: -group.bytes))
 
 
