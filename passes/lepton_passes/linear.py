@@ -2,6 +2,7 @@
 
 y = MatMul(x, Transpose(W))                             W (N, K), fp32 or half precision
 y = MatMul(x, Transpose(DequantizeLinear(q, scale)))    q (N, K), scale (N,) or (N, K / group)
+y = MatMul(x, Transpose(DequantizeLinear(q, scale, zero)))    unsigned, zero (N, K / group)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
 
 PLAIN = (ir.DataType.FLOAT, *HALVES)
 QUANTIZED = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
+UNSIGNED = (ir.DataType.UINT4, ir.DataType.UINT8)  # with zero points, and never without
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Weight:
     """A constant matrix (rows, columns), by the values of its body that hold it.
 
     Attributes:
-        values: ``(W,)`` plain, ``(q, scale)`` quantized.
+        values: ``(W,)`` plain, ``(q, scale)`` quantized, ``(q, scale, zero)`` with zero points.
         dtype: what it is stored in: FLOAT, FLOAT16 or BFLOAT16 where plain, else INT8, INT4 or
-            FLOAT8E4M3FN.
+            FLOAT8E4M3FN, or UINT8 or UINT4 with zero points.
         group: columns that share a scale; ``None`` where a row has one.
     """
 
@@ -55,6 +57,11 @@ class Weight:
     def plain(self) -> bool:
         """Whether it is stored as it is computed with."""
         return self.dtype in PLAIN
+
+    @property
+    def zero(self) -> ir.Value | None:
+        """Its zero points, one for each group, where it has any."""
+        return self.values[2] if len(self.values) > 2 else None
 
     @property
     def kind(self) -> tuple[int, ir.DataType, int | None]:
@@ -99,10 +106,12 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
         if tensors[0].dtype not in PLAIN:
             return None
         return Weight((values[0],), rows, columns, tensors[0].dtype)  # type: ignore[arg-type]
-    if len(node.inputs) != 2 or tensors[0].dtype not in QUANTIZED:
+    if tensors[0].dtype not in (QUANTIZED if len(node.inputs) == 2 else UNSIGNED):
         return None
     group = node.attributes.get_int("block_size", 0) or None
     if node.attributes.get_int("axis", 1) != (0 if group is None else 1):
+        return None
+    if len(node.inputs) == 3 and (group is None or not body.weights(node.inputs[2])):
         return None
     return Weight(tuple(node.inputs), rows, columns, tensors[0].dtype, group)  # type: ignore[arg-type]
 

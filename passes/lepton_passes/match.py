@@ -13,6 +13,7 @@ __all__ = [
     "PAST",
     "SEQUENCE_MAJOR",
     "bias_of",
+    "has_blocks",
     "heads_of",
     "ints_of",
     "is_decoder",
@@ -194,6 +195,11 @@ def largest_block(columns: int) -> int | None:
     perplexity; blocks of 64 decode as fast, blocks of 32 a quarter slower.
     """
     return next((size for size in (64, 32, 16) if columns % size == 0), None)
+
+
+def has_blocks(columns: int) -> bool:
+    """Whether kernels of onnxruntime have blocks of so many columns: powers of two, 16 to 256."""
+    return columns in (16, 32, 64, 128, 256)
 
 
 # What inputs that hold what came before are called.

@@ -71,10 +71,16 @@ def _product(body: Body, parts: Sequence[Projection], name: str, before: ir.Node
     weight = _concatenated(body, [w.values[0] for w in weights], f"{name}.weight")
     if not weights[0].plain:
         assert weight.name is not None
-        scale = _concatenated(body, [w.values[1] for w in weights], f"{name}.weight_scale")
+        inputs = [
+            weight,
+            _concatenated(body, [w.values[1] for w in weights], f"{name}.weight_scale"),
+        ]
+        zeros = [w.zero for w in weights if w.zero is not None]
+        if zeros:
+            inputs.append(_concatenated(body, zeros, f"{name}.weight_zero"))
         group = weights[0].group
         layout = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
-        weight = body.emit(before, "DequantizeLinear", [weight, scale], dict(layout)).outputs[0]
+        weight = body.emit(before, "DequantizeLinear", inputs, dict(layout)).outputs[0]
     turned = body.emit(before, "Transpose", [weight], {"perm": (1, 0)})
     return body.emit(before, "MatMul", [parts[0].linear.x, turned.outputs[0]]).outputs[0]
 

@@ -1,8 +1,9 @@
 """Lower quantized embedding tables to GatherBlockQuantized.
 
     Before   Gather(DequantizeLinear(W_q, W_scale), ids)
-    After    GatherBlockQuantized(W_q, ids, W_scale)
-    Refuses  8 bits with columns that are no multiple of 16; fp8.
+    After    GatherBlockQuantized(W_q, ids, W_scale), and its zero points where it has any
+    Refuses  8 bits with columns that are no multiple of 16; zero points of groups that the kernel
+             has no blocks for; fp8.
 
 A Gather of a DequantizeLinear would compute the whole table for each call.
 """
@@ -14,8 +15,8 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import Weight, weight_of
-from lepton_passes.lowering.ort.packing import nbits, repeated_scales
-from lepton_passes.match import largest_block, made_by
+from lepton_passes.lowering.ort.packing import nbits, packed_zeros, repeated_scales
+from lepton_passes.match import has_blocks, largest_block, made_by
 
 __all__ = ["LowerEmbedding"]
 
@@ -40,10 +41,13 @@ class LowerEmbedding(LeptonPass):
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             self.refuse(body, node, "there is no kernel for tables in fp8")
             return
-        q, scale = weight.values
+        q, scale, *zeros = weight.values
         block = weight.group or largest_block(weight.columns)
         if block is None:
             self.refuse(body, node, f"{weight.columns} columns are no multiple of 16")
+            return
+        if weight.zero is not None and not has_blocks(block):
+            self.refuse(body, node, f"no kernel has groups of {block} columns")
             return
         shape = (weight.rows, weight.columns * weight.bits // 8)
         data = body.derive([q], f"{q.name}_rows", lambda t: nbits(t[0], shape))
@@ -58,10 +62,11 @@ class LowerEmbedding(LeptonPass):
             "gather_axis": 0,
             "quantize_axis": 1,
         }
+        packed = [body.derive([z], f"{z.name}_blocks", lambda t: packed_zeros(t[0])) for z in zeros]
         new = body.emit(
             node,
             "GatherBlockQuantized",
-            [data, node.inputs[1], scale],
+            [data, node.inputs[1], scale, *packed],
             dict(attributes),
             domain="com.microsoft",
         )

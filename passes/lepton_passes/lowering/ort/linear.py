@@ -4,6 +4,7 @@
     8 bits   MatMul(x, Transpose(Dequantize..)) ->  DynamicQuantizeMatMul(x, W_q, scale, bias)
                                                 or  MatMulNBits<bits=8>(x, W_q, scale, bias)
     4 bits   MatMul(x, Transpose(Dequantize..)) ->  MatMulNBits<bits=4>(x, W_q, scale, bias)
+    zeros    MatMul(x, Transpose(Dequantize..)) ->  MatMulNBits(x, W_q, scale, zero points, bias)
 
 Plain weights keep the layout of the checkpoint: the kernel packs either layout alike, nothing is
 transposed at build time, and a tied table stays shared. A quantized layer takes the bias along.
@@ -13,7 +14,8 @@ scale; MatMulNBits has a scale for each block. Encoders bear the first. Decoders
 activations are hundreds of times larger than the rest (Gemma 3 270M: perplexity +6.7 % against
 +0.9 % for rounding the weights alone). So models with a cache default to MatMulNBits, and so does a
 weight that is an embedding table too, whose bytes both then share. GPUs have MatMulNBits alone.
-Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16; fp8.
+Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16; zero points of groups that
+it has no blocks for; fp8.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
 from lepton_passes.linear import Linear, linears, lookups
 from lepton_passes.lowering.ort.choices import Choices
-from lepton_passes.lowering.ort.packing import columns_first, nbits, repeated_scales
-from lepton_passes.match import bias_of, is_decoder, largest_block
+from lepton_passes.lowering.ort.packing import columns_first, nbits, packed_zeros, repeated_scales
+from lepton_passes.match import bias_of, has_blocks, is_decoder, largest_block
 
 __all__ = ["ROUNDED", "Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
 
@@ -120,11 +122,14 @@ class LowerLinear(LeptonPass):
         self._emit(body, linear, "DynamicQuantizeMatMul", [linear.x, turned, scale, None], {})
 
     def _nbits(self, body: Body, linear: Linear) -> None:
-        weight = linear.weight
-        q, scale = weight.values
+        weight, zero = linear.weight, linear.weight.zero
+        q, scale = weight.values[:2]
         block = weight.group or largest_block(weight.columns)
         if block is None:
             self.refuse(body, linear.node, f"{weight.columns} columns are no multiple of 16")
+            return
+        if weight.zero is not None and not has_blocks(block):
+            self.refuse(body, linear.node, f"no kernel has groups of {block} columns")
             return
         blocks = weight.columns // block
         shape = (weight.rows, blocks, block * weight.bits // 8)
@@ -140,7 +145,9 @@ class LowerLinear(LeptonPass):
             "block_size": block,
             "accuracy_level": self._accuracy_level,
         }
-        inputs = [linear.x, packed, scale, None, None]
+        if zero is not None:
+            zero = body.derive([zero], f"{zero.name}_blocks", lambda t: packed_zeros(t[0]))
+        inputs = [linear.x, packed, scale, zero, None]
         self._emit(body, linear, "MatMulNBits", inputs, attributes)
 
     def _emit(

@@ -8,8 +8,8 @@
 Encoders take the 7 bits in groups of 64: twice as fast as 8, and closer to the model than one scale
 for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a decoder has
 outliers, so there weights keep their 8 bits and activations get 16.
-Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8; layers for
-which a kernel of onnxruntime was measured to be the better one.
+Refuses: columns, or groups of them, of a length that the kernels have no steps for; zero points;
+fp8; layers for which a kernel of onnxruntime was measured to be the better one.
 What it refuses, and a table that no layer shares, is left to the ops of onnxruntime.
 """
 
@@ -75,6 +75,8 @@ class LowerNativeLinear(LeptonPass):
     def _refuses(self, weight: Weight) -> str | None:
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             return "there is no kernel for weights in fp8"
+        if weight.zero is not None:
+            return "its groups have zero points, which our kernels do without"
         group, unit = weight.group or weight.columns, UNITS[weight.bits]
         if group % unit:
             return f"groups of {group} columns are no multiple of {unit}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -47,6 +48,39 @@ def test_a_tied_head_shares_the_bytes(quantize: type[WeightInt8 | WeightInt4]) -
     stored = [node.inputs[i].const_value for node, i in zip(model.graph, (0, 1), strict=True)]
     assert stored[0].metadata_props[STORAGE] == stored[1].metadata_props[STORAGE]
     assert stored[0].tobytes() == stored[1].tobytes()
+
+
+def _with_zeros(group: int) -> ir.Model:
+    text = f"""main (int64[b, s] ids) => (float[b, s, 96] h, y) {{
+      w = DequantizeLinear <axis = 1, block_size = {group}> (w_q, w_scale, w_zero)
+      h = Gather (w, ids)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (h, t)
+    }}"""
+    numbers, grid = np.random.default_rng(0), (4096, 96 // group)
+    weights = {
+        "w_q": numbers.integers(0, 16, (4096, 96)).astype(ml_dtypes.uint4),
+        "w_scale": numbers.uniform(0.01, 0.1, grid).astype(np.float32),
+        "w_zero": numbers.integers(0, 16, grid).astype(ml_dtypes.uint4),
+    }
+    return load(text, weights)
+
+
+def test_zero_points_go_along() -> None:
+    model = _with_zeros(32)
+    assert check(LowerEmbedding(), model, FEEDS, SAME).fired == 1
+    assert "GatherBlockQuantized" in ops(model)
+    LowerLinear()(model)
+    table, head = model.graph
+    assert ops(model) == ["GatherBlockQuantized", "MatMulNBits"]
+    stored = [table.inputs[0].const_value, head.inputs[1].const_value]
+    assert stored[0].tobytes() == stored[1].tobytes()
+    assert table.inputs[3] is head.inputs[3]
+
+
+def test_refuses_zero_points_of_other_groups() -> None:
+    done = check(LowerEmbedding(), _with_zeros(8), FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (0, ["no kernel has groups of 8 columns"])
 
 
 def test_refuses_odd_columns() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lepton_passes.contract import CLOSE, Tolerance
 from lepton_passes.lowering.ort.linear import LowerLinear, default_kernel
-from lepton_passes.lowering.ort.packing import STORAGE
+from lepton_passes.lowering.ort.packing import STORAGE, packed_zeros
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
@@ -56,6 +59,63 @@ def test_int4_takes_the_bias(group: int) -> None:
     packed = node.inputs[1].const_value
     assert packed.shape.numpy() == (96, 64 // group, group // 2)
     assert packed.metadata_props[STORAGE] == "w_q/u4"
+
+
+def _with_zeros(bits: int, group: int, columns: int = 192) -> tuple[ir.Model, np.ndarray]:
+    """A layer whose groups have zero points, and the zero points."""
+    numbers, dtype = np.random.default_rng(0), ml_dtypes.uint4 if bits == 4 else np.uint8
+    text = f"""main (float[b, s, {columns}] x) => (y) {{
+      w = DequantizeLinear <axis = 1, block_size = {group}> (w_q, w_scale, w_zero)
+      t = Transpose <perm = [1, 0]> (w)
+      m = MatMul (x, t)
+      y = Add (m, bias)
+    }}"""
+    zeros = numbers.integers(0, 2**bits, (96, columns // group)).astype(np.uint8)
+    weights = {
+        "w_q": numbers.integers(0, 2**bits, (96, columns)).astype(np.uint8).astype(dtype),
+        "w_scale": numbers.uniform(0.01, 0.1, zeros.shape).astype(np.float32),
+        "w_zero": zeros.astype(dtype),
+        "bias": random(96, seed=2),
+    }
+    return load(text, weights), zeros
+
+
+@pytest.mark.parametrize("group", [16, 32, 64])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_points_go_along(bits: int, group: int) -> None:
+    model, zeros = _with_zeros(bits, group)
+    feeds = {"x": random(2, 3, 192)}
+    assert check(LowerLinear(accuracy_level=1), model, feeds, CLOSE).fired == 1
+    assert ops(model) == ["MatMulNBits"]
+    packed = model.graph[0].inputs[3].const_value.numpy()
+    assert packed.shape == (96, 192 // group if bits == 8 else -(-192 // group // 2))
+    np.testing.assert_array_equal(packed[:, 0] & (2**bits - 1), zeros[:, 0])
+
+
+def test_zero_points_in_int8_arithmetic() -> None:
+    model, _ = _with_zeros(4, 64)
+    assert check(LowerLinear(), model, {"x": random(2, 3, 192)}, ROUNDED).fired == 1
+    assert model.graph[0].attributes["accuracy_level"].as_int() == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 7), blocks=st.integers(1, 9), seed=st.integers(0, 99))
+def test_two_zero_points_lie_in_a_byte(rows: int, blocks: int, seed: int) -> None:
+    """Each row begins with a byte of its own, and what one half of its last says is nothing."""
+    zeros = np.random.default_rng(seed).integers(0, 16, (rows, blocks)).astype(np.uint8)
+    packed = packed_zeros(ir.tensor(zeros.view(ml_dtypes.uint4)))
+    assert packed.shape.numpy() == (rows, (blocks + 1) // 2)
+    found = packed.numpy()
+    both = np.stack([found & 15, found >> 4], axis=-1).reshape(rows, -1)
+    np.testing.assert_array_equal(both[:, :blocks], zeros)
+    assert not both[:, blocks:].any()
+    np.testing.assert_array_equal(packed.rows(rows - 1, rows), found[rows - 1 :])
+
+
+def test_refuses_zero_points_of_other_groups() -> None:
+    model, _ = _with_zeros(4, 8)
+    done = check(LowerLinear(), model, {"x": random(1, 2, 192)}, CLOSE)
+    assert (done.fired, reasons(done)) == (0, ["no kernel has groups of 8 columns"])
 
 
 def test_int4_in_int8_arithmetic() -> None:

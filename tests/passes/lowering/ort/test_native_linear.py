@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -190,3 +191,21 @@ def test_refuses_fp8() -> None:
     native = LowerNativeLinear()
     native(model)
     assert reasons(native) == ["there is no kernel for weights in fp8"]
+
+
+def test_refuses_zero_points() -> None:
+    text = """main (float[b, 64] x) => (y) {
+      w = DequantizeLinear <axis = 1, block_size = 32> (w_q, w_scale, w_zero)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }"""
+    numbers = np.random.default_rng(0)
+    weights = {
+        "w_q": numbers.integers(0, 16, (16, 64)).astype(ml_dtypes.uint4),
+        "w_scale": numbers.uniform(0.01, 0.1, (16, 2)).astype(np.float32),
+        "w_zero": numbers.integers(0, 16, (16, 2)).astype(ml_dtypes.uint4),
+    }
+    model = load(text, weights)
+    done = check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR)
+    assert (done.fired, ops(model)) == (0, ["DequantizeLinear", "Transpose", "MatMul"])
+    assert reasons(done) == ["its groups have zero points, which our kernels do without"]
