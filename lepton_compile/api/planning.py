@@ -39,6 +39,7 @@ from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
+from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
@@ -172,8 +173,18 @@ def make_plan(
         seconds=captured + written,
         check=check_estimate(exported.parameters, len(engines)) if check else None,
         verify=_verification(recipe, source, exported, engines) if verify else None,
-        notes=[*exported.notes, *notes],
+        notes=[*exported.notes, *notes, *_unseen_zeros(recipe, source)],
     )
+
+
+def _unseen_zeros(recipe: Recipe, source: Source) -> list[str]:
+    """That a plan, which reads no weights, knows of no zero points."""
+    settings = source.quantization
+    if settings is None or method_of(settings) not in ("awq", "compressed-tensors", "gptq"):
+        return []
+    if not recipe.quantize.may_have_integers:
+        return []
+    return ["layers that keep zero points of the checkpoint are planned without them"]
 
 
 def _engines(

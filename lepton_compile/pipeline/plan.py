@@ -11,7 +11,7 @@ import onnx_ir as ir
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
 from lepton_compile.recipe.quantize import Quantize
-from lepton_passes.catalog import CATALOG, Settings
+from lepton_passes.catalog import CATALOG, Entry, Settings
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.quant._calibration import Calibration, Measure
@@ -67,7 +67,6 @@ def passes_for(
             no pass makes the precision for this target.
     """
     check_names(recipe, target)
-    entries = [e for e in CATALOG if not e.targets or target in e.targets]
     choose, half = _choose(recipe.quantize, target), compute_dtype(recipe, target, config)
     settings = Settings(
         choose=choose,
@@ -89,10 +88,17 @@ def passes_for(
         choices=Choices(choose_kernels) if choose_kernels is not None else None,
         cache=cache_type(recipe, target, half),
         cache_measure=cache_measure,
+        lacking="TensorRT" if target in TENSORRT else "",
         alike=target in TENSORRT and recipe.profiles == "joint",
     )
-    made = (e.instance(settings) for e in entries if e.name not in recipe.passes.disable)
+    made = (entry.instance(settings) for entry in _entries(recipe, target))
     return [each for each in made if each is not None]
+
+
+def _entries(recipe: Recipe, target: str) -> list[Entry]:
+    """Of the catalog, those for a target that the recipe does not leave out."""
+    of_target = [each for each in CATALOG if not each.targets or target in each.targets]
+    return [each for each in of_target if each.name not in recipe.passes.disable]
 
 
 def _energies(

@@ -64,6 +64,7 @@ from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_gptq import WeightInt4Gptq
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 from lepton_passes.quant.weight_int8 import WeightInt8
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
 
 __all__ = ["CATALOG", "Entry", "Settings", "names"]
 
@@ -95,6 +96,7 @@ class Settings:
         cache: INT8 or FLOAT8E4M3FN, what a cache of keys and values holds; ``None`` is what is
             computed in.
         cache_measure: ranges of what goes into caches; ``None`` runs nothing.
+        lacking: whose weights have no zero points; empty where those of the target may.
         alike: every layer keeps its sizes, so that all share their kernels: a plan with one profile
             is asked for to be small.
     """
@@ -117,6 +119,7 @@ class Settings:
     choices: Choices | None = None
     cache: ir.DataType | None = None
     cache_measure: CacheMeasure | None = None
+    lacking: str = ""
     alike: bool = False
 
 
@@ -175,6 +178,12 @@ def _int8(settings: Settings) -> LeptonPass | None:
     if settings.choose is None or settings.eight != ir.DataType.INT8:
         return None
     return WeightInt8(settings.choose, blocks=settings.blocks)
+
+
+def _zero_points(settings: Settings) -> LeptonPass | None:
+    if settings.choose is None:
+        return None
+    return WeightZeroPoints(settings.choose, settings.lacking)
 
 
 def _fp8(settings: Settings) -> LeptonPass | None:
@@ -300,6 +309,8 @@ CATALOG: tuple[Entry, ...] = (
     # After the transposes are gone their reshapes stand side by side.
     Entry(MergeReshape),
     Entry(FuseGelu),
+    # In front of all that rounds, or scales what is rounded.
+    Entry(WeightZeroPoints, configured=_zero_points),
     # Behind clean-up, in front of all that sees ranges: they are those of scaled inputs.
     Entry(ScaleInputs, configured=_scale),
     # Behind clean-up, in front of all that rounds: ranges are those of the fp32 model.

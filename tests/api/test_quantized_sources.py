@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -81,6 +83,89 @@ def test_four_bits_stay_as_they_are(tmp_path: Path) -> None:
     assert rounding["error"] < 1e-5
     expected = logits(model)
     assert np.abs(of_engine(built) - expected).max() < 0.02 * span(expected)
+
+
+PRECISION = {
+    "bits": 4,
+    "embedding": "none",
+    "rules": [{"match": "lm_head.*", "bits": "none"}],
+}
+
+
+def error_of(folder: Path, output: Path, expected: np.ndarray, **recipe: Any) -> float:
+    """The engine's error by the range of the logits."""
+    built = lc.build(model=str(folder), output=output, verify=False, **recipe)
+    return float(np.abs(of_engine(built) - expected).max()) / span(expected)
+
+
+@pytest.mark.parametrize("form", ["awq", "gptq with zero points"])
+def test_zero_points_stay_as_they_are(form: str, tmp_path: Path) -> None:
+    """What is left is the error of activations in 8 bits."""
+    folder = tmp_path / "model"
+    model = quantized(folder, form, llama(vocab_size=260))
+    byte_tokenizer(folder)
+    expected = logits(model)
+    recipe = {"quantize": PRECISION, "kernels": "builtin"}
+    kept = error_of(folder, tmp_path / "kept", expected, **recipe)
+    rounded = error_of(
+        folder, tmp_path / "again", expected, **recipe, passes={"disable": ["weight-zero-points"]}
+    )
+    assert kept < 0.01
+    assert rounded > 4 * kept
+    report = json.loads((tmp_path / "kept" / "report.json").read_text())
+    found = {each["name"]: each for each in report["passes"]}
+    assert found["weight-zero-points"]["fired"] == 14
+    assert found["weight-zero-points"]["error"] < 1e-6
+    assert found["weight-int4"]["fired"] == 0
+    assert found["packed-qkv"]["fired"] == found["packed-gate-up"]["fired"] == 2
+    nodes = nodes_of(tmp_path / "kept")
+    assert sum(node.op_type == "MatMulNBits" and len(node.input) > 3 for node in nodes) == 4 * 2
+    shutil.rmtree(tmp_path / "again")
+    again = lc.build(model=str(folder), output=tmp_path / "again", verify=False, **recipe)
+    for file in ("model.onnx", "weights.bin"):
+        one, other = ((out / "engines/ort-cpu" / file) for out in (tmp_path / "kept", again.path))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def nodes_of(artifact: Path) -> list[onnx.NodeProto]:
+    (file,) = (artifact / "engines" / "ort-cpu").glob("*.onnx")
+    proto = onnx.load(file, load_external_data=False)
+    return [*proto.graph.node, *(node for each in proto.functions for node in each.node)]
+
+
+def test_a_plan_says_that_it_sees_no_zero_points(tmp_path: Path) -> None:
+    said = "layers that keep zero points of the checkpoint are planned without them"
+    for form, quantize, wanted in (
+        ("awq", PRECISION, True),
+        ("awq", "none", False),
+        ("fp8 in blocks", PRECISION, False),
+    ):
+        quantized(tmp_path / form, form, llama())
+        plan = lc.plan(model=str(tmp_path / form), quantize=quantize)
+        assert (said in plan.notes) == wanted
+
+
+@pytest.mark.parametrize(
+    ("form", "quantize", "reason"),
+    [
+        ("awq", {**PRECISION, "group": 64}, "has groups of 32 columns, the recipe of 64"),
+        ("awq", {**PRECISION, "bits": 8}, "the checkpoint has 4 bits, the recipe 8"),
+        ("gptq out of order", PRECISION, "do not lie side by side (act-order)"),
+    ],
+)
+def test_what_is_rounded_again_says_why(
+    form: str, quantize: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    quantized(folder, form, llama(vocab_size=260))
+    byte_tokenizer(folder)
+    built = lc.build(model=str(folder), quantize=quantize, output=tmp_path / "out", verify=False)
+    report = json.loads((built.path / "report.json").read_text())
+    (found,) = [each for each in report["passes"] if each["name"] == "weight-zero-points"]
+    assert found["fired"] == 0
+    assert len(found["refusals"]) == 7  # of a layer, for both
+    assert all(each["reason"].endswith(reason) for each in found["refusals"])
+    assert all(len(each["layers"]) == 2 for each in found["refusals"])
 
 
 def test_experts_in_mxfp4_are_read(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_names_are_unique() -> None:
         ("sink-transpose", "merge-reshape"),
         ("weight-int4-weighted", "weight-int4"),
         ("weight-int4", "packed-qkv"),
+        ("merge-reshape", "weight-zero-points"),
+        ("weight-zero-points", "scale-inputs"),
         ("merge-reshape", "scale-inputs"),
         ("scale-inputs", "calibrate"),
         ("scale-inputs", "quantize-cache"),

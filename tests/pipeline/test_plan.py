@@ -13,6 +13,7 @@ from lepton_compile.recipe.quantize import Quantize
 from lepton_passes.quant._calibration import unseen
 from lepton_passes.quant.scale_inputs import ScaleInputs
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
 
 
 def _names(**recipe: object) -> list[str]:
@@ -217,3 +218,14 @@ def test_what_was_chosen_is_rounded_with_the_numbers_it_was_chosen_by() -> None:
     assert names.index("weight-int4-weighted") < names.index("weight-int4")
     plain = passes_for(Recipe(model="./m", quantize=Quantize(algorithm="rtn", bits=4)))
     assert "weight-int4-weighted" not in [each.name for each in plain]
+
+
+@pytest.mark.parametrize(
+    ("target", "lacking"), [("ort-cpu", ""), ("ort-cuda", ""), ("trt-rtx", "TensorRT")]
+)
+def test_who_has_no_zero_points(target: str, lacking: str) -> None:
+    recipe = Recipe.model_validate({"model": "m", "target": target, "quantize": "int4"})
+    passes = passes_for(recipe, target)
+    (found,) = [each for each in passes if isinstance(each, WeightZeroPoints)]
+    assert found.lacking == lacking
+    assert passes.index(found) < [each.name for each in passes].index("weight-int4")

@@ -29,11 +29,13 @@ __all__ = [
     "Choose",
     "QuantizeWeights",
     "Rows",
+    "dequantize",
     "is_router",
     "is_table",
     "parameter_names",
     "quantizable",
     "stored_name",
+    "why_kept",
 ]
 
 Choice = tuple[int, int | None] | None
@@ -110,12 +112,8 @@ class QuantizeWeights(LeptonPass):
         assert choice is not None
         columns = shared_columns(body, value) or weight.columns
         group = self.group_for(columns, choice[1])
-        reason = self.refuses(columns, group) or _other_reader(value, users)
-        if reason is None and is_router(body, value):
-            reason = "experts are chosen by it"
+        reason = self.refuses(columns, group) or why_kept(body, value, users, weight.rows)
         reason = reason or self.declines(body, value)
-        if reason is None and is_table(value) and weight.rows < SMALL_TABLE and len(users) == 1:
-            reason = f"a table of {weight.rows} rows is not worth it"
         if reason is not None:
             self.refuse(body, users[0], reason)
             return
@@ -128,19 +126,42 @@ class QuantizeWeights(LeptonPass):
 
         q = body.derive([value], f"{value.name}_q", lambda t: rows(t).weight(self.dtype))
         scale = body.derive([value], f"{value.name}_scale", lambda t: rows(t).scale())
-        blocks = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
-        node = body.emit(users[0], "DequantizeLinear", [q, scale], dict(blocks))
-        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
-        for user in users:
-            for position, operand in enumerate(user.inputs):
-                if operand is value:
-                    user.replace_input_with(position, node.outputs[0])
+        dequantize(body, value, users, [q, scale], group)
         self.fire(body)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         result = super().call(model)
         self._quantized = {}
         return result
+
+
+def dequantize(
+    body: Body,
+    value: ir.Value,
+    users: Sequence[ir.Node],
+    inputs: Sequence[ir.Value],
+    group: int | None,
+) -> None:
+    """Let ``users`` read a DequantizeLinear in place of ``value``."""
+    blocks = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
+    node = body.emit(users[0], "DequantizeLinear", inputs, dict(blocks))
+    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+    for user in users:
+        for position, operand in enumerate(user.inputs):
+            if operand is value:
+                user.replace_input_with(position, node.outputs[0])
+
+
+def why_kept(body: Body, value: ir.Value, users: Sequence[ir.Node], rows: int) -> str | None:
+    """Why a weight keeps its fp32 whatever the format."""
+    others = [use.node for use in value.uses() if use.node not in users]
+    if others:
+        return f"the weight is also read by {others[0].op_type}"
+    if is_router(body, value):
+        return "experts are chosen by it"
+    if is_table(value) and rows < SMALL_TABLE and len(users) == 1:
+        return f"a table of {rows} rows is not worth it"
+    return None
 
 
 def quantizable(body: Body) -> dict[ir.Value, list[ir.Node]]:
@@ -194,8 +215,3 @@ def is_router(body: Body, value: ir.Value) -> bool:
     """Whether experts are chosen by a weight: it stays as it is."""
     choosing = scorers(body)
     return any(x.node in choosing and x.weight.values[0] is value for x in linears(body))
-
-
-def _other_reader(value: ir.Value, users: Sequence[ir.Node]) -> str | None:
-    others = [use.node for use in value.uses() if use.node not in users]
-    return f"the weight is also read by {others[0].op_type}" if others else None

@@ -10,6 +10,8 @@ from lepton_passes.contract import CLOSE
 from lepton_passes.fusion.packed_qkv import PackedQkv
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from tests.passes.quant.zero_points import Stored, stored_in
 from tests.passes.support import LAYER, check, load, ops, random, reasons
 
 FEEDS = {"x": random(2, 3, 32), "mask": np.ones((2, 3), bool)}
@@ -72,6 +74,19 @@ def test_quantized_rows_are_stacked(quantize: type[WeightInt8 | WeightInt4]) -> 
     assert check(PackedQkv(), model, FEEDS, CLOSE).fired == 2
     assert ops(model, "block")[:3] == ["DequantizeLinear", "Transpose", "MatMul"]
     assert len(model.graph.initializers) == 6
+
+
+def test_zero_points_are_stacked() -> None:
+    model, rows = _model(), {"q": 32, "k": 16, "v": 16}
+    names = [f"l{layer}_{name}_weight" for layer in range(2) for name in rows]
+    stored = {n: Stored.made(rows[n[3]], 32, 16, seed=i) for i, n in enumerate(names)}
+    WeightZeroPoints()(stored_in(model, **stored))
+    assert check(PackedQkv(), model, FEEDS, CLOSE).fired == 2
+    assert ops(model, "block")[:3] == ["DequantizeLinear", "Transpose", "MatMul"]
+    zero = model.graph.initializers["l1_q_weight.qkv.weight_zero"].const_value
+    assert zero is not None
+    wanted = np.concatenate([stored[name].zeros for name in names[3:]])
+    np.testing.assert_array_equal(zero.numpy().astype(int), wanted)
 
 
 def test_refuses_another_input() -> None:

@@ -1,0 +1,147 @@
+"""Weights whose checkpoint has integers in groups with zero points, as they are.
+
+    Before   MatMul(x, Transpose(W))                      W = (codes - zeros) * scales, made fp32
+    After    MatMul(x, Transpose(DequantizeLinear<axis=1>(codes UINT4, scales, zeros UINT4)))
+
+The numbers are those of the checkpoint (AWQ, GPTQ, compressed-tensors), in the groups of the
+recipe: where these divide the checkpoint's, scales and zero points are repeated. Of 8 bits likewise
+in UINT8, in the checkpoint's own groups; without zero points, in INT8, where all of them are the
+middle. Of 4 bits those that are the middle or one less are left to weight-int4: it finds the same
+levels without zero points, for which there are more kernels.
+Refuses: a target without zero points; other bits than the recipe asks for, or groups that its own
+do not divide; groups that kernels do not have; columns out of order (act-order); values that were
+changed since; what no weight format takes. The weight is then rounded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from lepton_passes.body import Body
+from lepton_passes.contract import LeptonPass
+from lepton_passes.grouped import Grid, grouped
+from lepton_passes.linear import weight_of
+from lepton_passes.match import has_blocks
+from lepton_passes.quant._weights import (
+    Choice,
+    Choose,
+    dequantize,
+    is_table,
+    parameter_names,
+    quantizable,
+    why_kept,
+)
+from lepton_passes.quant.weight_int4 import group_of
+from lepton_passes.tensors import StreamedTensor
+
+__all__ = ["WeightZeroPoints"]
+
+Verdict = Grid | str | None
+"""The integers to keep, or why they are not kept; ``None`` where there is nothing to say."""
+
+
+class WeightZeroPoints(LeptonPass):
+    """Keep the integers, scales and zero points of a checkpoint.
+
+    Args:
+        choose: format of each parameter; left out, that of the checkpoint.
+        lacking: who has no zero points; left out, the target has them.
+    """
+
+    name = "weight-zero-points"
+    summary = "Weights that a checkpoint has in groups with zero points, as they are"
+    changes_numbers = True
+
+    def __init__(self, choose: Choose | None = None, lacking: str = "") -> None:
+        super().__init__()
+        self._choose, self.lacking = choose, lacking
+
+    def rewrite(self, body: Body) -> None:
+        names = [value.name for value in quantizable(body)]
+
+        def kinds(call: int) -> tuple[object, ...]:
+            by_name = {value.name: value for value in quantizable(body)}
+            return tuple(_kind(self._verdict(body, by_name[name], call)) for name in names)
+
+        for part in body.split(kinds):
+            for value, users in quantizable(part).items():
+                verdict, weight = self._verdict(part, value, 0), weight_of(part, value)
+                if verdict is None or weight is None:
+                    continue
+                if isinstance(verdict, str):
+                    self.refuse(part, users[0], f"rounded again: {verdict}")
+                elif (reason := why_kept(part, value, users, weight.rows)) is not None:
+                    self.refuse(part, users[0], reason)
+                else:
+                    _keep(part, value, users, verdict)
+                    self.fire(part)
+
+    def _verdict(self, body: Body, value: ir.Value, call: int) -> Verdict:
+        tensors = body.weights(value)
+        source = grouped(tensors[call]) if tensors else None
+        wanted: Choice = None
+        if source is not None and self._choose is not None:
+            wanted = self._choose(parameter_names(body, value)[call], is_table(value))
+        if source is None or (wanted is None and self._choose is not None):
+            return None  # without a word in the recipe: the fp32 that it stands for
+        grid = source.grid()
+        if isinstance(grid, Grid):
+            grid = _as_asked(grid, int(source.shape.numpy()[1]), wanted)
+        return grid if isinstance(grid, str) else self._with_zeros(grid)
+
+    def _with_zeros(self, grid: Grid) -> Verdict:
+        least, most = grid.reach
+        levels = 1 << grid.bits
+        if grid.bits == 4 and least >= 7 and most <= 8:
+            return None  # weight-int4 finds the same levels
+        if self.lacking:
+            what = "zero points" if grid.bits == 4 else "groups of 8 bits"
+            return f"{self.lacking} has no {what}"
+        if least < 0 or most >= levels:
+            return f"{least if least < 0 else most} is a zero point, and there are {levels} levels"
+        return grid
+
+
+def _as_asked(grid: Grid, columns: int, wanted: Choice) -> Grid | str:
+    """The integers in the groups that are asked for, or why not."""
+    group: int | None = grid.group
+    if wanted is not None:
+        if wanted[0] != grid.bits:
+            return f"the checkpoint has {grid.bits} bits, the recipe {wanted[0]}"
+        if wanted[1] is not None:
+            group = group_of(columns, wanted[1])
+    if group is None or grid.group % group:
+        return f"the checkpoint has groups of {grid.group} columns, the recipe of {group}"
+    if not has_blocks(group):
+        return f"no kernel has groups of {group} columns"
+    return grid.in_groups_of(group)
+
+
+def _kind(verdict: Verdict) -> object:
+    """What layers that share a function must have in common."""
+    if isinstance(verdict, Grid):
+        return verdict.bits, verdict.group, verdict.signed
+    return verdict
+
+
+def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], grid: Grid) -> None:
+    """The integers of each call, which are of the kind of ``grid``."""
+
+    def part(name: str, of: Callable[[Grid], StreamedTensor]) -> ir.Value:
+        def made(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
+            source = grouped(tensors[0])
+            found = source.grid() if source is not None else None
+            assert isinstance(found, Grid)
+            return of(found.in_groups_of(grid.group))
+
+        return body.derive([value], f"{value.name}_{name}", made)
+
+    scales = part("scale", lambda each: each.scales)
+    if grid.signed:
+        inputs = [part("q", lambda each: each.integers()), scales]
+    else:
+        zeros = part("zero", lambda each: each.zero_points())
+        inputs = [part("q", lambda each: each.codes), scales, zeros]
+    dequantize(body, value, users, inputs, grid.group)

@@ -1,0 +1,196 @@
+"""weight-zero-points."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lepton_passes.contract import CLOSE, SAME
+from lepton_passes.grouped import Grouped, without_grid
+from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.tensors import StreamedTensor
+from tests.passes.quant.quantizing import FEEDS, ROWS, model
+from tests.passes.quant.zero_points import Stored, stored_in
+from tests.passes.support import check, load, ops, random, reasons
+
+LAYERS = ("layers0_up_weight", "layers1_up_weight")
+X = {"x": random(5, 128, seed=9)}
+
+
+def two_layers(**kinds: object) -> tuple[ir.Model, list[Stored]]:
+    """Two layers of one function, from a checkpoint with zero points."""
+    graph, _ = model()
+    stored = [Stored.made(64, 64, seed=seed, **kinds) for seed in (1, 2)]  # type: ignore[arg-type]
+    return stored_in(graph, **dict(zip(LAYERS, stored, strict=True))), stored
+
+
+def one_layer(stored: Stored | Grouped) -> ir.Model:
+    text = """main (float[b, 128] x) => (y) {
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }"""
+    return stored_in(load(text, {"w": random(16, 128)}), w=stored)
+
+
+def kept(graph: ir.Model, name: str) -> list[np.ndarray]:
+    """Codes, scales and zero points of a weight in the graph."""
+    known = graph.graph.initializers
+    values = [known[n] for part in ("q", "scale", "zero") if (n := f"{name}_{part}") in known]
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    return [t.numpy().astype(np.float32 if t.dtype == ir.DataType.FLOAT else int) for t in tensors]
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(4, ir.DataType.UINT4), (8, ir.DataType.UINT8)])
+def test_the_integers_of_the_checkpoint(bits: int, dtype: ir.DataType) -> None:
+    graph, stored = two_layers(bits=bits)
+    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 2
+    assert ops(graph, "block") == ["DequantizeLinear", "Transpose", "MatMul"]
+    assert graph.graph.initializers["layers1_up_weight_q"].dtype == dtype
+    assert graph.graph.initializers["layers1_up_weight_zero"].dtype == dtype
+    for name, each in zip(LAYERS, stored, strict=True):
+        for found, wanted in zip(
+            kept(graph, name), (each.codes, each.scales, each.zeros), strict=True
+        ):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_eight_bits_around_the_middle_are_signed() -> None:
+    graph, stored = two_layers(bits=8, zeros=(128, 128))
+    assert check(WeightZeroPoints(lambda *_: (8, None)), graph, FEEDS, SAME).fired == 2
+    assert ops(graph, "block") == ["DequantizeLinear", "Transpose", "MatMul"]
+    codes, scales = kept(graph, LAYERS[0])
+    np.testing.assert_array_equal(codes, stored[0].codes - 128)
+    np.testing.assert_array_equal(scales, stored[0].scales)
+
+
+def test_a_group_of_the_recipe_divides_that_of_the_checkpoint() -> None:
+    stored = Stored.made(16, 128, 128)
+    graph = one_layer(stored)
+    assert check(WeightZeroPoints(lambda *_: (4, 32)), graph, X, SAME).fired == 1
+    assert ops(graph) == ["DequantizeLinear", "Transpose", "MatMul"]
+    codes, scales, zeros = kept(graph, "w")
+    np.testing.assert_array_equal(codes, stored.codes)
+    np.testing.assert_array_equal(scales, np.repeat(stored.scales, 4, axis=1))
+    np.testing.assert_array_equal(zeros, np.repeat(stored.zeros, 4, axis=1))
+
+
+def test_layers_of_one_function_that_differ_part() -> None:
+    graph, _ = two_layers()
+    stored_in(graph, layers1_up_weight=Stored.made(64, 64, 64, zeros=(3, 12)))
+    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 2
+    calls = [node for node in graph.graph if node.domain == "ai.lepton.layer"]
+    assert len({node.op_type for node in calls}) == 2
+
+
+def test_the_middle_is_left_to_weight_int4_which_finds_it() -> None:
+    graph, stored = two_layers(zeros=(7, 8))
+    choose = dict.fromkeys(LAYERS, (4, 32))
+    done = check(WeightZeroPoints(lambda name, _: choose.get(name)), graph, FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (0, [])
+    assert check(WeightInt4(lambda name, _: choose.get(name)), graph, FEEDS, CLOSE).fired == 2
+    codes, scales = kept(graph, LAYERS[0])
+    wide = codes.reshape(64, 2, 32) * scales[..., None]
+    np.testing.assert_allclose(wide.reshape(64, 64), stored[0].values, rtol=1e-6, atol=1e-9)
+
+
+def test_what_the_recipe_leaves_in_fp32_is_not_spoken_of() -> None:
+    graph, _ = two_layers()
+    choose = {LAYERS[0]: (4, 32)}
+    done = check(WeightZeroPoints(lambda name, _: choose.get(name)), graph, FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (1, [])
+
+
+def with_zero(point: int) -> Stored:
+    stored = Stored.made(16, 128)
+    stored.zeros[0, 0] = point
+    return stored
+
+
+def changed() -> StreamedTensor:
+    source = Stored.made(16, 128).tensor()
+    doubled = StreamedTensor("w", source.dtype, (16, 128), lambda a, b: 2 * source.rows(a, b))
+    return without_grid(doubled, "an adapter is merged into it", source)
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "reason"),
+    [
+        (Stored.made(16, 128), {"lacking": "TensorRT"}, "TensorRT has no zero points"),
+        (
+            Stored.made(16, 128, bits=8, zeros=(128, 128)),
+            {"lacking": "TensorRT"},
+            "TensorRT has no groups of 8 bits",
+        ),
+        (
+            Stored.made(16, 128),
+            {"choose": lambda *_: (8, None)},
+            "the checkpoint has 4 bits, the recipe 8",
+        ),
+        (
+            Stored.made(16, 128),
+            {"choose": lambda *_: (4, 128)},
+            "the checkpoint has groups of 32 columns, the recipe of 128",
+        ),
+        (Stored.made(16, 128, 8), {}, "no kernel has groups of 8 columns"),
+        (with_zero(16), {}, "16 is a zero point, and there are 16 levels"),
+        (with_zero(-1), {}, "-1 is a zero point, and there are 16 levels"),
+        (changed(), {}, "an adapter is merged into it"),
+    ],
+)
+def test_refuses(stored: Stored | Grouped, given: dict[str, object], reason: str) -> None:
+    graph = one_layer(stored)
+    done = check(WeightZeroPoints(**given), graph, X, SAME)  # type: ignore[arg-type]
+    assert (done.fired, reasons(done)) == (0, [f"rounded again: {reason}"])
+    assert ops(graph) == ["Transpose", "MatMul"]
+
+
+def test_refuses_what_no_format_takes() -> None:
+    graph, _ = model("logits = Identity (h)")
+    stored_in(graph, table=Stored.made(ROWS, 64))
+    small = load("main (int64[b] ids) => (y) { y = Gather (w, ids) }", {"w": random(64, 32)})
+    other = load(
+        """main (float[b, 64] x) => (y, z) {
+          t = Transpose <perm = [1, 0]> (w)
+          y = MatMul (x, t)
+          z = Abs (w)
+        }""",
+        {"w": random(16, 64)},
+    )
+    stored_in(small, w=Stored.made(64, 32))
+    stored_in(other, w=Stored.made(16, 64))
+    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 1  # a table of many rows
+    found = []
+    for each, feeds in ((small, {"ids": np.array([3])}), (other, {"x": random(2, 64)})):
+        done = check(WeightZeroPoints(), each, feeds, SAME)
+        assert done.fired == 0
+        found += reasons(done)
+    assert found == ["a table of 64 rows is not worth it", "the weight is also read by Abs"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    groups=st.integers(1, 5),
+    group=st.sampled_from([32, 64, 128]),
+    bits=st.sampled_from([4, 8]),
+    seed=st.integers(0, 99),
+)
+def test_bytes_are_the_integers(rows: int, groups: int, group: int, bits: int, seed: int) -> None:
+    """What is written is low nibble first, across rows, and says the numbers that were stored."""
+    stored = Stored.made(rows, groups * group, group, bits=bits, seed=seed)
+    grid = stored.tensor().grid()
+    assert not isinstance(grid, str)
+    for tensor, wanted in ((grid.codes, stored.codes), (grid.zero_points(), stored.zeros)):
+        data = np.frombuffer(tensor.tobytes(), np.uint8)
+        if bits == 4:
+            data = np.stack([data & 15, data >> 4], axis=1).reshape(-1)[: wanted.size]
+        np.testing.assert_array_equal(data.reshape(wanted.shape), wanted)
+    finer = grid.in_groups_of(16)
+    assert (finer.group, finer.scales.shape.numpy()) == (16, (rows, groups * group // 16))
+    np.testing.assert_array_equal(
+        finer.zeros.rows(rows - 1, rows).reshape(groups, -1)[:, 0], stored.zeros[-1]
+    )
