@@ -52,8 +52,7 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     able = [name for name in ORDER if name in engines and target in (None, name)]
     refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
     refuse(threads not in (None, *range(1, 1025)), f"threads are 1 to 1024, not {threads!r:.60}")
-    # Here and not at the top of the file, where it would be most of what an import takes.
-    globals()["np"] = __import__("numpy")
+    globals()["np"] = __import__("numpy")  # at the top it would be most of what an import takes
     for name in able:
         try:
             return Model(root, manifest, engines[name], threads or _cores(), passed_over)

@@ -40,6 +40,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     if engine.get("precision") in ("int8", "auto"):
         from lepton_compile.runtime.loader_saturation import saturates
 
+        # Its exact, slower kernels for that: kOrtSessionOptionsAvx2PrecisionMode.
         options.add_session_config_entry("session.x64quantprecision", str(int(saturates())))
     if engine.get("kernels"):
         from lepton_compile.runtime.loader_kernels import register_kernels

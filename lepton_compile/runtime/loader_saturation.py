@@ -8,10 +8,7 @@ __all__ = ["saturates"]
 
 
 def saturates() -> bool:
-    """Whether products of bytes overflow 16 bits here: without VNNI, where this is an x86.
-
-    onnxruntime has exact, slower kernels for that: kOrtSessionOptionsAvx2PrecisionMode.
-    """
+    """Whether products of bytes overflow 16 bits here: without VNNI, where this is an x86."""
     file = Path("/proc/cpuinfo")
     flags = file.read_text(encoding="ascii", errors="replace") if file.exists() else ""
     return not {"avx512_vnni", "avx_vnni"} & {*flags.split()}

@@ -42,14 +42,17 @@ def main() -> None:
         from lepton_compile.runtime.loader_script_question import add_question
 
         add_question(parser)
-    options = vars(parser.parse_args())
+    given = {n: v for n, v in vars(parser.parse_args()).items() if v is not parser.get_default(n)}
+    how = [given.pop(name, None) for name in ("threads", "target")]
+    if idle := [n for n in given if n not in answers and (n == "output") != ("inputs" in given)]:
+        parser.error(f"nothing would come of {idle} here")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    (answer,) = (made for name, made in answers.items() if options[name] is not None)
+    (answer,) = (made for name, made in answers.items() if name in given)
     try:
-        with load(Path(__file__).parent, options.pop("threads"), options.pop("target")) as model:
+        with load(Path(__file__).parent, *how) as model:
             for name, reason in model.passed_over.items():
                 print(f"the engine for {name} does not run here: {reason}", file=sys.stderr)
-            for piece in answer(model, **options):
+            for piece in answer(model, **given):
                 print(piece, end="", flush=True)
     except (BrokenPipeError, KeyboardInterrupt):  # who reads has left, or has enough
         os._exit(130)
@@ -57,7 +60,7 @@ def main() -> None:
         sys.exit(f"error: {refusal}")
 
 
-def _ran(model: Model, inputs: str, output: str | None, **_: Any) -> Iterator[str]:
+def _ran(model: Model, inputs: str, output: str | None = None) -> Iterator[str]:
     """What the arrays of a file lead to, by name, as JSON."""
     with failing(f"{inputs} holds no arrays"):
         feeds = dict(np.load(inputs, allow_pickle=False))

@@ -26,11 +26,9 @@ def add_prompts(parser: Any, what: Any) -> None:
 
 
 def continued(
-    model: Any, prompt: list[str], stream: bool, as_json: bool, **options: Any
+    model: Any, prompt: list[str], stream: bool = False, as_json: bool = False, **how: Any
 ) -> Iterator[str]:
     """Continuations as text, or as JSON if that is asked for."""
-    given = options.keys() - {"inputs", "output"}
-    how = {name: options[name] for name in given if options[name] is not None}
     if stream:
         refuse(len(prompt) > 1, "--stream takes one prompt")
         yield from model.generate(prompt[0], stream=True, **how)

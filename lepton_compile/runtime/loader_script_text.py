@@ -11,7 +11,7 @@ from lepton_compile.runtime.loader_guard import refuse
 __all__ = ["about"]
 
 
-def about(model: Any, text: list[str], question: Any = None, **_: Any) -> Iterator[str]:
+def about(model: Any, text: list[str], question: Any = None) -> Iterator[str]:
     """What the model's task makes of each text, as JSON."""
     found: Any = ()
     if model.task == "feature-extraction":

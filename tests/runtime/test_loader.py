@@ -237,6 +237,24 @@ def test_the_script_runs_arrays(encoder_folder: Path, embedder: Model, tmp_path:
         )
 
 
+def test_options_of_the_script_that_nothing_comes_of_are_refused(
+    encoder_folder: Path, decoder_folder: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "in.npz", input_ids=np.array([[5, 6, 7]]))
+    arrays, output = ["--inputs", tmp_path / "in.npz"], ["--output", tmp_path / "out.npz"]
+    for folder, what, idle in (
+        (encoder_folder, ["--text", "w5"], output),
+        (decoder_folder, ["--prompt", "w5"], output),
+        (decoder_folder, arrays, ["--stop", "w5"]),
+        (decoder_folder, arrays, ["--seed", 0]),
+        (decoder_folder, [*arrays, *output], ["--chat"]),
+    ):
+        done = script(folder, *what, *idle)
+        assert done.returncode == 2
+        assert f"nothing would come of ['{str(idle[0])[2:]}'] here" in done.stderr
+    assert not (tmp_path / "out.npz").exists()
+
+
 def test_what_the_script_can_neither_read_nor_write_is_one_line(
     encoder_folder: Path, tmp_path: Path
 ) -> None:
