@@ -81,7 +81,7 @@ def read_dense(folder: Path, place: str = EMBEDDING) -> Dense:
         found = json.loads(file.read_text("utf-8"))
         inner, outer = int(found["in_features"]), int(found["out_features"])
         activation = str(found["activation_function"]).rpartition(".")[2]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise SourceError(
             "A Dense module cannot be read.",
             where=str(file),

@@ -59,7 +59,7 @@ def add_bench(folder: Path, bench: Mapping[str, Any]) -> bool:
         if data.get("format") != REPORT_FORMAT:
             return False
         write_pages({**data, "bench": bench}, document, folder / "report.html")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
     return True
 

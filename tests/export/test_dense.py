@@ -124,6 +124,8 @@ def test_folders_of_any_name_are_digested(name: str, tmp_path: Path) -> None:
         ('{"a": 1}', "cannot be read"),
         ('[{"type": "models.Dense", "path": "../other"}]', "outside the model's folder"),
         ('[{"type": "models.Dense", "path": "/etc"}]', "outside the model's folder"),
+        ('[{"type": "models.Dense", "path": "%s"}]' % ("d" * 5000), "no folder that there can be"),
+        ('[{"type": "models.Dense", "path": "\\u0000"}]', "no folder that there can be"),
     ],
 )
 def test_a_list_of_modules_that_is_none(text: str, said: str, tmp_path: Path) -> None:

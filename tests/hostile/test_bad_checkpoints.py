@@ -95,6 +95,7 @@ def test_any_bytes_as_safetensors(data: bytes, tmp_path: Path) -> None:
 
 INDEXES: dict[str, Any] = {
     "not json": "{",
+    "too deep": "[" * 100_000,
     "no map": "{}",
     "map of numbers": json.dumps({"weight_map": {"a": 1}}),
     "path above": json.dumps({"weight_map": {"a": "../model.safetensors"}}),
@@ -102,6 +103,7 @@ INDEXES: dict[str, Any] = {
     "windows path": json.dumps({"weight_map": {"a": "..\\model.safetensors"}}),
     "pickle": json.dumps({"weight_map": {"a": "pytorch_model.bin"}}),
     "missing shard": json.dumps({"weight_map": {"a": "gone.safetensors"}}),
+    "name of no file": json.dumps({"weight_map": {"a": f"{'a' * 5000}.safetensors"}}),
     "tensor elsewhere": json.dumps({"weight_map": {"b": "one.safetensors"}}),
 }
 
@@ -271,6 +273,7 @@ def test_remote_code_is_not_run_unless_trusted(
 CONFIGS = {
     "no config": None,
     "not json": "{",
+    "too deep": "[" * 100_000,
     "a list": "[]",
     "quantized by a list": json.dumps({"model_type": "llama", "quantization_config": [1]}),
     "quantized already": json.dumps(

@@ -63,7 +63,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(
             "The adapter cannot be read.",
             where=str(path),

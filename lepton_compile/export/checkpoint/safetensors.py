@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from math import prod
+from os.path import isfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -162,7 +163,7 @@ def _weight_files(folder: Path, single: str) -> tuple[Path, ...]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         found = json.loads(index.read_text("utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             "The shard index cannot be read.", where=str(index), found=repr(error)
         ) from error
@@ -176,7 +177,7 @@ def _weight_map(index: Path) -> dict[str, str]:
                 where=str(index),
                 found=name,
             )
-        if not (index.parent / name).is_file():
+        if not isfile(index.parent / name):  # which no name is too long for
             raise CheckpointError(
                 "A shard is missing.",
                 where=str(index),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-from lepton_compile.errors import SourceError
+from lepton_compile.arguments import path_of
+from lepton_compile.errors import SourceError, UsageError
 
 __all__ = ["MODULES", "modules_of"]
 
@@ -16,7 +17,8 @@ def modules_of(folder: Path) -> list[tuple[str, Path]]:
     """Kind (``Pooling``, ``Dense`` …) and folder of each, in order; none where there is no list.
 
     Raises:
-        SourceError: the list cannot be read, or names a folder outside the model's.
+        SourceError: the list cannot be read, or names a folder outside the model's, or none that
+            there can be.
     """
     file = folder / MODULES
     if not file.is_file():
@@ -36,4 +38,10 @@ def modules_of(folder: Path) -> list[tuple[str, Path]]:
         raise SourceError(
             "A module lies outside the model's folder.", where=str(file), found=", ".join(outside)
         )
-    return [(kind.rpartition(".")[2], folder / path) for kind, path in found]
+    try:
+        places = [path_of(folder / path, "the folder of a module") for path in pure]
+    except UsageError as error:
+        raise SourceError(
+            "A module lies in no folder that there can be.", where=str(file), found=error.found
+        ) from error
+    return [(kind.rpartition(".")[2], at) for (kind, _), at in zip(found, places, strict=True)]

@@ -17,7 +17,7 @@ def read_object(file: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(
             f"{file.name} cannot be read.", where=str(file), found=str(error)
         ) from error
