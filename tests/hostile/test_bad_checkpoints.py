@@ -302,6 +302,40 @@ def test_folders_without_weights(file: str | None, message: str, tmp_path: Path)
         resolve(str(tmp_path), tmp_path)
 
 
+FACTORS = {
+    "rope_type": "longrope",
+    "original_max_position_embeddings": 32,
+    "short_factor": [1.0] * 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "part"),
+    [
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "rope_scaling.factor", "0"),
+        ({"rope_parameters": {"type": "yarn", "factor": -1.0}}, "rope_parameters.factor", "-1.0"),
+        ({"text_config": {"rope_scaling": {"factor": "2"}}}, "text_config.rope_scaling", "'2'"),
+        ({"rope_parameters": {"full_attention": {"factor": 1e999}}}, "full_attention", "inf"),
+        ({"rope_parameters": {"rope_theta": float("nan")}}, "rope_theta", "nan"),
+        ({"rope_scaling": FACTORS | {"long_factor": [1.0] * 10**7}}, "long_factor", "10,000,000"),
+        ({"rope_scaling": FACTORS | {"long_factor": [1.0, None]}}, "long_factor", "None"),
+        ({"rope_scaling": FACTORS | {"long_factor": 4.0}}, "long_factor", "4.0"),
+    ],
+    ids=[*"abcdefgh"],
+)
+def test_rotary_embeddings_that_cannot_be_computed(
+    change: dict[str, Any], key: str, part: str, tmp_path: Path
+) -> None:
+    """Told by their key, before transformers warns of ten million numbers one after another."""
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **change}))
+    with pytest.raises(SourceError, match="rotary embedding") as caught:
+        resolve(str(tmp_path), tmp_path)
+    assert key in str(caught.value)
+    assert part in str(caught.value.found)
+    assert caught.value.where == str(tmp_path / "config.json")
+
+
 SIZES = {
     "vocab_size": 99,
     "hidden_size": 32,

@@ -12,6 +12,7 @@ from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
 from lepton_compile.export.source.objects import read_object
+from lepton_compile.export.source.rope import check_rope
 
 __all__ = [
     "PICKLE_ENDINGS",
@@ -71,8 +72,8 @@ def quantization(folder: Path) -> dict[str, Any] | None:
 
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
-    """Refuse code that was not trusted by name, and weights that are quantized in a way that is not
-    read."""
+    """Refuse code that was not trusted by name, weights that are quantized in a way that is not
+    read, and rotary embeddings that cannot be computed."""
     config = read_config(folder)
     where = str(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code:
@@ -87,6 +88,7 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
             )
     if settings := quantization(folder):
         method_of(settings)
+    check_rope(config, folder / "config.json")
 
 
 def has_weights(folder: Path) -> bool:
