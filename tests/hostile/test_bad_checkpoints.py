@@ -292,6 +292,21 @@ def test_folders_that_are_no_models(config: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [{"architectures": 3}, {"architectures": [3]}, {"architectures": "LlamaForCausalLM"}]
+    + [{"text_config": value} for value in (0, "a", [], {"a": 1})],
+    ids=str,
+)
+def test_what_transformers_takes_and_no_model_has(change: dict[str, Any], tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **change}))
+    with pytest.raises(SourceError) as caught:
+        resolve(str(tmp_path), tmp_path).config()
+    assert caught.value.where == str(tmp_path / "config.json")
+    assert f"{next(iter(change.values()))!r}" in str(caught.value.found)
+
+
+@pytest.mark.parametrize(
     ("file", "message"), [("adapter_config.json", "adapter"), (None, "no weights")]
 )
 def test_folders_without_weights(file: str | None, message: str, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def quantization(folder: Path) -> dict[str, Any] | None:
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
     """Refuse code that was not trusted by name, weights that are quantized in a way that is not
-    read, and rotary embeddings that cannot be computed."""
+    read, names of no classes, and rotary embeddings that cannot be computed."""
     config = read_config(folder)
     where = str(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code:
@@ -88,6 +88,14 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
             )
     if settings := quantization(folder):
         method_of(settings)
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SourceError(
+            "architectures is no list of the names of classes.",
+            where=where,
+            found=f"{names!r:.60}",
+            available=['["LlamaForCausalLM"]'],
+        )
     check_rope(config, folder / "config.json")
 
 

@@ -94,17 +94,20 @@ class Source:
         return read_header(self.path)
 
     def _folder_config(self) -> PretrainedConfig:
-        from transformers import AutoConfig
+        from transformers import AutoConfig, PretrainedConfig
 
         try:
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 self.path, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
+            text = config.get_text_config()
+            if not isinstance(text, PretrainedConfig):
+                raise TypeError(f"what it says of its language model is {text!r:.60}")
         except Exception as error:  # whatever the library or the model's own code raises
             model_type = str(folders.read_config(self.path).get("model_type"))
             raise _config_error(self.path, model_type, error) from error
         # Of how weights are stored, which the checkpoint sees to; transformers replaces layers.
-        for each in (config, config.get_text_config()):
+        for each in (config, text):
             vars(each).pop("quantization_config", None)
         return config
 
