@@ -104,22 +104,34 @@ def _template(origin: Path, config: dict[str, Any]) -> str | None:
 def generation(source: Source) -> dict[str, Any]:
     """``eos`` (list), ``bos`` and ``pad`` (ids or None) and ``vocabulary`` (count) of a decoder.
 
-    generation_config.json goes before config.json: it is what the model was released to use.
+    generation_config.json goes before config.json: it is what the model was released to use. Ids
+    that the model has no token for are left out: no loader takes a manifest that has them.
+
+    Raises:
+        SourceError: an id is something else than a whole number.
     """
     config = source.config().get_text_config()
     file = source.path / "generation_config.json"
     given = read_object(file) if source.kind == "folder" else {}
 
-    def get(name: str) -> Any:
-        return given[name] if given.get(name) is not None else getattr(config, name, None)
+    vocabulary = int(config.vocab_size)
 
-    eos = get("eos_token_id")
-    return {
-        "eos": [] if eos is None else list(eos) if isinstance(eos, list | tuple) else [eos],
-        "bos": get("bos_token_id"),
-        "pad": get("pad_token_id"),
-        "vocabulary": int(config.vocab_size),
-    }
+    def get(name: str, many: bool = False) -> list[int]:
+        here = given.get(name) is not None
+        value = given[name] if here else getattr(config, name, None)
+        ids = [] if value is None else value if isinstance(value, list | tuple) else [value]
+        if any(type(each) is not int for each in ids) or (len(ids) > 1 and not many):
+            raise SourceError(
+                f"{name} is no number of a token.",
+                where=str(file if here else source.path),
+                found=f"{value!r:.60}",
+                available=["a whole number, or null", *["a list of them"] * many],
+            )
+        return [each for each in ids if 0 <= each < vocabulary]  # -1 is how some say none
+
+    bos, pad = ([*get(f"{name}_token_id"), None][0] for name in ("bos", "pad"))
+    eos = get("eos_token_id", many=True)
+    return {"eos": eos, "bos": bos, "pad": pad, "vocabulary": vocabulary}
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:
