@@ -92,12 +92,28 @@ def _lower_case(file: Path) -> None:
 
 
 def _template(origin: Path, config: dict[str, Any]) -> str | None:
-    """The chat template, from its file or the tokenizer's configuration."""
-    found = config.pop("chat_template", None)
-    if (origin / TEMPLATE).is_file():
-        found = (origin / TEMPLATE).read_text("utf-8")
-    if isinstance(found, list):  # several by name; chatting uses the default
-        found = next((e.get("template") for e in found if e.get("name") == "default"), None)
+    """The chat template, from its file or the tokenizer's configuration.
+
+    Raises:
+        SourceError: it is no text.
+    """
+    found, file = config.pop("chat_template", None), origin / CONFIG
+    try:
+        if (origin / TEMPLATE).is_file():
+            file = origin / TEMPLATE
+            found = file.read_text("utf-8")
+        if isinstance(found, list):  # several by name; chatting uses the default
+            found = next((e.get("template") for e in found if e.get("name") == "default"), None)
+        if not isinstance(found, str | None):
+            raise TypeError(f"{found!r:.60}")
+        (found or "").encode("utf-8")  # half a character is no text, either
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SourceError(
+            "The chat template is no text.",
+            where=str(file),
+            found=str(error),
+            hint="Correct it, or remove it: without one, prompts are plain texts.",
+        ) from error
     return found or None
 
 

@@ -73,6 +73,22 @@ def test_tokenizer_and_template(folder: Path, out: Path) -> None:
     assert json.loads((out / "tokenizer_config.json").read_text())["eos_token"] == "</s>"
 
 
+@pytest.mark.parametrize(
+    "value", [3, {"a": 1}, [3], [{"name": "default", "template": 3}], "\ud800"]
+)
+def test_templates_that_are_no_text(value: Any, folder: Path, out: Path) -> None:
+    add_tokenizer(folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": value}))
+    with pytest.raises(SourceError, match="chat template is no text") as caught:
+        write_assets(opened(folder), out)
+    assert caught.value.where == str(file)
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(SourceError, match="chat template is no text") as caught:
+        write_assets(opened(folder), out)
+    assert caught.value.where == str(folder / "chat_template.jinja")
+
+
 def test_template_inside_the_configuration(folder: Path, out: Path) -> None:
     """Older folders keep it there; with several by name, the default one counts."""
     add_tokenizer(folder)
