@@ -68,16 +68,12 @@ def stack(body: Body, parts: Sequence[Projection], name: str) -> None:
 
 def _product(body: Body, parts: Sequence[Projection], name: str, before: ir.Node) -> ir.Value:
     weights = [part.linear.weight for part in parts]
-    weight = _concatenated(body, [w.values[0] for w in weights], f"{name}.weight")
+    inputs = [
+        _concatenated(body, values, f"{name}.weight{of}")
+        for of, *values in zip(("", "_scale", "_zero"), *(w.values for w in weights), strict=False)
+    ]
+    weight = inputs[0]
     if not weights[0].plain:
-        assert weight.name is not None
-        inputs = [
-            weight,
-            _concatenated(body, [w.values[1] for w in weights], f"{name}.weight_scale"),
-        ]
-        zeros = [w.zero for w in weights if w.zero is not None]
-        if zeros:
-            inputs.append(_concatenated(body, zeros, f"{name}.weight_zero"))
         group = weights[0].group
         layout = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
         weight = body.emit(before, "DequantizeLinear", inputs, dict(layout)).outputs[0]

@@ -16,6 +16,7 @@ changed since; what no weight format takes. The weight is then rounded again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -38,8 +39,24 @@ from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["WeightZeroPoints"]
 
-Verdict = Grid | str | None
-"""The integers to keep, or why they are not kept; ``None`` where there is nothing to say."""
+
+@dataclass(frozen=True)
+class _Kept:
+    """How integers are kept: what layers that share a function must have in common.
+
+    Attributes:
+        bits: 4 or 8.
+        group: columns that share a scale in the graph, which divide those of the checkpoint.
+        signed: they have no zero points, which all are the middle.
+    """
+
+    bits: int
+    group: int
+    signed: bool
+
+
+Verdict = _Kept | str | None
+"""How they are kept, or why they are not; ``None`` where there is nothing to say."""
 
 
 class WeightZeroPoints(LeptonPass):
@@ -63,7 +80,7 @@ class WeightZeroPoints(LeptonPass):
 
         def kinds(call: int) -> tuple[object, ...]:
             by_name = {value.name: value for value in quantizable(body)}
-            return tuple(_kind(self._verdict(body, by_name[name], call)) for name in names)
+            return tuple(self._verdict(body, by_name[name], call) for name in names)
 
         for part in body.split(kinds):
             for value, users in quantizable(part).items():
@@ -87,11 +104,12 @@ class WeightZeroPoints(LeptonPass):
         if source is None or (wanted is None and self._choose is not None):
             return None  # without a word in the recipe: the fp32 that it stands for
         grid = source.grid()
-        if isinstance(grid, Grid):
-            grid = _as_asked(grid, int(source.shape.numpy()[1]), wanted)
-        return grid if isinstance(grid, str) else self._with_zeros(grid)
+        if isinstance(grid, str):
+            return grid
+        group = _group_asked(grid, int(source.shape.numpy()[1]), wanted)
+        return group if isinstance(group, str) else self._with_zeros(grid, group)
 
-    def _with_zeros(self, grid: Grid) -> Verdict:
+    def _with_zeros(self, grid: Grid, group: int) -> Verdict:
         least, most = grid.reach
         levels = 1 << grid.bits
         if grid.bits == 4 and least >= 7 and most <= 8:
@@ -101,11 +119,11 @@ class WeightZeroPoints(LeptonPass):
             return f"{self.lacking} has no {what}"
         if least < 0 or most >= levels:
             return f"{least if least < 0 else most} is a zero point, and there are {levels} levels"
-        return grid
+        return _Kept(grid.bits, group, grid.signed)
 
 
-def _as_asked(grid: Grid, columns: int, wanted: Choice) -> Grid | str:
-    """The integers in the groups that are asked for, or why not."""
+def _group_asked(grid: Grid, columns: int, wanted: Choice) -> int | str:
+    """Columns of the groups that are asked for, or why they cannot be had."""
     group: int | None = grid.group
     if wanted is not None:
         if wanted[0] != grid.bits:
@@ -116,32 +134,25 @@ def _as_asked(grid: Grid, columns: int, wanted: Choice) -> Grid | str:
         return f"the checkpoint has groups of {grid.group} columns, the recipe of {group}"
     if not has_blocks(group):
         return f"no kernel has groups of {group} columns"
-    return grid.in_groups_of(group)
+    return group
 
 
-def _kind(verdict: Verdict) -> object:
-    """What layers that share a function must have in common."""
-    if isinstance(verdict, Grid):
-        return verdict.bits, verdict.group, verdict.signed
-    return verdict
-
-
-def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], grid: Grid) -> None:
-    """The integers of each call, which are of the kind of ``grid``."""
+def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) -> None:
+    """The integers of each call, all kept in the same way."""
 
     def part(name: str, of: Callable[[Grid], StreamedTensor]) -> ir.Value:
         def made(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
             source = grouped(tensors[0])
             found = source.grid() if source is not None else None
             assert isinstance(found, Grid)
-            return of(found.in_groups_of(grid.group))
+            return of(found.in_groups_of(kept.group))
 
         return body.derive([value], f"{value.name}_{name}", made)
 
     scales = part("scale", lambda each: each.scales)
-    if grid.signed:
+    if kept.signed:
         inputs = [part("q", lambda each: each.integers()), scales]
     else:
         zeros = part("zero", lambda each: each.zero_points())
         inputs = [part("q", lambda each: each.codes), scales, zeros]
-    dequantize(body, value, users, inputs, grid.group)
+    dequantize(body, value, users, inputs, kept.group)
