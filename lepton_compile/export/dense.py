@@ -6,7 +6,6 @@ A ``Dense`` module is a folder: ``config.json`` with its sizes and its activatio
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 
 from lepton_compile.errors import CheckpointError, SourceError
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint
+from lepton_compile.export.json_file import read_json
 from lepton_compile.export.source import folder as folders
 from lepton_passes.tensors import StreamedTensor
 
@@ -78,10 +78,10 @@ def read_dense(folder: Path, place: str = EMBEDDING) -> Dense:
     file = folder / "config.json"
     folders.check_weights(folder)
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = read_json(file)
         inner, outer = int(found["in_features"]), int(found["out_features"])
         activation = str(found["activation_function"]).rpartition(".")[2]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise SourceError(
             "A Dense module cannot be read.",
             where=str(file),

@@ -15,7 +15,6 @@ else an adapter may say changes more than this sum, and is refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, SourceError
+from lepton_compile.export.json_file import read_json
 from lepton_passes.grouped import without_grid
 from lepton_passes.tensors import StreamedTensor, rows_of
 
@@ -62,8 +62,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     path = folder / ADAPTER_CONFIG
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
         raise SourceError(
             "The adapter cannot be read.",
             where=str(path),

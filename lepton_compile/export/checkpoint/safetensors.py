@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo, read_bytes
+from lepton_compile.export.json_file import read_json
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
 
@@ -162,8 +163,8 @@ def _weight_files(folder: Path, single: str) -> tuple[Path, ...]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        found = json.loads(index.read_text("utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        found = read_json(index)["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             "The shard index cannot be read.", where=str(index), found=repr(error)
         ) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 
 from lepton_compile.arguments import path_of
 from lepton_compile.errors import SourceError, UsageError
+from lepton_compile.export.json_file import read_json
 
 __all__ = ["MODULES", "modules_of"]
 
@@ -24,9 +24,9 @@ def modules_of(folder: Path) -> list[tuple[str, Path]]:
     if not file.is_file():
         return []
     try:
-        entries = json.loads(file.read_text("utf-8"))
+        entries = read_json(file)
         found = [(str(each["type"]), str(each.get("path") or "")) for each in entries]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise SourceError(
             "The modules of a sentence-transformers model cannot be read.",
             where=str(file),

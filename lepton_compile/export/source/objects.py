@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.json_file import read_json
 
 __all__ = ["read_object"]
 
@@ -16,8 +16,8 @@ def read_object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(file)
+    except (OSError, ValueError) as error:
         raise SourceError(
             f"{file.name} cannot be read.", where=str(file), found=str(error)
         ) from error
