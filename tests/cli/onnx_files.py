@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["external_model", "layered_model", "quantized_model"]
+__all__ = ["external_model", "layered_model", "quantized_model", "tiled_model"]
 
 
 def _save(graph: onnx.GraphProto, path: Path, domains: dict[str, int], **extra: object) -> Path:
@@ -45,6 +45,26 @@ def quantized_model(folder: Path) -> Path:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])
     graph = helper.make_graph(nodes, "g", [x], [y], [packed, scales, zeros, rows, row_scales, bias])
     return _save(graph, folder / "quantized.onnx", {"": 21, "com.microsoft": 1})
+
+
+def tiled_model(folder: Path) -> Path:
+    """Weights in tiles of our kernels: a tied table with zero points, and experts."""
+    sizes = {"table": (4, 576), "zeros": (4, 16), "gate_up": (8, 576), "down": (4, 576)}
+    weights = [numpy_helper.from_array(np.zeros(s, np.uint8), n) for n, s in sizes.items()]
+    four = {"K": 64, "bits": 4, "block_size": 32, "domain": "ai.lepton.cpu"}
+    experts = ["y", "chosen", "shares", "gate_up", "down"]
+    nodes = [
+        helper.make_node("QuantizedEmbedding", ["table", "ids", "zeros"], ["x"], N=64, **four),
+        helper.make_node("QuantizedLinear", ["x", "table", "", "zeros"], ["y"], N=64, **four),
+        helper.make_node("QuantizedExperts", experts, ["z"], N=32, **four),
+    ]
+    ids, chosen = (
+        helper.make_tensor_value_info(n, TensorProto.INT64, ["t", 1]) for n in ("ids", "chosen")
+    )
+    shares = helper.make_tensor_value_info("shares", TensorProto.FLOAT, ["t", 1])
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["t", 64])
+    graph = helper.make_graph(nodes, "g", [ids, chosen, shares], [z], weights)
+    return _save(graph, folder / "tiled.onnx", {"": 21, "ai.lepton.cpu": 1})
 
 
 def external_model(folder: Path, size: int = 1 << 40, location: str = "weights.bin") -> Path:

@@ -12,7 +12,7 @@ import pytest
 from lepton_compile.cli import main
 from lepton_compile.cli.onnxfile.summary import Value
 from lepton_compile.cli.onnxfile.view import fold_numbered
-from tests.cli.onnx_files import external_model, layered_model, quantized_model
+from tests.cli.onnx_files import external_model, layered_model, quantized_model, tiled_model
 
 
 def inspected(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
@@ -49,6 +49,16 @@ def test_quantized_weights_by_bits_and_block(
     assert "zero points" in capsys.readouterr().out
     assert found["layers"] == {"by name": 2}
     assert found["inputs"] == [{"name": "x", "dtype": "float", "shape": ["batch", 32]}]
+
+
+def test_weights_of_our_own_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = inspected(capsys, tiled_model(tmp_path))["quantized"]
+    keys = ("op", "bits", "block", "count", "bytes", "zeros")
+    assert [tuple(each[key] for key in keys) for each in found] == [
+        ("QuantizedExperts", 4, "32", 2, 12 * 576, False),
+        ("QuantizedEmbedding", 4, "32", 1, 4 * (576 + 16), True),
+        ("QuantizedLinear", 4, "32", 1, 4 * (576 + 16), True),
+    ]
 
 
 def test_layers_are_counted_as_they_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

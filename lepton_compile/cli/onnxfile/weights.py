@@ -12,16 +12,25 @@ from lepton_compile.cli.onnxfile.walk import attributes
 
 __all__ = ["ExternalFile", "QuantizedWeights", "dtype_name", "external_files", "quantized", "size"]
 
-# Quantized operand of each op: op -> (input of the weight, input of its scale, of its zero points).
-OPERANDS = {
-    "MatMulNBits": (1, 2, 3),
-    "GatherBlockQuantized": (0, 2, 3),
-    "DequantizeLinear": (0, 1, 2),
-    "DynamicQuantizeMatMul": (1, 2, 3),
-    "MatMulInteger": (1, None, 3),
-    "MatMulIntegerToFloat": (1, 3, 5),
-    "DynamicQuantizeLSTM": (1, None, None),
+# Quantized operands of each op: the input of a weight, that of its scale, and of its zero points.
+# Weights of our own kernels have their scales among their bytes.
+OPERANDS: dict[str, tuple[tuple[int, int | None, int | None], ...]] = {
+    "MatMulNBits": ((1, 2, 3),),
+    "GatherBlockQuantized": ((0, 2, 3),),
+    "DequantizeLinear": ((0, 1, 2),),
+    "DynamicQuantizeMatMul": ((1, 2, 3),),
+    "MatMulInteger": ((1, None, 3),),
+    "MatMulIntegerToFloat": ((1, 3, 5),),
+    "DynamicQuantizeLSTM": ((1, None, None),),
+    "QMoE": ((2, 3, 11), (5, 6, 12), (8, 9, 13)),
+    "QuantizedLinear": ((1, None, 3),),
+    "QuantizedEmbedding": ((0, None, 2),),
+    "QuantizedExperts": ((3, None, None), (4, None, None)),
 }
+
+# Attributes that say how many bits a weight has, and what they are where an op leaves them out.
+STATED_BITS = ("bits", "expert_weight_bits")
+DEFAULT_BITS = {"MatMulNBits": 4, "GatherBlockQuantized": 4, "QMoE": 4}
 
 BITS = {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8}
 
@@ -98,16 +107,15 @@ def quantized(
     """The quantized weights among the nodes, grouped by op, bits and block; largest first."""
     seen: dict[tuple[str, int, str, bool], dict[str, int]] = {}
     for node, weights in visited:
-        if node.op_type not in OPERANDS:
-            continue
-        weight, scale, zeros = (_operand(node, weights, at) for at in OPERANDS[node.op_type])
-        if weight is None:
-            continue
-        values = attributes(node)
-        bits, block = _bits(node, weight, values), _block(node, weight, scale, values)
-        key = (node.op_type, bits, block, block.isdigit() and zeros is not None)
-        total = sum(size(part) for part in (weight, scale, zeros) if part is not None)
-        seen.setdefault(key, {})[weight.name] = total
+        for places in OPERANDS.get(node.op_type, ()):
+            weight, scale, zeros = (_operand(node, weights, at) for at in places)
+            if weight is None:
+                continue
+            values = attributes(node)
+            bits, block = _bits(node, weight, values), _block(node, weight, scale, values)
+            key = (node.op_type, bits, block, block.isdigit() and zeros is not None)
+            total = sum(size(part) for part in (weight, scale, zeros) if part is not None)
+            seen.setdefault(key, {})[weight.name] = total
     groups = [
         QuantizedWeights(op, bits, block, len(g), sum(g.values()), zeros)
         for (op, bits, block, zeros), g in seen.items()
@@ -122,10 +130,10 @@ def _operand(node: Any, weights: Mapping[str, Any], at: int | None) -> Any:
 
 
 def _bits(node: Any, weight: Any, values: Mapping[str, Any]) -> int:
-    if node.op_type in ("MatMulNBits", "GatherBlockQuantized"):
-        default = BITS.get(dtype_name(weight.data_type), 8) if node.domain == "" else 4
-        return int(values.get("bits", default))
-    return BITS.get(dtype_name(weight.data_type), 8)
+    stated = next((values[name] for name in STATED_BITS if name in values), None)
+    if stated is not None:
+        return int(stated)
+    return DEFAULT_BITS.get(node.op_type) or BITS.get(dtype_name(weight.data_type), 8)
 
 
 def _block(node: Any, weight: Any, scale: Any, values: Mapping[str, Any]) -> str:
