@@ -18,6 +18,7 @@ import lepton_compile as lc
 from lepton_compile.errors import CheckpointError, SourceError
 from tests.api.test_experts import KINDS
 from tests.export.packers import Tensors, pack
+from tests.plugins.cpu_library import needs_library
 from tests.small import byte_tokenizer, llama, made
 
 IDS = [5, 17, 3, 42, 8, 11, 64, 7, 90]
@@ -98,14 +99,20 @@ def error_of(folder: Path, output: Path, expected: np.ndarray, **recipe: Any) ->
     return float(np.abs(of_engine(built) - expected).max()) / span(expected)
 
 
-@pytest.mark.parametrize("form", ["awq", "gptq with zero points"])
-def test_zero_points_stay_as_they_are(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "kernels", "op"),
+    [
+        ("awq", "builtin", "MatMulNBits"),
+        pytest.param("gptq with zero points", "native", "QuantizedLinear", marks=needs_library),
+    ],
+)
+def test_zero_points_stay_as_they_are(form: str, kernels: str, op: str, tmp_path: Path) -> None:
     """What is left is the error of activations in 8 bits."""
     folder = tmp_path / "model"
     model = quantized(folder, form, llama(vocab_size=260))
     byte_tokenizer(folder)
     expected = logits(model)
-    recipe = {"quantize": PRECISION, "kernels": "builtin"}
+    recipe = {"quantize": PRECISION, "kernels": kernels}
     kept = error_of(folder, tmp_path / "kept", expected, **recipe)
     rounded = error_of(
         folder, tmp_path / "again", expected, **recipe, passes={"disable": ["weight-zero-points"]}
@@ -119,7 +126,7 @@ def test_zero_points_stay_as_they_are(form: str, tmp_path: Path) -> None:
     assert found["weight-int4"]["fired"] == 0
     assert found["packed-qkv"]["fired"] == found["packed-gate-up"]["fired"] == 2
     nodes = nodes_of(tmp_path / "kept")
-    assert sum(node.op_type == "MatMulNBits" and len(node.input) > 3 for node in nodes) == 4 * 2
+    assert sum(node.op_type == op and len(node.input) > 3 for node in nodes) == 4 * 2
     shutil.rmtree(tmp_path / "again")
     again = lc.build(model=str(folder), output=tmp_path / "again", verify=False, **recipe)
     for file in ("model.onnx", "weights.bin"):

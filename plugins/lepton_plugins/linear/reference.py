@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lepton_plugins.linear.spec import SCALE_UNIT, TILE, limit
 
-__all__ = ["linear", "rounded", "unpacked"]
+__all__ = ["linear", "rounded", "unpacked", "zero_points"]
 
 Array = NDArray[Any]
 
@@ -33,6 +33,13 @@ def unpacked(tiles: Array, inner: int, columns: int, bits: int, group: int) -> t
     return integers[:columns], scales[:columns]
 
 
+def zero_points(zeros: Array, inner: int, columns: int, group: int) -> Array:
+    """Zero points (columns, inner / group) of weights of 4 bits, 0 to 15."""
+    bytes_ = zeros.reshape(len(zeros), inner // group, TILE // 2)
+    points = np.concatenate([bytes_ & 15, bytes_ >> 4], axis=2).astype(np.int32)
+    return points.transpose(0, 2, 1).reshape(-1, inner // group)[:columns]
+
+
 def rounded(x: Array, bits: int, group: int) -> tuple[Array, Array]:
     """Activations (rows, inner) as integers, and fp32 scales (rows, blocks)."""
     block = 32 if bits == 4 else group
@@ -44,13 +51,26 @@ def rounded(x: Array, bits: int, group: int) -> tuple[Array, Array]:
 
 
 def linear(
-    x: Array, tiles: Array, bias: Array | None, columns: int, bits: int, group: int
+    x: Array,
+    tiles: Array,
+    bias: Array | None,
+    columns: int,
+    bits: int,
+    group: int,
+    zeros: Array | None = None,
 ) -> tuple[Array, Array]:
-    """(rows, columns) in fp64, and the sum of magnitudes of what was added up."""
+    """(rows, columns) in fp64, and the sum of magnitudes of what was added up.
+
+    With zero points that is two sums: of weights less 8, and of the rest.
+    """
     inner = x.shape[1]
     weights, scales = unpacked(tiles, inner, columns, bits, group)
     q, scale = rounded(x, bits, group)
     activations = (q * scale[:, :, None].astype(np.float64)).reshape(len(x), inner)
     matrix = weights * np.repeat(scales.astype(np.float64), group, axis=1)
     y, size = activations @ matrix.T, np.abs(activations) @ np.abs(matrix).T
+    if zeros is not None:
+        rest = (8 - zero_points(zeros, inner, columns, group)) * scales.astype(np.float64)
+        rest = np.repeat(rest, group, axis=1)
+        y, size = y + activations @ rest.T, size + np.abs(activations) @ np.abs(rest).T
     return (y, size) if bias is None else (y + bias, size + np.abs(bias))

@@ -6,7 +6,8 @@
     QuantizedExperts    y (T, K) = sum over the chosen e of share * D_e (activation(G_e x) * U_e x)
              not gated           = sum over the chosen e of share * D_e activation(U_e x)
 
-``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. The input of a linear layer
+``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. ``zeros`` holds a zero point
+of 4 bits for each column and group, two in a byte; left out, all are 8. The input of a linear layer
 is rounded as it comes, with one scale for each block of a row, to as many levels as its products
 can be summed of in small integers:
 
@@ -51,6 +52,7 @@ _ATTRIBUTES = (
     ),
 )
 _TILES = Tensor("tiles", ("uint8",), ("ceil(N/16)", "tile_bytes"))
+_ZEROS = Tensor("zeros", ("uint8",), ("ceil(N/16)", "K/block_size*8"), optional=True)
 
 SPEC = PluginSpec(
     name="QuantizedLinear",
@@ -60,6 +62,7 @@ SPEC = PluginSpec(
         Tensor("x", ("float32",), ("...", "K")),
         _TILES,
         Tensor("bias", ("float32",), ("N",), optional=True),
+        _ZEROS,
     ),
     outputs=(Tensor("y", ("float32",), ("...", "N")),),
     attributes=(
@@ -76,7 +79,7 @@ EMBEDDING = PluginSpec(
     name="QuantizedEmbedding",
     namespace=CPU_DOMAIN,
     version="1",
-    inputs=(_TILES, Tensor("ids", ("int64",), ("...",))),
+    inputs=(_TILES, Tensor("ids", ("int64",), ("...",)), _ZEROS),
     outputs=(Tensor("y", ("float32",), ("...", "K")),),
     attributes=_ATTRIBUTES,
     tolerance={"float32": Tolerance(0.0, 0.0)},

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_passes.lowering.ort.tiles import pack
-from lepton_plugins.linear.reference import linear, rounded, unpacked
+from lepton_passes.lowering.ort.tiles import pack, pack_zeros
+from lepton_plugins.linear.reference import linear, rounded, unpacked, zero_points
 from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, SPEC, TILE, UNITS, limit
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
 
@@ -23,10 +23,21 @@ ACTIVATED = 1e-6
 
 
 class Layer:
-    """Random weights, packed; ``extreme`` takes the largest integers everywhere."""
+    """Random weights, packed; ``extreme`` takes the largest integers everywhere.
+
+    ``zeros`` gives its groups zero points, which 4 bits may have.
+    """
 
     def __init__(
-        self, inner: int, columns: int, bits: int, group: int, seed: int, *, extreme: bool = False
+        self,
+        inner: int,
+        columns: int,
+        bits: int,
+        group: int,
+        seed: int,
+        *,
+        extreme: bool = False,
+        zeros: bool = False,
     ) -> None:
         random = np.random.default_rng(seed)
         low, high = LEVELS[bits]
@@ -38,6 +49,11 @@ class Layer:
         tiles = -(-columns // TILE)
         self.tiles = pack(self.q, self.scale, bits, group, tiles)
         self.bias = random.standard_normal(columns).astype(np.float32)
+        self.points, self.zeros = np.full(self.scale.shape, 8, np.uint8), None
+        if zeros:
+            some = [0, 15] if extreme else np.arange(16)
+            self.points = random.choice(some, self.scale.shape).astype(np.uint8)
+            self.zeros = pack_zeros(self.points, tiles)
 
     @property
     def attributes(self) -> dict[str, int]:
@@ -47,14 +63,15 @@ class Layer:
     def run(self, x: Array, *, biased: bool = False, **more: Any) -> Array:
         """What the operator gives."""
         how = self.attributes | {"activation": 0, "gated": 0} | more
-        inputs = [x, self.tiles, self.bias if biased else None]
+        inputs = [x, self.tiles, self.bias if biased else None, self.zeros]
         return run(DOMAIN, SPEC.name, inputs, **how)[0]
 
     def check(self, x: Array, *, biased: bool = False) -> None:
         """Hold the operator against the reference."""
         found = self.run(x, biased=biased)
         bias = self.bias if biased else None
-        wanted, size = linear(x, self.tiles, bias, self.columns, self.bits, self.group)
+        shape = (self.columns, self.bits, self.group)
+        wanted, size = linear(x, self.tiles, bias, *shape, zeros=self.zeros)
         assert found.shape == wanted.shape
         assert (np.abs(found - wanted) <= TOLERANCE.relative * size + 1e-30).all()
 
@@ -65,7 +82,8 @@ def layers(draw: st.DrawFn) -> Layer:
     group = UNITS[bits] * draw(st.integers(1, 6))
     inner = group * draw(st.integers(1, 9))
     seed, extreme = draw(st.integers(0, 99)), draw(st.booleans())
-    return Layer(inner, draw(st.integers(1, 70)), bits, group, seed, extreme=extreme)
+    zeros = bits == 4 and draw(st.booleans())
+    return Layer(inner, draw(st.integers(1, 70)), bits, group, seed, extreme=extreme, zeros=zeros)
 
 
 def _activations(rows: int, inner: int, seed: int, scale: float = 1.0) -> Array:
@@ -85,6 +103,21 @@ def test_against_the_reference(
     layer: Layer, rows: int, scale: float, biased: bool, seed: int
 ) -> None:
     layer.check(_activations(rows, layer.inner, seed, scale), biased=biased)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 40]))
+def test_zero_points_are_those_of_the_weights(seed: int, rows: int) -> None:
+    """Against numpy alone, for inputs that rounding leaves as they are."""
+    layer = Layer(192, 37, 4, 64, seed, zeros=True)
+    x = np.random.default_rng(seed).integers(-127, 128, (rows, 6, 32)).astype(np.float32)
+    x[:, :, 0] = 127.0
+    x = x.reshape(rows, -1)
+    codes = layer.q.astype(np.float64) + 8 - np.repeat(layer.points, layer.group, axis=1)
+    _, scale = unpacked(layer.tiles, layer.inner, layer.columns, 4, layer.group)
+    wanted = x @ (codes * np.repeat(scale, layer.group, axis=1)).T
+    size = np.abs(x).sum(axis=1, keepdims=True) * 15 * np.abs(scale).max()
+    assert (np.abs(layer.run(x) - wanted) <= TOLERANCE.relative * size).all()
 
 
 @pytest.mark.parametrize("bits", [4, 7, 8])
@@ -111,7 +144,7 @@ def test_zeros_give_the_bias(bits: int) -> None:
 def test_activations_and_gates(name: str, gated: int) -> None:
     import torch
 
-    layer = Layer(64, 96, 4, 32, 1)
+    layer = Layer(64, 96, 4, 32, 1, zeros=gated == 1)
     x = _activations(9, 64, 2, 8.0)
     functions = {
         "none": lambda t: t,
@@ -156,13 +189,13 @@ def test_threads_change_nothing(rows: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
-@pytest.mark.parametrize("bits", [4, 7, 8])
-def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str) -> None:
-    layer = Layer(384, 56, bits, 64, 3)
+@pytest.mark.parametrize(("bits", "zeros"), [(4, False), (4, True), (7, False), (8, False)])
+def test_kernels_of_all_processors_give_the_same_bits(bits: int, zeros: bool, form: str) -> None:
+    layer = Layer(384, 56, bits, 64, 3, zeros=zeros)
     for rows in (1, 2, 3, 4, 5, 6, 7, 8, 9, 111):
         x = _activations(rows, layer.inner, rows)
         how = {"activation": 3, "gated": 0} | layer.attributes
-        inputs = [x, layer.tiles, layer.bias]
+        inputs = [x, layer.tiles, layer.bias, layer.zeros]
         (found,) = run(DOMAIN, SPEC.name, inputs, defines=[form], **how)
         assert np.array_equal(found, layer.run(x, biased=True, activation=3)), rows
 
@@ -171,9 +204,14 @@ def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str) -> N
 @given(layer=layers(), seed=st.integers(0, 9))
 def test_embedding(layer: Layer, seed: int) -> None:
     ids = np.random.default_rng(seed).integers(-layer.columns, layer.columns, (2, 5))
-    (found,) = run(DOMAIN, EMBEDDING.name, [layer.tiles, ids], **layer.attributes)
+    inputs = [layer.tiles, ids, layer.zeros]
+    (found,) = run(DOMAIN, EMBEDDING.name, inputs, **layer.attributes)
     q, scale = unpacked(layer.tiles, layer.inner, layer.columns, layer.bits, layer.group)
     assert np.array_equal(q, layer.q)
+    if layer.zeros is not None:
+        points = zero_points(layer.zeros, layer.inner, layer.columns, layer.group)
+        assert np.array_equal(points, layer.points)
+        q = q + 8 - np.repeat(points, layer.group, axis=1)
     table = q.astype(np.float32) * np.repeat(scale, layer.group, axis=1)
     assert np.array_equal(found, table[ids])
 
@@ -220,3 +258,12 @@ def test_refuses_inputs_that_do_not_fit() -> None:
         layer.run(_activations(2, 64, 0), biased=True)
     with pytest.raises(Exception, match="outside the table"):
         run(DOMAIN, EMBEDDING.name, [layer.tiles, np.array([20])], **layer.attributes)
+    layer = Layer(64, 20, 4, 32, 0, zeros=True)
+    assert layer.zeros is not None
+    layer.zeros = layer.zeros[:, :8]
+    with pytest.raises(Exception, match="zero points have another size"):
+        layer.run(_activations(2, 64, 0))
+    layer = Layer(64, 20, 8, 32, 0)
+    layer.zeros = pack_zeros(layer.points, 2)
+    with pytest.raises(Exception, match="zero points are for 4 bits"):
+        layer.run(_activations(2, 64, 0))

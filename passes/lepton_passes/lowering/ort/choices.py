@@ -84,7 +84,9 @@ class Choices:
 
     def of(self, body: Body, linear: Linear) -> Choice | None:
         """What was chosen for a quantized layer; ``None`` leaves it as it is."""
-        return self._chosen.get(_layer(body, linear)) if self._chosen else None
+        if not self._chosen or linear.weight.zero is not None:
+            return None  # layers with zero points were not asked for
+        return self._chosen.get(_layer(body, linear))
 
 
 def _layer(body: Body, linear: Linear) -> Layer:

@@ -1,6 +1,7 @@
 """Lower quantized linear layers, and tables that share their weights, to our own CPU kernels.
 
     4 bits   MatMul(x, Transpose(Dequantize..))  ->  QuantizedLinear<bits=4>(x, tiles, bias)
+    zeros    the same with zero points           ->  QuantizedLinear<bits=4>(x, tiles, bias, zeros)
     8 bits   the same                            ->  QuantizedLinear<bits=7 or 8>(x, tiles, bias)
     then     Gelu or SiLU of the result, or of a half of it that is a gate of the other half, inside
     tied     Gather(Dequantize.., ids)           ->  QuantizedEmbedding(tiles, ids)
@@ -8,8 +9,8 @@
 Encoders take the 7 bits in groups of 64: twice as fast as 8, and closer to the model than one scale
 for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a decoder has
 outliers, so there weights keep their 8 bits and activations get 16.
-Refuses: columns, or groups of them, of a length that the kernels have no steps for; zero points;
-fp8; layers for which a kernel of onnxruntime was measured to be the better one.
+Refuses: columns, or groups of them, of a length that the kernels have no steps for; zero points of
+8 bits; fp8; layers for which a kernel of onnxruntime was measured to be the better one.
 What it refuses, and a table that no layer shares, is left to the ops of onnxruntime.
 """
 
@@ -23,7 +24,7 @@ from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
 from lepton_passes.lowering.ort.activations import following
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
-from lepton_passes.lowering.ort.tiles import tiled
+from lepton_passes.lowering.ort.tiles import tiled, tiled_zeros
 from lepton_passes.match import bias_of, is_decoder
 from lepton_plugins.linear.spec import UNITS
 from lepton_plugins.spec import CPU_DOMAIN
@@ -75,8 +76,8 @@ class LowerNativeLinear(LeptonPass):
     def _refuses(self, weight: Weight) -> str | None:
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             return "there is no kernel for weights in fp8"
-        if weight.zero is not None:
-            return "its groups have zero points, which our kernels do without"
+        if weight.zero is not None and weight.bits != 4:
+            return "its groups of 8 bits have zero points, for which there is no kernel"
         group, unit = weight.group or weight.columns, UNITS[weight.bits]
         if group % unit:
             return f"groups of {group} columns are no multiple of {unit}"
@@ -94,7 +95,7 @@ class LowerNativeLinear(LeptonPass):
         then = following(body, old)
         attributes = _attributes(linear.weight, bits, group)
         attributes |= {"activation": then.activation, "gated": then.gated}
-        inputs = [linear.x, tiles, extra]
+        inputs = [linear.x, tiles, extra, *_zeros(body, linear.weight)]
         node = body.emit(
             linear.node, "QuantizedLinear", inputs, dict(attributes), domain=CPU_DOMAIN
         )
@@ -105,7 +106,7 @@ class LowerNativeLinear(LeptonPass):
         weight = weight_of(body, node.inputs[0])
         assert weight is not None
         bits, group = _format(weight, seven=False)
-        inputs = [_packed(body, weight, bits, group), node.inputs[1]]
+        inputs = [_packed(body, weight, bits, group), node.inputs[1], *_zeros(body, weight)]
         attributes = _attributes(weight, bits, group)
         new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
@@ -123,6 +124,13 @@ def _format(weight: Weight, *, seven: bool) -> tuple[int, int]:
 def _packed(body: Body, weight: Weight, bits: int, group: int) -> ir.Value:
     name = f"{weight.values[0].name}_tiles"
     return body.derive(weight.values, name, lambda t: tiled(t[0], t[1], bits, group))
+
+
+def _zeros(body: Body, weight: Weight) -> list[ir.Value]:
+    zero = weight.zero
+    if zero is None:
+        return []
+    return [body.derive([zero], f"{zero.name}_tiles", lambda t: tiled_zeros(t[0]))]
 
 
 def _attributes(weight: Weight, bits: int, group: int) -> dict[str, int]:

@@ -13,14 +13,14 @@ from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_passes.tensors import StreamedTensor, rows_of
 from lepton_plugins.linear.spec import SCALE_UNIT, TILE
 
-__all__ = ["pack", "seven_bits", "tiled"]
+__all__ = ["pack", "pack_zeros", "seven_bits", "tiled", "tiled_zeros"]
 
 _BLOCK_BYTES = 8 << 20
 _FP16_LARGEST = 65504.0
 
 
 def tiled(q: ir.TensorProtocol, scale: ir.TensorProtocol, bits: int, group: int) -> StreamedTensor:
-    """INT4 or INT8 (rows, columns) with fp32 scales as uint8 (tiles, bytes of a tile).
+    """INT4, UINT4 or INT8 (rows, columns) with fp32 scales as uint8 (tiles, bytes of a tile).
 
     Args:
         scale: (rows, columns / group), or (rows,) for one a row.
@@ -28,12 +28,14 @@ def tiled(q: ir.TensorProtocol, scale: ir.TensorProtocol, bits: int, group: int)
         group: columns of the weight that share a scale in the tiles.
     """
     rows, columns = (int(d) for d in q.shape.numpy())
-    four = bits == 4
+    four, unsigned = bits == 4, q.dtype == ir.DataType.UINT4
     width = columns // group * (2 * TILE + group * TILE // (2 if four else 1))
 
     def read(start: int, stop: int) -> np.ndarray:
         first, last = start * TILE, min(stop * TILE, rows)
         integers = np.asarray(rows_of(q, first, last)).view(np.int8)
+        if unsigned:
+            integers = integers - np.int8(8)
         scales = np.asarray(rows_of(scale, first, last)).reshape(last - first, -1)
         if bits == 7:
             integers, scales = seven_bits(integers, scales, group)
@@ -45,6 +47,19 @@ def tiled(q: ir.TensorProtocol, scale: ir.TensorProtocol, bits: int, group: int)
     if q.name:
         made.metadata_props[STORAGE] = f"{q.name}/tiles{bits}/{group}"
     return made
+
+
+def tiled_zeros(zeros: ir.TensorProtocol) -> StreamedTensor:
+    """Zero points, UINT4 (rows, groups), as uint8 (tiles, 8 bytes for each group)."""
+    rows, groups = (int(d) for d in zeros.shape.numpy())
+
+    def read(start: int, stop: int) -> np.ndarray:
+        first, last = start * TILE, min(stop * TILE, rows)
+        points = np.ascontiguousarray(rows_of(zeros, first, last)).view(np.uint8)
+        return pack_zeros(points, stop - start)
+
+    shape = (-(-rows // TILE), groups * TILE // 2)
+    return StreamedTensor(f"{zeros.name}_tiles", ir.DataType.UINT8, shape, read, _BLOCK_BYTES)
 
 
 def seven_bits(q: np.ndarray, scale: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +93,15 @@ def pack(
     parts = [stored, integers.reshape(tiles, groups, -1)]
     whole: np.ndarray = np.concatenate(parts, axis=2).reshape(tiles, -1)
     return whole
+
+
+def pack_zeros(points: np.ndarray, tiles: int) -> np.ndarray:
+    """Zero points (rows, groups) of ``tiles`` tiles: those of columns c and 8 + c in one byte."""
+    rows, groups = points.shape
+    points = np.pad(points, ((0, tiles * TILE - rows), (0, 0)))
+    halves = points.reshape(tiles, 2, TILE // 2, groups).transpose(1, 0, 3, 2)
+    packed: np.ndarray = halves[0] | np.left_shift(halves[1], 4)
+    return packed.reshape(tiles, -1)
 
 
 def _four(q: np.ndarray, tiles: int, groups: int, group: int) -> np.ndarray:

@@ -48,6 +48,7 @@ struct Call {
   int8_t* numbers = nullptr;
   float* scale = nullptr;
   int32_t* start = nullptr;
+  float* shift = nullptr;
 
   int rows_at(int64_t first) const {
     return static_cast<int>(rows - first < form.rows ? rows - first : form.rows);
@@ -61,9 +62,14 @@ struct Call {
     const int count = rows_at(first);
     const int64_t place = first * w.shape.blocks();
     for (int m = 0; m < count; ++m) {
-      quantize_row(w.shape, x + (first + m) * w.shape.inner, count, numbers_at(first) + 4 * m,
-                   scale + place + m, start + place + m);
+      float* sums = shift == nullptr ? nullptr : shift_at(first) + m;
+      quantize_row(w.shape, x + (first + m) * w.shape.inner,
+                   {count, numbers_at(first) + 4 * m, scale + place + m, start + place + m, sums});
     }
+  }
+
+  float* shift_at(int64_t first) const {
+    return shift == nullptr ? nullptr : shift + first * w.shape.groups();
   }
 
   Band packed(int64_t first, int64_t last) const {
@@ -93,13 +99,19 @@ struct Call {
   // The strip of rows from `first` on, times a band: its results lie together.
   void multiply(int64_t first, const Band& band) const {
     const int64_t place = first * w.shape.blocks();
-    const Activations a{rows_at(first), numbers_at(first), scale + place, start + place};
+    const Activations a{rows_at(first), numbers_at(first), scale + place, start + place,
+                        shift_at(first)};
     const int64_t results = w.results();
     for (int64_t i = band.first; i < band.last; ++i) {
       float* out = y + first * results + i * kTile;
-      form.multiply(band.shape, band.tile(i), a, result_at(i, w.activation, out, results));
+      form.multiply(band.shape, {band.tile(i), zeros_of(i)}, a,
+                    result_at(i, w.activation, out, results));
       if (w.gated) open(a, band, i, out);
     }
+  }
+
+  const uint8_t* zeros_of(int64_t tile) const {
+    return w.zeros == nullptr ? nullptr : w.zeros + tile * w.shape.zeros_bytes();
   }
 
   Result result_at(int64_t tile, Activation activation, float* out, int64_t stride) const {
@@ -111,7 +123,7 @@ struct Call {
   // out, a tile of the gate, times the tile that it is for.
   void open(const Activations& a, const Band& band, int64_t tile, float* out) const {
     float let[kMostRows * kTile];
-    form.multiply(band.shape, band.gated(tile), a,
+    form.multiply(band.shape, {band.gated(tile), zeros_of(tiles + tile)}, a,
                   result_at(tiles + tile, Activation::kNone, let, kTile));
     for (int m = 0; m < a.rows; ++m) {
       for (int c = 0; c < kTile; ++c) out[m * w.results() + c] *= let[m * kTile + c];
@@ -135,6 +147,11 @@ void multiply_band(void* user, size_t i) {
   void* room = many && call.w.shape.bits == 4 ? call.spread(&band) : nullptr;
   for (int64_t row = from; row < end; row += call.form.rows) call.multiply(row, band);
   free(room);
+}
+
+// The zero point of column c among those of a group.
+int zero_point(const uint8_t* zeros, int c) {
+  return c < 8 ? zeros[c] & 15 : zeros[c - 8] >> 4;
 }
 
 // Row k of column c among the integers of a group.
@@ -161,11 +178,14 @@ bool linear(const Parallel& parallel, const Weights& w, const float* x, int64_t 
   const size_t count = static_cast<size_t>(rows);
   const size_t numbers = whole_lines(count * w.shape.inner * w.shape.activation_bytes());
   const size_t scales = whole_lines(count * w.shape.blocks() * sizeof(float));
-  void* scratch = aligned_alloc(kLine, numbers + 2 * scales);
+  const size_t shifts =
+      w.zeros == nullptr ? 0 : whole_lines(count * w.shape.groups() * sizeof(float));
+  void* scratch = aligned_alloc(kLine, numbers + 2 * scales + shifts);
   if (scratch == nullptr) return false;
   call.numbers = static_cast<int8_t*>(scratch);
   call.scale = reinterpret_cast<float*>(call.numbers + numbers);
   call.start = reinterpret_cast<int32_t*>(call.numbers + numbers + scales);
+  if (shifts != 0) call.shift = reinterpret_cast<float*>(call.numbers + numbers + 2 * scales);
 
   if (rows <= call.form.rows) {
     call.round(0);
@@ -181,13 +201,17 @@ void column(const Weights& w, int64_t index, float* y) {
   const Shape& shape = w.shape;
   const uint8_t* p = w.tiles + index / kTile * static_cast<int64_t>(shape.tile_bytes());
   const int c = static_cast<int>(index % kTile);
+  const uint8_t* zeros = w.zeros;
+  if (zeros != nullptr) zeros += index / kTile * static_cast<int64_t>(shape.zeros_bytes());
   for (int g = 0; g < shape.inner; g += shape.group, p += shape.group_bytes()) {
     uint16_t half;
     __builtin_memcpy(&half, p + 2 * c, sizeof half);
     const float scale = _cvtsh_ss(half) * kScaleUnit;
     const uint8_t* q = p + 2 * kTile;
+    const int rest = zeros == nullptr ? 0 : 8 - zero_point(zeros, c);
+    if (zeros != nullptr) zeros += kTile / 2;
     for (int k = 0; k < shape.group; ++k) {
-      *y++ = scale * static_cast<float>(integer(shape.bits, q, k, c));
+      *y++ = scale * static_cast<float>(integer(shape.bits, q, k, c) + rest);
     }
   }
 }

@@ -11,7 +11,8 @@ struct Weights {
   Shape shape;
   int columns;
   const uint8_t* tiles;
-  const float* bias;  // or null
+  const uint8_t* zeros;  // of 4 bits, or null: all are 8
+  const float* bias;     // or null
   Activation activation;
   bool gated;  // columns are those of a gate, then as many, a multiple of 16, that it is for
 

@@ -1,5 +1,5 @@
-// QuantizedLinear(x, tiles, bias?) and QuantizedEmbedding(tiles, ids), attributes K, N, bits and
-// block_size as those of onnxruntime's MatMulNBits.
+// QuantizedLinear(x, tiles, bias?, zeros?) and QuantizedEmbedding(tiles, ids, zeros?), attributes K,
+// N, bits and block_size as those of onnxruntime's MatMulNBits.
 #include "ort_linear.h"
 
 #include "../../toolchain/csrc/ort_op.h"
@@ -34,14 +34,23 @@ class Matrix {
   }
 
  protected:
-  OrtStatus* tiles(const OrtKernelContext* context, size_t index, Weights* weights) const {
-    Operand packed;
+  // Tiles, and zero points where they are given.
+  OrtStatus* tiles(const OrtKernelContext* context, size_t index, size_t zeros_index,
+                   Weights* weights) const {
+    Operand packed, zeros;
     if (OrtStatus* s = input(api_, context, index, &packed)) return s;
+    if (OrtStatus* s = input(api_, context, zeros_index, &zeros)) return s;
     *weights = weights_;
     const int64_t count = (weights_.columns + kTile - 1) / kTile;
     const int64_t bytes = count * static_cast<int64_t>(weights_.shape.tile_bytes());
     if (packed.size() != bytes) return wrong(api_, "the tiles have another size than K and N say");
     weights->tiles = packed.as<uint8_t>();
+    if (zeros.data == nullptr) return nullptr;
+    if (weights_.shape.bits != 4) return wrong(api_, "zero points are for 4 bits");
+    if (zeros.size() != count * static_cast<int64_t>(weights_.shape.zeros_bytes())) {
+      return wrong(api_, "the zero points have another size than K, N and block_size say");
+    }
+    weights->zeros = zeros.as<uint8_t>();
     return nullptr;
   }
 
@@ -52,9 +61,9 @@ class Matrix {
 class Linear final : public Matrix, public Operator<Linear> {
  public:
   static constexpr const char* kName = "QuantizedLinear";
-  static constexpr size_t kInputs = 3, kOutputs = 1;
-  static bool optional(size_t i) { return i == 2; }
-  static OrtElementType input_type(size_t i) { return i == 1 ? ORT_UINT8 : ORT_FLOAT; }
+  static constexpr size_t kInputs = 4, kOutputs = 1;
+  static bool optional(size_t i) { return i >= 2; }
+  static OrtElementType input_type(size_t i) { return i % 2 == 1 ? ORT_UINT8 : ORT_FLOAT; }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     if (OrtStatus* s = Matrix::read(api, info)) return s;
@@ -74,7 +83,7 @@ class Linear final : public Matrix, public Operator<Linear> {
     Operand x, bias;
     Weights weights;
     if (OrtStatus* s = input(api_, context, 0, &x)) return s;
-    if (OrtStatus* s = tiles(context, 1, &weights)) return s;
+    if (OrtStatus* s = tiles(context, 1, 3, &weights)) return s;
     if (OrtStatus* s = input(api_, context, 2, &bias)) return s;
     if (x.rank == 0 || x.last() != weights.shape.inner) {
       return wrong(api_, "the last dimension of the input is not K");
@@ -96,13 +105,14 @@ class Linear final : public Matrix, public Operator<Linear> {
 class Embedding final : public Matrix, public Operator<Embedding> {
  public:
   static constexpr const char* kName = "QuantizedEmbedding";
-  static constexpr size_t kInputs = 2, kOutputs = 1;
-  static OrtElementType input_type(size_t i) { return i == 0 ? ORT_UINT8 : ORT_INT64; }
+  static constexpr size_t kInputs = 3, kOutputs = 1;
+  static bool optional(size_t i) { return i == 2; }
+  static OrtElementType input_type(size_t i) { return i == 1 ? ORT_INT64 : ORT_UINT8; }
 
   OrtStatus* compute(OrtKernelContext* context) const {
     Weights weights;
     Operand ids;
-    if (OrtStatus* s = tiles(context, 0, &weights)) return s;
+    if (OrtStatus* s = tiles(context, 0, 2, &weights)) return s;
     if (OrtStatus* s = input(api_, context, 1, &ids)) return s;
     if (ids.rank == kMostDimensions) return wrong(api_, "the ids have too many dimensions");
     Operand y = ids;

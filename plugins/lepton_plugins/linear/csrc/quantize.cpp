@@ -82,21 +82,27 @@ void place16(const float* x, int block, float factor, int rows, int8_t* q) {
 
 }  // namespace
 
-void quantize_row(Shape shape, const float* x, int rows, int8_t* numbers, float* scale,
-                  int32_t* start) {
-  const int block = shape.activation_block();
+void quantize_row(Shape shape, const float* x, const Place& to) {
+  const int rows = to.rows, block = shape.activation_block(), group_blocks = shape.group / block;
+  int8_t* numbers = to.numbers;
   const int largest = shape.bits == 4 ? 127 : shape.bits == 7 ? 63 : largest16(block);
   const float limit = static_cast<float>(largest);
   for (int b = 0; b < shape.blocks(); ++b, x += block) {
     const float most = largest_magnitude(x, block);
     const float factor = most > 0 ? limit / most : 0.0f;
-    scale[b * rows] = most / limit;
+    const float scale = most / limit;
+    to.scale[b * rows] = scale;
     if (shape.bits == 8) {
       place16(x, block, factor, rows, numbers);
-      start[b * rows] = 0;
+      to.start[b * rows] = 0;
     } else {
       const int32_t total = place8(x, block, factor, rows, numbers);
-      start[b * rows] = shape.bits == 4 ? twice(-4 * total) : -64 * total;
+      to.start[b * rows] = shape.bits == 4 ? twice(-4 * total) : -64 * total;
+      if (to.shift != nullptr) {
+        float* shift = to.shift + b / group_blocks * rows;
+        const float before = b % group_blocks == 0 ? 0.0f : *shift;
+        *shift = before + scale * static_cast<float>(total);
+      }
     }
     numbers += block * shape.activation_bytes() * rows;
   }

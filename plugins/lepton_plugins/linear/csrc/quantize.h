@@ -6,9 +6,16 @@
 
 namespace lepton {
 
-// One row, x (inner), to its place among `rows` interleaved ones; the pointers are at its first
-// number.
-void quantize_row(Shape shape, const float* x, int rows, int8_t* numbers, float* scale,
-                  int32_t* start);
+// Where a row goes, among `rows` interleaved ones: the pointers are at its first number.
+struct Place {
+  int rows;
+  int8_t* numbers;
+  float* scale;
+  int32_t* start;
+  float* shift;  // or null
+};
+
+// One row, x (inner).
+void quantize_row(Shape shape, const float* x, const Place& to);
 
 }  // namespace lepton

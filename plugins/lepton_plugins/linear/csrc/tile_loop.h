@@ -6,8 +6,10 @@
 //   Sum      of products of one row and the 16 columns, in integers; made from its start, with
 //            add(weights, activations, distance of the next 4 bytes of the same row)
 //   Scales   of a group, made from their kBytes
+//   Offsets  of 4 bits: what zero points add for each unit of the activations, made from their bytes
+//            and the scales
 //   Total    of one row and the 16 columns, in fp32; clear(), add(sum, scales, scale of the
-//            activations), store(result, row)
+//            activations), shift(offsets, sum of the activations), store(result, row)
 #pragma once
 #include "tiles.h"
 
@@ -36,8 +38,8 @@ __attribute__((noinline)) static void store_finished(const Result& r, float* y, 
   if (to == all) __builtin_memcpy(y, all, r.columns * sizeof(float));
 }
 
-template <class Kind, int R>
-static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activations& a,
+template <class Kind, bool kZeros, int R>
+static inline void multiply_rows(Shape shape, Tile tile, const Activations& a,
                                  const Result& result) {
   // Results lie far apart. Stores that wait for their lines would hold up the next tile.
 #pragma GCC unroll 8
@@ -48,23 +50,32 @@ static inline void multiply_rows(Shape shape, const uint8_t* tile, const Activat
   const uint8_t* x = static_cast<const uint8_t*>(a.numbers);
   const float* scale = a.scale;
   const int32_t* start = a.start;
+  const uint8_t *packed = tile.packed, *zeros = tile.zeros;
+  const float* shift = a.shift;
   const int block = Shape{Kind::kBits, 0, shape.group}.activation_block();  // a constant, for 4 bits
   for (int g = 0; g < shape.inner; g += shape.group) {
-    const typename Kind::Scales scales(tile);
-    tile += Kind::Scales::kBytes;
+    const typename Kind::Scales scales(packed);
+    packed += Kind::Scales::kBytes;
     for (int b = 0; b < shape.group; b += block, scale += R, start += R) {
       typename Kind::Sum sum[R];
 #pragma GCC unroll 8
       for (int m = 0; m < R; ++m) sum[m] = typename Kind::Sum(start[m]);
       for (int k = 0; k < block; k += Kind::kDepth) {
-        const typename Kind::Read weights(tile);
+        const typename Kind::Read weights(packed);
 #pragma GCC unroll 8
         for (int m = 0; m < R; ++m) sum[m].add(weights, x + 4 * m, 4 * R);
-        tile += Kind::kBytes;
+        packed += Kind::kBytes;
         x += Kind::kDepth * (Kind::kBits == 8 ? 2 : 1) * R;
       }
 #pragma GCC unroll 8
       for (int m = 0; m < R; ++m) total[m].add(sum[m], scales, scale[m]);
+    }
+    if constexpr (kZeros) {
+      const typename Kind::Offsets offsets(zeros, scales);
+#pragma GCC unroll 8
+      for (int m = 0; m < R; ++m) total[m].shift(offsets, shift[m]);
+      zeros += kTile / 2;
+      shift += R;
     }
   }
 #pragma GCC unroll 8
@@ -82,27 +93,37 @@ static inline void store_columns(const Result& r, int row, __m256 low, __m256 hi
 }
 
 // Dispatch on the number of rows, R at most.
-template <class Kind, int R>
-static inline void multiply_kind(Shape shape, const uint8_t* tile, const Activations& a,
+template <class Kind, bool kZeros, int R>
+static inline void multiply_kind(Shape shape, Tile tile, const Activations& a,
                                  const Result& result) {
   if (a.rows == R) {
-    multiply_rows<Kind, R>(shape, tile, a, result);
+    multiply_rows<Kind, kZeros, R>(shape, tile, a, result);
   } else if constexpr (R > 1) {
-    multiply_kind<Kind, R - 1>(shape, tile, a, result);
+    multiply_kind<Kind, kZeros, R - 1>(shape, tile, a, result);
+  }
+}
+
+template <class Four, class Spread, bool kZeros, int R>
+static inline void multiply_four(Shape shape, Tile tile, const Activations& a,
+                                 const Result& result) {
+  if (shape.spread) {
+    multiply_kind<Spread, kZeros, R>(shape, tile, a, result);
+  } else {
+    multiply_kind<Four, kZeros, R>(shape, tile, a, result);
   }
 }
 
 template <class Four, class Spread, class Seven, class Eight, int R>
-static inline void multiply_any(Shape shape, const uint8_t* tile, const Activations& a,
+static inline void multiply_any(Shape shape, Tile tile, const Activations& a,
                                 const Result& result) {
-  if (shape.spread) {
-    multiply_kind<Spread, R>(shape, tile, a, result);
-  } else if (shape.bits == 4) {
-    multiply_kind<Four, R>(shape, tile, a, result);
-  } else if (shape.bits == 7) {
-    multiply_kind<Seven, R>(shape, tile, a, result);
+  if (shape.bits == 7) {
+    multiply_kind<Seven, false, R>(shape, tile, a, result);
+  } else if (shape.bits == 8) {
+    multiply_kind<Eight, false, R>(shape, tile, a, result);
+  } else if (tile.zeros != nullptr) {
+    multiply_four<Four, Spread, true, R>(shape, tile, a, result);
   } else {
-    multiply_kind<Eight, R>(shape, tile, a, result);
+    multiply_four<Four, Spread, false, R>(shape, tile, a, result);
   }
 }
 

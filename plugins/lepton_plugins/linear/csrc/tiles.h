@@ -9,6 +9,9 @@
 // Tiles of 4 bits that many rows will pass over are spread first: scales in fp32, times 1, and for
 // each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8.
 //
+// Columns of 4 bits may have zero points other than 8, which lie apart: for each group 8 bytes, of
+// which byte c holds that of column c in its low half and that of column 8 + c in its high half.
+//
 // Activations are rounded to what lets their products be summed in small integers:
 //   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 15 * 127 < 2^15
 //   7 bits   -63..63, a scale for each group: 4 products in 2 pairs, 2 * 2 * 127 * 63 < 2^15
@@ -34,22 +37,31 @@ struct Shape {
   constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
   constexpr int activation_block() const { return bits == 4 ? 32 : group; }
   constexpr int blocks() const { return inner / activation_block(); }
+  constexpr int groups() const { return inner / group; }
   constexpr size_t group_bytes() const {
     const bool halves = bits == 4 && !spread;
     return (spread ? 4 : 2) * kTile + static_cast<size_t>(group) * kTile / (halves ? 2 : 1);
   }
-  constexpr size_t tile_bytes() const { return inner / group * group_bytes(); }
+  constexpr size_t tile_bytes() const { return groups() * group_bytes(); }
+  constexpr size_t zeros_bytes() const { return groups() * (kTile / 2); }  // of a tile
+};
+
+struct Tile {
+  const uint8_t* packed;
+  const uint8_t* zeros;  // or null
 };
 
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
 // one number for each block and row, of which `start` is what a sum of products begins with so that
 // the offset of the stored weights cancels: for 4 bits half of it, in 16 bits, twice. For 8 bits it
-// is 0.
+// is 0. `shift`, of which there is one for each group and row, is the sum of the activations as they
+// were rounded: what zero points are multiplied by.
 struct Activations {
   int rows;
   const void* numbers;
   const float* scale;
   const int32_t* start;
+  const float* shift;  // or null, where nothing has zero points
 };
 
 // Where to: y[m * stride + c] for c below `columns`, 1 to 16; `bias` may be null.
@@ -65,7 +77,7 @@ struct Result {
 struct Form {
   int rows;  // of activations, at most
   // result = activation(a . tile + bias)
-  void (*multiply)(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
+  void (*multiply)(Shape shape, Tile tile, const Activations& a, const Result& result);
 };
 
 // A tile of 4 bits, spread.

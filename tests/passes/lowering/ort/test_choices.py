@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -112,6 +113,24 @@ def test_a_tied_head_that_stays_shares_its_bytes_with_the_table(bits: int) -> No
     stored = [table.inputs[0].const_value, layer.inputs[1].const_value]
     assert len({tensor.metadata_props[STORAGE] for tensor in stored}) == 1
     assert_close(before, run(model, feeds), FOUR)
+
+
+def test_layers_with_zero_points_are_not_asked_for() -> None:
+    text = """main (float[b, 64] x) => (y) {
+      w = DequantizeLinear <axis = 1, block_size = 32> (q, scale, zero)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }"""
+    numbers = np.random.default_rng(0)
+    weights = {
+        "q": numbers.integers(0, 16, (64, 64)).astype(ml_dtypes.uint4),
+        "scale": np.full((64, 2), 0.1, np.float32),
+        "zero": numbers.integers(0, 16, (64, 2)).astype(ml_dtypes.uint4),
+    }
+    model, asked = load(text, weights), list[Layer]()
+    native, _ = _lowered(model, _choices({Layer(64, 64, 4, 32): Choice("nbits", WHY)}, asked))
+    assert asked == []
+    assert (native.fired, ops(model)) == (1, ["QuantizedLinear"])
 
 
 def test_a_kernel_of_onnxruntime_is_chosen_beside_the_rule() -> None:

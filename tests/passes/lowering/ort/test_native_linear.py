@@ -193,19 +193,52 @@ def test_refuses_fp8() -> None:
     assert reasons(native) == ["there is no kernel for weights in fp8"]
 
 
-def test_refuses_zero_points() -> None:
-    text = """main (float[b, 64] x) => (y) {
+ZEROS = """main (float[b, 64] x) => (y) {
       w = DequantizeLinear <axis = 1, block_size = 32> (w_q, w_scale, w_zero)
       t = Transpose <perm = [1, 0]> (w)
       y = MatMul (x, t)
     }"""
+
+
+def _with_zeros(bits: int, rows: int, text: str = ZEROS) -> ir.Model:
     numbers = np.random.default_rng(0)
+    dtype = ml_dtypes.uint4 if bits == 4 else np.uint8
     weights = {
-        "w_q": numbers.integers(0, 16, (16, 64)).astype(ml_dtypes.uint4),
-        "w_scale": numbers.uniform(0.01, 0.1, (16, 2)).astype(np.float32),
-        "w_zero": numbers.integers(0, 16, (16, 2)).astype(ml_dtypes.uint4),
+        "w_q": numbers.integers(0, 2**bits, (rows, 64)).astype(dtype),
+        "w_scale": numbers.uniform(0.01, 0.1, (rows, 2)).astype(np.float32),
+        "w_zero": numbers.integers(0, 2**bits, (rows, 2)).astype(dtype),
     }
-    model = load(text, weights)
+    return load(text, weights)
+
+
+@pytest.mark.parametrize("rows", [16, 20])
+def test_zero_points_go_along(rows: int) -> None:
+    model = _with_zeros(4, rows)
+    assert check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR).fired == 1
+    assert ops(model) == ["QuantizedLinear"]
+    node = _layer(model)
+    assert len(node.inputs) == 4
+    assert node.inputs[2] is None
+    assert node.inputs[3].const_value.shape.numpy() == (-(-rows // 16), 16)
+
+
+def test_a_tied_table_shares_its_zero_points() -> None:
+    text = """main (int64[b, s] ids) => (y, h) {
+      w = DequantizeLinear <axis = 1, block_size = 32> (w_q, w_scale, w_zero)
+      h = Gather (w, ids)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (h, t)
+    }"""
+    model = _with_zeros(4, 70, text)
+    feeds = {"ids": np.array([[1, 2, 69, 0]])}
+    assert check(LowerNativeLinear(), model, feeds, FOUR).fired == 1
+    assert ops(model) == ["QuantizedEmbedding", "QuantizedLinear"]
+    table, layer = model.graph
+    assert table.inputs[2] is layer.inputs[3]
+
+
+def test_refuses_zero_points_of_8_bits() -> None:
+    model = _with_zeros(8, 16)
     done = check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR)
     assert (done.fired, ops(model)) == (0, ["DequantizeLinear", "Transpose", "MatMul"])
-    assert reasons(done) == ["its groups have zero points, which our kernels do without"]
+    assert reasons(done) == ["its groups of 8 bits have zero points, for which there is no kernel"]
