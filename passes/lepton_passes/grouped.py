@@ -31,6 +31,8 @@ class Grid:
         codes: UINT4 or UINT8 (rows, columns).
         zeros: fp32 (rows, columns / group), whole numbers.
         scales: fp32 (rows, columns / group).
+        order: int32 (columns,), which column of the weight each one of the codes is (act-order);
+            ``None`` where they are in its own order.
     """
 
     bits: int
@@ -38,6 +40,7 @@ class Grid:
     codes: StreamedTensor
     zeros: StreamedTensor
     scales: StreamedTensor
+    order: np.ndarray | None = None
 
     @cached_property
     def reach(self) -> tuple[int, int]:
@@ -59,13 +62,14 @@ class Grid:
         return self.reach == (1 << (self.bits - 1),) * 2
 
     def integers(self) -> StreamedTensor:
-        """The codes less the middle, of a weight of 8 bits that is ``signed``: INT8."""
-        codes = self.codes
+        """The codes less the middle, of a weight that is ``signed``: INT4 or INT8."""
+        codes, middle = self.codes, np.uint8(1 << (self.bits - 1))
+        dtype = ir.DataType.INT4 if self.bits == 4 else ir.DataType.INT8
 
         def read(start: int, stop: int) -> np.ndarray:
-            return (codes.rows(start, stop) ^ np.uint8(0x80)).view(np.int8)
+            return (codes.rows(start, stop).view(np.uint8) - middle).view(dtype.numpy())
 
-        return StreamedTensor(codes.name or "", ir.DataType.INT8, codes.shape.numpy(), read)
+        return StreamedTensor(codes.name or "", dtype, codes.shape.numpy(), read)
 
     def zero_points(self) -> StreamedTensor:
         """The zero points in the type of the codes."""

@@ -56,6 +56,7 @@ def test_values_are_those_that_were_stored(form: str, tmp_path: Path) -> None:
         ("gptq", 4),
         ("gptq_v2", 4),
         ("gptq of 8 bits", 8),
+        ("gptq out of order", 4),
         ("int4 with zero points", 4),
     ],
 )
@@ -70,8 +71,10 @@ def test_integers_are_those_that_were_stored(form: str, bits: int, tmp_path: Pat
     np.testing.assert_array_equal(zeros, grid.zeros.numpy())
     assert grid.reach == (zeros.min(), zeros.max())
     parts = codes.reshape(*zeros.shape, 32) - zeros[..., None]
-    found = parts * grid.scales.numpy()[..., None]
-    np.testing.assert_allclose(found.reshape(codes.shape), values.numpy(), rtol=1e-6, atol=1e-7)
+    found = (parts * grid.scales.numpy()[..., None]).reshape(codes.shape)
+    wanted = values.numpy() if grid.order is None else values.numpy()[:, grid.order]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+    assert (grid.order is not None) == (form == "gptq out of order")
     stored = tensors["scales"].float().T if "scales" in tensors else tensors["weight_scale"]
     np.testing.assert_array_equal(grid.scales.numpy(), stored.numpy())
     np.testing.assert_array_equal(grid.codes.rows(5, 9).astype(np.int32), codes[5:9])
@@ -84,11 +87,28 @@ def test_what_has_no_zero_points_has_no_integers_to_keep(form: str, tmp_path: Pa
     assert grouped(found.tensor(f"{LAYER}.weight")) is None
 
 
-def test_integers_out_of_order_say_so(tmp_path: Path) -> None:
+def test_groups_of_different_sizes_say_so(tmp_path: Path) -> None:
     tensors, _, config = pack("gptq out of order")
+    tensors["g_idx"][:] = torch.arange(len(tensors["g_idx"])) // 40
     source = grouped(read_quantized(written(tmp_path, tensors), config).tensor(f"{LAYER}.weight"))
     assert source is not None
-    assert source.grid() == "columns of a group do not lie side by side (act-order)"
+    assert source.grid() == "its groups have different numbers of columns"
+
+
+def test_packed_integers_out_of_order_have_the_middle_for_a_zero_point(tmp_path: Path) -> None:
+    tensors, _, config = pack("int4 in groups")
+    order = torch.arange(64) % 2
+    checkpoint = written(tmp_path, {**tensors, "weight_g_idx": order.int()})
+    tensor = read_quantized(checkpoint, config).tensor(f"{LAYER}.weight")
+    source = grouped(tensor)
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    assert grid.signed
+    np.testing.assert_array_equal(grid.order, np.argsort(order.numpy(), kind="stable"))
+    whole = grid.integers().numpy().astype(np.float32).reshape(-1, 2, 32)
+    wanted = np.empty_like(tensor.numpy())
+    wanted[:, grid.order] = (whole * grid.scales.numpy()[..., None]).reshape(wanted.shape)
+    np.testing.assert_allclose(tensor.numpy(), wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_what_changes_a_weight_says_so(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def positions(body: Body, node: ir.Node, out: ir.Value, form: Form) -> Found | s
     if op in _ROUNDING:
         one = all(rank(body, value) == 0 for value in node.inputs[1:])
         return _first(body, node, 1, axes, form) if one else "it has more than one scale"
-    if op in _ALONG:
+    if op in _ALONG or _takes_columns(body, node):
         return _along(body, node, axes, form)
     if op in _REDUCING:
         return _reduced(body, node, axes, form)
@@ -113,6 +113,7 @@ def rank(body: Body, value: ir.Value | None) -> int | None:
     count = _LAST.get((node.domain, node.op_type))
     if count is None and not node.domain:
         one = node.op_type in ("Transpose", "MatMul", *_ROUNDING, *_ALONG)
+        one = one or _takes_columns(body, node)
         count = 1 if one else len(node.inputs) if node.op_type in _POINTWISE else None
     if count is None:
         return rank_of(body, value)
@@ -156,11 +157,17 @@ def _is_one(body: Body, value: ir.Value, form: Form) -> bool:
 
 
 def _along(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
-    count, default = _ALONG[node.op_type]
+    count, default = _ALONG.get(node.op_type, (1, 0))
     axis = node.attributes.get_int("axis", default)
     if axis % axes <= form:
         return "it works along the axis of the positions"
     return _first(body, node, count or len(node.inputs), axes, form)
+
+
+def _takes_columns(body: Body, node: ir.Node) -> bool:
+    """Whether it is columns in another order, or some of them: not rows that are looked up."""
+    known = node.op_type == "Gather" and node.attributes.get_int("axis", 0) != 0
+    return known and rank(body, node.inputs[1]) == 1
 
 
 def _reduced(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:

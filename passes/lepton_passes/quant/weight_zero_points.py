@@ -2,15 +2,20 @@
 
     Before   MatMul(x, Transpose(W))                      W = (codes - zeros) * scales, made fp32
     After    MatMul(x, Transpose(DequantizeLinear<axis=1>(codes UINT4, scales, zeros UINT4)))
+    act-order                            the same of Gather<axis=-1>(x, order), codes in that order
 
 The numbers are those of the checkpoint (AWQ, GPTQ, compressed-tensors), in the groups of the
 recipe: where these divide the checkpoint's, scales and zero points are repeated. Of 8 bits likewise
 in UINT8, in the checkpoint's own groups; without zero points, in INT8, where all of them are the
 middle. Of 4 bits those that are the middle or one less are left to weight-int4: it finds the same
 levels without zero points, for which there are more kernels.
+
+Columns whose group tells how much they matter (act-order, ``desc_act`` of GPTQ) lie group by group
+in the graph, and the layer reads its input in that order, which is made once for all that share it.
+There weight-int4 would find no levels, so those around the middle are kept as well, in INT4.
 Refuses: a target without zero points; other bits than the recipe asks for, or groups that its own
-do not divide; groups that kernels do not have; columns out of order (act-order); values that were
-changed since; what no weight format takes. The weight is then rounded again.
+do not divide; groups that kernels do not have; a table out of order; values that were changed
+since; what no weight format takes. The weight is then rounded again.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
@@ -35,7 +41,6 @@ from lepton_passes.quant._weights import (
     why_kept,
 )
 from lepton_passes.quant.weight_int4 import group_of
-from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["WeightZeroPoints"]
 
@@ -48,11 +53,13 @@ class _Kept:
         bits: 4 or 8.
         group: columns that share a scale in the graph, which divide those of the checkpoint.
         signed: they have no zero points, which all are the middle.
+        ordered: columns are in another order than those of the weight.
     """
 
     bits: int
     group: int
     signed: bool
+    ordered: bool
 
 
 Verdict = _Kept | str | None
@@ -91,6 +98,9 @@ class WeightZeroPoints(LeptonPass):
                     self.refuse(part, users[0], f"rounded again: {verdict}")
                 elif (reason := why_kept(part, value, users, weight.rows)) is not None:
                     self.refuse(part, users[0], reason)
+                elif verdict.ordered and any(user.op_type != "Transpose" for user in users):
+                    reason = "its columns are out of order (act-order), and it is no layer's alone"
+                    self.refuse(part, users[0], f"rounded again: {reason}")
                 else:
                     _keep(part, value, users, verdict)
                     self.fire(part)
@@ -111,15 +121,14 @@ class WeightZeroPoints(LeptonPass):
 
     def _with_zeros(self, grid: Grid, group: int) -> Verdict:
         least, most = grid.reach
-        levels = 1 << grid.bits
-        if grid.bits == 4 and least >= 7 and most <= 8:
+        levels, four = 1 << grid.bits, grid.bits == 4
+        if four and grid.order is None and least >= 7 and most <= 8:
             return None  # weight-int4 finds the same levels
-        if self.lacking:
-            what = "zero points" if grid.bits == 4 else "groups of 8 bits"
-            return f"{self.lacking} has no {what}"
+        if self.lacking and not (four and grid.signed):
+            return f"{self.lacking} has no {'zero points' if four else 'groups of 8 bits'}"
         if least < 0 or most >= levels:
             return f"{least if least < 0 else most} is a zero point, and there are {levels} levels"
-        return _Kept(grid.bits, group, grid.signed)
+        return _Kept(grid.bits, group, grid.signed, grid.order is not None)
 
 
 def _group_asked(grid: Grid, columns: int, wanted: Choice) -> int | str:
@@ -140,8 +149,8 @@ def _group_asked(grid: Grid, columns: int, wanted: Choice) -> int | str:
 def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) -> None:
     """The integers of each call, all kept in the same way."""
 
-    def part(name: str, of: Callable[[Grid], StreamedTensor]) -> ir.Value:
-        def made(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
+    def part(name: str, of: Callable[[Grid], ir.TensorProtocol]) -> ir.Value:
+        def made(tensors: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
             source = grouped(tensors[0])
             found = source.grid() if source is not None else None
             assert isinstance(found, Grid)
@@ -155,4 +164,33 @@ def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) ->
     else:
         zeros = part("zero", lambda each: each.zero_points())
         inputs = [part("q", lambda each: each.codes), scales, zeros]
+    if kept.ordered:
+        order = part("order", _order)
+        for layer in [use.node for user in users for use in user.outputs[0].uses()]:
+            layer.replace_input_with(0, _in_order(body, layer, order))
     dequantize(body, value, users, inputs, kept.group)
+
+
+def _order(grid: Grid) -> ir.TensorProtocol:
+    assert grid.order is not None
+    return ir.tensor(grid.order)
+
+
+def _in_order(body: Body, layer: ir.Node, order: ir.Value) -> ir.Value:
+    """The input of a layer in another order, which others may have asked for before."""
+    x, wanted = layer.inputs[0], _numbers(body, order)
+    assert x is not None
+    readers = {use.node for use in x.uses()}
+    for node in readers:
+        if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -1:
+            found = _numbers(body, node.inputs[1])
+            if len(found) == len(wanted) and all(map(np.array_equal, found, wanted)):
+                return node.outputs[0]
+    first = next(node for node in body.graph if node in readers)
+    turned = body.emit(first, "Gather", [x, order], {"axis": -1}).outputs[0]
+    turned.type, turned.shape = x.type, x.shape
+    return turned
+
+
+def _numbers(body: Body, order: ir.Value | None) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in body.weights(order) or []]

@@ -7,9 +7,11 @@
              not gated           = sum over the chosen e of share * D_e activation(U_e x)
 
 ``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. ``zeros`` holds a zero point
-of 4 bits for each column and group, two in a byte; left out, all are 8. The input of a linear layer
-is rounded as it comes, with one scale for each block of a row, to as many levels as its products
-can be summed of in small integers:
+of 4 bits for each column and group, two in a byte; left out, all are 8. ``order``, for 4 bits, says
+which number of x each one of a dot product is: x[order[k]].
+
+The input of a linear layer is rounded as it comes, with one scale for each block of a row, to as
+many levels as its products can be summed of in small integers:
 
     bits  weights     activations                                       blocks of activations
     4     -8..7       -127..127                                         32
@@ -63,6 +65,7 @@ SPEC = PluginSpec(
         _TILES,
         Tensor("bias", ("float32",), ("N",), optional=True),
         _ZEROS,
+        Tensor("order", ("int32",), ("K",), optional=True),
     ),
     outputs=(Tensor("y", ("float32",), ("...", "N")),),
     attributes=(

@@ -172,6 +172,10 @@ ALONG = "it works along the axis of the positions"
         ({"tail": _behind("one = Constant <value_int = 1> () y = CumSum (z, one)")}, UNKNOWN),
         ({"tail": _behind("y = Concat <axis = 1> (z, z)")}, ALONG),
         (
+            {"tail": _behind("i = Constant <value_ints = [1, 0]> () y = Gather <axis = 1> (z, i)")},
+            ALONG,
+        ),
+        (
             {
                 "tail": _behind(
                     "scale = Constant <value_floats = [0.1, 0.2]> () "
@@ -229,6 +233,8 @@ def test_refuses_what_mixes_positions(how: dict[str, str], reason: str) -> None:
         "along = Constant <value_ints = [-1]> () mean = ReduceMean (g, along) e = Sub (g, mean)",
         "c = Constant <value = float[1, 1, 1] {3.0}> () e = Mul (g, c)",
         "left, right = Split <axis = -1, num_outputs = 2> (g) e = Concat <axis = -1> (right, left)",
+        f"order = Constant <value_ints = {[*range(24, 48), *range(24)]}> () "
+        "e = Gather <axis = -1> (g, order)",
     ],
 )
 def test_what_keeps_positions_apart(between: str) -> None:

@@ -78,6 +78,48 @@ def test_a_group_of_the_recipe_divides_that_of_the_checkpoint() -> None:
     np.testing.assert_array_equal(zeros, np.repeat(stored.zeros, 4, axis=1))
 
 
+OUT_OF_ORDER = ["DequantizeLinear", "Transpose", "Gather", "MatMul"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_columns_out_of_order_are_read_in_theirs(bits: int) -> None:
+    graph, stored = two_layers(bits=bits, ordered=3)
+    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 2
+    assert ops(graph, "block") == OUT_OF_ORDER
+    orders = [graph.graph.initializers[f"{name}_order"].const_value for name in LAYERS]
+    for order, each in zip(orders, stored, strict=True):
+        assert order is not None
+        np.testing.assert_array_equal(order.numpy(), each.order)
+    np.testing.assert_array_equal(kept(graph, LAYERS[0])[0], stored[0].codes)
+
+
+@pytest.mark.parametrize("lacking", ["", "TensorRT"])
+def test_out_of_order_the_middle_is_kept_without_zero_points(lacking: str) -> None:
+    stored = Stored.made(16, 128, zeros=(8, 8), ordered=3)
+    graph = one_layer(stored)
+    assert check(WeightZeroPoints(lacking=lacking), graph, X, SAME).fired == 1
+    assert ops(graph) == OUT_OF_ORDER
+    assert graph.graph.initializers["w_q"].dtype == ir.DataType.INT4
+    codes, scales = kept(graph, "w")
+    np.testing.assert_array_equal(codes, stored.codes - 8)
+    np.testing.assert_array_equal(scales, stored.scales)
+
+
+@pytest.mark.parametrize(("seeds", "gathers"), [((3, 3), 1), ((3, 4), 2)])
+def test_layers_of_one_order_read_the_same(seeds: tuple[int, int], gathers: int) -> None:
+    text = """main (float[b, 128] x) => (y) {
+      t = Transpose <perm = [1, 0]> (v)
+      a = MatMul (x, t)
+      s = Transpose <perm = [1, 0]> (w)
+      b = MatMul (x, s)
+      y = Add (a, b)
+    }"""
+    graph = load(text, {"v": random(16, 128), "w": random(16, 128)})
+    one, other = (Stored.made(16, 128, seed=seed, ordered=seed) for seed in seeds)
+    assert check(WeightZeroPoints(), stored_in(graph, v=one, w=other), X, SAME).fired == 2
+    assert ops(graph).count("Gather") == gathers
+
+
 def test_layers_of_one_function_that_differ_part() -> None:
     graph, _ = two_layers()
     stored_in(graph, layers1_up_weight=Stored.made(64, 64, 64, zeros=(3, 12)))
@@ -136,6 +178,11 @@ def changed() -> StreamedTensor:
             "the checkpoint has groups of 32 columns, the recipe of 128",
         ),
         (Stored.made(16, 128, 8), {}, "no kernel has groups of 8 columns"),
+        (
+            Stored.made(16, 128, zeros=(7, 8), ordered=1),
+            {"lacking": "TensorRT"},
+            "TensorRT has no zero points",
+        ),
         (with_zero(16), {}, "16 is a zero point, and there are 16 levels"),
         (with_zero(-1), {}, "-1 is a zero point, and there are 16 levels"),
         (changed(), {}, "an adapter is merged into it"),
@@ -169,6 +216,15 @@ def test_refuses_what_no_format_takes() -> None:
         assert done.fired == 0
         found += reasons(done)
     assert found == ["a table of 64 rows is not worth it", "the weight is also read by Abs"]
+
+
+def test_refuses_a_table_out_of_order() -> None:
+    graph, _ = model("logits = Identity (h)")
+    stored_in(graph, table=Stored.made(ROWS, 64, ordered=1))
+    done = check(WeightZeroPoints(), graph, FEEDS, SAME)
+    reason = "its columns are out of order (act-order), and it is no layer's alone"
+    assert (done.fired, reasons(done)) == (0, [f"rounded again: {reason}"])
+    assert "DequantizeLinear" not in ops(graph)
 
 
 @settings(max_examples=25, deadline=None)

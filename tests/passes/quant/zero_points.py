@@ -15,12 +15,16 @@ __all__ = ["Stored", "stored_in"]
 
 @dataclass(frozen=True)
 class Stored:
-    """Integers of a weight: codes (rows, columns), zeros and scales (rows, groups)."""
+    """Integers of a weight: codes (rows, columns), zeros and scales (rows, groups).
+
+    With an ``order`` (columns,), codes are those of the weight's columns in that order.
+    """
 
     bits: int
     codes: np.ndarray
     zeros: np.ndarray
     scales: np.ndarray
+    order: np.ndarray | None = None
 
     @classmethod
     def made(
@@ -32,15 +36,23 @@ class Stored:
         bits: int = 4,
         zeros: tuple[int, int] | None = None,
         seed: int = 0,
+        ordered: int | None = None,
     ) -> Stored:
-        """Random ones; ``zeros`` are the least and the largest zero point, else any may be."""
+        """Random ones; ``zeros`` are the least and the largest zero point, else any may be.
+
+        ``ordered`` draws the order of columns.
+        """
         least, most = zeros or (0, 2**bits - 1)
         numbers = np.random.default_rng(seed)
         grid = (rows, columns // group)
         codes = numbers.integers(0, 2**bits, (rows, columns))
         points = numbers.integers(least, most + 1, grid)
         points.flat[:2] = least, most
-        return cls(bits, codes, points, numbers.uniform(0.005, 0.02, grid).astype(np.float32))
+        scales = numbers.uniform(0.005, 0.02, grid).astype(np.float32)
+        order = None
+        if ordered is not None:
+            order = np.random.default_rng(ordered).permutation(columns).astype(np.int32)
+        return cls(bits, codes, points, scales, order)
 
     @property
     def group(self) -> int:
@@ -51,7 +63,8 @@ class Stored:
     def values(self) -> np.ndarray:
         """What the integers stand for."""
         zeros, scales = (np.repeat(a, self.group, axis=1) for a in (self.zeros, self.scales))
-        return np.asarray((self.codes - zeros) * scales, dtype=np.float32)
+        found = np.asarray((self.codes - zeros) * scales, dtype=np.float32)
+        return found if self.order is None else found[:, np.argsort(self.order)]
 
     def tensor(self, name: str = "w") -> Grouped:
         """As a reader of checkpoints gives them."""
@@ -61,7 +74,7 @@ class Stored:
         dtypes = (unsigned, ir.DataType.FLOAT, ir.DataType.FLOAT)
         streams = [_streamed(name, *each) for each in zip(parts, dtypes, strict=True)]
         values = _streamed(name, self.values, ir.DataType.FLOAT)
-        return Grouped(values, lambda: Grid(self.bits, self.group, *streams))
+        return Grouped(values, lambda: Grid(self.bits, self.group, *streams, self.order))
 
 
 def stored_in(model: ir.Model, **weights: Stored | Grouped) -> ir.Model:

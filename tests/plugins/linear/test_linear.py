@@ -132,6 +132,34 @@ def test_the_largest_sums_do_not_overflow(bits: int, sign: int) -> None:
         layer.check(-x.astype(np.float32))
 
 
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 200]))
+def test_an_order_is_that_of_the_input(seed: int, rows: int) -> None:
+    layer = Layer(192, 37, 4, 64, seed, zeros=seed % 2 == 1)
+    x = _activations(rows, 192, seed)
+    order = np.random.default_rng(seed).permutation(192).astype(np.int32)
+    inputs = [x, layer.tiles, layer.bias, layer.zeros, order]
+    how = layer.attributes | {"activation": 0, "gated": 0}
+    (found,) = run(DOMAIN, SPEC.name, inputs, **how)
+    assert np.array_equal(found, layer.run(np.ascontiguousarray(x[:, order]), biased=True))
+
+
+@pytest.mark.parametrize(
+    ("bits", "order", "words"),
+    [
+        (8, np.arange(64), "an order is for 4 bits"),
+        (4, np.arange(63), "another length than K"),
+        (4, np.arange(64) + 1, "the order leaves the input"),
+        (4, np.arange(64) - 1, "the order leaves the input"),
+    ],
+)
+def test_refuses_orders(bits: int, order: Array, words: str) -> None:
+    layer = Layer(64, 20, bits, 32, 0)
+    inputs = [_activations(2, 64, 0), layer.tiles, None, None, order.astype(np.int32)]
+    with pytest.raises(Exception, match=words):
+        run(DOMAIN, SPEC.name, inputs, activation=0, gated=0, **layer.attributes)
+
+
 @pytest.mark.parametrize("bits", [4, 7, 8])
 def test_zeros_give_the_bias(bits: int) -> None:
     layer = Layer(64, 20, bits, 32, 0)

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import Rows, by_whole, integers, less, nibbles, scaled, stored, unpacked
+from .rows import Rows, by_whole, constant, integers, less, nibbles, scaled, stored, unpacked
 from .settings import BITS, activations, block_of, unknown
 
 __all__ = ["read_compressed"]
@@ -112,7 +112,10 @@ class _Layer:
         # Both are in offset binary, and one is taken from the other.
         if has_zeros:
             return codes, self._zeros(bits), bits
-        return less(codes, 1 << (bits - 1)), None, None
+        middle = 1 << (bits - 1)
+        if self._has("weight_g_idx"):
+            return codes, constant(self._scales().shape, middle), bits
+        return less(codes, middle), None, None
 
     def _packing(self, words: int) -> tuple[int, int]:
         """Bits and columns of a weight, of which the last word of a row may have room for more."""

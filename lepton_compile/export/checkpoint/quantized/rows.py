@@ -20,6 +20,7 @@ from .settings import unfit
 __all__ = [
     "Rows",
     "by_whole",
+    "constant",
     "fp4",
     "integers",
     "less",
@@ -108,6 +109,15 @@ def by_whole(how: np.ufunc, rows: Rows, checkpoint: Checkpoint, name: str) -> Ro
     return replace(rows, read=read)
 
 
+def constant(shape: tuple[int, int], value: int) -> Rows:
+    """A matrix of one number."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.full((stop - start, shape[1]), value, np.float32)
+
+    return Rows(shape, read)
+
+
 def less(rows: Rows, offset: int) -> Rows:
     """``rows - offset``: integers in offset binary as signed ones."""
     return replace(rows, read=lambda start, stop: rows.read(start, stop) - np.float32(offset))
@@ -162,6 +172,8 @@ def scaled(
     grid = scales.shape[0] // codes.count
     high, wide = _block((rows, columns), (grid, scales.shape[1]), block, where)
 
+    group_of = None if groups is None else partial(_within, groups, columns, scales.shape[1], where)
+
     def read(start: int, stop: int) -> np.ndarray:
         values = codes.read(start, stop)
         if not len(values):
@@ -175,7 +187,7 @@ def scaled(
             across = np.repeat(across, wide, axis=1) if order is None else across[:, order]
             return np.asarray(across[of_row - first, :columns])
 
-        order = None if groups is None else _within(groups(), columns, scales.shape[1], where)
+        order = None if group_of is None else group_of()
         if zeros is not None:
             values -= spread(zeros)
         values *= spread(scales)
@@ -183,30 +195,36 @@ def scaled(
 
     if bits is None or zeros is None or codes.count > 1 or high > 1:
         return replace(codes, read=read)
-    parts = partial(_parts, codes, zeros, scales, bits, wide, where)
-    return replace(codes, read=read, grid=partial(_in_order, groups, wide, parts))
+    kept = partial(_grid, codes, zeros, scales, bits, wide, where, group_of)
+    return replace(codes, read=read, grid=kept)
 
 
-def _in_order(
-    groups: Callable[[], np.ndarray] | None, wide: int, parts: Callable[[], Grid]
+def _grid(
+    codes: Rows,
+    zeros: Rows,
+    scales: Rows,
+    bits: int,
+    wide: int,
+    where: str,
+    groups: Callable[[], np.ndarray] | None,
 ) -> Grid | str:
-    """The parts, where groups are of columns that lie side by side."""
-    order = groups() if groups is not None else None
-    if order is not None and not np.array_equal(order, np.arange(len(order)) // wide):
-        return "columns of a group do not lie side by side (act-order)"
-    return parts()
+    """The integers, in groups of columns that lie side by side."""
+    side_by_side, order = np.arange(codes.shape[1]) // wide, None
+    if groups is not None and not np.array_equal(found := groups(), side_by_side):
+        order = np.argsort(found, kind="stable").astype(np.int32)
+        if not np.array_equal(found[order], side_by_side):
+            return "its groups have different numbers of columns"
+    whole = _unsigned(codes, bits, f"{where}_q", order)
+    small = zeros.tensor(f"{where}_zero"), scales.tensor(f"{where}_scale")
+    return Grid(bits, wide, whole, *small, order)
 
 
-def _parts(codes: Rows, zeros: Rows, scales: Rows, bits: int, wide: int, where: str) -> Grid:
-    whole = _unsigned(codes, bits, f"{where}_q")
-    return Grid(bits, wide, whole, zeros.tensor(f"{where}_zero"), scales.tensor(f"{where}_scale"))
-
-
-def _unsigned(codes: Rows, bits: int, name: str) -> StreamedTensor:
+def _unsigned(codes: Rows, bits: int, name: str, order: np.ndarray | None) -> StreamedTensor:
     dtype = ir.DataType.UINT4 if bits == 4 else ir.DataType.UINT8
 
     def read(start: int, stop: int) -> np.ndarray:
-        return codes.read(start, stop).astype(np.uint8).view(dtype.numpy())
+        found = codes.read(start, stop).astype(np.uint8)
+        return np.asarray(found if order is None else found[:, order]).view(dtype.numpy())
 
     return StreamedTensor(name, dtype, codes.shape, read)
 
@@ -224,7 +242,8 @@ def _block(
     return codes[0] // scales[0], codes[1] // scales[1]
 
 
-def _within(order: np.ndarray, columns: int, groups: int, where: str) -> np.ndarray:
+def _within(given: Callable[[], np.ndarray], columns: int, groups: int, where: str) -> np.ndarray:
+    order = given()
     if order.shape == (columns,) and order.min() >= 0 and order.max() < groups:
         return order
     found = f"{order.size} columns of groups {order.min(initial=0)} to {order.max(initial=0)}"

@@ -2,6 +2,7 @@
 
     4 bits   MatMul(x, Transpose(Dequantize..))  ->  QuantizedLinear<bits=4>(x, tiles, bias)
     zeros    the same with zero points           ->  QuantizedLinear<bits=4>(x, tiles, bias, zeros)
+    order    that of Gather<axis=-1>(x, order)   ->  .. (x, tiles, bias, zeros, order), of 4 bits
     8 bits   the same                            ->  QuantizedLinear<bits=7 or 8>(x, tiles, bias)
     then     Gelu or SiLU of the result, or of a half of it that is a gate of the other half, inside
     tied     Gather(Dequantize.., ids)           ->  QuantizedEmbedding(tiles, ids)
@@ -25,7 +26,7 @@ from lepton_passes.lowering.ort.activations import following
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.tiles import tiled, tiled_zeros
-from lepton_passes.match import bias_of, is_decoder
+from lepton_passes.match import bias_of, is_decoder, made_by
 from lepton_plugins.linear.spec import UNITS
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -95,7 +96,9 @@ class LowerNativeLinear(LeptonPass):
         then = following(body, old)
         attributes = _attributes(linear.weight, bits, group)
         attributes |= {"activation": then.activation, "gated": then.gated}
-        inputs = [linear.x, tiles, extra, *_zeros(body, linear.weight)]
+        zeros = _zeros(body, linear.weight)
+        x, order = _ordered(body, linear) if bits == 4 else (linear.x, None)
+        inputs = [x, tiles, extra, zeros, order]
         node = body.emit(
             linear.node, "QuantizedLinear", inputs, dict(attributes), domain=CPU_DOMAIN
         )
@@ -106,7 +109,7 @@ class LowerNativeLinear(LeptonPass):
         weight = weight_of(body, node.inputs[0])
         assert weight is not None
         bits, group = _format(weight, seven=False)
-        inputs = [_packed(body, weight, bits, group), node.inputs[1], *_zeros(body, weight)]
+        inputs = [_packed(body, weight, bits, group), node.inputs[1], _zeros(body, weight)]
         attributes = _attributes(weight, bits, group)
         new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
@@ -126,11 +129,28 @@ def _packed(body: Body, weight: Weight, bits: int, group: int) -> ir.Value:
     return body.derive(weight.values, name, lambda t: tiled(t[0], t[1], bits, group))
 
 
-def _zeros(body: Body, weight: Weight) -> list[ir.Value]:
+def _zeros(body: Body, weight: Weight) -> ir.Value | None:
     zero = weight.zero
     if zero is None:
-        return []
-    return [body.derive([zero], f"{zero.name}_tiles", lambda t: tiled_zeros(t[0]))]
+        return None
+    return body.derive([zero], f"{zero.name}_tiles", lambda t: tiled_zeros(t[0]))
+
+
+def _ordered(body: Body, linear: Linear) -> tuple[ir.Value, ir.Value | None]:
+    """What a layer reads, and in which order of columns; ``None`` where that is their own."""
+    node = made_by(linear.x, "Gather")
+    if node is None or node.attributes.get_int("axis", 0) != -1:
+        return linear.x, None
+    x, order = node.inputs
+    tensors = body.weights(order)
+    if x is None or not tensors or any(not _is_order(each, linear) for each in tensors):
+        return linear.x, None
+    return x, order
+
+
+def _is_order(tensor: ir.TensorProtocol, linear: Linear) -> bool:
+    fits = tensor.dtype == ir.DataType.INT32 and tensor.shape.numpy() == (linear.weight.columns,)
+    return fits and bool((tensor.numpy() >= 0).all())
 
 
 def _attributes(weight: Weight, bits: int, group: int) -> dict[str, int]:

@@ -63,7 +63,7 @@ struct Call {
     const int64_t place = first * w.shape.blocks();
     for (int m = 0; m < count; ++m) {
       float* sums = shift == nullptr ? nullptr : shift_at(first) + m;
-      quantize_row(w.shape, x + (first + m) * w.shape.inner,
+      quantize_row(w.shape, x + (first + m) * w.shape.inner, w.order,
                    {count, numbers_at(first) + 4 * m, scale + place + m, start + place + m, sums});
     }
   }

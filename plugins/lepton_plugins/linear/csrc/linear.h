@@ -12,6 +12,7 @@ struct Weights {
   int columns;
   const uint8_t* tiles;
   const uint8_t* zeros;  // of 4 bits, or null: all are 8
+  const int32_t* order;  // of 4 bits, (inner): what numbers of x are read as; or null
   const float* bias;     // or null
   Activation activation;
   bool gated;  // columns are those of a gate, then as many, a multiple of 16, that it is for

@@ -1,5 +1,5 @@
-// QuantizedLinear(x, tiles, bias?, zeros?) and QuantizedEmbedding(tiles, ids, zeros?), attributes K,
-// N, bits and block_size as those of onnxruntime's MatMulNBits.
+// QuantizedLinear(x, tiles, bias?, zeros?, order?) and QuantizedEmbedding(tiles, ids, zeros?),
+// attributes K, N, bits and block_size as those of onnxruntime's MatMulNBits.
 #include "ort_linear.h"
 
 #include "../../toolchain/csrc/ort_op.h"
@@ -61,9 +61,11 @@ class Matrix {
 class Linear final : public Matrix, public Operator<Linear> {
  public:
   static constexpr const char* kName = "QuantizedLinear";
-  static constexpr size_t kInputs = 4, kOutputs = 1;
+  static constexpr size_t kInputs = 5, kOutputs = 1;
   static bool optional(size_t i) { return i >= 2; }
-  static OrtElementType input_type(size_t i) { return i % 2 == 1 ? ORT_UINT8 : ORT_FLOAT; }
+  static OrtElementType input_type(size_t i) {
+    return i == 4 ? ORT_INT32 : i % 2 == 1 ? ORT_UINT8 : ORT_FLOAT;
+  }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     if (OrtStatus* s = Matrix::read(api, info)) return s;
@@ -92,6 +94,7 @@ class Linear final : public Matrix, public Operator<Linear> {
       return wrong(api_, "the bias has another length than N");
     }
     weights.bias = bias.as<float>();
+    if (OrtStatus* s = order(context, &weights)) return s;
     const int64_t rows = x.size() / weights.shape.inner;
     Operand y = x;
     y.dims[y.rank - 1] = weights.results();
@@ -99,6 +102,22 @@ class Linear final : public Matrix, public Operator<Linear> {
     const bool done = linear(SessionThreads(api_, context), weights, x.as<float>(), rows,
                              y.as<float>());
     return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
+  }
+
+ private:
+  OrtStatus* order(const OrtKernelContext* context, Weights* weights) const {
+    Operand order;
+    if (OrtStatus* s = input(api_, context, 4, &order)) return s;
+    if (order.data == nullptr) return nullptr;
+    if (weights->shape.bits != 4) return wrong(api_, "an order is for 4 bits");
+    const int32_t inner = weights->shape.inner;
+    if (order.size() != inner) return wrong(api_, "the order has another length than K");
+    weights->order = order.as<int32_t>();
+    for (int32_t i = 0; i < inner; ++i) {
+      const int32_t place = weights->order[i];
+      if (place < 0 || place >= inner) return wrong(api_, "the order leaves the input");
+    }
+    return nullptr;
   }
 };
 

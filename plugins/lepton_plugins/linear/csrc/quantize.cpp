@@ -80,23 +80,39 @@ void place16(const float* x, int block, float factor, int rows, int8_t* q) {
   }
 }
 
+// In registers: parts that are stored one by one cannot be loaded as a whole at once.
+const float* gather(const float* x, const int32_t* order, float* block) {
+  for (int i = 0; i < kBlock4; i += 8, order += 8) {
+    _mm256_storeu_ps(block + i, _mm256_setr_ps(x[order[0]], x[order[1]], x[order[2]], x[order[3]],
+                                               x[order[4]], x[order[5]], x[order[6]], x[order[7]]));
+  }
+  return block;
+}
+
 }  // namespace
 
-void quantize_row(Shape shape, const float* x, const Place& to) {
+void quantize_row(Shape shape, const float* x, const int32_t* order, const Place& to) {
+  float gathered[kBlock4];
   const int rows = to.rows, block = shape.activation_block(), group_blocks = shape.group / block;
   int8_t* numbers = to.numbers;
   const int largest = shape.bits == 4 ? 127 : shape.bits == 7 ? 63 : largest16(block);
   const float limit = static_cast<float>(largest);
-  for (int b = 0; b < shape.blocks(); ++b, x += block) {
-    const float most = largest_magnitude(x, block);
+  if (order != nullptr) {
+    // Out of order, no processor foresees what lines will be read.
+    for (int i = 0; i < shape.inner; i += 16) __builtin_prefetch(x + i);
+  }
+  for (int b = 0; b < shape.blocks(); ++b) {
+    const float* part = x + b * block;
+    if (order != nullptr) part = gather(x, order + b * block, gathered);
+    const float most = largest_magnitude(part, block);
     const float factor = most > 0 ? limit / most : 0.0f;
     const float scale = most / limit;
     to.scale[b * rows] = scale;
     if (shape.bits == 8) {
-      place16(x, block, factor, rows, numbers);
+      place16(part, block, factor, rows, numbers);
       to.start[b * rows] = 0;
     } else {
-      const int32_t total = place8(x, block, factor, rows, numbers);
+      const int32_t total = place8(part, block, factor, rows, numbers);
       to.start[b * rows] = shape.bits == 4 ? twice(-4 * total) : -64 * total;
       if (to.shift != nullptr) {
         float* shift = to.shift + b / group_blocks * rows;

@@ -15,7 +15,7 @@ struct Place {
   float* shift;  // or null
 };
 
-// One row, x (inner).
-void quantize_row(Shape shape, const float* x, const Place& to);
+// One row, x (inner). With an `order` (inner), of 4 bits alone, number i is x[order[i]].
+void quantize_row(Shape shape, const float* x, const int32_t* order, const Place& to);
 
 }  // namespace lepton

@@ -25,6 +25,7 @@
 namespace lepton {
 
 constexpr int kTile = 16;      // columns
+constexpr int kBlock4 = 32;    // activations that share a scale, for 4 bits
 constexpr int kMostRows = 8;   // of activations that share a pass over a tile, in any form
 constexpr float kScaleUnit = 1.0f / 1024.0f;
 
@@ -35,7 +36,7 @@ struct Shape {
   bool spread = false;  // 4 bits alone
 
   constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
-  constexpr int activation_block() const { return bits == 4 ? 32 : group; }
+  constexpr int activation_block() const { return bits == 4 ? kBlock4 : group; }
   constexpr int blocks() const { return inner / activation_block(); }
   constexpr int groups() const { return inner / group; }
   constexpr size_t group_bytes() const {

@@ -242,3 +242,44 @@ def test_refuses_zero_points_of_8_bits() -> None:
     done = check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR)
     assert (done.fired, ops(model)) == (0, ["DequantizeLinear", "Transpose", "MatMul"])
     assert reasons(done) == ["its groups of 8 bits have zero points, for which there is no kernel"]
+
+
+ORDERED = """main (float[b, s, 64] x) => (y, z) {
+      g = Gather <axis = -1> (x, order)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (g, t)
+      u = Transpose <perm = [1, 0]> (v)
+      z = MatMul (g, u)
+    }"""
+
+
+def _ordered(order: np.ndarray) -> ir.Model:
+    weights = {"w": random(32, 64, seed=1), "v": random(16, 64, seed=2), "order": order}
+    return load(ORDERED, weights)
+
+
+SHUFFLED = np.random.default_rng(0).permutation(64)
+
+
+def test_an_order_of_columns_goes_inside() -> None:
+    model = _ordered(SHUFFLED.astype(np.int32))
+    WeightInt4()(model)
+    assert check(LowerNativeLinear(), model, FEEDS, FOUR).fired == 2
+    assert ops(model) == ["QuantizedLinear", "QuantizedLinear"]
+    assert [node.inputs[0].name for node in model.graph] == ["x", "x"]
+    assert all(node.inputs[2] is node.inputs[3] is None for node in model.graph)
+
+
+@pytest.mark.parametrize(
+    ("order", "bits"),
+    [
+        (SHUFFLED, 4),  # int64
+        ((SHUFFLED - 64).astype(np.int32), 4),
+        (SHUFFLED.astype(np.int32), 8),
+    ],
+)
+def test_an_order_that_the_kernel_does_not_take_stays(order: np.ndarray, bits: int) -> None:
+    model = _ordered(order)
+    (WeightInt4() if bits == 4 else WeightInt8())(model)
+    assert check(LowerNativeLinear(), model, FEEDS, FOUR if bits == 4 else SEVEN).fired == 2
+    assert ops(model) == ["Gather", "QuantizedLinear", "QuantizedLinear"]
