@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lepton_compile.api.memory import CHECKED, FP32
-from lepton_compile.engines.weights_file import INLINE_BYTES, PAGE, STORAGE_KEY
+from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
 from lepton_compile.numerics.answers import KEPT
 from lepton_compile.numerics.sample_text import SEGMENT
 
@@ -151,6 +151,8 @@ def _sizes(model: ir.Model) -> tuple[int, int]:
     for tensor in _tensors(model):
         stored[tensor.metadata_props.get(STORAGE_KEY) or id(tensor)] = tensor.nbytes
     inline = sum(size for size in stored.values() if size <= INLINE_BYTES)
-    pages = (-(-size // PAGE) * PAGE for size in stored.values() if size >= PAGE)
-    between = sum(size for size in stored.values() if INLINE_BYTES < size < PAGE)
-    return sum(pages) + between, NODE_BYTES * sum(ops_of(model).values()) + inline
+    end = 0
+    for size in stored.values():
+        if size > INLINE_BYTES:
+            end = aligned(end, size) + size
+    return end, NODE_BYTES * sum(ops_of(model).values()) + inline

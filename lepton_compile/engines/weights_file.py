@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
 
-__all__ = ["STORAGE_KEY", "Placed", "WeightStore", "write_weights"]
+__all__ = ["INLINE_BYTES", "STORAGE_KEY", "Placed", "WeightStore", "aligned", "write_weights"]
 
 # Tensors with an equal key have equal bytes and are stored once, whatever their shapes.
 STORAGE_KEY = "lepton.storage"
@@ -78,6 +78,12 @@ def write_weights(
     return used
 
 
+def aligned(end: int, size: int) -> int:
+    """Where a weight of so many bytes begins in a file that ends at ``end``: large ones at a page."""
+    alignment = PAGE if size >= PAGE else SMALL_ALIGNMENT
+    return -(-end // alignment) * alignment
+
+
 def _is_large(tensor: ir.TensorProtocol) -> bool:
     return tensor.nbytes > INLINE_BYTES
 
@@ -108,9 +114,8 @@ def _place(
 def _append(
     file: BinaryIO, name: str, tensor: ir.TensorProtocol, store: WeightStore | None
 ) -> Placed:
-    alignment = PAGE if tensor.nbytes >= PAGE else SMALL_ALIGNMENT
     before = file.tell()
-    offset = -(-before // alignment) * alignment
+    offset = aligned(before, tensor.nbytes)
     file.write(b"\0" * (offset - before))
     hashed = _Hashed(file) if store is not None else None
     tensor.tofile(hashed or file)  # type: ignore[attr-defined]  # every class of onnx_ir has it

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from lepton_passes.tensors import StreamedTensor, rows_of
 
-__all__ = ["Stack", "flattened", "taking_turns", "transposed_each"]
+__all__ = ["Stack", "flattened", "one_by_one", "taking_turns", "transposed_each"]
 
 
 class Stack(StreamedTensor):
@@ -119,6 +119,27 @@ def taking_turns(tensor: ir.TensorProtocol, count: int) -> StreamedTensor:
         return np.concatenate(parts)
 
     return StreamedTensor(f"{tensor.name}_turns", tensor.dtype, (total, *tail), read)
+
+
+def one_by_one(tensor: ir.TensorProtocol, count: int) -> StreamedTensor:
+    """A flat stack whose matrices have rows of two halves in turns, with one half behind the other:
+    what undoes :func:`taking_turns`."""
+    total, *tail = (int(d) for d in tensor.shape.numpy())
+    rows = total // count
+    half = rows // 2
+
+    def read(start: int, stop: int) -> np.ndarray:
+        parts = []
+        while start < stop:
+            matrix, row = divmod(start, rows)
+            end = min(stop, matrix * rows + (half if row < half else rows))
+            first = matrix * rows + 2 * (row % half) + row // half
+            found = rows_of(tensor, first, first + 2 * (end - start) - 1)
+            parts.append(found[::2])
+            start = end
+        return np.concatenate(parts)
+
+    return StreamedTensor(f"{tensor.name}_halves", tensor.dtype, (total, *tail), read)
 
 
 def _in_turns(tensor: ir.TensorProtocol, base: int, start: int, stop: int, half: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.stacks import Stack, flattened, taking_turns, transposed_each
+from lepton_passes.stacks import Stack, flattened, one_by_one, taking_turns, transposed_each
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.support import Counted, random
 
@@ -82,3 +82,4 @@ def test_halves_take_turns(tail: tuple[int, ...]) -> None:
     array = random(COUNT, 2, ROWS // 2, *tail)
     expected = np.swapaxes(array, 1, 2).reshape(-1, *tail)
     _all_rows_of(taking_turns(_stored(array.reshape(-1, *tail)), COUNT), expected)
+    _all_rows_of(one_by_one(_stored(expected), COUNT), array.reshape(-1, *tail))

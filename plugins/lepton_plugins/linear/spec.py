@@ -98,6 +98,8 @@ EXPERTS = PluginSpec(
         Tensor("shares", ("float32",), ("T", "chosen")),
         Tensor("gate_up", ("uint8",), ("experts*N*(1+gated)/16", "tile_bytes")),
         Tensor("down", ("uint8",), ("experts*K/16", "tile_bytes")),
+        Tensor("gate_up_bias", ("float32",), ("experts", "N*(1+gated)"), optional=True),
+        Tensor("down_bias", ("float32",), ("experts", "K"), optional=True),
     ),
     outputs=(Tensor("y", ("float32",), ("T", "K")),),
     attributes=(
@@ -109,6 +111,9 @@ EXPERTS = PluginSpec(
         Attribute("down_block_size", "int", None, 2, 2**24, "the same of `down`; divides N"),
         Attribute("activation", "int", None, 0, 4, "of the gate, as that of QuantizedLinear"),
         Attribute("gated", "int", None, 0, 1, "whether there is one; else the activation is of up"),
+        Attribute("alpha", "float", None, 0, 1e3, "of SiLU, g * sigmoid(alpha * g); 1 of others"),
+        Attribute("limit", "float", None, 0, 1e6, "largest gate, and up both ways; 0 for none"),
+        Attribute("beta", "float", None, -1e3, 1e3, "is added to up"),
     ),
     tolerance={"float32": Tolerance(0.0, 2e-6)},
 )

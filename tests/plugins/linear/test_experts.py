@@ -44,7 +44,15 @@ class Mixture:
         scale = random.normal(0, 0.02, (len(q), columns // self.group)).astype(np.float32)
         return pack(q, scale, self.bits, self.group, len(q) // TILE)
 
-    def run(self, x: Array, indices: Array, shares: Array, activation: int, **more: Any) -> Array:
+    def run(
+        self,
+        x: Array,
+        indices: Array,
+        shares: Array,
+        activation: int,
+        biases: tuple[Array, Array] | tuple[()] = (),
+        **more: Any,
+    ) -> Array:
         how = {
             "K": self.width,
             "N": self.inner,
@@ -54,20 +62,39 @@ class Mixture:
             "down_block_size": self.group,
             "activation": activation,
             "gated": int(self.gated),
+            "alpha": 1.0,
+            "limit": 0.0,
+            "beta": 0.0,
         } | more
-        return run(DOMAIN, EXPERTS.name, [x, indices, shares, self.gate_up, self.down], **how)[0]
+        inputs = [x, indices, shares, self.gate_up, self.down, *biases]
+        return run(DOMAIN, EXPERTS.name, inputs, **how)[0]
 
-    def wanted(self, x: Array, indices: Array, shares: Array, activation: int) -> Array:
+    def wanted(
+        self,
+        x: Array,
+        indices: Array,
+        shares: Array,
+        activation: int,
+        biases: tuple[Array, Array] | tuple[()] = (),
+        *,
+        alpha: float = 1.0,
+        limit: float = 0.0,
+        beta: float = 0.0,
+    ) -> Array:
         gate_ups, downs = (
             each.reshape(self.experts, -1, each.shape[1]) for each in (self.gate_up, self.down)
         )
         y = np.zeros(x.shape)
         for token, row in enumerate(x):
             for e, share in zip(indices[token], shares[token], strict=True):
-                made, _ = linear(row[None], gate_ups[e], None, self._projected, *self._format)
+                into, out = (each[e] for each in biases) if biases else (None, None)
+                made, _ = linear(row[None], gate_ups[e], into, self._projected, *self._format)
                 gate, up = np.split(made, 2, axis=1) if self.gated else (made, np.ones(()))
-                hidden = GATES[activation](torch.from_numpy(gate)).numpy() * up
-                returned, _ = linear(hidden, downs[e], None, self.width, *self._format)
+                if limit:
+                    gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+                opened = GATES[activation](torch.from_numpy(gate * alpha)).numpy() / alpha
+                hidden = opened * (up + beta)
+                returned, _ = linear(hidden, downs[e], out, self.width, *self._format)
                 y[token] += share * returned[0]
         return y
 
@@ -103,6 +130,25 @@ def test_against_the_reference(
     assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("how", [{}, {"alpha": 1.702, "limit": 0.6, "beta": 1.0}, {"limit": 0.5}])
+@pytest.mark.parametrize("tokens", [1, 41])
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 16)])
+def test_biases_and_gates_of_several_parts(
+    bits: int, group: int, tokens: int, how: dict[str, float]
+) -> None:
+    mixture = Mixture(6, 64, 32, bits, group)
+    given = _tokens(tokens, 3, mixture)
+    draw = np.random.default_rng(7)
+    biases = (
+        draw.standard_normal((6, 64)).astype(np.float32),
+        draw.standard_normal((6, 64)).astype(np.float32),
+    )
+    found = mixture.run(*given, 3, biases, **how)
+    wanted = mixture.wanted(*given, 3, biases, **how)
+    assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()
+    assert np.abs(mixture.run(*given, 3) - found).max() > 0.02 * np.abs(wanted).max()
+
+
 def test_threads_and_company_change_nothing() -> None:
     """A token gets the same alone, and from any number of threads."""
     mixture = Mixture(5, 96, 64, 4, 32)
@@ -130,9 +176,12 @@ def test_no_tokens() -> None:
         ({"activation": 5}, "out of range"),
         ({"gated": 0}, "another size than the experts say"),
         ({"down_block_size": 24}, "a multiple of 32 for 4 bits"),
+        ({"limit": 2.0}, "for a gate of SiLU"),
+        ({"gated": 0, "activation": 3, "beta": 1.0}, "for a gate of SiLU"),
+        ({"biases": (np.zeros((3, 64), np.float32), np.zeros(95, np.float32))}, "a bias has"),
     ],
 )
-def test_refuses_attributes(change: dict[str, int], words: str) -> None:
+def test_refuses_attributes(change: dict[str, Any], words: str) -> None:
     mixture = Mixture(3, 32, 32, 4, 32)
     x, indices, shares = _tokens(2, 2, mixture)
     activation = change.pop("activation", 1)

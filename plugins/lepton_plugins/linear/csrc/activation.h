@@ -32,4 +32,22 @@ static inline __m256 activated(Activation activation, __m256 x) {
   }
 }
 
+// How the halves of a gated layer meet where more is between them than an activation and a product:
+// g * sigmoid(alpha * g) * (u + beta), g at most `limit` and u within it both ways; 0 is no limit.
+struct Gate {
+  float alpha = 1.0f, limit = 0.0f, beta = 0.0f;
+
+  bool plain() const { return alpha == 1.0f && limit == 0.0f && beta == 0.0f; }
+
+  __m256 met(__m256 g, __m256 u) const {
+    if (limit > 0.0f) {
+      const __m256 most = _mm256_set1_ps(limit), least = _mm256_set1_ps(-limit);
+      g = _mm256_min_ps(g, most);
+      u = _mm256_max_ps(_mm256_min_ps(u, most), least);
+    }
+    const __m256 opened = _mm256_mul_ps(g, sigmoid(_mm256_mul_ps(g, _mm256_set1_ps(alpha))));
+    return _mm256_mul_ps(opened, _mm256_add_ps(u, _mm256_set1_ps(beta)));
+  }
+};
+
 }  // namespace lepton

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 namespace lepton {
 namespace {
@@ -33,8 +34,10 @@ struct Mixing {
       memcpy(gathered + i * width, x + token * width, width * sizeof(float));
     }
     Weights gate_up = experts.gate_up, down = experts.down;
-    gate_up.tiles += e * Experts::stride(gate_up);
-    down.tiles += e * Experts::stride(down);
+    for (Weights* w : {&gate_up, &down}) {
+      w->tiles += e * Experts::stride(*w);
+      if (w->bias != nullptr) w->bias += e * w->columns;
+    }
     if (!linear(parallel, gate_up, gathered, rows, hidden)) return false;
     if (!linear(parallel, down, hidden, rows, returned)) return false;
     for (int64_t i = 0; i < rows; ++i) {

@@ -10,7 +10,7 @@ namespace lepton {
 
 struct Experts {
   int64_t count;
-  Weights gate_up, down;  // of the first; the tiles of the others follow
+  Weights gate_up, down;  // of the first; tiles and biases of the others follow
 
   // Tiles of one expert, in bytes.
   static int64_t stride(const Weights& w) {

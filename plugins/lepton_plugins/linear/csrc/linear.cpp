@@ -102,10 +102,11 @@ struct Call {
     const Activations a{rows_at(first), numbers_at(first), scale + place, start + place,
                         shift_at(first)};
     const int64_t results = w.results();
+    const Activation activation = w.gate.plain() ? w.activation : Activation::kNone;
     for (int64_t i = band.first; i < band.last; ++i) {
       float* out = y + first * results + i * kTile;
       form.multiply(band.shape, {band.tile(i), zeros_of(i)}, a,
-                    result_at(i, w.activation, out, results));
+                    result_at(i, activation, out, results));
       if (w.gated) open(a, band, i, out);
     }
   }
@@ -125,8 +126,11 @@ struct Call {
     float let[kMostRows * kTile];
     form.multiply(band.shape, {band.gated(tile), zeros_of(tiles + tile)}, a,
                   result_at(tiles + tile, Activation::kNone, let, kTile));
-    for (int m = 0; m < a.rows; ++m) {
-      for (int c = 0; c < kTile; ++c) out[m * w.results() + c] *= let[m * kTile + c];
+    for (int m = 0; m < a.rows; ++m, out += w.results()) {
+      for (int c = 0; c < kTile; c += 8) {
+        const __m256 g = _mm256_loadu_ps(out + c), u = _mm256_loadu_ps(let + m * kTile + c);
+        _mm256_storeu_ps(out + c, w.gate.plain() ? _mm256_mul_ps(g, u) : w.gate.met(g, u));
+      }
     }
   }
 };

@@ -16,6 +16,7 @@ struct Weights {
   const float* bias;     // or null
   Activation activation;
   bool gated;  // columns are those of a gate, then as many, a multiple of 16, that it is for
+  Gate gate;   // between the two; anything but the plain one is in place of the activation
 
   int results() const { return gated ? columns / 2 : columns; }
 };

@@ -1,5 +1,5 @@
-// QuantizedExperts(x, indices, shares, gate_up, down): K is the width of a token, N that between the
-// two layers of an expert, whose tiles lie one expert behind the other.
+// QuantizedExperts(x, indices, shares, gate_up, down, gate_up_bias?, down_bias?): K is the width of a
+// token, N that between the two layers of an expert, whose tiles lie one expert behind the other.
 #include "ort_experts.h"
 
 #include "../../toolchain/csrc/ort_op.h"
@@ -13,9 +13,10 @@ constexpr int64_t kMost = 1 << 24;
 class Mixture final : public Operator<Mixture> {
  public:
   static constexpr const char* kName = "QuantizedExperts";
-  static constexpr size_t kInputs = 5, kOutputs = 1;
+  static constexpr size_t kInputs = 7, kOutputs = 1;
+  static bool optional(size_t i) { return i >= 5; }
   static OrtElementType input_type(size_t i) {
-    return i == 1 ? ORT_INT64 : i > 2 ? ORT_UINT8 : ORT_FLOAT;
+    return i == 1 ? ORT_INT64 : i == 3 || i == 4 ? ORT_UINT8 : ORT_FLOAT;
   }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
@@ -41,13 +42,21 @@ class Mixture final : public Operator<Mixture> {
     experts_.gate_up.activation = static_cast<Activation>(activation);
     experts_.gate_up.gated = given[7] != 0;
     experts_.down.columns = static_cast<int>(width);
+    Gate& gate = experts_.gate_up.gate;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "alpha", &gate.alpha)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "limit", &gate.limit)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "beta", &gate.beta)) return s;
+    const bool silu = experts_.gate_up.activation == Activation::kSilu;
+    if (!gate.plain() && !(silu && experts_.gate_up.gated)) {
+      return wrong(api, "alpha, limit and beta are for a gate of SiLU");
+    }
     return nullptr;
   }
 
   OrtStatus* compute(OrtKernelContext* context) const {
-    Operand x, indices, shares, gate_up, down;
-    Operand* const all[] = {&x, &indices, &shares, &gate_up, &down};
-    for (size_t i = 0; i < 5; ++i) {
+    Operand x, indices, shares, gate_up, down, gate_up_bias, down_bias;
+    Operand* const all[] = {&x, &indices, &shares, &gate_up, &down, &gate_up_bias, &down_bias};
+    for (size_t i = 0; i < kInputs; ++i) {
       if (OrtStatus* s = input(api_, context, i, all[i])) return s;
     }
     const int64_t width = experts_.down.columns;
@@ -56,8 +65,8 @@ class Mixture final : public Operator<Mixture> {
       return wrong(api_, "x, indices and shares do not fit each other");
     }
     Experts experts = experts_;
-    if (OrtStatus* s = tiles(gate_up, &experts.gate_up)) return s;
-    if (OrtStatus* s = tiles(down, &experts.down)) return s;
+    if (OrtStatus* s = read_layer(gate_up, gate_up_bias, &experts.gate_up)) return s;
+    if (OrtStatus* s = read_layer(down, down_bias, &experts.down)) return s;
     const int64_t* chosen = indices.as<int64_t>();
     for (int64_t i = 0; i < indices.size(); ++i) {
       if (chosen[i] < 0 || chosen[i] >= experts.count) {
@@ -82,11 +91,16 @@ class Mixture final : public Operator<Mixture> {
     return nullptr;
   }
 
-  OrtStatus* tiles(const Operand& packed, Weights* weights) const {
+  OrtStatus* read_layer(const Operand& packed, const Operand& bias, Weights* weights) const {
     if (packed.size() != experts_.count * Experts::stride(*weights)) {
       return wrong(api_, "the tiles have another size than the experts say");
     }
     weights->tiles = packed.as<uint8_t>();
+    if (bias.data == nullptr) return nullptr;
+    if (bias.size() != experts_.count * weights->columns) {
+      return wrong(api_, "a bias has another size than the experts say");
+    }
+    weights->bias = bias.as<float>();
     return nullptr;
   }
 
