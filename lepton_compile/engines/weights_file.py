@@ -79,7 +79,7 @@ def write_weights(
 
 
 def aligned(end: int, size: int) -> int:
-    """Where a weight of so many bytes begins in a file that ends at ``end``: large ones at a page."""
+    """Where a weight of so many bytes begins behind ``end``: at a page, if it fills one."""
     alignment = PAGE if size >= PAGE else SMALL_ALIGNMENT
     return -(-end // alignment) * alignment
 

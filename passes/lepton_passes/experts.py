@@ -18,7 +18,16 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.linear import Weight, weight_of
 
-__all__ = ["DOWN", "GATE_UP", "SWISH", "Experts", "experts_in", "scorers", "shared_columns"]
+__all__ = [
+    "DOWN",
+    "GATE_UP",
+    "SWISH",
+    "Experts",
+    "experts_in",
+    "partner_of",
+    "scorers",
+    "shared_columns",
+]
 
 DOMAIN = "ai.lepton"
 GATE_UP, DOWN = 3, 4
@@ -78,6 +87,15 @@ def shared_columns(body: Body, value: ir.Value) -> int | None:
     for mixture in experts_in(body):
         if value in (mixture.gate_up.values[0], mixture.down.values[0]):
             return gcd(mixture.gate_up.columns, mixture.down.columns)
+    return None
+
+
+def partner_of(body: Body, value: ir.Value) -> ir.Value | None:
+    """The other matrix of the experts that a weight is of; ``None`` for one that is not of any."""
+    for mixture in experts_in(body):
+        pair = mixture.gate_up.values[0], mixture.down.values[0]
+        if value in pair:
+            return pair[1] if value is pair[0] else pair[0]
     return None
 
 

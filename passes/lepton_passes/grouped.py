@@ -7,7 +7,7 @@ others, leaves a tensor that says so in their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.stacks import Stack
-from lepton_passes.tensors import StreamedTensor
+from lepton_passes.tensors import StreamedTensor, concat_rows
 
-__all__ = ["Grid", "Grouped", "grouped", "without_grid"]
+__all__ = ["Grid", "Grouped", "grouped", "joined", "without_grid"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,38 @@ def grouped(tensor: ir.TensorProtocol) -> Grouped | None:
     """``tensor``, or what a stack is made of, where its checkpoint has integers for it."""
     source = tensor.flat if isinstance(tensor, Stack) else tensor
     return source if isinstance(source, Grouped) else None
+
+
+def joined(name: str, parts: Sequence[StreamedTensor]) -> StreamedTensor:
+    """``parts`` one under the other, and their integers likewise where all have such."""
+    values = concat_rows(name, parts)
+    found = [grouped(part) for part in parts]
+    if all(part is None for part in found):
+        return values
+
+    def grid() -> Grid | str:
+        grids = []
+        for part in found:
+            each = part.grid() if part is not None else "a part of it has no integers"
+            if isinstance(each, str):
+                return each
+            grids.append(each)
+        return _joined_grid(name, grids)
+
+    return Grouped(values, grid)
+
+
+def _joined_grid(name: str, grids: Sequence[Grid]) -> Grid | str:
+    first = grids[0]
+    if any((each.bits, each.group) != (first.bits, first.group) for each in grids):
+        return "its parts have other bits or groups than each other"
+    if any(each.order is not None for each in grids):
+        return "its parts have columns out of order (act-order)"
+    codes, zeros, scales = (
+        concat_rows(f"{name}_{part}", [getattr(each, part) for each in grids])
+        for part in ("codes", "zeros", "scales")
+    )
+    return Grid(first.bits, first.group, codes, zeros, scales)
 
 
 def without_grid(

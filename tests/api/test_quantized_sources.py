@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
@@ -142,6 +144,38 @@ def test_integers_that_are_kept_are_the_same_bytes_again(tmp_path: Path) -> None
     for file in ("model.onnx", "weights.bin"):
         first, second = ((each.path / "engines/ort-cpu" / file) for each in (one, other))
         assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kernels", "op"),
+    [
+        ("builtin", "QMoE"),
+        pytest.param("native", "QuantizedExperts", marks=needs_library),
+    ],
+)
+def test_experts_keep_their_zero_points(kernels: str, op: str, tmp_path: Path) -> None:
+    """Of a checkpoint that has them one by one."""
+    folder, exact = tmp_path / "model", tmp_path / "exact"
+    made("Qwen3MoeForCausalLM", KINDS["Qwen3MoeForCausalLM"]()).save_pretrained(folder)
+    shutil.copytree(folder, exact)
+    stored, settings = load_file(folder / "model.safetensors"), {}
+    values = dict(stored)
+    for name in [name for name in stored if ".experts." in name]:
+        packed, values[name], settings = pack("awq", stored.pop(name))
+        layer = name.removesuffix("weight")
+        stored |= {layer + part: tensor.contiguous() for part, tensor in packed.items()}
+    written(folder, stored, settings)
+    save_file(values, exact / "model.safetensors", {"format": "pt"})
+    expected = logits(transformers.Qwen3MoeForCausalLM.from_pretrained(exact).eval())
+    rules = [{"match": name, "bits": "none"} for name in ("*.self_attn.*", "lm_head.*")]
+    precision = {"bits": 4, "embedding": "none", "rules": rules}
+    recipe = {"quantize": precision, "kernels": kernels}
+    assert error_of(folder, tmp_path / "kept", expected, **recipe) < 0.02
+    report = json.loads((tmp_path / "kept" / "report.json").read_text())
+    (found,) = [each for each in report["passes"] if each["name"] == "weight-zero-points"]
+    assert (found["fired"], found["refusals"]) == (4, [])
+    assert found["error"] < 1e-6
+    assert sum(node.op_type == op for node in nodes_of(tmp_path / "kept")) == 2
 
 
 def nodes_of(artifact: Path) -> list[onnx.NodeProto]:

@@ -50,9 +50,10 @@ def quantized_model(folder: Path) -> Path:
 def tiled_model(folder: Path) -> Path:
     """Weights in tiles of our kernels: a tied table with zero points, and experts."""
     sizes = {"table": (4, 576), "zeros": (4, 16), "gate_up": (8, 576), "down": (4, 576)}
+    sizes |= {"gate_up_zeros": (8, 16), "down_zeros": (4, 16)}
     weights = [numpy_helper.from_array(np.zeros(s, np.uint8), n) for n, s in sizes.items()]
     four = {"K": 64, "bits": 4, "block_size": 32, "domain": "ai.lepton.cpu"}
-    experts = ["y", "chosen", "shares", "gate_up", "down"]
+    experts = ["y", "chosen", "shares", "gate_up", "down", "", "", "gate_up_zeros", "down_zeros"]
     nodes = [
         helper.make_node("QuantizedEmbedding", ["table", "ids", "zeros"], ["x"], N=64, **four),
         helper.make_node("QuantizedLinear", ["x", "table", "", "zeros"], ["y"], N=64, **four),

@@ -127,19 +127,36 @@ def test_what_changes_a_weight_says_so(tmp_path: Path) -> None:
             SplitCheckpoint(stored, lambda each: parts.get(each, [])).tensor("second"),
             "it is a part of what the checkpoint has as one",
         ),
-        (
-            MergedCheckpoint(stored, {"experts": [[name]]}, {}).tensor("experts"),
-            "it is several weights of the checkpoint in one",
-        ),
-        (
-            MergedCheckpoint(stored, {}, {"joined": [name]}).tensor("joined"),
-            "it is several weights of the checkpoint in one",
-        ),
     ):
         source = grouped(made)
         assert source is not None
         assert source.grid() == wanted
         np.testing.assert_array_equal(source.rows(2, 3), made.numpy().reshape(-1, 64)[2:3])
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_weights_under_each_other_have_integers_like_their_parts(
+    stack: bool, tmp_path: Path
+) -> None:
+    names = ["0.weight", "1.weight"]
+    packed = [pack(form) for form in ("gptq", "gptq with zero points")]
+    named = {
+        f"{number}.{part}": tensor.contiguous()
+        for number, (tensors, _, _) in enumerate(packed)
+        for part, tensor in tensors.items()
+    }
+    save_file(named, tmp_path / "model.safetensors")
+    stored = read_quantized(SafetensorsCheckpoint(tmp_path), packed[0][2])
+    stacks, joined = ({"all": [names]}, {}) if stack else ({}, {"all": names})
+    source = grouped(MergedCheckpoint(stored, stacks, joined).tensor("all"))
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    parts = [grouped(stored.tensor(name)) for name in names]
+    grids = [part.grid() for part in parts if part is not None]
+    assert len(grids) == 2
+    for part in ("codes", "zeros", "scales"):
+        wanted = np.concatenate([getattr(each, part).numpy() for each in grids])
+        np.testing.assert_array_equal(getattr(grid, part).numpy(), wanted)
 
 
 @pytest.mark.parametrize("order", [torch.arange(64) // 32, torch.full((64,), -1)])

@@ -25,7 +25,7 @@ OPERANDS: dict[str, tuple[tuple[int, int | None, int | None], ...]] = {
     "QMoE": ((2, 3, 11), (5, 6, 12), (8, 9, 13)),
     "QuantizedLinear": ((1, None, 3),),
     "QuantizedEmbedding": ((0, None, 2),),
-    "QuantizedExperts": ((3, None, None), (4, None, None)),
+    "QuantizedExperts": ((3, None, 7), (4, None, 8)),
 }
 
 # Attributes that say how many bits a weight has, and what they are where an op leaves them out.

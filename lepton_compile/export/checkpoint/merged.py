@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lepton_passes.grouped import without_grid
+from lepton_passes.grouped import joined
 from lepton_passes.stacks import Stack
-from lepton_passes.tensors import StreamedTensor, concat_rows
+from lepton_passes.tensors import StreamedTensor
 
 from .base import Checkpoint, TensorInfo
 
@@ -64,17 +64,12 @@ class MergedCheckpoint:
     def tensor(self, name: str) -> StreamedTensor:
         """As of ``Checkpoint``."""
         if name in self._joined:
-            return _under(name, [self._apart.tensor(part) for part in self._joined[name]])
+            return joined(name, [self._apart.tensor(part) for part in self._joined[name]])
         if name not in self._stacks:
             return self._apart.tensor(name)
         parts = self._stacks[name]
         tensors = [self._apart.tensor(stored) for part in parts for stored in part]
-        return Stack(_under(name, tensors), len(parts))
-
-
-def _under(name: str, tensors: Sequence[StreamedTensor]) -> StreamedTensor:
-    joined = concat_rows(name, tensors)
-    return without_grid(joined, "it is several weights of the checkpoint in one", *tensors)
+        return Stack(joined(name, tensors), len(parts))
 
 
 def _alike(parts: Sequence[Sequence[str]], infos: Mapping[str, TensorInfo]) -> bool:

@@ -13,21 +13,23 @@ levels without zero points, for which there are more kernels.
 Columns whose group tells how much they matter (act-order, ``desc_act`` of GPTQ) lie group by group
 in the graph, and the layer reads its input in that order, which is made once for all that share it.
 There weight-int4 would find no levels, so those around the middle are kept as well, in INT4.
+Of experts both matrices are kept, or none.
 Refuses: a target without zero points; other bits than the recipe asks for, or groups that its own
-do not divide; groups that kernels do not have; a table out of order; values that were changed
-since; what no weight format takes. The weight is then rounded again.
+do not divide; groups that kernels do not have; a table or experts out of order; values that were
+changed since; what no weight format takes. The weight is then rounded again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.experts import partner_of
 from lepton_passes.grouped import Grid, grouped
 from lepton_passes.linear import weight_of
 from lepton_passes.match import has_blocks
@@ -90,8 +92,8 @@ class WeightZeroPoints(LeptonPass):
             return tuple(self._verdict(body, by_name[name], call) for name in names)
 
         for part in body.split(kinds):
-            for value, users in quantizable(part).items():
-                verdict, weight = self._verdict(part, value, 0), weight_of(part, value)
+            for value, (users, verdict) in self._verdicts(part).items():
+                weight = weight_of(part, value)
                 if verdict is None or weight is None:
                     continue
                 if isinstance(verdict, str):
@@ -105,7 +107,20 @@ class WeightZeroPoints(LeptonPass):
                     _keep(part, value, users, verdict)
                     self.fire(part)
 
-    def _verdict(self, body: Body, value: ir.Value, call: int) -> Verdict:
+    def _verdicts(self, body: Body) -> dict[ir.Value, tuple[list[ir.Node], Verdict]]:
+        """Weights with their readers, and what is to become of them."""
+        found = quantizable(body)
+        verdicts = {value: self._verdict(body, value, 0) for value in found}
+        for value, verdict in dict(verdicts).items():
+            partner = partner_of(body, value)
+            if partner is not None and isinstance(verdict, _Kept):
+                other = verdicts.get(partner)
+                if other is None:  # weight-int4 would find its levels, but no zero points
+                    other = self._verdict(body, partner, 0, alone=False)
+                verdicts[value], verdicts[partner] = _pair(verdict, other)
+        return {value: (users, verdicts[value]) for value, users in found.items()}
+
+    def _verdict(self, body: Body, value: ir.Value, call: int, *, alone: bool = True) -> Verdict:
         tensors = body.weights(value)
         source = grouped(tensors[call]) if tensors else None
         wanted: Choice = None
@@ -117,18 +132,30 @@ class WeightZeroPoints(LeptonPass):
         if isinstance(grid, str):
             return grid
         group = _group_asked(grid, int(source.shape.numpy()[1]), wanted)
-        return group if isinstance(group, str) else self._with_zeros(grid, group)
+        return group if isinstance(group, str) else self._with_zeros(grid, group, alone)
 
-    def _with_zeros(self, grid: Grid, group: int) -> Verdict:
+    def _with_zeros(self, grid: Grid, group: int, alone: bool) -> Verdict:
         least, most = grid.reach
         levels, four = 1 << grid.bits, grid.bits == 4
-        if four and grid.order is None and least >= 7 and most <= 8:
+        if alone and four and grid.order is None and least >= 7 and most <= 8:
             return None  # weight-int4 finds the same levels
         if self.lacking and not (four and grid.signed):
             return f"{self.lacking} has no {'zero points' if four else 'groups of 8 bits'}"
         if least < 0 or most >= levels:
             return f"{least if least < 0 else most} is a zero point, and there are {levels} levels"
         return _Kept(grid.bits, group, grid.signed, grid.order is not None)
+
+
+def _pair(one: _Kept, other: Verdict) -> tuple[Verdict, Verdict]:
+    """What is to become of the two matrices of experts, which kernels know in one format alone."""
+    if not isinstance(other, _Kept):
+        reason = other or "the other matrix of its experts has no integers"
+        return reason, other
+    if (one.bits, one.group, one.ordered) != (other.bits, other.group, other.ordered):
+        reason = "the two matrices of its experts are in other groups than each other"
+        return reason, reason
+    both = replace(one, signed=one.signed and other.signed)
+    return both, both
 
 
 def _group_asked(grid: Grid, columns: int, wanted: Choice) -> int | str:

@@ -100,6 +100,13 @@ EXPERTS = PluginSpec(
         Tensor("down", ("uint8",), ("experts*K/16", "tile_bytes")),
         Tensor("gate_up_bias", ("float32",), ("experts", "N*(1+gated)"), optional=True),
         Tensor("down_bias", ("float32",), ("experts", "K"), optional=True),
+        Tensor(
+            "gate_up_zeros",
+            ("uint8",),
+            ("experts*N*(1+gated)/16", "K/block_size*8"),
+            optional=True,
+        ),
+        Tensor("down_zeros", ("uint8",), ("experts*K/16", "N/down_block_size*8"), optional=True),
     ),
     outputs=(Tensor("y", ("float32",), ("T", "K")),),
     attributes=(

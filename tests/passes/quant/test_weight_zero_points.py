@@ -13,6 +13,7 @@ from lepton_passes.grouped import Grouped, without_grid
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_zero_points import WeightZeroPoints
 from lepton_passes.tensors import StreamedTensor
+from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
 from tests.passes.quant.quantizing import FEEDS, ROWS, model
 from tests.passes.quant.zero_points import Stored, stored_in
 from tests.passes.support import check, load, ops, random, reasons
@@ -250,3 +251,55 @@ def test_bytes_are_the_integers(rows: int, groups: int, group: int, bits: int, s
     np.testing.assert_array_equal(
         finer.zeros.rows(rows - 1, rows).reshape(groups, -1)[:, 0], stored.zeros[-1]
     )
+
+
+GATE_UP, DOWN = EXPERTS * 2 * INNER, EXPERTS * WIDTH
+
+
+def mixture(gate_up: Stored | Grouped, down: Stored | Grouped) -> ir.Model:
+    graph, _ = experts(Settings())
+    return stored_in(graph, gu=gate_up, dn=down)
+
+
+@pytest.mark.parametrize("zeros", [None, (7, 8)])  # of down: weight-int4 would find its levels
+def test_both_matrices_of_experts_are_kept(zeros: tuple[int, int] | None) -> None:
+    one, other = Stored.made(GATE_UP, WIDTH), Stored.made(DOWN, INNER, zeros=zeros, seed=1)
+    graph = mixture(one, other)
+    assert check(WeightZeroPoints(), graph, routed(7), SAME).fired == 2
+    assert ops(graph, "block") == ["DequantizeLinear", "DequantizeLinear", "Experts"]
+    for name, stored in (("gu", one), ("dn", other)):
+        for found, wanted in zip(
+            kept(graph, name), (stored.codes, stored.scales, stored.zeros), strict=True
+        ):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_experts_around_the_middle_are_left_to_weight_int4() -> None:
+    graph = mixture(
+        Stored.made(GATE_UP, WIDTH, zeros=(7, 8)), Stored.made(DOWN, INNER, zeros=(8, 8))
+    )
+    done = check(WeightZeroPoints(), graph, routed(7), SAME)
+    assert (done.fired, reasons(done)) == (0, [])
+
+
+GROUPS = "the two matrices of its experts are in other groups than each other"
+
+
+@pytest.mark.parametrize(
+    ("down", "found"),
+    [
+        (Stored.made(DOWN, INNER, 64), [GROUPS, GROUPS]),
+        (Stored.made(DOWN, INNER, 8), ["no kernel has groups of 8 columns"] * 2),
+    ],
+)
+def test_refuses_experts_of_which_one_matrix_cannot_be_kept(down: Stored, found: list[str]) -> None:
+    done = check(WeightZeroPoints(), mixture(Stored.made(GATE_UP, WIDTH), down), routed(7), SAME)
+    assert (done.fired, reasons(done)) == (0, [f"rounded again: {each}" for each in found])
+
+
+def test_refuses_experts_of_which_one_matrix_has_no_integers() -> None:
+    graph, _ = experts(Settings())
+    stored_in(graph, gu=Stored.made(GATE_UP, WIDTH))
+    done = check(WeightZeroPoints(), graph, routed(7), SAME)
+    reason = "rounded again: the other matrix of its experts has no integers"
+    assert (done.fired, reasons(done)) == (0, [reason])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lepton_passes.lowering.ort.tiles import pack
+from lepton_passes.lowering.ort.tiles import pack, pack_zeros
 from lepton_plugins.linear.reference import linear
 from lepton_plugins.linear.spec import EXPERTS, TILE
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
@@ -50,7 +51,8 @@ class Mixture:
         indices: Array,
         shares: Array,
         activation: int,
-        biases: tuple[Array, Array] | tuple[()] = (),
+        biases: Sequence[Array | None] = (),
+        zeros: Sequence[Array] = (),
         **more: Any,
     ) -> Array:
         how = {
@@ -66,7 +68,9 @@ class Mixture:
             "limit": 0.0,
             "beta": 0.0,
         } | more
-        inputs = [x, indices, shares, self.gate_up, self.down, *biases]
+        if zeros:
+            biases = biases or (None, None)
+        inputs = [x, indices, shares, self.gate_up, self.down, *biases, *zeros]
         return run(DOMAIN, EXPERTS.name, inputs, **how)[0]
 
     def wanted(
@@ -75,8 +79,9 @@ class Mixture:
         indices: Array,
         shares: Array,
         activation: int,
-        biases: tuple[Array, Array] | tuple[()] = (),
+        biases: Sequence[Array] = (),
         *,
+        zeros: Sequence[Array] = (),
         alpha: float = 1.0,
         limit: float = 0.0,
         beta: float = 0.0,
@@ -84,19 +89,28 @@ class Mixture:
         gate_ups, downs = (
             each.reshape(self.experts, -1, each.shape[1]) for each in (self.gate_up, self.down)
         )
+        first, second = (self._by_expert(zeros, place) for place in (0, 1))
         y = np.zeros(x.shape)
         for token, row in enumerate(x):
             for e, share in zip(indices[token], shares[token], strict=True):
                 into, out = (each[e] for each in biases) if biases else (None, None)
-                made, _ = linear(row[None], gate_ups[e], into, self._projected, *self._format)
+                made, _ = linear(
+                    row[None], gate_ups[e], into, self._projected, *self._format, first[e]
+                )
                 gate, up = np.split(made, 2, axis=1) if self.gated else (made, np.ones(()))
                 if limit:
                     gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
                 opened = GATES[activation](torch.from_numpy(gate * alpha)).numpy() / alpha
                 hidden = opened * (up + beta)
-                returned, _ = linear(hidden, downs[e], out, self.width, *self._format)
+                returned, _ = linear(hidden, downs[e], out, self.width, *self._format, second[e])
                 y[token] += share * returned[0]
         return y
+
+    def _by_expert(self, zeros: Sequence[Array], place: int) -> Sequence[Array | None]:
+        if not zeros:
+            return [None] * self.experts
+        whole = zeros[place]
+        return list(whole.reshape(self.experts, -1, whole.shape[1]))
 
     @property
     def _projected(self) -> int:
@@ -147,6 +161,22 @@ def test_biases_and_gates_of_several_parts(
     wanted = mixture.wanted(*given, 3, biases, **how)
     assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()
     assert np.abs(mixture.run(*given, 3) - found).max() > 0.02 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("tokens", [1, 41])
+def test_zero_points_are_those_of_the_experts(tokens: int) -> None:
+    mixture = Mixture(6, 64, 32, 4, 32)
+    given = _tokens(tokens, 3, mixture)
+    draw = np.random.default_rng(3)
+    zeros = [
+        pack_zeros(draw.integers(0, 16, (rows * 6, groups)).astype(np.uint8), rows * 6 // TILE)
+        for rows, groups in ((64, 2), (64, 1))
+    ]
+    found = mixture.run(*given, 3, zeros=zeros)
+    wanted = mixture.wanted(*given, 3, zeros=zeros)
+    assert np.abs(found - wanted).max() <= CLOSE[4] * np.abs(wanted).max()
+    with pytest.raises(Exception, match="zero points have another size"):
+        mixture.run(*given, 3, zeros=[zeros[0], zeros[0]])
 
 
 def test_threads_and_company_change_nothing() -> None:

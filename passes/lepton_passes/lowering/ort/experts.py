@@ -28,7 +28,7 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import DOWN, GATE_UP, SWISH, Experts, experts_in
 from lepton_passes.linear import Weight
 from lepton_passes.lowering.ort.linear import ROUNDED
-from lepton_passes.lowering.ort.packing import nbits
+from lepton_passes.lowering.ort.packing import nbits, packed_zeros
 from lepton_passes.stacks import Stack, taking_turns
 from lepton_passes.tensors import StreamedTensor, rows_of
 
@@ -107,7 +107,11 @@ class LowerExperts(LeptonPass):
         inputs: list[ir.Value | None] = [node.inputs[0], routed]
         for matrix, bias in zip(matrices, _biases(body, mixture), strict=True):
             inputs += [*matrix, bias]
-        inputs += [*[None] * 6, routed]
+        zeros = [
+            _zeros(body, mixture, w, turns=turns)
+            for w, turns in ((mixture.gate_up, True), (mixture.down, False))
+        ]
+        inputs += [*[None] * 3, *zeros, None, routed]
         made = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], made.outputs[0])
         self.fire(body)
@@ -126,7 +130,7 @@ class LowerExperts(LeptonPass):
         if weight.plain:
             return weight.values[0]
         name = f"{weight.values[0].name}_wide"
-        return body.derive(weight.values, name, lambda t: _dequantized(t[0], t[1]))
+        return body.derive(weight.values, name, lambda t: _dequantized(*t))
 
 
 @cache
@@ -191,6 +195,17 @@ def _packed(body: Body, mixture: Experts, weight: Weight, *, turns: bool) -> ir.
     return body.derive([q], f"{q.name}_experts", lambda t: make(t[0]))
 
 
+def _zeros(body: Body, mixture: Experts, weight: Weight, *, turns: bool) -> ir.Value | None:
+    zero = weight.zero
+    if zero is None:
+        return None
+
+    def make(tensor: ir.TensorProtocol) -> StreamedTensor:
+        return Stack(packed_zeros(_turned(mixture, tensor, turns=turns)), mixture.count)
+
+    return body.derive([zero], f"{zero.name}_experts", lambda t: make(t[0]))
+
+
 def _scales(body: Body, mixture: Experts, weight: Weight, *, turns: bool) -> ir.Value:
     return _stacked(body, mixture, weight.values[1], turns=turns)
 
@@ -217,14 +232,18 @@ def _turned_bias(tensor: ir.TensorProtocol) -> StreamedTensor:
     return StreamedTensor(f"{tensor.name}_turns", tensor.dtype, shape, read)
 
 
-def _dequantized(q: ir.TensorProtocol, scale: ir.TensorProtocol) -> StreamedTensor:
-    """INT4 or INT8 (rows, columns) with scales as fp32."""
+def _dequantized(
+    q: ir.TensorProtocol, scale: ir.TensorProtocol, zero: ir.TensorProtocol | None = None
+) -> StreamedTensor:
+    """Integers (rows, columns) with scales, and zero points where they have any, as fp32."""
     columns = int(q.shape.numpy()[1])
 
     def read(start: int, stop: int) -> np.ndarray:
         scales = np.asarray(rows_of(scale, start, stop)).reshape(stop - start, -1, 1)
         integers = np.asarray(rows_of(q, start, stop)).astype(np.float32)
         groups = integers.reshape(stop - start, scales.shape[1], -1)
+        if zero is not None:
+            groups -= np.asarray(rows_of(zero, start, stop)).astype(np.float32)[:, :, None]
         wide: np.ndarray = (groups * scales).reshape(stop - start, columns)
         return wide
 

@@ -36,6 +36,7 @@ struct Mixing {
     Weights gate_up = experts.gate_up, down = experts.down;
     for (Weights* w : {&gate_up, &down}) {
       w->tiles += e * Experts::stride(*w);
+      if (w->zeros != nullptr) w->zeros += e * Experts::zeros_stride(*w);
       if (w->bias != nullptr) w->bias += e * w->columns;
     }
     if (!linear(parallel, gate_up, gathered, rows, hidden)) return false;

@@ -1,5 +1,6 @@
-// QuantizedExperts(x, indices, shares, gate_up, down, gate_up_bias?, down_bias?): K is the width of a
-// token, N that between the two layers of an expert, whose tiles lie one expert behind the other.
+// QuantizedExperts(x, indices, shares, gate_up, down, gate_up_bias?, down_bias?, gate_up_zeros?,
+// down_zeros?): K is the width of a token, N that between the two layers of an expert, whose tiles
+// lie one expert behind the other.
 #include "ort_experts.h"
 
 #include "../../toolchain/csrc/ort_op.h"
@@ -13,10 +14,11 @@ constexpr int64_t kMost = 1 << 24;
 class Mixture final : public Operator<Mixture> {
  public:
   static constexpr const char* kName = "QuantizedExperts";
-  static constexpr size_t kInputs = 7, kOutputs = 1;
+  static constexpr size_t kInputs = 9, kOutputs = 1;
   static bool optional(size_t i) { return i >= 5; }
   static OrtElementType input_type(size_t i) {
-    return i == 1 ? ORT_INT64 : i == 3 || i == 4 ? ORT_UINT8 : ORT_FLOAT;
+    const bool packed = i == 3 || i == 4 || i >= 7;
+    return i == 1 ? ORT_INT64 : packed ? ORT_UINT8 : ORT_FLOAT;
   }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
@@ -54,19 +56,19 @@ class Mixture final : public Operator<Mixture> {
   }
 
   OrtStatus* compute(OrtKernelContext* context) const {
-    Operand x, indices, shares, gate_up, down, gate_up_bias, down_bias;
-    Operand* const all[] = {&x, &indices, &shares, &gate_up, &down, &gate_up_bias, &down_bias};
+    Operand given[kInputs];
     for (size_t i = 0; i < kInputs; ++i) {
-      if (OrtStatus* s = input(api_, context, i, all[i])) return s;
+      if (OrtStatus* s = input(api_, context, i, given + i)) return s;
     }
+    const Operand &x = given[0], &indices = given[1], &shares = given[2];
     const int64_t width = experts_.down.columns;
     if (x.rank != 2 || x.last() != width || indices.rank != 2 || indices.dims[0] != x.dims[0] ||
         shares.size() != indices.size()) {
       return wrong(api_, "x, indices and shares do not fit each other");
     }
     Experts experts = experts_;
-    if (OrtStatus* s = read_layer(gate_up, gate_up_bias, &experts.gate_up)) return s;
-    if (OrtStatus* s = read_layer(down, down_bias, &experts.down)) return s;
+    if (OrtStatus* s = read_layer(given[3], given[5], given[7], &experts.gate_up)) return s;
+    if (OrtStatus* s = read_layer(given[4], given[6], given[8], &experts.down)) return s;
     const int64_t* chosen = indices.as<int64_t>();
     for (int64_t i = 0; i < indices.size(); ++i) {
       if (chosen[i] < 0 || chosen[i] >= experts.count) {
@@ -91,16 +93,24 @@ class Mixture final : public Operator<Mixture> {
     return nullptr;
   }
 
-  OrtStatus* read_layer(const Operand& packed, const Operand& bias, Weights* weights) const {
+  OrtStatus* read_layer(const Operand& packed, const Operand& bias, const Operand& zeros,
+                        Weights* weights) const {
     if (packed.size() != experts_.count * Experts::stride(*weights)) {
       return wrong(api_, "the tiles have another size than the experts say");
     }
     weights->tiles = packed.as<uint8_t>();
-    if (bias.data == nullptr) return nullptr;
-    if (bias.size() != experts_.count * weights->columns) {
+    if (bias.data != nullptr && bias.size() != experts_.count * weights->columns) {
       return wrong(api_, "a bias has another size than the experts say");
     }
     weights->bias = bias.as<float>();
+    if (zeros.data != nullptr && weights->shape.bits != 4) {
+      return wrong(api_, "zero points are for 4 bits");
+    }
+    if (zeros.data != nullptr &&
+        zeros.size() != experts_.count * Experts::zeros_stride(*weights)) {
+      return wrong(api_, "zero points have another size than the experts say");
+    }
+    weights->zeros = zeros.as<uint8_t>();
     return nullptr;
   }
 

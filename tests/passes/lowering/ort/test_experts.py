@@ -11,7 +11,9 @@ from lepton_passes.lowering.ort.experts import LowerExperts
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
 from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
+from tests.passes.quant.zero_points import Stored, stored_in
 from tests.passes.support import check, ops, reasons, run
 
 ALL = [Settings(), Settings(interleaved=1), Settings(1.702, 1.0, 2.0, biases=True)]
@@ -24,6 +26,14 @@ class BlockedInt8(WeightInt8):
 
     def group_for(self, columns: int, group: int | None) -> int | None:
         return 32
+
+
+def _with_zeros(settings: Settings, bits: int) -> ir.Model:
+    model, _ = experts(settings)
+    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits)
+    stored_in(model, gu=gate_up, dn=Stored.made(EXPERTS * WIDTH, INNER, bits=bits, seed=1))
+    WeightZeroPoints()(model)
+    return model
 
 
 def _node(model: ir.Model, op_type: str) -> ir.Node:
@@ -78,6 +88,26 @@ def test_rounded_weights(
     legal = LegalOrtCpu()
     legal(model)
     assert reasons(legal) == []
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(interleaved=1)], ids=str)
+@pytest.mark.parametrize(
+    ("bits", "level", "tolerance"), [(4, 1, CLOSE), (4, 4, ROUNDED), (8, 4, ROUNDED)]
+)
+def test_zero_points_go_along(
+    bits: int, level: int, tolerance: Tolerance, settings: Settings
+) -> None:
+    model = _with_zeros(settings, bits)
+    done = check(LowerExperts(level), model, routed(7), tolerance)
+    assert (done.fired, reasons(done)) == (1, [])
+    zeros = [tuple(v.shape) for v in _node(model, "QMoE").inputs[11:13] if v is not None]
+    assert zeros == [(EXPERTS, 2 * INNER, bits // 8 or 1), (EXPERTS, WIDTH, 2 * bits // 8)]
+
+
+def test_zero_points_are_widened_with_the_rest() -> None:
+    model = _with_zeros(Settings(activation="gelu"), 4)
+    assert check(LowerExperts(), model, routed(5), CLOSE).fired == 0
+    assert "DequantizeLinear" not in ops(model, "block")
 
 
 @pytest.mark.parametrize(

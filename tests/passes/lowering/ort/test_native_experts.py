@@ -10,7 +10,9 @@ from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
 from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
+from tests.passes.quant.zero_points import Stored, stored_in
 from tests.passes.support import check, ops, reasons
 from tests.plugins.cpu_library import needs_library
 
@@ -79,6 +81,30 @@ def test_gates_of_several_parts(quantize: LeptonPass, settings: Settings) -> Non
     done = check(LowerNativeExperts(), model, routed(7, EXPERTS - 1), ROUNDED[bits])
     assert (done.fired, reasons(done)) == (1, [])
     assert ops(model, "block") == ["QuantizedExperts"]
+
+
+def _with_zeros(settings: Settings, bits: int = 4) -> ir.Model:
+    model, _ = experts(settings)
+    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits)
+    stored_in(model, gu=gate_up, dn=Stored.made(EXPERTS * WIDTH, INNER, bits=bits, seed=1))
+    WeightZeroPoints()(model)
+    return model
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(interleaved=1)])
+def test_zero_points_go_along(settings: Settings) -> None:
+    model = _with_zeros(settings)
+    done = check(LowerNativeExperts(), model, routed(7, EXPERTS - 1), SWIGLU[4])
+    assert (done.fired, reasons(done)) == (1, [])
+    assert ops(model, "block") == ["QuantizedExperts"]
+    (node,) = (n for f in model.functions.values() for n in f)
+    assert len(node.inputs) == 9
+
+
+def test_refuses_zero_points_of_8_bits() -> None:
+    done = _lowered(_with_zeros(Settings(), bits=8))
+    reason = "its groups of 8 bits have zero points, for which there is no kernel"
+    assert (done.fired, reasons(done)) == (0, [reason])
 
 
 @pytest.mark.parametrize("activation", ["swish", "gelu"])

@@ -1,0 +1,58 @@
+"""Integers of weights that are put one under the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.grouped import Grid, grouped, joined, without_grid
+from lepton_passes.tensors import StreamedTensor
+from tests.passes.quant.zero_points import Stored
+
+ONE = Stored.made(16, 128)
+
+
+def plain(name: str = "w") -> StreamedTensor:
+    return StreamedTensor(name, ir.DataType.FLOAT, (16, 128), lambda a, b: ONE.values[a:b])
+
+
+def test_integers_of_parts_are_joined() -> None:
+    other = Stored.made(4, 128, seed=1)
+    source = grouped(joined("both", [ONE.tensor(), other.tensor()]))
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    wanted = np.concatenate([ONE.codes, other.codes])
+    np.testing.assert_array_equal(grid.codes.rows(14, 20).astype(int), wanted[14:20])
+    np.testing.assert_array_equal(grid.zeros.numpy(), np.concatenate([ONE.zeros, other.zeros]))
+    np.testing.assert_array_equal(grid.scales.numpy(), np.concatenate([ONE.scales, other.scales]))
+
+
+def test_what_has_none_stays_plain() -> None:
+    assert grouped(joined("both", [plain("a"), plain("b")])) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (plain(), "a part of it has no integers"),
+        (
+            without_grid(plain(), "an adapter is merged into it", ONE.tensor()),
+            "an adapter is merged into it",
+        ),
+        (Stored.made(16, 128, 64).tensor(), "its parts have other bits or groups than each other"),
+        (
+            Stored.made(16, 128, bits=8).tensor(),
+            "its parts have other bits or groups than each other",
+        ),
+        (
+            Stored.made(16, 128, ordered=1).tensor(),
+            "its parts have columns out of order (act-order)",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_say_so(other: StreamedTensor, reason: str) -> None:
+    source = grouped(joined("both", [ONE.tensor(), other]))
+    assert source is not None
+    assert source.grid() == reason
+    np.testing.assert_array_equal(source.rows(0, 16), ONE.values)
