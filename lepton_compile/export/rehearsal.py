@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -34,22 +35,29 @@ class Shaped(Protocol):
 
 
 def examples(tensors: Sequence[Shaped]) -> list[Tensor] | None:
-    """Meta tensors with the example's number in place of each open size.
+    """Meta tensors with a number in place of each open size: the example's, or the next above it,
+    for all of them, where a fixed size is one of those and shapes would look equal that are not.
 
-    None where a fixed size is one of those numbers: shapes would look equal that are not.
+    None where there is no next: a sum or product of sizes would no longer be that of its parts.
     """
     sizes = [size for tensor in tensors for size in tensor.shape]
-    opened = {_number(size) for size in sizes if isinstance(size, torch.SymInt)}
-    if opened & {_number(size) for size in sizes if not isinstance(size, torch.SymInt)}:
+    opened = [size for size in sizes if isinstance(size, torch.SymInt)]
+    fixed = {int(size) for size in sizes if not isinstance(size, torch.SymInt)}
+    more = next(n for n in count() if fixed.isdisjoint(_hint(size) + n for size in opened))
+    if more and not all(size.node.expr.is_symbol for size in opened):
         return None
+
+    def number(size: int | torch.SymInt) -> int:
+        return _hint(size) + more if isinstance(size, torch.SymInt) else int(size)
+
     return [
-        torch.empty([_number(size) for size in tensor.shape], dtype=tensor.dtype, device="meta")
+        torch.empty([number(size) for size in tensor.shape], dtype=tensor.dtype, device="meta")
         for tensor in tensors
     ]
 
 
-def _number(size: int | torch.SymInt) -> int:
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+def _hint(size: torch.SymInt) -> int:
+    return int(size.node.hint)
 
 
 @contextmanager

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     ShapeEnv,
     StatelessSymbolicContext,
 )
 
+from lepton_compile.export import stamp
 from lepton_compile.export.rehearsal import Script, examples, without_trace
+from lepton_compile.export.trace import trace
+
+from .harness import compiled, save
+from .zoo import DECODERS
 
 
 class Layer(nn.Module):
@@ -83,5 +92,30 @@ def test_open_sizes_get_their_examples() -> None:
     assert all(tensor.device.type == "meta" for tensor in made)
 
 
-def test_a_fixed_size_that_is_an_example_is_told() -> None:
-    assert examples([opened(5, 32), torch.empty(5, device="meta")]) is None
+def test_no_open_size_looks_like_a_fixed_one() -> None:
+    made = examples([opened(5, 32), opened(11, 6), torch.empty(5, device="meta")])
+    assert made is not None
+    assert [tuple(tensor.shape) for tensor in made] == [(7, 32), (13, 6), (5,)]
+
+
+def test_sums_of_open_sizes_stay_sums() -> None:
+    one = opened(5, 32)
+    both = torch.cat([one, one])
+    assert [len(tensor) for tensor in examples([one, both]) or ()] == [5, 10]
+    assert examples([one, both, torch.empty(5, device="meta")]) is None
+
+
+def test_a_layer_with_a_size_of_the_example_is_traced_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A quarter of each head of 8 is turned: 2, as many as the example has texts."""
+    traced: list[nn.Module] = []
+
+    def noted(module: nn.Module, *args: Any) -> ExportedProgram:
+        traced.append(module)
+        return trace(module, *args)
+
+    monkeypatch.setattr(stamp, "trace", noted)
+    save(DECODERS["gpt-neox"][0], "text-generation", tmp_path)
+    compiled(tmp_path, "text-generation")
+    assert len(traced) == 1
