@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.checkpoint.quantized import method_of
+from lepton_compile.export.checkpoint.quantized import check_settings
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
 from lepton_compile.export.source.objects import read_object
@@ -55,20 +55,25 @@ def quantization(folder: Path) -> dict[str, Any] | None:
     Raises:
         SourceError: it is not said in a form that is read.
     """
-    config = read_config(folder)
+    return _quantization(folder)[0]
+
+
+def _quantization(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """The same, and where it is said."""
+    config, place = read_config(folder), f"{folder / 'config.json'}: quantization_config"
     text = config.get("text_config")
     found = config.get("quantization_config")
     if not found and isinstance(text, dict):
         found = text.get("quantization_config")
     if not found:
-        found = read_object(folder / MODELOPT_NAME)
+        found, place = read_object(folder / MODELOPT_NAME), str(folder / MODELOPT_NAME)
     if found and not isinstance(found, dict):
         raise SourceError(
             "quantization_config is not an object.",
             where=str(folder / "config.json"),
-            found=str(found),
+            found=f"{found!s:.80}",
         )
-    return found or None
+    return found or None, place
 
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
@@ -86,8 +91,9 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
                 found=f"auto_map: {json.dumps(config['auto_map'])}",
                 hint="Read that code; if you trust it, set trust_remote_code: true.",
             )
-    if settings := quantization(folder):
-        method_of(settings)
+    settings, place = _quantization(folder)
+    if settings:
+        check_settings(settings, place)
     names = config.get("architectures") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SourceError(

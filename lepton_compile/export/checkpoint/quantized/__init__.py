@@ -6,6 +6,6 @@ zero points have their integers behind them (``lepton_passes.grouped``).
 
 from __future__ import annotations
 
-from .methods import METHODS, method_of, read_quantized
+from .methods import METHODS, check_settings, method_of, read_quantized
 
-__all__ = ["METHODS", "method_of", "read_quantized"]
+__all__ = ["METHODS", "check_settings", "method_of", "read_quantized"]

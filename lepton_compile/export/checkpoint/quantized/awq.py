@@ -17,31 +17,38 @@ from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
 from .columns import LastRead
-from .rows import Rows, scaled
-from .settings import unfit, unknown
+from .rows import FLOATS, WORDS, Rows, scaled
+from .settings import check_type, unfit, unknown
 
-__all__ = ["read_awq"]
+__all__ = ["check_awq", "read_awq"]
 
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 EACH = 8  # rows in a word
-PARTS = ("qweight", "qzeros", "scales")
+PARTS = {"qweight": WORDS, "qzeros": WORDS, "scales": FLOATS}
 SHAPES = "qweight (columns, rows / 8), qzeros (groups, rows / 8), scales (groups, rows)"
+
+
+def check_awq(config: Mapping[str, Any]) -> None:
+    """Refuse another number of bits than 4, and another layout. Raises SourceError."""
+    layout = str(config.get("version") or config.get("format") or "gemm").lower()
+    if layout != "gemm":
+        raise unknown("version", layout, ["gemm"])
+    if config.get("bits", config.get("w_bit")) != 4:
+        raise unknown("number of bits", config.get("bits", config.get("w_bit")), ["4"])
 
 
 def read_awq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
     """The values of ``checkpoint``.
 
     Raises:
-        SourceError: another number of bits than 4, another layout.
+        SourceError: another number of bits than 4, another layout, scales of activations.
         CheckpointError: tensors of a layer that do not fit each other.
     """
-    layout = str(config.get("version") or config.get("format") or "gemm").lower()
-    if layout != "gemm":
-        raise unknown("version", layout, ["gemm"])
-    if config.get("bits", config.get("w_bit")) != 4:
-        raise unknown("number of bits", config.get("bits", config.get("w_bit")), ["4"])
+    check_awq(config)
     last, weights = LastRead(), {}
     for packed in checkpoint.names():
+        if packed.endswith(".act.scales"):  # what the activation is divided by, not a weight's
+            raise unknown("scales of an activation function", packed, ["those of weights"])
         layer = packed.removesuffix(".qweight")
         if layer != packed:
             rows, parts = _values(checkpoint, layer, last), [f"{layer}.{part}" for part in PARTS]
@@ -58,6 +65,8 @@ def _values(checkpoint: Checkpoint, layer: str, last: LastRead) -> Rows:
     columns, rows = weight[0], weight[1] * EACH
     if scales[1] != rows:
         raise unfit(layer, _told(shapes), [SHAPES])
+    for part, kinds in PARTS.items():
+        check_type(f"{layer}.{part}", known[f"{layer}.{part}"].dtype, kinds)
 
     def codes(start: int, stop: int) -> np.ndarray:
         return _rows(last.array(checkpoint.tensor(f"{layer}.qweight")), start, stop)

@@ -13,7 +13,8 @@ from lepton_passes.grouped import Grouped
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
 
-from .rows import Rows
+from .rows import EIGHT, Rows
+from .settings import unfit
 
 __all__ = ["QuantizedCheckpoint", "Weight"]
 
@@ -46,6 +47,9 @@ class QuantizedCheckpoint:
         packed: the checkpoint as it is stored.
         weights: by name of the parameter.
         dropped: what else is about quantization, such as scales of activations.
+
+    Raises:
+        CheckpointError: a tensor has codes, and nothing says what they stand for.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class QuantizedCheckpoint:
                 shape = tuple(int(d) for d in weights[target].tensor.shape.numpy())
                 self._names.setdefault(target, TensorInfo(ir.DataType.FLOAT, shape))
             elif name not in left_out:
+                if info.dtype in EIGHT:
+                    raise unfit(name, f"elements of {info.dtype.name} without scales")
                 self._names[name] = info
 
     def names(self) -> Mapping[str, TensorInfo]:

@@ -14,7 +14,7 @@ Which of them a layer has is told by its tensors. Source: the library of the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,15 +25,33 @@ import onnx_ir as ir
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import Rows, by_whole, constant, integers, less, nibbles, scaled, stored, unpacked
-from .settings import BITS, activations, block_of, unknown
+from .rows import (
+    EIGHT,
+    FLOATS,
+    SCALES,
+    WORDS,
+    Rows,
+    by_whole,
+    consecutive,
+    constant,
+    integers,
+    less,
+    nibbles,
+    scaled,
+    stored,
+    unpacked,
+)
+from .settings import BITS, activations, block_of, check_type, unfit, unknown
 
-__all__ = ["read_compressed"]
+__all__ = ["check_compressed", "read_compressed"]
 
 LAYOUTS = (
     *("dense", "mixed-precision", "naive-quantized", "int-quantized", "float-quantized"),
     *("pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"),
 )
+# Where a rotation is part of the weights; elsewhere it is computed as the model runs.
+OFFLINE = ("weight_input", "weight_output")
+ZEROS = (*EIGHT, *FLOATS, *WORDS, ir.DataType.INT64)
 OTHERS = ("weight_zero_point", "weight_shape", "weight_global_scale", "weight_g_idx")
 
 
@@ -44,7 +62,7 @@ def read_compressed(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Quanti
         SourceError: a layout that is not read, sparse ones among them.
         CheckpointError: tensors of a layer that do not fit each other.
     """
-    block = _checked(config)
+    told = check_compressed(config)
     known, weights = checkpoint.names(), {}
     for scale in known:
         layer = scale.removesuffix(".weight_scale")
@@ -54,13 +72,28 @@ def read_compressed(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Quanti
         parts = [name for name in stored_as if name in known]
         if parts and parts[0] in stored_as[:2]:
             name = f"{layer}.weight"
-            rows = _Layer(checkpoint, layer, parts[0]).values(block)
+            rows = _Layer(checkpoint, layer, parts[0], told).values()
             weights[name] = Weight.of(name, rows, (*parts, scale))
     return QuantizedCheckpoint(checkpoint, weights, activations(known))
 
 
-def _checked(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The block that all layers with blocks share."""
+@dataclass(frozen=True)
+class _Told:
+    """What the configuration says of all layers.
+
+    Attributes:
+        block: rows and columns that share a scale, of those layers that have blocks.
+        group: columns that share one.
+        zeros: whether there are zero points.
+    """
+
+    block: tuple[int, int] | None
+    group: int | None
+    zeros: bool
+
+
+def check_compressed(config: Mapping[str, Any]) -> _Told:
+    """What holds for all layers. Raises SourceError for what is not read."""
     sparse = config.get("sparsity_config")
     if isinstance(sparse, Mapping) and sparse.get("format", "dense") != "dense":
         raise unknown("sparsity_config", sparse.get("format"), ["dense"])
@@ -68,10 +101,34 @@ def _checked(config: Mapping[str, Any]) -> tuple[int, int] | None:
     for layout in (config.get("format"), *(group.get("format") for group in groups)):
         if layout is not None and layout not in LAYOUTS:
             raise unknown("format", layout, LAYOUTS)
-    weights = [group.get("weights") for group in groups]
-    blocks = [each.get("block_structure") for each in weights if isinstance(each, Mapping)]
+    _check_rotations(config.get("transform_config"))
+    weights = [each for group in groups if isinstance(each := group.get("weights"), Mapping)]
+    blocks = [each.get("block_structure") for each in weights]
     found = {block_of(each) for each in blocks if each is not None}
-    return found.pop() if len(found) == 1 else None
+    group = _shared(weights, "group_size") if _shared(weights, "strategy") == "group" else None
+    return _Told(
+        found.pop() if len(found) == 1 else None,
+        group if type(group) is int and group > 0 else None,
+        _shared(weights, "symmetric") is False,
+    )
+
+
+def _shared(weights: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """What all groups of layers say alike; None where they do not."""
+    said = [each.get(key) for each in weights]
+    return said[0] if said and all(each == said[0] for each in said) else None
+
+
+def _check_rotations(found: Any) -> None:
+    """Refuse rotations of what layers read or write: weights were made to go with them."""
+    try:
+        schemes = (found or {}).get("config_groups", {}).values()
+        places = [str(each["location"]) for scheme in schemes for each in scheme["apply"]]
+    except (AttributeError, LookupError, TypeError):
+        places = [str(found)]
+    for place in places:
+        if place not in OFFLINE:
+            raise unknown("transform_config", place, OFFLINE)
 
 
 def _groups(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -82,57 +139,83 @@ def _groups(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A linear layer: its name, and that of the tensor with its codes."""
+    """A linear layer: its name, that of the tensor with its codes, and what is said of all."""
 
     checkpoint: Checkpoint
     name: str
     codes: str
+    told: _Told
 
-    def values(self, block: tuple[int, int] | None) -> Rows:
+    def values(self) -> Rows:
         """Its weight."""
-        (codes, zeros, bits), scales = self._codes_and_zeros(), self._scales()
+        scales = self._scales()
+        codes, zeros, bits = self._codes_and_zeros(scales.shape)
+        self._check(codes.shape[1], scales.shape[1])
         ordered = self._has("weight_g_idx")
         groups = partial(self._groups, codes.shape[1], scales.shape[1]) if ordered else None
-        where = f"{self.name}.weight"
         return scaled(
-            codes, scales, where=where, zeros=zeros, block=block, groups=groups, bits=bits
+            codes,
+            scales,
+            where=f"{self.name}.weight",
+            zeros=zeros,
+            block=self.told.block,
+            groups=groups,
+            bits=bits,
         )
 
-    def _codes_and_zeros(self) -> tuple[Rows, Rows | None, int | None]:
+    def _check(self, columns: int, groups: int) -> None:
+        """Refuse tensors that contradict the configuration."""
+        if self.told.zeros and not self._has("weight_zero_point"):
+            raise unfit(self.name, "no weight_zero_point, of weights that are not symmetric")
+        if self.told.group not in (None, -(-columns // groups) if groups else 0):
+            found = f"{groups} scales in a row of {columns}"
+            raise unfit(self.name, found, [f"group_size of config.json: {self.told.group}"])
+
+    def _codes_and_zeros(self, scales: tuple[int, int]) -> tuple[Rows, Rows | None, int | None]:
         """Codes, zero points where there are any, and the bits of both where they are unsigned."""
         has_zeros = self._has("weight_zero_point")
         if not self.codes.endswith("_packed"):
-            zeros = self._stored("weight_zero_point") if has_zeros else None
-            return stored(self.checkpoint, self.codes), zeros, None
+            zeros = self._stored("weight_zero_point", ZEROS) if has_zeros else None
+            return stored(self.checkpoint, self.codes, EIGHT), zeros, None
         info = self.checkpoint.names()[self.codes]
-        if info.dtype != ir.DataType.INT32:
+        check_type(self.codes, info.dtype, (*WORDS, ir.DataType.UINT8))
+        if info.dtype == ir.DataType.UINT8:
             return nibbles(self.checkpoint, self.codes), None, None
-        bits, columns = self._packing(info.shape[-1])
+        bits, columns = self._packing(info.shape)
         codes = integers(self.checkpoint, self.codes, bits, columns)
         # Both are in offset binary, and one is taken from the other.
         if has_zeros:
-            return codes, self._zeros(bits), bits
+            return codes, self._zeros(bits, scales), bits
         middle = 1 << (bits - 1)
         if self._has("weight_g_idx"):
-            return codes, constant(self._scales().shape, middle), bits
+            return codes, constant(scales, middle), bits
         return less(codes, middle), None, None
 
-    def _packing(self, words: int) -> tuple[int, int]:
+    def _packing(self, packed: tuple[int, ...]) -> tuple[int, int]:
         """Bits and columns of a weight, of which the last word of a row may have room for more."""
         if not self._has("weight_shape"):
             raise unknown("packed integers without a shape", self.codes, ["X.weight_shape"])
-        columns = int(self._read("weight_shape").reshape(-1)[-1])
+        shape = [int(size) for size in self._read("weight_shape").reshape(-1)[-2:]]
+        if len(packed) < 2 or len(shape) < 2:
+            raise unfit(self.codes, f"shape {packed} and weight_shape {shape}", ["two sizes each"])
+        columns, words = shape[1], packed[-1]
         for bits in BITS:
             if words == -(-columns * bits // 32):
+                if shape[0] != packed[-2]:
+                    found = f"{packed[-2]} rows, of which weight_shape has {shape[0]}"
+                    raise unfit(self.codes, found)
                 return bits, columns
         raise unknown(
             "number of bits", f"{columns} integers in {words} words", [str(each) for each in BITS]
         )
 
-    def _zeros(self, bits: int) -> Rows:
+    def _zeros(self, bits: int, scales: tuple[int, int]) -> Rows:
         """Packed along the rows: eight or four of them in a word of a group's."""
-        shape = self.checkpoint.names()[f"{self.name}.weight_zero_point"].shape
-        groups, each = shape[-1], 32 // bits
+        name, each = f"{self.name}.weight_zero_point", 32 // bits
+        info = self.checkpoint.names()[name]
+        check_type(name, info.dtype, WORDS)
+        if info.shape != (-(-scales[0] // each), scales[1]):
+            raise unfit(name, f"shape {info.shape} of scales {scales}", [f"{each} rows in one"])
 
         def read(start: int, stop: int) -> np.ndarray:
             words = self._read("weight_zero_point")[start // each : -(-stop // each)]
@@ -140,10 +223,10 @@ class _Layer:
             first = start // each * each
             return codes[:, start - first : stop - first].T.astype(np.float32)
 
-        return Rows((shape[0] * each, groups), read)
+        return Rows(scales, read)
 
     def _scales(self) -> Rows:
-        scales = self._stored("weight_scale")
+        scales = self._stored("weight_scale", SCALES)
         if not self._has("weight_global_scale"):
             return scales
         return by_whole(np.divide, scales, self.checkpoint, f"{self.name}.weight_global_scale")
@@ -151,14 +234,14 @@ class _Layer:
     def _groups(self, columns: int, groups: int) -> np.ndarray:
         found = self._read("weight_g_idx")
         if (found == -1).all():  # made, and never filled in: columns are in order
-            return np.arange(columns) * groups // columns
+            return consecutive(columns, groups)
         return found
 
     def _has(self, part: str) -> bool:
         return f"{self.name}.{part}" in self.checkpoint.names()
 
-    def _stored(self, part: str) -> Rows:
-        return stored(self.checkpoint, f"{self.name}.{part}")
+    def _stored(self, part: str, kinds: Sequence[ir.DataType]) -> Rows:
+        return stored(self.checkpoint, f"{self.name}.{part}", kinds)
 
     def _read(self, part: str) -> np.ndarray:
         return self.checkpoint.tensor(f"{self.name}.{part}").numpy()

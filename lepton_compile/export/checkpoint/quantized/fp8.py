@@ -15,15 +15,20 @@ from typing import Any
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import scaled, stored
+from .rows import EIGHT, SCALES, scaled, stored
 from .settings import activations, block_of
 
-__all__ = ["read_fp8"]
+__all__ = ["check_fp8", "read_fp8"]
+
+
+def check_fp8(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The rows and columns that share a scale. Raises SourceError."""
+    return block_of(config.get("weight_block_size"))
 
 
 def read_fp8(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
     """The values of ``checkpoint``. Raises CheckpointError."""
-    suffix, block = "_scale_inv", block_of(config.get("weight_block_size"))
+    suffix, block = "_scale_inv", check_fp8(config)
     if config.get("quant_method") == "fbgemm_fp8":
         suffix = "_scale"
     known, weights = checkpoint.names(), {}
@@ -31,7 +36,7 @@ def read_fp8(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedChec
         name = scale.removesuffix(suffix)
         if name == scale or name not in known:
             continue
-        codes, scales = stored(checkpoint, name), stored(checkpoint, scale)
+        codes, scales = stored(checkpoint, name, EIGHT), stored(checkpoint, scale, SCALES)
         rows = scaled(codes, scales, where=name, block=block)
         weights[name] = Weight.of(name, rows, (name, scale))
     return QuantizedCheckpoint(checkpoint, weights, activations(known))

@@ -18,12 +18,21 @@ from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
 from .columns import LastRead
-from .rows import Rows, scaled, unpacked
-from .settings import bits_of, unfit, unknown
+from .rows import FLOATS, WORDS, Rows, consecutive, scaled, unpacked
+from .settings import bits_of, check_type, unfit, unknown
 
-__all__ = ["read_gptq"]
+__all__ = ["check_gptq", "read_gptq"]
 
 LAYOUTS = {"gptq": 1, "gptq_v2": 0}  # what a zero point is stored less
+PARTS = {"qweight": WORDS, "qzeros": WORDS, "scales": FLOATS}
+
+
+def check_gptq(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Bits, and what a zero point is stored less. Raises SourceError."""
+    layout = config.get("checkpoint_format") or config.get("format") or "gptq"
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        raise unknown("checkpoint_format", layout, LAYOUTS)
+    return bits_of(config.get("bits")), LAYOUTS[layout]
 
 
 def read_gptq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
@@ -33,15 +42,12 @@ def read_gptq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedChe
         SourceError: another number of bits than 4 or 8, another layout.
         CheckpointError: tensors of a layer that do not fit each other.
     """
-    layout = config.get("checkpoint_format") or config.get("format") or "gptq"
-    if not isinstance(layout, str) or layout not in LAYOUTS:
-        raise unknown("checkpoint_format", layout, LAYOUTS)
-    bits, last = bits_of(config.get("bits")), LastRead()
+    (bits, less), last = check_gptq(config), LastRead()
     weights = {}
     for packed in checkpoint.names():
         layer = packed.removesuffix(".qweight")
         if layer != packed:
-            stored_as = _Layer(checkpoint, layer, bits, LAYOUTS[layout], last)
+            stored_as = _Layer(checkpoint, layer, bits, less, last)
             name = f"{layer}.weight"
             weights[name] = Weight.of(name, stored_as.values(), stored_as.parts())
     return QuantizedCheckpoint(checkpoint, weights)
@@ -76,6 +82,9 @@ class _Layer:
         ordered = f"{self._name}.g_idx" in self._checkpoint.names()
         if ordered and self._shape("g_idx", 1) != (columns,):
             raise unfit(self._name, "another number of columns in g_idx than in qweight")
+        for part, kinds in PARTS.items():
+            name = f"{self._name}.{part}"
+            check_type(name, self._checkpoint.names()[name].dtype, kinds)
         return scaled(
             Rows((rows, columns), self._codes),
             Rows((rows, groups), self._scales),
@@ -98,7 +107,10 @@ class _Layer:
         return self._read("scales")[:, start:stop].T.astype(np.float32)
 
     def _groups(self) -> np.ndarray:
-        return self._read("g_idx")
+        found = self._read("g_idx")
+        if not found.any():  # never filled in: columns are in order
+            return consecutive(len(found), self._shape("scales", 2)[0])
+        return found
 
     def _read(self, part: str) -> np.ndarray:
         return self._checkpoint.tensor(f"{self._name}.{part}").numpy()

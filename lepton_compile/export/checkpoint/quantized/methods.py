@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import Checkpoint
 
-from .awq import read_awq
+from .awq import check_awq, read_awq
 from .checkpoint import QuantizedCheckpoint
-from .compressed import read_compressed
-from .fp8 import read_fp8
-from .gptq import read_gptq
-from .modelopt import read_modelopt
+from .compressed import check_compressed, read_compressed
+from .fp8 import check_fp8, read_fp8
+from .gptq import check_gptq, read_gptq
+from .modelopt import check_modelopt, read_modelopt
 from .mxfp4 import read_mxfp4
 from .settings import unknown
 
-__all__ = ["METHODS", "method_of", "read_quantized"]
+__all__ = ["METHODS", "check_settings", "method_of", "read_quantized"]
 
-METHODS: dict[str, Callable[[Checkpoint, Mapping[str, Any]], QuantizedCheckpoint]] = {
-    "awq": read_awq,
-    "compressed-tensors": read_compressed,
-    "fbgemm_fp8": read_fp8,
-    "fp8": read_fp8,
-    "gptq": read_gptq,
-    "modelopt": read_modelopt,
-    "mxfp4": read_mxfp4,
+
+@dataclass(frozen=True)
+class _Method:
+    """How what is said of it is looked at, and how a checkpoint is read."""
+
+    check: Callable[[Mapping[str, Any]], object]
+    read: Callable[[Checkpoint, Mapping[str, Any]], QuantizedCheckpoint]
+
+
+METHODS = {
+    "awq": _Method(check_awq, read_awq),
+    "compressed-tensors": _Method(check_compressed, read_compressed),
+    "fbgemm_fp8": _Method(check_fp8, read_fp8),
+    "fp8": _Method(check_fp8, read_fp8),
+    "gptq": _Method(check_gptq, read_gptq),
+    "modelopt": _Method(check_modelopt, read_modelopt),
+    "mxfp4": _Method(lambda config: None, read_mxfp4),
 }
 
 
@@ -39,6 +50,22 @@ def method_of(config: Mapping[str, Any]) -> str:
     return method
 
 
+def check_settings(config: Mapping[str, Any], place: str) -> None:
+    """Refuse what no weight is needed to see.
+
+    Args:
+        place: where it is said, for messages.
+
+    Raises:
+        SourceError: a way of quantizing that is not read.
+    """
+    try:
+        METHODS[method_of(config)].check(config)
+    except SourceError as error:
+        error.where = place
+        raise
+
+
 def read_quantized(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
     """The values of a checkpoint that ``config`` says the quantization of.
 
@@ -46,4 +73,4 @@ def read_quantized(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Quantiz
         SourceError: a way of quantizing that is not read.
         CheckpointError: tensors that do not fit each other.
     """
-    return METHODS[method_of(config)](checkpoint, config)
+    return METHODS[method_of(config)].read(checkpoint, config)

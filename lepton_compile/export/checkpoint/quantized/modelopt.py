@@ -19,12 +19,20 @@ import onnx_ir as ir
 from lepton_compile.export.checkpoint.base import Checkpoint
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import by_whole, nibbles, scaled, stored
+from .rows import EIGHT, SCALES, by_whole, nibbles, scaled, stored
 from .settings import activations, unknown
 
-__all__ = ["read_modelopt"]
+__all__ = ["check_modelopt", "read_modelopt"]
 
 ALGORITHMS = ("FP8", "NVFP4", "FP8_PER_CHANNEL_PER_TOKEN", "MIXED_PRECISION")
+
+
+def check_modelopt(config: Mapping[str, Any]) -> None:
+    """Refuse another algorithm. Raises SourceError."""
+    inside = config.get("quantization")
+    settings = inside if isinstance(inside, Mapping) else config
+    if settings.get("quant_algo") not in ALGORITHMS:
+        raise unknown("quant_algo", settings.get("quant_algo"), ALGORITHMS)
 
 
 def read_modelopt(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
@@ -34,19 +42,16 @@ def read_modelopt(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Quantize
         SourceError: another algorithm, such as AWQ, which scales inputs too.
         CheckpointError: tensors of a layer that do not fit each other.
     """
-    inside = config.get("quantization")
-    settings = inside if isinstance(inside, Mapping) else config
-    if settings.get("quant_algo") not in ALGORITHMS:
-        raise unknown("quant_algo", settings.get("quant_algo"), ALGORITHMS)
+    check_modelopt(config)
     known, weights = checkpoint.names(), {}
     for scale in known:
         name = scale.removesuffix("_scale")
         if name == scale or name not in known or not name.endswith(".weight"):
             continue
-        scales, parts = stored(checkpoint, scale), [name, scale]
+        scales, parts = stored(checkpoint, scale, SCALES), [name, scale]
         if (whole := f"{scale}_2") in known:
             scales, parts = by_whole(np.multiply, scales, checkpoint, whole), [*parts, whole]
         four = known[name].dtype == ir.DataType.UINT8
-        codes = nibbles(checkpoint, name) if four else stored(checkpoint, name)
+        codes = nibbles(checkpoint, name) if four else stored(checkpoint, name, EIGHT)
         weights[name] = Weight.of(name, scaled(codes, scales, where=name), parts)
     return QuantizedCheckpoint(checkpoint, weights, activations(known))

@@ -19,8 +19,8 @@ from lepton_compile.export.checkpoint.base import Checkpoint
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import fp4, powers_of_two
-from .settings import unfit
+from .rows import check_finite, fp4, powers_of_two
+from .settings import check_type, unfit
 
 __all__ = ["read_mxfp4"]
 
@@ -45,6 +45,8 @@ def _experts(checkpoint: Checkpoint, name: str, blocks: str, scales: str) -> Str
         found = f"{known[scales].shape} scales of {shape} bytes"
         wanted = f"(experts, rows, columns / {BLOCK}) and the same with {BLOCK // 2} bytes"
         raise unfit(name, found, [wanted])
+    for part in (blocks, scales):
+        check_type(part, known[part].dtype, [ir.DataType.UINT8])
     experts, rows, groups, _ = shape
     packed, exponents = checkpoint.tensor(blocks), checkpoint.tensor(scales)
 
@@ -52,7 +54,9 @@ def _experts(checkpoint: Checkpoint, name: str, blocks: str, scales: str) -> Str
         turned = np.empty((stop - start, groups * BLOCK, rows), dtype=np.float32)
         for index in range(start, stop):  # a stack can be larger than memory allows
             values = fp4(rows_of(packed, index, index + 1)[0])
-            values *= powers_of_two(rows_of(exponents, index, index + 1)[0])[..., None]
+            powers = powers_of_two(rows_of(exponents, index, index + 1)[0])
+            check_finite(powers, name)
+            values *= powers[..., None]
             turned[index - start] = values.reshape(rows, -1).T
         return turned
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -15,11 +15,17 @@ from lepton_passes.grouped import Grid
 from lepton_passes.stacks import flattened
 from lepton_passes.tensors import StreamedTensor, rows_of
 
-from .settings import unfit
+from .settings import check_type, unfit
 
 __all__ = [
+    "EIGHT",
+    "FLOATS",
+    "SCALES",
+    "WORDS",
     "Rows",
     "by_whole",
+    "check_finite",
+    "consecutive",
     "constant",
     "fp4",
     "integers",
@@ -30,6 +36,13 @@ __all__ = [
     "stored",
     "unpacked",
 ]
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+EIGHT = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2)
+"""Of codes that stand in a byte each."""
+WORDS = (ir.DataType.INT32, ir.DataType.UINT32)
+"""Of codes that are packed."""
+SCALES = (*FLOATS, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E8M0, ir.DataType.UINT8)
 
 # Codes of E2M1, the highest bit is the sign (OCP Microscaling Formats 1.0, 5.3.3).
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=np.float32)
@@ -58,9 +71,14 @@ class Rows:
         return StreamedTensor(name, ir.DataType.FLOAT, self.shape, self.read)
 
 
-def stored(checkpoint: Checkpoint, name: str) -> Rows:
-    """A tensor as it stands; a vector is one column. Bytes are exponents, as E8M0 has them."""
+def stored(checkpoint: Checkpoint, name: str, kinds: Iterable[ir.DataType]) -> Rows:
+    """A tensor as it stands; a vector is one column. Bytes are exponents, as E8M0 has them.
+
+    Raises:
+        CheckpointError: its elements are of none of ``kinds``.
+    """
     tensor, shape, count = _matrix(checkpoint, name)
+    check_type(name, tensor.dtype, kinds)
     exponents = tensor.dtype == ir.DataType.UINT8
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -101,10 +119,15 @@ def nibbles(checkpoint: Checkpoint, name: str) -> Rows:
 
 def by_whole(how: np.ufunc, rows: Rows, checkpoint: Checkpoint, name: str) -> Rows:
     """``rows`` multiplied, or divided, by the one number of the tensor ``name``."""
+    info = checkpoint.names()[name]
+    check_type(name, info.dtype, FLOATS)
+    if prod(info.shape) != 1:
+        raise unfit(name, f"{prod(info.shape)} numbers", ["one, for the whole weight"])
 
     def read(start: int, stop: int) -> np.ndarray:
         whole = checkpoint.tensor(name).numpy().astype(np.float32).reshape(-1)
-        return np.asarray(how(rows.read(start, stop), whole[0]))
+        with np.errstate(all="ignore"):  # who reads scales looks at them
+            return np.asarray(how(rows.read(start, stop), whole[0]))
 
     return replace(rows, read=read)
 
@@ -131,7 +154,8 @@ def fp4(data: np.ndarray) -> np.ndarray:
 
 def powers_of_two(exponents: np.ndarray) -> np.ndarray:
     """Scales of the microscaling formats, stored as a byte each, in fp32."""
-    powers: np.ndarray = np.ldexp(np.float32(1), exponents.astype(np.int32) - _E8M0_BIAS)
+    with np.errstate(over="ignore"):  # of the highest, which is no number
+        powers: np.ndarray = np.ldexp(np.float32(1), exponents.astype(np.int32) - _E8M0_BIAS)
     return powers
 
 
@@ -166,8 +190,12 @@ def scaled(
             may not.
 
     Raises:
-        CheckpointError: so many scales do not fit so many codes.
+        CheckpointError: so many scales do not fit so many codes; on reading, one is no number.
     """
+    scales = _finite(scales, where)
+    if zeros is not None and zeros.shape != scales.shape:
+        found = "zero points ({}, {}) of scales ({}, {})".format(*zeros.shape, *scales.shape)
+        raise unfit(where, found, ["as many"])
     rows, columns = codes.shape[0] // codes.count, codes.shape[1]
     grid = scales.shape[0] // codes.count
     high, wide = _block((rows, columns), (grid, scales.shape[1]), block, where)
@@ -199,6 +227,29 @@ def scaled(
     return replace(codes, read=read, grid=kept)
 
 
+def _finite(scales: Rows, where: str) -> Rows:
+    """The same, looked at as they are read: values would be no numbers, either."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        found = scales.read(start, stop)
+        check_finite(found, where)
+        return found
+
+    return replace(scales, read=read)
+
+
+def check_finite(scales: np.ndarray, where: str) -> None:
+    """Refuse scales of which one is no number, or has no end. Raises CheckpointError."""
+    fits = np.isfinite(scales)
+    if not fits.all():
+        raise unfit(where, f"a scale that is {scales[~fits][0]}", ["finite numbers"])
+
+
+def consecutive(columns: int, groups: int) -> np.ndarray:
+    """The group of each column where those of a group lie side by side."""
+    return np.arange(columns) * groups // columns
+
+
 def _grid(
     codes: Rows,
     zeros: Rows,
@@ -209,7 +260,7 @@ def _grid(
     groups: Callable[[], np.ndarray] | None,
 ) -> Grid | str:
     """The integers, in groups of columns that lie side by side."""
-    side_by_side, order = np.arange(codes.shape[1]) // wide, None
+    side_by_side, order = consecutive(codes.shape[1], scales.shape[1]), None
     if groups is not None and not np.array_equal(found := groups(), side_by_side):
         order = np.argsort(found, kind="stable").astype(np.int32)
         if not np.array_equal(found[order], side_by_side):
@@ -244,10 +295,12 @@ def _block(
 
 def _within(given: Callable[[], np.ndarray], columns: int, groups: int, where: str) -> np.ndarray:
     order = given()
-    if order.shape == (columns,) and order.min() >= 0 and order.max() < groups:
+    fits = order.dtype.kind in "iu" and order.shape == (columns,)
+    if fits and order.min() >= 0 and order.max() < groups:
         return order
     found = f"{order.size} columns of groups {order.min(initial=0)} to {order.max(initial=0)}"
-    raise unfit(where, found, [f"{columns} columns of groups 0 to {groups - 1}"])
+    wanted = f"{columns} columns of groups 0 to {groups - 1}, whole numbers"
+    raise unfit(where, f"{found}, {order.dtype}", [wanted])
 
 
 def _matrix(checkpoint: Checkpoint, name: str) -> tuple[ir.TensorProtocol, tuple[int, int], int]:

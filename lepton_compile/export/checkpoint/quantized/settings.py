@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import onnx_ir as ir
+
 from lepton_compile.errors import CheckpointError, SourceError
 
-__all__ = ["BITS", "activations", "bits_of", "block_of", "unfit", "unknown"]
+__all__ = ["BITS", "activations", "bits_of", "block_of", "check_type", "unfit", "unknown"]
 
 # Scales of what layers read and write, and of the cache: numbers of an engine, not of a model.
 _ACTIVATIONS = re.compile(
@@ -40,12 +42,18 @@ def bits_of(bits: Any) -> int:
     raise unknown("number of bits", bits, [str(each) for each in BITS])
 
 
+def check_type(name: str, found: ir.DataType, kinds: Iterable[ir.DataType]) -> None:
+    """Refuse a tensor that has other elements: they are no codes, or no scales."""
+    if found not in kinds:
+        raise unfit(name, f"elements of {found.name}", [kind.name for kind in kinds])
+
+
 def unknown(what: str, found: Any, available: Iterable[str]) -> SourceError:
     """The error for a way of quantizing that is not read."""
     return SourceError(
         f"The weights are quantized in a way that is not read: {what}.",
         where="quantization_config of config.json",
-        found=str(found),
+        found=f"{found!s:.80}",
         available=list(available),
         hint="Compile the model that was quantized, and name the precision under `quantize`.",
     )
