@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from lepton_passes.contract import LeptonPass
+from lepton_passes.linear import dequantizing
 from lepton_passes.lowering.ort.choices import Layer, Tactic
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.linear import LowerLinear, default_kernel
@@ -126,8 +127,7 @@ def _neutral(layer: Layer) -> ir.Model:
     """What the passes of a build find in front of them."""
     x = _input("x", ir.DataType.FLOAT, ("rows", layer.columns))
     q, scale = _initializers(layer)
-    blocks = {"axis": 0} if layer.group is None else {"axis": 1, "block_size": layer.group}
-    weight = ir.node("DequantizeLinear", [q, scale], blocks)
+    weight = ir.node("DequantizeLinear", [q, scale], dequantizing(layer.group))
     turned = ir.node("Transpose", [weight.outputs[0]], {"perm": [1, 0]})
     product = ir.node("MatMul", [x, turned.outputs[0]])
     product.outputs[0].shape = ir.Shape(("rows", layer.rows))

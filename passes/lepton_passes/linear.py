@@ -19,6 +19,7 @@ from lepton_passes.match import made_by, perm_of
 __all__ = [
     "Linear",
     "Weight",
+    "dequantizing",
     "linear_of",
     "linears",
     "linears_by_input",
@@ -137,6 +138,12 @@ def linears_by_input(body: Body) -> dict[ir.Value, list[Linear]]:
     for linear in linears(body):
         found.setdefault(linear.x, []).append(linear)
     return found
+
+
+def dequantizing(group: int | None) -> dict[str, int | float | str | Sequence[int]]:
+    """Attributes of the DequantizeLinear of a weight whose groups have so many columns; ``None``
+    where a row has one scale."""
+    return {"axis": 0} if group is None else {"axis": 1, "block_size": group}
 
 
 def lookups(weight: Weight) -> list[ir.Node]:

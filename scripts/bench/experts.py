@@ -30,6 +30,7 @@ import onnxruntime as ort
 
 from lepton_compile.engines.model_file import flatten
 from lepton_passes.contract import LeptonPass
+from lepton_passes.linear import dequantizing
 from lepton_passes.lowering.ort.experts import LowerExperts
 from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
 from lepton_plugins.native import LIBRARY, build_library
@@ -89,7 +90,7 @@ def layer(shape: Shape, bits: int) -> ir.Model:
             tensors[name] = np.zeros((shape.experts, columns), np.float32)
     values = {name: _initializer(name, tensor) for name, tensor in tensors.items()}
     nodes = [
-        ir.node("DequantizeLinear", [values[f"{n}_q"], values[f"{n}_scale"]], _BLOCKS)
+        ir.node("DequantizeLinear", [values[f"{n}_q"], values[f"{n}_scale"]], dequantizing(GROUP))
         for n in ("gate_up", "down")
     ]
     attributes = {
@@ -117,9 +118,6 @@ def layer(shape: Shape, bits: int) -> ir.Model:
         name="layer",
     )
     return ir.Model(graph, ir_version=11)
-
-
-_BLOCKS = {"axis": 1, "block_size": GROUP}
 
 
 def _weight(name: str, rows: int, columns: int, bits: int) -> dict[str, np.ndarray]:

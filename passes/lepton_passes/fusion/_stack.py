@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.linear import Linear
+from lepton_passes.linear import Linear, dequantizing
 from lepton_passes.match import bias_of
 from lepton_passes.tensors import concat_rows
 
@@ -74,9 +74,8 @@ def _product(body: Body, parts: Sequence[Projection], name: str, before: ir.Node
     ]
     weight = inputs[0]
     if not weights[0].plain:
-        group = weights[0].group
-        layout = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
-        weight = body.emit(before, "DequantizeLinear", inputs, dict(layout)).outputs[0]
+        layout = dequantizing(weights[0].group)
+        weight = body.emit(before, "DequantizeLinear", inputs, layout).outputs[0]
     turned = body.emit(before, "Transpose", [weight], {"perm": (1, 0)})
     return body.emit(before, "MatMul", [parts[0].linear.x, turned.outputs[0]]).outputs[0]
 

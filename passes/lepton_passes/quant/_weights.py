@@ -19,7 +19,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import experts_in, scorers, shared_columns
-from lepton_passes.linear import linears, weight_of
+from lepton_passes.linear import dequantizing, linears, weight_of
 from lepton_passes.match import made_by
 from lepton_passes.tensors import StreamedTensor
 
@@ -143,8 +143,7 @@ def dequantize(
     group: int | None,
 ) -> None:
     """Let ``users`` read a DequantizeLinear in place of ``value``."""
-    blocks = {"axis": 0} if group is None else {"axis": 1, "block_size": group}
-    node = body.emit(users[0], "DequantizeLinear", inputs, dict(blocks))
+    node = body.emit(users[0], "DequantizeLinear", inputs, dequantizing(group))
     node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
     for user in users:
         for position, operand in enumerate(user.inputs):
