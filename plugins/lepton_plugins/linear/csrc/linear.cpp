@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include <cstdlib>
+#include <new>
 
 #include "quantize.h"
 
@@ -37,18 +38,54 @@ struct Band {
   }
 };
 
-// One call: its operands, and the rounded activations.
+// One layer: its operands, how it is cut to pieces, and the rounded activations.
 struct Call {
   const Weights& w;
   const float* x;
   int64_t rows;
   float* y;
   Form form = lepton::form();
-  int64_t tiles = 0, band_tiles = 0, bands = 0, block = 0;
+  int64_t tiles, band_tiles, bands, block;
+  int64_t first_strip = 0, first_piece = 0;  // among those of all layers
   int8_t* numbers = nullptr;
   float* scale = nullptr;
   int32_t* start = nullptr;
   float* shift = nullptr;
+
+  explicit Call(const Layer& layer)
+      : w(layer.weights), x(layer.x), rows(layer.rows), y(layer.y) {
+    tiles = ceil_div(w.results(), kTile);
+    const int64_t by_bytes = kBandBytes / static_cast<int64_t>(w.shape.tile_bytes()) + 1;
+    const int64_t by_count = tiles / kBands + 1;
+    band_tiles = by_bytes < by_count ? by_bytes : by_count;
+    bands = ceil_div(tiles, band_tiles);
+    const int64_t blocks = rows == 0 ? 1 : ceil_div(rows, kBlockRows);
+    block = ceil_div(ceil_div(rows, blocks), form.rows) * form.rows;
+  }
+
+  int64_t strips() const { return ceil_div(rows, form.rows); }
+
+  int64_t pieces() const { return rows == 0 ? 0 : ceil_div(rows, block) * bands; }
+
+  size_t numbers_bytes() const {
+    return whole_lines(rows * static_cast<size_t>(w.shape.inner) * w.shape.activation_bytes());
+  }
+
+  size_t scales_bytes() const { return whole_lines(rows * w.shape.blocks() * sizeof(float)); }
+
+  size_t shifts_bytes() const {
+    return w.zeros == nullptr ? 0 : whole_lines(rows * w.shape.groups() * sizeof(float));
+  }
+
+  size_t scratch_bytes() const { return numbers_bytes() + 2 * scales_bytes() + shifts_bytes(); }
+
+  void use(int8_t* scratch) {
+    numbers = scratch;
+    scale = reinterpret_cast<float*>(numbers + numbers_bytes());
+    start = reinterpret_cast<int32_t*>(numbers + numbers_bytes() + scales_bytes());
+    if (w.zeros == nullptr) return;
+    shift = reinterpret_cast<float*>(numbers + numbers_bytes() + 2 * scales_bytes());
+  }
 
   int rows_at(int64_t first) const {
     return static_cast<int>(rows - first < form.rows ? rows - first : form.rows);
@@ -135,16 +172,31 @@ struct Call {
   }
 };
 
-void round_strip(void* user, size_t i) {
-  const Call& call = *static_cast<const Call*>(user);
-  call.round(static_cast<int64_t>(i) * call.form.rows);
+struct Calls {
+  Call* all;
+  int64_t count;
+
+  // That of piece `i`, of which its own begin at `first`; counts `i` from there.
+  const Call& of(int64_t Call::*first, int64_t* i) const {
+    const Call* call = all;
+    while (call + 1 < all + count && (call + 1)->*first <= *i) ++call;
+    *i -= call->*first;
+    return *call;
+  }
+};
+
+void round_strip(void* user, size_t number) {
+  auto i = static_cast<int64_t>(number);
+  const Call& call = static_cast<const Calls*>(user)->of(&Call::first_strip, &i);
+  call.round(i * call.form.rows);
 }
 
-void multiply_band(void* user, size_t i) {
-  const Call& call = *static_cast<const Call*>(user);
-  const int64_t from = static_cast<int64_t>(i) / call.bands * call.block;
+void multiply_band(void* user, size_t number) {
+  auto i = static_cast<int64_t>(number);
+  const Call& call = static_cast<const Calls*>(user)->of(&Call::first_piece, &i);
+  const int64_t from = i / call.bands * call.block;
   const int64_t end = from + call.block < call.rows ? from + call.block : call.rows;
-  const int64_t first = static_cast<int64_t>(i) % call.bands * call.band_tiles;
+  const int64_t first = i % call.bands * call.band_tiles;
   const int64_t last = first + call.band_tiles < call.tiles ? first + call.band_tiles : call.tiles;
   Band band = call.packed(first, last);
   const bool many = end - from >= kStripsToSpread * call.form.rows;
@@ -168,36 +220,29 @@ int integer(int bits, const uint8_t* q, int k, int c) {
 
 }  // namespace
 
-bool linear(const Parallel& parallel, const Weights& w, const float* x, int64_t rows, float* y) {
-  if (rows == 0) return true;
-  Call call{w, x, rows, y};
-  call.tiles = ceil_div(w.results(), kTile);
-  const int64_t by_bytes = kBandBytes / static_cast<int64_t>(w.shape.tile_bytes()) + 1;
-  const int64_t by_count = call.tiles / kBands + 1;
-  call.band_tiles = by_bytes < by_count ? by_bytes : by_count;
-  call.bands = ceil_div(call.tiles, call.band_tiles);
-  const int64_t blocks = ceil_div(rows, kBlockRows);
-  call.block = ceil_div(ceil_div(rows, blocks), call.form.rows) * call.form.rows;
-
-  const size_t count = static_cast<size_t>(rows);
-  const size_t numbers = whole_lines(count * w.shape.inner * w.shape.activation_bytes());
-  const size_t scales = whole_lines(count * w.shape.blocks() * sizeof(float));
-  const size_t shifts =
-      w.zeros == nullptr ? 0 : whole_lines(count * w.shape.groups() * sizeof(float));
-  void* scratch = aligned_alloc(kLine, numbers + 2 * scales + shifts);
-  if (scratch == nullptr) return false;
-  call.numbers = static_cast<int8_t*>(scratch);
-  call.scale = reinterpret_cast<float*>(call.numbers + numbers);
-  call.start = reinterpret_cast<int32_t*>(call.numbers + numbers + scales);
-  if (shifts != 0) call.shift = reinterpret_cast<float*>(call.numbers + numbers + 2 * scales);
-
-  if (rows <= call.form.rows) {
-    call.round(0);
-  } else {
-    parallel.run(ceil_div(rows, call.form.rows), round_strip, &call);
+bool linear(const Parallel& parallel, const Layer* layers, int64_t count) {
+  const size_t table = whole_lines(count * sizeof(Call));
+  size_t bytes = table;
+  for (int64_t i = 0; i < count; ++i) bytes += Call(layers[i]).scratch_bytes();
+  auto* memory = static_cast<int8_t*>(aligned_alloc(kLine, bytes));
+  if (memory == nullptr) return false;
+  Calls calls{reinterpret_cast<Call*>(memory), count};
+  int8_t* scratch = memory + table;
+  int64_t strips = 0, pieces = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    Call* call = new (calls.all + i) Call(layers[i]);
+    call->use(scratch);
+    scratch += call->scratch_bytes();
+    call->first_strip = strips;
+    call->first_piece = pieces;
+    strips += call->strips();
+    pieces += call->pieces();
   }
-  parallel.run(ceil_div(rows, call.block) * call.bands, multiply_band, &call);
-  free(scratch);
+  if (pieces > 0) {
+    parallel.run(strips, round_strip, &calls);
+    parallel.run(pieces, multiply_band, &calls);
+  }
+  free(memory);
   return true;
 }
 

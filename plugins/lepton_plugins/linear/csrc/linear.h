@@ -22,9 +22,17 @@ struct Weights {
 };
 
 // y (rows, results) = activation(x (rows, inner) . weights + bias), fp32. Gated, it is the first
-// half so, times the second half without activation. False if memory is short.
-bool linear(const Parallel& parallel, const Weights& weights, const float* x, int64_t rows,
-            float* y);
+// half so, times the second half without activation.
+struct Layer {
+  Weights weights;
+  const float* x;
+  int64_t rows;
+  float* y;
+};
+
+// Some layers that do not read each other. Their pieces are shared out together: one small layer
+// after the other would leave most threads without work. False if memory is short.
+bool linear(const Parallel& parallel, const Layer* layers, int64_t count);
 
 // y (inner) = the weights of one column, fp32.
 void column(const Weights& weights, int64_t index, float* y);

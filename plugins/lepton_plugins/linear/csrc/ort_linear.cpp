@@ -99,8 +99,8 @@ class Linear final : public Matrix, public Operator<Linear> {
     Operand y = x;
     y.dims[y.rank - 1] = weights.results();
     if (OrtStatus* s = output(api_, context, 0, &y)) return s;
-    const bool done = linear(SessionThreads(api_, context), weights, x.as<float>(), rows,
-                             y.as<float>());
+    const Layer layer{weights, x.as<float>(), rows, y.as<float>()};
+    const bool done = linear(SessionThreads(api_, context), &layer, 1);
     return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
   }
 
