@@ -27,9 +27,12 @@ from .capture import Capture
 from .capture.sharing import is_shared_dict
 from .layers import Given, LayerCall, Shared, Slot
 from .meta import modules_of
+from .refusal import OwnCodeError, untraceable
 from .rehearsal import examples, without_trace
 
-__all__ = ["Chain", "LayerTrace", "Place", "stamping"]
+__all__ = ["NO_LAYERS", "Chain", "LayerTrace", "Place", "stamping"]
+
+NO_LAYERS = "the model has no layers that transformers marks as such"
 
 
 class Place(NamedTuple):
@@ -248,16 +251,25 @@ class LayerTrace:
 
     def _settle(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
         """Which inputs the outputs are shaped like: in numbers, else in the sizes of the trace."""
+        failed: type[Exception] | None = None
         with without_trace():
             given = examples(call.inputs)
             if given is not None:
                 try:
                     self._run(call, given)
                     return
-                except Exception:  # whatever it is, the trace comes upon it and says so
+                except Exception as error:  # whatever it is, the trace comes upon it and says so
                     call.out_spec = None
+                    failed = type(error)
         with disable_proxy_modes_tracing():
-            self._run(call, inputs)
+            try:
+                self._run(call, inputs)
+            except ExportError:
+                raise
+            except Exception as error:
+                if type(error) is not failed:
+                    raise
+                raise untraceable(error, OwnCodeError) from error
 
     def _run(self, call: LayerCall, inputs: Sequence[Tensor]) -> None:
         out = call.run(inputs, self.capture)
@@ -314,9 +326,14 @@ def stamping(outer: nn.Module, model: nn.Module, capture: Capture) -> Iterator[L
 
     Args:
         outer: what is traced; ``model`` is in it.
+
+    Raises:
+        ExportError: the model has none.
     """
     trace = LayerTrace(capture)
     layers = _layers(model)
+    if not layers:
+        raise ExportError(NO_LAYERS)
     homes = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n, _ in layers]
     for (path, layer), (parent, name) in zip(layers, homes, strict=True):
         parent._modules[name] = _Stub(layer, trace.stub(layer, path))

@@ -17,18 +17,20 @@ from lepton_compile.errors import ExportError
 from . import meta
 from .builder import Builder
 from .capture import NAME, OWN, TORCH, Capture, ExpertsError, LooksAheadError, capturing
-from .chain import Chain, LayerTrace, Place, stamping
+from .chain import NO_LAYERS, Chain, LayerTrace, Place, stamping
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
 from .kept import CacheLayer, Layers, StateLayer, name_kept, presents_of
+from .refusal import OwnCodeError
 from .stamp import LayerFunction, layer_functions, program_parts
 from .tasks import CacheUse, DecoderModule, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
-from .translate import HANDLERS, State, Translator, UnknownOpError
+from .translate import HANDLERS, State, Translator
 from .translate.core import Handler
 from .translate.masks import OWN_ATTENTION, check_masks
 
 __all__ = ["Graph", "Way", "build_graph"]
 
+NOT_CALLED = "the model does not call torch's attention"
 HINT = (
     "compile another architecture, or give an .onnx file of this model as the source; with "
     "LEPTON_DEBUG=1 the traceback says where the model's code was"
@@ -94,23 +96,25 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
             generate text, and looks ahead.
     """
     refused: dict[str, list[str]] = {}  # reason -> the ways that it is of
-    unknown: set[str] = set()
+    settled: dict[str, list[str]] = {}  # where attention is captured -> the ways of its reason
     for way in WAYS:
-        if way.attention in unknown:
-            continue  # the op that has no translation is still there
+        if way.attention in settled:
+            settled[way.attention].append(way.name)
+            continue
         module = make(way.cache)
         try:
             graph = _build(module, positions, way)
         except ExportError as error:
             where = f" at {error.where}" if error.where else ""
             found = f" ({error.found})" if error.found else ""
-            refused.setdefault(f"{error.message}{where}{found}", []).append(way.name)
+            ways = refused.setdefault(f"{error.message}{where}{found}", [])
+            ways.append(way.name)
             if isinstance(error, LooksAheadError):
                 raise
             if isinstance(error, ExpertsError):
                 break
-            if isinstance(error, UnknownOpError):
-                unknown.add(way.attention)
+            if isinstance(error, OwnCodeError):
+                settled[way.attention] = ways
             continue
         graph.refused = _told(refused)
         return graph
@@ -130,6 +134,8 @@ def _cannot(architecture: str, refused: list[str]) -> ExportError:
 
 def _build(module: TaskModule, positions: int, way: Way) -> Graph:
     how = way.name
+    if way.attention == TORCH:
+        _rehearse(module, positions)
     with torch.no_grad(), capturing(module.network, positions, attention=way.attention) as capture:
         capture.attention.generates = isinstance(module, DecoderModule)
         examples = module.example(EXAMPLE_SIZES)
@@ -141,12 +147,26 @@ def _build(module: TaskModule, positions: int, way: Way) -> Graph:
             program = trace(module, examples, module.input_dims, positions)
         chains = _chains(program, layers)
         if not chains:
-            raise ExportError("the model has no layers that transformers marks as such")
+            raise ExportError(NO_LAYERS)
         _check_captured(capture, way)
         calls = [call for chain in chains.values() for call in chain.calls]
         symbols = dims_of(program, module.input_dims)
         made = layer_functions(calls, capture, symbols, positions)
         return _assemble(module, program, capture, chains, made, how)
+
+
+def _rehearse(module: TaskModule, positions: int) -> None:
+    """See that the model calls torch's attention, as we capture it: run on tensors without data,
+    which takes a tenth of a trace."""
+    with torch.no_grad(), capturing(module.network, positions, attention=TORCH) as capture:
+        try:
+            module(tuple(module.example(EXAMPLE_SIZES)))
+        except OwnCodeError:
+            raise
+        except Exception:  # whatever it is, the trace comes upon it and says so
+            return
+        if not capture.attention.calls:
+            raise OwnCodeError(NOT_CALLED)
 
 
 def _check_captured(capture: Capture, way: Way) -> None:
@@ -156,9 +176,9 @@ def _check_captured(capture: Capture, way: Way) -> None:
     if capture.attention.calls:
         return
     if way.attention == TORCH:
-        raise ExportError("the model does not call torch's attention")
+        raise OwnCodeError(NOT_CALLED)
     if way.attention == NAME and capture.attention.rules:
-        raise ExportError(OWN_ATTENTION)
+        raise OwnCodeError(OWN_ATTENTION)
 
 
 def _chains(program: ExportedProgram, layers: LayerTrace) -> dict[int, Chain]:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.pieces import put_together
+from lepton_compile.export.refusal import untraceable
 
 __all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
 
@@ -52,10 +53,7 @@ def trace(
                 raise ExportError(
                     "the model's code fixes a size that must stay open", found=fixed[1]
                 ) from error
-            raise ExportError(
-                "torch.export could not trace the model",
-                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            ) from error
+            raise untraceable(error) from error
     put_together(program.graph_module)
     return program
 

@@ -25,6 +25,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export.refusal import OwnCodeError
 
 from . import states
 from .masks import MaskRule, chunks_of_rows, settle
@@ -312,7 +313,7 @@ def _attention(
     rule = state.rule_of(attention_mask)
     if rule is None:
         if attention_mask is not None:
-            raise ExportError(
+            raise OwnCodeError(
                 "attention is called with a mask that the mask interface did not make"
             )
         causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", False))
@@ -346,7 +347,7 @@ def _check_no_more(given: Mapping[str, Any]) -> None:
     """Refuse what T5 and others add to scores: passed over, it would change the numbers."""
     for name, value in given.items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            raise ExportError("attention is given more than is captured", found=name)
+            raise OwnCodeError("attention is given more than is captured", found=name)
 
 
 def _of_one_width(*heads: Tensor) -> list[Tensor]:

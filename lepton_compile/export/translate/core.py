@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.builder import Builder
+from lepton_compile.export.refusal import OwnCodeError
 
 from .idle import idle
 from .in_place import put_back, writes, written
@@ -33,7 +34,7 @@ class State(NamedTuple):
     present: ir.Value
 
 
-class UnknownOpError(ExportError):
+class UnknownOpError(OwnCodeError):
     """The program has an op that no handler translates."""
 
 

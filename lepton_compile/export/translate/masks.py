@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from torch import fx
 
-from lepton_compile.errors import ExportError
+from lepton_compile.export.refusal import OwnCodeError
 
 from .idle import idle
 
@@ -31,14 +31,14 @@ def check_masks(graph: fx.Graph, given: Iterable[fx.Node] = ()) -> None:
         given: those that are inputs.
 
     Raises:
-        ExportError: something does.
+        OwnCodeError: something does.
     """
     made = [node for node in graph.nodes if _op(node) in _MAKERS]
     unread = idle(graph)
     for mask in (*given, *made):
         for reader in mask.users:
             if reader not in unread and _op(reader) not in _READERS:
-                raise ExportError(OWN_ATTENTION, found=f"{reader.target}")
+                raise OwnCodeError(OWN_ATTENTION, found=f"{reader.target}")
 
 
 def _op(node: fx.Node) -> str:
