@@ -30,6 +30,7 @@ __all__ = [
     "RecipeError",
     "SourceError",
     "UsageError",
+    "is_failure",
 ]
 
 
@@ -133,3 +134,9 @@ class GateError(LeptonError):
     """The build finished, but a number that the recipe demands was missed."""
 
     exit_code = 3
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether something went wrong, rather than that somebody wants to end: a library in Rust that
+    panics raises what is no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

@@ -11,10 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import SourceError, is_failure
 from lepton_compile.export.sentence import lowers_case
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.objects import read_object
+from lepton_compile.export.source.tokenizer_files import tokenizer_error
 
 __all__ = ["generation", "write_assets"]
 
@@ -66,7 +67,7 @@ def _write_config(source: Source, folder: Path) -> None:
 def _write_tokenizer(origin: Path, folder: Path, lowered: bool) -> dict[str, str | None]:
     shutil.copyfile(origin / TOKENIZER, folder / TOKENIZER)
     if lowered:
-        _lower_case(folder / TOKENIZER)
+        _lower_case(folder / TOKENIZER, origin)
     config = {**read_object(origin / "special_tokens_map.json"), **read_object(origin / CONFIG)}
     template = _template(origin, config)
     for name, value in config.items():
@@ -79,12 +80,17 @@ def _write_tokenizer(origin: Path, folder: Path, lowered: bool) -> dict[str, str
     return {"file": TOKENIZER, "config": CONFIG, "chat_template": TEMPLATE if template else None}
 
 
-def _lower_case(file: Path) -> None:
+def _lower_case(file: Path, origin: Path) -> None:
     """Texts in lower case before anything else is done to them, if the tokenizer does not do so."""
     from tokenizers import Tokenizer
     from tokenizers.normalizers import Lowercase, Sequence
 
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise tokenizer_error(origin, error) from error
     own = tokenizer.normalizer
     if own is None or own.normalize_str("A") != "a":
         tokenizer.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
@@ -152,4 +158,4 @@ def generation(source: Source) -> dict[str, Any]:
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    file.write_text(text + "\n", "utf-8")
+    file.write_text(text + "\n", "utf-8", "backslashreplace")  # JSON has half characters so, too

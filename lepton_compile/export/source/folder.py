@@ -13,6 +13,7 @@ from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
 from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.rope import check_rope
+from lepton_compile.export.source.tokenizer_files import TOKENIZER_FILES
 
 __all__ = [
     "PICKLE_ENDINGS",
@@ -28,7 +29,6 @@ __all__ = [
 
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 PICKLE_INDEX = ".bin.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 MODELOPT_NAME = "hf_quant_config.json"
 # The same weights once more, as their makers name them.
 DUPLICATES = "consolidated*.safetensors"

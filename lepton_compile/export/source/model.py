@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import SourceError, is_failure
 from lepton_compile.export.source import folder as folders
+from lepton_compile.export.source.tokenizer_files import check_small_files, tokenizer_error
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -65,6 +66,7 @@ class Source:
     def check_folder(self, *, weights: bool = True) -> None:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
+        check_small_files(self.path)
         if weights:
             folders.check_weights(self.path)
 
@@ -170,10 +172,10 @@ class Source:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-        except Exception as error:  # whatever the library or the model's own code raises
-            raise SourceError(
-                "The tokenizer cannot be loaded.", where=str(folder), found=str(error)
-            ) from error
+        except BaseException as error:  # whatever the library or the model's own code raises
+            if not is_failure(error):
+                raise
+            raise tokenizer_error(folder, error) from error
         return tokenizer
 
     def start_digests(self) -> None:

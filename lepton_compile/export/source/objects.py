@@ -10,6 +10,8 @@ from lepton_compile.export.json_file import read_json
 
 __all__ = ["read_object"]
 
+HINT = "Download it again, or compare it with the one that the model was released with."
+
 
 def read_object(file: Path) -> dict[str, Any]:
     """What a file holds; nothing where there is none. Raises SourceError."""
@@ -19,8 +21,10 @@ def read_object(file: Path) -> dict[str, Any]:
         found = read_json(file)
     except (OSError, ValueError) as error:
         raise SourceError(
-            f"{file.name} cannot be read.", where=str(file), found=str(error)
+            f"{file.name} cannot be read.", where=str(file), found=str(error), hint=HINT
         ) from error
     if not isinstance(found, dict):
-        raise SourceError(f"{file.name} is not an object.", where=str(file))
+        raise SourceError(
+            f"{file.name} is not an object.", where=str(file), found=f"{found!r:.60}", hint=HINT
+        )
     return found
