@@ -218,7 +218,8 @@ def _assemble(
     for value, name in zip(outputs, module.output_names, strict=True):
         value.name = name
         value.dtype = ir.DataType.FLOAT
-        value.shape = _output_shape(name, value)
+        if name == "logits" and "logits_to_keep" in module.input_names:
+            value.shape = _kept_shape(value)
     caches, states = name_kept(translator, sites.layers)
     # A pooler that no output asks for was traced all the same; its weights may be missing.
     builder.prune([*outputs, *presents_of(translator)])
@@ -319,9 +320,9 @@ def _inputs(module: TaskModule) -> list[ir.Value]:
     ]
 
 
-def _output_shape(name: str, value: ir.Value) -> ir.Shape | None:
+def _kept_shape(value: ir.Value) -> ir.Shape | None:
     """The traced shape, but for what ``keep_last`` shortens."""
-    if value.shape is None or name != "logits" or len(value.shape) != 3:
+    if value.shape is None or len(value.shape) != 3:
         return value.shape
     kept = "kept" if str(value.shape[1]) == "sequence" else value.shape[1]
     return ir.Shape([value.shape[0], kept, value.shape[2]])
