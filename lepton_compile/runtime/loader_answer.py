@@ -8,7 +8,7 @@ import numpy as np
 
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_chances import softmax
-from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 
 __all__ = ["Answers"]
 
@@ -26,6 +26,8 @@ class Answers(Batches):
         refuse(needed - self.outputs.keys(), f"a model for {self.task} finds no answers")
         bad = [text for text in (question, context) if not isinstance(text, str)]
         refuse(bad, f"answer takes two texts, found {bad!r:.60}")
+        with failing("the question and its context cannot be encoded"):
+            (question + context).encode()
         wrong = not isinstance(longest, int | np.integer) or longest < 1
         refuse(wrong, f"out of its range: {longest=!r:.60}")
         windows = [w for w in self._windows(question, context) if 1 in w.sequence_ids]

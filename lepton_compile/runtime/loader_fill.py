@@ -8,7 +8,7 @@ import numpy as np
 
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_chances import softmax
-from lepton_compile.runtime.loader_guard import refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_special import special_tokens
 
 __all__ = ["Fills"]
@@ -20,10 +20,11 @@ class Fills(Batches):
     def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
         """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
         refuse(self.task != "fill-mask", f"a model for {self.task} fills no blanks")
+        with failing(f"fill takes a text, found {text!r:.60}"):
+            text.encode()
         mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
         number = tokenizer.token_to_id(mask) if mask else None
         refuse(number is None, "this artifact's tokenizer has no mask token")
-        refuse(not isinstance(text, str), f"fill takes a text, found {text!r:.60}")
         wrong = not isinstance(top_k, int | np.integer) or top_k < 1
         refuse(wrong, f"out of its range: {top_k=!r:.60}")
         encoded = tokenizer.encode(text)

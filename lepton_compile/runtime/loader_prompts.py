@@ -40,6 +40,7 @@ class Prompts(Texts):
             refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
             prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())], **given)
         with failing("this prompt cannot be encoded"):
+            prompt.encode()  # half a character is none, such as a byte that a shell passes on
             return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)
 
     def chat_text(self, messages: Sequence[Mapping[str, Any]], **named: Any) -> str:

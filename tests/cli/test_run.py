@@ -116,6 +116,12 @@ def test_questions_and_blanks_that_are_no_text_are_refused(answering: Path, fill
         model.answer(question, CONTEXT)
     with load(filling) as model, pytest.raises(LoaderError, match="takes a text, found 3"):
         model.fill(question)
+    half = "\udcff"  # as a shell hands over a byte that is no text
+    for pair in ((half, CONTEXT), (QUESTION, half)):
+        with load(answering) as model, pytest.raises(LoaderError, match="surrogates not allowed"):
+            model.answer(*pair)
+    with load(filling) as model, pytest.raises(LoaderError, match="takes a text, found"):
+        model.fill(f"{half} [MASK]")
 
 
 def test_how_long_and_how_many_are_numbers_from_1_on(answering: Path, filling: Path) -> None:

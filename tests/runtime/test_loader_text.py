@@ -185,6 +185,20 @@ def test_long_texts_are_cut_and_no_texts_are_refused(embedder: Model, tmp_path: 
         embedder.embed([])
 
 
+HALF = "w5 \udcff"  # as a shell hands over a byte that is no text
+
+
+def test_what_is_no_text_is_refused(model: Model, embedder: Model) -> None:
+    for prompt in ([""], {"a": 1}, 3):
+        with pytest.raises(LoaderError, match="there is no prompt"):
+            embedder.embed(["w5"], prompt)  # type: ignore[arg-type]
+    with pytest.raises(LoaderError, match="give a list of texts"):
+        embedder.embed([HALF])
+    for chat in (False, True):
+        with pytest.raises(LoaderError, match="surrogates not allowed"):
+            model.generate(HALF, chat=chat, max_new_tokens=2)
+
+
 def test_labels_of_texts_and_pairs(tmp_path: Path) -> None:
     tiny.encoder(tmp_path / "labels", "text-classification")
     with load(tmp_path / "labels", threads=1) as model:
