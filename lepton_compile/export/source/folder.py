@@ -11,6 +11,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.quantized import check_settings
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
+from lepton_compile.export.source.numbers import check_numbers
 from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.rope import check_rope
 from lepton_compile.export.source.tokenizer_files import TOKENIZER_FILES
@@ -78,7 +79,8 @@ def _quantization(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
     """Refuse code that was not trusted by name, weights that are quantized in a way that is not
-    read, names of no classes, and rotary embeddings that cannot be computed."""
+    read, names of no classes, rotary embeddings that cannot be computed, and numbers that no model
+    has."""
     config = read_config(folder)
     where = str(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code:
@@ -103,6 +105,7 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
             available=['["LlamaForCausalLM"]'],
         )
     check_rope(config, folder / "config.json")
+    check_numbers(config, folder / "config.json")
 
 
 def has_weights(folder: Path) -> bool:

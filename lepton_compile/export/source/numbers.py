@@ -1,0 +1,55 @@
+"""Numbers of config.json that no model has, looked at before transformers takes them for others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.errors import SourceError
+
+__all__ = ["check_numbers"]
+
+# What is 0 or below counts as missing to some of the library's code, and is divided by in other.
+LENGTHS = ("max_position_embeddings", "sliding_window")
+
+
+def check_numbers(config: Mapping[str, Any], file: Path) -> None:
+    """Refuse lengths below one, and what is no number at all.
+
+    Infinity is one: state space models have steps without a limit.
+
+    Raises:
+        SourceError: with the key.
+    """
+    for place, value in _numbers(config):
+        key = place.rpartition(".")[2]
+        if value != value:
+            raise _wrong(file, place, value, "a number")
+        if key in LENGTHS and value < 1:
+            raise _wrong(file, place, value, "a whole number from 1 on")
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
+    """Each number by its dotted place, but for windows that are switched off."""
+    waiting: list[tuple[str, Any]] = [("", config)]
+    while waiting:
+        place, found = waiting.pop()
+        if isinstance(found, dict):
+            off = found.get("use_sliding_window") is False
+            parts = ((k, v) for k, v in found.items() if not (off and k == "sliding_window"))
+            waiting += [(f"{place}.{key}" if place else key, value) for key, value in parts]
+        elif isinstance(found, list):
+            waiting += [(f"{place}.{n}", value) for n, value in enumerate(found)]
+        elif isinstance(found, int | float) and not isinstance(found, bool):
+            yield place, found
+
+
+def _wrong(file: Path, key: str, found: float, available: str) -> SourceError:
+    return SourceError(
+        f"{key} is nothing that a model can have.",
+        where=str(file),
+        found=str(found),
+        available=[available],
+        hint="Compare it with the one that the model was released with.",
+    )
