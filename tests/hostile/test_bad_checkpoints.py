@@ -335,8 +335,12 @@ FACTORS = {
         ({"rope_scaling": FACTORS | {"long_factor": [1.0] * 10**7}}, "long_factor", "10,000,000"),
         ({"rope_scaling": FACTORS | {"long_factor": [1.0, None]}}, "long_factor", "None"),
         ({"rope_scaling": FACTORS | {"long_factor": 4.0}}, "long_factor", "4.0"),
+        ({"rope_scaling": FACTORS | {"long_factor": [1.0] * 3}}, "long_factor", "3 numbers, of 4"),
+        ({"rope_scaling": {"factor": 1e-300}}, "rope_scaling.factor", "1e-300"),
+        ({"rope_scaling": {"attention_factor": 1e300}}, "rope_scaling.attention_factor", "1e+300"),
+        ({"rope_scaling": {"low_freq_factor": -1.0}}, "rope_scaling.low_freq_factor", "-1.0"),
     ],
-    ids=[*"abcdefgh"],
+    ids=[*"abcdefghijkl"],
 )
 def test_rotary_embeddings_that_cannot_be_computed(
     change: dict[str, Any], key: str, part: str, tmp_path: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,12 @@ __all__ = ["check_rope"]
 
 _PLACES = ("rope_parameters", "rope_scaling")
 # Transformers only warns of these, and then divides by them.
-_DIVISORS = ("factor", "original_max_position_embeddings", "rope_theta")
+_DIVISORS = (
+    *("factor", "original_max_position_embeddings", "rope_theta"),
+    *("attention_factor", "low_freq_factor", "high_freq_factor"),
+)
 _LISTS = ("short_factor", "long_factor")
+LEAST, MOST = 2.0**-126, 2.0**128  # of what fp32 has, in which the tables are computed
 LONGEST = 1 << 16  # of a list that has a number for each pair of a head's
 
 
@@ -22,7 +25,8 @@ def check_rope(config: Mapping[str, Any], file: Path) -> None:
     """Refuse numbers that nothing can be turned by.
 
     Raises:
-        SourceError: one that has to be above zero is not, or a list is longer than any head.
+        SourceError: one that has to be above zero is not, or not in fp32, or a list is longer than
+            any head, or than the other one.
     """
     for place, found in _parameters(config):
         for key in (key for key in _DIVISORS if found.get(key) is not None):
@@ -35,6 +39,10 @@ def check_rope(config: Mapping[str, Any], file: Path) -> None:
                 raise _wrong(file, f"{place}.{key}", said, f"a list of 1 to {LONGEST:,} numbers")
             if (bad := next((each for each in many if not _positive(each)), many)) is not many:
                 raise _wrong(file, f"{place}.{key}", f"{bad!r:.60}", "numbers above 0")
+        lengths = [len(found[key]) for key in _LISTS if found.get(key) is not None]
+        if len({*lengths}) > 1:
+            said = "{} numbers, of {} in short_factor".format(*reversed(lengths))
+            raise _wrong(file, f"{place}.long_factor", said, "as many")
 
 
 def _parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -50,7 +58,7 @@ def _parameters(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and LEAST <= value < MOST
 
 
 def _wrong(file: Path, key: str, found: str, available: str) -> SourceError:
