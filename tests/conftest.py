@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 
@@ -16,6 +17,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # No test is timed: a busy machine is not a fault of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _unheard() -> None:
+    """pytest listens to what does not propagate. Of each size of a trace, torch would write there
+    who asked for it, line by line: an eighth of what a trace takes."""
+    records = logging.getLogger("torch.__trace")
+    records.handlers.clear()
+    records.propagate = True
 
 
 @pytest.fixture(autouse=True)
