@@ -28,11 +28,14 @@ TINY = {
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
 }
-# Gemma 3 makes a rotary table for each kind of layer, in the order of a set; ModernBERT masks.
-GEMMA = transformers.Gemma3TextConfig(
+# Gemma 4 makes a rotary table for each kind of layer, in the order of a set that it was made with,
+# ModernBERT masks, in that of a set that it makes as it runs.
+GEMMA = transformers.Gemma4TextConfig(
     **TINY,
     num_key_value_heads=1,
     head_dim=16,
+    global_head_dim=16,
+    hidden_size_per_layer_input=0,
     sliding_window=8,
     layer_types=["sliding_attention", "full_attention"],
 )
