@@ -5,7 +5,7 @@
 
 The weights are those of linear layers, in tiles, one expert behind the other; rows of gate and up
 that take turns (GPT-OSS) are put one half behind the other. QMoE of onnxruntime has SwiGLU alone,
-and takes 1.1 to 2.5 times as long for it in 4 bits. Experts in fp32 are left to ``lower-experts``.
+and takes 1.1 to 2.4 times as long for it. Experts in fp32 are left to ``lower-experts``.
 Refuses: Relu; a factor, limit or offset in another gate than SwiGLU's; two formats; groups of
 columns that the kernel has no steps for; widths that are no multiple of 16.
 """
