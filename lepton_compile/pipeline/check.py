@@ -225,5 +225,7 @@ def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
 def _cosine(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape:
         return -1.0
+    if np.array_equal(before, after):
+        return 1.0  # of nothing but zeros, too
     a, b = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
     return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30)

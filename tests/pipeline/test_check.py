@@ -70,6 +70,15 @@ def test_kernels_round_as_they_will_in_the_engine(folder: Path) -> None:
     assert 1e-4 < found[4] < 0.03
 
 
+def test_nothing_but_zeros_is_like_itself(folder: Path) -> None:
+    model = load(TEXT, {"table": np.zeros((50, 32), np.float32), "w": random(40, 32)})
+    with NumericCheck(FEEDS, "int8") as check:
+        check.start(model)
+        quantize = WeightInt8()
+        quantize(model)
+        assert check(model, quantize) == 0
+
+
 def test_padding_is_not_compared(folder: Path) -> None:
     model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
     feeds = {"input_ids": np.array([[1, 2]]), "attention_mask": np.array([[1, 0]])}
