@@ -84,19 +84,17 @@ def experts_in(body: Body) -> list[Experts]:
 def shared_columns(body: Body, value: ir.Value) -> int | None:
     """What a group of columns must divide in a weight of experts: both of a mixture have one
     format, for kernels know no others. ``None`` for a weight that is not of experts."""
-    for mixture in experts_in(body):
-        if value in (mixture.gate_up.values[0], mixture.down.values[0]):
-            return gcd(mixture.gate_up.columns, mixture.down.columns)
-    return None
+    mixture = _mixture_of(body, value)
+    return None if mixture is None else gcd(mixture.gate_up.columns, mixture.down.columns)
 
 
 def partner_of(body: Body, value: ir.Value) -> ir.Value | None:
     """The other matrix of the experts that a weight is of; ``None`` for one that is not of any."""
-    for mixture in experts_in(body):
-        pair = mixture.gate_up.values[0], mixture.down.values[0]
-        if value in pair:
-            return pair[1] if value is pair[0] else pair[0]
-    return None
+    mixture = _mixture_of(body, value)
+    if mixture is None:
+        return None
+    first, second = mixture.gate_up.values[0], mixture.down.values[0]
+    return second if value is first else first
 
 
 def scorers(body: Body) -> set[ir.Node]:
@@ -113,6 +111,13 @@ def scorers(body: Body) -> set[ir.Node]:
         elif node is not None:
             pending += node.inputs
     return found
+
+
+def _mixture_of(body: Body, value: ir.Value) -> Experts | None:
+    for mixture in experts_in(body):
+        if value in (mixture.gate_up.values[0], mixture.down.values[0]):
+            return mixture
+    return None
 
 
 def _nodes(body: Body) -> list[ir.Node]:

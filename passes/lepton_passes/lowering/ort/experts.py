@@ -94,9 +94,10 @@ class LowerExperts(LeptonPass):
 
     def _quantized(self, body: Body, mixture: Experts) -> None:
         node, weight = mixture.node, mixture.gate_up
+        both = ((mixture.gate_up, True), (mixture.down, False))
         matrices = [
             (_packed(body, mixture, w, turns=turns), _scales(body, mixture, w, turns=turns))
-            for w, turns in ((mixture.gate_up, True), (mixture.down, False))
+            for w, turns in both
         ]
         attributes: _Attributes = {**_attributes(mixture), "expert_weight_bits": weight.bits}
         if weight.group is not None:
@@ -107,10 +108,7 @@ class LowerExperts(LeptonPass):
         inputs: list[ir.Value | None] = [node.inputs[0], routed]
         for matrix, bias in zip(matrices, _biases(body, mixture), strict=True):
             inputs += [*matrix, bias]
-        zeros = [
-            _zeros(body, mixture, w, turns=turns)
-            for w, turns in ((mixture.gate_up, True), (mixture.down, False))
-        ]
+        zeros = [_zeros(body, mixture, w, turns=turns) for w, turns in both]
         inputs += [*[None] * 3, *zeros, None, routed]
         made = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], made.outputs[0])

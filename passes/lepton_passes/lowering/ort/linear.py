@@ -128,7 +128,7 @@ class LowerLinear(LeptonPass):
         if block is None:
             self.refuse(body, linear.node, f"{weight.columns} columns are no multiple of 16")
             return
-        if weight.zero is not None and not has_blocks(block):
+        if zero is not None and not has_blocks(block):
             self.refuse(body, linear.node, f"no kernel has groups of {block} columns")
             return
         blocks = weight.columns // block
