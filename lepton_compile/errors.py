@@ -17,7 +17,8 @@ next. They are separate so that the command line can lay them out and ``--json``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 __all__ = [
     "ArtifactError",
@@ -31,6 +32,7 @@ __all__ = [
     "SourceError",
     "UsageError",
     "is_failure",
+    "told_as",
 ]
 
 
@@ -140,3 +142,14 @@ def is_failure(error: BaseException) -> bool:
     """Whether something went wrong, rather than that somebody wants to end: a library in Rust that
     panics raises what is no ``Exception``."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def told_as(ours: Callable[[BaseException], LeptonError]) -> Iterator[None]:
+    """What goes wrong inside (``is_failure``) becomes the error that ``ours`` makes of it."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise ours(error) from error

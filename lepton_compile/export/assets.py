@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lepton_compile.errors import SourceError, is_failure
+from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.sentence import lowers_case
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.objects import read_object
@@ -85,12 +86,8 @@ def _lower_case(file: Path, origin: Path) -> None:
     from tokenizers import Tokenizer
     from tokenizers.normalizers import Lowercase, Sequence
 
-    try:
+    with told_as(partial(tokenizer_error, origin)):
         tokenizer = Tokenizer.from_file(str(file))
-    except BaseException as error:
-        if not is_failure(error):
-            raise
-        raise tokenizer_error(origin, error) from error
     own = tokenizer.normalizer
     if own is None or own.normalize_str("A") != "a":
         tokenizer.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])

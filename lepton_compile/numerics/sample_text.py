@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.errors import SourceError, is_failure
+from lepton_compile.errors import SourceError, told_as
 
 __all__ = [
     "calibration_segments",
@@ -66,17 +66,17 @@ def token_ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
     """Token ids of a text, from a transformers tokenizer or one of the `tokenizers` package."""
     # transformers would warn of texts longer than the model takes; whoever asks here cuts them.
     quiet = {"verbose": False} if hasattr(tokenizer, "model_max_length") else {}
-    try:
-        encoded = tokenizer.encode(text, add_special_tokens=special, **quiet)
-    except BaseException as error:  # one that was loaded may still name a token that it has not
-        if not is_failure(error):
-            raise
-        raise SourceError(
+
+    def failed(error: BaseException) -> SourceError:
+        return SourceError(
             "The tokenizer fails on a text.",
             where=f"the tokenizer's files in {getattr(tokenizer, 'name_or_path', None) or '.'}",
             found=f"{error}, with {text!r:.40}",
             hint="Compare them with those that the model was released with.",
-        ) from error
+        )
+
+    with told_as(failed):  # one that was loaded may still name a token that it has not
+        encoded = tokenizer.encode(text, add_special_tokens=special, **quiet)
     return list(getattr(encoded, "ids", encoded))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 from concurrent.futures import Future
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from lepton_compile.errors import SourceError, is_failure
+from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
 from lepton_compile.export.source.tokenizer_files import check_small_files, tokenizer_error
 
@@ -168,14 +168,11 @@ class Source:
             return None
         from transformers import AutoTokenizer
 
-        try:
+        # Whatever the library or the model's own code raises.
+        with told_as(partial(tokenizer_error, folder)):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-        except BaseException as error:  # whatever the library or the model's own code raises
-            if not is_failure(error):
-                raise
-            raise tokenizer_error(folder, error) from error
         return tokenizer
 
     def start_digests(self) -> None:

@@ -13,9 +13,21 @@ __all__ = ["TOKENIZER_FILES", "check_small_files", "tokenizer_error"]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 SMALL = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def _is_special(found: Any) -> bool:
+    """Whether it is a token, or none; half a character is no text."""
+    text = found.get("content") if isinstance(found, dict) else found
+    return text is None or (
+        isinstance(text, str) and text.encode("utf-8", "ignore").decode() == text
+    )
+
+
 # What transformers takes of other keys, in words: elsewhere its errors name none of them.
 SIDES = ("left", "right")
+SPECIAL = _is_special, "a text such as </s>, an object with its content, or null"
 KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **{f"{n}_token": SPECIAL for n in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")},
     "added_tokens_decoder": (lambda v: isinstance(v, dict), "an object"),
     "additional_special_tokens": (lambda v: isinstance(v, list | dict | None), "a list"),
     "extra_special_tokens": (lambda v: isinstance(v, list | dict | None), "a list or an object"),
@@ -25,7 +37,6 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tokenizer_class": (lambda v: isinstance(v, str | None), "the name of a class"),
     "truncation_side": (lambda v: v in SIDES, "left or right"),
 }
-SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
 def check_small_files(folder: Path) -> None:
@@ -37,11 +48,6 @@ def check_small_files(folder: Path) -> None:
     for file in (folder / name for name in SMALL):
         for name, value in read_object(file).items():
             fits, wanted = KEYS.get(name, (lambda value: True, ""))
-            if name in SPECIAL:
-                fits, wanted = (
-                    _is_special,
-                    "a text such as </s>, an object with its content, or null",
-                )
             if not fits(value):
                 raise SourceError(
                     f"{name} is of another form.",
@@ -90,11 +96,3 @@ def _faults(file: Path) -> Iterator[tuple[Path, str]]:
 
 def _is_token(found: Any) -> bool:
     return isinstance(found, dict) and "id" in found and isinstance(found.get("content"), str)
-
-
-def _is_special(found: Any) -> bool:
-    """Whether it is a token, or none; half a character is no text."""
-    text = found.get("content") if isinstance(found, dict) else found
-    return text is None or (
-        isinstance(text, str) and text.encode("utf-8", "ignore").decode() == text
-    )
