@@ -14,6 +14,7 @@ from lepton_compile.recipe.quantize import Quantize
 from lepton_passes.catalog import CATALOG, Entry, Settings
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.choices import Choices, Choose
+from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.quant._calibration import Calibration, Measure
 from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
@@ -89,6 +90,7 @@ def passes_for(
         cache=cache_type(recipe, target, half),
         cache_measure=cache_measure,
         lacking="TensorRT" if target in TENSORRT else "",
+        offsets=native and LowerNativeLinear.name not in recipe.passes.disable,
         alike=target in TENSORRT and recipe.profiles == "joint",
     )
     made = (entry.instance(settings) for entry in _entries(recipe, target))

@@ -97,6 +97,7 @@ class Settings:
             computed in.
         cache_measure: ranges of what goes into caches; ``None`` runs nothing.
         lacking: whose weights have no zero points; empty where those of the target may.
+        offsets: weights may have offsets, for which kernels of our own are the only ones.
         alike: every layer keeps its sizes, so that all share their kernels: a plan with one profile
             is asked for to be small.
     """
@@ -120,6 +121,7 @@ class Settings:
     cache: ir.DataType | None = None
     cache_measure: CacheMeasure | None = None
     lacking: str = ""
+    offsets: bool = False
     alike: bool = False
 
 
@@ -183,7 +185,7 @@ def _int8(settings: Settings) -> LeptonPass | None:
 def _zero_points(settings: Settings) -> LeptonPass | None:
     if settings.choose is None:
         return None
-    return WeightZeroPoints(settings.choose, settings.lacking)
+    return WeightZeroPoints(settings.choose, settings.lacking, offsets=settings.offsets)
 
 
 def _fp8(settings: Settings) -> LeptonPass | None:

@@ -1,8 +1,10 @@
-"""Weights of a checkpoint that are integers already, in groups of columns with a zero point each.
+"""Weights of a checkpoint that are integers already, in groups of columns with a zero point or an
+offset each.
 
-Such a tensor reads as the fp32 that it stands for, ``(codes - zeros) * scales``, and has the
-integers behind it for those who can keep them. What changes its values, or puts it together with
-others, leaves a tensor that says so in their place.
+Such a tensor reads as the fp32 that it stands for, ``(codes - zeros) * scales`` or
+``codes * scales + offsets``, and has the integers behind it for those who can keep them. What moves
+its rows, or puts it together with others, moves the integers, too; what changes its values leaves a
+tensor that says so in their place.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import onnx_ir as ir
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor, concat_rows
 
-__all__ = ["Grid", "Grouped", "grouped", "joined", "without_grid"]
+__all__ = ["Grid", "Grouped", "grouped", "joined", "rearranged", "without_grid"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Grid:
 
     Attributes:
         bits: 4 or 8.
-        group: columns that share a scale and a zero point.
+        group: columns that share a scale and a zero point, or an offset.
         codes: UINT4 or UINT8 (rows, columns).
-        zeros: fp32 (rows, columns / group), whole numbers.
         scales: fp32 (rows, columns / group).
+        shifts: fp32 (rows, columns / group), zero points, which are whole numbers, or offsets.
+        offsets: whether they are offsets.
         order: int32 (columns,), which column of the weight each one of the codes is (act-order);
             ``None`` where they are in its own order.
     """
@@ -38,14 +41,20 @@ class Grid:
     bits: int
     group: int
     codes: StreamedTensor
-    zeros: StreamedTensor
     scales: StreamedTensor
+    shifts: StreamedTensor
+    offsets: bool = False
     order: np.ndarray | None = None
+
+    @property
+    def kind(self) -> tuple[int, int, bool]:
+        """What grids have in common whose rows can be put under each other."""
+        return self.bits, self.group, self.offsets
 
     @cached_property
     def reach(self) -> tuple[int, int]:
         """The least and the largest zero point: of a weight of 16 million, 125,000 are read."""
-        ends = [(block.min(), block.max()) for block in self.zeros.blocks() if block.size]
+        ends = [(block.min(), block.max()) for block in self.shifts.blocks() if block.size]
         return int(min(low for low, _ in ends)), int(max(high for _, high in ends))
 
     def in_groups_of(self, columns: int) -> Grid:
@@ -53,13 +62,13 @@ class Grid:
         times = self.group // columns
         if times == 1:
             return self
-        zeros, scales = (_repeated(each, times) for each in (self.zeros, self.scales))
-        return replace(self, group=columns, zeros=zeros, scales=scales)
+        scales, shifts = (_repeated(each, times) for each in (self.scales, self.shifts))
+        return replace(self, group=columns, scales=scales, shifts=shifts)
 
     @property
     def signed(self) -> bool:
         """Whether the codes are signed integers in offset binary, whose zero points say nothing."""
-        return self.reach == (1 << (self.bits - 1),) * 2
+        return not self.offsets and self.reach == (1 << (self.bits - 1),) * 2
 
     def integers(self) -> StreamedTensor:
         """The codes less the middle, of a weight that is ``signed``: INT4 or INT8."""
@@ -73,12 +82,22 @@ class Grid:
 
     def zero_points(self) -> StreamedTensor:
         """The zero points in the type of the codes."""
-        zeros, dtype = self.zeros, self.codes.dtype
+        zeros, dtype = self.shifts, self.codes.dtype
 
         def read(start: int, stop: int) -> np.ndarray:
             return zeros.rows(start, stop).astype(np.uint8).view(dtype.numpy())
 
         return StreamedTensor(zeros.name or "", dtype, zeros.shape.numpy(), read)
+
+    def offsets_3d(self) -> StreamedTensor:
+        """The offsets as (rows, columns / group, 1), to be added to the integers of a group."""
+        offsets = self.shifts
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return offsets.rows(start, stop)[:, :, None]
+
+        shape = (*offsets.shape.numpy(), 1)
+        return StreamedTensor(offsets.name or "", offsets.dtype, shape, read)
 
 
 class Grouped(StreamedTensor):
@@ -121,7 +140,13 @@ def grouped(tensor: ir.TensorProtocol) -> Grouped | None:
 
 def joined(name: str, parts: Sequence[StreamedTensor]) -> StreamedTensor:
     """``parts`` one under the other, and their integers likewise where all have such."""
-    values = concat_rows(name, parts)
+    return rearranged(lambda *tensors: concat_rows(name, tensors), *parts)
+
+
+def rearranged(how: Callable[..., StreamedTensor], *parts: StreamedTensor) -> StreamedTensor:
+    """``how(*parts)``, which puts whole rows into another order, and does the same to their
+    integers where all have such."""
+    values = how(*parts)
     found = [grouped(part) for part in parts]
     if all(part is None for part in found):
         return values
@@ -133,22 +158,24 @@ def joined(name: str, parts: Sequence[StreamedTensor]) -> StreamedTensor:
             if isinstance(each, str):
                 return each
             grids.append(each)
-        return _joined_grid(name, grids)
+        return _rearranged_grid(how, grids, made.name or "")
 
-    return Grouped(values, grid)
+    made = Grouped(values, grid)
+    return made
 
 
-def _joined_grid(name: str, grids: Sequence[Grid]) -> Grid | str:
+def _rearranged_grid(
+    how: Callable[..., StreamedTensor], grids: Sequence[Grid], name: str
+) -> Grid | str:
     first = grids[0]
-    if any((each.bits, each.group) != (first.bits, first.group) for each in grids):
+    if any(each.kind != first.kind for each in grids):
         return "its parts have other bits or groups than each other"
-    if any(each.order is not None for each in grids):
+    if len(grids) > 1 and any(each.order is not None for each in grids):
         return "its parts have columns out of order (act-order)"
-    codes, zeros, scales = (
-        concat_rows(f"{name}_{part}", [getattr(each, part) for each in grids])
-        for part in ("codes", "zeros", "scales")
-    )
-    return Grid(first.bits, first.group, codes, zeros, scales)
+    parts = [(each.codes, each.scales, each.shifts) for each in grids]
+    codes, scales, shifts = (how(*tensors) for tensors in zip(*parts, strict=True))
+    codes.name, scales.name, shifts.name = f"{name}_codes", f"{name}_scales", f"{name}_shifts"
+    return replace(first, codes=codes, scales=scales, shifts=shifts)
 
 
 def without_grid(

@@ -3,6 +3,8 @@
 y = MatMul(x, Transpose(W))                             W (N, K), fp32 or half precision
 y = MatMul(x, Transpose(DequantizeLinear(q, scale)))    q (N, K), scale (N,) or (N, K / group)
 y = MatMul(x, Transpose(DequantizeLinear(q, scale, zero)))    unsigned, zero (N, K / group)
+y = MatMul(x, Transpose(Reshape(Add(Reshape(DequantizeLinear(q, scale)), offset))))
+                                                              unsigned, offset (N, K / group, 1)
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
@@ -19,6 +22,7 @@ from lepton_passes.match import made_by, perm_of
 __all__ = [
     "Linear",
     "Weight",
+    "dequantized",
     "dequantizing",
     "linear_of",
     "linears",
@@ -29,7 +33,7 @@ __all__ = [
 
 PLAIN = (ir.DataType.FLOAT, *HALVES)
 QUANTIZED = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
-UNSIGNED = (ir.DataType.UINT4, ir.DataType.UINT8)  # with zero points, and never without
+UNSIGNED = (ir.DataType.UINT4, ir.DataType.UINT8)  # with zero points or offsets, never without
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,13 @@ class Weight:
     """A constant matrix (rows, columns), by the values of its body that hold it.
 
     Attributes:
-        values: ``(W,)`` plain, ``(q, scale)`` quantized, ``(q, scale, zero)`` with zero points.
+        values: ``(W,)`` plain, ``(q, scale)`` quantized, ``(q, scale, zero)`` with zero points,
+            ``(q, scale, offset)`` with offsets.
         dtype: what it is stored in: FLOAT, FLOAT16 or BFLOAT16 where plain, else INT8, INT4 or
-            FLOAT8E4M3FN, or UINT8 or UINT4 with zero points.
+            FLOAT8E4M3FN, or UINT8 or UINT4 with zero points or offsets.
         group: columns that share a scale; ``None`` where a row has one.
+        offsets: whether what it has for each group is an offset, ``w = q * scale + offset``, and no
+            zero point.
     """
 
     values: tuple[ir.Value, ...]
@@ -48,6 +55,7 @@ class Weight:
     columns: int
     dtype: ir.DataType
     group: int | None = None
+    offsets: bool = False
 
     @property
     def bits(self) -> int:
@@ -60,14 +68,19 @@ class Weight:
         return self.dtype in PLAIN
 
     @property
-    def zero(self) -> ir.Value | None:
-        """Its zero points, one for each group, where it has any."""
-        return self.values[2] if len(self.values) > 2 else None
+    def shifted(self) -> bool:
+        """Whether it has a zero point or an offset for each group."""
+        return len(self.values) > 2
 
     @property
-    def kind(self) -> tuple[int, ir.DataType, int | None]:
+    def zero(self) -> ir.Value | None:
+        """Its zero points, one for each group, where it has any."""
+        return self.values[2] if self.shifted and not self.offsets else None
+
+    @property
+    def kind(self) -> tuple[int, ir.DataType, int | None, bool]:
         """What two weights have in common when their rows can be stacked."""
-        return self.columns, self.dtype, self.group
+        return self.columns, self.dtype, self.group, self.offsets
 
     @property
     def name(self) -> str:
@@ -96,9 +109,10 @@ class Linear:
 
 
 def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
-    """The weight behind ``value``: plain, or the output of a DequantizeLinear."""
-    node = made_by(value, "DequantizeLinear")
-    values: Sequence[ir.Value | None] = (value,) if node is None else node.inputs
+    """The weight behind ``value``: plain, or the output of a DequantizeLinear, with offsets or
+    without."""
+    node, offset = _dequantizing(body, value)
+    values: Sequence[ir.Value | None] = (value,) if node is None else (*node.inputs, *offset)
     tensors = body.weights(values[0])
     if not tensors or any(len(t.shape) != 2 for t in tensors):
         return None
@@ -107,14 +121,32 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
         if tensors[0].dtype not in PLAIN:
             return None
         return Weight((values[0],), rows, columns, tensors[0].dtype)  # type: ignore[arg-type]
-    if tensors[0].dtype not in (QUANTIZED if len(node.inputs) == 2 else UNSIGNED):
+    if tensors[0].dtype not in (QUANTIZED if len(values) == 2 else UNSIGNED) or len(values) > 3:
         return None
     group = node.attributes.get_int("block_size", 0) or None
     if node.attributes.get_int("axis", 1) != (0 if group is None else 1):
         return None
-    if len(node.inputs) == 3 and (group is None or not body.weights(node.inputs[2])):
+    if len(values) == 3 and (group is None or not body.weights(values[2])):
         return None
-    return Weight(tuple(node.inputs), rows, columns, tensors[0].dtype, group)  # type: ignore[arg-type]
+    return Weight(tuple(values), rows, columns, tensors[0].dtype, group, bool(offset))  # type: ignore[arg-type]
+
+
+def _dequantizing(
+    body: Body, value: ir.Value | None
+) -> tuple[ir.Node | None, tuple[ir.Value | None, ...]]:
+    """The DequantizeLinear behind ``value``, and the offsets that are added to what it gives."""
+    whole = made_by(value, "Reshape")
+    added = made_by(whole.inputs[0], "Add") if whole is not None else None
+    apart = made_by(added.inputs[0], "Reshape") if added is not None else None
+    if added is None or apart is None:
+        return made_by(value, "DequantizeLinear"), ()
+    node, tensors = made_by(apart.inputs[0], "DequantizeLinear"), body.weights(added.inputs[1])
+    # Whose shape says that these are groups.
+    scale = body.weights(node.inputs[1]) if node is not None else None
+    groups = (*scale[0].shape.numpy(), 1) if scale else None
+    if not tensors or groups != tensors[0].shape.numpy():
+        return None, ()
+    return node, (added.inputs[1],)
 
 
 def linear_of(body: Body, node: ir.Node) -> Linear | None:
@@ -144,6 +176,29 @@ def dequantizing(group: int | None) -> dict[str, int | float | str | Sequence[in
     """Attributes of the DequantizeLinear of a weight whose groups have so many columns; ``None``
     where a row has one scale."""
     return {"axis": 0} if group is None else {"axis": 1, "block_size": group}
+
+
+def dequantized(
+    body: Body,
+    before: ir.Node,
+    values: Sequence[ir.Value],
+    group: int | None,
+    shape: tuple[int, int],
+    *,
+    offsets: bool = False,
+) -> ir.Value:
+    """The weight (rows, columns) in front of ``before`` that ``values`` are, in the form in which
+    :func:`weight_of` finds them."""
+    integers, added = (values[:2], values[2:]) if offsets else (values, ())
+    value = body.emit(before, "DequantizeLinear", integers, dequantizing(group)).outputs[0]
+    for offset in added:
+        assert group is not None
+        apart = body.constant_node(before, np.array([shape[0], -1, group]))
+        whole = body.constant_node(before, np.array(shape))
+        value = body.emit(before, "Reshape", [value, apart]).outputs[0]
+        value = body.emit(before, "Add", [value, offset]).outputs[0]
+        value = body.emit(before, "Reshape", [value, whole]).outputs[0]
+    return value
 
 
 def lookups(weight: Weight) -> list[ir.Node]:

@@ -48,16 +48,17 @@ def quantized_model(folder: Path) -> Path:
 
 
 def tiled_model(folder: Path) -> Path:
-    """Weights in tiles of our kernels: a tied table with zero points, and experts."""
-    sizes = {"table": (4, 576), "zeros": (4, 16), "gate_up": (8, 576), "down": (4, 576)}
-    sizes |= {"gate_up_zeros": (8, 16), "down_zeros": (4, 16)}
+    """Weights in tiles of our kernels: a tied table with offsets, and experts of which one half has
+    some."""
+    sizes = {"table": (4, 640), "gate_up": (8, 576), "down": (4, 640)}
     weights = [numpy_helper.from_array(np.zeros(s, np.uint8), n) for n, s in sizes.items()]
     four = {"K": 64, "bits": 4, "block_size": 32, "domain": "ai.lepton.cpu"}
-    experts = ["y", "chosen", "shares", "gate_up", "down", "", "", "gate_up_zeros", "down_zeros"]
+    table, halves = {"N": 64, "offsets": 1, **four}, {"offsets": 0, "down_offsets": 1, **four}
+    experts = ["y", "chosen", "shares", "gate_up", "down"]
     nodes = [
-        helper.make_node("QuantizedEmbedding", ["table", "ids", "zeros"], ["x"], N=64, **four),
-        helper.make_node("QuantizedLinear", ["x", "table", "", "zeros"], ["y"], N=64, **four),
-        helper.make_node("QuantizedExperts", experts, ["z"], N=32, **four),
+        helper.make_node("QuantizedEmbedding", ["table", "ids"], ["x"], **table),
+        helper.make_node("QuantizedLinear", ["x", "table"], ["y"], **table),
+        helper.make_node("QuantizedExperts", experts, ["z"], N=32, **halves),
     ]
     ids, chosen = (
         helper.make_tensor_value_info(n, TensorProto.INT64, ["t", 1]) for n in ("ids", "chosen")

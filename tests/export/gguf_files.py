@@ -16,6 +16,7 @@ from tests.export.gguf_models import (
     configuration,
     tiny_model,
 )
+from tests.export.q4_k import q4_k
 
 __all__ = [
     "MODELS",
@@ -55,13 +56,20 @@ def write(
     add_vocabulary(writer)
     for name, array in {**tensors(architecture, model), **(extra or {})}.items():
         matrix = array.ndim >= 2 and name.endswith(".weight")
-        data = gguf.quantize(array, kind) if matrix else array.astype(np.float32)
+        data = _packed(array, kind) if matrix else array.astype(np.float32)
         writer.add_tensor(name, data, raw_dtype=kind if matrix else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _packed(matrix: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
+    if kind != GGMLQuantizationType.Q4_K:
+        return np.asarray(gguf.quantize(matrix, kind))
+    rows = matrix.reshape(-1, matrix.shape[-1])
+    return q4_k(rows).reshape(*matrix.shape[:-1], -1)
 
 
 def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:

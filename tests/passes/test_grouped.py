@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.grouped import Grid, grouped, joined, without_grid
+from lepton_passes.grouped import Grid, grouped, joined, rearranged, without_grid
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.quant.zero_points import Stored
 
@@ -24,8 +24,29 @@ def test_integers_of_parts_are_joined() -> None:
     assert isinstance(grid, Grid)
     wanted = np.concatenate([ONE.codes, other.codes])
     np.testing.assert_array_equal(grid.codes.rows(14, 20).astype(int), wanted[14:20])
-    np.testing.assert_array_equal(grid.zeros.numpy(), np.concatenate([ONE.zeros, other.zeros]))
+    np.testing.assert_array_equal(grid.shifts.numpy(), np.concatenate([ONE.shifts, other.shifts]))
     np.testing.assert_array_equal(grid.scales.numpy(), np.concatenate([ONE.scales, other.scales]))
+
+
+@pytest.mark.parametrize(
+    "stored", [Stored.made(16, 64, ordered=2), Stored.made(16, 64, offsets=True)]
+)
+def test_rows_take_their_integers_along(stored: Stored) -> None:
+    def turned(rows: StreamedTensor) -> StreamedTensor:
+        def read(start: int, stop: int) -> np.ndarray:
+            return rows.rows(16 - stop, 16 - start)[::-1]
+
+        return StreamedTensor("turned", rows.dtype, rows.shape.numpy(), read)
+
+    made = rearranged(turned, stored.tensor())
+    source = grouped(made)
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    np.testing.assert_array_equal(made.rows(2, 5), stored.values[::-1][2:5])
+    np.testing.assert_array_equal(grid.codes.rows(2, 5).astype(int), stored.codes[::-1][2:5])
+    np.testing.assert_array_equal(grid.shifts.numpy(), stored.shifts[::-1])
+    np.testing.assert_array_equal(grid.scales.numpy(), stored.scales[::-1])
+    assert (grid.order, grid.offsets) == (stored.order, stored.offsets)
 
 
 def test_what_has_none_stays_plain() -> None:
@@ -48,6 +69,10 @@ def test_what_has_none_stays_plain() -> None:
         (
             Stored.made(16, 128, ordered=1).tensor(),
             "its parts have columns out of order (act-order)",
+        ),
+        (
+            Stored.made(16, 128, offsets=True).tensor(),
+            "its parts have other bits or groups than each other",
         ),
     ],
 )

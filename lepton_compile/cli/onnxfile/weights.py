@@ -13,7 +13,7 @@ from lepton_compile.cli.onnxfile.walk import attributes
 __all__ = ["ExternalFile", "QuantizedWeights", "dtype_name", "external_files", "quantized", "size"]
 
 # Quantized operands of each op: the input of a weight, that of its scale, and of its zero points.
-# Weights of our own kernels have their scales among their bytes.
+# Weights of our own kernels have scales and offsets among their bytes.
 OPERANDS: dict[str, tuple[tuple[int, int | None, int | None], ...]] = {
     "MatMulNBits": ((1, 2, 3),),
     "GatherBlockQuantized": ((0, 2, 3),),
@@ -23,10 +23,13 @@ OPERANDS: dict[str, tuple[tuple[int, int | None, int | None], ...]] = {
     "MatMulIntegerToFloat": ((1, 3, 5),),
     "DynamicQuantizeLSTM": ((1, None, None),),
     "QMoE": ((2, 3, 11), (5, 6, 12), (8, 9, 13)),
-    "QuantizedLinear": ((1, None, 3),),
-    "QuantizedEmbedding": ((0, None, 2),),
-    "QuantizedExperts": ((3, None, 7), (4, None, 8)),
+    "QuantizedLinear": ((1, None, None),),
+    "QuantizedEmbedding": ((0, None, None),),
+    "QuantizedExperts": ((3, None, None), (4, None, None)),
 }
+
+# Attributes of our own kernels that say whether the weight at an input has offsets.
+OFFSETS = {"QuantizedExperts": {3: "offsets", 4: "down_offsets"}}
 
 # Attributes that say how many bits a weight has, and what they are where an op leaves them out.
 STATED_BITS = ("bits", "expert_weight_bits")
@@ -45,7 +48,7 @@ class QuantizedWeights:
         block: weights that share a scale; ``row`` or ``tensor`` where it is not a number.
         count: how many weights, each stored tensor once.
         bytes: their size with their scales and zero points.
-        zeros: each block has a zero point of its own.
+        zeros: each block has a zero point, or an offset, of its own.
     """
 
     op: str
@@ -113,7 +116,9 @@ def quantized(
                 continue
             values = attributes(node)
             bits, block = _bits(node, weight, values), _block(node, weight, scale, values)
-            key = (node.op_type, bits, block, block.isdigit() and zeros is not None)
+            offsets = values.get(OFFSETS.get(node.op_type, {}).get(places[0], "offsets"), 0)
+            shifted = block.isdigit() and (zeros is not None or bool(offsets))
+            key = (node.op_type, bits, block, shifted)
             total = sum(size(part) for part in (weight, scale, zeros) if part is not None)
             seen.setdefault(key, {})[weight.name] = total
     groups = [

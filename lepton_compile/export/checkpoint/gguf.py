@@ -21,6 +21,7 @@ from lepton_compile.export.checkpoint.gguf_values import (
     turned,
     unpermuted,
 )
+from lepton_passes.grouped import Grouped, grouped, rearranged, without_grid
 from lepton_passes.stacks import Stack, taking_turns
 from lepton_passes.tensors import StreamedTensor
 
@@ -92,13 +93,15 @@ class GGUFCheckpoint:
         count = parts[0].shape[0]
         rows = self._unchanged(kind, stored_rows(self._path, parts[0], stack))
         if len(parts) > 1:
-            rows = halves(rows, stored_rows(self._path, parts[1], stack), count)
-            rows = taking_turns(rows, count) if layout.in_turns else rows
+            other = stored_rows(self._path, parts[1], stack)
+            rows = rearranged(lambda one, two: halves(one, two, count), rows, other)
+            if layout.in_turns:
+                rows = rearranged(lambda both: taking_turns(both, count), rows)
         if any(part.type not in PLAIN for part in parts):
             rows = self._kept(name, rows)
         made = Stack(rows, count) if stack else rows
         if kind in layout.turned and len(made.shape) > 1 + stack:
-            made = turned(made)
+            made = without_grid(turned(made), "it lies the other way round", made)
         axis = layout.added.get(f"{kind}.{parts[0].name.rpartition('.')[2]}")
         made = made if axis is None else reshaped(made, axis)
         made.name = name
@@ -110,7 +113,8 @@ class GGUFCheckpoint:
         if layout.norm_offset and kind.endswith("norm"):
             return less_one(rows)
         if kind in layout.permuted:
-            return unpermuted(rows, self._heads[0 if kind == "attn_q" else 1])
+            heads = self._heads[0 if kind == "attn_q" else 1]
+            return rearranged(lambda each: unpermuted(each, heads), rows)
         return rows
 
     def _kept(self, name: str, tensor: StreamedTensor) -> StreamedTensor:
@@ -125,7 +129,9 @@ class GGUFCheckpoint:
             self._last = (name, start, stop, rows) if rows.nbytes <= CACHE_BYTES else None
             return rows
 
-        return StreamedTensor(name, tensor.dtype, tensor.shape.numpy(), read)
+        kept = StreamedTensor(name, tensor.dtype, tensor.shape.numpy(), read)
+        source = grouped(tensor)
+        return kept if source is None else Grouped(kept, source.grid)
 
 
 def _kv_heads(header: GGUFHeader) -> int:

@@ -14,7 +14,9 @@ import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import read_bytes
+from lepton_compile.export.checkpoint.gguf_blocks import GRIDS, grid_of
 from lepton_compile.export.checkpoint.gguf_header import GGUFTensor
+from lepton_passes.grouped import Grouped
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor, mapped, transposed
 
@@ -36,7 +38,8 @@ PLAIN = {
 
 
 def stored_rows(path: Path, tensor: GGUFTensor, stack: bool = False) -> StreamedTensor:
-    """The tensor as it is stored, dequantized; of a stack the rows of all its matrices.
+    """The tensor as it is stored, dequantized, with its integers where they may be kept; of a stack
+    the rows of all its matrices.
 
     Raises:
         CheckpointError: a type that the installed gguf cannot dequantize.
@@ -49,7 +52,10 @@ def stored_rows(path: Path, tensor: GGUFTensor, stack: bool = False) -> Streamed
     else:
         dtype = ir.DataType.FLOAT
         read = _dequantized(path, tensor, (rows, *tail))
-    return StreamedTensor(tensor.name, dtype, (rows, *tail), read)
+    values = StreamedTensor(tensor.name, dtype, (rows, *tail), read)
+    if tensor.type not in GRIDS or len(tail) != 1:
+        return values
+    return Grouped(values, lambda: grid_of(path, tensor, (rows, *tail)))
 
 
 def _plain(path: Path, tensor: GGUFTensor, dtype: ir.DataType, shape: tuple[int, ...]) -> Read:

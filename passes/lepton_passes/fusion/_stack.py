@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.linear import Linear, dequantizing
+from lepton_passes.linear import Linear, dequantized
 from lepton_passes.match import bias_of
 from lepton_passes.tensors import concat_rows
 
@@ -68,14 +68,17 @@ def stack(body: Body, parts: Sequence[Projection], name: str) -> None:
 
 def _product(body: Body, parts: Sequence[Projection], name: str, before: ir.Node) -> ir.Value:
     weights = [part.linear.weight for part in parts]
+    first, rows = weights[0], sum(weight.rows for weight in weights)
+    of_values = ("", "_scale", "_offset" if first.offsets else "_zero")
     inputs = [
         _concatenated(body, values, f"{name}.weight{of}")
-        for of, *values in zip(("", "_scale", "_zero"), *(w.values for w in weights), strict=False)
+        for of, *values in zip(of_values, *(w.values for w in weights), strict=False)
     ]
     weight = inputs[0]
-    if not weights[0].plain:
-        layout = dequantizing(weights[0].group)
-        weight = body.emit(before, "DequantizeLinear", inputs, layout).outputs[0]
+    if not first.plain:
+        weight = dequantized(
+            body, before, inputs, first.group, (rows, first.columns), offsets=first.offsets
+        )
     turned = body.emit(before, "Transpose", [weight], {"perm": (1, 0)})
     return body.emit(before, "MatMul", [parts[0].linear.x, turned.outputs[0]]).outputs[0]
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import experts_in, scorers, shared_columns
-from lepton_passes.linear import dequantizing, linears, weight_of
+from lepton_passes.linear import dequantized, linears, weight_of
 from lepton_passes.match import made_by
 from lepton_passes.tensors import StreamedTensor
 
@@ -141,14 +141,19 @@ def dequantize(
     users: Sequence[ir.Node],
     inputs: Sequence[ir.Value],
     group: int | None,
+    *,
+    offsets: bool = False,
 ) -> None:
-    """Let ``users`` read a DequantizeLinear in place of ``value``."""
-    node = body.emit(users[0], "DequantizeLinear", inputs, dequantizing(group))
-    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), value.shape
+    """Let ``users`` read what is dequantized in place of ``value``."""
+    weight = weight_of(body, value)
+    assert weight is not None
+    shape = (weight.rows, weight.columns)
+    made = dequantized(body, users[0], inputs, group, shape, offsets=offsets)
+    made.type, made.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
     for user in users:
         for position, operand in enumerate(user.inputs):
             if operand is value:
-                user.replace_input_with(position, node.outputs[0])
+                user.replace_input_with(position, made)
 
 
 def why_kept(body: Body, value: ir.Value, users: Sequence[ir.Node], rows: int) -> str | None:

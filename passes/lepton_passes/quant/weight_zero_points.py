@@ -1,22 +1,25 @@
-"""Weights whose checkpoint has integers in groups with zero points, as they are.
+"""Weights whose checkpoint has integers in groups with zero points or offsets, as they are.
 
     Before   MatMul(x, Transpose(W))                      W = (codes - zeros) * scales, made fp32
     After    MatMul(x, Transpose(DequantizeLinear<axis=1>(codes UINT4, scales, zeros UINT4)))
+    offsets  MatMul(x, Transpose(Reshape(Add(Reshape(DequantizeLinear(codes, scales)), offsets))))
     act-order                            the same of Gather<axis=-1>(x, order), codes in that order
 
-The numbers are those of the checkpoint (AWQ, GPTQ, compressed-tensors), in the groups of the
-recipe: where these divide the checkpoint's, scales and zero points are repeated. Of 8 bits likewise
-in UINT8, in the checkpoint's own groups; without zero points, in INT8, where all of them are the
-middle. Of 4 bits those that are the middle or one less are left to weight-int4: it finds the same
-levels without zero points, for which there are more kernels.
+The numbers are those of the checkpoint (AWQ, GPTQ, compressed-tensors; Q4_K and Q4_1 of GGUF, which
+have offsets), in the groups of the recipe: where these divide the checkpoint's, scales, zero points
+and offsets are repeated. Of 8 bits likewise in UINT8, in the checkpoint's own groups; without zero
+points, in INT8, where all of them are the middle. Of 4 bits those that are the middle or one less
+are left to weight-int4: it finds the same levels without zero points, for which there are more
+kernels.
 
 Columns whose group tells how much they matter (act-order, ``desc_act`` of GPTQ) lie group by group
 in the graph, and the layer reads its input in that order, which is made once for all that share it.
 There weight-int4 would find no levels, so those around the middle are kept as well, in INT4.
 Of experts both matrices are kept, or none.
-Refuses: a target without zero points; other bits than the recipe asks for, or groups that its own
-do not divide; groups that kernels do not have; a table or experts out of order; values that were
-changed since; what no weight format takes. The weight is then rounded again.
+Refuses: a target without zero points or offsets; a table with offsets; other bits than the recipe
+asks for, or groups that its own do not divide; groups that kernels do not have; a table or experts
+out of order; values that were changed since; what no weight format takes. Such a weight is rounded
+again.
 """
 
 from __future__ import annotations
@@ -55,12 +58,14 @@ class _Kept:
         bits: 4 or 8.
         group: columns that share a scale in the graph, which divide those of the checkpoint.
         signed: they have no zero points, which all are the middle.
+        offsets: they have offsets in place of zero points.
         ordered: columns are in another order than those of the weight.
     """
 
     bits: int
     group: int
     signed: bool
+    offsets: bool
     ordered: bool
 
 
@@ -69,20 +74,23 @@ Verdict = _Kept | str | None
 
 
 class WeightZeroPoints(LeptonPass):
-    """Keep the integers, scales and zero points of a checkpoint.
+    """Keep the integers, scales and zero points or offsets of a checkpoint.
 
     Args:
         choose: format of each parameter; left out, that of the checkpoint.
         lacking: who has no zero points; left out, the target has them.
+        offsets: whether the target has offsets.
     """
 
     name = "weight-zero-points"
-    summary = "Weights that a checkpoint has in groups with zero points, as they are"
+    summary = "Weights that a checkpoint has in groups with zero points or offsets, as they are"
     changes_numbers = True
 
-    def __init__(self, choose: Choose | None = None, lacking: str = "") -> None:
+    def __init__(
+        self, choose: Choose | None = None, lacking: str = "", *, offsets: bool = True
+    ) -> None:
         super().__init__()
-        self._choose, self.lacking = choose, lacking
+        self._choose, self.lacking, self._offsets = choose, lacking, offsets
 
     def rewrite(self, body: Body) -> None:
         names = [value.name for value in quantizable(body)]
@@ -132,7 +140,15 @@ class WeightZeroPoints(LeptonPass):
         if isinstance(grid, str):
             return grid
         group = _group_asked(grid, int(source.shape.numpy()[1]), wanted)
-        return group if isinstance(group, str) else self._with_zeros(grid, group, alone)
+        if isinstance(group, str):
+            return group
+        if not grid.offsets:
+            return self._with_zeros(grid, group, alone)
+        if not self._offsets or self.lacking:
+            return f"{self.lacking or 'onnxruntime'} has no offsets"
+        if is_table(value):
+            return "no kernel looks rows up that have offsets"
+        return _Kept(grid.bits, group, signed=False, offsets=True, ordered=False)
 
     def _with_zeros(self, grid: Grid, group: int, alone: bool) -> Verdict:
         least, most = grid.reach
@@ -143,7 +159,8 @@ class WeightZeroPoints(LeptonPass):
             return f"{self.lacking} has no {'zero points' if four else 'groups of 8 bits'}"
         if least < 0 or most >= levels:
             return f"{least if least < 0 else most} is a zero point, and there are {levels} levels"
-        return _Kept(grid.bits, group, grid.signed, grid.order is not None)
+        signed, ordered = grid.signed, grid.order is not None
+        return _Kept(grid.bits, group, signed=signed, offsets=False, ordered=ordered)
 
 
 def _pair(one: _Kept, other: Verdict) -> tuple[Verdict, Verdict]:
@@ -151,7 +168,7 @@ def _pair(one: _Kept, other: Verdict) -> tuple[Verdict, Verdict]:
     if not isinstance(other, _Kept):
         reason = other or "the other matrix of its experts has no integers"
         return reason, other
-    if (one.bits, one.group, one.ordered) != (other.bits, other.group, other.ordered):
+    if replace(one, signed=other.signed) != other:
         reason = "the two matrices of its experts are in other groups than each other"
         return reason, reason
     both = replace(one, signed=one.signed and other.signed)
@@ -188,6 +205,9 @@ def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) ->
     scales = part("scale", lambda each: each.scales)
     if kept.signed:
         inputs = [part("q", lambda each: each.integers()), scales]
+    elif kept.offsets:
+        offsets = part("offset", lambda each: each.offsets_3d())
+        inputs = [part("q", lambda each: each.codes), scales, offsets]
     else:
         zeros = part("zero", lambda each: each.zero_points())
         inputs = [part("q", lambda each: each.codes), scales, zeros]
@@ -195,7 +215,7 @@ def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) ->
         order = part("order", _order)
         for layer in [use.node for user in users for use in user.outputs[0].uses()]:
             layer.replace_input_with(0, _in_order(body, layer, order))
-    dequantize(body, value, users, inputs, kept.group)
+    dequantize(body, value, users, inputs, kept.group, offsets=kept.offsets)
 
 
 def _order(grid: Grid) -> ir.TensorProtocol:

@@ -6,9 +6,9 @@
     QuantizedExperts    y (T, K) = sum over the chosen e of share * D_e (activation(G_e x) * U_e x)
              not gated           = sum over the chosen e of share * D_e activation(U_e x)
 
-``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. ``zeros`` holds a zero point
-of 4 bits for each column and group, two in a byte; left out, all are 8. ``order``, for 4 bits, says
-which number of x each one of a dot product is: x[order[k]].
+``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. With ``offsets``, of 4 and 8
+bits, each group of a column has one beside its scale: w = q * scale + offset. ``order``, of 4 bits,
+says which number of x each one of a dot product is: x[order[k]].
 
 The input of a linear layer is rounded as it comes, with one scale for each block of a row, to as
 many levels as its products can be summed of in small integers:
@@ -17,6 +17,7 @@ many levels as its products can be summed of in small integers:
     4     -8..7       -127..127                                         32
     7     -63..63     -63..63                                           those of the weights
     8     -127..127   -n..n, n = min(32767, (2^31 - 1) / (127 block))   those of the weights
+          -128..127   the same of 128, with offsets
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ UNITS = {4: 32, 7: 8, 8: 2}
 _INT32 = 2**31 - 1
 
 
-def limit(bits: int, block: int) -> int:
+def limit(bits: int, block: int, *, offsets: bool = False) -> int:
     """Largest magnitude of a rounded activation in blocks of ``block``."""
-    return {4: 127, 7: 63}.get(bits) or min(32767, _INT32 // (127 * block))
+    return {4: 127, 7: 63}.get(bits) or min(32767, _INT32 // ((128 if offsets else 127) * block))
 
 
 _ATTRIBUTES = (
@@ -52,9 +53,9 @@ _ATTRIBUTES = (
     Attribute(
         "block_size", "int", None, 2, 2**24, "weights of a column that share a scale; divides K"
     ),
+    Attribute("offsets", "int", None, 0, 1, "whether groups have some; not of 7 bits"),
 )
 _TILES = Tensor("tiles", ("uint8",), ("ceil(N/16)", "tile_bytes"))
-_ZEROS = Tensor("zeros", ("uint8",), ("ceil(N/16)", "K/block_size*8"), optional=True)
 
 SPEC = PluginSpec(
     name="QuantizedLinear",
@@ -64,7 +65,6 @@ SPEC = PluginSpec(
         Tensor("x", ("float32",), ("...", "K")),
         _TILES,
         Tensor("bias", ("float32",), ("N",), optional=True),
-        _ZEROS,
         Tensor("order", ("int32",), ("K",), optional=True),
     ),
     outputs=(Tensor("y", ("float32",), ("...", "N")),),
@@ -82,7 +82,7 @@ EMBEDDING = PluginSpec(
     name="QuantizedEmbedding",
     namespace=CPU_DOMAIN,
     version="1",
-    inputs=(_TILES, Tensor("ids", ("int64",), ("...",)), _ZEROS),
+    inputs=(_TILES, Tensor("ids", ("int64",), ("...",))),
     outputs=(Tensor("y", ("float32",), ("...", "K")),),
     attributes=_ATTRIBUTES,
     tolerance={"float32": Tolerance(0.0, 0.0)},
@@ -100,13 +100,6 @@ EXPERTS = PluginSpec(
         Tensor("down", ("uint8",), ("experts*K/16", "tile_bytes")),
         Tensor("gate_up_bias", ("float32",), ("experts", "N*(1+gated)"), optional=True),
         Tensor("down_bias", ("float32",), ("experts", "K"), optional=True),
-        Tensor(
-            "gate_up_zeros",
-            ("uint8",),
-            ("experts*N*(1+gated)/16", "K/block_size*8"),
-            optional=True,
-        ),
-        Tensor("down_zeros", ("uint8",), ("experts*K/16", "N/down_block_size*8"), optional=True),
     ),
     outputs=(Tensor("y", ("float32",), ("T", "K")),),
     attributes=(
@@ -118,6 +111,8 @@ EXPERTS = PluginSpec(
         Attribute("down_block_size", "int", None, 2, 2**24, "the same of `down`; divides N"),
         Attribute("activation", "int", None, 0, 4, "of the gate, as that of QuantizedLinear"),
         Attribute("gated", "int", None, 0, 1, "whether there is one; else the activation is of up"),
+        Attribute("offsets", "int", None, 0, 1, "whether groups of `gate_up` have some"),
+        Attribute("down_offsets", "int", None, 0, 1, "the same of `down`"),
         Attribute("alpha", "float", None, 0, 1e3, "of SiLU, g * sigmoid(alpha * g); 1 of others"),
         Attribute("limit", "float", None, 0, 1e6, "largest gate, and up both ways; 0 for none"),
         Attribute("beta", "float", None, -1e3, 1e3, "is added to up"),

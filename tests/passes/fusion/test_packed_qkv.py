@@ -85,7 +85,7 @@ def test_zero_points_are_stacked() -> None:
     assert ops(model, "block")[:3] == ["DequantizeLinear", "Transpose", "MatMul"]
     zero = model.graph.initializers["l1_q_weight.qkv.weight_zero"].const_value
     assert zero is not None
-    wanted = np.concatenate([stored[name].zeros for name in names[3:]])
+    wanted = np.concatenate([stored[name].shifts for name in names[3:]])
     np.testing.assert_array_equal(zero.numpy().astype(int), wanted)
 
 

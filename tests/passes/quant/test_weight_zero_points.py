@@ -38,9 +38,11 @@ def one_layer(stored: Stored | Grouped) -> ir.Model:
 
 
 def kept(graph: ir.Model, name: str) -> list[np.ndarray]:
-    """Codes, scales and zero points of a weight in the graph."""
+    """Codes, scales, and zero points or offsets of a weight in the graph."""
     known = graph.graph.initializers
-    values = [known[n] for part in ("q", "scale", "zero") if (n := f"{name}_{part}") in known]
+    values = [
+        known[n] for part in ("q", "scale", "zero", "offset") if (n := f"{name}_{part}") in known
+    ]
     tensors = [value.const_value for value in values if value.const_value is not None]
     return [t.numpy().astype(np.float32 if t.dtype == ir.DataType.FLOAT else int) for t in tensors]
 
@@ -54,9 +56,23 @@ def test_the_integers_of_the_checkpoint(bits: int, dtype: ir.DataType) -> None:
     assert graph.graph.initializers["layers1_up_weight_zero"].dtype == dtype
     for name, each in zip(LAYERS, stored, strict=True):
         for found, wanted in zip(
-            kept(graph, name), (each.codes, each.scales, each.zeros), strict=True
+            kept(graph, name), (each.codes, each.scales, each.shifts), strict=True
         ):
             np.testing.assert_array_equal(found, wanted)
+
+
+WITH_OFFSETS = ["DequantizeLinear", "Reshape", "Add", "Reshape", "Transpose", "MatMul"]
+
+
+def test_offsets_are_added_to_the_integers() -> None:
+    graph, stored = two_layers(offsets=True)
+    assert check(WeightZeroPoints(), graph, FEEDS, CLOSE).fired == 2
+    assert [op for op in ops(graph, "block") if op != "Constant"] == WITH_OFFSETS
+    for name, each in zip(LAYERS, stored, strict=True):
+        codes, scales, offsets = kept(graph, name)
+        np.testing.assert_array_equal(codes, each.codes)
+        np.testing.assert_array_equal(scales, each.scales)
+        np.testing.assert_array_equal(offsets[:, :, 0], each.shifts)
 
 
 def test_eight_bits_around_the_middle_are_signed() -> None:
@@ -76,7 +92,7 @@ def test_a_group_of_the_recipe_divides_that_of_the_checkpoint() -> None:
     codes, scales, zeros = kept(graph, "w")
     np.testing.assert_array_equal(codes, stored.codes)
     np.testing.assert_array_equal(scales, np.repeat(stored.scales, 4, axis=1))
-    np.testing.assert_array_equal(zeros, np.repeat(stored.zeros, 4, axis=1))
+    np.testing.assert_array_equal(zeros, np.repeat(stored.shifts, 4, axis=1))
 
 
 OUT_OF_ORDER = ["DequantizeLinear", "Transpose", "Gather", "MatMul"]
@@ -149,7 +165,7 @@ def test_what_the_recipe_leaves_in_fp32_is_not_spoken_of() -> None:
 
 def with_zero(point: int) -> Stored:
     stored = Stored.made(16, 128)
-    stored.zeros[0, 0] = point
+    stored.shifts[0, 0] = point
     return stored
 
 
@@ -183,6 +199,16 @@ def changed() -> StreamedTensor:
             Stored.made(16, 128, zeros=(7, 8), ordered=1),
             {"lacking": "TensorRT"},
             "TensorRT has no zero points",
+        ),
+        (
+            Stored.made(16, 128, offsets=True),
+            {"lacking": "TensorRT"},
+            "TensorRT has no offsets",
+        ),
+        (
+            Stored.made(16, 128, offsets=True),
+            {"offsets": False},
+            "onnxruntime has no offsets",
         ),
         (with_zero(16), {}, "16 is a zero point, and there are 16 levels"),
         (with_zero(-1), {}, "-1 is a zero point, and there are 16 levels"),
@@ -228,6 +254,15 @@ def test_refuses_a_table_out_of_order() -> None:
     assert "DequantizeLinear" not in ops(graph)
 
 
+def test_refuses_a_table_with_offsets() -> None:
+    graph, _ = model("logits = Identity (h)")
+    stored_in(graph, table=Stored.made(ROWS, 64, offsets=True))
+    done = check(WeightZeroPoints(), graph, FEEDS, SAME)
+    reason = "rounded again: no kernel looks rows up that have offsets"
+    assert (done.fired, reasons(done)) == (0, [reason])
+    assert "DequantizeLinear" not in ops(graph)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     rows=st.integers(1, 9),
@@ -241,7 +276,7 @@ def test_bytes_are_the_integers(rows: int, groups: int, group: int, bits: int, s
     stored = Stored.made(rows, groups * group, group, bits=bits, seed=seed)
     grid = stored.tensor().grid()
     assert not isinstance(grid, str)
-    for tensor, wanted in ((grid.codes, stored.codes), (grid.zero_points(), stored.zeros)):
+    for tensor, wanted in ((grid.codes, stored.codes), (grid.zero_points(), stored.shifts)):
         data = np.frombuffer(tensor.tobytes(), np.uint8)
         if bits == 4:
             data = np.stack([data & 15, data >> 4], axis=1).reshape(-1)[: wanted.size]
@@ -249,7 +284,7 @@ def test_bytes_are_the_integers(rows: int, groups: int, group: int, bits: int, s
     finer = grid.in_groups_of(16)
     assert (finer.group, finer.scales.shape.numpy()) == (16, (rows, groups * group // 16))
     np.testing.assert_array_equal(
-        finer.zeros.rows(rows - 1, rows).reshape(groups, -1)[:, 0], stored.zeros[-1]
+        finer.shifts.rows(rows - 1, rows).reshape(groups, -1)[:, 0], stored.shifts[-1]
     )
 
 
@@ -269,7 +304,7 @@ def test_both_matrices_of_experts_are_kept(zeros: tuple[int, int] | None) -> Non
     assert ops(graph, "block") == ["DequantizeLinear", "DequantizeLinear", "Experts"]
     for name, stored in (("gu", one), ("dn", other)):
         for found, wanted in zip(
-            kept(graph, name), (stored.codes, stored.scales, stored.zeros), strict=True
+            kept(graph, name), (stored.codes, stored.scales, stored.shifts), strict=True
         ):
             np.testing.assert_array_equal(found, wanted)
 

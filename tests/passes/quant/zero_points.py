@@ -1,4 +1,4 @@
-"""Weights as a checkpoint with zero points gives them."""
+"""Weights as a checkpoint with zero points or offsets gives them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ __all__ = ["Stored", "stored_in"]
 
 @dataclass(frozen=True)
 class Stored:
-    """Integers of a weight: codes (rows, columns), zeros and scales (rows, groups).
+    """Integers of a weight: codes (rows, columns), zero points or ``offsets``, and scales
+    (rows, groups).
 
     With an ``order`` (columns,), codes are those of the weight's columns in that order.
     """
 
     bits: int
     codes: np.ndarray
-    zeros: np.ndarray
+    shifts: np.ndarray
     scales: np.ndarray
     order: np.ndarray | None = None
+    offsets: bool = False
 
     @classmethod
     def made(
@@ -37,6 +39,7 @@ class Stored:
         zeros: tuple[int, int] | None = None,
         seed: int = 0,
         ordered: int | None = None,
+        offsets: bool = False,
     ) -> Stored:
         """Random ones; ``zeros`` are the least and the largest zero point, else any may be.
 
@@ -52,29 +55,34 @@ class Stored:
         order = None
         if ordered is not None:
             order = np.random.default_rng(ordered).permutation(columns).astype(np.int32)
-        return cls(bits, codes, points, scales, order)
+        if offsets:
+            points = numbers.uniform(-0.1, 0.1, grid).astype(np.float32)
+        return cls(bits, codes, points, scales, order, offsets)
 
     @property
     def group(self) -> int:
-        """Columns that share a scale and a zero point."""
+        """Columns that share a scale and a zero point or an offset."""
         return int(self.codes.shape[1] // self.scales.shape[1])
 
     @property
     def values(self) -> np.ndarray:
         """What the integers stand for."""
-        zeros, scales = (np.repeat(a, self.group, axis=1) for a in (self.zeros, self.scales))
-        found = np.asarray((self.codes - zeros) * scales, dtype=np.float32)
+        shifts, scales = (np.repeat(a, self.group, axis=1) for a in (self.shifts, self.scales))
+        codes = self.codes.astype(np.float32)
+        found = codes * scales + shifts if self.offsets else (codes - shifts) * scales
+        found = np.asarray(found, dtype=np.float32)
         return found if self.order is None else found[:, np.argsort(self.order)]
 
     def tensor(self, name: str = "w") -> Grouped:
         """As a reader of checkpoints gives them."""
         unsigned = ir.DataType.UINT4 if self.bits == 4 else ir.DataType.UINT8
         codes = self.codes.astype(np.uint8).view(unsigned.numpy())
-        parts = (codes, self.zeros.astype(np.float32), self.scales)
+        parts = (codes, self.scales, self.shifts.astype(np.float32))
         dtypes = (unsigned, ir.DataType.FLOAT, ir.DataType.FLOAT)
         streams = [_streamed(name, *each) for each in zip(parts, dtypes, strict=True)]
         values = _streamed(name, self.values, ir.DataType.FLOAT)
-        return Grouped(values, lambda: Grid(self.bits, self.group, *streams, self.order))
+        form = {"offsets": self.offsets, "order": self.order}
+        return Grouped(values, lambda: Grid(self.bits, self.group, *streams, **form))
 
 
 def stored_in(model: ir.Model, **weights: Stored | Grouped) -> ir.Model:

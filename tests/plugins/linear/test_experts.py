@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lepton_passes.lowering.ort.tiles import pack, pack_zeros
+from lepton_passes.lowering.ort.tiles import pack
 from lepton_plugins.linear.reference import linear
 from lepton_plugins.linear.spec import EXPERTS, TILE
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
@@ -29,13 +29,21 @@ GATES = {
 
 
 class Mixture:
-    """Random experts, packed."""
+    """Random experts, packed; ``offsets`` gives some to their groups."""
 
     def __init__(
-        self, experts: int, width: int, inner: int, bits: int, group: int, *, gated: bool = True
+        self,
+        experts: int,
+        width: int,
+        inner: int,
+        bits: int,
+        group: int,
+        *,
+        gated: bool = True,
+        offsets: bool = False,
     ) -> None:
         self.experts, self.width, self.inner = experts, width, inner
-        self.bits, self.group, self.gated = bits, group, gated
+        self.bits, self.group, self.gated, self.offsets = bits, group, gated, offsets
         self.gate_up = self._tiles((1 + gated) * inner, width, 1)
         self.down = self._tiles(width, inner, 2)
 
@@ -43,7 +51,8 @@ class Mixture:
         random, low = np.random.default_rng(seed), -8 if self.bits == 4 else -127
         q = random.integers(low, -low, (self.experts * rows, columns)).astype(np.int8)
         scale = random.normal(0, 0.02, (len(q), columns // self.group)).astype(np.float32)
-        return pack(q, scale, self.bits, self.group, len(q) // TILE)
+        offset = random.normal(0, 0.1, scale.shape).astype(np.float32) if self.offsets else None
+        return pack(q, scale, self.bits, self.group, len(q) // TILE, offset)
 
     def run(
         self,
@@ -52,7 +61,6 @@ class Mixture:
         shares: Array,
         activation: int,
         biases: Sequence[Array | None] = (),
-        zeros: Sequence[Array] = (),
         **more: Any,
     ) -> Array:
         how = {
@@ -64,13 +72,13 @@ class Mixture:
             "down_block_size": self.group,
             "activation": activation,
             "gated": int(self.gated),
+            "offsets": int(self.offsets),
+            "down_offsets": int(self.offsets),
             "alpha": 1.0,
             "limit": 0.0,
             "beta": 0.0,
         } | more
-        if zeros:
-            biases = biases or (None, None)
-        inputs = [x, indices, shares, self.gate_up, self.down, *biases, *zeros]
+        inputs = [x, indices, shares, self.gate_up, self.down, *biases]
         return run(DOMAIN, EXPERTS.name, inputs, **how)[0]
 
     def wanted(
@@ -81,7 +89,6 @@ class Mixture:
         activation: int,
         biases: Sequence[Array] = (),
         *,
-        zeros: Sequence[Array] = (),
         alpha: float = 1.0,
         limit: float = 0.0,
         beta: float = 0.0,
@@ -89,36 +96,25 @@ class Mixture:
         gate_ups, downs = (
             each.reshape(self.experts, -1, each.shape[1]) for each in (self.gate_up, self.down)
         )
-        first, second = (self._by_expert(zeros, place) for place in (0, 1))
         y = np.zeros(x.shape)
         for token, row in enumerate(x):
             for e, share in zip(indices[token], shares[token], strict=True):
                 into, out = (each[e] for each in biases) if biases else (None, None)
-                made, _ = linear(
-                    row[None], gate_ups[e], into, self._projected, *self._format, first[e]
-                )
+                made = self._linear(row[None], gate_ups[e], into, self._projected)
                 gate, up = np.split(made, 2, axis=1) if self.gated else (made, np.ones(()))
                 if limit:
                     gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
                 opened = GATES[activation](torch.from_numpy(gate * alpha)).numpy() / alpha
                 hidden = opened * (up + beta)
-                returned, _ = linear(hidden, downs[e], out, self.width, *self._format, second[e])
-                y[token] += share * returned[0]
+                y[token] += share * self._linear(hidden, downs[e], out, self.width)[0]
         return y
 
-    def _by_expert(self, zeros: Sequence[Array], place: int) -> Sequence[Array | None]:
-        if not zeros:
-            return [None] * self.experts
-        whole = zeros[place]
-        return list(whole.reshape(self.experts, -1, whole.shape[1]))
+    def _linear(self, x: Array, tiles: Array, bias: Array | None, columns: int) -> Array:
+        return linear(x, tiles, bias, columns, self.bits, self.group, offsets=self.offsets)[0]
 
     @property
     def _projected(self) -> int:
         return (1 + self.gated) * self.inner
-
-    @property
-    def _format(self) -> tuple[int, int]:
-        return self.bits, self.group
 
 
 def _tokens(count: int, chosen: int, mixture: Mixture) -> tuple[Array, Array, Array]:
@@ -164,19 +160,12 @@ def test_biases_and_gates_of_several_parts(
 
 
 @pytest.mark.parametrize("tokens", [1, 41])
-def test_zero_points_are_those_of_the_experts(tokens: int) -> None:
-    mixture = Mixture(6, 64, 32, 4, 32)
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 16)])
+def test_offsets_are_those_of_the_experts(bits: int, group: int, tokens: int) -> None:
+    mixture = Mixture(6, 64, 32, bits, group, offsets=True)
     given = _tokens(tokens, 3, mixture)
-    draw = np.random.default_rng(3)
-    zeros = [
-        pack_zeros(draw.integers(0, 16, (rows * 6, groups)).astype(np.uint8), rows * 6 // TILE)
-        for rows, groups in ((64, 2), (64, 1))
-    ]
-    found = mixture.run(*given, 3, zeros=zeros)
-    wanted = mixture.wanted(*given, 3, zeros=zeros)
-    assert np.abs(found - wanted).max() <= CLOSE[4] * np.abs(wanted).max()
-    with pytest.raises(Exception, match="zero points have another size"):
-        mixture.run(*given, 3, zeros=[zeros[0], zeros[0]])
+    found, wanted = mixture.run(*given, 3), mixture.wanted(*given, 3)
+    assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()
 
 
 def test_threads_and_company_change_nothing() -> None:
@@ -205,6 +194,7 @@ def test_no_tokens() -> None:
         ({"bits": 7}, "out of range"),
         ({"activation": 5}, "out of range"),
         ({"gated": 0}, "another size than the experts say"),
+        ({"down_offsets": 1}, "another size than the experts say"),
         ({"down_block_size": 24}, "a multiple of 32 for 4 bits"),
         ({"limit": 2.0}, "for a gate of SiLU"),
         ({"gated": 0, "activation": 3, "beta": 1.0}, "for a gate of SiLU"),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_passes.lowering.ort.tiles import pack, pack_zeros
-from lepton_plugins.linear.reference import linear, rounded, unpacked, zero_points
+from lepton_passes.lowering.ort.tiles import pack
+from lepton_plugins.linear.reference import Unpacked, linear, rounded, unpacked
 from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, SPEC, TILE, UNITS, limit
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
 
@@ -18,6 +18,8 @@ pytestmark = needs_library
 
 TOLERANCE = SPEC.tolerance["float32"]
 LEVELS = {4: (-8, 7), 7: (-63, 63), 8: (-127, 127)}
+KINDS = [(4, False), (4, True), (7, False), (8, False), (8, True)]
+"""Bits, and whether groups have offsets."""
 # Of Gelu and SiLU: erf is within 1.5e-7, exponentials within two units in the last place.
 ACTIVATED = 1e-6
 
@@ -25,7 +27,7 @@ ACTIVATED = 1e-6
 class Layer:
     """Random weights, packed; ``extreme`` takes the largest integers everywhere.
 
-    ``zeros`` gives its groups zero points, which 4 bits may have.
+    ``offsets`` gives some to its groups, which 4 and 8 bits may have.
     """
 
     def __init__(
@@ -37,33 +39,42 @@ class Layer:
         seed: int,
         *,
         extreme: bool = False,
-        zeros: bool = False,
+        offsets: bool = False,
     ) -> None:
         random = np.random.default_rng(seed)
         low, high = LEVELS[bits]
+        low -= offsets and bits == 8
         shape = (columns, inner)
         q = random.choice([low, high], shape) if extreme else random.integers(low, high + 1, shape)
         self.q = q.astype(np.int8)
         self.scale = random.normal(0, 0.02, (columns, inner // group)).astype(np.float32)
         self.bits, self.group, self.inner, self.columns = bits, group, inner, columns
-        tiles = -(-columns // TILE)
-        self.tiles = pack(self.q, self.scale, bits, group, tiles)
+        self.offset = None
+        if offsets:
+            self.offset = random.normal(0, 0.2, self.scale.shape).astype(np.float32)
+        self.pack()
         self.bias = random.standard_normal(columns).astype(np.float32)
-        self.points, self.zeros = np.full(self.scale.shape, 8, np.uint8), None
-        if zeros:
-            some = [0, 15] if extreme else np.arange(16)
-            self.points = random.choice(some, self.scale.shape).astype(np.uint8)
-            self.zeros = pack_zeros(self.points, tiles)
+
+    def pack(self) -> None:
+        """Make tiles of what it is now."""
+        tiles = -(-self.columns // TILE)
+        self.tiles = pack(self.q, self.scale, self.bits, self.group, tiles, self.offset)
+
+    def unpacked(self) -> Unpacked:
+        """What its tiles hold."""
+        shape = (self.inner, self.columns, self.bits, self.group)
+        return unpacked(self.tiles, *shape, offsets=self.offset is not None)
 
     @property
     def attributes(self) -> dict[str, int]:
         """Of both operators."""
-        return {"K": self.inner, "N": self.columns, "bits": self.bits, "block_size": self.group}
+        sizes = {"K": self.inner, "N": self.columns, "bits": self.bits, "block_size": self.group}
+        return sizes | {"offsets": int(self.offset is not None)}
 
     def run(self, x: Array, *, biased: bool = False, **more: Any) -> Array:
         """What the operator gives."""
         how = self.attributes | {"activation": 0, "gated": 0} | more
-        inputs = [x, self.tiles, self.bias if biased else None, self.zeros]
+        inputs = [x, self.tiles, self.bias if biased else None]
         return run(DOMAIN, SPEC.name, inputs, **how)[0]
 
     def check(self, x: Array, *, biased: bool = False) -> None:
@@ -71,7 +82,7 @@ class Layer:
         found = self.run(x, biased=biased)
         bias = self.bias if biased else None
         shape = (self.columns, self.bits, self.group)
-        wanted, size = linear(x, self.tiles, bias, *shape, zeros=self.zeros)
+        wanted, size = linear(x, self.tiles, bias, *shape, offsets=self.offset is not None)
         assert found.shape == wanted.shape
         assert (np.abs(found - wanted) <= TOLERANCE.relative * size + 1e-30).all()
 
@@ -82,8 +93,9 @@ def layers(draw: st.DrawFn) -> Layer:
     group = UNITS[bits] * draw(st.integers(1, 6))
     inner = group * draw(st.integers(1, 9))
     seed, extreme = draw(st.integers(0, 99)), draw(st.booleans())
-    zeros = bits == 4 and draw(st.booleans())
-    return Layer(inner, draw(st.integers(1, 70)), bits, group, seed, extreme=extreme, zeros=zeros)
+    offsets = bits != 7 and draw(st.booleans())
+    columns = draw(st.integers(1, 70))
+    return Layer(inner, columns, bits, group, seed, extreme=extreme, offsets=offsets)
 
 
 def _activations(rows: int, inner: int, seed: int, scale: float = 1.0) -> Array:
@@ -106,27 +118,30 @@ def test_against_the_reference(
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 40]))
-def test_zero_points_are_those_of_the_weights(seed: int, rows: int) -> None:
+@given(bits=st.sampled_from([4, 8]), seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 40]))
+def test_offsets_are_those_of_the_weights(bits: int, seed: int, rows: int) -> None:
     """Against numpy alone, for inputs that rounding leaves as they are."""
-    layer = Layer(192, 37, 4, 64, seed, zeros=True)
-    x = np.random.default_rng(seed).integers(-127, 128, (rows, 6, 32)).astype(np.float32)
-    x[:, :, 0] = 127.0
+    layer = Layer(192, 37, bits, 64, seed, offsets=True)
+    most = limit(bits, 64, offsets=True)
+    x = np.random.default_rng(seed).integers(-most, most + 1, (rows, 6, 32)).astype(np.float32)
+    x[:, :, 0] = most
     x = x.reshape(rows, -1)
-    codes = layer.q.astype(np.float64) + 8 - np.repeat(layer.points, layer.group, axis=1)
-    _, scale = unpacked(layer.tiles, layer.inner, layer.columns, 4, layer.group)
-    wanted = x @ (codes * np.repeat(scale, layer.group, axis=1)).T
-    size = np.abs(x).sum(axis=1, keepdims=True) * 15 * np.abs(scale).max()
-    assert (np.abs(layer.run(x) - wanted) <= TOLERANCE.relative * size).all()
+    q, scale, offset = layer.unpacked()
+    assert np.array_equal(q, layer.q)
+    weights = layer.q * np.repeat(scale, 64, axis=1).astype(np.float64)
+    weights += np.repeat(offset, 64, axis=1)
+    size = np.abs(x) @ (np.abs(layer.q) * np.repeat(np.abs(scale), 64, axis=1)).T
+    size += np.abs(x) @ np.repeat(np.abs(offset), 64, axis=1).T
+    assert (np.abs(layer.run(x) - x @ weights.T) <= TOLERANCE.relative * size).all()
 
 
-@pytest.mark.parametrize("bits", [4, 7, 8])
+@pytest.mark.parametrize(("bits", "offsets"), KINDS)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_sums_do_not_overflow(bits: int, sign: int) -> None:
-    group = 64
-    layer = Layer(512, 16, bits, group, 0, extreme=True)
-    layer.q[:] = LEVELS[bits][0] if sign < 0 else LEVELS[bits][1]
-    layer.tiles = pack(layer.q, layer.scale, bits, group, 1)
+@pytest.mark.parametrize("group", [64, 512])
+def test_the_largest_sums_do_not_overflow(bits: int, sign: int, group: int, offsets: bool) -> None:
+    layer = Layer(512, 16, bits, group, 0, extreme=True, offsets=offsets)
+    layer.q[:] = layer.q.min() if sign < 0 else layer.q.max()
+    layer.pack()
     for x in (np.ones((4, 512)), np.where(np.arange(512) // 2 % 2, 1.0, -1.0)[None]):
         layer.check(x.astype(np.float32))
         layer.check(-x.astype(np.float32))
@@ -135,10 +150,10 @@ def test_the_largest_sums_do_not_overflow(bits: int, sign: int) -> None:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 200]))
 def test_an_order_is_that_of_the_input(seed: int, rows: int) -> None:
-    layer = Layer(192, 37, 4, 64, seed, zeros=seed % 2 == 1)
+    layer = Layer(192, 37, 4, 64, seed, offsets=seed % 2 == 1)
     x = _activations(rows, 192, seed)
     order = np.random.default_rng(seed).permutation(192).astype(np.int32)
-    inputs = [x, layer.tiles, layer.bias, layer.zeros, order]
+    inputs = [x, layer.tiles, layer.bias, order]
     how = layer.attributes | {"activation": 0, "gated": 0}
     (found,) = run(DOMAIN, SPEC.name, inputs, **how)
     assert np.array_equal(found, layer.run(np.ascontiguousarray(x[:, order]), biased=True))
@@ -155,7 +170,7 @@ def test_an_order_is_that_of_the_input(seed: int, rows: int) -> None:
 )
 def test_refuses_orders(bits: int, order: Array, words: str) -> None:
     layer = Layer(64, 20, bits, 32, 0)
-    inputs = [_activations(2, 64, 0), layer.tiles, None, None, order.astype(np.int32)]
+    inputs = [_activations(2, 64, 0), layer.tiles, None, order.astype(np.int32)]
     with pytest.raises(Exception, match=words):
         run(DOMAIN, SPEC.name, inputs, activation=0, gated=0, **layer.attributes)
 
@@ -172,7 +187,7 @@ def test_zeros_give_the_bias(bits: int) -> None:
 def test_activations_and_gates(name: str, gated: int) -> None:
     import torch
 
-    layer = Layer(64, 96, 4, 32, 1, zeros=gated == 1)
+    layer = Layer(64, 96, 4, 32, 1, offsets=gated == 1)
     x = _activations(9, 64, 2, 8.0)
     functions = {
         "none": lambda t: t,
@@ -217,13 +232,13 @@ def test_threads_change_nothing(rows: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
-@pytest.mark.parametrize(("bits", "zeros"), [(4, False), (4, True), (7, False), (8, False)])
-def test_kernels_of_all_processors_give_the_same_bits(bits: int, zeros: bool, form: str) -> None:
-    layer = Layer(384, 56, bits, 64, 3, zeros=zeros)
+@pytest.mark.parametrize(("bits", "offsets"), KINDS)
+def test_kernels_of_all_processors_give_the_same_bits(bits: int, offsets: bool, form: str) -> None:
+    layer = Layer(384, 56, bits, 64, 3, offsets=offsets)
     for rows in (1, 2, 3, 4, 5, 6, 7, 8, 9, 111):
         x = _activations(rows, layer.inner, rows)
         how = {"activation": 3, "gated": 0} | layer.attributes
-        inputs = [x, layer.tiles, layer.bias, layer.zeros]
+        inputs = [x, layer.tiles, layer.bias]
         (found,) = run(DOMAIN, SPEC.name, inputs, defines=[form], **how)
         assert np.array_equal(found, layer.run(x, biased=True, activation=3)), rows
 
@@ -232,22 +247,19 @@ def test_kernels_of_all_processors_give_the_same_bits(bits: int, zeros: bool, fo
 @given(layer=layers(), seed=st.integers(0, 9))
 def test_embedding(layer: Layer, seed: int) -> None:
     ids = np.random.default_rng(seed).integers(-layer.columns, layer.columns, (2, 5))
-    inputs = [layer.tiles, ids, layer.zeros]
-    (found,) = run(DOMAIN, EMBEDDING.name, inputs, **layer.attributes)
-    q, scale = unpacked(layer.tiles, layer.inner, layer.columns, layer.bits, layer.group)
-    assert np.array_equal(q, layer.q)
-    if layer.zeros is not None:
-        points = zero_points(layer.zeros, layer.inner, layer.columns, layer.group)
-        assert np.array_equal(points, layer.points)
-        q = q + 8 - np.repeat(points, layer.group, axis=1)
-    table = q.astype(np.float32) * np.repeat(scale, layer.group, axis=1)
-    assert np.array_equal(found, table[ids])
+    (found,) = run(DOMAIN, EMBEDDING.name, [layer.tiles, ids], **layer.attributes)
+    weights = layer.unpacked()
+    assert np.array_equal(weights.q, layer.q)
+    # One rounding, of a product and a sum that fp64 has whole or nearly so.
+    assert np.allclose(found, weights.matrix()[ids], rtol=2**-23, atol=0)
 
 
-def test_scales_keep_11_bits() -> None:
-    layer = Layer(64, 40, 4, 32, 0)
-    _, scale = unpacked(layer.tiles, 64, 40, 4, 32)
-    assert (np.abs(scale - layer.scale) <= np.abs(layer.scale) * 2**-11 + 2**-35).all()
+def test_scales_and_offsets_keep_11_bits() -> None:
+    layer = Layer(64, 40, 4, 32, 0, offsets=True)
+    _, scale, offset = layer.unpacked()
+    assert layer.offset is not None
+    for kept, given_ in ((scale, layer.scale), (offset, layer.offset)):
+        assert (np.abs(kept - given_) <= np.abs(given_) * 2**-11 + 2**-35).all()
 
 
 def test_rounding_uses_all_levels() -> None:
@@ -266,6 +278,8 @@ def test_rounding_uses_all_levels() -> None:
         ({"block_size": 48}, "block_size has to divide"),
         ({"block_size": 0}, "block_size has to divide"),
         ({"N": 40}, "tiles have another size"),
+        ({"offsets": 1}, "tiles have another size"),
+        ({"offsets": 1, "bits": 7}, "offsets are for 4 and 8 bits"),
         ({"N": 0}, "out of range"),
         ({"activation": 5}, "activation has to be"),
         ({"N": 24, "gated": 1}, "multiple of 32"),
@@ -286,12 +300,3 @@ def test_refuses_inputs_that_do_not_fit() -> None:
         layer.run(_activations(2, 64, 0), biased=True)
     with pytest.raises(Exception, match="outside the table"):
         run(DOMAIN, EMBEDDING.name, [layer.tiles, np.array([20])], **layer.attributes)
-    layer = Layer(64, 20, 4, 32, 0, zeros=True)
-    assert layer.zeros is not None
-    layer.zeros = layer.zeros[:, :8]
-    with pytest.raises(Exception, match="zero points have another size"):
-        layer.run(_activations(2, 64, 0))
-    layer = Layer(64, 20, 8, 32, 0)
-    layer.zeros = pack_zeros(layer.points, 2)
-    with pytest.raises(Exception, match="zero points are for 4 bits"):
-        layer.run(_activations(2, 64, 0))

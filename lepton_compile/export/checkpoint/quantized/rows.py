@@ -266,8 +266,8 @@ def _grid(
         if not np.array_equal(found[order], side_by_side):
             return "its groups have different numbers of columns"
     whole = _unsigned(codes, bits, f"{where}_q", order)
-    small = zeros.tensor(f"{where}_zero"), scales.tensor(f"{where}_scale")
-    return Grid(bits, wide, whole, *small, order)
+    small = scales.tensor(f"{where}_scale"), zeros.tensor(f"{where}_zero")
+    return Grid(bits, wide, whole, *small, order=order)
 
 
 def _unsigned(codes: Rows, bits: int, name: str, order: np.ndarray | None) -> StreamedTensor:

@@ -84,7 +84,7 @@ class Choices:
 
     def of(self, body: Body, linear: Linear) -> Choice | None:
         """What was chosen for a quantized layer; ``None`` leaves it as it is."""
-        if not self._chosen or linear.weight.zero is not None:
+        if not self._chosen or linear.weight.shifted:
             return None  # layers with zero points were not asked for
         return self._chosen.get(_layer(body, linear))
 

@@ -22,7 +22,7 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import SWISH, Experts, experts_in
 from lepton_passes.linear import Weight
 from lepton_passes.lowering.ort.linear import ROUNDED
-from lepton_passes.lowering.ort.tiles import tiled, tiled_zeros
+from lepton_passes.lowering.ort.tiles import tiled
 from lepton_passes.stacks import one_by_one
 from lepton_passes.tensors import StreamedTensor, mapped
 from lepton_plugins.linear.spec import ACTIVATIONS, EXPERTS, TILE, UNITS
@@ -67,11 +67,12 @@ class LowerNativeExperts(LeptonPass):
             "down_block_size": _group(second),
             "activation": ACTIVATIONS[_KERNELS.get(mixture.activation, mixture.activation)],
             "gated": int(mixture.gated),
+            "offsets": int(first.shifted),
+            "down_offsets": int(second.shifted),
             **{name: given.get_float(name, usual) for name, usual in GATE.items()},
         }
         tiles = [_packed(body, mixture, first), _packed(body, mixture, second)]
-        zeros = [_zeros(body, mixture, first), _zeros(body, mixture, second)]
-        inputs = [*mixture.node.inputs[:3], *tiles, *_biases(body, mixture), *zeros]
+        inputs = [*mixture.node.inputs[:3], *tiles, *_biases(body, mixture)]
         made = body.emit(mixture.node, EXPERTS.name, inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(mixture.node.outputs[0], made.outputs[0])
         self.fire(body)
@@ -86,9 +87,7 @@ def _refuses(mixture: Experts) -> str | None:
         return "the kernel has a factor, a limit and an offset in the gate of SwiGLU alone"
     if not mixture.alike:
         return "gate_up and down are in two formats"
-    if mixture.gate_up.dtype == ir.DataType.UINT8:
-        return "its groups of 8 bits have zero points, for which there is no kernel"
-    if mixture.gate_up.dtype not in (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT8):
+    if mixture.gate_up.dtype == ir.DataType.FLOAT8E4M3FN:
         return "the kernel has integers of 4 and 8 bits alone"
     for weight in (mixture.gate_up, mixture.down):
         unit = UNITS[weight.bits]
@@ -107,18 +106,10 @@ def _packed(body: Body, mixture: Experts, weight: Weight) -> ir.Value:
     name, group = f"{weight.values[0].name}_tiles", _group(weight)
 
     def made(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
-        q, scale = (_halves(mixture, weight, tensor) for tensor in tensors)
-        return tiled(q, scale, weight.bits, group)
+        q, scale, *shift = (_halves(mixture, weight, tensor) for tensor in tensors)
+        return tiled(q, scale, weight.bits, group, *shift)
 
-    return body.derive(weight.values[:2], name, made)
-
-
-def _zeros(body: Body, mixture: Experts, weight: Weight) -> ir.Value | None:
-    zero = weight.zero
-    if zero is None:
-        return None
-    name = f"{zero.name}_tiles"
-    return body.derive([zero], name, lambda t: tiled_zeros(_halves(mixture, weight, t[0])))
+    return body.derive(weight.values, name, made)
 
 
 def _halves(mixture: Experts, weight: Weight, tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -1,17 +1,17 @@
 """Lower quantized linear layers, and tables that share their weights, to our own CPU kernels.
 
     4 bits   MatMul(x, Transpose(Dequantize..))  ->  QuantizedLinear<bits=4>(x, tiles, bias)
-    zeros    the same with zero points           ->  QuantizedLinear<bits=4>(x, tiles, bias, zeros)
-    order    that of Gather<axis=-1>(x, order)   ->  .. (x, tiles, bias, zeros, order), of 4 bits
     8 bits   the same                            ->  QuantizedLinear<bits=7 or 8>(x, tiles, bias)
+    zeros    the same with zero points, offsets  ->  .. <bits=4 or 8, offsets=1>
+    order    that of Gather<axis=-1>(x, order)   ->  .. (x, tiles, bias, order), of 4 bits
     then     Gelu or SiLU of the result, or of a half of it that is a gate of the other half, inside
     tied     Gather(Dequantize.., ids)           ->  QuantizedEmbedding(tiles, ids)
 
 Encoders take the 7 bits in groups of 64: twice as fast as 8, and closer to the model than one scale
 for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a decoder has
 outliers, so there weights keep their 8 bits and activations get 16.
-Refuses: columns, or groups of them, of a length that the kernels have no steps for; zero points of
-8 bits; fp8; layers for which a kernel of onnxruntime was measured to be the better one.
+Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8; layers for
+which a kernel of onnxruntime was measured to be the better one.
 What it refuses, and a table that no layer shares, is left to the ops of onnxruntime.
 """
 
@@ -25,7 +25,7 @@ from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
 from lepton_passes.lowering.ort.activations import following
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
-from lepton_passes.lowering.ort.tiles import tiled, tiled_zeros
+from lepton_passes.lowering.ort.tiles import tiled
 from lepton_passes.match import bias_of, is_decoder, made_by
 from lepton_plugins.linear.spec import UNITS
 from lepton_plugins.spec import CPU_DOMAIN
@@ -77,8 +77,6 @@ class LowerNativeLinear(LeptonPass):
     def _refuses(self, weight: Weight) -> str | None:
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             return "there is no kernel for weights in fp8"
-        if weight.zero is not None and weight.bits != 4:
-            return "its groups of 8 bits have zero points, for which there is no kernel"
         group, unit = weight.group or weight.columns, UNITS[weight.bits]
         if group % unit:
             return f"groups of {group} columns are no multiple of {unit}"
@@ -96,9 +94,8 @@ class LowerNativeLinear(LeptonPass):
         then = following(body, old)
         attributes = _attributes(linear.weight, bits, group)
         attributes |= {"activation": then.activation, "gated": then.gated}
-        zeros = _zeros(body, linear.weight)
         x, order = _ordered(body, linear) if bits == 4 else (linear.x, None)
-        inputs = [x, tiles, extra, zeros, order]
+        inputs = [x, tiles, extra, order]
         node = body.emit(
             linear.node, "QuantizedLinear", inputs, dict(attributes), domain=CPU_DOMAIN
         )
@@ -109,7 +106,7 @@ class LowerNativeLinear(LeptonPass):
         weight = weight_of(body, node.inputs[0])
         assert weight is not None
         bits, group = _format(weight, seven=False)
-        inputs = [_packed(body, weight, bits, group), node.inputs[1], _zeros(body, weight)]
+        inputs = [_packed(body, weight, bits, group), node.inputs[1]]
         attributes = _attributes(weight, bits, group)
         new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
@@ -126,14 +123,7 @@ def _format(weight: Weight, *, seven: bool) -> tuple[int, int]:
 
 def _packed(body: Body, weight: Weight, bits: int, group: int) -> ir.Value:
     name = f"{weight.values[0].name}_tiles"
-    return body.derive(weight.values, name, lambda t: tiled(t[0], t[1], bits, group))
-
-
-def _zeros(body: Body, weight: Weight) -> ir.Value | None:
-    zero = weight.zero
-    if zero is None:
-        return None
-    return body.derive([zero], f"{zero.name}_tiles", lambda t: tiled_zeros(t[0]))
+    return body.derive(weight.values, name, lambda t: tiled(t[0], t[1], bits, group, *t[2:]))
 
 
 def _ordered(body: Body, linear: Linear) -> tuple[ir.Value, ir.Value | None]:
@@ -154,7 +144,8 @@ def _is_order(tensor: ir.TensorProtocol, linear: Linear) -> bool:
 
 
 def _attributes(weight: Weight, bits: int, group: int) -> dict[str, int]:
-    return {"K": weight.columns, "N": weight.rows, "bits": bits, "block_size": group}
+    sizes = {"K": weight.columns, "N": weight.rows, "bits": bits, "block_size": group}
+    return sizes | {"offsets": int(weight.shifted)}
 
 
 def _is_plain(lookup: ir.Node) -> bool:

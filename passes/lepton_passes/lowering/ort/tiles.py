@@ -13,33 +13,45 @@ from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_passes.tensors import StreamedTensor, rows_of
 from lepton_plugins.linear.spec import SCALE_UNIT, TILE
 
-__all__ = ["pack", "pack_zeros", "seven_bits", "tiled", "tiled_zeros"]
+__all__ = ["pack", "seven_bits", "tiled"]
 
 _BLOCK_BYTES = 8 << 20
 _FP16_LARGEST = 65504.0
 
 
-def tiled(q: ir.TensorProtocol, scale: ir.TensorProtocol, bits: int, group: int) -> StreamedTensor:
-    """INT4, UINT4 or INT8 (rows, columns) with fp32 scales as uint8 (tiles, bytes of a tile).
+def tiled(
+    q: ir.TensorProtocol,
+    scale: ir.TensorProtocol,
+    bits: int,
+    group: int,
+    shift: ir.TensorProtocol | None = None,
+) -> StreamedTensor:
+    """Integers (rows, columns) with fp32 scales as uint8 (tiles, bytes of a tile).
 
     Args:
+        q: INT4 or INT8; UINT4 or UINT8 with ``shift``.
         scale: (rows, columns / group), or (rows,) for one a row.
         bits: 4, 8, or 7, which rounds int8 once more, by groups of its own.
         group: columns of the weight that share a scale in the tiles.
+        shift: of each group, (rows, columns / group) and perhaps 1: zero points in the type of
+            ``q``, or offsets in fp32. The tiles have offsets then.
     """
     rows, columns = (int(d) for d in q.shape.numpy())
-    four, unsigned = bits == 4, q.dtype == ir.DataType.UINT4
-    width = columns // group * (2 * TILE + group * TILE // (2 if four else 1))
+    head = 2 * TILE * (1 if shift is None else 2)
+    width = columns // group * (head + group * TILE * (4 if bits == 4 else 8) // 8)
 
     def read(start: int, stop: int) -> np.ndarray:
         first, last = start * TILE, min(stop * TILE, rows)
         integers = np.asarray(rows_of(q, first, last)).view(np.int8)
-        if unsigned:
-            integers = integers - np.int8(8)
         scales = np.asarray(rows_of(scale, first, last)).reshape(last - first, -1)
+        offsets = None
+        if shift is not None:
+            integers = integers - np.array(1 << (bits - 1), np.uint8).view(np.int8)
+            found = np.asarray(rows_of(shift, first, last)).reshape(scales.shape)
+            offsets = _offsets(found, scales, np.float32(1 << (bits - 1)))
         if bits == 7:
             integers, scales = seven_bits(integers, scales, group)
-        return pack(integers, scales, bits, group, stop - start, name=q.name or "")
+        return pack(integers, scales, bits, group, stop - start, offsets, name=q.name or "")
 
     made = StreamedTensor(
         f"{q.name}_tiles", ir.DataType.UINT8, (-(-rows // TILE), width), read, _BLOCK_BYTES
@@ -49,17 +61,11 @@ def tiled(q: ir.TensorProtocol, scale: ir.TensorProtocol, bits: int, group: int)
     return made
 
 
-def tiled_zeros(zeros: ir.TensorProtocol) -> StreamedTensor:
-    """Zero points, UINT4 (rows, groups), as uint8 (tiles, 8 bytes for each group)."""
-    rows, groups = (int(d) for d in zeros.shape.numpy())
-
-    def read(start: int, stop: int) -> np.ndarray:
-        first, last = start * TILE, min(stop * TILE, rows)
-        points = np.ascontiguousarray(rows_of(zeros, first, last)).view(np.uint8)
-        return pack_zeros(points, stop - start)
-
-    shape = (-(-rows // TILE), groups * TILE // 2)
-    return StreamedTensor(f"{zeros.name}_tiles", ir.DataType.UINT8, shape, read, _BLOCK_BYTES)
+def _offsets(shift: np.ndarray, scales: np.ndarray, middle: np.float32) -> np.ndarray:
+    """What the integers less the middle, times a scale, are short of the weights."""
+    if shift.dtype == np.float32:
+        return np.asarray(shift + middle * scales)
+    return np.asarray((middle - shift.view(np.uint8)) * scales)
 
 
 def seven_bits(q: np.ndarray, scale: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,36 +78,40 @@ def seven_bits(q: np.ndarray, scale: np.ndarray, group: int) -> tuple[np.ndarray
 
 
 def pack(
-    q: np.ndarray, scale: np.ndarray, bits: int, group: int, tiles: int, name: str = ""
+    q: np.ndarray,
+    scale: np.ndarray,
+    bits: int,
+    group: int,
+    tiles: int,
+    offset: np.ndarray | None = None,
+    *,
+    name: str = "",
 ) -> np.ndarray:
-    """``tiles`` tiles of int8 (rows, columns) and fp32 (rows, columns / group) or (rows, 1).
+    """``tiles`` tiles of int8 (rows, columns), fp32 scales (rows, columns / group) or (rows, 1),
+    and offsets (rows, columns / group).
 
     Raises:
-        ValueError: a scale is too large for the tiles.
+        ValueError: a scale or an offset is too large for the tiles.
     """
     rows, columns = q.shape
     groups = columns // group
-    scale = np.broadcast_to(scale, (rows, groups)) * np.float32(SCALE_UNIT)
-    if scale.size and not np.abs(scale).max() <= _FP16_LARGEST:
-        raise ValueError(f"{name}: a weight is too large, or no number")
+    heads = [np.broadcast_to(scale, (rows, groups)), *([] if offset is None else [offset])]
     if rows < tiles * TILE:
         missing = ((0, tiles * TILE - rows), (0, 0))
-        q, scale = np.pad(q, missing), np.pad(scale, missing)
-    halves = scale.astype(np.float16).reshape(tiles, TILE, groups).transpose(0, 2, 1)
-    stored = np.ascontiguousarray(halves).view(np.uint8)
+        q, heads = np.pad(q, missing), [np.pad(each, missing) for each in heads]
     integers = {4: _four, 7: _seven, 8: _eight}[bits](q, tiles, groups, group)
-    parts = [stored, integers.reshape(tiles, groups, -1)]
+    parts = [*(_halves(each, name) for each in heads), integers.reshape(tiles, groups, -1)]
     whole: np.ndarray = np.concatenate(parts, axis=2).reshape(tiles, -1)
     return whole
 
 
-def pack_zeros(points: np.ndarray, tiles: int) -> np.ndarray:
-    """Zero points (rows, groups) of ``tiles`` tiles: those of columns c and 8 + c in one byte."""
-    rows, groups = points.shape
-    points = np.pad(points, ((0, tiles * TILE - rows), (0, 0)))
-    halves = points.reshape(tiles, 2, TILE // 2, groups).transpose(1, 0, 3, 2)
-    packed: np.ndarray = halves[0] | np.left_shift(halves[1], 4)
-    return packed.reshape(tiles, -1)
+def _halves(values: np.ndarray, name: str) -> np.ndarray:
+    """fp32 (rows, groups) as the bytes (tiles, groups, 32) of their fp16."""
+    values = values * np.float32(SCALE_UNIT)
+    if values.size and not np.abs(values).max() <= _FP16_LARGEST:
+        raise ValueError(f"{name}: a weight is too large, or no number")
+    halves = values.astype(np.float16).reshape(-1, TILE, values.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(halves).view(np.uint8)
 
 
 def _four(q: np.ndarray, tiles: int, groups: int, group: int) -> np.ndarray:

@@ -64,7 +64,6 @@ struct Mixing {
       if (rows_of(e) == 0) continue;
       Weights w = of_first;
       w.tiles += e * Experts::stride(w);
-      if (w.zeros != nullptr) w.zeros += e * Experts::zeros_stride(w);
       if (w.bias != nullptr) w.bias += e * w.columns;
       const int64_t row = starts[e] - first;
       layers[count++] = {w, from + row * w.shape.inner, rows_of(e), to + row * w.results()};

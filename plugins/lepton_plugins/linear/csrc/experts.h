@@ -10,16 +10,11 @@ namespace lepton {
 
 struct Experts {
   int64_t count;
-  Weights gate_up, down;  // of the first; tiles, zero points and biases of the others follow
+  Weights gate_up, down;  // of the first; tiles and biases of the others follow
 
   // Tiles of one expert, in bytes.
   static int64_t stride(const Weights& w) {
     return static_cast<int64_t>(w.columns / kTile) * static_cast<int64_t>(w.shape.tile_bytes());
-  }
-
-  // Their zero points, in bytes.
-  static int64_t zeros_stride(const Weights& w) {
-    return static_cast<int64_t>(w.columns / kTile) * static_cast<int64_t>(w.shape.zeros_bytes());
   }
 };
 

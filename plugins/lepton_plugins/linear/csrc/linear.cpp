@@ -74,7 +74,7 @@ struct Call {
   size_t scales_bytes() const { return whole_lines(rows * w.shape.blocks() * sizeof(float)); }
 
   size_t shifts_bytes() const {
-    return w.zeros == nullptr ? 0 : whole_lines(rows * w.shape.groups() * sizeof(float));
+    return w.shape.offsets ? whole_lines(rows * w.shape.groups() * sizeof(float)) : 0;
   }
 
   size_t scratch_bytes() const { return numbers_bytes() + 2 * scales_bytes() + shifts_bytes(); }
@@ -83,7 +83,7 @@ struct Call {
     numbers = scratch;
     scale = reinterpret_cast<float*>(numbers + numbers_bytes());
     start = reinterpret_cast<int32_t*>(numbers + numbers_bytes() + scales_bytes());
-    if (w.zeros == nullptr) return;
+    if (!w.shape.offsets) return;
     shift = reinterpret_cast<float*>(numbers + numbers_bytes() + 2 * scales_bytes());
   }
 
@@ -142,14 +142,9 @@ struct Call {
     const Activation activation = w.gate.plain() ? w.activation : Activation::kNone;
     for (int64_t i = band.first; i < band.last; ++i) {
       float* out = y + first * results + i * kTile;
-      form.multiply(band.shape, {band.tile(i), zeros_of(i)}, a,
-                    result_at(i, activation, out, results));
+      form.multiply(band.shape, band.tile(i), a, result_at(i, activation, out, results));
       if (w.gated) open(a, band, i, out);
     }
-  }
-
-  const uint8_t* zeros_of(int64_t tile) const {
-    return w.zeros == nullptr ? nullptr : w.zeros + tile * w.shape.zeros_bytes();
   }
 
   Result result_at(int64_t tile, Activation activation, float* out, int64_t stride) const {
@@ -161,7 +156,7 @@ struct Call {
   // out, a tile of the gate, times the tile that it is for.
   void open(const Activations& a, const Band& band, int64_t tile, float* out) const {
     float let[kMostRows * kTile];
-    form.multiply(band.shape, {band.gated(tile), zeros_of(tiles + tile)}, a,
+    form.multiply(band.shape, band.gated(tile), a,
                   result_at(tiles + tile, Activation::kNone, let, kTile));
     for (int m = 0; m < a.rows; ++m, out += w.results()) {
       for (int c = 0; c < kTile; c += 8) {
@@ -205,9 +200,11 @@ void multiply_band(void* user, size_t number) {
   free(room);
 }
 
-// The zero point of column c among those of a group.
-int zero_point(const uint8_t* zeros, int c) {
-  return c < 8 ? zeros[c] & 15 : zeros[c - 8] >> 4;
+// The scale, or the offset, of column c.
+float stored(const uint8_t* of_group, int c) {
+  uint16_t half;
+  __builtin_memcpy(&half, of_group + 2 * c, sizeof half);
+  return _cvtsh_ss(half) * kScaleUnit;
 }
 
 // Row k of column c among the integers of a group.
@@ -250,17 +247,12 @@ void column(const Weights& w, int64_t index, float* y) {
   const Shape& shape = w.shape;
   const uint8_t* p = w.tiles + index / kTile * static_cast<int64_t>(shape.tile_bytes());
   const int c = static_cast<int>(index % kTile);
-  const uint8_t* zeros = w.zeros;
-  if (zeros != nullptr) zeros += index / kTile * static_cast<int64_t>(shape.zeros_bytes());
   for (int g = 0; g < shape.inner; g += shape.group, p += shape.group_bytes()) {
-    uint16_t half;
-    __builtin_memcpy(&half, p + 2 * c, sizeof half);
-    const float scale = _cvtsh_ss(half) * kScaleUnit;
-    const uint8_t* q = p + 2 * kTile;
-    const int rest = zeros == nullptr ? 0 : 8 - zero_point(zeros, c);
-    if (zeros != nullptr) zeros += kTile / 2;
+    const float scale = stored(p, c);
+    const float offset = shape.offsets ? stored(p + shape.scales_bytes(), c) : 0.0f;
+    const uint8_t* q = p + shape.head_bytes();
     for (int k = 0; k < shape.group; ++k) {
-      *y++ = scale * static_cast<float>(integer(shape.bits, q, k, c) + rest);
+      *y++ = __builtin_fmaf(scale, static_cast<float>(integer(shape.bits, q, k, c)), offset);
     }
   }
 }

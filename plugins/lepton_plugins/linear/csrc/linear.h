@@ -11,7 +11,6 @@ struct Weights {
   Shape shape;
   int columns;
   const uint8_t* tiles;
-  const uint8_t* zeros;  // of 4 bits, or null: all are 8
   const int32_t* order;  // of 4 bits, (inner): what numbers of x are read as; or null
   const float* bias;     // or null
   Activation activation;

@@ -1,5 +1,4 @@
-// QuantizedExperts(x, indices, shares, gate_up, down, gate_up_bias?, down_bias?, gate_up_zeros?,
-// down_zeros?): K is the width of a token, N that between the two layers of an expert, whose tiles
+// QuantizedExperts(x, indices, shares, gate_up, down, gate_up_bias?, down_bias?): K is the width of a token, N that between the two layers of an expert, whose tiles
 // lie one expert behind the other.
 #include "ort_experts.h"
 
@@ -14,19 +13,19 @@ constexpr int64_t kMost = 1 << 24;
 class Mixture final : public Operator<Mixture> {
  public:
   static constexpr const char* kName = "QuantizedExperts";
-  static constexpr size_t kInputs = 9, kOutputs = 1;
+  static constexpr size_t kInputs = 7, kOutputs = 1;
   static bool optional(size_t i) { return i >= 5; }
   static OrtElementType input_type(size_t i) {
-    const bool packed = i == 3 || i == 4 || i >= 7;
+    const bool packed = i == 3 || i == 4;
     return i == 1 ? ORT_INT64 : packed ? ORT_UINT8 : ORT_FLOAT;
   }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     api_ = api;
     const char* const names[] = {"K", "N", "experts", "bits", "block_size", "down_block_size",
-                                 "activation", "gated"};
-    int64_t given[8];
-    for (int i = 0; i < 8; ++i) {
+                                 "activation", "gated", "offsets", "down_offsets"};
+    int64_t given[10];
+    for (int i = 0; i < 10; ++i) {
       if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, names[i], given + i)) return s;
       if (given[i] < 0 || given[i] > kMost) return wrong(api, "an attribute is out of range");
     }
@@ -38,8 +37,8 @@ class Mixture final : public Operator<Mixture> {
     if (width < kTile || inner < kTile || width % kTile != 0 || inner % kTile != 0) {
       return wrong(api, "K and N have to be multiples of 16");
     }
-    if (OrtStatus* s = shape(width, bits, given[4], &experts_.gate_up.shape)) return s;
-    if (OrtStatus* s = shape(inner, bits, given[5], &experts_.down.shape)) return s;
+    if (OrtStatus* s = shape(width, bits, given[4], given[8], &experts_.gate_up.shape)) return s;
+    if (OrtStatus* s = shape(inner, bits, given[5], given[9], &experts_.down.shape)) return s;
     experts_.gate_up.columns = static_cast<int>(given[7] != 0 ? 2 * inner : inner);
     experts_.gate_up.activation = static_cast<Activation>(activation);
     experts_.gate_up.gated = given[7] != 0;
@@ -67,8 +66,8 @@ class Mixture final : public Operator<Mixture> {
       return wrong(api_, "x, indices and shares do not fit each other");
     }
     Experts experts = experts_;
-    if (OrtStatus* s = read_layer(given[3], given[5], given[7], &experts.gate_up)) return s;
-    if (OrtStatus* s = read_layer(given[4], given[6], given[8], &experts.down)) return s;
+    if (OrtStatus* s = read_layer(given[3], given[5], &experts.gate_up)) return s;
+    if (OrtStatus* s = read_layer(given[4], given[6], &experts.down)) return s;
     const int64_t* chosen = indices.as<int64_t>();
     for (int64_t i = 0; i < indices.size(); ++i) {
       if (chosen[i] < 0 || chosen[i] >= experts.count) {
@@ -84,17 +83,16 @@ class Mixture final : public Operator<Mixture> {
   }
 
  private:
-  OrtStatus* shape(int64_t inner, int64_t bits, int64_t group, Shape* made) const {
+  OrtStatus* shape(int64_t inner, int64_t bits, int64_t group, int64_t offsets, Shape* made) const {
     const int64_t unit = bits == 4 ? 32 : 2;
     if (group < unit || group % unit != 0 || inner % group != 0) {
       return wrong(api_, "a block has to divide its rows, and to be a multiple of 32 for 4 bits, 2 for 8");
     }
-    *made = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group)};
+    *made = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group), offsets != 0};
     return nullptr;
   }
 
-  OrtStatus* read_layer(const Operand& packed, const Operand& bias, const Operand& zeros,
-                        Weights* weights) const {
+  OrtStatus* read_layer(const Operand& packed, const Operand& bias, Weights* weights) const {
     if (packed.size() != experts_.count * Experts::stride(*weights)) {
       return wrong(api_, "the tiles have another size than the experts say");
     }
@@ -103,14 +101,6 @@ class Mixture final : public Operator<Mixture> {
       return wrong(api_, "a bias has another size than the experts say");
     }
     weights->bias = bias.as<float>();
-    if (zeros.data != nullptr && weights->shape.bits != 4) {
-      return wrong(api_, "zero points are for 4 bits");
-    }
-    if (zeros.data != nullptr &&
-        zeros.size() != experts_.count * Experts::zeros_stride(*weights)) {
-      return wrong(api_, "zero points have another size than the experts say");
-    }
-    weights->zeros = zeros.as<uint8_t>();
     return nullptr;
   }
 

@@ -1,5 +1,5 @@
-// QuantizedLinear(x, tiles, bias?, zeros?, order?) and QuantizedEmbedding(tiles, ids, zeros?),
-// attributes K, N, bits and block_size as those of onnxruntime's MatMulNBits.
+// QuantizedLinear(x, tiles, bias?, order?) and QuantizedEmbedding(tiles, ids), attributes K, N, bits
+// and block_size as those of onnxruntime's MatMulNBits; offsets says whether groups have some.
 #include "ort_linear.h"
 
 #include "../../toolchain/csrc/ort_op.h"
@@ -15,11 +15,12 @@ class Matrix {
  public:
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     api_ = api;
-    int64_t inner = 0, columns = 0, bits = 0, group = 0;
+    int64_t inner = 0, columns = 0, bits = 0, group = 0, offsets = 0;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "K", &inner)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "N", &columns)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "bits", &bits)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "block_size", &group)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "offsets", &offsets)) return s;
     if (bits != 4 && bits != 7 && bits != 8) return wrong(api, "bits has to be 4, 7 or 8");
     const int64_t unit = bits == 4 ? 32 : bits == 7 ? 8 : 2;
     if (columns < 1 || columns > INT32_MAX || inner < 1 || inner > kMostInner) {
@@ -28,29 +29,22 @@ class Matrix {
     if (group < unit || group % unit != 0 || inner % group != 0) {
       return wrong(api, "block_size has to divide K, and to be a multiple of 32 for 4 bits, 8 for 7, 2 for 8");
     }
-    weights_.shape = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group)};
+    if (offsets != 0 && bits == 7) return wrong(api, "offsets are for 4 and 8 bits");
+    weights_.shape = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group),
+                      offsets != 0};
     weights_.columns = static_cast<int>(columns);
     return nullptr;
   }
 
  protected:
-  // Tiles, and zero points where they are given.
-  OrtStatus* tiles(const OrtKernelContext* context, size_t index, size_t zeros_index,
-                   Weights* weights) const {
-    Operand packed, zeros;
+  OrtStatus* tiles(const OrtKernelContext* context, size_t index, Weights* weights) const {
+    Operand packed;
     if (OrtStatus* s = input(api_, context, index, &packed)) return s;
-    if (OrtStatus* s = input(api_, context, zeros_index, &zeros)) return s;
     *weights = weights_;
     const int64_t count = (weights_.columns + kTile - 1) / kTile;
     const int64_t bytes = count * static_cast<int64_t>(weights_.shape.tile_bytes());
     if (packed.size() != bytes) return wrong(api_, "the tiles have another size than K and N say");
     weights->tiles = packed.as<uint8_t>();
-    if (zeros.data == nullptr) return nullptr;
-    if (weights_.shape.bits != 4) return wrong(api_, "zero points are for 4 bits");
-    if (zeros.size() != count * static_cast<int64_t>(weights_.shape.zeros_bytes())) {
-      return wrong(api_, "the zero points have another size than K, N and block_size say");
-    }
-    weights->zeros = zeros.as<uint8_t>();
     return nullptr;
   }
 
@@ -61,10 +55,10 @@ class Matrix {
 class Linear final : public Matrix, public Operator<Linear> {
  public:
   static constexpr const char* kName = "QuantizedLinear";
-  static constexpr size_t kInputs = 5, kOutputs = 1;
+  static constexpr size_t kInputs = 4, kOutputs = 1;
   static bool optional(size_t i) { return i >= 2; }
   static OrtElementType input_type(size_t i) {
-    return i == 4 ? ORT_INT32 : i % 2 == 1 ? ORT_UINT8 : ORT_FLOAT;
+    return i == 3 ? ORT_INT32 : i == 1 ? ORT_UINT8 : ORT_FLOAT;
   }
 
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
@@ -85,7 +79,7 @@ class Linear final : public Matrix, public Operator<Linear> {
     Operand x, bias;
     Weights weights;
     if (OrtStatus* s = input(api_, context, 0, &x)) return s;
-    if (OrtStatus* s = tiles(context, 1, 3, &weights)) return s;
+    if (OrtStatus* s = tiles(context, 1, &weights)) return s;
     if (OrtStatus* s = input(api_, context, 2, &bias)) return s;
     if (x.rank == 0 || x.last() != weights.shape.inner) {
       return wrong(api_, "the last dimension of the input is not K");
@@ -107,7 +101,7 @@ class Linear final : public Matrix, public Operator<Linear> {
  private:
   OrtStatus* order(const OrtKernelContext* context, Weights* weights) const {
     Operand order;
-    if (OrtStatus* s = input(api_, context, 4, &order)) return s;
+    if (OrtStatus* s = input(api_, context, 3, &order)) return s;
     if (order.data == nullptr) return nullptr;
     if (weights->shape.bits != 4) return wrong(api_, "an order is for 4 bits");
     const int32_t inner = weights->shape.inner;
@@ -124,14 +118,14 @@ class Linear final : public Matrix, public Operator<Linear> {
 class Embedding final : public Matrix, public Operator<Embedding> {
  public:
   static constexpr const char* kName = "QuantizedEmbedding";
-  static constexpr size_t kInputs = 3, kOutputs = 1;
-  static bool optional(size_t i) { return i == 2; }
+  static constexpr size_t kInputs = 2, kOutputs = 1;
+  static bool optional(size_t) { return false; }
   static OrtElementType input_type(size_t i) { return i == 1 ? ORT_INT64 : ORT_UINT8; }
 
   OrtStatus* compute(OrtKernelContext* context) const {
     Weights weights;
     Operand ids;
-    if (OrtStatus* s = tiles(context, 0, 2, &weights)) return s;
+    if (OrtStatus* s = tiles(context, 0, &weights)) return s;
     if (OrtStatus* s = input(api_, context, 1, &ids)) return s;
     if (ids.rank == kMostDimensions) return wrong(api_, "the ids have too many dimensions");
     Operand y = ids;

@@ -36,10 +36,15 @@ int32_t sum_of(__m256i v) {
 // Both 16-bit halves of a number: -4 * 32 * 127 fits.
 int32_t twice(int32_t half) { return static_cast<int32_t>(0x10001u * static_cast<uint16_t>(half)); }
 
-// Largest integer such that the products of a block with int8 weights stay below 2^31.
-int largest16(int block) {
-  const int most = INT32_MAX / (127 * block);
+// Largest integer such that the products of a block with int8 weights stay below 2^31. Those with
+// offsets go to -128.
+int largest16(Shape shape) {
+  const int most = INT32_MAX / ((shape.offsets ? 128 : 127) * shape.activation_block());
   return most < INT16_MAX ? most : INT16_MAX;
+}
+
+int32_t start_of(int bits, int32_t total) {
+  return bits == 8 ? 0 : bits == 7 ? -64 * total : twice(-4 * total);
 }
 
 inline __m256i rounded(const float* x, __m256 factor) {
@@ -61,11 +66,13 @@ int32_t place8(const float* x, int block, float factor, int rows, int8_t* q) {
   return sum_of(total);
 }
 
-void place16(const float* x, int block, float factor, int rows, int8_t* q) {
+int32_t place16(const float* x, int block, float factor, int rows, int8_t* q) {
   const __m256 factors = _mm256_set1_ps(factor);
+  __m256i total = _mm256_setzero_si256();
   int i = 0;
   for (; i + 8 <= block; i += 8) {
     const __m256i wide = rounded(x + i, factors), words = _mm256_packs_epi32(wide, wide);
+    total = _mm256_add_epi32(total, wide);
     alignas(32) int8_t bytes[32];
     _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), words);
     for (int at : {0, 4, 16, 20}) {
@@ -73,11 +80,14 @@ void place16(const float* x, int block, float factor, int rows, int8_t* q) {
       q += 4 * rows;
     }
   }
+  int32_t rest = 0;
   for (; i < block; i += 2, q += 4 * rows) {
     const int16_t pair[2] = {static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[i] * factor))),
                              static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[i + 1] * factor)))};
+    rest += pair[0] + pair[1];
     __builtin_memcpy(q, pair, 4);
   }
+  return sum_of(total) + rest;
 }
 
 // In registers: parts that are stored one by one cannot be loaded as a whole at once.
@@ -95,7 +105,7 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
   float gathered[kBlock4];
   const int rows = to.rows, block = shape.activation_block(), group_blocks = shape.group / block;
   int8_t* numbers = to.numbers;
-  const int largest = shape.bits == 4 ? 127 : shape.bits == 7 ? 63 : largest16(block);
+  const int largest = shape.bits == 4 ? 127 : shape.bits == 7 ? 63 : largest16(shape);
   const float limit = static_cast<float>(largest);
   if (order != nullptr) {
     // Out of order, no processor foresees what lines will be read.
@@ -108,17 +118,12 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     const float factor = most > 0 ? limit / most : 0.0f;
     const float scale = most / limit;
     to.scale[b * rows] = scale;
-    if (shape.bits == 8) {
-      place16(part, block, factor, rows, numbers);
-      to.start[b * rows] = 0;
-    } else {
-      const int32_t total = place8(part, block, factor, rows, numbers);
-      to.start[b * rows] = shape.bits == 4 ? twice(-4 * total) : -64 * total;
-      if (to.shift != nullptr) {
-        float* shift = to.shift + b / group_blocks * rows;
-        const float before = b % group_blocks == 0 ? 0.0f : *shift;
-        *shift = before + scale * static_cast<float>(total);
-      }
+    const int32_t total = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
+    to.start[b * rows] = start_of(shape.bits, total);
+    if (to.shift != nullptr) {
+      float* shift = to.shift + b / group_blocks * rows;
+      const float before = b % group_blocks == 0 ? 0.0f : *shift;
+      *shift = before + scale * static_cast<float>(total);
     }
     numbers += block * shape.activation_bytes() * rows;
   }

@@ -9,9 +9,9 @@ namespace lepton {
 void spread_tile(Shape packed, const uint8_t* tile, uint8_t* to) {
   const __m256i half = _mm256_set1_epi8(15);
   for (int g = 0; g < packed.inner; g += packed.group) {
-    for (int c = 0; c < kTile; c += 8, tile += 16, to += 32) {
-      const __m128i scales = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
-      const __m256 whole = _mm256_mul_ps(_mm256_cvtph_ps(scales), _mm256_set1_ps(kScaleUnit));
+    for (size_t at = 0; at < packed.head_bytes(); at += 16, tile += 16, to += 32) {
+      const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile));
+      const __m256 whole = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(kScaleUnit));
       _mm256_storeu_ps(reinterpret_cast<float*>(to), whole);
     }
     for (int k = 0; k < packed.group; k += 4, tile += 32, to += 64) {

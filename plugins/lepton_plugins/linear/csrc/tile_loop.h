@@ -5,9 +5,7 @@
 //   Read     the weights of a step, made from their bytes
 //   Sum      of products of one row and the 16 columns, in integers; made from its start, with
 //            add(weights, activations, distance of the next 4 bytes of the same row)
-//   Scales   of a group, made from their kBytes
-//   Offsets  of 4 bits: what zero points add for each unit of the activations, made from their bytes
-//            and the scales
+//   Scales   of a group, or its offsets, made from their kBytes
 //   Total    of one row and the 16 columns, in fp32; clear(), add(sum, scales, scale of the
 //            activations), shift(offsets, sum of the activations), store(result, row)
 #pragma once
@@ -38,8 +36,8 @@ __attribute__((noinline)) static void store_finished(const Result& r, float* y, 
   if (to == all) __builtin_memcpy(y, all, r.columns * sizeof(float));
 }
 
-template <class Kind, bool kZeros, int R>
-static inline void multiply_rows(Shape shape, Tile tile, const Activations& a,
+template <class Kind, bool kOffsets, int R>
+static inline void multiply_rows(Shape shape, const uint8_t* packed, const Activations& a,
                                  const Result& result) {
   // Results lie far apart. Stores that wait for their lines would hold up the next tile.
 #pragma GCC unroll 8
@@ -50,12 +48,13 @@ static inline void multiply_rows(Shape shape, Tile tile, const Activations& a,
   const uint8_t* x = static_cast<const uint8_t*>(a.numbers);
   const float* scale = a.scale;
   const int32_t* start = a.start;
-  const uint8_t *packed = tile.packed, *zeros = tile.zeros;
   const float* shift = a.shift;
   const int block = Shape{Kind::kBits, 0, shape.group}.activation_block();  // a constant, for 4 bits
   for (int g = 0; g < shape.inner; g += shape.group) {
     const typename Kind::Scales scales(packed);
     packed += Kind::Scales::kBytes;
+    const uint8_t* const offsets_at = packed;
+    if constexpr (kOffsets) packed += Kind::Scales::kBytes;
     for (int b = 0; b < shape.group; b += block, scale += R, start += R) {
       typename Kind::Sum sum[R];
 #pragma GCC unroll 8
@@ -70,11 +69,11 @@ static inline void multiply_rows(Shape shape, Tile tile, const Activations& a,
 #pragma GCC unroll 8
       for (int m = 0; m < R; ++m) total[m].add(sum[m], scales, scale[m]);
     }
-    if constexpr (kZeros) {
-      const typename Kind::Offsets offsets(zeros, scales);
+    if constexpr (kOffsets) {
+      // Read behind the products, which leave no registers.
+      const typename Kind::Scales offsets(offsets_at);
 #pragma GCC unroll 8
       for (int m = 0; m < R; ++m) total[m].shift(offsets, shift[m]);
-      zeros += kTile / 2;
       shift += R;
     }
   }
@@ -93,37 +92,37 @@ static inline void store_columns(const Result& r, int row, __m256 low, __m256 hi
 }
 
 // Dispatch on the number of rows, R at most.
-template <class Kind, bool kZeros, int R>
-static inline void multiply_kind(Shape shape, Tile tile, const Activations& a,
+template <class Kind, bool kOffsets, int R>
+static inline void multiply_kind(Shape shape, const uint8_t* tile, const Activations& a,
                                  const Result& result) {
   if (a.rows == R) {
-    multiply_rows<Kind, kZeros, R>(shape, tile, a, result);
+    multiply_rows<Kind, kOffsets, R>(shape, tile, a, result);
   } else if constexpr (R > 1) {
-    multiply_kind<Kind, kZeros, R - 1>(shape, tile, a, result);
+    multiply_kind<Kind, kOffsets, R - 1>(shape, tile, a, result);
   }
 }
 
-template <class Four, class Spread, bool kZeros, int R>
-static inline void multiply_four(Shape shape, Tile tile, const Activations& a,
-                                 const Result& result) {
-  if (shape.spread) {
-    multiply_kind<Spread, kZeros, R>(shape, tile, a, result);
+template <class Kind, int R>
+static inline void multiply_either(Shape shape, const uint8_t* tile, const Activations& a,
+                                   const Result& result) {
+  if (shape.offsets) {
+    multiply_kind<Kind, true, R>(shape, tile, a, result);
   } else {
-    multiply_kind<Four, kZeros, R>(shape, tile, a, result);
+    multiply_kind<Kind, false, R>(shape, tile, a, result);
   }
 }
 
 template <class Four, class Spread, class Seven, class Eight, int R>
-static inline void multiply_any(Shape shape, Tile tile, const Activations& a,
+static inline void multiply_any(Shape shape, const uint8_t* tile, const Activations& a,
                                 const Result& result) {
   if (shape.bits == 7) {
     multiply_kind<Seven, false, R>(shape, tile, a, result);
   } else if (shape.bits == 8) {
-    multiply_kind<Eight, false, R>(shape, tile, a, result);
-  } else if (tile.zeros != nullptr) {
-    multiply_four<Four, Spread, true, R>(shape, tile, a, result);
+    multiply_either<Eight, R>(shape, tile, a, result);
+  } else if (shape.spread) {
+    multiply_either<Spread, R>(shape, tile, a, result);
   } else {
-    multiply_four<Four, Spread, false, R>(shape, tile, a, result);
+    multiply_either<Four, R>(shape, tile, a, result);
   }
 }
 

@@ -1,16 +1,14 @@
 // Inner kernels: a few rows of activations times one tile of 16 packed columns.
 //
 // A tile is contiguous: for each group of rows of the weight matrix 16 scales in fp16, stored times
-// 1024, then the group's integers.
+// 1024, then the group's integers. Weights of 4 and 8 bits may be integers times a scale plus an
+// offset: then 16 offsets follow the scales, in the same form.
 //   4 bits   for each 4 rows 32 bytes: byte 4 c + r holds row r of column c in its low half and of
 //            column 8 + c in its high half, both plus 8
 //   7 bits   for each 4 rows 64 bytes: byte 4 c + r holds row r of column c plus 64
 //   8 bits   for each 2 rows 32 bytes: byte 2 c + r holds row r of column c
-// Tiles of 4 bits that many rows will pass over are spread first: scales in fp32, times 1, and for
-// each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8.
-//
-// Columns of 4 bits may have zero points other than 8, which lie apart: for each group 8 bytes, of
-// which byte c holds that of column c in its low half and that of column 8 + c in its high half.
+// Tiles of 4 bits that many rows will pass over are spread first: scales and offsets in fp32, times 1,
+// and for each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8.
 //
 // Activations are rounded to what lets their products be summed in small integers:
 //   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 15 * 127 < 2^15
@@ -33,36 +31,33 @@ struct Shape {
   int bits;    // 4, 7 or 8
   int inner;   // length of a dot product
   int group;   // how much of it shares a scale of the weights
-  bool spread = false;  // 4 bits alone
+  bool offsets = false;  // 4 and 8 bits alone
+  bool spread = false;   // 4 bits alone
 
   constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
   constexpr int activation_block() const { return bits == 4 ? kBlock4 : group; }
   constexpr int blocks() const { return inner / activation_block(); }
   constexpr int groups() const { return inner / group; }
+  constexpr size_t scales_bytes() const { return (spread ? 4 : 2) * kTile; }  // of a group
+  constexpr size_t head_bytes() const { return (offsets ? 2 : 1) * scales_bytes(); }
   constexpr size_t group_bytes() const {
     const bool halves = bits == 4 && !spread;
-    return (spread ? 4 : 2) * kTile + static_cast<size_t>(group) * kTile / (halves ? 2 : 1);
+    return head_bytes() + static_cast<size_t>(group) * kTile / (halves ? 2 : 1);
   }
   constexpr size_t tile_bytes() const { return groups() * group_bytes(); }
-  constexpr size_t zeros_bytes() const { return groups() * (kTile / 2); }  // of a tile
-};
-
-struct Tile {
-  const uint8_t* packed;
-  const uint8_t* zeros;  // or null
 };
 
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
 // one number for each block and row, of which `start` is what a sum of products begins with so that
 // the offset of the stored weights cancels: for 4 bits half of it, in 16 bits, twice. For 8 bits it
 // is 0. `shift`, of which there is one for each group and row, is the sum of the activations as they
-// were rounded: what zero points are multiplied by.
+// were rounded: what offsets are multiplied by.
 struct Activations {
   int rows;
   const void* numbers;
   const float* scale;
   const int32_t* start;
-  const float* shift;  // or null, where nothing has zero points
+  const float* shift;  // or null, where there are no offsets
 };
 
 // Where to: y[m * stride + c] for c below `columns`, 1 to 16; `bias` may be null.
@@ -78,7 +73,7 @@ struct Result {
 struct Form {
   int rows;  // of activations, at most
   // result = activation(a . tile + bias)
-  void (*multiply)(Shape shape, Tile tile, const Activations& a, const Result& result);
+  void (*multiply)(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
 };
 
 // A tile of 4 bits, spread.

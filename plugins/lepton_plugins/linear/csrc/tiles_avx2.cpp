@@ -45,24 +45,6 @@ struct SpreadScales {
   static __m256 read(const uint8_t* p) { return _mm256_castsi256_ps(load(p)); }
 };
 
-// Weights are stored plus 8, and summed less 8: the rest of the way to their zero points.
-struct Offsets {
-  __m256 low, high;
-
-  template <class Scales>
-  Offsets(const uint8_t* zeros, const Scales& scales) {
-    const __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros));
-    const __m128i half = _mm_set1_epi8(15);
-    low = _mm256_mul_ps(rest(_mm_and_si128(both, half)), scales.low);
-    high = _mm256_mul_ps(rest(_mm_and_si128(_mm_srli_epi16(both, 4), half)), scales.high);
-  }
-
-  static __m256 rest(__m128i points) {
-    const __m256i wide = _mm256_cvtepu8_epi32(points);
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_set1_epi32(8), wide));
-  }
-};
-
 // Sums of 16 columns in 32 bits.
 struct Sum32 {
   __m256i low, high;
@@ -92,7 +74,8 @@ struct Total {
     high = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.high), _mm256_mul_ps(scales.high, s), high);
   }
 
-  void shift(const Offsets& offsets, float by) {
+  template <class Scales>
+  void shift(const Scales& offsets, float by) {
     const __m256 s = _mm256_set1_ps(by);
     low = _mm256_fmadd_ps(offsets.low, s, low);
     high = _mm256_fmadd_ps(offsets.high, s, high);
@@ -103,7 +86,6 @@ struct Total {
 
 struct Common {
   using Scales = lepton::Scales;
-  using Offsets = lepton::Offsets;
   using Total = lepton::Total;
 };
 

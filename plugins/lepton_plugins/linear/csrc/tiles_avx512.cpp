@@ -25,14 +25,6 @@ struct SpreadScales {
   explicit SpreadScales(const uint8_t* p) : all(floats(p)) {}
 };
 
-// Weights are stored plus 8, and summed less 8: the rest of the way to their zero points.
-struct Offsets {
-  Floats all;
-
-  template <class Scales>
-  Offsets(const uint8_t* zeros, const Scales& scales) : all(times(eight_less(zeros), scales.all)) {}
-};
-
 struct Total {
   Floats all;
 
@@ -45,7 +37,8 @@ struct Total {
     all = add_scaled(all, sum.all, times(scales.all, scale));
   }
 
-  void shift(const Offsets& offsets, float by) { all = add_scaled(all, offsets.all, by); }
+  template <class Scales>
+  void shift(const Scales& offsets, float by) { all = add_scaled(all, offsets.all, by); }
 
   void store(const Result& r, int row) const {
     store_columns(r, row, low_half(all), high_half(all));
@@ -58,7 +51,6 @@ inline int32_t low_word(int32_t both) { return static_cast<int16_t>(both); }
 template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const uint8_t*)>
 struct Kind {
   using Scales = lepton::Scales;
-  using Offsets = lepton::Offsets;
   using Total = lepton::Total;
   static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size;
 

@@ -87,12 +87,6 @@ inline Floats times(Floats x, const Floats& factors) {
   return x;
 }
 
-inline Floats eight_less(const uint8_t* p) {
-  Floats y;
-  for (int i = 0; i < 16; ++i) y.at[i] = static_cast<float>(8 - (i < 8 ? p[i] & 15 : p[i - 8] >> 4));
-  return y;
-}
-
 inline Floats add_scaled(Floats total, const Floats& x, float scale) {
   for (int i = 0; i < 16; ++i) total.at[i] = __builtin_fmaf(x.at[i], scale, total.at[i]);
   return total;
@@ -164,14 +158,6 @@ inline Floats floats(const uint8_t* p) { return _mm512_loadu_ps(p); }
 inline Floats times(Floats x, float factor) { return _mm512_mul_ps(x, _mm512_set1_ps(factor)); }
 
 inline Floats times(Floats x, Floats factors) { return _mm512_mul_ps(x, factors); }
-
-// 8 less the low halves of 8 bytes, then 8 less their high halves.
-inline Floats eight_less(const uint8_t* p) {
-  const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-  const __m128i both = _mm_unpacklo_epi64(low, _mm_srli_epi16(low, 4));
-  const __m512i points = _mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
-  return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(8), points));
-}
 
 inline Floats add_scaled(Floats total, Floats x, float scale) {
   return _mm512_fmadd_ps(x, _mm512_set1_ps(scale), total);

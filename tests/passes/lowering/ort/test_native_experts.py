@@ -83,28 +83,24 @@ def test_gates_of_several_parts(quantize: LeptonPass, settings: Settings) -> Non
     assert ops(model, "block") == ["QuantizedExperts"]
 
 
-def _with_zeros(settings: Settings, bits: int = 4) -> ir.Model:
+def _shifted(settings: Settings, bits: int, *, offsets: bool) -> ir.Model:
     model, _ = experts(settings)
-    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits)
-    stored_in(model, gu=gate_up, dn=Stored.made(EXPERTS * WIDTH, INNER, bits=bits, seed=1))
+    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits, offsets=offsets)
+    down = Stored.made(EXPERTS * WIDTH, INNER, bits=bits, offsets=offsets, seed=1)
+    stored_in(model, gu=gate_up, dn=down)
     WeightZeroPoints()(model)
     return model
 
 
 @pytest.mark.parametrize("settings", [Settings(), Settings(interleaved=1)])
-def test_zero_points_go_along(settings: Settings) -> None:
-    model = _with_zeros(settings)
-    done = check(LowerNativeExperts(), model, routed(7, EXPERTS - 1), SWIGLU[4])
+@pytest.mark.parametrize(("bits", "offsets"), [(4, False), (4, True), (8, False)])
+def test_zero_points_and_offsets_go_along(bits: int, offsets: bool, settings: Settings) -> None:
+    model = _shifted(settings, bits, offsets=offsets)
+    done = check(LowerNativeExperts(), model, routed(7, EXPERTS - 1), SWIGLU[bits])
     assert (done.fired, reasons(done)) == (1, [])
     assert ops(model, "block") == ["QuantizedExperts"]
     (node,) = (n for f in model.functions.values() for n in f)
-    assert len(node.inputs) == 9
-
-
-def test_refuses_zero_points_of_8_bits() -> None:
-    done = _lowered(_with_zeros(Settings(), bits=8))
-    reason = "its groups of 8 bits have zero points, for which there is no kernel"
-    assert (done.fired, reasons(done)) == (0, [reason])
+    assert node.attributes.get_int("offsets") == node.attributes.get_int("down_offsets") == 1
 
 
 @pytest.mark.parametrize("activation", ["swish", "gelu"])

@@ -14,7 +14,9 @@ from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
+from lepton_passes.quant.weight_zero_points import WeightZeroPoints
 from lepton_plugins.linear.spec import ACTIVATIONS
+from tests.passes.quant.zero_points import Stored, stored_in
 from tests.passes.support import check, load, ops, random, reasons
 from tests.plugins.cpu_library import needs_library
 
@@ -212,14 +214,26 @@ def _with_zeros(bits: int, rows: int, text: str = ZEROS) -> ir.Model:
 
 
 @pytest.mark.parametrize("rows", [16, 20])
-def test_zero_points_go_along(rows: int) -> None:
-    model = _with_zeros(4, rows)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_points_go_along(bits: int, rows: int) -> None:
+    model = _with_zeros(bits, rows)
     assert check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR).fired == 1
     assert ops(model) == ["QuantizedLinear"]
     node = _layer(model)
-    assert len(node.inputs) == 4
-    assert node.inputs[2] is None
-    assert node.inputs[3].const_value.shape.numpy() == (-(-rows // 16), 16)
+    assert node.attributes.get_int("offsets") == 1
+    assert len([value for value in node.inputs if value is not None]) == 2
+
+
+def test_offsets_go_along() -> None:
+    text = """main (float[b, 64] x) => (y) {
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }"""
+    model = stored_in(load(text, {"w": random(20, 64)}), w=Stored.made(20, 64, offsets=True))
+    WeightZeroPoints()(model)
+    assert check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR).fired == 1
+    assert ops(model) == ["QuantizedLinear"]
+    assert _layer(model).attributes.get_int("offsets") == 1
 
 
 def test_a_tied_table_shares_its_zero_points() -> None:
@@ -234,14 +248,8 @@ def test_a_tied_table_shares_its_zero_points() -> None:
     assert check(LowerNativeLinear(), model, feeds, FOUR).fired == 1
     assert ops(model) == ["QuantizedEmbedding", "QuantizedLinear"]
     table, layer = model.graph
-    assert table.inputs[2] is layer.inputs[3]
-
-
-def test_refuses_zero_points_of_8_bits() -> None:
-    model = _with_zeros(8, 16)
-    done = check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR)
-    assert (done.fired, ops(model)) == (0, ["DequantizeLinear", "Transpose", "MatMul"])
-    assert reasons(done) == ["its groups of 8 bits have zero points, for which there is no kernel"]
+    assert table.inputs[0] is layer.inputs[1]
+    assert [node.attributes.get_int("offsets") for node in (table, layer)] == [1, 1]
 
 
 ORDERED = """main (float[b, s, 64] x) => (y, z) {
@@ -267,7 +275,7 @@ def test_an_order_of_columns_goes_inside() -> None:
     assert check(LowerNativeLinear(), model, FEEDS, FOUR).fired == 2
     assert ops(model) == ["QuantizedLinear", "QuantizedLinear"]
     assert [node.inputs[0].name for node in model.graph] == ["x", "x"]
-    assert all(node.inputs[2] is node.inputs[3] is None for node in model.graph)
+    assert all(node.inputs[2] is None for node in model.graph)
 
 
 @pytest.mark.parametrize(
