@@ -27,6 +27,7 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.rules import check_rules, check_weights
+from lepton_compile.api.stored import with_stored_bits
 from lepton_compile.api.task import pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
@@ -51,7 +52,7 @@ from lepton_compile.runtime import emit
 __all__ = ["Build"]
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
-CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4"}
+CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int8"}
 
 
 @dataclass
@@ -227,6 +228,7 @@ class Build:
         config = _config(source)
         recipe = self.recipe.for_target(target)
         precision = precision_of(recipe, target, config)
+        recipe = with_stored_bits(recipe, exported, offsets=library is not None)
         energies = energies_for(recipe, model, source, exported, step)
         if recipe.quantize.algorithm == "auto":
             assert energies is not None

@@ -55,6 +55,8 @@ __all__ = ["EnginePlan", "Plan", "make_plan"]
 # Parameters quantized and written in a second, one core of a server of 2023.
 PARAMETERS_PER_SECOND = 45_000_000
 SAMPLE_TOKENS = 1_800
+SHIFTED = ("awq", "compressed-tensors", "gptq")
+"""Ways of quantizing that may have zero points."""
 """About as many as the text has that ships with the package."""
 
 
@@ -178,13 +180,15 @@ def make_plan(
 
 
 def _unseen_zeros(recipe: Recipe, source: Source) -> list[str]:
-    """That a plan, which reads no weights, knows of no zero points."""
+    """That a plan, which reads no weights, knows of no zero points or offsets."""
     settings = source.quantization
-    if settings is None or method_of(settings) not in ("awq", "compressed-tensors", "gptq"):
+    shifted = settings is not None and method_of(settings) in SHIFTED
+    if source.kind == "gguf":  # whose header is read for its configuration, too
+        infos = source.checkpoint().names().values()
+        shifted = any(info.integers is not None and info.integers.offsets for info in infos)
+    if not shifted or not recipe.quantize.may_have_integers:
         return []
-    if not recipe.quantize.may_have_integers:
-        return []
-    return ["layers that keep zero points of the checkpoint are planned without them"]
+    return ["layers that keep zero points or offsets of the checkpoint are planned without them"]
 
 
 def _engines(
@@ -284,6 +288,8 @@ def _engine(
     )
     if recipe.quantize.algorithm == "auto":
         notes.append("bits are chosen when weights are read: this is 8 for all, the most they take")
+    if recipe.quantize.algorithm == "stored":
+        notes.append("a plan does not look at how weights are stored: this is 8 bits for all")
     report = run(model, passes, progress=progress.step, refuse=False)
     notes.extend(tactics.remarks() if tactics is not None else ())
     illegal = [p for p in report.passes if p.name.startswith("legal-")]

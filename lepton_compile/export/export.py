@@ -17,6 +17,7 @@ from lepton_passes.stacks import flattened, transposed_each
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
+from .checkpoint import Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .conversion import converted
@@ -69,6 +70,7 @@ class ExportedModel:
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
         tied: names of the model that stand for a weight with another name, and that name.
         states: one for each state that a layer has in place of keys and values, in order.
+        integers: that hold the parameters which the checkpoint has quantized.
     """
 
     model: ir.Model
@@ -83,6 +85,7 @@ class ExportedModel:
     tied: dict[str, str] = field(default_factory=dict)
     sharing: int = 0
     states: list[StateLayer] = field(default_factory=list)
+    integers: dict[str, Integers] = field(default_factory=dict)
 
     @property
     def cached(self) -> bool:
@@ -128,6 +131,7 @@ def export(
     )
     attach(graph, binding if pooling is None else binding | pooling.weights())
     exported.notes += _notes(source, inside, binding.unused)
+    exported.integers = binding.integers
     step("capture done", 3, 3)
     return exported
 

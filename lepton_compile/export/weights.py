@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
 from lepton_compile.errors import CheckpointError
-from lepton_compile.export.checkpoint import Checkpoint
+from lepton_compile.export.checkpoint import Checkpoint, Integers
 from lepton_compile.export.checkpoint.names import summarize
 from lepton_passes.tensors import StreamedTensor
 
@@ -31,12 +31,14 @@ class Binding(dict[str, StreamedTensor]):
     Attributes:
         unused: names of checkpoint tensors that belong to heads the task does not have.
         stored: the checkpoint's own name for each parameter (the source of a tied one).
+        integers: that hold a parameter, where the checkpoint has it quantized.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.unused: tuple[str, ...] = ()
         self.stored: dict[str, str] = {}
+        self.integers: dict[str, Integers] = {}
 
 
 def bind(
@@ -74,7 +76,10 @@ def bind(
                 missing.append(parameter)
             continue
         binding.stored[parameter] = stored
-        found = checkpoint.names()[stored].shape
+        info = checkpoint.names()[stored]
+        if info.integers is not None:
+            binding.integers[parameter] = info.integers
+        found = info.shape
         if found != tuple(shape):
             shapes.append(f"{parameter}: the model has {_text(shape)}, the file {_text(found)}")
             continue

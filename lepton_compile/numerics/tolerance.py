@@ -72,6 +72,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "embedding": Tolerance(cosine=0.995),
         "classifier": Tolerance(argmax=0.9),
     },
+    "stored": _EIGHT,
 }
 
 

@@ -27,6 +27,7 @@ __all__ = ["cache_type", "passes_for", "rounds_activations"]
 WEIGHT_FORMATS = ("none", "int8", "int4")
 ROUNDED = ("rtn", "weighted", "awq", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
+OF_CPU = ("auto", "stored")
 # Builders with arithmetic in fp8 and static scales, and without int8 scales by block. They take
 # types at their word, where kernels of onnxruntime widen inside. Plain matrices they stack
 # themselves, and would keep both: 130 MB of 690 in a plan of Gemma 3 270M in bf16. Quantized ones
@@ -55,8 +56,7 @@ def passes_for(
         config: transformers configuration, which has a say in what the target computes in.
         hessians: of the inputs of linear layers, for ``algorithm: gptq``; without them its pass
             declines every weight, which are then rounded to nearest.
-        energies: mean squares of the same inputs, for ``algorithm: weighted`` and ``awq``;
-            likewise.
+        energies: mean squares of the same inputs, for ``weighted`` and ``awq``; likewise.
         measure: ranges of what 8-bit layers read, which are then rounded, too; without it they
             are not.
         native: the engine comes with our own CPU kernels.
@@ -155,7 +155,7 @@ def cache_type(recipe: Recipe, target: str, half: ir.DataType | None) -> ir.Data
 def _choose(
     quantize: Quantize, target: str
 ) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
-    others: tuple[str, ...] = ("auto",) if target == "ort-cpu" else HALF_FORMATS
+    others: tuple[str, ...] = OF_CPU if target == "ort-cpu" else HALF_FORMATS
     others += ("fp8",) if target in TENSORRT else ()
     if quantize.algorithm not in ("none", *ROUNDED, *others):
         raise RecipeError(
@@ -165,7 +165,7 @@ def _choose(
             available=(*WEIGHT_FORMATS, *others),
         )
     if (
-        quantize.algorithm not in (*ROUNDED, "fp8", "auto")
+        quantize.algorithm not in (*ROUNDED, "fp8", *OF_CPU)
         and not quantize.rules
         and quantize.embedding == "same"
     ):

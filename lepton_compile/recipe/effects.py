@@ -71,8 +71,8 @@ _PROFILES = "only engines of TensorRT have profiles to join, those of decoders"
 _ROOMS = "only engines of TensorRT have caches of fixed room, those of decoders"
 
 _OBJECTIVE = "it chooses among kernels for quantized layers on ort-cpu, and batches in TensorRT"
-_INTEGERS = ("quantize: int8", "quantize: int4", "quantize: auto")
-_TIMED = ("quantize: int8, int4 or auto, with kernels: auto and tactics: measure",)
+_INTEGERS = ("quantize: int8", "quantize: int4", "quantize: auto", "quantize: stored")
+_TIMED = ("quantize: int8, int4, auto or stored, with kernels: auto and tactics: measure",)
 
 _MERGED = "the weights of an ONNX file have lost the names that an adapter goes by"
 

@@ -21,7 +21,7 @@ from lepton_compile.recipe.values import text_of
 __all__ = ["load_recipe"]
 
 # The precisions of each target in this version; a target that is not here decides for itself.
-AVAILABLE = {"ort-cpu": ("none", "int8", "int4", "auto")}
+AVAILABLE = {"ort-cpu": ("none", "int8", "int4", "auto", "stored")}
 
 MODELS = (".gguf", ".onnx", ".safetensors")
 

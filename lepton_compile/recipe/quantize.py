@@ -12,7 +12,9 @@ from lepton_compile.recipe.values import Closed
 __all__ = ["FORMATS", "Quantize", "Rule"]
 
 Group = Literal[32, 64, 128]
-Algorithm = Literal["none", "rtn", "weighted", "awq", "gptq", "fp16", "bf16", "fp8", "auto"]
+Algorithm = Literal[
+    "none", "rtn", "weighted", "awq", "gptq", "fp16", "bf16", "fp8", "auto", "stored"
+]
 
 # The one-word forms of `quantize`, and the mapping each stands for.
 FORMATS: dict[str, dict[str, Any]] = {
@@ -23,6 +25,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "int4": {"algorithm": "rtn", "bits": 4},
     "fp8": {"algorithm": "fp8"},
     "auto": {"algorithm": "auto"},
+    "stored": {"algorithm": "stored"},
 }
 
 
@@ -46,7 +49,8 @@ class Quantize(Closed):
     algorithm: Algorithm = Field(
         default="rtn",
         description="Round to nearest, minding a sample (weighted; awq: inputs scaled, too) or "
-        "not; GPTQ (4 bits, fitted to it); a cast; none; or bits as the gates allow (auto).",
+        "not; GPTQ (4 bits, fitted to it); a cast; none; bits as the gates allow (auto), or as few "
+        "as hold what a quantized checkpoint has (stored).",
     )
     bits: Literal[4, 8] | None = Field(
         default=None, description="Bits of a weight, for `rtn`, `weighted`, `awq`, `gptq`."
@@ -106,19 +110,20 @@ class Quantize(Closed):
 
     @property
     def format(self) -> str:
-        """The one-word form: none, fp16, bf16, int8, int4, fp8 or auto."""
+        """The one-word form: none, fp16, bf16, int8, int4, fp8, auto or stored."""
         return f"int{self.bits}" if self.bits is not None else self.algorithm
 
     @property
     def may_have_integers(self) -> bool:
         """Whether any weight may come in integers."""
-        chosen = self.bits is not None or self.algorithm == "auto"
+        chosen = self.bits is not None or self.algorithm in ("auto", "stored")
         return chosen or bool(self.rules) or self.embedding != "same"
 
     def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
         """Bits and group of the parameter ``name``; None keeps it in floating point.
 
-        Until ``auto`` has chosen it says 8 bits, which is the most it mostly comes to.
+        Until ``auto`` has chosen, or ``stored`` has looked, it says 8 bits, which is the most that
+        it mostly comes to.
         """
         for rule in self.rules:
             if fnmatchcase(name, rule.match):
@@ -127,7 +132,7 @@ class Quantize(Closed):
             return None if self.embedding == "none" else self._pair(int(self.embedding[3:]), None)
         if self.algorithm == "fp8":
             return None if embedding else self._pair(8, None)
-        if self.algorithm == "auto":
+        if self.algorithm in ("auto", "stored"):
             return self._pair(8, None)
         return None if self.bits is None else self._pair(self.bits, self.group)
 

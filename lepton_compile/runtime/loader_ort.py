@@ -37,7 +37,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
         start = start_cuda(ort, bool((manifest.get("cache") or {}).get("shared")))
-    if engine.get("precision") in ("int8", "auto"):
+    if engine.get("precision") in ("int8", "auto", "stored"):
         from lepton_compile.runtime.loader_saturation import saturates
 
         # Its exact, slower kernels for that: kOrtSessionOptionsAvx2PrecisionMode.

@@ -14,7 +14,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the parts in the order of the file; the last one ends with what a script does."""
     task, engines, cache = manifest["task"], manifest["engines"], manifest["cache"]
     targets = {engine["target"] for engine in engines}
-    int8 = any(engine.get("precision") in ("int8", "auto") for engine in engines)
+    int8 = any(engine.get("precision") in ("int8", "auto", "stored") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     decoder, labels = task == "text-generation", task.endswith("-classification")
     embeds, answers, fills = (task == name for name in _OF_TEXTS)

@@ -18,6 +18,7 @@ from tests.api.test_quantized_sources import error_of, logits, nodes_of
 from tests.export import gguf_files
 from tests.plugins.cpu_library import needs_library
 
+# Blocks of Q4_K are 256 columns; those of Q4_1 fit the sizes that a tiny model has.
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
 PRECISION = {
     "bits": 4,
@@ -26,10 +27,10 @@ PRECISION = {
 }
 
 
-def stored(folder: Path, architecture: str, kind: Kind) -> tuple[Path, Any]:
+def stored(folder: Path, architecture: str, kind: Kind, **others: Kind) -> tuple[Path, Any]:
     """A file, and its model with the values that the file stands for."""
-    model = gguf_files.tiny_model(architecture, **WIDE)
-    path = gguf_files.write(folder / "m.gguf", architecture, model, kind)
+    model = gguf_files.tiny_model(architecture, **(WIDE if kind == Kind.Q4_K else {}))
+    path = gguf_files.write(folder / "m.gguf", architecture, model, kind, others=others)
     checkpoint = GGUFCheckpoint(read_header(path))
     for name, parameter in model.named_parameters():
         if name in checkpoint.names():

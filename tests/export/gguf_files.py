@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ def write(
     model: Any,
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
     extra: dict[str, np.ndarray] | None = None,
+    others: Mapping[str, GGMLQuantizationType] | None = None,
     **keys: Any,
 ) -> Path:
-    """Write ``model``; matrices in the type ``kind``, everything else in float32."""
+    """Write ``model``; matrices in the type ``kind``, those with a part of their name in ``others``
+    in that of there, everything else in float32."""
     architecture = architecture_of(architecture)
     writer = GGUFWriter(path, architecture)
     add_metadata(writer, model.config)
@@ -56,8 +59,9 @@ def write(
     add_vocabulary(writer)
     for name, array in {**tensors(architecture, model), **(extra or {})}.items():
         matrix = array.ndim >= 2 and name.endswith(".weight")
-        data = _packed(array, kind) if matrix else array.astype(np.float32)
-        writer.add_tensor(name, data, raw_dtype=kind if matrix else None)
+        own = next((other for part, other in (others or {}).items() if part in name), kind)
+        data = _packed(array, own) if matrix else array.astype(np.float32)
+        writer.add_tensor(name, data, raw_dtype=own if matrix else None)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from lepton_compile.errors import CheckpointError, LeptonError, SourceError
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint
 from lepton_compile.export.checkpoint.adapted import AdaptedCheckpoint
+from lepton_compile.export.checkpoint.integers import EIGHT_BITS, Integers
 from lepton_compile.export.checkpoint.merged import MergedCheckpoint
 from lepton_compile.export.checkpoint.quantized import read_quantized
 from lepton_compile.export.checkpoint.split import SplitCheckpoint
@@ -68,7 +69,7 @@ def test_integers_are_those_that_were_stored(form: str, bits: int, tmp_path: Pat
     assert (grid.bits, grid.group) == (bits, 32)
     assert grid.codes.dtype == (ir.DataType.UINT4 if bits == 4 else ir.DataType.UINT8)
     codes, zeros = (t.numpy().astype(np.int32) for t in (grid.codes, grid.zero_points()))
-    np.testing.assert_array_equal(zeros, grid.zeros.numpy())
+    np.testing.assert_array_equal(zeros, grid.shifts.numpy())
     assert grid.reach == (zeros.min(), zeros.max())
     parts = codes.reshape(*zeros.shape, 32) - zeros[..., None]
     found = (parts * grid.scales.numpy()[..., None]).reshape(codes.shape)
@@ -120,18 +121,33 @@ def test_what_changes_a_weight_says_so(tmp_path: Path) -> None:
     save_file(named, folder / "adapter_model.safetensors")
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
     (folder / "adapter_config.json").write_text(json.dumps(settings))
+    made = AdaptedCheckpoint(stored, folder)
+    source = grouped(made.tensor(name))
+    assert source is not None
+    assert source.grid() == "an adapter is merged into it"
+    np.testing.assert_array_equal(source.rows(2, 3), made.tensor(name).numpy()[2:3])
+    assert (stored.names()[name].integers, made.names()[name].integers) == (
+        Integers(4, 32),
+        EIGHT_BITS,
+    )
+
+
+def test_parts_have_their_integers(tmp_path: Path) -> None:
+    tensors, _, config = pack("awq")
+    stored, name = read_quantized(written(tmp_path, tensors), config), f"{LAYER}.weight"
     parts = {name: ["first", "second"]}
-    for made, wanted in (
-        (AdaptedCheckpoint(stored, folder).tensor(name), "an adapter is merged into it"),
-        (
-            SplitCheckpoint(stored, lambda each: parts.get(each, [])).tensor("second"),
-            "it is a part of what the checkpoint has as one",
-        ),
-    ):
-        source = grouped(made)
-        assert source is not None
-        assert source.grid() == wanted
-        np.testing.assert_array_equal(source.rows(2, 3), made.numpy().reshape(-1, 64)[2:3])
+    apart = SplitCheckpoint(stored, lambda each: parts.get(each, []))
+    source, whole = grouped(apart.tensor("second")), grouped(stored.tensor(name))
+    assert source is not None
+    assert whole is not None
+    grid, all_ = source.grid(), whole.grid()
+    assert isinstance(grid, Grid)
+    assert isinstance(all_, Grid)
+    first = len(whole.numpy()) // 2
+    np.testing.assert_array_equal(source.rows(2, 5), whole.rows(first + 2, first + 5))
+    np.testing.assert_array_equal(grid.codes.rows(2, 5), all_.codes.rows(first + 2, first + 5))
+    np.testing.assert_array_equal(grid.shifts.numpy(), all_.shifts.numpy()[first:])
+    assert apart.names()["second"].integers == Integers(4, 32)
 
 
 @pytest.mark.parametrize("stack", [True, False])
@@ -154,7 +170,7 @@ def test_weights_under_each_other_have_integers_like_their_parts(
     parts = [grouped(stored.tensor(name)) for name in names]
     grids = [part.grid() for part in parts if part is not None]
     assert len(grids) == 2
-    for part in ("codes", "zeros", "scales"):
+    for part in ("codes", "shifts", "scales"):
         wanted = np.concatenate([getattr(each, part).numpy() for each in grids])
         np.testing.assert_array_equal(getattr(grid, part).numpy(), wanted)
 

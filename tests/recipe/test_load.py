@@ -131,7 +131,7 @@ def test_precisions_of_other_targets(word: str) -> None:
     assert load_recipe({"model": "m", "target": "trt", "quantize": word}).quantize.format == word
     with pytest.raises(RecipeError, match="ort-cpu cannot be built") as caught:
         load_recipe({"model": "m", "target": ["trt", "ort-cpu"], "quantize": word})
-    assert caught.value.available == ("none", "int8", "int4", "auto")
+    assert caught.value.available == ("none", "int8", "int4", "auto", "stored")
 
 
 def test_auto_and_weighted_say_how_bits_come_about() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lepton_compile.export.checkpoint.base import Checkpoint, Location, TensorInfo
 from lepton_compile.export.checkpoint.gguf import GGUFCheckpoint
+from lepton_compile.export.checkpoint.integers import Integers
 from lepton_compile.export.checkpoint.merged import MergedCheckpoint
 from lepton_compile.export.checkpoint.safetensors import SafetensorsCheckpoint
 from lepton_compile.export.checkpoint.split import SplitCheckpoint
@@ -11,6 +12,7 @@ from lepton_compile.export.checkpoint.split import SplitCheckpoint
 __all__ = [
     "Checkpoint",
     "GGUFCheckpoint",
+    "Integers",
     "Location",
     "MergedCheckpoint",
     "SafetensorsCheckpoint",

@@ -31,6 +31,7 @@ from lepton_passes.grouped import without_grid
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .base import Checkpoint, TensorInfo
+from .integers import EIGHT_BITS
 from .names import summarize
 from .safetensors import SafetensorsCheckpoint
 
@@ -157,12 +158,15 @@ class AdaptedCheckpoint:
         target = f"{layer}.weight"
         known = self._adapter.names()
         (rank, *inner), (*outer, other) = known[down].shape, known[up].shape
-        shape = self._names[target].shape if target in self._names else None
+        info = self._names.get(target)
+        shape = info.shape if info is not None else None
         turned = "embedding" in suffix or bool(self._settings.get("fan_in_fan_out"))
         if not rank or rank != other or shape != ((*inner, *outer) if turned else (*outer, *inner)):
             return False
         self._products[target] = _Product(down, up, self._scale(layer, rank), turned)
-        self._names[target] = TensorInfo(ir.DataType.FLOAT, shape)
+        # Between the levels of what was quantized.
+        held = EIGHT_BITS if info is not None and info.integers is not None else None
+        self._names[target] = TensorInfo(ir.DataType.FLOAT, shape, integers=held)
         return True
 
     def _scale(self, layer: str, rank: int) -> float:

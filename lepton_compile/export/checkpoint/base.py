@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError
+from lepton_compile.export.checkpoint.integers import Integers
 from lepton_passes.tensors import StreamedTensor
 
 __all__ = ["Checkpoint", "Location", "TensorInfo", "read_bytes"]
@@ -37,11 +38,13 @@ class TensorInfo:
         dtype: element type that reading gives (block-quantized GGUF types read as FLOAT).
         shape: shape in the Hugging Face convention, outermost axis first.
         location: the bytes, where they are the tensor as it stands; None if reading computes.
+        integers: that hold its values, if it was quantized.
     """
 
     dtype: ir.DataType
     shape: tuple[int, ...]
     location: Location | None = None
+    integers: Integers | None = None
 
 
 class Checkpoint(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export.checkpoint.base import Location, TensorInfo
 from lepton_compile.export.checkpoint.gguf_architectures import ARCHITECTURES
+from lepton_compile.export.checkpoint.gguf_blocks import GRIDS, GROUP
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader, GGUFTensor
 from lepton_compile.export.checkpoint.gguf_layout import hugging_face_names, kind_of
 from lepton_compile.export.checkpoint.gguf_values import (
@@ -21,6 +22,7 @@ from lepton_compile.export.checkpoint.gguf_values import (
     turned,
     unpermuted,
 )
+from lepton_compile.export.checkpoint.integers import EIGHT_BITS, Integers, four_bits, widest
 from lepton_passes.grouped import Grouped, grouped, rearranged, without_grid
 from lepton_passes.stacks import Stack, taking_turns
 from lepton_passes.tensors import StreamedTensor
@@ -28,6 +30,8 @@ from lepton_passes.tensors import StreamedTensor
 __all__ = ["GGUFCheckpoint"]
 
 CACHE_BYTES = 32 << 20
+Q4_0 = 2
+"""The type of symmetric integers of 4 bits, which who rounds to 4 bits finds again."""
 
 
 class GGUFCheckpoint:
@@ -77,8 +81,19 @@ class GGUFCheckpoint:
         tensor, stored = self._tensors[name], parts[0]
         shape = tuple(int(d) for d in tensor.shape.numpy())
         if len(parts) > 1 or stored.type not in PLAIN or self._changes(stored):
-            return TensorInfo(tensor.dtype, shape)
+            held = widest(self._integers(part) for part in parts)
+            return TensorInfo(tensor.dtype, shape, integers=held)
         return TensorInfo(tensor.dtype, shape, Location(self._path, stored.offset, stored.length))
+
+    def _integers(self, stored: GGUFTensor) -> Integers | None:
+        """What holds the values of a tensor of the file."""
+        if stored.type in PLAIN:
+            return None
+        turned = kind_of(stored.name) in ARCHITECTURES[self._architecture].turned
+        offsets = stored.type in GRIDS
+        if turned or not (offsets or stored.type == Q4_0):
+            return EIGHT_BITS
+        return four_bits(GROUP, offsets=offsets)
 
     def _changes(self, stored: GGUFTensor) -> bool:
         """Whether the converter did something to the values or their order."""

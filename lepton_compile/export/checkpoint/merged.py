@@ -15,6 +15,7 @@ from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
 
 from .base import Checkpoint, TensorInfo
+from .integers import widest
 
 __all__ = ["MergedCheckpoint"]
 
@@ -47,11 +48,13 @@ class MergedCheckpoint:
             first = [infos[part] for part in parts[0]]
             rows = sum(info.shape[0] for info in first)
             shape = (len(parts), rows, *first[0].shape[1:])
-            self._names[name] = TensorInfo(first[0].dtype, shape)
+            held = widest(infos[each].integers for part in parts for each in part)
+            self._names[name] = TensorInfo(first[0].dtype, shape, integers=held)
         for name, under in self._joined.items():
             rows = sum(infos[part].shape[0] for part in under)
             top = infos[under[0]]
-            self._names[name] = TensorInfo(top.dtype, (rows, *top.shape[1:]))
+            held = widest(infos[part].integers for part in under)
+            self._names[name] = TensorInfo(top.dtype, (rows, *top.shape[1:]), integers=held)
 
     def names(self) -> Mapping[str, TensorInfo]:
         """As of ``Checkpoint``."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_passes.grouped import without_grid
+from lepton_passes.grouped import rearranged
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 from .base import Checkpoint, TensorInfo
@@ -39,7 +39,8 @@ class SplitCheckpoint:
                 continue
             rows = info.shape[0] // len(found)
             for index, part in enumerate(found):
-                self._names[part] = TensorInfo(info.dtype, (rows, *info.shape[1:]))
+                shape = (rows, *info.shape[1:])
+                self._names[part] = TensorInfo(info.dtype, shape, integers=info.integers)
                 self._part_of[part] = (name, index * rows)
 
     def names(self) -> Mapping[str, TensorInfo]:
@@ -54,11 +55,13 @@ class SplitCheckpoint:
         """As of ``Checkpoint``."""
         if name not in self._part_of:
             return self._packed.tensor(name)
-        (stored, first), info = self._part_of[name], self._names[name]
-        whole = self._packed.tensor(stored)
+        (stored, first), count = self._part_of[name], self._names[name].shape[0]
 
-        def read(start: int, stop: int) -> np.ndarray:
-            return rows_of(whole, first + start, first + stop)
+        def part(whole: StreamedTensor) -> StreamedTensor:
+            def read(start: int, stop: int) -> np.ndarray:
+                return rows_of(whole, first + start, first + stop)
 
-        made = StreamedTensor(name, info.dtype, info.shape, read)
-        return without_grid(made, "it is a part of what the checkpoint has as one", whole)
+            shape = (count, *whole.shape.numpy()[1:])
+            return StreamedTensor(name, whole.dtype, shape, read)
+
+        return rearranged(part, self._packed.tensor(stored))

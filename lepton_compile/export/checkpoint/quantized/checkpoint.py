@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lepton_compile.export.checkpoint.base import Checkpoint, TensorInfo
+from lepton_compile.export.checkpoint.integers import EIGHT_BITS, Integers
 from lepton_passes.grouped import Grouped
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
@@ -26,10 +27,12 @@ class Weight:
     Attributes:
         tensor: its values, fp32.
         parts: names of the tensors that it is made of.
+        integers: that hold its values.
     """
 
     tensor: StreamedTensor
     parts: tuple[str, ...]
+    integers: Integers = EIGHT_BITS
 
     @classmethod
     def of(cls, name: str, rows: Rows, parts: Iterable[str]) -> Weight:
@@ -37,7 +40,8 @@ class Weight:
         flat = rows.tensor(name)
         if rows.grid is not None:
             flat = Grouped(flat, rows.grid)
-        return cls(Stack(flat, rows.count) if rows.count > 1 else flat, tuple(parts))
+        made = Stack(flat, rows.count) if rows.count > 1 else flat
+        return cls(made, tuple(parts), rows.integers)
 
 
 class QuantizedCheckpoint:
@@ -63,9 +67,10 @@ class QuantizedCheckpoint:
         self._names: dict[str, TensorInfo] = {}
         for name, info in known.items():
             if name in whole:  # at the place of the first of its parts
-                target = whole[name]
-                shape = tuple(int(d) for d in weights[target].tensor.shape.numpy())
-                self._names.setdefault(target, TensorInfo(ir.DataType.FLOAT, shape))
+                target, weight = whole[name], weights[whole[name]]
+                shape = tuple(int(d) for d in weight.tensor.shape.numpy())
+                info = TensorInfo(ir.DataType.FLOAT, shape, integers=weight.integers)
+                self._names.setdefault(target, info)
             elif name not in left_out:
                 if info.dtype in EIGHT:
                     raise unfit(name, f"elements of {info.dtype.name} without scales")

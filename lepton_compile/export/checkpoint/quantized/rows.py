@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.export.checkpoint.base import Checkpoint
+from lepton_compile.export.checkpoint.integers import EIGHT_BITS, Integers, four_bits
 from lepton_passes.grouped import Grid
 from lepton_passes.stacks import flattened
 from lepton_passes.tensors import StreamedTensor, rows_of
@@ -59,12 +60,14 @@ class Rows:
         read: ``read(start, stop)`` gives fp32 (stop - start, columns).
         count: how many matrices there are.
         grid: gives the integers of one matrix that has zero points, or why they cannot be kept.
+        integers: that hold its values.
     """
 
     shape: tuple[int, int]
     read: Callable[[int, int], np.ndarray]
     count: int = 1
     grid: Callable[[], Grid | str] | None = None
+    integers: Integers = EIGHT_BITS
 
     def tensor(self, name: str) -> StreamedTensor:
         """The rows of all matrices, one under the other."""
@@ -104,7 +107,8 @@ def integers(checkpoint: Checkpoint, name: str, bits: int, columns: int | None =
         data = np.ascontiguousarray(rows_of(tensor, start, stop)).view(np.uint8)
         return unpacked(data, bits)[:, :columns].astype(np.float32)
 
-    return Rows((rows, columns or room), read, count)
+    held = EIGHT_BITS if bits == 8 else Integers(4, columns or room)
+    return Rows((rows, columns or room), read, count, integers=held)
 
 
 def nibbles(checkpoint: Checkpoint, name: str) -> Rows:
@@ -221,10 +225,12 @@ def scaled(
         values *= spread(scales)
         return values
 
+    four = (codes.integers.bits if bits is None else bits) == 4 and high == 1
+    held = four_bits(wide) if four else EIGHT_BITS
     if bits is None or zeros is None or codes.count > 1 or high > 1:
-        return replace(codes, read=read)
+        return replace(codes, read=read, integers=held)
     kept = partial(_grid, codes, zeros, scales, bits, wide, where, group_of)
-    return replace(codes, read=read, grid=kept)
+    return replace(codes, read=read, grid=kept, integers=held)
 
 
 def _finite(scales: Rows, where: str) -> Rows:
