@@ -228,7 +228,7 @@ class Build:
         config = _config(source)
         recipe = self.recipe.for_target(target)
         precision = precision_of(recipe, target, config)
-        recipe = with_stored_bits(recipe, exported, offsets=library is not None)
+        recipe = with_stored_bits(recipe, exported, native=library is not None)
         energies = energies_for(recipe, model, source, exported, step)
         if recipe.quantize.algorithm == "auto":
             assert energies is not None

@@ -185,7 +185,7 @@ def _unseen_zeros(recipe: Recipe, source: Source) -> list[str]:
     shifted = settings is not None and method_of(settings) in SHIFTED
     if source.kind == "gguf":  # whose header is read for its configuration, too
         infos = source.checkpoint().names().values()
-        shifted = any(info.integers is not None and info.integers.offsets for info in infos)
+        shifted = any(info.integers is not None and info.integers.own for info in infos)
     if not shifted or not recipe.quantize.may_have_integers:
         return []
     return ["layers that keep zero points or offsets of the checkpoint are planned without them"]

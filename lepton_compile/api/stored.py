@@ -16,13 +16,14 @@ Format = tuple[int, int | None] | None
 """Bits and group of a weight; ``None`` is floating point."""
 
 
-def with_stored_bits(recipe: Recipe, exported: ExportedModel, *, offsets: bool) -> Recipe:
+def with_stored_bits(recipe: Recipe, exported: ExportedModel, *, native: bool) -> Recipe:
     """The recipe with a rule for each weight in place of ``stored``: 4 bits where they hold what is
     in the checkpoint, 8 for what else is quantized, floating point for the rest. ``auto`` gets
     rules for those of 4 bits, which lose nothing; other recipes stay as they are.
 
     Args:
-        offsets: whether the engine has kernels for groups with offsets, which tables never have.
+        native: whether the engine has our own kernels, for groups with offsets and small floats, of
+            which tables have none.
 
     Raises:
         RecipeError: nothing in the checkpoint is quantized, and ``stored`` asks for that.
@@ -32,7 +33,7 @@ def with_stored_bits(recipe: Recipe, exported: ExportedModel, *, offsets: bool) 
         return recipe
     weights = _weights(exported)
     held = {
-        name: _held(exported, name, offsets=offsets and not table)
+        name: _held(exported, name, native=native and not table)
         for name, table in weights.items()
         if not quantize.says(name, embedding=table)
     }
@@ -58,12 +59,12 @@ def _ruled(recipe: Recipe, quantize: Quantize, rules: Sequence[Rule]) -> Recipe:
     return recipe.model_copy(update={"quantize": whole})
 
 
-def _held(exported: ExportedModel, name: str, *, offsets: bool) -> Format:
+def _held(exported: ExportedModel, name: str, *, native: bool) -> Format:
     """What holds a parameter that the checkpoint has quantized."""
     integers = exported.integers.get(name)
     if integers is None:
         return None
-    four = integers.bits == 4 and (offsets or not integers.offsets)
+    four = integers.bits == 4 and (native or not integers.own)
     return (4, integers.group) if four else (8, None)
 
 

@@ -90,7 +90,7 @@ def passes_for(
         cache=cache_type(recipe, target, half),
         cache_measure=cache_measure,
         lacking="TensorRT" if target in TENSORRT else "",
-        offsets=native and LowerNativeLinear.name not in recipe.passes.disable,
+        own_forms=native and LowerNativeLinear.name not in recipe.passes.disable,
         alike=target in TENSORRT and recipe.profiles == "joint",
     )
     made = (entry.instance(settings) for entry in _entries(recipe, target))

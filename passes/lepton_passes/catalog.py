@@ -64,7 +64,7 @@ from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_gptq import WeightInt4Gptq
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 from lepton_passes.quant.weight_int8 import WeightInt8
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.quant.weight_stored import WeightStored
 
 __all__ = ["CATALOG", "Entry", "Settings", "names"]
 
@@ -97,7 +97,7 @@ class Settings:
             computed in.
         cache_measure: ranges of what goes into caches; ``None`` runs nothing.
         lacking: whose weights have no zero points; empty where those of the target may.
-        offsets: weights may have offsets, for which kernels of our own are the only ones.
+        own_forms: weights may have offsets, or be floats of 4 bits, as our own kernels have them.
         alike: every layer keeps its sizes, so that all share their kernels: a plan with one profile
             is asked for to be small.
     """
@@ -121,7 +121,7 @@ class Settings:
     cache: ir.DataType | None = None
     cache_measure: CacheMeasure | None = None
     lacking: str = ""
-    offsets: bool = False
+    own_forms: bool = False
     alike: bool = False
 
 
@@ -182,10 +182,10 @@ def _int8(settings: Settings) -> LeptonPass | None:
     return WeightInt8(settings.choose, blocks=settings.blocks)
 
 
-def _zero_points(settings: Settings) -> LeptonPass | None:
+def _stored(settings: Settings) -> LeptonPass | None:
     if settings.choose is None:
         return None
-    return WeightZeroPoints(settings.choose, settings.lacking, offsets=settings.offsets)
+    return WeightStored(settings.choose, settings.lacking, own_forms=settings.own_forms)
 
 
 def _fp8(settings: Settings) -> LeptonPass | None:
@@ -312,7 +312,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(MergeReshape),
     Entry(FuseGelu),
     # In front of all that rounds, or scales what is rounded.
-    Entry(WeightZeroPoints, configured=_zero_points),
+    Entry(WeightStored, configured=_stored),
     # Behind clean-up, in front of all that sees ranges: they are those of scaled inputs.
     Entry(ScaleInputs, configured=_scale),
     # Behind clean-up, in front of all that rounds: ranges are those of the fp32 model.

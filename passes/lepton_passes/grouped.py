@@ -1,8 +1,9 @@
 """Weights of a checkpoint that are integers already, in groups of columns with a zero point or an
-offset each.
+offset each, or floats of 4 bits in groups with a scale.
 
-Such a tensor reads as the fp32 that it stands for, ``(codes - zeros) * scales`` or
-``codes * scales + offsets``, and has the integers behind it for those who can keep them. What moves
+Such a tensor reads as the fp32 that it stands for, ``(codes - zeros) * scales``,
+``codes * scales + offsets`` or ``codes * scales``, and has these behind it for those who can keep
+them. What moves
 its rows, or puts it together with others, moves the integers, too; what changes its values leaves a
 tensor that says so in their place.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +22,29 @@ import onnx_ir as ir
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor, concat_rows
 
-__all__ = ["Grid", "Grouped", "grouped", "joined", "rearranged", "without_grid"]
+__all__ = [
+    "FloatCodes",
+    "Form",
+    "Grid",
+    "Grouped",
+    "grouped",
+    "joined",
+    "rearranged",
+    "without_grid",
+]
+
+Form = Literal["zeros", "offsets", "floats"]
+
+
+class FloatCodes(StreamedTensor):
+    """Twice the floats of E2M1 that a weight has, in INT8: a kernel may store them in 4 bits."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, tensor: StreamedTensor) -> FloatCodes:
+        """``tensor``, of such numbers."""
+        return cls(tensor.name or "", tensor.dtype, tensor.shape.numpy(), tensor.rows)
 
 
 @dataclass(frozen=True)
@@ -29,11 +53,12 @@ class Grid:
 
     Attributes:
         bits: 4 or 8.
-        group: columns that share a scale and a zero point, or an offset.
-        codes: UINT4 or UINT8 (rows, columns).
+        group: columns that share a scale, and a zero point or an offset.
+        codes: UINT4 or UINT8 (rows, columns); of floats ``FloatCodes``.
         scales: fp32 (rows, columns / group).
-        shifts: fp32 (rows, columns / group), zero points, which are whole numbers, or offsets.
-        offsets: whether they are offsets.
+        shifts: fp32 (rows, columns / group), zero points, which are whole numbers, or offsets;
+            ``None`` of floats.
+        form: what the codes go with.
         order: int32 (columns,), which column of the weight each one of the codes is (act-order);
             ``None`` where they are in its own order.
     """
@@ -42,18 +67,19 @@ class Grid:
     group: int
     codes: StreamedTensor
     scales: StreamedTensor
-    shifts: StreamedTensor
-    offsets: bool = False
+    shifts: StreamedTensor | None
+    form: Form = "zeros"
     order: np.ndarray | None = None
 
     @property
-    def kind(self) -> tuple[int, int, bool]:
+    def kind(self) -> tuple[int, int, Form]:
         """What grids have in common whose rows can be put under each other."""
-        return self.bits, self.group, self.offsets
+        return self.bits, self.group, self.form
 
     @cached_property
     def reach(self) -> tuple[int, int]:
         """The least and the largest zero point: of a weight of 16 million, 125,000 are read."""
+        assert self.shifts is not None
         ends = [(block.min(), block.max()) for block in self.shifts.blocks() if block.size]
         return int(min(low for low, _ in ends)), int(max(high for _, high in ends))
 
@@ -62,13 +88,13 @@ class Grid:
         times = self.group // columns
         if times == 1:
             return self
-        scales, shifts = (_repeated(each, times) for each in (self.scales, self.shifts))
-        return replace(self, group=columns, scales=scales, shifts=shifts)
+        shifts = None if self.shifts is None else _repeated(self.shifts, times)
+        return replace(self, group=columns, scales=_repeated(self.scales, times), shifts=shifts)
 
     @property
     def signed(self) -> bool:
         """Whether the codes are signed integers in offset binary, whose zero points say nothing."""
-        return not self.offsets and self.reach == (1 << (self.bits - 1),) * 2
+        return self.form == "zeros" and self.reach == (1 << (self.bits - 1),) * 2
 
     def integers(self) -> StreamedTensor:
         """The codes less the middle, of a weight that is ``signed``: INT4 or INT8."""
@@ -83,6 +109,7 @@ class Grid:
     def zero_points(self) -> StreamedTensor:
         """The zero points in the type of the codes."""
         zeros, dtype = self.shifts, self.codes.dtype
+        assert zeros is not None
 
         def read(start: int, stop: int) -> np.ndarray:
             return zeros.rows(start, stop).astype(np.uint8).view(dtype.numpy())
@@ -92,6 +119,7 @@ class Grid:
     def offsets_3d(self) -> StreamedTensor:
         """The offsets as (rows, columns / group, 1), to be added to the integers of a group."""
         offsets = self.shifts
+        assert offsets is not None
 
         def read(start: int, stop: int) -> np.ndarray:
             return offsets.rows(start, stop)[:, :, None]
@@ -172,10 +200,16 @@ def _rearranged_grid(
         return "its parts have other bits or groups than each other"
     if len(grids) > 1 and any(each.order is not None for each in grids):
         return "its parts have columns out of order (act-order)"
-    parts = [(each.codes, each.scales, each.shifts) for each in grids]
-    codes, scales, shifts = (how(*tensors) for tensors in zip(*parts, strict=True))
-    codes.name, scales.name, shifts.name = f"{name}_codes", f"{name}_scales", f"{name}_shifts"
-    return replace(first, codes=codes, scales=scales, shifts=shifts)
+
+    def moved(part: str) -> StreamedTensor:
+        made = how(*(getattr(each, part) for each in grids))
+        made.name = f"{name}_{part}"
+        return made
+
+    codes, scales = moved("codes"), moved("scales")
+    if first.shifts is None:
+        return replace(first, codes=FloatCodes.of(codes), scales=scales)
+    return replace(first, codes=codes, scales=scales, shifts=moved("shifts"))
 
 
 def without_grid(

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.dtypes import HALVES
+from lepton_passes.grouped import FloatCodes
 from lepton_passes.match import made_by, perm_of
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Weight",
     "dequantized",
     "dequantizing",
+    "is_floats",
     "linear_of",
     "linears",
     "linears_by_input",
@@ -156,6 +158,12 @@ def linear_of(body: Body, node: ir.Node) -> Linear | None:
         return None
     weight = weight_of(body, turned.inputs[0])
     return Linear(node, weight) if weight is not None else None
+
+
+def is_floats(body: Body, weight: Weight) -> bool:
+    """Whether the integers of a weight are twice floats of 4 bits, in each call of the body."""
+    tensors = body.weights(weight.values[0])
+    return bool(tensors) and all(isinstance(each, FloatCodes) for each in tensors or ())
 
 
 def linears(body: Body) -> list[Linear]:

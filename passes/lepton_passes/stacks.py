@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from lepton_passes.tensors import StreamedTensor, rows_of
 
-__all__ = ["Stack", "flattened", "one_by_one", "taking_turns", "transposed_each"]
+__all__ = ["Stack", "Turned", "flattened", "one_by_one", "taking_turns", "transposed_each"]
 
 
 class Stack(StreamedTensor):
@@ -42,6 +42,31 @@ class Stack(StreamedTensor):
 
     def _packed_blocks(self) -> Iterator[bytes]:
         return self.flat._packed_blocks()
+
+
+class Turned(StreamedTensor):
+    """A matrix (count * rows, columns) as a stack (count, columns, rows), each of its matrices
+    turned.
+
+    Args:
+        flat: the matrix, which is what it is read as again when it is turned back.
+        count: matrices in the stack; divides the rows.
+    """
+
+    __slots__ = ("flat",)
+
+    def __init__(self, flat: StreamedTensor, count: int) -> None:
+        self.flat = flat
+        rows, columns = (int(d) for d in flat.shape.numpy())
+        each = rows // count
+
+        def read(start: int, stop: int) -> np.ndarray:
+            made = np.empty((stop - start, columns, each), flat.dtype.numpy())
+            for index in range(start, stop):  # one at a time: a stack can be larger than memory
+                made[index - start] = flat.rows(index * each, (index + 1) * each).T
+            return made
+
+        super().__init__(flat.name or "", flat.dtype, (count, columns, each), read)
 
 
 def _streamed(tensor: ir.TensorProtocol) -> StreamedTensor:
@@ -92,6 +117,8 @@ _recent = _Recent()
 
 def transposed_each(tensor: ir.TensorProtocol) -> StreamedTensor:
     """A stack (count, columns, rows) as one matrix (count * rows, columns): each one turned."""
+    if isinstance(tensor, Turned):
+        return tensor.flat
     count, columns, rows = (int(d) for d in tensor.shape.numpy())
 
     def read(start: int, stop: int) -> np.ndarray:

@@ -40,7 +40,7 @@ def stored(folder: Path, architecture: str, kind: Kind, **others: Kind) -> tuple
 
 def keeping(artifact: Path) -> dict[str, Any]:
     report = json.loads((artifact / "report.json").read_text())
-    (found,) = [each for each in report["passes"] if each["name"] == "weight-zero-points"]
+    (found,) = [each for each in report["passes"] if each["name"] == "weight-stored"]
     return dict(found)
 
 
@@ -52,7 +52,7 @@ def test_offsets_stay_as_they_are(kind: Kind, tmp_path: Path) -> None:
     expected, recipe = logits(model), {"quantize": PRECISION, "kernels": "native"}
     kept = error_of(path, tmp_path / "kept", expected, **recipe)
     rounded = error_of(
-        path, tmp_path / "again", expected, **recipe, passes={"disable": ["weight-zero-points"]}
+        path, tmp_path / "again", expected, **recipe, passes={"disable": ["weight-stored"]}
     )
     assert kept < 0.01
     assert rounded > 4 * kept

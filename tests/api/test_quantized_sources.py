@@ -118,14 +118,14 @@ def test_zero_points_stay_as_they_are(form: str, kernels: str, op: str, tmp_path
     recipe = {"quantize": PRECISION, "kernels": kernels}
     kept = error_of(folder, tmp_path / "kept", expected, **recipe)
     rounded = error_of(
-        folder, tmp_path / "again", expected, **recipe, passes={"disable": ["weight-zero-points"]}
+        folder, tmp_path / "again", expected, **recipe, passes={"disable": ["weight-stored"]}
     )
     assert kept < 0.01
     assert rounded > 4 * kept
     report = json.loads((tmp_path / "kept" / "report.json").read_text())
     found = {each["name"]: each for each in report["passes"]}
-    assert found["weight-zero-points"]["fired"] == 14
-    assert found["weight-zero-points"]["error"] < 1e-6
+    assert found["weight-stored"]["fired"] == 14
+    assert found["weight-stored"]["error"] < 1e-6
     assert found["weight-int4"]["fired"] == 0
     assert found["packed-qkv"]["fired"] == found["packed-gate-up"]["fired"] == 2
     nodes = nodes_of(tmp_path / "kept")
@@ -173,7 +173,7 @@ def test_experts_keep_their_zero_points(kernels: str, op: str, tmp_path: Path) -
     recipe = {"quantize": precision, "kernels": kernels}
     assert error_of(folder, tmp_path / "kept", expected, **recipe) < 0.02
     report = json.loads((tmp_path / "kept" / "report.json").read_text())
-    (found,) = [each for each in report["passes"] if each["name"] == "weight-zero-points"]
+    (found,) = [each for each in report["passes"] if each["name"] == "weight-stored"]
     assert (found["fired"], found["refusals"]) == (4, [])
     assert found["error"] < 1e-6
     assert sum(node.op_type == op for node in nodes_of(tmp_path / "kept")) == 2
@@ -192,7 +192,7 @@ def nodes_of(artifact: Path) -> list[onnx.NodeProto]:
 
 
 def test_a_plan_says_that_it_sees_no_zero_points(tmp_path: Path) -> None:
-    said = "layers that keep zero points of the checkpoint are planned without them"
+    said = "layers that keep zero points or offsets of the checkpoint are planned without them"
     for form, quantize, wanted in (
         ("awq", PRECISION, True),
         ("awq", "none", False),
@@ -218,15 +218,16 @@ def test_what_is_rounded_again_says_why(
     byte_tokenizer(folder)
     built = lc.build(model=str(folder), quantize=quantize, output=tmp_path / "out", verify=False)
     report = json.loads((built.path / "report.json").read_text())
-    (found,) = [each for each in report["passes"] if each["name"] == "weight-zero-points"]
+    (found,) = [each for each in report["passes"] if each["name"] == "weight-stored"]
     assert found["fired"] == 0
     assert len(found["refusals"]) == 7  # of a layer, for both
     assert all(each["reason"].endswith(reason) for each in found["refusals"])
     assert all(len(each["layers"]) == 2 for each in found["refusals"])
 
 
-def test_experts_in_mxfp4_are_read(tmp_path: Path) -> None:
-    folder, made_by = tmp_path / "model", torch.Generator().manual_seed(0)
+def in_mxfp4(folder: Path) -> Any:
+    """GPT-OSS as it is published in ``folder``; returned with the values that it stands for."""
+    made_by = torch.Generator().manual_seed(0)
     model = made("GptOssForCausalLM", KINDS["GptOssForCausalLM"]())
     model.save_pretrained(folder)
     stored = load_file(folder / "model.safetensors")
@@ -239,7 +240,13 @@ def test_experts_in_mxfp4_are_read(tmp_path: Path) -> None:
         values = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
         model.get_parameter(name).data.copy_(values)
     written(folder, stored, {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
-    built = lc.build(model=str(folder), output=tmp_path / "out", verify=False, kernels="builtin")
+    return model
+
+
+def test_experts_in_mxfp4_are_read(tmp_path: Path) -> None:
+    model = in_mxfp4(tmp_path / "model")
+    options: dict[str, Any] = {"verify": False, "kernels": "builtin"}
+    built = lc.build(model=str(tmp_path / "model"), output=tmp_path / "out", **options)
     expected = logits(model)
     assert np.abs(of_engine(built) - expected).max() < 2e-5 * span(expected)
 

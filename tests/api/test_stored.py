@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType as Kind
 import lepton_compile as lc
 from lepton_compile.errors import RecipeError
 from tests.api.test_gguf_integers import stored
-from tests.api.test_quantized_sources import error_of, logits, nodes_of, quantized
+from tests.api.test_quantized_sources import error_of, in_mxfp4, logits, nodes_of, quantized
 from tests.plugins.cpu_library import needs_library
 from tests.small import llama, made
 
@@ -54,6 +54,26 @@ def test_a_table_with_offsets_takes_8_bits(tmp_path: Path) -> None:
     assert found["QuantizedEmbedding", 8] == 1
     assert found["QuantizedLinear", 8] == 1
     assert found["QuantizedLinear", 4] > 0
+
+
+@needs_library
+@pytest.mark.parametrize("kind", ["a file", "a folder"])
+@pytest.mark.parametrize("word", ["stored", "int4"])
+def test_experts_keep_floats_of_4_bits(kind: str, word: str, tmp_path: Path) -> None:
+    """GPT-OSS as it is published, in both forms that it is."""
+    if kind == "a file":
+        path, model = stored(tmp_path, "gpt-oss", Kind.F16, _exps=Kind.MXFP4)
+    else:
+        path = tmp_path / "model"
+        model = in_mxfp4(path)
+    rules = [{"match": name, "bits": "none"} for name in ("*.self_attn.*", "lm_head.*")]
+    own = {"algorithm": "stored"} if word == "stored" else {"bits": 4, "embedding": "none"}
+    recipe: dict[str, Any] = {"quantize": {**own, "rules": rules}, "kernels": "native"}
+    assert error_of(path, tmp_path / "kept", logits(model), **recipe) < 0.01
+    mixtures = [n for n in nodes_of(tmp_path / "kept") if n.op_type == "QuantizedExperts"]
+    given = [{a.name: a.i for a in node.attribute} for node in mixtures]
+    assert given
+    assert {(each["bits"], each["floats"]) for each in given} == {(4, 1)}
 
 
 def test_without_kernels_for_offsets_all_takes_8_bits(tmp_path: Path) -> None:
@@ -97,6 +117,13 @@ def test_a_plan_counts_8_bits(tmp_path: Path) -> None:
     path, _ = stored(tmp_path, "llama", Kind.Q4_1)
     plan = lc.plan(model=str(path), quantize="stored")
     assert "a plan does not look at how weights are stored: this is 8 bits for all" in plan.notes
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [(Kind.Q4_1, True), (Kind.Q8_0, False)])
+def test_a_plan_says_that_it_sees_no_offsets(kind: Kind, wanted: bool, tmp_path: Path) -> None:
+    path, _ = stored(tmp_path, "llama", kind)
+    said = "layers that keep zero points or offsets of the checkpoint are planned without them"
+    assert (said in lc.plan(model=str(path), quantize="int4").notes) == wanted
 
 
 def test_no_group_beside_it(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_of_folders(form: str, found: Integers, tmp_path: Path) -> None:
     ("kind", "found"),
     [
         ("Q4_0", FOUR),
-        ("Q4_1", Integers(4, 32, offsets=True)),
+        ("Q4_1", Integers(4, 32, own=True)),
         ("Q5_1", EIGHT_BITS),
         ("Q8_0", EIGHT_BITS),
         ("F16", None),

@@ -13,7 +13,7 @@ from lepton_compile.recipe.quantize import Quantize
 from lepton_passes.quant._calibration import unseen
 from lepton_passes.quant.scale_inputs import ScaleInputs
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.quant.weight_stored import WeightStored
 
 
 def _names(**recipe: object) -> list[str]:
@@ -226,6 +226,6 @@ def test_what_was_chosen_is_rounded_with_the_numbers_it_was_chosen_by() -> None:
 def test_who_has_no_zero_points(target: str, lacking: str) -> None:
     recipe = Recipe.model_validate({"model": "m", "target": target, "quantize": "int4"})
     passes = passes_for(recipe, target)
-    (found,) = [each for each in passes if isinstance(each, WeightZeroPoints)]
+    (found,) = [each for each in passes if isinstance(each, WeightStored)]
     assert found.lacking == lacking
     assert passes.index(found) < [each.name for each in passes].index("weight-int4")

@@ -19,13 +19,12 @@ from lepton_compile.export.checkpoint.gguf_values import (
     less_one,
     reshaped,
     stored_rows,
-    turned,
     unpermuted,
 )
 from lepton_compile.export.checkpoint.integers import EIGHT_BITS, Integers, four_bits, widest
 from lepton_passes.grouped import Grouped, grouped, rearranged, without_grid
-from lepton_passes.stacks import Stack, taking_turns
-from lepton_passes.tensors import StreamedTensor
+from lepton_passes.stacks import Stack, Turned, taking_turns
+from lepton_passes.tensors import StreamedTensor, transposed
 
 __all__ = ["GGUFCheckpoint"]
 
@@ -89,11 +88,11 @@ class GGUFCheckpoint:
         """What holds the values of a tensor of the file."""
         if stored.type in PLAIN:
             return None
-        turned = kind_of(stored.name) in ARCHITECTURES[self._architecture].turned
-        offsets = stored.type in GRIDS
-        if turned or not (offsets or stored.type == Q4_0):
+        kind, own = kind_of(stored.name), stored.type in GRIDS
+        turned = kind in ARCHITECTURES[self._architecture].turned and not kind.endswith("_exps")
+        if turned or not (own or stored.type == Q4_0):
             return EIGHT_BITS
-        return four_bits(GROUP, offsets=offsets)
+        return four_bits(GROUP, own=own)
 
     def _changes(self, stored: GGUFTensor) -> bool:
         """Whether the converter did something to the values or their order."""
@@ -114,9 +113,11 @@ class GGUFCheckpoint:
                 rows = rearranged(lambda both: taking_turns(both, count), rows)
         if any(part.type not in PLAIN for part in parts):
             rows = self._kept(name, rows)
-        made = Stack(rows, count) if stack else rows
-        if kind in layout.turned and len(made.shape) > 1 + stack:
-            made = without_grid(turned(made), "it lies the other way round", made)
+        made, turned = rows, kind in layout.turned and len(rows.shape) > 1
+        if stack:
+            made = Turned(rows, count) if turned else Stack(rows, count)
+        elif turned:
+            made = without_grid(transposed(rows), "it lies the other way round", rows)
         axis = layout.added.get(f"{kind}.{parts[0].name.rpartition('.')[2]}")
         made = made if axis is None else reshaped(made, axis)
         made.name = name

@@ -17,10 +17,9 @@ from lepton_compile.export.checkpoint.base import read_bytes
 from lepton_compile.export.checkpoint.gguf_blocks import GRIDS, grid_of
 from lepton_compile.export.checkpoint.gguf_header import GGUFTensor
 from lepton_passes.grouped import Grouped
-from lepton_passes.stacks import Stack
-from lepton_passes.tensors import StreamedTensor, mapped, transposed
+from lepton_passes.tensors import StreamedTensor, mapped
 
-__all__ = ["PLAIN", "halves", "less_one", "reshaped", "stored_rows", "turned", "unpermuted"]
+__all__ = ["PLAIN", "halves", "less_one", "reshaped", "stored_rows", "unpermuted"]
 
 Read = Callable[[int, int], np.ndarray]
 
@@ -167,21 +166,6 @@ def halves(upper: StreamedTensor, lower: StreamedTensor, count: int) -> Streamed
         return np.concatenate(parts)
 
     return StreamedTensor(upper.name or "", dtype, (2 * rows, *tail), read)
-
-
-def turned(tensor: StreamedTensor) -> StreamedTensor:
-    """A matrix, or each matrix of a stack, with rows for columns."""
-    if not isinstance(tensor, Stack):
-        return transposed(tensor)
-    count, rows, columns = _shape(tensor)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        made = np.empty((stop - start, columns, rows), tensor.dtype.numpy())
-        for index in range(start, stop):  # one at a time: a stack can be larger than memory
-            made[index - start] = tensor.rows(index, index + 1)[0].T
-        return made
-
-    return StreamedTensor(tensor.name or "", tensor.dtype, (count, columns, rows), read)
 
 
 def reshaped(tensor: StreamedTensor, axis: int) -> StreamedTensor:

@@ -18,23 +18,24 @@ class Integers:
     Attributes:
         bits: 4 or 8.
         group: of 4 bits, columns that share a scale; ``None`` of 8, which share one by row.
-        offsets: groups of 4 bits have offsets.
+        own: of 4 bits, kernels of our own alone have them: their groups have offsets, or they are
+            twice small floats.
     """
 
     bits: int
     group: int | None = None
-    offsets: bool = False
+    own: bool = False
 
 
 EIGHT_BITS = Integers(8)
 
 
-def four_bits(columns: int, *, offsets: bool = False) -> Integers:
+def four_bits(columns: int, *, own: bool = False) -> Integers:
     """For integers of 4 bits of which so many columns share a scale: 8 bits, where kernels have no
     groups that divide those."""
     for group in GROUPS:
         if columns % group == 0:
-            return Integers(4, group, offsets)
+            return Integers(4, group, own)
     return EIGHT_BITS
 
 

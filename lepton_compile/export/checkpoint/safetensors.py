@@ -22,7 +22,7 @@ from lepton_compile.export.json_file import read_json
 from lepton_passes.stacks import Stack
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["INDEX_NAME", "SINGLE_NAME", "SafetensorsCheckpoint", "read_header"]
+__all__ = ["INDEX_NAME", "SINGLE_NAME", "SafetensorsCheckpoint", "plain", "read_header"]
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -82,7 +82,14 @@ class SafetensorsCheckpoint:
         info = self._tensors.get(name)
         if info is None or info.location is None:
             raise CheckpointError("The checkpoint has no such tensor.", found=name)
-        return _streamed(name, info, info.location)
+        return plain(name, info)
+
+
+def plain(name: str, info: TensorInfo) -> StreamedTensor:
+    """A tensor whose bytes lie in a file, which has to say where: in the shape that ``info`` has,
+    by rows of its matrices where that is a stack."""
+    assert info.location is not None
+    return _streamed(name, info, info.location)
 
 
 def _streamed(name: str, info: TensorInfo, location: Location) -> StreamedTensor:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
+from lepton_passes.grouped import FloatCodes
 from lepton_passes.linear import Linear, dequantized
 from lepton_passes.match import bias_of
 from lepton_passes.tensors import concat_rows
@@ -85,7 +86,9 @@ def _product(body: Body, parts: Sequence[Projection], name: str, before: ir.Node
 
 def _concatenated(body: Body, values: Sequence[ir.Value], name: str) -> ir.Value:
     def make(tensors: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
-        return concat_rows("+".join(t.name or "" for t in tensors), tensors)
+        whole = concat_rows("+".join(t.name or "" for t in tensors), tensors)
+        floats = all(isinstance(each, FloatCodes) for each in tensors)
+        return FloatCodes.of(whole) if floats else whole
 
     suffix = "_q" if (values[0].name or "").endswith("_q") else ""
     return body.derive(values, f"{name}{suffix}", make)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_plugins.linear.spec import SCALE_UNIT, TILE, limit
+from lepton_plugins.linear.spec import FLOATS, SCALE_UNIT, TILE, limit
 
 __all__ = ["Unpacked", "linear", "rounded", "unpacked"]
 
@@ -29,9 +29,16 @@ class Unpacked(NamedTuple):
 
 
 def unpacked(
-    tiles: Array, inner: int, columns: int, bits: int, group: int, *, offsets: bool = False
+    tiles: Array,
+    inner: int,
+    columns: int,
+    bits: int,
+    group: int,
+    *,
+    offsets: bool = False,
+    floats: bool = False,
 ) -> Unpacked:
-    """What packed weights are; without offsets, those are 0."""
+    """What packed weights are; without offsets, those are 0. Floats count twice."""
     count, groups = len(tiles), inner // group
     parts = tiles.reshape(count, groups, -1)
     head = 2 * TILE * (1 + offsets)
@@ -41,7 +48,8 @@ def unpacked(
     packed = parts[:, :, head:]
     if bits == 4:
         bytes_ = packed.reshape(count, groups, group // 4, 8, 4)
-        halves = np.stack([bytes_ & 15, bytes_ >> 4], axis=3).astype(np.int32) - 8
+        halves = np.stack([bytes_ & 15, bytes_ >> 4], axis=3).astype(np.int32)
+        halves = np.array(FLOATS, np.int32)[halves] if floats else halves - 8
         integers = halves.reshape(count, groups, group // 4, TILE, 4)
     elif bits == 7:
         integers = packed.reshape(count, groups, group // 4, TILE, 4).astype(np.int32) - 64
@@ -71,13 +79,14 @@ def linear(
     group: int,
     *,
     offsets: bool = False,
+    floats: bool = False,
 ) -> tuple[Array, Array]:
     """(rows, columns) in fp64, and the sum of magnitudes of what was added up.
 
     With offsets that is two sums: of integers with their scales, and of offsets.
     """
     inner = x.shape[1]
-    weights = unpacked(tiles, inner, columns, bits, group, offsets=offsets)
+    weights = unpacked(tiles, inner, columns, bits, group, offsets=offsets, floats=floats)
     q, scale = rounded(x, bits, group, offsets=offsets)
     activations = (q * scale[:, :, None].astype(np.float64)).reshape(len(x), inner)
     none = np.zeros_like(weights.scale)

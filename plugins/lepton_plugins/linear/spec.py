@@ -7,7 +7,8 @@
              not gated           = sum over the chosen e of share * D_e activation(U_e x)
 
 ``tiles`` holds W in tiles of 16 columns; ``reference.py`` reads them. With ``offsets``, of 4 and 8
-bits, each group of a column has one beside its scale: w = q * scale + offset. ``order``, of 4 bits,
+bits, each group of a column has one beside its scale: w = q * scale + offset. With ``floats``, of 4
+bits, q is twice a float of E2M1 (OCP Microscaling Formats 1.0, 5.3.3). ``order``, of 4 bits,
 says which number of x each one of a dot product is: x[order[k]].
 
 The input of a linear layer is rounded as it comes, with one scale for each block of a row, to as
@@ -15,6 +16,7 @@ many levels as its products can be summed of in small integers:
 
     bits  weights     activations                                       blocks of activations
     4     -8..7       -127..127                                         32
+          -12..12     the same, with floats
     7     -63..63     -63..63                                           those of the weights
     8     -127..127   -n..n, n = min(32767, (2^31 - 1) / (127 block))   those of the weights
           -128..127   the same of 128, with offsets
@@ -24,7 +26,17 @@ from __future__ import annotations
 
 from lepton_plugins.spec import CPU_DOMAIN, Attribute, PluginSpec, Tensor, Tolerance
 
-__all__ = ["ACTIVATIONS", "EMBEDDING", "EXPERTS", "SCALE_UNIT", "SPEC", "TILE", "UNITS", "limit"]
+__all__ = [
+    "ACTIVATIONS",
+    "EMBEDDING",
+    "EXPERTS",
+    "FLOATS",
+    "SCALE_UNIT",
+    "SPEC",
+    "TILE",
+    "UNITS",
+    "limit",
+]
 
 ACTIVATIONS = {"none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "relu2": 4}
 """Values of ``activation``."""
@@ -34,6 +46,9 @@ TILE = 16
 
 SCALE_UNIT = 1024
 """Scales are stored in fp16, times this: from 2.4e-7 / 4 to 63."""
+
+FLOATS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+"""Twice the floats of E2M1, by their codes."""
 
 UNITS = {4: 32, 7: 8, 8: 2}
 """Bits -> what the length of a group is a multiple of."""
@@ -54,6 +69,7 @@ _ATTRIBUTES = (
         "block_size", "int", None, 2, 2**24, "weights of a column that share a scale; divides K"
     ),
     Attribute("offsets", "int", None, 0, 1, "whether groups have some; not of 7 bits"),
+    Attribute("floats", "int", None, 0, 1, "whether 4 bits are codes of floats; without offsets"),
 )
 _TILES = Tensor("tiles", ("uint8",), ("ceil(N/16)", "tile_bytes"))
 
@@ -113,6 +129,7 @@ EXPERTS = PluginSpec(
         Attribute("gated", "int", None, 0, 1, "whether there is one; else the activation is of up"),
         Attribute("offsets", "int", None, 0, 1, "whether groups of `gate_up` have some"),
         Attribute("down_offsets", "int", None, 0, 1, "the same of `down`"),
+        Attribute("floats", "int", None, 0, 1, "as that of QuantizedLinear, of both"),
         Attribute("alpha", "float", None, 0, 1e3, "of SiLU, g * sigmoid(alpha * g); 1 of others"),
         Attribute("limit", "float", None, 0, 1e6, "largest gate, and up both ways; 0 for none"),
         Attribute("beta", "float", None, -1e3, 1e3, "is added to up"),

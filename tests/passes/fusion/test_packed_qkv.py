@@ -8,10 +8,11 @@ import pytest
 
 from lepton_passes.contract import CLOSE
 from lepton_passes.fusion.packed_qkv import PackedQkv
+from lepton_passes.grouped import FloatCodes
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
-from tests.passes.quant.zero_points import Stored, stored_in
+from lepton_passes.quant.weight_stored import WeightStored
+from tests.passes.quant.stored import Stored, stored_in
 from tests.passes.support import LAYER, check, load, ops, random, reasons
 
 FEEDS = {"x": random(2, 3, 32), "mask": np.ones((2, 3), bool)}
@@ -80,13 +81,33 @@ def test_zero_points_are_stacked() -> None:
     model, rows = _model(), {"q": 32, "k": 16, "v": 16}
     names = [f"l{layer}_{name}_weight" for layer in range(2) for name in rows]
     stored = {n: Stored.made(rows[n[3]], 32, 16, seed=i) for i, n in enumerate(names)}
-    WeightZeroPoints()(stored_in(model, **stored))
+    WeightStored()(stored_in(model, **stored))
     assert check(PackedQkv(), model, FEEDS, CLOSE).fired == 2
     assert ops(model, "block")[:3] == ["DequantizeLinear", "Transpose", "MatMul"]
     zero = model.graph.initializers["l1_q_weight.qkv.weight_zero"].const_value
     assert zero is not None
     wanted = np.concatenate([stored[name].shifts for name in names[3:]])
     np.testing.assert_array_equal(zero.numpy().astype(int), wanted)
+
+
+def test_floats_and_offsets_are_stacked() -> None:
+    for form in ("floats", "offsets"):
+        model, rows = _model(), {"q": 32, "k": 16, "v": 16}
+        names = [f"l{layer}_{name}_weight" for layer in range(2) for name in rows]
+        stored = {
+            n: Stored.made(rows[n[3]], 32, 16, seed=i, form=form)  # type: ignore[arg-type]
+            for i, n in enumerate(names)
+        }
+        WeightStored()(stored_in(model, **stored))
+        assert check(PackedQkv(), model, FEEDS, CLOSE).fired == 2
+        found = {name: value.const_value for name, value in model.graph.initializers.items()}
+        if form == "floats":
+            assert isinstance(found["l1_q_weight.qkv.weight_q"], FloatCodes)
+        else:
+            offsets = found["l1_q_weight.qkv.weight_offset"]
+            assert offsets is not None
+            wanted = np.concatenate([stored[name].shifts for name in names[3:]])
+            np.testing.assert_array_equal(offsets.numpy()[:, :, 0], wanted)
 
 
 def test_refuses_another_input() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from lepton_passes.lowering.ort.tiles import pack
 from lepton_plugins.linear.reference import linear
-from lepton_plugins.linear.spec import EXPERTS, TILE
+from lepton_plugins.linear.spec import EXPERTS, FLOATS, TILE
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
 
 pytestmark = needs_library
@@ -29,7 +29,7 @@ GATES = {
 
 
 class Mixture:
-    """Random experts, packed; ``offsets`` gives some to their groups."""
+    """Random experts, packed; ``form`` gives offsets to their groups, or floats for integers."""
 
     def __init__(
         self,
@@ -40,19 +40,28 @@ class Mixture:
         group: int,
         *,
         gated: bool = True,
-        offsets: bool = False,
+        form: str = "",
     ) -> None:
         self.experts, self.width, self.inner = experts, width, inner
-        self.bits, self.group, self.gated, self.offsets = bits, group, gated, offsets
+        self.bits, self.group, self.gated, self.form = bits, group, gated, form
         self.gate_up = self._tiles((1 + gated) * inner, width, 1)
         self.down = self._tiles(width, inner, 2)
 
     def _tiles(self, rows: int, columns: int, seed: int) -> Array:
         random, low = np.random.default_rng(seed), -8 if self.bits == 4 else -127
-        q = random.integers(low, -low, (self.experts * rows, columns)).astype(np.int8)
+        floats = self.form == "floats"
+        levels = FLOATS if floats else range(low, -low)
+        q = random.choice(levels, (self.experts * rows, columns)).astype(np.int8)
         scale = random.normal(0, 0.02, (len(q), columns // self.group)).astype(np.float32)
-        offset = random.normal(0, 0.1, scale.shape).astype(np.float32) if self.offsets else None
-        return pack(q, scale, self.bits, self.group, len(q) // TILE, offset)
+        offset = None
+        if self.form == "offsets":
+            offset = random.normal(0, 0.1, scale.shape).astype(np.float32)
+        return pack(q, scale, self.bits, self.group, len(q) // TILE, offset, floats=floats)
+
+    @property
+    def forms(self) -> dict[str, bool]:
+        """What the tiles have, as the reference asks for it."""
+        return {self.form: True} if self.form else {}
 
     def run(
         self,
@@ -72,8 +81,9 @@ class Mixture:
             "down_block_size": self.group,
             "activation": activation,
             "gated": int(self.gated),
-            "offsets": int(self.offsets),
-            "down_offsets": int(self.offsets),
+            "offsets": int(self.form == "offsets"),
+            "down_offsets": int(self.form == "offsets"),
+            "floats": int(self.form == "floats"),
             "alpha": 1.0,
             "limit": 0.0,
             "beta": 0.0,
@@ -110,7 +120,7 @@ class Mixture:
         return y
 
     def _linear(self, x: Array, tiles: Array, bias: Array | None, columns: int) -> Array:
-        return linear(x, tiles, bias, columns, self.bits, self.group, offsets=self.offsets)[0]
+        return linear(x, tiles, bias, columns, self.bits, self.group, **self.forms)[0]
 
     @property
     def _projected(self) -> int:
@@ -160,9 +170,11 @@ def test_biases_and_gates_of_several_parts(
 
 
 @pytest.mark.parametrize("tokens", [1, 41])
-@pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 16)])
-def test_offsets_are_those_of_the_experts(bits: int, group: int, tokens: int) -> None:
-    mixture = Mixture(6, 64, 32, bits, group, offsets=True)
+@pytest.mark.parametrize(
+    ("bits", "group", "form"), [(4, 32, "offsets"), (8, 16, "offsets"), (4, 32, "floats")]
+)
+def test_offsets_and_floats_of_experts(bits: int, group: int, form: str, tokens: int) -> None:
+    mixture = Mixture(6, 64, 32, bits, group, form=form)
     given = _tokens(tokens, 3, mixture)
     found, wanted = mixture.run(*given, 3), mixture.wanted(*given, 3)
     assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()
@@ -195,6 +207,7 @@ def test_no_tokens() -> None:
         ({"activation": 5}, "out of range"),
         ({"gated": 0}, "another size than the experts say"),
         ({"down_offsets": 1}, "another size than the experts say"),
+        ({"down_offsets": 1, "floats": 1}, "floats are of 4 bits, without offsets"),
         ({"down_block_size": 24}, "a multiple of 32 for 4 bits"),
         ({"limit": 2.0}, "for a gate of SiLU"),
         ({"gated": 0, "activation": 3, "beta": 1.0}, "for a gate of SiLU"),

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from lepton_passes.lowering.ort.tiles import pack
 from lepton_plugins.linear.reference import Unpacked, linear, rounded, unpacked
-from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, SPEC, TILE, UNITS, limit
+from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, FLOATS, SPEC, TILE, UNITS, limit
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
 
 pytestmark = needs_library
 
 TOLERANCE = SPEC.tolerance["float32"]
 LEVELS = {4: (-8, 7), 7: (-63, 63), 8: (-127, 127)}
-KINDS = [(4, False), (4, True), (7, False), (8, False), (8, True)]
-"""Bits, and whether groups have offsets."""
+KINDS = [(4, ""), (4, "offsets"), (4, "floats"), (7, ""), (8, ""), (8, "offsets")]
+"""Bits, and what else there is: offsets of groups, or floats in place of integers."""
 # Of Gelu and SiLU: erf is within 1.5e-7, exponentials within two units in the last place.
 ACTIVATED = 1e-6
 
@@ -27,7 +27,7 @@ ACTIVATED = 1e-6
 class Layer:
     """Random weights, packed; ``extreme`` takes the largest integers everywhere.
 
-    ``offsets`` gives some to its groups, which 4 and 8 bits may have.
+    ``form`` is one of ``KINDS``.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Layer:
         seed: int,
         *,
         extreme: bool = False,
-        offsets: bool = False,
+        form: str = "",
     ) -> None:
         random = np.random.default_rng(seed)
         low, high = LEVELS[bits]
-        low -= offsets and bits == 8
-        shape = (columns, inner)
-        q = random.choice([low, high], shape) if extreme else random.integers(low, high + 1, shape)
-        self.q = q.astype(np.int8)
+        low -= form == "offsets" and bits == 8
+        levels = FLOATS if form == "floats" else range(low, high + 1)
+        some = [min(levels), max(levels)] if extreme else levels
+        self.q = random.choice(some, (columns, inner)).astype(np.int8)
         self.scale = random.normal(0, 0.02, (columns, inner // group)).astype(np.float32)
         self.bits, self.group, self.inner, self.columns = bits, group, inner, columns
-        self.offset = None
-        if offsets:
+        self.offset, self.form = None, form
+        if form == "offsets":
             self.offset = random.normal(0, 0.2, self.scale.shape).astype(np.float32)
         self.pack()
         self.bias = random.standard_normal(columns).astype(np.float32)
@@ -58,18 +58,24 @@ class Layer:
     def pack(self) -> None:
         """Make tiles of what it is now."""
         tiles = -(-self.columns // TILE)
-        self.tiles = pack(self.q, self.scale, self.bits, self.group, tiles, self.offset)
+        floats = self.form == "floats"
+        weights = (self.q, self.scale, self.bits, self.group, tiles, self.offset)
+        self.tiles = pack(*weights, floats=floats)
+
+    @property
+    def forms(self) -> dict[str, bool]:
+        """What its tiles have, as the reference asks for it."""
+        return {self.form: True} if self.form else {}
 
     def unpacked(self) -> Unpacked:
         """What its tiles hold."""
-        shape = (self.inner, self.columns, self.bits, self.group)
-        return unpacked(self.tiles, *shape, offsets=self.offset is not None)
+        return unpacked(self.tiles, self.inner, self.columns, self.bits, self.group, **self.forms)
 
     @property
     def attributes(self) -> dict[str, int]:
         """Of both operators."""
         sizes = {"K": self.inner, "N": self.columns, "bits": self.bits, "block_size": self.group}
-        return sizes | {"offsets": int(self.offset is not None)}
+        return sizes | {"offsets": 0, "floats": 0} | self.forms
 
     def run(self, x: Array, *, biased: bool = False, **more: Any) -> Array:
         """What the operator gives."""
@@ -82,20 +88,18 @@ class Layer:
         found = self.run(x, biased=biased)
         bias = self.bias if biased else None
         shape = (self.columns, self.bits, self.group)
-        wanted, size = linear(x, self.tiles, bias, *shape, offsets=self.offset is not None)
+        wanted, size = linear(x, self.tiles, bias, *shape, **self.forms)
         assert found.shape == wanted.shape
         assert (np.abs(found - wanted) <= TOLERANCE.relative * size + 1e-30).all()
 
 
 @st.composite
 def layers(draw: st.DrawFn) -> Layer:
-    bits = draw(st.sampled_from([4, 7, 8]))
+    bits, form = draw(st.sampled_from(KINDS))
     group = UNITS[bits] * draw(st.integers(1, 6))
     inner = group * draw(st.integers(1, 9))
     seed, extreme = draw(st.integers(0, 99)), draw(st.booleans())
-    offsets = bits != 7 and draw(st.booleans())
-    columns = draw(st.integers(1, 70))
-    return Layer(inner, columns, bits, group, seed, extreme=extreme, offsets=offsets)
+    return Layer(inner, draw(st.integers(1, 70)), bits, group, seed, extreme=extreme, form=form)
 
 
 def _activations(rows: int, inner: int, seed: int, scale: float = 1.0) -> Array:
@@ -121,7 +125,7 @@ def test_against_the_reference(
 @given(bits=st.sampled_from([4, 8]), seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 40]))
 def test_offsets_are_those_of_the_weights(bits: int, seed: int, rows: int) -> None:
     """Against numpy alone, for inputs that rounding leaves as they are."""
-    layer = Layer(192, 37, bits, 64, seed, offsets=True)
+    layer = Layer(192, 37, bits, 64, seed, form="offsets")
     most = limit(bits, 64, offsets=True)
     x = np.random.default_rng(seed).integers(-most, most + 1, (rows, 6, 32)).astype(np.float32)
     x[:, :, 0] = most
@@ -135,14 +139,16 @@ def test_offsets_are_those_of_the_weights(bits: int, seed: int, rows: int) -> No
     assert (np.abs(layer.run(x) - x @ weights.T) <= TOLERANCE.relative * size).all()
 
 
-@pytest.mark.parametrize(("bits", "offsets"), KINDS)
+@pytest.mark.parametrize(("bits", "form"), KINDS)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("group", [64, 512])
-def test_the_largest_sums_do_not_overflow(bits: int, sign: int, group: int, offsets: bool) -> None:
-    layer = Layer(512, 16, bits, group, 0, extreme=True, offsets=offsets)
+def test_the_largest_sums_do_not_overflow(bits: int, sign: int, group: int, form: str) -> None:
+    """Of rows too many for a tile to be left together, as of few."""
+    layer = Layer(512, 16, bits, group, 0, extreme=True, form=form)
     layer.q[:] = layer.q.min() if sign < 0 else layer.q.max()
     layer.pack()
-    for x in (np.ones((4, 512)), np.where(np.arange(512) // 2 % 2, 1.0, -1.0)[None]):
+    turns = np.where(np.arange(512) // 2 % 2, 1.0, -1.0)
+    for x in (np.ones((4, 512)), turns[None], np.tile(turns, (40, 1))):
         layer.check(x.astype(np.float32))
         layer.check(-x.astype(np.float32))
 
@@ -150,7 +156,7 @@ def test_the_largest_sums_do_not_overflow(bits: int, sign: int, group: int, offs
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 99), rows=st.sampled_from([1, 5, 200]))
 def test_an_order_is_that_of_the_input(seed: int, rows: int) -> None:
-    layer = Layer(192, 37, 4, 64, seed, offsets=seed % 2 == 1)
+    layer = Layer(192, 37, 4, 64, seed, form=["", "offsets", "floats"][seed % 3])
     x = _activations(rows, 192, seed)
     order = np.random.default_rng(seed).permutation(192).astype(np.int32)
     inputs = [x, layer.tiles, layer.bias, order]
@@ -187,7 +193,7 @@ def test_zeros_give_the_bias(bits: int) -> None:
 def test_activations_and_gates(name: str, gated: int) -> None:
     import torch
 
-    layer = Layer(64, 96, 4, 32, 1, offsets=gated == 1)
+    layer = Layer(64, 96, 4, 32, 1, form="offsets" if gated else "")
     x = _activations(9, 64, 2, 8.0)
     functions = {
         "none": lambda t: t,
@@ -231,15 +237,15 @@ def test_threads_change_nothing(rows: int) -> None:
     assert np.array_equal(one, three)
 
 
-@pytest.mark.parametrize("form", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
-@pytest.mark.parametrize(("bits", "offsets"), KINDS)
-def test_kernels_of_all_processors_give_the_same_bits(bits: int, offsets: bool, form: str) -> None:
-    layer = Layer(384, 56, bits, 64, 3, offsets=offsets)
+@pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize(("bits", "form"), KINDS)
+def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str, defined: str) -> None:
+    layer = Layer(384, 56, bits, 64, 3, form=form)
     for rows in (1, 2, 3, 4, 5, 6, 7, 8, 9, 111):
         x = _activations(rows, layer.inner, rows)
         how = {"activation": 3, "gated": 0} | layer.attributes
         inputs = [x, layer.tiles, layer.bias]
-        (found,) = run(DOMAIN, SPEC.name, inputs, defines=[form], **how)
+        (found,) = run(DOMAIN, SPEC.name, inputs, defines=[defined], **how)
         assert np.array_equal(found, layer.run(x, biased=True, activation=3)), rows
 
 
@@ -255,7 +261,7 @@ def test_embedding(layer: Layer, seed: int) -> None:
 
 
 def test_scales_and_offsets_keep_11_bits() -> None:
-    layer = Layer(64, 40, 4, 32, 0, offsets=True)
+    layer = Layer(64, 40, 4, 32, 0, form="offsets")
     _, scale, offset = layer.unpacked()
     assert layer.offset is not None
     for kept, given_ in ((scale, layer.scale), (offset, layer.offset)):
@@ -280,6 +286,8 @@ def test_rounding_uses_all_levels() -> None:
         ({"N": 40}, "tiles have another size"),
         ({"offsets": 1}, "tiles have another size"),
         ({"offsets": 1, "bits": 7}, "offsets are for 4 and 8 bits"),
+        ({"floats": 1, "bits": 8}, "floats are of 4 bits, without offsets"),
+        ({"floats": 1, "offsets": 1}, "floats are of 4 bits, without offsets"),
         ({"N": 0}, "out of range"),
         ({"activation": 5}, "activation has to be"),
         ({"N": 24, "gated": 1}, "multiple of 32"),

@@ -10,16 +10,18 @@ OCP Microscaling Formats 1.0, section 5.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.export.checkpoint.base import Checkpoint
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_compile.export.checkpoint.safetensors import plain
+from lepton_passes.grouped import Grouped
+from lepton_passes.stacks import Turned
 
 from .checkpoint import QuantizedCheckpoint, Weight
-from .rows import check_finite, fp4, powers_of_two
+from .rows import Rows, powers_of_two, scaled, small_floats
 from .settings import check_type, unfit
 
 __all__ = ["read_mxfp4"]
@@ -34,11 +36,15 @@ def read_mxfp4(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCh
         name = blocks.removesuffix("_blocks")
         scales = f"{name}_scales"
         if name != blocks and scales in known:
-            weights[name] = Weight(_experts(checkpoint, name, blocks, scales), (blocks, scales))
+            rows = _experts(checkpoint, name, blocks, scales)
+            flat = rows.tensor(name) if rows.grid is None else Grouped(rows.tensor(name), rows.grid)
+            made = Turned(flat, rows.count)
+            weights[name] = Weight(made, (blocks, scales), rows.integers)
     return QuantizedCheckpoint(checkpoint, weights)
 
 
-def _experts(checkpoint: Checkpoint, name: str, blocks: str, scales: str) -> StreamedTensor:
+def _experts(checkpoint: Checkpoint, name: str, blocks: str, scales: str) -> Rows:
+    """The matrices, one under the other, as they are stored: (experts * rows, columns)."""
     known = checkpoint.names()
     shape = known[blocks].shape
     if len(shape) != 4 or shape[3] != BLOCK // 2 or known[scales].shape != shape[:3]:
@@ -48,16 +54,8 @@ def _experts(checkpoint: Checkpoint, name: str, blocks: str, scales: str) -> Str
     for part in (blocks, scales):
         check_type(part, known[part].dtype, [ir.DataType.UINT8])
     experts, rows, groups, _ = shape
-    packed, exponents = checkpoint.tensor(blocks), checkpoint.tensor(scales)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        turned = np.empty((stop - start, groups * BLOCK, rows), dtype=np.float32)
-        for index in range(start, stop):  # a stack can be larger than memory allows
-            values = fp4(rows_of(packed, index, index + 1)[0])
-            powers = powers_of_two(rows_of(exponents, index, index + 1)[0])
-            check_finite(powers, name)
-            values *= powers[..., None]
-            turned[index - start] = values.reshape(rows, -1).T
-        return turned
-
-    return StreamedTensor(name, ir.DataType.FLOAT, (experts, groups * BLOCK, rows), read)
+    total, width = experts * rows, groups * BLOCK // 2
+    packed = plain(blocks, replace(known[blocks], shape=(total, width)))
+    exponents = plain(scales, replace(known[scales], shape=(total, groups)))
+    powers = Rows((total, groups), lambda a, b: powers_of_two(exponents.rows(a, b)), experts)
+    return scaled(small_floats(packed, (total, width), experts), powers, where=name)

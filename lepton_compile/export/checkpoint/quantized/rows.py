@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from lepton_compile.export.checkpoint.base import Checkpoint
 from lepton_compile.export.checkpoint.integers import EIGHT_BITS, Integers, four_bits
-from lepton_passes.grouped import Grid
+from lepton_passes.grouped import FloatCodes, Grid
 from lepton_passes.stacks import flattened
 from lepton_passes.tensors import StreamedTensor, rows_of
 
@@ -34,6 +34,7 @@ __all__ = [
     "nibbles",
     "powers_of_two",
     "scaled",
+    "small_floats",
     "stored",
     "unpacked",
 ]
@@ -48,6 +49,9 @@ SCALES = (*FLOATS, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E8M0, ir.DataType
 # Codes of E2M1, the highest bit is the sign (OCP Microscaling Formats 1.0, 5.3.3).
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=np.float32)
 _FP4 = np.concatenate([_FP4, -_FP4])
+_FP4_TWICE = (2 * _FP4).astype(np.int8)
+UNIT = 32
+"""Groups of floats are a multiple of so many columns in our kernels."""
 _E8M0_BIAS = 127  # the same, 5.4.1
 
 
@@ -61,6 +65,7 @@ class Rows:
         count: how many matrices there are.
         grid: gives the integers of one matrix that has zero points, or why they cannot be kept.
         integers: that hold its values.
+        codes: of floats of 4 bits, bytes (stop - start, columns / 2) of two each.
     """
 
     shape: tuple[int, int]
@@ -68,6 +73,7 @@ class Rows:
     count: int = 1
     grid: Callable[[], Grid | str] | None = None
     integers: Integers = EIGHT_BITS
+    codes: Callable[[int, int], np.ndarray] | None = None
 
     def tensor(self, name: str) -> StreamedTensor:
         """The rows of all matrices, one under the other."""
@@ -114,11 +120,19 @@ def integers(checkpoint: Checkpoint, name: str, bits: int, columns: int | None =
 def nibbles(checkpoint: Checkpoint, name: str) -> Rows:
     """Floats of 4 bits, two a byte."""
     tensor, (rows, width), count = _matrix(checkpoint, name)
+    return small_floats(tensor, (rows, width), count)
+
+
+def small_floats(tensor: ir.TensorProtocol, shape: tuple[int, int], count: int) -> Rows:
+    """Floats of 4 bits, two in each of the bytes of ``count`` matrices, ``shape`` in all."""
+
+    def codes(start: int, stop: int) -> np.ndarray:
+        return rows_of(tensor, start, stop).reshape(stop - start, shape[1]).view(np.uint8)
 
     def read(start: int, stop: int) -> np.ndarray:
-        return fp4(rows_of(tensor, start, stop).view(np.uint8))
+        return fp4(codes(start, stop))
 
-    return Rows((rows, 2 * width), read, count)
+    return Rows((shape[0], 2 * shape[1]), read, count, codes=codes)
 
 
 def by_whole(how: np.ufunc, rows: Rows, checkpoint: Checkpoint, name: str) -> Rows:
@@ -225,12 +239,29 @@ def scaled(
         values *= spread(scales)
         return values
 
-    four = (codes.integers.bits if bits is None else bits) == 4 and high == 1
-    held = four_bits(wide) if four else EIGHT_BITS
-    if bits is None or zeros is None or codes.count > 1 or high > 1:
-        return replace(codes, read=read, integers=held)
-    kept = partial(_grid, codes, zeros, scales, bits, wide, where, group_of)
-    return replace(codes, read=read, grid=kept, integers=held)
+    made = replace(codes, read=read, integers=EIGHT_BITS)
+    return made if high > 1 else _kept(made, codes, scales, zeros, wide, where, group_of, bits)
+
+
+def _kept(
+    made: Rows,
+    codes: Rows,
+    scales: Rows,
+    zeros: Rows | None,
+    wide: int,
+    where: str,
+    groups: Callable[[], np.ndarray] | None,
+    bits: int | None,
+) -> Rows:
+    """``made`` with the codes behind it that can be kept: a scale for each ``wide`` columns."""
+    if codes.codes is not None and zeros is None and groups is None and wide % UNIT == 0:
+        floats = partial(_float_grid, codes.codes, codes.shape, scales, wide, where)
+        return replace(made, grid=floats, integers=four_bits(wide, own=True))
+    if (bits or codes.integers.bits) == 4:
+        made = replace(made, integers=four_bits(wide))
+    if bits is None or zeros is None or codes.count > 1:
+        return made
+    return replace(made, grid=partial(_grid, codes, zeros, scales, bits, wide, where, groups))
 
 
 def _finite(scales: Rows, where: str) -> Rows:
@@ -274,6 +305,26 @@ def _grid(
     whole = _unsigned(codes, bits, f"{where}_q", order)
     small = scales.tensor(f"{where}_scale"), zeros.tensor(f"{where}_zero")
     return Grid(bits, wide, whole, *small, order=order)
+
+
+def _float_grid(
+    codes: Callable[[int, int], np.ndarray],
+    shape: tuple[int, int],
+    scales: Rows,
+    wide: int,
+    where: str,
+) -> Grid:
+    """Floats of 4 bits as integers, twice as large, with half the scales."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.asarray(_FP4_TWICE[unpacked(codes(start, stop), 4)])
+
+    def half(start: int, stop: int) -> np.ndarray:
+        return scales.read(start, stop) * np.float32(0.5)
+
+    whole = FloatCodes(f"{where}_q", ir.DataType.INT8, shape, read)
+    halves = StreamedTensor(f"{where}_scale", ir.DataType.FLOAT, scales.shape, half)
+    return Grid(4, wide, whole, halves, None, "floats")
 
 
 def _unsigned(codes: Rows, bits: int, name: str, order: np.ndarray | None) -> StreamedTensor:

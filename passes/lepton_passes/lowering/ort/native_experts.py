@@ -20,7 +20,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import SWISH, Experts, experts_in
-from lepton_passes.linear import Weight
+from lepton_passes.linear import Weight, is_floats
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.tiles import tiled
 from lepton_passes.stacks import one_by_one
@@ -50,35 +50,38 @@ class LowerNativeExperts(LeptonPass):
         for mixture in experts_in(body):
             if not mixture.quantized:
                 continue
-            reason = _refuses(mixture)
+            floats = all(is_floats(body, each) for each in (mixture.gate_up, mixture.down))
+            bits = 4 if floats else mixture.gate_up.bits
+            reason = _refuses(mixture, bits)
             if reason is not None:
                 self.refuse(body, mixture.node, reason)
                 continue
-            self._lower(body, mixture)
+            self._lower(body, mixture, bits, floats=floats)
 
-    def _lower(self, body: Body, mixture: Experts) -> None:
+    def _lower(self, body: Body, mixture: Experts, bits: int, *, floats: bool) -> None:
         first, second, given = mixture.gate_up, mixture.down, mixture.node.attributes
         attributes = {
             "K": first.columns,
             "N": second.columns,
             "experts": mixture.count,
-            "bits": first.bits,
+            "bits": bits,
             "block_size": _group(first),
             "down_block_size": _group(second),
             "activation": ACTIVATIONS[_KERNELS.get(mixture.activation, mixture.activation)],
             "gated": int(mixture.gated),
             "offsets": int(first.shifted),
             "down_offsets": int(second.shifted),
+            "floats": int(floats),
             **{name: given.get_float(name, usual) for name, usual in GATE.items()},
         }
-        tiles = [_packed(body, mixture, first), _packed(body, mixture, second)]
+        tiles = [_packed(body, mixture, each, bits, floats=floats) for each in (first, second)]
         inputs = [*mixture.node.inputs[:3], *tiles, *_biases(body, mixture)]
         made = body.emit(mixture.node, EXPERTS.name, inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(mixture.node.outputs[0], made.outputs[0])
         self.fire(body)
 
 
-def _refuses(mixture: Experts) -> str | None:
+def _refuses(mixture: Experts, bits: int) -> str | None:
     given = mixture.node.attributes
     if _KERNELS.get(mixture.activation, mixture.activation) not in ACTIVATIONS:
         return f"the kernel has no {mixture.activation}"
@@ -90,7 +93,7 @@ def _refuses(mixture: Experts) -> str | None:
     if mixture.gate_up.dtype == ir.DataType.FLOAT8E4M3FN:
         return "the kernel has integers of 4 and 8 bits alone"
     for weight in (mixture.gate_up, mixture.down):
-        unit = UNITS[weight.bits]
+        unit = UNITS[bits]
         if _group(weight) % unit:
             return f"groups of {_group(weight)} columns are no multiple of {unit}"
         if weight.columns % TILE:
@@ -102,12 +105,12 @@ def _group(weight: Weight) -> int:
     return weight.group or weight.columns
 
 
-def _packed(body: Body, mixture: Experts, weight: Weight) -> ir.Value:
+def _packed(body: Body, mixture: Experts, weight: Weight, bits: int, *, floats: bool) -> ir.Value:
     name, group = f"{weight.values[0].name}_tiles", _group(weight)
 
     def made(tensors: Sequence[ir.TensorProtocol]) -> StreamedTensor:
         q, scale, *shift = (_halves(mixture, weight, tensor) for tensor in tensors)
-        return tiled(q, scale, weight.bits, group, *shift)
+        return tiled(q, scale, bits, group, *shift, floats=floats)
 
     return body.derive(weight.values, name, made)
 

@@ -3,6 +3,7 @@
     4 bits   MatMul(x, Transpose(Dequantize..))  ->  QuantizedLinear<bits=4>(x, tiles, bias)
     8 bits   the same                            ->  QuantizedLinear<bits=7 or 8>(x, tiles, bias)
     zeros    the same with zero points, offsets  ->  .. <bits=4 or 8, offsets=1>
+    floats   8 bits that are twice small floats  ->  .. <bits=4, floats=1>
     order    that of Gather<axis=-1>(x, order)   ->  .. (x, tiles, bias, order), of 4 bits
     then     Gelu or SiLU of the result, or of a half of it that is a gate of the other half, inside
     tied     Gather(Dequantize.., ids)           ->  QuantizedEmbedding(tiles, ids)
@@ -17,11 +18,13 @@ What it refuses, and a table that no layer shares, is left to the ops of onnxrun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
+from lepton_passes.linear import Linear, Weight, is_floats, linear_of, lookups, weight_of
 from lepton_passes.lowering.ort.activations import following
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
@@ -65,7 +68,7 @@ class LowerNativeLinear(LeptonPass):
             linear = linear_of(body, node)
             if linear is None or linear.weight.plain:
                 continue
-            reason = self._refuses(linear.weight) or self._measured(body, linear)
+            reason = self._refuses(body, linear.weight) or self._measured(body, linear)
             if reason is not None:
                 self.refuse(body, linear.node, reason)
                 continue
@@ -74,10 +77,11 @@ class LowerNativeLinear(LeptonPass):
             for table in tables:
                 self._look_up(body, table)
 
-    def _refuses(self, weight: Weight) -> str | None:
+    def _refuses(self, body: Body, weight: Weight) -> str | None:
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             return "there is no kernel for weights in fp8"
-        group, unit = weight.group or weight.columns, UNITS[weight.bits]
+        bits, group = _format(body, weight, seven=False)
+        unit = UNITS[bits]
         if group % unit:
             return f"groups of {group} columns are no multiple of {unit}"
         return None
@@ -87,12 +91,12 @@ class LowerNativeLinear(LeptonPass):
         return None if choice is None or choice.kernel == "native" else choice.reason
 
     def _lower(self, body: Body, linear: Linear, *, seven: bool) -> None:
-        bits, group = _format(linear.weight, seven=seven)
+        bits, group = _format(body, linear.weight, seven=seven)
         tiles = _packed(body, linear.weight, bits, group)
         bias = bias_of(body, linear.y)
         old, extra = (linear.y, None) if bias is None else bias
         then = following(body, old)
-        attributes = _attributes(linear.weight, bits, group)
+        attributes = _attributes(body, linear.weight, bits, group)
         attributes |= {"activation": then.activation, "gated": then.gated}
         x, order = _ordered(body, linear) if bits == 4 else (linear.x, None)
         inputs = [x, tiles, extra, order]
@@ -105,15 +109,17 @@ class LowerNativeLinear(LeptonPass):
     def _look_up(self, body: Body, node: ir.Node) -> None:
         weight = weight_of(body, node.inputs[0])
         assert weight is not None
-        bits, group = _format(weight, seven=False)
+        bits, group = _format(body, weight, seven=False)
         inputs = [_packed(body, weight, bits, group), node.inputs[1]]
-        attributes = _attributes(weight, bits, group)
+        attributes = _attributes(body, weight, bits, group)
         new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
 
 
-def _format(weight: Weight, *, seven: bool) -> tuple[int, int]:
+def _format(body: Body, weight: Weight, *, seven: bool) -> tuple[int, int]:
     """Bits of the packed weight, and columns that share a scale."""
+    if is_floats(body, weight) and weight.group is not None:
+        return 4, weight.group
     if seven and weight.bits == 8 and weight.group is None:
         group = next((size for size in _SEVEN if weight.columns % size == 0), None)
         if group is not None:
@@ -123,7 +129,12 @@ def _format(weight: Weight, *, seven: bool) -> tuple[int, int]:
 
 def _packed(body: Body, weight: Weight, bits: int, group: int) -> ir.Value:
     name = f"{weight.values[0].name}_tiles"
-    return body.derive(weight.values, name, lambda t: tiled(t[0], t[1], bits, group, *t[2:]))
+    floats = is_floats(body, weight)
+
+    def made(t: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
+        return tiled(t[0], t[1], bits, group, *t[2:], floats=floats)
+
+    return body.derive(weight.values, name, made)
 
 
 def _ordered(body: Body, linear: Linear) -> tuple[ir.Value, ir.Value | None]:
@@ -143,9 +154,9 @@ def _is_order(tensor: ir.TensorProtocol, linear: Linear) -> bool:
     return fits and bool((tensor.numpy() >= 0).all())
 
 
-def _attributes(weight: Weight, bits: int, group: int) -> dict[str, int]:
+def _attributes(body: Body, weight: Weight, bits: int, group: int) -> dict[str, int]:
     sizes = {"K": weight.columns, "N": weight.rows, "bits": bits, "block_size": group}
-    return sizes | {"offsets": int(weight.shifted)}
+    return sizes | {"offsets": int(weight.shifted), "floats": int(is_floats(body, weight))}
 
 
 def _is_plain(lookup: ir.Node) -> bool:

@@ -11,12 +11,16 @@ import onnx_ir as ir
 
 from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_passes.tensors import StreamedTensor, rows_of
-from lepton_plugins.linear.spec import SCALE_UNIT, TILE
+from lepton_plugins.linear.spec import FLOATS, SCALE_UNIT, TILE
 
 __all__ = ["pack", "seven_bits", "tiled"]
 
 _BLOCK_BYTES = 8 << 20
 _FP16_LARGEST = 65504.0
+
+# Code of each of -12..12; what is none of the floats never comes.
+_CODES = np.zeros(25, np.int8)
+_CODES[np.array(FLOATS)[::-1] + 12] = np.arange(16)[::-1]
 
 
 def tiled(
@@ -25,6 +29,8 @@ def tiled(
     bits: int,
     group: int,
     shift: ir.TensorProtocol | None = None,
+    *,
+    floats: bool = False,
 ) -> StreamedTensor:
     """Integers (rows, columns) with fp32 scales as uint8 (tiles, bytes of a tile).
 
@@ -35,6 +41,7 @@ def tiled(
         group: columns of the weight that share a scale in the tiles.
         shift: of each group, (rows, columns / group) and perhaps 1: zero points in the type of
             ``q``, or offsets in fp32. The tiles have offsets then.
+        floats: ``q`` are twice the floats of E2M1, in INT8, and ``bits`` is 4.
     """
     rows, columns = (int(d) for d in q.shape.numpy())
     head = 2 * TILE * (1 if shift is None else 2)
@@ -51,7 +58,8 @@ def tiled(
             offsets = _offsets(found, scales, np.float32(1 << (bits - 1)))
         if bits == 7:
             integers, scales = seven_bits(integers, scales, group)
-        return pack(integers, scales, bits, group, stop - start, offsets, name=q.name or "")
+        tiles, name = stop - start, q.name or ""
+        return pack(integers, scales, bits, group, tiles, offsets, floats=floats, name=name)
 
     made = StreamedTensor(
         f"{q.name}_tiles", ir.DataType.UINT8, (-(-rows // TILE), width), read, _BLOCK_BYTES
@@ -85,10 +93,11 @@ def pack(
     tiles: int,
     offset: np.ndarray | None = None,
     *,
+    floats: bool = False,
     name: str = "",
 ) -> np.ndarray:
     """``tiles`` tiles of int8 (rows, columns), fp32 scales (rows, columns / group) or (rows, 1),
-    and offsets (rows, columns / group).
+    and offsets (rows, columns / group). With ``floats`` integers are twice floats of E2M1.
 
     Raises:
         ValueError: a scale or an offset is too large for the tiles.
@@ -99,6 +108,8 @@ def pack(
     if rows < tiles * TILE:
         missing = ((0, tiles * TILE - rows), (0, 0))
         q, heads = np.pad(q, missing), [np.pad(each, missing) for each in heads]
+    if floats:
+        q = _CODES[q + np.int8(12)] - np.int8(8)
     integers = {4: _four, 7: _seven, 8: _eight}[bits](q, tiles, groups, group)
     parts = [*(_halves(each, name) for each in heads), integers.reshape(tiles, groups, -1)]
     whole: np.ndarray = np.concatenate(parts, axis=2).reshape(tiles, -1)

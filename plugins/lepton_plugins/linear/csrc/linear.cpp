@@ -208,11 +208,12 @@ float stored(const uint8_t* of_group, int c) {
 }
 
 // Row k of column c among the integers of a group.
-int integer(int bits, const uint8_t* q, int k, int c) {
-  if (bits == 8) return static_cast<int8_t>(q[32 * (k / 2) + 2 * c + k % 2]);
-  if (bits == 7) return q[64 * (k / 4) + 4 * c + k % 4] - 64;
+int integer(Shape shape, const uint8_t* q, int k, int c) {
+  if (shape.bits == 8) return static_cast<int8_t>(q[32 * (k / 2) + 2 * c + k % 2]);
+  if (shape.bits == 7) return q[64 * (k / 4) + 4 * c + k % 4] - shape.middle();
   const uint8_t both = q[32 * (k / 4) + 4 * (c % 8) + k % 4];
-  return (c < 8 ? both & 15 : both >> 4) - 8;
+  const int code = c < 8 ? both & 15 : both >> 4;
+  return (shape.floats ? kFloats[code] : code) - shape.middle();
 }
 
 }  // namespace
@@ -252,7 +253,7 @@ void column(const Weights& w, int64_t index, float* y) {
     const float offset = shape.offsets ? stored(p + shape.scales_bytes(), c) : 0.0f;
     const uint8_t* q = p + shape.head_bytes();
     for (int k = 0; k < shape.group; ++k) {
-      *y++ = __builtin_fmaf(scale, static_cast<float>(integer(shape.bits, q, k, c)), offset);
+      *y++ = __builtin_fmaf(scale, static_cast<float>(integer(shape, q, k, c)), offset);
     }
   }
 }

@@ -23,9 +23,9 @@ class Mixture final : public Operator<Mixture> {
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     api_ = api;
     const char* const names[] = {"K", "N", "experts", "bits", "block_size", "down_block_size",
-                                 "activation", "gated", "offsets", "down_offsets"};
-    int64_t given[10];
-    for (int i = 0; i < 10; ++i) {
+                                 "activation", "gated", "offsets", "down_offsets", "floats"};
+    int64_t given[11];
+    for (int i = 0; i < 11; ++i) {
       if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, names[i], given + i)) return s;
       if (given[i] < 0 || given[i] > kMost) return wrong(api, "an attribute is out of range");
     }
@@ -37,8 +37,12 @@ class Mixture final : public Operator<Mixture> {
     if (width < kTile || inner < kTile || width % kTile != 0 || inner % kTile != 0) {
       return wrong(api, "K and N have to be multiples of 16");
     }
+    if (given[10] != 0 && (bits != 4 || given[8] != 0 || given[9] != 0)) {
+      return wrong(api, "floats are of 4 bits, without offsets");
+    }
     if (OrtStatus* s = shape(width, bits, given[4], given[8], &experts_.gate_up.shape)) return s;
     if (OrtStatus* s = shape(inner, bits, given[5], given[9], &experts_.down.shape)) return s;
+    experts_.gate_up.shape.floats = experts_.down.shape.floats = given[10] != 0;
     experts_.gate_up.columns = static_cast<int>(given[7] != 0 ? 2 * inner : inner);
     experts_.gate_up.activation = static_cast<Activation>(activation);
     experts_.gate_up.gated = given[7] != 0;

@@ -1,5 +1,6 @@
 // QuantizedLinear(x, tiles, bias?, order?) and QuantizedEmbedding(tiles, ids), attributes K, N, bits
-// and block_size as those of onnxruntime's MatMulNBits; offsets says whether groups have some.
+// and block_size as those of onnxruntime's MatMulNBits; offsets says whether groups have some, floats
+// whether 4 bits are the codes of such.
 #include "ort_linear.h"
 
 #include "../../toolchain/csrc/ort_op.h"
@@ -15,12 +16,13 @@ class Matrix {
  public:
   OrtStatus* read(const OrtApi* api, const OrtKernelInfo* info) {
     api_ = api;
-    int64_t inner = 0, columns = 0, bits = 0, group = 0, offsets = 0;
+    int64_t inner = 0, columns = 0, bits = 0, group = 0, offsets = 0, floats = 0;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "K", &inner)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "N", &columns)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "bits", &bits)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "block_size", &group)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "offsets", &offsets)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "floats", &floats)) return s;
     if (bits != 4 && bits != 7 && bits != 8) return wrong(api, "bits has to be 4, 7 or 8");
     const int64_t unit = bits == 4 ? 32 : bits == 7 ? 8 : 2;
     if (columns < 1 || columns > INT32_MAX || inner < 1 || inner > kMostInner) {
@@ -30,8 +32,11 @@ class Matrix {
       return wrong(api, "block_size has to divide K, and to be a multiple of 32 for 4 bits, 8 for 7, 2 for 8");
     }
     if (offsets != 0 && bits == 7) return wrong(api, "offsets are for 4 and 8 bits");
+    if (floats != 0 && (bits != 4 || offsets != 0)) {
+      return wrong(api, "floats are of 4 bits, without offsets");
+    }
     weights_.shape = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group),
-                      offsets != 0};
+                      offsets != 0, floats != 0};
     weights_.columns = static_cast<int>(columns);
     return nullptr;
   }

@@ -26,15 +26,18 @@ float largest_magnitude(const float* x, int count) {
   return found;
 }
 
-int32_t sum_of(__m256i v) {
-  __m128i half = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
-  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1));
-  return _mm_cvtsi128_si32(half);
-}
+// Of the first two of each four numbers, and of the other two.
+struct Sums {
+  int32_t first, other;
 
-// Both 16-bit halves of a number: -4 * 32 * 127 fits.
-int32_t twice(int32_t half) { return static_cast<int32_t>(0x10001u * static_cast<uint16_t>(half)); }
+  int32_t all() const { return first + other; }
+};
+
+Sums sums_of(__m256i v) {
+  __m128i half = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1));
+  return {_mm_cvtsi128_si32(half), _mm_extract_epi32(half, 2)};
+}
 
 // Largest integer such that the products of a block with int8 weights stay below 2^31. Those with
 // offsets go to -128.
@@ -43,8 +46,12 @@ int largest16(Shape shape) {
   return most < INT16_MAX ? most : INT16_MAX;
 }
 
-int32_t start_of(int bits, int32_t total) {
-  return bits == 8 ? 0 : bits == 7 ? -64 * total : twice(-4 * total);
+int32_t start_of(Shape shape, Sums sums) {
+  const int32_t less = -shape.middle();
+  if (shape.bits != 4) return less * sums.all();
+  // 12 * 16 * 127 fits in 16 bits.
+  const auto low = static_cast<uint16_t>(less * sums.first);
+  return static_cast<int32_t>(static_cast<uint32_t>(less * sums.other) << 16 | low);
 }
 
 inline __m256i rounded(const float* x, __m256 factor) {
@@ -52,7 +59,7 @@ inline __m256i rounded(const float* x, __m256 factor) {
 }
 
 // 8 numbers at a time become 8 bytes, and go where the row's next two places are.
-int32_t place8(const float* x, int block, float factor, int rows, int8_t* q) {
+Sums place8(const float* x, int block, float factor, int rows, int8_t* q) {
   const __m256 factors = _mm256_set1_ps(factor);
   __m256i total = _mm256_setzero_si256();
   for (int i = 0; i < block; i += 8, q += 8 * rows) {
@@ -63,10 +70,10 @@ int32_t place8(const float* x, int block, float factor, int rows, int8_t* q) {
     __builtin_memcpy(q, &first, 4);
     __builtin_memcpy(q + 4 * rows, &second, 4);
   }
-  return sum_of(total);
+  return sums_of(total);
 }
 
-int32_t place16(const float* x, int block, float factor, int rows, int8_t* q) {
+Sums place16(const float* x, int block, float factor, int rows, int8_t* q) {
   const __m256 factors = _mm256_set1_ps(factor);
   __m256i total = _mm256_setzero_si256();
   int i = 0;
@@ -87,7 +94,8 @@ int32_t place16(const float* x, int block, float factor, int rows, int8_t* q) {
     rest += pair[0] + pair[1];
     __builtin_memcpy(q, pair, 4);
   }
-  return sum_of(total) + rest;
+  const Sums sums = sums_of(total);
+  return {sums.first + rest, sums.other};
 }
 
 // In registers: parts that are stored one by one cannot be loaded as a whole at once.
@@ -118,12 +126,12 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     const float factor = most > 0 ? limit / most : 0.0f;
     const float scale = most / limit;
     to.scale[b * rows] = scale;
-    const int32_t total = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
-    to.start[b * rows] = start_of(shape.bits, total);
+    const Sums sums = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
+    to.start[b * rows] = start_of(shape, sums);
     if (to.shift != nullptr) {
       float* shift = to.shift + b / group_blocks * rows;
       const float before = b % group_blocks == 0 ? 0.0f : *shift;
-      *shift = before + scale * static_cast<float>(total);
+      *shift = before + scale * static_cast<float>(sums.all());
     }
     numbers += block * shape.activation_bytes() * rows;
   }

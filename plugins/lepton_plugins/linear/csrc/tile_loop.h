@@ -112,7 +112,7 @@ static inline void multiply_either(Shape shape, const uint8_t* tile, const Activ
   }
 }
 
-template <class Four, class Spread, class Seven, class Eight, int R>
+template <class Four, class Floats, class Spread, class Seven, class Eight, int R>
 static inline void multiply_any(Shape shape, const uint8_t* tile, const Activations& a,
                                 const Result& result) {
   if (shape.bits == 7) {
@@ -121,6 +121,8 @@ static inline void multiply_any(Shape shape, const uint8_t* tile, const Activati
     multiply_either<Eight, R>(shape, tile, a, result);
   } else if (shape.spread) {
     multiply_either<Spread, R>(shape, tile, a, result);
+  } else if (shape.floats) {
+    multiply_kind<Floats, false, R>(shape, tile, a, result);
   } else {
     multiply_either<Four, R>(shape, tile, a, result);
   }

@@ -4,14 +4,15 @@
 // 1024, then the group's integers. Weights of 4 and 8 bits may be integers times a scale plus an
 // offset: then 16 offsets follow the scales, in the same form.
 //   4 bits   for each 4 rows 32 bytes: byte 4 c + r holds row r of column c in its low half and of
-//            column 8 + c in its high half, both plus 8
+//            column 8 + c in its high half, both plus 8; or the codes of floats (E2M1: a sign and
+//            0, 0.5, 1, 1.5, 2, 3, 4 or 6), which count twice
 //   7 bits   for each 4 rows 64 bytes: byte 4 c + r holds row r of column c plus 64
 //   8 bits   for each 2 rows 32 bytes: byte 2 c + r holds row r of column c
 // Tiles of 4 bits that many rows will pass over are spread first: scales and offsets in fp32, times 1,
-// and for each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8.
+// and for each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8, of floats plus 12.
 //
 // Activations are rounded to what lets their products be summed in small integers:
-//   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 15 * 127 < 2^15
+//   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 12 * 127 < 2^15
 //   7 bits   -63..63, a scale for each group: 4 products in 2 pairs, 2 * 2 * 127 * 63 < 2^15
 //   8 bits   int16, a scale for each group: all products of a group < 2^31
 #pragma once
@@ -32,10 +33,13 @@ struct Shape {
   int inner;   // length of a dot product
   int group;   // how much of it shares a scale of the weights
   bool offsets = false;  // 4 and 8 bits alone
+  bool floats = false;   // 4 bits alone, without offsets
   bool spread = false;   // 4 bits alone
 
   constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
   constexpr int activation_block() const { return bits == 4 ? kBlock4 : group; }
+  // What weights are stored, or read, more than they are.
+  constexpr int middle() const { return bits == 4 ? (floats ? 12 : 8) : bits == 7 ? 64 : 0; }
   constexpr int blocks() const { return inner / activation_block(); }
   constexpr int groups() const { return inner / group; }
   constexpr size_t scales_bytes() const { return (spread ? 4 : 2) * kTile; }  // of a group
@@ -49,8 +53,8 @@ struct Shape {
 
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
 // one number for each block and row, of which `start` is what a sum of products begins with so that
-// the offset of the stored weights cancels: for 4 bits half of it, in 16 bits, twice. For 8 bits it
-// is 0. `shift`, of which there is one for each group and row, is the sum of the activations as they
+// the middle of the stored weights cancels: for 4 bits in two halves of 16 bits, of which the lower is
+// for the first two of each four rows. For 8 bits it is 0. `shift`, of which there is one for each group and row, is the sum of the activations as they
 // were rounded: what offsets are multiplied by.
 struct Activations {
   int rows;
@@ -75,6 +79,10 @@ struct Form {
   // result = activation(a . tile + bias)
   void (*multiply)(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
 };
+
+// Twice the floats of 4 bits, plus their middle, by their codes.
+alignas(16) constexpr uint8_t kFloats[16] = {12, 13, 14, 15, 16, 18, 20, 24,
+                                             12, 11, 10, 9,  8,  6,  4,  0};
 
 // A tile of 4 bits, spread.
 void spread_tile(Shape packed, const uint8_t* tile, uint8_t* to);

@@ -104,8 +104,8 @@ struct Four : Common {
     }
   };
 
-  // Both 16-bit halves of a sum begin with half of what the offset of 8 will have added: their ends
-  // stay below 2^15 (16 * 8 * 127 + 4 * 32 * 127), and what wraps on the way wraps back.
+  // Both 16-bit halves of a sum begin with what the middle will have added to them: their ends stay
+  // below 2^15 (16 * 12 * 127), and what wraps on the way wraps back.
   struct Sum {
     __m256i low, high;
 
@@ -124,6 +124,17 @@ struct Four : Common {
       sum.low = pairs(low);
       sum.high = pairs(high);
       return sum;
+    }
+  };
+};
+
+struct Floats : Four {
+  struct Read : Bytes {
+    explicit Read(const uint8_t* p) : Bytes(Four::Read(p)) {
+      const __m128i once = _mm_load_si128(reinterpret_cast<const __m128i*>(kFloats));
+      const __m256i table = _mm256_broadcastsi128_si256(once);
+      low = _mm256_shuffle_epi8(table, low);
+      high = _mm256_shuffle_epi8(table, high);
     }
   };
 };
@@ -184,6 +195,6 @@ constexpr int kRows = 4;
 
 }  // namespace
 
-Form avx2_form() { return {kRows, multiply_any<Four, Spread, Seven, Eight, kRows>}; }
+Form avx2_form() { return {kRows, multiply_any<Four, Floats, Spread, Seven, Eight, kRows>}; }
 
 }  // namespace lepton

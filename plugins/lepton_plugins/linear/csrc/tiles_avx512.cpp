@@ -45,7 +45,9 @@ struct Total {
   }
 };
 
-inline int32_t low_word(int32_t both) { return static_cast<int16_t>(both); }
+inline int32_t both_words(int32_t start) {
+  return static_cast<int16_t>(start) + static_cast<int16_t>(start >> 16);
+}
 
 // Numbers of `Bits` bits: steps of `Depth` are `Size` bytes of a tile.
 template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const uint8_t*)>
@@ -64,7 +66,7 @@ struct Kind {
     Ints all;
 
     Sum() {}
-    explicit Sum(int32_t start) : all(lepton::all(Bits == 4 ? 2 * low_word(start) : start)) {}
+    explicit Sum(int32_t start) : all(lepton::all(Bits == 4 ? both_words(start) : start)) {}
 
     void add(const Read& w, const uint8_t* x, int) { all = add_products(all, w.all, x); }
   };
@@ -74,11 +76,12 @@ struct Spread : Kind<4, 4, 64, Bytes, bytes> {
   using Scales = SpreadScales;
 };
 using Four = Kind<4, 4, 32, Bytes, half_bytes>;
+using FloatCodes = Kind<4, 4, 32, Bytes, half_floats>;
 using Seven = Kind<7, 4, 64, Bytes, bytes>;
 using Eight = Kind<8, 2, 32, Words, words>;
 
 }  // namespace
 
-Form avx512_form() { return {kMostRows, multiply_any<Four, Spread, Seven, Eight, kMostRows>}; }
+Form avx512_form() { return {kMostRows, multiply_any<Four, FloatCodes, Spread, Seven, Eight, kMostRows>}; }
 
 }  // namespace lepton

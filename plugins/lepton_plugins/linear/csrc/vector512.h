@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "tiles.h"
+
 namespace lepton {
 namespace {
 
@@ -40,6 +42,12 @@ inline Bytes bytes(const uint8_t* p) {
 inline Bytes half_bytes(const uint8_t* p) {
   Bytes y;
   for (int i = 0; i < 64; ++i) y.at[i] = i < 32 ? p[i] & 15 : p[i - 32] >> 4;
+  return y;
+}
+
+inline Bytes half_floats(const uint8_t* p) {
+  Bytes y = half_bytes(p);
+  for (uint8_t& each : y.at) each = kFloats[each];
   return y;
 }
 
@@ -130,6 +138,11 @@ inline Bytes half_bytes(const uint8_t* p) {
   const __m512i twice = _mm512_broadcast_i64x4(load256(p));
   const __m512i places = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
   return {_mm512_and_si512(_mm512_srlv_epi16(twice, places), _mm512_set1_epi8(15))};
+}
+
+inline Bytes half_floats(const uint8_t* p) {
+  const __m128i once = _mm_load_si128(reinterpret_cast<const __m128i*>(kFloats));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(once), half_bytes(p).all)};
 }
 
 inline Words words(const uint8_t* p) { return {_mm512_cvtepi8_epi16(load256(p))}; }

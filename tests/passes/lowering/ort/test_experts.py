@@ -11,9 +11,9 @@ from lepton_passes.lowering.ort.experts import LowerExperts
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.quant.weight_stored import WeightStored
 from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
-from tests.passes.quant.zero_points import Stored, stored_in
+from tests.passes.quant.stored import Stored, stored_in
 from tests.passes.support import check, ops, reasons, run
 
 ALL = [Settings(), Settings(interleaved=1), Settings(1.702, 1.0, 2.0, biases=True)]
@@ -32,7 +32,7 @@ def _with_zeros(settings: Settings, bits: int) -> ir.Model:
     model, _ = experts(settings)
     gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits)
     stored_in(model, gu=gate_up, dn=Stored.made(EXPERTS * WIDTH, INNER, bits=bits, seed=1))
-    WeightZeroPoints()(model)
+    WeightStored()(model)
     return model
 
 

@@ -6,13 +6,15 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.contract import LeptonPass, Tolerance
+from lepton_passes.grouped import FloatCodes, Form
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.quant.weight_stored import WeightStored
+from lepton_passes.tensors import StreamedTensor
 from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
-from tests.passes.quant.zero_points import Stored, stored_in
+from tests.passes.quant.stored import Stored, stored_in
 from tests.passes.support import check, ops, reasons
 from tests.plugins.cpu_library import needs_library
 
@@ -83,24 +85,43 @@ def test_gates_of_several_parts(quantize: LeptonPass, settings: Settings) -> Non
     assert ops(model, "block") == ["QuantizedExperts"]
 
 
-def _shifted(settings: Settings, bits: int, *, offsets: bool) -> ir.Model:
+def _stored(settings: Settings, bits: int, form: Form) -> ir.Model:
     model, _ = experts(settings)
-    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits, offsets=offsets)
-    down = Stored.made(EXPERTS * WIDTH, INNER, bits=bits, offsets=offsets, seed=1)
+    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, bits=bits, form=form)
+    down = Stored.made(EXPERTS * WIDTH, INNER, bits=bits, form=form, seed=1)
     stored_in(model, gu=gate_up, dn=down)
-    WeightZeroPoints()(model)
+    WeightStored()(model)
     return model
 
 
 @pytest.mark.parametrize("settings", [Settings(), Settings(interleaved=1)])
-@pytest.mark.parametrize(("bits", "offsets"), [(4, False), (4, True), (8, False)])
-def test_zero_points_and_offsets_go_along(bits: int, offsets: bool, settings: Settings) -> None:
-    model = _shifted(settings, bits, offsets=offsets)
+@pytest.mark.parametrize(
+    ("bits", "form"), [(4, "zeros"), (4, "offsets"), (4, "floats"), (8, "zeros")]
+)
+def test_what_a_checkpoint_has_goes_along(bits: int, form: Form, settings: Settings) -> None:
+    model = _stored(settings, bits, form)
     done = check(LowerNativeExperts(), model, routed(7, EXPERTS - 1), SWIGLU[bits])
     assert (done.fired, reasons(done)) == (1, [])
     assert ops(model, "block") == ["QuantizedExperts"]
     (node,) = (n for f in model.functions.values() for n in f)
-    assert node.attributes.get_int("offsets") == node.attributes.get_int("down_offsets") == 1
+    found = [node.attributes.get_int(name) for name in ("offsets", "down_offsets", "floats")]
+    assert found == ([0, 0, 1] if form == "floats" else [1, 1, 0])
+    assert node.attributes.get_int("bits") == bits
+
+
+def test_floats_of_one_matrix_alone_take_8_bits() -> None:
+    model, _ = experts(Settings())
+    gate_up = Stored.made(EXPERTS * 2 * INNER, WIDTH, form="floats")
+    stored_in(model, gu=gate_up, dn=Stored.made(EXPERTS * WIDTH, INNER, form="floats", seed=1))
+    WeightStored()(model)
+    (value,) = (v for name, v in model.graph.initializers.items() if name.endswith("dn_q"))
+    codes = value.const_value
+    assert isinstance(codes, FloatCodes)
+    value.const_value = StreamedTensor(codes.name or "", codes.dtype, codes.shape, codes.rows)
+    done = check(LowerNativeExperts(), model, routed(7, EXPERTS - 1), SWIGLU[8])
+    assert (done.fired, reasons(done)) == (1, [])
+    (node,) = (n for f in model.functions.values() for n in f)
+    assert [node.attributes.get_int(name) for name in ("bits", "floats")] == [8, 0]
 
 
 @pytest.mark.parametrize("activation", ["swish", "gelu"])

@@ -8,15 +8,16 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.contract import Tolerance
+from lepton_passes.grouped import Form
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.quant.weight_stored import WeightStored
 from lepton_plugins.linear.spec import ACTIVATIONS
-from tests.passes.quant.zero_points import Stored, stored_in
+from tests.passes.quant.stored import Stored, stored_in
 from tests.passes.support import check, load, ops, random, reasons
 from tests.plugins.cpu_library import needs_library
 
@@ -224,16 +225,17 @@ def test_zero_points_go_along(bits: int, rows: int) -> None:
     assert len([value for value in node.inputs if value is not None]) == 2
 
 
-def test_offsets_go_along() -> None:
+@pytest.mark.parametrize("form", ["offsets", "floats"])
+def test_offsets_and_floats_go_along(form: Form) -> None:
     text = """main (float[b, 64] x) => (y) {
       t = Transpose <perm = [1, 0]> (w)
       y = MatMul (x, t)
     }"""
-    model = stored_in(load(text, {"w": random(20, 64)}), w=Stored.made(20, 64, offsets=True))
-    WeightZeroPoints()(model)
+    model = stored_in(load(text, {"w": random(20, 64)}), w=Stored.made(20, 64, form=form))
+    WeightStored()(model)
     assert check(LowerNativeLinear(), model, {"x": random(5, 64)}, FOUR).fired == 1
     assert ops(model) == ["QuantizedLinear"]
-    assert _layer(model).attributes.get_int("offsets") == 1
+    assert [_layer(model).attributes.get_int(name) for name in ("bits", form)] == [4, 1]
 
 
 def test_a_tied_table_shares_its_zero_points() -> None:

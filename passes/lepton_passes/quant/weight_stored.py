@@ -1,8 +1,10 @@
-"""Weights whose checkpoint has integers in groups with zero points or offsets, as they are.
+"""Weights whose checkpoint has integers in groups with zero points or offsets, or floats of 4 bits,
+as they are.
 
     Before   MatMul(x, Transpose(W))                      W = (codes - zeros) * scales, made fp32
     After    MatMul(x, Transpose(DequantizeLinear<axis=1>(codes UINT4, scales, zeros UINT4)))
     offsets  MatMul(x, Transpose(Reshape(Add(Reshape(DequantizeLinear(codes, scales)), offsets))))
+    floats   MatMul(x, Transpose(DequantizeLinear<axis=1>(codes INT8, scales)))
     act-order                            the same of Gather<axis=-1>(x, order), codes in that order
 
 The numbers are those of the checkpoint (AWQ, GPTQ, compressed-tensors; Q4_K and Q4_1 of GGUF, which
@@ -10,16 +12,17 @@ have offsets), in the groups of the recipe: where these divide the checkpoint's,
 and offsets are repeated. Of 8 bits likewise in UINT8, in the checkpoint's own groups; without zero
 points, in INT8, where all of them are the middle. Of 4 bits those that are the middle or one less
 are left to weight-int4: it finds the same levels without zero points, for which there are more
-kernels.
+kernels. Floats of 4 bits (E2M1 of MXFP4) are twice their value in the graph, in INT8 with half the
+scales: kernels of our own store them in 4 bits, others in 8.
 
 Columns whose group tells how much they matter (act-order, ``desc_act`` of GPTQ) lie group by group
 in the graph, and the layer reads its input in that order, which is made once for all that share it.
 There weight-int4 would find no levels, so those around the middle are kept as well, in INT4.
 Of experts both matrices are kept, or none.
-Refuses: a target without zero points or offsets; a table with offsets; other bits than the recipe
-asks for, or groups that its own do not divide; groups that kernels do not have; a table or experts
-out of order; values that were changed since; what no weight format takes. Such a weight is rounded
-again.
+Refuses: a target without zero points, offsets or floats; a table with offsets; other bits than the
+recipe asks for, or groups that its own do not divide; groups that kernels do not have; a table or
+experts out of order; values that were changed since; what no weight format takes. Such a weight is
+rounded again.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import partner_of
-from lepton_passes.grouped import Grid, grouped
+from lepton_passes.grouped import Form, Grid, grouped
 from lepton_passes.linear import weight_of
 from lepton_passes.match import has_blocks
 from lepton_passes.quant._weights import (
@@ -47,7 +50,7 @@ from lepton_passes.quant._weights import (
 )
 from lepton_passes.quant.weight_int4 import group_of
 
-__all__ = ["WeightZeroPoints"]
+__all__ = ["WeightStored"]
 
 
 @dataclass(frozen=True)
@@ -58,39 +61,41 @@ class _Kept:
         bits: 4 or 8.
         group: columns that share a scale in the graph, which divide those of the checkpoint.
         signed: they have no zero points, which all are the middle.
-        offsets: they have offsets in place of zero points.
+        form: what the codes go with.
         ordered: columns are in another order than those of the weight.
     """
 
     bits: int
     group: int
     signed: bool
-    offsets: bool
+    form: Form
     ordered: bool
 
+
+_NAMES = {"offsets": "offsets", "floats": "floats of 4 bits"}
 
 Verdict = _Kept | str | None
 """How they are kept, or why they are not; ``None`` where there is nothing to say."""
 
 
-class WeightZeroPoints(LeptonPass):
-    """Keep the integers, scales and zero points or offsets of a checkpoint.
+class WeightStored(LeptonPass):
+    """Keep the integers, scales and zero points or offsets of a checkpoint, or its floats.
 
     Args:
         choose: format of each parameter; left out, that of the checkpoint.
         lacking: who has no zero points; left out, the target has them.
-        offsets: whether the target has offsets.
+        own_forms: whether the target has offsets and floats, as kernels of our own do.
     """
 
-    name = "weight-zero-points"
-    summary = "Weights that a checkpoint has in groups with zero points or offsets, as they are"
+    name = "weight-stored"
+    summary = "Weights that a checkpoint has in groups of integers or small floats, as they are"
     changes_numbers = True
 
     def __init__(
-        self, choose: Choose | None = None, lacking: str = "", *, offsets: bool = True
+        self, choose: Choose | None = None, lacking: str = "", *, own_forms: bool = True
     ) -> None:
         super().__init__()
-        self._choose, self.lacking, self._offsets = choose, lacking, offsets
+        self._choose, self.lacking, self._own_forms = choose, lacking, own_forms
 
     def rewrite(self, body: Body) -> None:
         names = [value.name for value in quantizable(body)]
@@ -142,13 +147,13 @@ class WeightZeroPoints(LeptonPass):
         group = _group_asked(grid, int(source.shape.numpy()[1]), wanted)
         if isinstance(group, str):
             return group
-        if not grid.offsets:
+        if grid.form == "zeros":
             return self._with_zeros(grid, group, alone)
-        if not self._offsets or self.lacking:
-            return f"{self.lacking or 'onnxruntime'} has no offsets"
-        if is_table(value):
+        if not self._own_forms or self.lacking:
+            return f"{self.lacking or 'onnxruntime'} has no {_NAMES[grid.form]}"
+        if grid.form == "offsets" and is_table(value):
             return "no kernel looks rows up that have offsets"
-        return _Kept(grid.bits, group, signed=False, offsets=True, ordered=False)
+        return _Kept(grid.bits, group, signed=False, form=grid.form, ordered=False)
 
     def _with_zeros(self, grid: Grid, group: int, alone: bool) -> Verdict:
         least, most = grid.reach
@@ -160,7 +165,7 @@ class WeightZeroPoints(LeptonPass):
         if least < 0 or most >= levels:
             return f"{least if least < 0 else most} is a zero point, and there are {levels} levels"
         signed, ordered = grid.signed, grid.order is not None
-        return _Kept(grid.bits, group, signed=signed, offsets=False, ordered=ordered)
+        return _Kept(grid.bits, group, signed=signed, form="zeros", ordered=ordered)
 
 
 def _pair(one: _Kept, other: Verdict) -> tuple[Verdict, Verdict]:
@@ -205,7 +210,9 @@ def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) ->
     scales = part("scale", lambda each: each.scales)
     if kept.signed:
         inputs = [part("q", lambda each: each.integers()), scales]
-    elif kept.offsets:
+    elif kept.form == "floats":
+        inputs = [part("q", lambda each: each.codes), scales]
+    elif kept.form == "offsets":
         offsets = part("offset", lambda each: each.offsets_3d())
         inputs = [part("q", lambda each: each.codes), scales, offsets]
     else:
@@ -215,7 +222,7 @@ def _keep(body: Body, value: ir.Value, users: Sequence[ir.Node], kept: _Kept) ->
         order = part("order", _order)
         for layer in [use.node for user in users for use in user.outputs[0].uses()]:
             layer.replace_input_with(0, _in_order(body, layer, order))
-    dequantize(body, value, users, inputs, kept.group, offsets=kept.offsets)
+    dequantize(body, value, users, inputs, kept.group, offsets=kept.form == "offsets")
 
 
 def _order(grid: Grid) -> ir.TensorProtocol:

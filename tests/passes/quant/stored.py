@@ -1,22 +1,23 @@
-"""Weights as a checkpoint with zero points or offsets gives them."""
+"""Weights as a checkpoint gives them that has integers, or floats of 4 bits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.grouped import Grid, Grouped
+from lepton_passes.grouped import FloatCodes, Form, Grid, Grouped
 from lepton_passes.tensors import StreamedTensor
+from lepton_plugins.linear.spec import FLOATS
 
 __all__ = ["Stored", "stored_in"]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Integers of a weight: codes (rows, columns), zero points or ``offsets``, and scales
-    (rows, groups).
+    """Integers of a weight: codes (rows, columns), zero points or offsets, and scales
+    (rows, groups). Of floats codes are twice those, and there is nothing beside the scales.
 
     With an ``order`` (columns,), codes are those of the weight's columns in that order.
     """
@@ -26,7 +27,7 @@ class Stored:
     shifts: np.ndarray
     scales: np.ndarray
     order: np.ndarray | None = None
-    offsets: bool = False
+    form: Form = "zeros"
 
     @classmethod
     def made(
@@ -39,7 +40,7 @@ class Stored:
         zeros: tuple[int, int] | None = None,
         seed: int = 0,
         ordered: int | None = None,
-        offsets: bool = False,
+        form: Form = "zeros",
     ) -> Stored:
         """Random ones; ``zeros`` are the least and the largest zero point, else any may be.
 
@@ -55,9 +56,11 @@ class Stored:
         order = None
         if ordered is not None:
             order = np.random.default_rng(ordered).permutation(columns).astype(np.int32)
-        if offsets:
+        if form == "offsets":
             points = numbers.uniform(-0.1, 0.1, grid).astype(np.float32)
-        return cls(bits, codes, points, scales, order, offsets)
+        elif form == "floats":
+            codes, points = np.array(FLOATS)[codes], np.zeros(grid, np.float32)
+        return cls(bits, codes, points, scales, order, form)
 
     @property
     def group(self) -> int:
@@ -69,20 +72,21 @@ class Stored:
         """What the integers stand for."""
         shifts, scales = (np.repeat(a, self.group, axis=1) for a in (self.shifts, self.scales))
         codes = self.codes.astype(np.float32)
-        found = codes * scales + shifts if self.offsets else (codes - shifts) * scales
+        found = (codes - shifts) * scales if self.form == "zeros" else codes * scales + shifts
         found = np.asarray(found, dtype=np.float32)
         return found if self.order is None else found[:, np.argsort(self.order)]
 
     def tensor(self, name: str = "w") -> Grouped:
         """As a reader of checkpoints gives them."""
-        unsigned = ir.DataType.UINT4 if self.bits == 4 else ir.DataType.UINT8
-        codes = self.codes.astype(np.uint8).view(unsigned.numpy())
-        parts = (codes, self.scales, self.shifts.astype(np.float32))
-        dtypes = (unsigned, ir.DataType.FLOAT, ir.DataType.FLOAT)
-        streams = [_streamed(name, *each) for each in zip(parts, dtypes, strict=True)]
-        values = _streamed(name, self.values, ir.DataType.FLOAT)
-        form = {"offsets": self.offsets, "order": self.order}
-        return Grouped(values, lambda: Grid(self.bits, self.group, *streams, **form))
+        dtype = ir.DataType.UINT4 if self.bits == 4 else ir.DataType.UINT8
+        dtype = ir.DataType.INT8 if self.form == "floats" else dtype
+        codes = _streamed(name, self.codes.astype(np.uint8).view(dtype.numpy()), dtype)
+        small = (self.scales, self.shifts.astype(np.float32))
+        scales, shifts = (_streamed(name, each, ir.DataType.FLOAT) for each in small)
+        grid = Grid(self.bits, self.group, codes, scales, shifts, self.form, self.order)
+        if self.form == "floats":
+            grid = replace(grid, codes=FloatCodes.of(codes), shifts=None)
+        return Grouped(_streamed(name, self.values, ir.DataType.FLOAT), lambda: grid)
 
 
 def stored_in(model: ir.Model, **weights: Stored | Grouped) -> ir.Model:

@@ -1,4 +1,4 @@
-"""weight-zero-points."""
+"""weight-stored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_passes.contract import CLOSE, SAME
-from lepton_passes.grouped import Grouped, without_grid
+from lepton_passes.grouped import FloatCodes, Grouped, without_grid
 from lepton_passes.quant.weight_int4 import WeightInt4
-from lepton_passes.quant.weight_zero_points import WeightZeroPoints
+from lepton_passes.quant.weight_stored import WeightStored
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
 from tests.passes.quant.quantizing import FEEDS, ROWS, model
-from tests.passes.quant.zero_points import Stored, stored_in
+from tests.passes.quant.stored import Stored, stored_in
 from tests.passes.support import check, load, ops, random, reasons
 
 LAYERS = ("layers0_up_weight", "layers1_up_weight")
@@ -50,7 +50,7 @@ def kept(graph: ir.Model, name: str) -> list[np.ndarray]:
 @pytest.mark.parametrize(("bits", "dtype"), [(4, ir.DataType.UINT4), (8, ir.DataType.UINT8)])
 def test_the_integers_of_the_checkpoint(bits: int, dtype: ir.DataType) -> None:
     graph, stored = two_layers(bits=bits)
-    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 2
+    assert check(WeightStored(), graph, FEEDS, SAME).fired == 2
     assert ops(graph, "block") == ["DequantizeLinear", "Transpose", "MatMul"]
     assert graph.graph.initializers["layers1_up_weight_q"].dtype == dtype
     assert graph.graph.initializers["layers1_up_weight_zero"].dtype == dtype
@@ -65,8 +65,8 @@ WITH_OFFSETS = ["DequantizeLinear", "Reshape", "Add", "Reshape", "Transpose", "M
 
 
 def test_offsets_are_added_to_the_integers() -> None:
-    graph, stored = two_layers(offsets=True)
-    assert check(WeightZeroPoints(), graph, FEEDS, CLOSE).fired == 2
+    graph, stored = two_layers(form="offsets")
+    assert check(WeightStored(), graph, FEEDS, CLOSE).fired == 2
     assert [op for op in ops(graph, "block") if op != "Constant"] == WITH_OFFSETS
     for name, each in zip(LAYERS, stored, strict=True):
         codes, scales, offsets = kept(graph, name)
@@ -75,9 +75,20 @@ def test_offsets_are_added_to_the_integers() -> None:
         np.testing.assert_array_equal(offsets[:, :, 0], each.shifts)
 
 
+def test_floats_are_twice_as_large() -> None:
+    graph, stored = two_layers(form="floats")
+    assert check(WeightStored(), graph, FEEDS, SAME).fired == 2
+    assert ops(graph, "block") == ["DequantizeLinear", "Transpose", "MatMul"]
+    for name, each in zip(LAYERS, stored, strict=True):
+        assert isinstance(graph.graph.initializers[f"{name}_q"].const_value, FloatCodes)
+        codes, scales = kept(graph, name)
+        np.testing.assert_array_equal(codes, each.codes)
+        np.testing.assert_array_equal(scales, each.scales)
+
+
 def test_eight_bits_around_the_middle_are_signed() -> None:
     graph, stored = two_layers(bits=8, zeros=(128, 128))
-    assert check(WeightZeroPoints(lambda *_: (8, None)), graph, FEEDS, SAME).fired == 2
+    assert check(WeightStored(lambda *_: (8, None)), graph, FEEDS, SAME).fired == 2
     assert ops(graph, "block") == ["DequantizeLinear", "Transpose", "MatMul"]
     codes, scales = kept(graph, LAYERS[0])
     np.testing.assert_array_equal(codes, stored[0].codes - 128)
@@ -87,7 +98,7 @@ def test_eight_bits_around_the_middle_are_signed() -> None:
 def test_a_group_of_the_recipe_divides_that_of_the_checkpoint() -> None:
     stored = Stored.made(16, 128, 128)
     graph = one_layer(stored)
-    assert check(WeightZeroPoints(lambda *_: (4, 32)), graph, X, SAME).fired == 1
+    assert check(WeightStored(lambda *_: (4, 32)), graph, X, SAME).fired == 1
     assert ops(graph) == ["DequantizeLinear", "Transpose", "MatMul"]
     codes, scales, zeros = kept(graph, "w")
     np.testing.assert_array_equal(codes, stored.codes)
@@ -101,7 +112,7 @@ OUT_OF_ORDER = ["DequantizeLinear", "Transpose", "Gather", "MatMul"]
 @pytest.mark.parametrize("bits", [4, 8])
 def test_columns_out_of_order_are_read_in_theirs(bits: int) -> None:
     graph, stored = two_layers(bits=bits, ordered=3)
-    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 2
+    assert check(WeightStored(), graph, FEEDS, SAME).fired == 2
     assert ops(graph, "block") == OUT_OF_ORDER
     orders = [graph.graph.initializers[f"{name}_order"].const_value for name in LAYERS]
     for order, each in zip(orders, stored, strict=True):
@@ -114,7 +125,7 @@ def test_columns_out_of_order_are_read_in_theirs(bits: int) -> None:
 def test_out_of_order_the_middle_is_kept_without_zero_points(lacking: str) -> None:
     stored = Stored.made(16, 128, zeros=(8, 8), ordered=3)
     graph = one_layer(stored)
-    assert check(WeightZeroPoints(lacking=lacking), graph, X, SAME).fired == 1
+    assert check(WeightStored(lacking=lacking), graph, X, SAME).fired == 1
     assert ops(graph) == OUT_OF_ORDER
     assert graph.graph.initializers["w_q"].dtype == ir.DataType.INT4
     codes, scales = kept(graph, "w")
@@ -133,14 +144,14 @@ def test_layers_of_one_order_read_the_same(seeds: tuple[int, int], gathers: int)
     }"""
     graph = load(text, {"v": random(16, 128), "w": random(16, 128)})
     one, other = (Stored.made(16, 128, seed=seed, ordered=seed) for seed in seeds)
-    assert check(WeightZeroPoints(), stored_in(graph, v=one, w=other), X, SAME).fired == 2
+    assert check(WeightStored(), stored_in(graph, v=one, w=other), X, SAME).fired == 2
     assert ops(graph).count("Gather") == gathers
 
 
 def test_layers_of_one_function_that_differ_part() -> None:
     graph, _ = two_layers()
     stored_in(graph, layers1_up_weight=Stored.made(64, 64, 64, zeros=(3, 12)))
-    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 2
+    assert check(WeightStored(), graph, FEEDS, SAME).fired == 2
     calls = [node for node in graph.graph if node.domain == "ai.lepton.layer"]
     assert len({node.op_type for node in calls}) == 2
 
@@ -148,7 +159,7 @@ def test_layers_of_one_function_that_differ_part() -> None:
 def test_the_middle_is_left_to_weight_int4_which_finds_it() -> None:
     graph, stored = two_layers(zeros=(7, 8))
     choose = dict.fromkeys(LAYERS, (4, 32))
-    done = check(WeightZeroPoints(lambda name, _: choose.get(name)), graph, FEEDS, SAME)
+    done = check(WeightStored(lambda name, _: choose.get(name)), graph, FEEDS, SAME)
     assert (done.fired, reasons(done)) == (0, [])
     assert check(WeightInt4(lambda name, _: choose.get(name)), graph, FEEDS, CLOSE).fired == 2
     codes, scales = kept(graph, LAYERS[0])
@@ -159,7 +170,7 @@ def test_the_middle_is_left_to_weight_int4_which_finds_it() -> None:
 def test_what_the_recipe_leaves_in_fp32_is_not_spoken_of() -> None:
     graph, _ = two_layers()
     choose = {LAYERS[0]: (4, 32)}
-    done = check(WeightZeroPoints(lambda name, _: choose.get(name)), graph, FEEDS, SAME)
+    done = check(WeightStored(lambda name, _: choose.get(name)), graph, FEEDS, SAME)
     assert (done.fired, reasons(done)) == (1, [])
 
 
@@ -201,14 +212,24 @@ def changed() -> StreamedTensor:
             "TensorRT has no zero points",
         ),
         (
-            Stored.made(16, 128, offsets=True),
+            Stored.made(16, 128, form="offsets"),
             {"lacking": "TensorRT"},
             "TensorRT has no offsets",
         ),
         (
-            Stored.made(16, 128, offsets=True),
-            {"offsets": False},
+            Stored.made(16, 128, form="offsets"),
+            {"own_forms": False},
             "onnxruntime has no offsets",
+        ),
+        (
+            Stored.made(16, 128, form="floats"),
+            {"own_forms": False},
+            "onnxruntime has no floats of 4 bits",
+        ),
+        (
+            Stored.made(16, 128, form="floats"),
+            {"lacking": "TensorRT"},
+            "TensorRT has no floats of 4 bits",
         ),
         (with_zero(16), {}, "16 is a zero point, and there are 16 levels"),
         (with_zero(-1), {}, "-1 is a zero point, and there are 16 levels"),
@@ -217,7 +238,7 @@ def changed() -> StreamedTensor:
 )
 def test_refuses(stored: Stored | Grouped, given: dict[str, object], reason: str) -> None:
     graph = one_layer(stored)
-    done = check(WeightZeroPoints(**given), graph, X, SAME)  # type: ignore[arg-type]
+    done = check(WeightStored(**given), graph, X, SAME)  # type: ignore[arg-type]
     assert (done.fired, reasons(done)) == (0, [f"rounded again: {reason}"])
     assert ops(graph) == ["Transpose", "MatMul"]
 
@@ -236,10 +257,10 @@ def test_refuses_what_no_format_takes() -> None:
     )
     stored_in(small, w=Stored.made(64, 32))
     stored_in(other, w=Stored.made(16, 64))
-    assert check(WeightZeroPoints(), graph, FEEDS, SAME).fired == 1  # a table of many rows
+    assert check(WeightStored(), graph, FEEDS, SAME).fired == 1  # a table of many rows
     found = []
     for each, feeds in ((small, {"ids": np.array([3])}), (other, {"x": random(2, 64)})):
-        done = check(WeightZeroPoints(), each, feeds, SAME)
+        done = check(WeightStored(), each, feeds, SAME)
         assert done.fired == 0
         found += reasons(done)
     assert found == ["a table of 64 rows is not worth it", "the weight is also read by Abs"]
@@ -248,7 +269,7 @@ def test_refuses_what_no_format_takes() -> None:
 def test_refuses_a_table_out_of_order() -> None:
     graph, _ = model("logits = Identity (h)")
     stored_in(graph, table=Stored.made(ROWS, 64, ordered=1))
-    done = check(WeightZeroPoints(), graph, FEEDS, SAME)
+    done = check(WeightStored(), graph, FEEDS, SAME)
     reason = "its columns are out of order (act-order), and it is no layer's alone"
     assert (done.fired, reasons(done)) == (0, [f"rounded again: {reason}"])
     assert "DequantizeLinear" not in ops(graph)
@@ -256,8 +277,8 @@ def test_refuses_a_table_out_of_order() -> None:
 
 def test_refuses_a_table_with_offsets() -> None:
     graph, _ = model("logits = Identity (h)")
-    stored_in(graph, table=Stored.made(ROWS, 64, offsets=True))
-    done = check(WeightZeroPoints(), graph, FEEDS, SAME)
+    stored_in(graph, table=Stored.made(ROWS, 64, form="offsets"))
+    done = check(WeightStored(), graph, FEEDS, SAME)
     reason = "rounded again: no kernel looks rows up that have offsets"
     assert (done.fired, reasons(done)) == (0, [reason])
     assert "DequantizeLinear" not in ops(graph)
@@ -300,7 +321,7 @@ def mixture(gate_up: Stored | Grouped, down: Stored | Grouped) -> ir.Model:
 def test_both_matrices_of_experts_are_kept(zeros: tuple[int, int] | None) -> None:
     one, other = Stored.made(GATE_UP, WIDTH), Stored.made(DOWN, INNER, zeros=zeros, seed=1)
     graph = mixture(one, other)
-    assert check(WeightZeroPoints(), graph, routed(7), SAME).fired == 2
+    assert check(WeightStored(), graph, routed(7), SAME).fired == 2
     assert ops(graph, "block") == ["DequantizeLinear", "DequantizeLinear", "Experts"]
     for name, stored in (("gu", one), ("dn", other)):
         for found, wanted in zip(
@@ -313,7 +334,7 @@ def test_experts_around_the_middle_are_left_to_weight_int4() -> None:
     graph = mixture(
         Stored.made(GATE_UP, WIDTH, zeros=(7, 8)), Stored.made(DOWN, INNER, zeros=(8, 8))
     )
-    done = check(WeightZeroPoints(), graph, routed(7), SAME)
+    done = check(WeightStored(), graph, routed(7), SAME)
     assert (done.fired, reasons(done)) == (0, [])
 
 
@@ -328,13 +349,13 @@ GROUPS = "the two matrices of its experts are in other groups than each other"
     ],
 )
 def test_refuses_experts_of_which_one_matrix_cannot_be_kept(down: Stored, found: list[str]) -> None:
-    done = check(WeightZeroPoints(), mixture(Stored.made(GATE_UP, WIDTH), down), routed(7), SAME)
+    done = check(WeightStored(), mixture(Stored.made(GATE_UP, WIDTH), down), routed(7), SAME)
     assert (done.fired, reasons(done)) == (0, [f"rounded again: {each}" for each in found])
 
 
 def test_refuses_experts_of_which_one_matrix_has_no_integers() -> None:
     graph, _ = experts(Settings())
     stored_in(graph, gu=Stored.made(GATE_UP, WIDTH))
-    done = check(WeightZeroPoints(), graph, routed(7), SAME)
+    done = check(WeightStored(), graph, routed(7), SAME)
     reason = "rounded again: the other matrix of its experts has no integers"
     assert (done.fired, reasons(done)) == (0, [reason])
