@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import config as fx_config
 from torch.fx.experimental import _config as shape_config
-from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export.lean_trace import lean
 from lepton_compile.export.pieces import put_together
 from lepton_compile.export.refusal import untraceable
 
@@ -42,7 +39,7 @@ def trace(
     Raises:
         ExportError: torch cannot trace the model; its own words are in ``found``.
     """
-    with warnings.catch_warnings(), torch.no_grad(), _quiet(), _lean(module):
+    with warnings.catch_warnings(), torch.no_grad(), _quiet(), lean(module):
         warnings.simplefilter("ignore")
         try:
             program = _exported(module, inputs, dims, longest)
@@ -106,76 +103,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _uncached() -> AbstractContextManager[object]:
-    """Compute each shape once, without looking for it among those of earlier ops.
-
-    With open sizes a look costs as much as the shape itself, and what is found is computed again:
-    a fifth of the time of a trace.
-    """
-    from torch._dynamo import config
-
-    if not hasattr(config, "fake_tensor_cache_enabled"):
-        return nullcontext()
-    patch: AbstractContextManager[object] = config.patch(fake_tensor_cache_enabled=False)
-    return patch
-
-
-@contextmanager
-def _lean(module: nn.Module) -> Iterator[None]:
-    """Trace without what torch does for others and nothing here reads."""
-    with _uncached(), _unplaced(), _in_one_piece(module):
-        yield
-
-
-@contextmanager
-def _unplaced() -> Iterator[None]:
-    """Do not note, op by op, the lines of code that called it: nothing here reads them."""
-    name = "do_not_emit_stack_traces"
-    before = getattr(fx_config, name, None)
-    if before is None:  # not every torch has this switch
-        yield
-        return
-    setattr(fx_config, name, True)
-    try:
-        yield
-    finally:
-        setattr(fx_config, name, before)
-
-
-@contextmanager
-def _in_one_piece(module: nn.Module) -> Iterator[None]:
-    """Keep ``torch.no_grad()`` of the model's code out of the graph: gradients are off anyway.
-
-    torch would cut the graph wherever it is entered and left, and put the pieces together again.
-    """
-    own, forward = module.__dict__.get("forward"), module.forward
-
-    @functools.wraps(forward)
-    def traced(*args: Any) -> Any:
-        with _Idle():
-            return forward(*args)
-
-    module.forward = traced
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
-
-
-class _Idle(TorchFunctionMode):
-    """Leaves out what sets gradients to what they are set to."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if func is torch._C._set_grad_enabled and args[0] == torch.is_grad_enabled():
-            return None
-        return func(*args, **(kwargs or {}))
 
 
 def dims_of(program: ExportedProgram, dims: Sequence[Dims]) -> dict[str, str]:

@@ -1,0 +1,172 @@
+"""Tracing without what torch does for others and nothing here reads.
+
+Most of the time of a small build is torch's trace. What is left out of it are private matters of
+torch, and not every version has them: each is left alone where it is not as it is known here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dispatch.python import no_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import config as fx_config
+from torch.fx.experimental import proxy_tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["lean"]
+
+_LINEAR = torch.ops.aten.linear.default
+_WRITTEN_OUT = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+@contextmanager
+def lean(module: nn.Module) -> Iterator[None]:
+    """Inside, ``module`` is traced for its graph alone."""
+    with (
+        _uncached(),
+        _unplaced(),
+        _undescribed(),
+        _unwritten(),
+        _linear_whole(),
+        _in_one_piece(module),
+    ):
+        yield
+
+
+def _uncached() -> AbstractContextManager[object]:
+    """Compute each shape once, without looking for it among those of earlier ops.
+
+    With open sizes a look costs as much as the shape itself, and what is found is computed again:
+    a fifth of the time of a trace.
+    """
+    from torch._dynamo import config
+
+    if not hasattr(config, "fake_tensor_cache_enabled"):
+        return nullcontext()
+    patch: AbstractContextManager[object] = config.patch(fake_tensor_cache_enabled=False)
+    return patch
+
+
+def _unplaced() -> AbstractContextManager[object]:
+    """Do not note, op by op, the lines of code that called it: nothing here reads them."""
+    return _set(fx_config, "do_not_emit_stack_traces", True)
+
+
+def _undescribed() -> AbstractContextManager[object]:
+    """Do not look, op by op, in which order its result lies in memory: a tenth of a trace."""
+    name = "_extract_tensor_metadata"
+    describe = getattr(proxy_tensor, name, None)
+    if describe is None:
+        return nullcontext()
+
+    def briefly(result: Tensor, include_contiguity: bool = False) -> Any:
+        return describe(result, include_contiguity=False)
+
+    return _set(proxy_tensor, name, briefly)
+
+
+def _unwritten() -> AbstractContextManager[object]:
+    """Do not write graphs out as Python, which torch does each time that it has changed one."""
+    from torch.fx import _lazy_graph_module as lazy
+
+    if not hasattr(lazy, "_use_lazy_graph_module"):
+        return nullcontext()
+    return lazy._use_lazy_graph_module(True)
+
+
+@contextmanager
+def _linear_whole() -> Iterator[None]:
+    """The shape of a linear layer's output from those of its inputs: a quarter of a trace.
+
+    torch would write the layer out, as views, a product of matrices and views again, ask of each
+    with open sizes whether it is contiguous, and keep nothing of it.
+    """
+    kernels = getattr(_LINEAR, "py_kernels", None)
+    cache = getattr(_LINEAR, "_dispatch_cache", None)
+    if kernels is None or cache is None or _WRITTEN_OUT in kernels:
+        yield
+        return
+    kernels[_WRITTEN_OUT] = _linear
+    cache.clear()
+    try:
+        yield
+    finally:
+        del kernels[_WRITTEN_OUT]
+        cache.clear()
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if isinstance(x, FakeTensor) and _fit(x, weight, bias):
+        return x.new_empty((*x.shape[:-1], weight.shape[0]))
+    if isinstance(x, FakeTensor):  # torch's own words for what is wrong
+        product = torch.matmul(x, weight.t())
+        return product if bias is None else product + bias
+    with no_python_dispatcher():  # numbers, which a model's code computes on the way
+        return nn.functional.linear(x, weight, bias)
+
+
+def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the sizes that say so are fixed, and fit."""
+    if x.ndim < 1 or weight.ndim != 2 or (bias is not None and bias.ndim != 1):
+        return False
+    width, rows = x.shape[-1], weight.shape[0]
+    sizes = [width, *weight.shape, *([] if bias is None else bias.shape)]
+    if not all(isinstance(size, int) for size in sizes):
+        return False
+    if any(each.dtype != x.dtype for each in (weight, bias) if each is not None):
+        return False
+    return width == weight.shape[1] and (bias is None or bias.shape[0] == rows)
+
+
+@contextmanager
+def _set(place: Any, name: str, value: object) -> Iterator[None]:
+    """An attribute has another value inside; one that is not there is not made."""
+    if not hasattr(place, name):
+        yield
+        return
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+@contextmanager
+def _in_one_piece(module: nn.Module) -> Iterator[None]:
+    """Keep ``torch.no_grad()`` of the model's code out of the graph: gradients are off anyway.
+
+    torch would cut the graph wherever it is entered and left, and put the pieces together again.
+    """
+    own, forward = module.__dict__.get("forward"), module.forward
+
+    @functools.wraps(forward)
+    def traced(*args: Any) -> Any:
+        with _Idle():
+            return forward(*args)
+
+    module.forward = traced
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+class _Idle(TorchFunctionMode):
+    """Leaves out what sets gradients to what they are set to."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch._C._set_grad_enabled and args[0] == torch.is_grad_enabled():
+            return None
+        return func(*args, **(kwargs or {}))
