@@ -130,9 +130,11 @@ class NumericCheck:
         if self._half is not None:
             model = self._emulation(model)
         model = lean(with_unsigned_weights(model))
+        ordered = in_order(model)
         with on_scratch_disk():
-            self._graph = self._weights.externalized(model)
-            graph = self._weights.externalized(in_order(model))
+            self._graph = graph = self._weights.externalized(model)
+            if ordered is not model:
+                graph = self._weights.externalized(ordered)
         return {name: self._real(array) for name, array in self._run(graph).items()}
 
     def _run(self, graph: bytes) -> dict[str, np.ndarray]:

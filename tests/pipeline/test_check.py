@@ -55,6 +55,21 @@ def test_a_weight_is_read_once(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_a_graph_without_layers_is_written_out_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, serialize = [], ir.serde.serialize_model
+
+    def counted(model: ir.Model) -> object:
+        written.append(model)
+        return serialize(model)
+
+    monkeypatch.setattr(ir.serde, "serialize_model", counted)
+    with NumericCheck(FEEDS, "fp32") as check:
+        check.start(load(TEXT, {"table": random(50, 32), "w": random(40, 32)}))
+    assert len(written) == 1
+
+
 def test_kernels_round_as_they_will_in_the_engine(folder: Path) -> None:
     """MatMulNBits of accuracy level 4 rounds what it multiplies, but only over packed weights."""
     found = {}
