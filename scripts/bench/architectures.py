@@ -103,6 +103,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "perceiver": {"num_latents": 8, "d_latents": 32},
     "xmod": {"default_language": "en_XX"},
 }
+# What each attempt needs, imported once, before their processes are forked.
+PRELOADED = "lepton_compile.api.building"
 # One entry for each layer.
 PER_LAYER = ("layer_types", "mlp_layer_types")
 
@@ -236,12 +238,20 @@ def attempt(name: str, kind: str, task: str) -> Found:
 def child(name: str, kind: str, task: str, answer: Connection) -> None:
     """An attempt in a process of its own, its screen kept to itself."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    import torch
+
+    torch.set_num_threads(1)
     answer.send(attempt(name, kind, task))
 
 
 def results(task: str, only: Sequence[str] | None, limit: int) -> Iterator[tuple[str, Found]]:
-    """Architecture and what became of it, one after the other."""
-    context = multiprocessing.get_context("fork")
+    """Architecture and what became of it, one after the other.
+
+    Their processes are forked from one that has imported what a build needs and done nothing: a
+    fork of ours would wait forever for torch's threads, once there are any, which it has not got.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
     for name, kind in listed(task).items():
         if only and name not in only:
             continue
@@ -250,8 +260,11 @@ def results(task: str, only: Sequence[str] | None, limit: int) -> Iterator[tuple
         process.start()
         theirs.close()
         found: Found = {"result": "failed", "reason": f"no answer in {limit} seconds"}
-        with contextlib.suppress(EOFError):  # it died
+        try:
             found = ours.recv() if ours.poll(limit) else found
+        except EOFError:
+            process.join()
+            found["reason"] = f"its process ended with {process.exitcode}"
         process.kill()
         process.join()
         yield name, {"class": kind, **found}
@@ -290,11 +303,6 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the tests' tokenizer
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import torch
-
-    torch.set_num_threads(1)
-    import lepton_compile.api.building  # noqa: F401  # once, before the processes fork
-
     versions = {
         name: importlib.metadata.version(name) for name in ("transformers", "torch", "onnxruntime")
     }

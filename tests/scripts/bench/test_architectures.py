@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import architectures
 import pytest
+import torch
 import transformers
 
 
@@ -26,7 +30,19 @@ def test_a_configuration_becomes_tiny(kind: str) -> None:
     assert len(getattr(config, "layer_types", None) or [0] * 3) == 3
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """torch computes with several threads, and has begun to."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    torch.randn(4000, 1000).softmax(-1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 def test_each_is_tried_in_a_process_of_its_own() -> None:
+    """Whatever threads there are in ours: a copy of it would wait for them."""
     found = dict(architectures.results("text-generation", ["llama", "reformer"], 120))
     assert found["llama"] == {"class": "LlamaForCausalLM", "result": "compiled", "how": "stamped"}
     assert found["reformer"]["result"] in ("untried", "refused")
@@ -36,6 +52,14 @@ def test_each_is_tried_in_a_process_of_its_own() -> None:
 def test_one_that_takes_too_long_is_given_up() -> None:
     found = dict(architectures.results("text-generation", ["gpt2"], 0))
     assert found["gpt2"]["reason"] == "no answer in 0 seconds"
+
+
+def test_one_whose_process_ends_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architectures, "child", os._exit)
+    monkeypatch.setattr(architectures, "listed", lambda _: {"gpt2": "GPT2LMHeadModel"})
+    (found,) = (each for _, each in architectures.results("text-generation", None, 60))
+    assert found["result"] == "failed"
+    assert found["reason"] == "its process ended with 1"  # it takes one argument
 
 
 def test_the_table_tells_who_compiles_and_why_not() -> None:
