@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 import lepton_compile as lc
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import SourceError, is_failure
 from lepton_compile.export.assets import write_assets
 from lepton_compile.export.source import resolve
+from lepton_compile.export.source.tokenizer_json import fault_in
 from lepton_compile.numerics.sample_text import token_ids
 from tests.small import byte_tokenizer, llama, saved
 
@@ -60,6 +62,72 @@ def test_a_tokenizer_that_cannot_be_loaded(content: Any, message: str, folder: P
     assert message in str(caught.value.found)
     assert caught.value.available == ("tokenizer.json", "tokenizer_config.json")
     assert caught.value.hint
+
+
+WORDS = {"a": 0, "b": 1, "ab": 2}
+UNIGRAM = {"type": "Unigram", "unk_id": 1, "vocab": [["a", 0.0], ["b", -1.5]]}
+
+
+def loads(file: Path) -> bool:
+    """Whether the library loads all of it. A panic of its is no Exception."""
+    try:
+        Tokenizer.from_file(str(file))
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"type": "BPE", "vocab": WORDS, "merges": [["a", "b"]]}, None),
+        ({"type": "BPE", "vocab": WORDS, "merges": ["#version: 0.2", "a b"]}, None),
+        ({"type": "BPE", "vocab": {"a": -1}, "merges": []}, "model.vocab: 'a' is -1"),
+        ({"type": "BPE", "vocab": {"a": 1.5}, "merges": []}, "model.vocab: 'a' is 1.5"),
+        ({"type": "BPE", "vocab": WORDS, "merges": [["a", "c"]]}, "'ac' is not in the vocabulary"),
+        ({"type": "BPE", "vocab": WORDS, "merges": ["a b b"]}, "model.merges: ['a', 'b', 'b']"),
+        ({"type": "BPE", "vocab": WORDS, "merges": [["a", 1]]}, "model.merges: ['a', 1]"),
+        ({"type": "BPE", "vocab": WORDS}, "Missing vocab/merges"),
+        ({"type": "BPE", "vocab": [], "merges": []}, "expected a map"),
+        ({"type": "WordPiece", "vocab": WORDS}, "missing field"),
+        ({"type": "WordLevel", "vocab": WORDS, "unk_token": "a"}, None),
+        (UNIGRAM, None),
+        ({**UNIGRAM, "unk_id": 2}, "UnkIdNotInVocabulary"),
+        ({**UNIGRAM, "unk_id": -1}, "expected usize"),
+        ({**UNIGRAM, "vocab": [*UNIGRAM["vocab"], ["c", None]]}, "model.vocab: ['c', None]"),
+        ({**UNIGRAM, "vocab": [*UNIGRAM["vocab"], ["c"]]}, "model.vocab: ['c']"),
+        (None, "did not match any variant"),
+    ],
+    ids=str,
+)
+def test_a_vocabulary_is_looked_at_without_loading_it(
+    model: Any, message: str | None, folder: Path
+) -> None:
+    """What is refused here is what the library refuses, and no more."""
+    file = folder / "tokenizer.json"
+    changed(file, model=model)
+    fault = fault_in(file)
+    if message is None:
+        assert fault is None
+        assert loads(file)
+        return
+    assert message in str(fault)
+    assert not loads(file)
+    with pytest.raises(SourceError, match="tokenizer cannot be loaded") as refused:
+        lc.plan(model=str(folder))
+    assert refused.value.where == str(file)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "vocab.txt", "merges.txt"])
+def test_older_vocabularies_are_text(name: str, folder: Path) -> None:
+    (folder / name).write_bytes(b"\xff\xfe")
+    resolve(str(folder), folder)  # nobody reads them beside tokenizer.json
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(SourceError) as caught:
+        resolve(str(folder), folder)
+    assert caught.value.where == str(folder / name)
 
 
 def test_added_tokens_that_are_missing(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
-from lepton_compile.export.source.tokenizer_files import check_small_files, tokenizer_error
+from lepton_compile.export.source.tokenizer_files import check_tokenizer_files, tokenizer_error
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -66,7 +66,7 @@ class Source:
     def check_folder(self, *, weights: bool = True) -> None:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
-        check_small_files(self.path)
+        check_tokenizer_files(self.path)
         if weights:
             folders.check_weights(self.path)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError, is_failure
 from lepton_compile.export.source.objects import read_object
+from lepton_compile.export.source.tokenizer_json import fault_in
 
-__all__ = ["TOKENIZER_FILES", "check_small_files", "tokenizer_error"]
+__all__ = ["TOKENIZER_FILES", "check_tokenizer_files", "tokenizer_error"]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 SMALL = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+WORDS, PLAIN = "tokenizer.json", ("vocab.txt", "merges.txt")
 
 
 def _is_special(found: Any) -> bool:
@@ -39,12 +41,9 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_small_files(folder: Path) -> None:
-    """Refuse files that are no objects, and special tokens that are no texts. Raises SourceError.
-
-    Vocabularies are looked at by who loads them, which takes seconds.
-    """
-    read_object(folder / "generation_config.json")
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuse files that are no objects, special tokens that are no texts, and a vocabulary that the
+    tokenizer's library would not take. Raises SourceError."""
     for file in (folder / name for name in SMALL):
         for name, value in read_object(file).items():
             fits, wanted = KEYS.get(name, (lambda value: True, ""))
@@ -56,12 +55,33 @@ def check_small_files(folder: Path) -> None:
                     available=[wanted],
                     hint="Compare it with the one that the model was released with.",
                 )
+    if (fault := _fault_of_words(folder)) is not None:
+        raise _cannot_be_loaded(folder, *fault)
+
+
+def _fault_of_words(folder: Path) -> tuple[Path, str] | None:
+    """The file of a vocabulary that is damaged, and what is wrong with it. One in tokenizer.json
+    makes the others needless."""
+    if (file := folder / WORDS).is_file():
+        fault = fault_in(file)
+        return (file, fault) if fault is not None else None
+    read_object(folder / "vocab.json")
+    for file in (folder / name for name in PLAIN if (folder / name).is_file()):
+        try:
+            file.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            return file, str(error)
+    return None
 
 
 def tokenizer_error(folder: Path, error: BaseException) -> SourceError:
     """The error for a tokenizer that cannot be loaded, by the file that is at fault."""
-    file = folder / "tokenizer.json"
-    place, found = next(_faults(file), (folder, f"{type(error).__name__}: {error}"))
+    fault = _fault_of_words(folder) or _told_by_library(folder / WORDS)
+    place, found = fault or (folder, f"{type(error).__name__}: {error}")
+    return _cannot_be_loaded(folder, place, found)
+
+
+def _cannot_be_loaded(folder: Path, place: Path, found: str) -> SourceError:
     return SourceError(
         "The tokenizer cannot be loaded.",
         where=str(place),
@@ -75,24 +95,16 @@ def _all() -> tuple[str, ...]:
     return (*TOKENIZER_FILES, *SMALL, "merges.txt")
 
 
-def _faults(file: Path) -> Iterator[tuple[Path, str]]:
-    """What is wrong with a tokenizer.json: as JSON, to the library, and to transformers."""
-    if not file.is_file():
-        return
+def _told_by_library(file: Path) -> tuple[Path, str] | None:
+    """What it says of a whole tokenizer.json."""
     from tokenizers import Tokenizer
 
+    if not file.is_file():
+        return None
     try:
-        found = read_object(file)
         Tokenizer.from_file(str(file))
     except BaseException as error:
         if not is_failure(error):
             raise
-        yield file, (error.found or error.message) if isinstance(error, SourceError) else str(error)
-        return
-    tokens = found.get("added_tokens")
-    if not isinstance(tokens, list) or not all(_is_token(each) for each in tokens):
-        yield file, f"added_tokens: {tokens!r:.60}"
-
-
-def _is_token(found: Any) -> bool:
-    return isinstance(found, dict) and "id" in found and isinstance(found.get("content"), str)
+        return file, str(error)
+    return None
