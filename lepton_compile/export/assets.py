@@ -15,12 +15,13 @@ from typing import Any
 from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.sentence import lowers_case
 from lepton_compile.export.source import Source
+from lepton_compile.export.source.chat_template import CONFIG, TEMPLATE, chat_template
 from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.tokenizer_files import tokenizer_error
 
 __all__ = ["generation", "write_assets"]
 
-TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+TOKENIZER = "tokenizer.json"
 # Keys that name the place or the code of the original.
 DROPPED = ("auto_map", "name_or_path", "_commit_hash", "tokenizer_file", "special_tokens_map_file")
 
@@ -70,7 +71,8 @@ def _write_tokenizer(origin: Path, folder: Path, lowered: bool) -> dict[str, str
     if lowered:
         _lower_case(folder / TOKENIZER, origin)
     config = {**read_object(origin / "special_tokens_map.json"), **read_object(origin / CONFIG)}
-    template = _template(origin, config)
+    config.pop("chat_template", None)
+    template = chat_template(origin)
     for name, value in config.items():
         if name.endswith("_token") and isinstance(value, dict):
             config[name] = value.get("content")  # an added token, written out
@@ -92,32 +94,6 @@ def _lower_case(file: Path, origin: Path) -> None:
     if own is None or own.normalize_str("A") != "a":
         tokenizer.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
         tokenizer.save(str(file), pretty=False)
-
-
-def _template(origin: Path, config: dict[str, Any]) -> str | None:
-    """The chat template, from its file or the tokenizer's configuration.
-
-    Raises:
-        SourceError: it is no text.
-    """
-    found, file = config.pop("chat_template", None), origin / CONFIG
-    try:
-        if (origin / TEMPLATE).is_file():
-            file = origin / TEMPLATE
-            found = file.read_text("utf-8")
-        if isinstance(found, list):  # several by name; chatting uses the default
-            found = next((e.get("template") for e in found if e.get("name") == "default"), None)
-        if not isinstance(found, str | None):
-            raise TypeError(f"{found!r:.60}")
-        (found or "").encode("utf-8")  # half a character is no text, either
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise SourceError(
-            "The chat template is no text.",
-            where=str(file),
-            found=str(error),
-            hint="Correct it, or remove it: without one, prompts are plain texts.",
-        ) from error
-    return found or None
 
 
 def generation(source: Source) -> dict[str, Any]:

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import LoaderError, failing
 from lepton_compile.runtime.loader_special import special_tokens
 
-__all__ = ["rendered"]
+__all__ = ["environment", "rendered"]
 
 
 def rendered(model: Any, source: str, given: Mapping[str, Any]) -> str:
     """The template ``source`` over what is ``given`` by name, ready for the answer."""
-    with failing("a chat template needs jinja2: pip install jinja2"):
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
     known = {"tools": None, "documents": None, "add_generation_prompt": True, **given}
 
     def refuse_messages(reason: str) -> None:
         raise LoaderError(f"the chat template refuses these messages: {reason}")
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols", _generation_tag()],
-    )
-    # jinja2's own filter is for web pages, and escapes what they would read.
-    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    environment.globals |= {"raise_exception": refuse_messages, "strftime_now": time.strftime}
+    template = environment(refuse_messages)
     try:
-        return str(environment.from_string(source).render({**special_tokens(model), **known}))
+        return str(template.from_string(source).render({**special_tokens(model), **known}))
     except LoaderError:
         raise
     except Exception as error:  # a template is a program, and may fail as any other
         kind = type(error).__name__
         raise LoaderError(f"the chat template fails on these messages: {kind}: {error}") from error
+
+
+def environment(refuse_messages: Callable[[str], None]) -> Any:
+    """Where templates are read and rendered."""
+    with failing("a chat template needs jinja2: pip install jinja2"):
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols", _generation_tag()],
+    )
+    # jinja2's own filter is for web pages, and escapes what they would read.
+    made.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    made.globals |= {"raise_exception": refuse_messages, "strftime_now": time.strftime}
+    return made
 
 
 def _generation_tag() -> Any:

@@ -10,6 +10,7 @@ import pytest
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import lepton_compile as lc
 from lepton_compile.errors import SourceError
 from lepton_compile.export.assets import generation, write_assets
 from lepton_compile.export.source import Source, resolve
@@ -89,6 +90,28 @@ def test_templates_that_are_no_text(value: Any, folder: Path, out: Path) -> None
     assert caught.value.where == str(folder / "chat_template.jinja")
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% if messages %}", "line 1: Unexpected end of template"),
+        ("a\n{{ b", "line 2: unexpected end"),
+        ("{% for m in messages %}" * 3000, "recursion"),
+        ("x" * 300_000, "300,000 characters"),
+    ],
+    ids=["block", "value", "deep", "long"],
+)
+def test_templates_that_nobody_reads(template: str, message: str, folder: Path) -> None:
+    """A plan says so, too; what fails when it is rendered is not looked for."""
+    add_tokenizer(folder)
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(SourceError, match="chat template cannot be read") as caught:
+        lc.plan(model=str(folder))
+    assert caught.value.where == str(folder / "chat_template.jinja")
+    assert message in str(caught.value.found)
+    (folder / "chat_template.jinja").write_text("{{ 9**9**9**9 }}{{ own(a | other) }}")
+    opened(folder)
+
+
 def test_template_inside_the_configuration(folder: Path, out: Path) -> None:
     """Older folders keep it there; with several by name, the default one counts."""
     add_tokenizer(folder)
@@ -164,7 +187,7 @@ def test_twice_gives_the_same_bytes(kind: str, folder: Path, tmp_path: Path) -> 
 def test_ids_of_tokens_that_are_none(name: str, value: Any, folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({name: value}))
     with pytest.raises(SourceError, match=f"{name} is no number of a token") as caught:
-        generation(opened(folder))
+        lc.plan(model=str(folder))
     assert caught.value.where == str(folder / "generation_config.json")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
+from lepton_compile.export.source.chat_template import chat_template
 from lepton_compile.export.source.tokenizer_files import check_tokenizer_files, tokenizer_error
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Source:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
         check_tokenizer_files(self.path)
+        chat_template(self.path)
         if weights:
             folders.check_weights(self.path)
 
