@@ -16,6 +16,7 @@ from lepton_compile.engines.tensorrt.capabilities import (
 from lepton_compile.engines.tensorrt.flavour import RTX, TRT
 from lepton_compile.errors import EngineError, RecipeError
 from lepton_compile.export import Source
+from lepton_compile.export.assets import generation
 from lepton_compile.pipeline import passes_for, precision_of
 from lepton_compile.pipeline.compute import compute_dtype
 from lepton_compile.recipe import Recipe, check_idle
@@ -81,10 +82,14 @@ def check_model(recipe: Recipe, source: Source) -> None:
     Raises:
         RecipeError: something in the recipe changes nothing for the model's task, or there is
             nothing to verify on in its text.
+        SourceError: a token of the model's settings is no number.
         EngineError: a GPU without arithmetic for a type.
     """
     known = recipe.task is not None or source.kind == "onnx"
-    check_idle(recipe, None if known else task_of(source))
+    task = recipe.task if known else task_of(source)
+    check_idle(recipe, None if known else task)
+    if task == "text-generation" and source.kind != "onnx":
+        generation(source)
     _check_precision(recipe, None if source.kind == "onnx" else source.config())
     check_recipe_text(recipe, source)
 

@@ -126,12 +126,14 @@ def _dense_of(dense: Sequence[Dense]) -> nn.Module:
 
 def _loaded(source: Source, auto: Any) -> nn.Module:
     import torch
+    from transformers import GenerationConfig
 
     try:
         with _without_bars():
             model: nn.Module = auto.from_pretrained(
                 source.path,
                 config=source.config(),
+                generation_config=GenerationConfig(),  # not that of a file: nothing is generated
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=source.trust_remote_code,
@@ -139,7 +141,7 @@ def _loaded(source: Source, auto: Any) -> nn.Module:
             )
     except MemoryError:
         raise
-    except Exception as error:  # a generation_config.json of another form ends in a TypeError
+    except Exception as error:  # whatever the library or the model's own code raises
         raise SourceError(
             "transformers cannot load the model.",
             where=str(source.path),

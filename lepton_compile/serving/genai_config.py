@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from lepton_compile.errors import ArtifactError
@@ -77,6 +78,8 @@ def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str
     # A penalty would bend what is greedy, so that the model's own is not taken over.
     sampling = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}
     own = {name: settings[name] for name in sampling if settings.get(name) is not None}
+    for name, value in own.items():
+        _check_setting(name, value, type(sampling[name]))
     return {
         "do_sample": False,
         "max_length": room,
@@ -87,6 +90,18 @@ def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str
         **sampling,
         **own,
     }
+
+
+def _check_setting(name: str, value: object, kind: type) -> None:
+    fits = type(value) is int or (kind is float and type(value) is float and isfinite(value))
+    if not fits or value < 0:  # type: ignore[operator]
+        raise ArtifactError(
+            f"{name} of the model is nothing that can be sampled with",
+            where="generation_config.json",
+            found=f"{value!r:.60}",
+            available=["a whole number from 0 on" if kind is int else "a number from 0 on"],
+            hint="correct it in the model's folder, or remove it, and build the artifact again",
+        )
 
 
 def _kernels(engine: ServedEngine) -> dict[str, str]:

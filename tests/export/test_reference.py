@@ -37,6 +37,17 @@ def test_a_folder_in_fp32_and_evaluation_mode(tmp_path: Path) -> None:
         torch.testing.assert_close(model(IDS).logits, saved.float()(IDS).logits)
 
 
+def test_settings_that_nothing_is_generated_with(tmp_path: Path) -> None:
+    """transformers refuses such a file, and what it says is not what is compared."""
+    saved = llama(tmp_path)
+    (tmp_path / "generation_config.json").write_text(
+        '{"max_new_tokens": 0, "early_stopping": "x", "compile_config": 3, "temperature": NaN}'
+    )
+    model = load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
+    with torch.inference_mode():
+        torch.testing.assert_close(model(IDS).logits, saved(IDS).logits)
+
+
 def test_files_that_are_mapped_until_all_is_read(tmp_path: Path) -> None:
     """What a plan and a ceiling count beside the model: in fp32 the files are the model."""
     for dtype, bytes_each in ((torch.bfloat16, 2), (torch.float16, 2), (torch.float32, 0)):
@@ -84,14 +95,6 @@ def test_no_bars_but_ours_and_those_of_others_as_they_were(
     with pytest.raises(SourceError):
         load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
     assert transformers.utils.logging.is_progress_bar_enabled()
-
-
-def test_settings_of_another_form_are_no_bug(tmp_path: Path) -> None:
-    llama(tmp_path)
-    (tmp_path / "generation_config.json").write_text('{"pad_token_id": "x"}')
-    with pytest.raises(SourceError, match="cannot load the model") as caught:
-        load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
-    assert "TypeError" in str(caught.value.found)
 
 
 def test_the_task_chooses_the_class(tmp_path: Path) -> None:

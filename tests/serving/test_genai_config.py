@@ -47,6 +47,24 @@ def test_sampling_is_the_models_and_greed_is_unbent(decoder: Artifact) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", "hot"),
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("top_k", 2.5),
+        ("top_k", True),
+        ("top_p", [1]),
+    ],
+)
+def test_what_nothing_can_be_sampled_with(name: str, value: Any, decoder: Artifact) -> None:
+    with pytest.raises(ArtifactError, match=name) as caught:
+        config_of(engine_of(decoder), **{name: value})
+    assert caught.value.where == "generation_config.json"
+    assert caught.value.found == repr(value)
+
+
+@pytest.mark.parametrize(
     ("model_type", "expected"),
     [("gemma3_text", "gemma3_text"), ("phi3", "decoder"), ("olmo2", "decoder"), (None, "decoder")],
 )
