@@ -32,6 +32,7 @@ __all__ = [
     "SourceError",
     "UsageError",
     "is_failure",
+    "located",
     "told_as",
 ]
 
@@ -153,3 +154,13 @@ def told_as(ours: Callable[[BaseException], LeptonError]) -> Iterator[None]:
         if not is_failure(error):
             raise
         raise ours(error) from error
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """An error of ours that comes out of it without a place is told to be at ``where``."""
+    try:
+        yield
+    except LeptonError as error:
+        error.where = error.where or str(where)
+        raise

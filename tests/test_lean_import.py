@@ -49,5 +49,17 @@ def test_import_is_light(name: str) -> None:
     assert loaded_by(f"import {name}") == []
 
 
+def test_a_model_that_is_not_there_is_told_before_torch_is_loaded() -> None:
+    program = """
+import lepton_compile as lc
+for call in (lc.build, lc.plan):
+    try:
+        call(model="no/such/model")
+    except lc.LeptonError as error:
+        assert "does not exist" in error.message
+"""
+    assert not {"torch", "transformers"} & {*loaded_by(program)}
+
+
 def test_the_check_sees_a_heavy_library() -> None:
     assert "onnx" in loaded_by("import onnx")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from lepton_compile.api.libraries import loading
 from lepton_compile.arguments import flag_of, keys_of, path_of
-from lepton_compile.errors import UsageError
+from lepton_compile.errors import UsageError, located
 from lepton_compile.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     from lepton_compile.api.planning import Plan
     from lepton_compile.artifact import Artifact
+    from lepton_compile.export import Source
     from lepton_compile.recipe import Recipe
     from lepton_compile.runtime import Model
 
@@ -68,13 +69,15 @@ def build(
     place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
     replaces = flag_of(overwrite, "overwrite")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
-    # Only now: a mistake in the recipe is told before the libraries are loaded.
+    # Only now: a mistake in the recipe, or the model, is told before the libraries are loaded.
     with _ONE_AT_A_TIME:
+        source = _looked_at(whole, builds=True)
         with loading():
             from lepton_compile.api.building import Build
 
         return Build(
             whole,
+            source,
             output=place,
             check=checked and whole.check,
             verify=verified and whole.verify.enabled,
@@ -101,12 +104,14 @@ def plan(
     section, verified = _verify_of(verify)
     place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, located(whole.model):
+        source = _looked_at(whole, builds=False)
         with loading():
             from lepton_compile.api.planning import make_plan
 
         return make_plan(
             whole,
+            source,
             watcher,
             output=place,
             check=checked and whole.check,
@@ -134,6 +139,19 @@ def read_recipe(
     if recipe is None:
         return load_recipe(given, dotted)
     return load_recipe(recipe, {**given, **dotted})
+
+
+def _looked_at(recipe: Recipe, *, builds: bool) -> Source | None:
+    """The recipe's model, where this machine has it; None where it may have to be fetched."""
+    from lepton_compile.api.early import check_buildable, check_early
+    from lepton_compile.api.places import source_of
+
+    check_early(recipe)
+    if builds:
+        check_buildable(recipe)
+    if recipe.model.startswith("hf:") or (recipe.adapter or "").startswith("hf:"):
+        return None
+    return source_of(recipe, weights=builds)
 
 
 def _verify_of(verify: object) -> tuple[Mapping[str, Any] | None, bool]:

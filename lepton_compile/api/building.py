@@ -15,7 +15,7 @@ from lepton_compile.api import describe
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
-from lepton_compile.api.early import check_buildable, check_early, check_model
+from lepton_compile.api.early_model import check_model
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
     cache_measure_for,
@@ -34,8 +34,9 @@ from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
 from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
 from lepton_compile.engines.weights_file import WeightStore
-from lepton_compile.errors import GateError, PassError
-from lepton_compile.export import ExportedModel, Pooling, Source, export
+from lepton_compile.errors import GateError, PassError, located
+from lepton_compile.export import ExportedModel, Pooling, Source
+from lepton_compile.export.export import export
 from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
@@ -67,9 +68,14 @@ class _Engine:
 
 @dataclass
 class Build:
-    """A build of one recipe. Making one does nothing; ``run`` does it all."""
+    """A build of one recipe. Making one does nothing; ``run`` does it all.
+
+    Attributes:
+        source: its model, where that was found before; the hub's is fetched in its stage.
+    """
 
     recipe: Recipe
+    source: Source | None
     output: Path | None
     check: bool
     verify: bool
@@ -81,8 +87,6 @@ class Build:
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
-        check_early(self.recipe)
-        check_buildable(self.recipe)
         self._kernels = kernels_for(self.recipe)
         output = self._output()
         try:
@@ -99,7 +103,7 @@ class Build:
         step = ceiling.watch(self.progress.step)
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
-                source = source_of(self.recipe)
+                source = self.source or source_of(self.recipe)
                 check_model(self.recipe, source)
             # Capture is one busy thread; the digests of what is built from, and the kernels, are
             # ready when it ends.
@@ -138,11 +142,13 @@ class Build:
     # -- stages -----------------------------------------------------------------------------
 
     @contextmanager
-    def _stage(self, name: str, detail: str = "") -> Iterator[None]:
+    def _stage(self, name: str, detail: str = "", target: str | None = None) -> Iterator[None]:
+        """What fails inside, and says no place, is at the ``target`` or the model."""
         self.progress.stage(name, detail)
         start, seconds = time.perf_counter(), self.found.seconds
         try:
-            yield
+            with located(target or self.recipe.model):
+                yield
         finally:  # a report of a missed demand has the stage that missed it
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
@@ -158,12 +164,12 @@ class Build:
     ) -> _Engine:
         place = place_of(target, self.recipe.target)
         (root / place).mkdir(parents=True, exist_ok=True)
-        with self._stage("passes", comparing.of_passes(target)):
+        with self._stage("passes", comparing.of_passes(target), target):
             library = self._kernels.place(root / place) if target == "ort-cpu" else None
             passes = self.found.passes[target] = PipelineReport()  # filled, also where one fails
             self._passes(target, model, source, exported, step, comparing, library)
             self._demand(target, passes)
-        with self._stage("build", target):
+        with self._stage("build", target, target):
             job = EngineJob(
                 model,
                 root / place,

@@ -1,30 +1,17 @@
-"""Mistakes that a recipe shows by itself, found before anything is captured."""
+"""Mistakes that a recipe shows by itself, found before torch is loaded."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from lepton_compile.api.task import task_of
-from lepton_compile.api.texts import check_recipe_text, read_text
+from lepton_compile.api.texts import read_text
 from lepton_compile.engines import TARGETS
 from lepton_compile.engines.probe import probe
-from lepton_compile.engines.tensorrt.capabilities import (
-    check_capabilities,
-    check_dtype,
-    check_plugin,
-)
-from lepton_compile.engines.tensorrt.flavour import RTX, TRT
+from lepton_compile.engines.tensorrt.capabilities import check_capabilities, check_plugin
+from lepton_compile.engines.tensorrt.flavour import FLAVOURS
 from lepton_compile.errors import EngineError, RecipeError
-from lepton_compile.export import Source
-from lepton_compile.export.assets import generation
-from lepton_compile.pipeline import passes_for, precision_of
-from lepton_compile.pipeline.compute import compute_dtype
-from lepton_compile.recipe import Recipe, check_idle
+from lepton_compile.pipeline import passes_for
+from lepton_compile.recipe import Recipe
 
-__all__ = ["check_buildable", "check_early", "check_model"]
-
-FLAVOURS = {flavour.target: flavour for flavour in (RTX, TRT)}
-WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
+__all__ = ["check_buildable", "check_early"]
 
 
 def check_early(recipe: Recipe) -> None:
@@ -74,40 +61,3 @@ def _check_positions(recipe: Recipe) -> None:
             found=f"true, for {', '.join(others) or recipe.model}",
             hint="leave it out: positions are derived from the attention mask",
         )
-
-
-def check_model(recipe: Recipe, source: Source) -> None:
-    """What needs the model, too, and nothing of its graph.
-
-    Raises:
-        RecipeError: something in the recipe changes nothing for the model's task, or there is
-            nothing to verify on in its text.
-        SourceError: a token of the model's settings is no number.
-        EngineError: a GPU without arithmetic for a type.
-    """
-    known = recipe.task is not None or source.kind == "onnx"
-    task = recipe.task if known else task_of(source)
-    check_idle(recipe, None if known else task)
-    if task == "text-generation" and source.kind != "onnx":
-        generation(source)
-    _check_precision(recipe, None if source.kind == "onnx" else source.config())
-    check_recipe_text(recipe, source)
-
-
-def _check_precision(recipe: Recipe, config: Any) -> None:
-    """What needs the model's configuration too: each GPU that is named takes the types asked for.
-
-    The builder asks again, of the graph it is given.
-
-    Raises:
-        EngineError: a GPU without arithmetic for a type.
-    """
-    for target in recipe.target:
-        flavour = FLAVOURS.get(target)
-        if flavour is None:
-            continue
-        own = recipe.for_target(target)
-        half = compute_dtype(own, target, config)
-        weights = WEIGHTS.get(precision_of(own, target, config))
-        for dtype in (half.name if half else None, weights, WEIGHTS.get(own.quantize.cache)):
-            check_dtype(dtype, "compute_capabilities", own.compute_capabilities, flavour)

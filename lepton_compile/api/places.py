@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from lepton_compile.errors import located
 from lepton_compile.export import Source, resolve
 from lepton_compile.recipe import Recipe
 
@@ -25,13 +26,14 @@ FILES = (".gguf", ".onnx")
 
 def source_of(recipe: Recipe, *, weights: bool = True) -> Source:
     """The model of a recipe, with its adapter. Args, errors: as ``resolve``."""
-    return resolve(
-        recipe.model,
-        recipe.base,
-        recipe.trust_remote_code,
-        adapter=recipe.adapter,
-        weights=weights,
-    )
+    with located(recipe.place("model")):
+        return resolve(
+            recipe.model,
+            recipe.base,
+            recipe.trust_remote_code,
+            adapter=recipe.adapter,
+            weights=weights,
+        )
 
 
 def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:

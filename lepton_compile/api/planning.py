@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.api.choosing import known_tactics
-from lepton_compile.api.early import check_early, check_model
+from lepton_compile.api.early_model import check_model
 from lepton_compile.api.estimates import (
     Estimate,
     check_estimate,
@@ -123,6 +123,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
+    found: Source | None,
     progress: Progress,
     *,
     output: Path | None = None,
@@ -131,13 +132,15 @@ def make_plan(
 ) -> Plan:
     """Capture and lower on shapes alone.
 
+    Args:
+        found: the recipe's model; None for the hub's, which is fetched here.
+
     Raises:
         RecipeError, SourceError, ExportError, PassError: as a build would.
     """
     start = time.perf_counter()
-    check_early(recipe)
     progress.stage("resolve", recipe.model)
-    source = source_of(recipe, weights=False)
+    source = found or source_of(recipe, weights=False)
     if source.kind == "onnx":
         raise ExportError(
             "an ONNX file is not planned: nothing is captured from it",

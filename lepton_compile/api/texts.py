@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lepton_compile.api.task import task_of
 from lepton_compile.errors import RecipeError, UsageError
 from lepton_compile.export import Source
-from lepton_compile.numerics.sample_text import comparable
 from lepton_compile.recipe import Recipe
 
 __all__ = ["check_long_enough", "check_recipe_text", "read_text"]
@@ -31,6 +29,8 @@ def read_text(path: Path, *, where: str = KEY, error: type[UsageError] = RecipeE
 
 def check_recipe_text(recipe: Recipe, source: Source) -> None:
     """The recipe's text has enough tokens. Raises RecipeError."""
+    from lepton_compile.api.task import task_of
+
     if recipe.verify.text is not None and source.kind != "onnx":
         path = recipe.base / recipe.verify.text
         check_long_enough(path, read_text(path), source, recipe.task or task_of(source))
@@ -46,6 +46,8 @@ def check_long_enough(
     error: type[UsageError] = RecipeError,
 ) -> None:
     """The text of a file gives the model something to be compared on. Raises ``error``."""
+    from lepton_compile.numerics.sample_text import comparable
+
     tokenizer, decoder = source.tokenizer(), task == "text-generation"
     if tokenizer is None or comparable(tokenizer, text, decoder=decoder):
         return  # without a tokenizer random ids are fed

@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 
 from lepton_compile.arguments import path_of
-from lepton_compile.errors import ArtifactError
+from lepton_compile.errors import ArtifactError, located
 
 from .form import check_manifest
 from .manifest import MANIFEST_FILE, FileEntry, Manifest
@@ -23,8 +23,9 @@ def open_artifact(folder: str | Path) -> Artifact:
     """
     path = path_of(folder, "the artifact's folder")
     manifest = read_manifest(path)
-    for name, entry in manifest.files.items():
-        _check_file(path, name, entry)
+    with located(path):
+        for name, entry in manifest.files.items():
+            _check_file(path, name, entry)
     return Artifact(path, manifest)
 
 
@@ -40,8 +41,9 @@ def read_manifest(folder: str | Path) -> Manifest:
             "this folder is no artifact", found=str(folder), hint=f"it has no {MANIFEST_FILE}"
         )
     text = file.read_bytes()
-    manifest = Manifest.from_json(text)
-    check_manifest(json.loads(text))
+    with located(file):
+        manifest = Manifest.from_json(text)
+        check_manifest(json.loads(text))
     return manifest
 
 

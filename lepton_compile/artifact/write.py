@@ -134,6 +134,7 @@ class ArtifactWriter:
             return
         raise ArtifactError(
             "the output folder exists",
+            where="output",
             found=str(self.output),
             hint="choose another with -o, or replace the artifact with --force"
             if ours

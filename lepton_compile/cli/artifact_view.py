@@ -47,6 +47,7 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
     if not (folder / MANIFEST_FILE).is_file():
         raise ArtifactError(
             "this folder is not an artifact",
+            where="DIR|FILE",
             found=str(folder),
             hint=f"it has no {MANIFEST_FILE}; name an artifact folder or a .onnx file",
         )

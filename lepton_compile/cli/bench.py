@@ -10,6 +10,7 @@ from lepton_compile.cli.display import watching
 from lepton_compile.cli.opened import reference_of, source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
+from lepton_compile.errors import located
 
 __all__ = ["bench"]
 
@@ -42,7 +43,7 @@ def bench(
     from lepton_compile.runtime import load
 
     alone = "asked for with --no-eager"
-    with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
+    with stdout_for_json_only(as_json), watching(quiet=as_json) as progress, located(folder):
         progress.stage("resolve", str(folder))
         with engine_failed("no engine of this artifact opens", str(folder)):
             model, source, reference = load(folder, threads=threads), None, None

@@ -13,6 +13,7 @@ import click
 from lepton_compile.arguments import LARGEST
 from lepton_compile.cli.output import bytes_text, console, emit_json, json_option, table
 from lepton_compile.cli.paths import PathType
+from lepton_compile.errors import located
 
 __all__ = ["epcontext", "export", "genai", "triton"]
 
@@ -69,7 +70,8 @@ def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """
     from lepton_compile.serving import export_triton
 
-    written = export_triton(folder, output, **options)
+    with located(folder):
+        written = export_triton(folder, output, **options)
     _tell(written, as_json, f"tritonserver --model-repository={shlex.quote(str(output))}")
 
 
@@ -86,7 +88,8 @@ def genai(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """A folder for onnxruntime-genai: a decoder's engine, unchanged, and genai_config.json."""
     from lepton_compile.serving import export_genai
 
-    written = export_genai(folder, output, **options)
+    with located(folder):
+        written = export_genai(folder, output, **options)
     code = f"import onnxruntime_genai as g; g.Model({json.dumps(str(output), ensure_ascii=False)})"
     _tell(written, as_json, f"python -c {shlex.quote(code)}")
 
@@ -100,7 +103,8 @@ def epcontext(folder: Path, output: Path, as_json: bool, **options: Any) -> None
     """
     from lepton_compile.serving import export_epcontext
 
-    written = export_epcontext(folder, output, **options)
+    with located(folder):
+        written = export_epcontext(folder, output, **options)
     _tell(written, as_json, "never executed: it needs an RTX GPU and onnxruntime's RTX provider")
 
 

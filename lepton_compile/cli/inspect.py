@@ -22,14 +22,17 @@ def inspect(path: Path, as_json: bool) -> None:
     with their digests; exit 1 if one is damaged.
     """
     from lepton_compile.cli.artifact_view import artifact_tables, inspect_artifact
-    from lepton_compile.errors import UsageError
+    from lepton_compile.errors import UsageError, located
 
     if not path.exists():
-        raise UsageError("there is nothing here", found=str(path))
+        raise UsageError("there is nothing here", where="DIR|FILE", found=str(path))
     if not path.is_dir():
         if not path.is_file():  # a device or a pipe, which may never end
-            raise UsageError("this is neither a folder nor a file", found=str(path))
-        _file(path, as_json)
+            raise UsageError(
+                "this is neither a folder nor a file", where="DIR|FILE", found=str(path)
+            )
+        with located(path):
+            _file(path, as_json)
         return
     data, intact = inspect_artifact(path)
     if as_json:

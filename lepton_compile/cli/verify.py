@@ -12,6 +12,7 @@ from lepton_compile.cli.display import watching
 from lepton_compile.cli.opened import source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
+from lepton_compile.errors import located
 
 if TYPE_CHECKING:
     from lepton_compile.api.verification import Verified
@@ -49,7 +50,7 @@ def verify(
     The demands, the text and how much of it is read are those of the recipe it was built by.
     """
     gates = _gates(sets)
-    with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:
+    with stdout_for_json_only(as_json), watching(quiet=as_json) as progress, located(folder):
         from dataclasses import replace
 
         from lepton_compile.api.demands import recorded_demands

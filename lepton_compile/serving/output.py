@@ -90,6 +90,7 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
         if self.output.exists() or self.output.is_symlink():
             raise ArtifactError(
                 "the output exists",
+                where="output",
                 found=str(self.output),
                 hint="choose another; an export never replaces anything",
             )

@@ -15,7 +15,8 @@ import pytest
 import lepton_compile as lc
 from lepton_compile.api.choosing import known_tactics, tactics_for
 from lepton_compile.cli import main
-from lepton_compile.export import export, resolve
+from lepton_compile.export import resolve
+from lepton_compile.export.export import export
 from lepton_compile.recipe import load_recipe
 from lepton_compile.tactics.machine import this_machine
 from lepton_compile.tactics.phases import wanted_of

@@ -16,7 +16,8 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import budget_of, chosen_bits
 from lepton_compile.cli.report_view import report_parts
 from lepton_compile.errors import RecipeError
-from lepton_compile.export import export, resolve
+from lepton_compile.export import resolve
+from lepton_compile.export.export import export
 from lepton_compile.pipeline.hessians import Hessians
 from lepton_compile.recipe import load_recipe
 from tests.small import bert, byte_tokenizer, llama, saved

@@ -13,9 +13,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lepton_compile.errors import CheckpointError
-from lepton_compile.export import export, resolve
+from lepton_compile.export import resolve
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint
 from lepton_compile.export.conversion import converted
+from lepton_compile.export.export import export
 from lepton_passes.stacks import Stack
 
 from .harness import save

@@ -23,6 +23,10 @@ from lepton_compile.export.source import resolve
         ({"use_sliding_window": True, "sliding_window": -1}, "sliding_window"),
         ({"layer_norm_eps": float("nan")}, "layer_norm_eps"),
         ({"own": [1, {"scale": float("nan")}]}, "own.1.scale"),
+        ({"hidden_size": 10**9}, "hidden_size"),
+        ({"vocab_size": 10**12}, "vocab_size"),
+        ({"text_config": {"num_attention_heads": float("inf")}}, "text_config.num_attention_heads"),
+        ({"n_embd": 1 << 29}, "n_embd"),
     ],
     ids=str,
 )
@@ -38,6 +42,7 @@ def test_numbers_that_no_model_has(change: dict[str, Any], place: str, tmp_path:
 def test_steps_without_a_limit_and_windows_that_are_off(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
     fine = {"time_step_limit": [0.0, float("inf")], "use_sliding_window": False}
+    fine |= {"attention_window_size": 2**31 - 1, "max_position_embeddings": 10**9}
     config = {"model_type": "llama", "sliding_window": 0, **fine}
     (tmp_path / "config.json").write_text(json.dumps(config))
     resolve(str(tmp_path), tmp_path)

@@ -26,6 +26,16 @@ def test_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     assert caught.value.hint
 
 
+def test_where_the_model_is_that_cannot_be_captured(tmp_path: Path) -> None:
+    config, _, reason = next(iter(REFUSED.values()))
+    save(config, "text-generation", tmp_path / "model")
+    for call in (lc.build, lc.plan):
+        with pytest.raises(ExportError) as caught:
+            call(model=str(tmp_path / "model"), task="text-generation")
+        assert reason in str(caught.value.found)
+        assert caught.value.where == str(tmp_path / "model")
+
+
 @pytest.mark.parametrize("name", ["BertConfig", "RobertaConfig", "RemBertConfig"])
 def test_a_model_that_looks_ahead_generates_no_text(name: str, tmp_path: Path) -> None:
     """Whether its attention is captured or, as RemBERT's, its own code."""

@@ -12,9 +12,10 @@ import torch
 import transformers
 
 from lepton_compile.errors import CheckpointError
-from lepton_compile.export import export, resolve
+from lepton_compile.export import resolve
 from lepton_compile.export.checkpoint import SafetensorsCheckpoint, TensorInfo
 from lepton_compile.export.checkpoint.names import summarize
+from lepton_compile.export.export import export
 from lepton_compile.export.weights import bind
 from lepton_passes.tensors import StreamedTensor
 from tests.small import bert, made, saved

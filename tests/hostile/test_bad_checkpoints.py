@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lepton_compile.errors import CheckpointError, ExportError, SourceError
-from lepton_compile.export import export
 from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
 from lepton_compile.export.checkpoint.gguf_header import read_header
+from lepton_compile.export.export import export
 from lepton_compile.export.source import resolve
 from tests.export import gguf_files
 

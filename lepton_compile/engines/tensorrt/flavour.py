@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["RTX", "TRT", "Flavour"]
+__all__ = ["FLAVOURS", "RTX", "TRT", "Flavour"]
 
 
 @dataclass(frozen=True)
@@ -72,3 +72,5 @@ TRT = Flavour(
     dtypes={"FLOAT8E4M3FN": "8.9", "FLOAT4E2M1": "10.0", "FLOAT8E8M0": "10.0"},
     suffix=" --extra-index-url https://pypi.nvidia.com",
 )
+
+FLAVOURS = {flavour.target: flavour for flavour in (RTX, TRT)}

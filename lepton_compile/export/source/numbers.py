@@ -12,10 +12,18 @@ __all__ = ["check_numbers"]
 
 # What is 0 or below counts as missing to some of the library's code, and is divided by in other.
 LENGTHS = ("max_position_embeddings", "sliding_window")
+# Keys of sizes, by what they end in, but for those of how far attention reaches: no limit is large.
+SIZES = (
+    *("_size", "_dim", "_dims", "_heads", "_layers", "d_model", "d_ff", "d_kv", "d_inner"),
+    *("n_embd", "n_head", "n_inner", "n_layer", "num_experts"),
+)
+REACHES = ("window", "chunk", "block")
+LARGEST = 1 << 28
+"""Of a size: two hundred times what any model has."""
 
 
 def check_numbers(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse lengths below one, and what is no number at all.
+    """Refuse lengths below one, sizes that no memory holds, and what is no number at all.
 
     Infinity is one: state space models have steps without a limit.
 
@@ -28,6 +36,8 @@ def check_numbers(config: Mapping[str, Any], file: Path) -> None:
             raise _wrong(file, place, value, "a number")
         if key in LENGTHS and value < 1:
             raise _wrong(file, place, value, "a whole number from 1 on")
+        if value > LARGEST and key.endswith(SIZES) and not any(each in key for each in REACHES):
+            raise _wrong(file, place, value, f"up to {LARGEST:,}")
 
 
 def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:

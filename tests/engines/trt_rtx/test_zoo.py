@@ -15,7 +15,8 @@ from lepton_compile.engines.contract import EngineJob
 from lepton_compile.engines.tensorrt.plan_header import LENGTH, read_header
 from lepton_compile.engines.trt_rtx.build import build
 from lepton_compile.errors import PassError
-from lepton_compile.export import ExportedModel, export, resolve
+from lepton_compile.export import ExportedModel, resolve
+from lepton_compile.export.export import export
 from lepton_compile.pipeline import passes_for, run
 from lepton_compile.recipe import Recipe, load_recipe
 from tests.export.harness import save

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 import transformers
 
-from lepton_compile.export import export, resolve
+from lepton_compile.export import resolve
+from lepton_compile.export.export import export
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.trt._causal import window_of
 from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention

@@ -1,0 +1,56 @@
+"""Mistakes that a recipe shows beside its model, found before anything is captured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lepton_compile.api.task import task_of
+from lepton_compile.api.texts import check_recipe_text
+from lepton_compile.engines.tensorrt.capabilities import check_dtype
+from lepton_compile.engines.tensorrt.flavour import FLAVOURS
+from lepton_compile.export import Source
+from lepton_compile.export.assets import generation
+from lepton_compile.pipeline import precision_of
+from lepton_compile.pipeline.compute import compute_dtype
+from lepton_compile.recipe import Recipe, check_idle
+
+__all__ = ["check_model"]
+
+WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
+
+
+def check_model(recipe: Recipe, source: Source) -> None:
+    """What needs the model, too, and nothing of its graph.
+
+    Raises:
+        RecipeError: something in the recipe changes nothing for the model's task, or there is
+            nothing to verify on in its text.
+        SourceError: a token of the model's settings is no number.
+        EngineError: a GPU without arithmetic for a type.
+    """
+    known = recipe.task is not None or source.kind == "onnx"
+    task = recipe.task if known else task_of(source)
+    check_idle(recipe, None if known else task)
+    if task == "text-generation" and source.kind != "onnx":
+        generation(source)
+    _check_precision(recipe, None if source.kind == "onnx" else source.config())
+    check_recipe_text(recipe, source)
+
+
+def _check_precision(recipe: Recipe, config: Any) -> None:
+    """What needs the model's configuration too: each GPU that is named takes the types asked for.
+
+    The builder asks again, of the graph it is given.
+
+    Raises:
+        EngineError: a GPU without arithmetic for a type.
+    """
+    for target in recipe.target:
+        flavour = FLAVOURS.get(target)
+        if flavour is None:
+            continue
+        own = recipe.for_target(target)
+        half = compute_dtype(own, target, config)
+        weights = WEIGHTS.get(precision_of(own, target, config))
+        for dtype in (half.name if half else None, weights, WEIGHTS.get(own.quantize.cache)):
+            check_dtype(dtype, "compute_capabilities", own.compute_capabilities, flavour)
