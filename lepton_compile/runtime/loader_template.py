@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import LoaderError, failing
+from lepton_compile.runtime.loader_guard import LoaderError, failing, refuse
 from lepton_compile.runtime.loader_special import special_tokens
 
 __all__ = ["environment", "rendered"]
@@ -17,13 +17,9 @@ __all__ = ["environment", "rendered"]
 def rendered(model: Any, source: str, given: Mapping[str, Any]) -> str:
     """The template ``source`` over what is ``given`` by name, ready for the answer."""
     known = {"tools": None, "documents": None, "add_generation_prompt": True, **given}
-
-    def refuse_messages(reason: str) -> None:
-        raise LoaderError(f"the chat template refuses these messages: {reason}")
-
-    template = environment(refuse_messages)
     try:
-        return str(template.from_string(source).render({**special_tokens(model), **known}))
+        template = environment().from_string(source)
+        return str(template.render({**special_tokens(model), **known}))
     except LoaderError:
         raise
     except Exception as error:  # a template is a program, and may fail as any other
@@ -31,18 +27,17 @@ def rendered(model: Any, source: str, given: Mapping[str, Any]) -> str:
         raise LoaderError(f"the chat template fails on these messages: {kind}: {error}") from error
 
 
-def environment(refuse_messages: Callable[[str], None]) -> Any:
+def environment() -> Any:
     """Where templates are read and rendered."""
     with failing("a chat template needs jinja2: pip install jinja2"):
         from jinja2.sandbox import ImmutableSandboxedEnvironment
-    made = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols", _generation_tag()],
-    )
+    made = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols", _generation_tag()])
+    made.trim_blocks = made.lstrip_blocks = True
     # jinja2's own filter is for web pages, and escapes what they would read.
     made.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    made.globals |= {"raise_exception": refuse_messages, "strftime_now": time.strftime}
+    refuses = "the chat template refuses these messages"
+    made.globals["raise_exception"] = lambda reason: refuse(True, f"{refuses}: {reason}")
+    made.globals["strftime_now"] = time.strftime
     return made
 
 

@@ -26,7 +26,7 @@ from lepton_compile.export.source import resolve
         ({"hidden_size": 10**9}, "hidden_size"),
         ({"vocab_size": 10**12}, "vocab_size"),
         ({"text_config": {"num_attention_heads": float("inf")}}, "text_config.num_attention_heads"),
-        ({"n_embd": 1 << 29}, "n_embd"),
+        ({"n_embd": 1 << 25}, "n_embd"),
     ],
     ids=str,
 )

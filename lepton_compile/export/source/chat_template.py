@@ -49,7 +49,7 @@ def _fault(text: str) -> str | None:
     if len(text) > LARGEST:
         return f"{len(text):,} characters, of {LARGEST:,} at most"
     try:
-        environment(lambda reason: None).parse(text)
+        environment().parse(text)
     except TemplateSyntaxError as error:
         return f"line {error.lineno}: {error.message}"
     except RecursionError as error:

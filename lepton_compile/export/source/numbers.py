@@ -18,8 +18,8 @@ SIZES = (
     *("n_embd", "n_head", "n_inner", "n_layer", "num_experts"),
 )
 REACHES = ("window", "chunk", "block")
-LARGEST = 1 << 28
-"""Of a size: two hundred times what any model has."""
+LARGEST = 1 << 24
+"""Of a size; a vocabulary of a million words is a large one."""
 
 
 def check_numbers(config: Mapping[str, Any], file: Path) -> None:
