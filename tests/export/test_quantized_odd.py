@@ -55,6 +55,8 @@ TENSORS: dict[str, tuple[str, Callable[[Tensors], Any], str]] = {
     "scale without end": ("awq", put("scales", first(inf)), "inf"),
     "scale below": ("fp8 in blocks", put("weight_scale_inv", first(-inf)), "-inf"),
     "exponent that is none": ("mxfp4", put("weight_scale", first(255)), "inf"),
+    "scales of nothing": ("gptq", put("scales", torch.zeros_like), "all 0"),
+    "scale of nothing": ("fbgemm_fp8", put("weight_scale", torch.zeros_like), "all 0"),
     "whole of no number": ("nvfp4", put("weight_global_scale", first(0)), "inf"),
     "whole of several": ("nvfp4", put("weight_global_scale", lambda t: t.repeat(2)), "2 numbers"),
     "codes without scales": (
@@ -109,6 +111,24 @@ def test_groups_that_differ_are_told_by_their_tensors(tmp_path: Path) -> None:
     tensors, values, config = pack(ASYMMETRIC)
     others = {"group_1": {"weights": WEIGHTS | {"group_size": 64, "symmetric": True}}}
     config["config_groups"] = {"group_0": {"weights": WEIGHTS}, **others}
+    found = read_quantized(written(tmp_path, tensors), config).tensor(f"{LAYER}.weight")
+    np.testing.assert_allclose(found.numpy(), values.numpy(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", ["gptq", "gptq with zero points", "awq", "int4 in groups"])
+@pytest.mark.parametrize("sign", [0, -1])
+def test_scales_of_nothing_and_below_are_computed_with(
+    form: str, sign: int, tmp_path: Path
+) -> None:
+    """Numbers too small for their type are stored so, and what other formats have as signs."""
+    tensors, values, config = pack(form)
+    part = "scales" if "scales" in tensors else "weight_scale"
+    scales = tensors[part].float()
+    where = (slice(1, 2), slice(0, 1)) if part == "scales" else (slice(0, 1), slice(1, 2))
+    scales[where] *= sign
+    tensors[part] = scales.to(tensors[part].dtype)
+    group = values.shape[1] // (scales.shape[0] if part == "scales" else scales.shape[1])
+    values[0, group : 2 * group] *= sign
     found = read_quantized(written(tmp_path, tensors), config).tensor(f"{LAYER}.weight")
     np.testing.assert_allclose(found.numpy(), values.numpy(), rtol=1e-6, atol=1e-7)
 

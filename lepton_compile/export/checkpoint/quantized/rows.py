@@ -265,11 +265,17 @@ def _kept(
 
 
 def _finite(scales: Rows, where: str) -> Rows:
-    """The same, looked at as they are read: values would be no numbers, either."""
+    """The same, looked at as they are read: values would be no numbers, either.
+
+    One of 0 or below is sound: a number too small for its type, or the sign of a group. All of 0
+    were never filled in, for codes are what is left of weights divided by them.
+    """
 
     def read(start: int, stop: int) -> np.ndarray:
         found = scales.read(start, stop)
         check_finite(found, where)
+        if found.size and not found.any() and not scales.read(0, scales.shape[0]).any():
+            raise unfit(where, "scales that are all 0", ["others among them"])
         return found
 
     return replace(scales, read=read)
