@@ -20,14 +20,14 @@ class Fills(Batches):
     def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
         """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
         refuse(self.task != "fill-mask", f"a model for {self.task} fills no blanks")
+        mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
         with failing(f"fill takes a text, found {text!r:.60}"):
             text.encode()
-        mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
+            encoded = tokenizer.encode(text)
         number = tokenizer.token_to_id(mask) if mask else None
         refuse(number is None, "this artifact's tokenizer has no mask token")
         wrong = not isinstance(top_k, int | np.integer) or top_k < 1
         refuse(wrong, f"out of its range: {top_k=!r:.60}")
-        encoded = tokenizer.encode(text)
         blanks = [at for at, token in enumerate(encoded.ids) if token == number]
         refuse(not blanks, f"there is no {mask} in the text")
         (found,) = self.run_encoded([encoded], ["logits"])

@@ -53,10 +53,10 @@ def refuse(wrong: Any, why: str, error: type[LoaderError] = LoaderError) -> None
 
 @contextmanager
 def failing(what: str, error: type[LoaderError] = LoaderError) -> Iterator[None]:
-    """Whatever fails inside is raised as ``error``, which says that it was ``what`` failed."""
+    """What fails or panics (Rust) inside is raised as ``error``, saying that ``what`` failed."""
     try:
         yield
-    except Exception as reason:
+    except BaseException if "Panic" in str(sys.exc_info()[0]) else Exception as reason:  # noqa: B030
         raise error(f"{what}: {reason}") from reason
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_compile.runtime import LoaderError, Model, load
+from lepton_compile.runtime.loader_guard import failing
 from lepton_compile.runtime.loader_words import Words
 from tests.runtime import tiny
 
@@ -267,3 +269,30 @@ def test_fewer_prompts_than_the_engine_takes_are_filled_up(
             both = other.generate(["w7", "w5 w6 w8"], **how)
             wanted = model.generate(["w7", "w5 w6 w8"], **how)
             assert [row.tokens for row in both] == [row.tokens for row in wanted]
+
+
+@pytest.mark.parametrize("kind", ["text-generation", "feature-extraction"])
+def test_a_panic_of_the_tokenizers_library_is_an_error_of_ours(kind: str, tmp_path: Path) -> None:
+    """Its template names a token that it has not, which the library finds out with the first text.
+    What it raises is no Exception."""
+    made = (
+        tiny.decoder(tmp_path / "a") if kind == "text-generation" else tiny.encoder(tmp_path / "a")
+    )
+    with load(made.path) as model:
+        whole = json.loads(model.tokenizer.to_str())
+        parts = [
+            {"SpecialToken": {"id": "<q>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ]
+        template = {"single": parts, "pair": [], "special_tokens": {}}
+        whole["post_processor"] = {"type": "TemplateProcessing", **template}
+        model.tokenizer = type(model.tokenizer).from_str(json.dumps(whole))
+        with pytest.raises(LoaderError) as caught:
+            model.encode("w5") if kind == "text-generation" else model.embed(["w5"])
+        assert type(caught.value.__cause__).__name__ == "PanicException"
+
+
+def test_who_ends_it_ends_it() -> None:
+    for kind in (KeyboardInterrupt, SystemExit, GeneratorExit):
+        with pytest.raises(kind), failing("what"):
+            raise kind
