@@ -6,7 +6,6 @@ by the manifest and on the disk is the sibling renamed to the output's name.
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import os
@@ -22,6 +21,7 @@ from types import TracebackType
 
 from lepton_compile.errors import ArtifactError
 
+from .disk import FULL, elsewhere, told
 from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
 
 __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
@@ -84,7 +84,7 @@ class ArtifactWriter:
     ) -> None:
         if self.folder != self.output:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in FULL:
             raise _disk_error(error, self.output) from error
 
     def seal(self, manifest: Manifest) -> Artifact:
@@ -200,6 +200,6 @@ def _disk_error(error: OSError, output: Path) -> ArtifactError:
     return ArtifactError(
         "the artifact could not be written",
         where=str(output),
-        found=error.strerror or str(error),
-        hint="free some space, or write elsewhere with -o; nothing was left behind",
+        found=told(error),
+        hint=elsewhere(error),
     )

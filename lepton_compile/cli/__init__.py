@@ -7,6 +7,7 @@ is imported when it is called, and the heavy libraries only inside it, so that h
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Bars of the libraries would break into the display of the stages.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for stream in (sys.stdout, sys.stderr):  # None where it is closed
+        if isinstance(stream, io.TextIOWrapper) and arguments is None:
+            stream.reconfigure(errors="backslashreplace")  # a letter that it has not is no bug
     try:
         with _ended_by_sigterm():
             code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)

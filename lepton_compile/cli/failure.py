@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 from rich.console import Console
@@ -38,9 +39,10 @@ def report_failure(error: BaseException, *, as_json: bool) -> int:
         return INTERRUPTED
     known = as_lepton_error(error)
     if as_json:
-        emit_json(known.as_dict() | {"exit_code": known.exit_code})
-    else:
-        show_error(known, console(stderr=True))
+        with suppress(OSError):  # what cannot be written to may be what failed
+            emit_json(known.as_dict() | {"exit_code": known.exit_code})
+            return known.exit_code
+    show_error(known, console(stderr=True))
     return known.exit_code
 
 

@@ -56,8 +56,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def emit_json(data: object) -> None:
-    """Writes one JSON document to stdout."""
-    click.echo(json.dumps(clean(data), indent=2, ensure_ascii=False))
+    """Writes one JSON document to stdout; letters that it has not as JSON spells them."""
+    told = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    click.echo(json.dumps(clean(data), indent=2, ensure_ascii=not told))
 
 
 def clean(data: object) -> object:

@@ -46,7 +46,7 @@ def main() -> None:
     how = [given.pop(name, None) for name in ("threads", "target")]
     if idle := [n for n in given if n not in answers and (n == "output") != ("inputs" in given)]:
         parser.error(f"nothing would come of {idle} here")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    getattr(sys.stdout, "reconfigure", dict)(errors="backslashreplace")  # or closed
     (answer,) = (made for name, made in answers.items() if name in given)
     try:
         with load(Path(__file__).parent, *how) as model:

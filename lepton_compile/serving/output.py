@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lepton_compile.arguments import flag_of, path_of
+from lepton_compile.artifact.disk import elsewhere, told
 from lepton_compile.errors import ArtifactError
 
 __all__ = ["OutputFolder"]
@@ -100,6 +101,6 @@ def _written(error: OSError, output: Path) -> ArtifactError:
     return ArtifactError(
         "the export could not be written",
         where=str(output),
-        found=error.strerror or str(error),
-        hint="free some space, or write elsewhere with -o; nothing was left behind",
+        found=told(error),
+        hint=elsewhere(error),
     )

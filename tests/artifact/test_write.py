@@ -215,5 +215,7 @@ def test_a_disk_that_is_full_at_the_flush(
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ArtifactError, match="could not be written"):
+    with pytest.raises(ArtifactError, match="could not be written") as caught:
         build(tmp_path / "file" / "out")
+    assert str(caught.value.found).endswith(str(tmp_path / "file"))
+    assert "space" not in str(caught.value.hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -209,6 +210,37 @@ def test_a_reader_that_leaves_early_is_met_with_silence() -> None:
         ["bash", "-c", script], capture_output=True, text=True, check=False, env=environment
     )
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def command(*arguments: str, then: str = "", **environment: str) -> tuple[int, str, str]:
+    """A command in a process and a shell of its own: exit code, stdout, stderr."""
+    everything = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    line = shlex.join([sys.executable, "-m", "lepton_compile", *arguments])
+    done = subprocess.run(
+        ["bash", "-c", f"{line} {then}"], capture_output=True, check=False, env=everything
+    )
+    return done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_full_disk_behind_stdout_is_said_once(as_json: bool) -> None:
+    code, _, err = command("recipes", *["--json"] * as_json, then="> /dev/full")
+    assert code == 1
+    assert err.startswith("error: no space left on device")
+    assert "Traceback" not in err
+
+
+def test_letters_that_a_terminal_has_not_are_escaped() -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code, _, err = command("inspect", "n\u00f6", **ascii_only)
+    assert code == 2
+    assert r"n\xf6" in err
+    code, out, _ = command("inspect", "n\u00f6", "--json", **ascii_only)
+    assert code == 2
+    assert json.loads(out)["found"] == "n\u00f6"
+    code, out, err = command("recipes", **ascii_only)
+    assert (code, err) == (0, "")
+    assert "minilm/ort-cpu-int8" in out
 
 
 def test_catalogs_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -283,6 +284,12 @@ def test_the_script_escapes_what_the_terminal_cannot_show(tmp_path: Path) -> Non
         made.append(done.stdout.decode(encoding))
     assert not made[0].isascii()
     assert made[1] == made[0].encode("ascii", "backslashreplace").decode()
+
+
+def test_a_script_whose_stdout_is_closed(encoder_folder: Path) -> None:
+    line = shlex.join([sys.executable, str(encoder_folder / "loader.py"), "--text", "w5"])
+    done = subprocess.run(["bash", "-c", f"{line} >&-"], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("end", ["reader", "interrupt"])
