@@ -15,6 +15,9 @@ RECIPES = (
     "gemma3-270m/ort-cpu-fp32",
     "gemma3-270m/ort-cpu-int8",
     "gemma3-270m/ort-cpu-int4",
+    "gemma3-270m/ort-cpu-int4-awq",
+    "gemma3-270m/ort-cpu-int4-gptq",
+    "gemma3-270m/ort-cpu-auto",
 )
 
 
