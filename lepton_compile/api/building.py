@@ -53,7 +53,7 @@ from lepton_compile.runtime import emit
 __all__ = ["Build"]
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
-CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int8"}
+CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int4"}
 
 
 @dataclass

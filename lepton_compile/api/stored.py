@@ -18,8 +18,9 @@ Format = tuple[int, int | None] | None
 
 def with_stored_bits(recipe: Recipe, exported: ExportedModel, *, native: bool) -> Recipe:
     """The recipe with a rule for each weight in place of ``stored``: 4 bits where they hold what is
-    in the checkpoint, 8 for what else is quantized, floating point for the rest. ``auto`` gets
-    rules for those of 4 bits, which lose nothing; other recipes stay as they are.
+    in the checkpoint, 8 for what else is quantized, ``bits`` for the rest, floating point without
+    them. ``auto`` gets rules for those of 4 bits, which lose nothing; other recipes stay as they
+    are.
 
     Args:
         native: whether the engine has our own kernels, for groups with offsets and small floats, of
@@ -48,9 +49,13 @@ def with_stored_bits(recipe: Recipe, exported: ExportedModel, *, native: bool) -
             available=["none", "int8", "int4", "auto"],
             hint="choose the bits; or compile a GGUF file or a folder that is quantized already",
         )
-    said = {name: quantize.weight(name, embedding=weights[name]) for name in {*weights} - {*held}}
-    rules = [_rule(name, said.get(name, held.get(name))) for name in weights]
-    return _ruled(recipe, Quantize(bits=8), [*rules, _rule("*", None)])
+    rest = None if quantize.bits is None else (quantize.bits, quantize.group)
+    formats = {
+        name: (held[name] or rest) if name in held else quantize.weight(name, embedding=table)
+        for name, table in weights.items()
+    }
+    rules = [_rule(name, each) for name, each in {**formats, "*": rest}.items()]
+    return _ruled(recipe, Quantize(bits=8), rules)
 
 
 def _ruled(recipe: Recipe, quantize: Quantize, rules: Sequence[Rule]) -> Recipe:

@@ -53,7 +53,9 @@ class Quantize(Closed):
         "as hold what a quantized checkpoint has (stored).",
     )
     bits: Literal[4, 8] | None = Field(
-        default=None, description="Bits of a weight, for `rtn`, `weighted`, `awq`, `gptq`."
+        default=None,
+        description="Bits of a weight, for `rtn`, `weighted`, `awq`, `gptq`; for `stored` of those "
+        "that the checkpoint has in floating point, which stay so without it.",
     )
     group: Group | None = Field(
         default=None, description="Weights per scale, for 4 bits (default 32)."
@@ -96,9 +98,11 @@ class Quantize(Closed):
             raise ValueError(
                 f"algorithm: {self.algorithm} needs bits: 4; 8 bits lose too little to be fitted"
             )
-        if self.algorithm not in ("rtn", "weighted", "awq", "gptq") and self.bits is not None:
+        takes = ("rtn", "weighted", "awq", "gptq", "stored")
+        if self.algorithm not in takes and self.bits is not None:
             raise ValueError(
-                f"bits is for algorithm: rtn, weighted, awq or gptq, not {self.algorithm}"
+                f"bits is for algorithm: {', '.join(takes[:-1])} or {takes[-1]}, not "
+                f"{self.algorithm}"
             )
         if self.group is not None and self.bits != 4:
             raise ValueError("group is for bits: 4; int8 has one scale for each output row")
@@ -111,7 +115,9 @@ class Quantize(Closed):
     @property
     def format(self) -> str:
         """The one-word form: none, fp16, bf16, int8, int4, fp8, auto or stored."""
-        return f"int{self.bits}" if self.bits is not None else self.algorithm
+        if self.bits is None or self.algorithm == "stored":
+            return self.algorithm
+        return f"int{self.bits}"
 
     @property
     def may_have_integers(self) -> bool:

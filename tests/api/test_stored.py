@@ -131,6 +131,27 @@ def test_no_group_beside_it(tmp_path: Path) -> None:
         lc.plan(model=str(tmp_path), quantize={"algorithm": "stored", "group": 64})
 
 
+@needs_library
+@pytest.mark.parametrize(
+    ("beside", "wanted"),
+    [
+        ({}, {4: 3}),  # of the first layer query, key and value as one, and the output; the head
+        ({"bits": 8}, {4: 3, 8: 2}),  # gate and up as one, and down
+        ({"bits": 4, "group": 64}, {4: 3 + 2}),
+    ],
+)
+def test_bits_are_for_what_is_not_quantized(
+    beside: dict[str, Any], wanted: dict[int, int], tmp_path: Path
+) -> None:
+    path, _ = stored(tmp_path, "llama", Kind.Q4_K, ffn_=Kind.F16)
+    precision = {"algorithm": "stored", "rules": [{"match": "*.layers.1.*", "bits": "none"}]}
+    options: dict[str, Any] = {"quantize": {**precision, **beside}, "kernels": "native"}
+    built = lc.build(model=str(path), output=tmp_path / "out", verify=False, **options)
+    assert {bits: count for (_, bits), count in bits_of(built.path).items()} == wanted
+    manifest = json.loads((built.path / "manifest.json").read_text())
+    assert manifest["engines"][0]["precision"] == "stored"
+
+
 def test_they_are_what_was_stored(tmp_path: Path) -> None:
     """The logits are those of the file to what activations in 8 bits cost, whichever bits."""
     path, model = stored(tmp_path, "qwen3", Kind.Q8_0, ffn_up=Kind.Q4_0)
