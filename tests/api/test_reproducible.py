@@ -14,7 +14,9 @@ import transformers
 BUILD = """
 import sys
 import lepton_compile as lc
+from lepton_compile.api.libraries import own_process
 
+own_process()  # loads as the command line does: less
 folder, output = sys.argv[1:]
 for task in ("text-generation", "feature-extraction"):
     place = {"model": f"{folder}/{task}", "output": f"{output}/{task}"}

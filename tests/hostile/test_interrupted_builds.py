@@ -17,7 +17,10 @@ from tests.small import llama, saved
 PROGRAM = """
 import os, resource, signal, sys
 import lepton_compile as lc
+from lepton_compile.api.libraries import own_process
 from lepton_compile.progress import Progress
+
+own_process()  # loads as the command line does: less
 
 class Killing(Progress):
     def step(self, what, done, total):
