@@ -142,7 +142,7 @@ def test_any_call(interpreter: Interpreter, case: Case) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(case=cases())
 def test_many_calls(interpreter: Interpreter, case: Case) -> None:
     assert_matches(case, interpreter.run(case))
