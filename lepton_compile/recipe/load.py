@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,6 @@ def _document(spec: str | Path | Mapping[str, Any] | Recipe) -> tuple[Document, 
 
 
 def _typed(path: Path) -> str:
-    """The path as ``model`` takes it, with its ``./``."""
+    """The path as ``--model`` takes it from a shell, with its ``./``."""
     text = str(path)
-    return text if text.startswith((".", "/", "~")) else f"./{text}"
+    return shlex.quote(text if text.startswith((".", "/", "~")) else f"./{text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -218,10 +219,11 @@ def test_a_folder_in_place_of_a_recipe_is_a_model(
     (tmp_path / "llama").mkdir()
     (tmp_path / "llama" / "config.json").write_text("{}")
     (tmp_path / "m.gguf").write_bytes(b"GGUF\xff\xfe")
-    for name in ("llama", "m.gguf"):
+    (tmp_path / "my m.gguf").write_bytes(b"GGUF")
+    for name in ("llama", "m.gguf", "my m.gguf"):
         with pytest.raises(RecipeError, match="This is a model") as caught:
             load_recipe(name)
-        assert str(caught.value.hint).startswith(f"--model ./{name} ")
+        assert shlex.split(str(caught.value.hint))[:2] == ["--model", f"./{name}"]
 
 
 def test_paths_of_python_are_paths_of_a_recipe(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -132,7 +133,7 @@ def fresh_start(
         [ENGINE, str(artifact), str(threads or 0), how, str(Path(__file__).with_name("feeds.py"))],
         "the artifact does not load in a process of its own",
         str(artifact),
-        f"run it by hand: python {artifact / 'loader.py'} --help",
+        f"run it by hand: python {shlex.quote(str(artifact / 'loader.py'))} --help",
     )
 
 
