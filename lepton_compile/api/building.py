@@ -112,6 +112,7 @@ class Build:
             with self._stage("capture"):
                 exported, pooling = self._capture(source, step)
                 check_rules(self.recipe, exported)
+                source.check_vocabulary()
             self._know(source, exported)
             comparing = Comparing(self.recipe, source, exported, ceiling, self.check, self.verify)
             signature = describe.signature_of(exported.model)

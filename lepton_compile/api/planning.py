@@ -159,6 +159,7 @@ def make_plan(
         positions=recipe.position_ids,
         progress=progress.step,
     )
+    source.check_vocabulary()
     _fill(exported.model)
     check_rules(recipe, exported)
     captured = time.perf_counter() - start

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 import lepton_compile as lc
 from lepton_compile.errors import SourceError, is_failure
 from lepton_compile.export.assets import write_assets
-from lepton_compile.export.source import resolve
+from lepton_compile.export.source import resolve, tokenizer_files
+from lepton_compile.export.source.tokenizer_files import LARGE
 from lepton_compile.export.source.tokenizer_json import fault_in
 from lepton_compile.numerics.sample_text import token_ids
 from tests.small import byte_tokenizer, llama, saved
@@ -118,6 +119,32 @@ def test_a_vocabulary_is_looked_at_without_loading_it(
     with pytest.raises(SourceError, match="tokenizer cannot be loaded") as refused:
         lc.plan(model=str(folder))
     assert refused.value.where == str(file)
+
+
+@pytest.mark.parametrize("way", [lc.plan, lc.build])
+def test_a_large_one_is_looked_at_while_the_model_is_captured(
+    way: Any, folder: Path, tmp_path: Path
+) -> None:
+    words = {f"{number:06}": number for number in range(100_000)}
+    model = {"type": "BPE", "vocab": words, "merges": [["000001", "000002"]]}
+    changed(folder / "tokenizer.json", model=model)
+    assert (folder / "tokenizer.json").stat().st_size > LARGE
+    source = resolve(str(folder), folder)  # nobody waits for it
+    with pytest.raises(SourceError, match="tokenizer cannot be loaded"):
+        source.check_vocabulary()
+    options = {"output": tmp_path / "out"}
+    if way is lc.build:
+        options |= {"check": False, "verify": False}
+    with pytest.raises(SourceError, match="tokenizer cannot be loaded") as caught:
+        way(model=str(folder), **options)
+    assert caught.value.where == str(folder / "tokenizer.json")
+    assert "'000001000002' is not in the vocabulary" in str(caught.value.found)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_large_one_that_is_sound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_files, "LARGE", 10)
+    resolve(str(folder), folder).check_vocabulary()
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "vocab.txt", "merges.txt"])

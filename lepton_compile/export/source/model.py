@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
 from lepton_compile.export.source.chat_template import chat_template
-from lepton_compile.export.source.tokenizer_files import check_tokenizer_files, tokenizer_error
+from lepton_compile.export.source.tokenizer_files import (
+    check_tokenizer_files,
+    tokenizer_error,
+    vocabulary_error,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Source"]
 
 Kind = Literal["folder", "gguf", "onnx"]
+Result = TypeVar("Result")
 
 
 class Source:
@@ -55,6 +61,7 @@ class Source:
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self._digests: Future[dict[str, str]] | None = None
+        self._vocabulary: Future[SourceError | None] | None = None
 
     def __repr__(self) -> str:
         return f"Source({self.spec!r}, kind={self.kind!r}, path={str(self.path)!r})"
@@ -68,9 +75,17 @@ class Source:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
         check_tokenizer_files(self.path)
+        self._vocabulary = _started(lambda: vocabulary_error(self.path))
         chat_template(self.path)
         if weights:
             folders.check_weights(self.path)
+
+    def check_vocabulary(self) -> None:
+        """Refuse a large vocabulary that the tokenizer's library does not take, which a thread has
+        looked at meanwhile. Raises SourceError."""
+        error = self._vocabulary.result() if self._vocabulary is not None else None
+        if error is not None:
+            raise error
 
     def config(self) -> PretrainedConfig:
         """The transformers configuration.
@@ -180,8 +195,7 @@ class Source:
     def start_digests(self) -> None:
         """Begin to read the files for ``digests``, in a thread that ends with the process."""
         if self._digests is None:
-            self._digests = Future()
-            Thread(target=self._digest, args=(self._digests,), daemon=True).start()
+            self._digests = _started(self._digest)
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file a build reads, by path relative to the source. Reads them whole."""
@@ -189,15 +203,12 @@ class Source:
         assert self._digests is not None
         return self._digests.result()
 
-    def _digest(self, into: Future[dict[str, str]]) -> None:
-        try:
-            files = folders.inputs(self.path) if self.kind == "folder" else self._own_files()
-            digests = {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files}
-            if self.adapter is not None:
-                digests |= {f"adapter/{f.name}": _sha256(f) for f in self.adapter.files()}
-            into.set_result(digests)
-        except BaseException as error:
-            into.set_exception(error)
+    def _digest(self) -> dict[str, str]:
+        files = folders.inputs(self.path) if self.kind == "folder" else self._own_files()
+        digests = {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files}
+        if self.adapter is not None:
+            digests |= {f"adapter/{f.name}": _sha256(f) for f in self.adapter.files()}
+        return digests
 
     def _own_files(self) -> list[Path]:
         """A file, and the files that an ONNX file keeps its weights in."""
@@ -208,6 +219,20 @@ class Source:
         from lepton_compile.export.external import weight_files
 
         return [self.path, *weight_files(ir.load(self.path), self.path)]
+
+
+def _started(make: Callable[[], Result]) -> Future[Result]:
+    """What ``make`` gives, which runs in a thread that ends with the process."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
 
 
 def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:

@@ -10,11 +10,13 @@ from lepton_compile.errors import SourceError, is_failure
 from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.tokenizer_json import fault_in
 
-__all__ = ["TOKENIZER_FILES", "check_tokenizer_files", "tokenizer_error"]
+__all__ = ["TOKENIZER_FILES", "check_tokenizer_files", "tokenizer_error", "vocabulary_error"]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model")
 SMALL = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 WORDS, PLAIN = "tokenizer.json", ("vocab.txt", "merges.txt")
+LARGE = 1 << 20
+"""Bytes of a tokenizer.json that is not looked at while somebody waits: 14 MB take two seconds."""
 
 
 def _is_special(found: Any) -> bool:
@@ -43,7 +45,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def check_tokenizer_files(folder: Path) -> None:
     """Refuse files that are no objects, special tokens that are no texts, and a vocabulary that the
-    tokenizer's library would not take. Raises SourceError."""
+    tokenizer's library would not take, unless it is large. Raises SourceError."""
     for file in (folder / name for name in SMALL):
         for name, value in read_object(file).items():
             fits, wanted = KEYS.get(name, (lambda value: True, ""))
@@ -55,8 +57,21 @@ def check_tokenizer_files(folder: Path) -> None:
                     available=[wanted],
                     hint="Compare it with the one that the model was released with.",
                 )
-    if (fault := _fault_of_words(folder)) is not None:
+    if not _is_large(folder) and (fault := _fault_of_words(folder)) is not None:
         raise _cannot_be_loaded(folder, *fault)
+
+
+def vocabulary_error(folder: Path) -> SourceError | None:
+    """What is wrong with a large tokenizer.json, which the library loads: it leaves other threads
+    to their work meanwhile."""
+    if not _is_large(folder) or (told := _told_by_library(folder / WORDS)) is None:
+        return None
+    return _cannot_be_loaded(folder, *(_fault_of_words(folder) or told))
+
+
+def _is_large(folder: Path) -> bool:
+    file = folder / WORDS
+    return file.is_file() and file.stat().st_size > LARGE
 
 
 def _fault_of_words(folder: Path) -> tuple[Path, str] | None:

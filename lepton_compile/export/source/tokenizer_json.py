@@ -1,5 +1,4 @@
-"""What is wrong with a tokenizer.json, in less than half the time of loading it, which takes two
-seconds of the largest.
+"""What is wrong with a tokenizer.json, in words that name the entry.
 
 The library is given all of it but the vocabulary, whose entries are looked at here.
 """
