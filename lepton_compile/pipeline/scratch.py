@@ -7,6 +7,9 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
+from lepton_compile.errors import PassError
+from lepton_passes.tensors import WeightError
+
 __all__ = ["ScratchWeights"]
 
 _INLINE_BYTES = 1024
@@ -51,7 +54,15 @@ class ScratchWeights:
     def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         if id(tensor) not in self._placed:
             offset = self._file.tell()
-            tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
+            try:
+                tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
+            except WeightError as error:
+                raise PassError(
+                    "a weight cannot be stored as the recipe asks",
+                    where=value.name,
+                    found=str(error),
+                    hint="look at it in the checkpoint; or leave it by quantize.rules (bits: none)",
+                ) from error
             self._placed[id(tensor)] = (offset, self._file.tell() - offset)
             self._alive.append(tensor)
         offset, length = self._placed[id(tensor)]

@@ -3,9 +3,8 @@ offset each, or floats of 4 bits in groups with a scale.
 
 Such a tensor reads as the fp32 that it stands for, ``(codes - zeros) * scales``,
 ``codes * scales + offsets`` or ``codes * scales``, and has these behind it for those who can keep
-them. What moves
-its rows, or puts it together with others, moves the integers, too; what changes its values leaves a
-tensor that says so in their place.
+them. What moves its rows, or puts it together with others, moves them, too; what changes its values
+leaves a tensor that says so in their place.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.tensors import StreamedTensor, WeightError, rows_of
 
 __all__ = ["FP16_MOST", "HalfRangeError", "narrowed"]
 
 FP16_MOST = 65504.0
 
 
-class HalfRangeError(ValueError):
+class HalfRangeError(WeightError):
     """A weight does not fit fp16; the message names it and says what does."""
 
 

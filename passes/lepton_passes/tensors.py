@@ -16,13 +16,25 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir._core import TensorBase  # the base of every tensor class; not re-exported
 
-__all__ = ["StreamedTensor", "cast", "concat_rows", "mapped", "rows_of", "transposed"]
+__all__ = [
+    "StreamedTensor",
+    "WeightError",
+    "cast",
+    "concat_rows",
+    "mapped",
+    "rows_of",
+    "transposed",
+]
 
 BLOCK_BYTES = 4 << 20
 # Reading, rounding and writing overlap in a few threads; larger blocks are made one at a time.
 WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 PARALLEL_BYTES = 32 << 20
 TRANSPOSED_BYTES = 64 << 20
+
+
+class WeightError(ValueError):
+    """A weight cannot be stored as it is asked for; the message names it. Raised as it is read."""
 
 
 class StreamedTensor(TensorBase):

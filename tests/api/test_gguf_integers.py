@@ -12,6 +12,7 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 
 import lepton_compile as lc
+from lepton_compile.errors import LeptonError
 from lepton_compile.export.checkpoint import GGUFCheckpoint
 from lepton_compile.export.checkpoint.gguf_header import read_header
 from tests.api.test_quantized_sources import error_of, logits, nodes_of
@@ -87,6 +88,33 @@ def test_where_no_kernel_has_offsets_weights_are_rounded_again(tmp_path: Path) -
     assert found["fired"] == 0
     reasons = {each["reason"] for each in found["refusals"]}
     assert reasons == {"rounded again: onnxruntime has no offsets"}
+
+
+@needs_library
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "at", "half", "quantize"),
+    [
+        (Kind.Q4_1, 0, np.nan, "int4"),
+        (Kind.Q4_1, 2, 6e4, "stored"),  # an offset
+        (Kind.Q4_K, 0, np.inf, "int4"),
+        (Kind.Q4_0, 0, np.nan, "int4"),
+        (Kind.Q8_0, 0, np.nan, "int8"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(
+    kind: Kind, at: int, half: float, quantize: str, check: bool, tmp_path: Path
+) -> None:
+    path, _ = stored(tmp_path, "llama", kind)
+    place = read_header(path).tensors["blk.0.ffn_up.weight"].offset + at
+    data = bytearray(path.read_bytes())
+    data[place : place + 2] = np.float16(half).tobytes()
+    path.write_bytes(data)
+    options: dict[str, Any] = {"quantize": quantize, "kernels": "native", "verify": False}
+    with pytest.raises(LeptonError, match="no number") as caught:
+        lc.build(model=str(path), output=tmp_path / "out", check=check, **options)
+    assert "up" in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @needs_library

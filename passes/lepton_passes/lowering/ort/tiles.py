@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.lowering.ort.packing import STORAGE
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.tensors import StreamedTensor, WeightError, rows_of
 from lepton_plugins.linear.spec import FLOATS, SCALE_UNIT, TILE
 
 __all__ = ["pack", "seven_bits", "tiled"]
@@ -100,7 +100,7 @@ def pack(
     and offsets (rows, columns / group). With ``floats`` integers are twice floats of E2M1.
 
     Raises:
-        ValueError: a scale or an offset is too large for the tiles.
+        WeightError: a scale or an offset is too large for the tiles.
     """
     rows, columns = q.shape
     groups = columns // group
@@ -118,9 +118,9 @@ def pack(
 
 def _halves(values: np.ndarray, name: str) -> np.ndarray:
     """fp32 (rows, groups) as the bytes (tiles, groups, 32) of their fp16."""
+    if values.size and not np.abs(values).max() <= _FP16_LARGEST / SCALE_UNIT:
+        raise WeightError(f"{name}: a weight is too large, or no number")
     values = values * np.float32(SCALE_UNIT)
-    if values.size and not np.abs(values).max() <= _FP16_LARGEST:
-        raise ValueError(f"{name}: a weight is too large, or no number")
     halves = values.astype(np.float16).reshape(-1, TILE, values.shape[1]).transpose(0, 2, 1)
     return np.ascontiguousarray(halves).view(np.uint8)
 
