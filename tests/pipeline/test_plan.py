@@ -208,7 +208,7 @@ def test_a_cache_in_8_bits_where_there_is_none_is_an_error(
 def test_a_precision_without_passes_is_an_error() -> None:
     with pytest.raises(RecipeError, match="no passes for this precision") as caught:
         passes_for(Recipe(model="./m", quantize=Quantize(algorithm="fp8")))
-    assert caught.value.available == ("none", "int8", "int4", "auto")
+    assert caught.value.available == ("none", "int8", "int4", "auto", "stored")
 
 
 def test_what_was_chosen_is_rounded_with_the_numbers_it_was_chosen_by() -> None:
