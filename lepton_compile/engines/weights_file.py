@@ -11,7 +11,7 @@ from typing import BinaryIO
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
-from lepton_passes.tensors import WeightError
+from lepton_compile.pipeline.unfit import named
 
 __all__ = ["INLINE_BYTES", "STORAGE_KEY", "Placed", "WeightStore", "aligned", "write_weights"]
 
@@ -61,8 +61,8 @@ def write_weights(
         Names of the files that the values point at.
 
     Raises:
-        EngineError: a tensor has not as many bytes as its type and shape say, or values that its
-            type does not have.
+        EngineError: a tensor has not as many bytes as its type and shape say.
+        PassError: values do not fit what they are to be stored in.
         OSError: the disk is full; whoever writes the artifact says which output that is.
     """
     pending = [v for v in values if v.const_value is not None and _is_large(v.const_value)]
@@ -101,15 +101,8 @@ def _place(
     assert tensor is not None
     key = tensor.metadata_props.get(STORAGE_KEY) or id(tensor)
     if key not in placed:
-        try:
+        with named(value.name):
             placed[key] = _append(file, path.name, tensor, store)
-        except WeightError as error:
-            raise EngineError(
-                "a weight cannot be stored as the recipe asks",
-                where=value.name,
-                found=str(error),
-                hint="look at it in the checkpoint; or keep it with quantize.rules (bits: none)",
-            ) from error
     value.const_value = ir.ExternalTensor(
         placed[key].file,
         placed[key].offset,

@@ -7,8 +7,7 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
-from lepton_compile.errors import PassError
-from lepton_passes.tensors import WeightError
+from .unfit import named
 
 __all__ = ["ScratchWeights"]
 
@@ -54,15 +53,8 @@ class ScratchWeights:
     def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         if id(tensor) not in self._placed:
             offset = self._file.tell()
-            try:
+            with named(value.name):
                 tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
-            except WeightError as error:
-                raise PassError(
-                    "a weight cannot be stored as the recipe asks",
-                    where=value.name,
-                    found=str(error),
-                    hint="look at it in the checkpoint; or leave it by quantize.rules (bits: none)",
-                ) from error
             self._placed[id(tensor)] = (offset, self._file.tell() - offset)
             self._alive.append(tensor)
         offset, length = self._placed[id(tensor)]
