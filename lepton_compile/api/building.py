@@ -26,6 +26,7 @@ from lepton_compile.api.fitting import (
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
+from lepton_compile.api.refusals import weights_named
 from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.stored import with_stored_bits
 from lepton_compile.api.task import pooling_of, task_of
@@ -148,7 +149,7 @@ class Build:
         self.progress.stage(name, detail)
         start, seconds = time.perf_counter(), self.found.seconds
         try:
-            with located(target or self.recipe.model):
+            with located(target or self.recipe.model), weights_named():
                 yield
         finally:  # a report of a missed demand has the stage that missed it
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

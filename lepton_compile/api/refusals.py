@@ -1,6 +1,6 @@
-"""What a loader refuses, as an error of the compiler.
+"""What a loader or a weight's reader refuses, as an error of the compiler.
 
-The loader imports nothing of the package, so its errors are outside our tree: who catches
+Neither imports anything of the package, so their errors are outside our tree: who catches
 ``LeptonError`` around a build would miss them, and they do not say which engine it was.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lepton_compile.errors import EngineError
+from lepton_compile.errors import EngineError, PassError
+from lepton_passes.tensors import WeightError
 
-__all__ = ["engine_failed"]
+__all__ = ["engine_failed", "weights_named"]
 
 
 @contextmanager
@@ -24,4 +25,18 @@ def engine_failed(message: str, where: str) -> Iterator[None]:
     except LoaderError as error:
         raise EngineError(
             message, where=where, found=str(error), hint="LEPTON_DEBUG=1 shows where it began"
+        ) from error
+
+
+@contextmanager
+def weights_named() -> Iterator[None]:
+    """Turn what is raised inside for a weight that cannot be stored, as it is read for a check or
+    an engine, into a PassError."""
+    try:
+        yield
+    except WeightError as error:
+        raise PassError(
+            "a weight cannot be stored as the recipe asks",
+            found=str(error),
+            hint="look at it in the checkpoint; or leave it by quantize.rules (bits: none)",
         ) from error

@@ -11,7 +11,6 @@ from typing import BinaryIO
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
-from lepton_compile.pipeline.unfit import named
 
 __all__ = ["INLINE_BYTES", "STORAGE_KEY", "Placed", "WeightStore", "aligned", "write_weights"]
 
@@ -62,7 +61,6 @@ def write_weights(
 
     Raises:
         EngineError: a tensor has not as many bytes as its type and shape say.
-        PassError: values do not fit what they are to be stored in.
         OSError: the disk is full; whoever writes the artifact says which output that is.
     """
     pending = [v for v in values if v.const_value is not None and _is_large(v.const_value)]
@@ -101,8 +99,7 @@ def _place(
     assert tensor is not None
     key = tensor.metadata_props.get(STORAGE_KEY) or id(tensor)
     if key not in placed:
-        with named(value.name):
-            placed[key] = _append(file, path.name, tensor, store)
+        placed[key] = _append(file, path.name, tensor, store)
     value.const_value = ir.ExternalTensor(
         placed[key].file,
         placed[key].offset,

@@ -7,8 +7,6 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
-from .unfit import named
-
 __all__ = ["ScratchWeights"]
 
 _INLINE_BYTES = 1024
@@ -53,8 +51,7 @@ class ScratchWeights:
     def _external(self, value: ir.Value, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         if id(tensor) not in self._placed:
             offset = self._file.tell()
-            with named(value.name):
-                tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
+            tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
             self._placed[id(tensor)] = (offset, self._file.tell() - offset)
             self._alive.append(tensor)
         offset, length = self._placed[id(tensor)]
