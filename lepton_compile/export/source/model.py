@@ -75,7 +75,8 @@ class Source:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
         check_tokenizer_files(self.path)
-        self._vocabulary = _started(lambda: vocabulary_error(self.path))
+        # The process waits for it: a library in Rust must not find the interpreter gone.
+        self._vocabulary = _started(lambda: vocabulary_error(self.path), daemon=False)
         chat_template(self.path)
         if weights:
             folders.check_weights(self.path)
@@ -221,8 +222,8 @@ class Source:
         return [self.path, *weight_files(ir.load(self.path), self.path)]
 
 
-def _started(make: Callable[[], Result]) -> Future[Result]:
-    """What ``make`` gives, which runs in a thread that ends with the process."""
+def _started(make: Callable[[], Result], *, daemon: bool = True) -> Future[Result]:
+    """What ``make`` gives, which runs in a thread that ends with the process, or before it."""
     future: Future[Result] = Future()
 
     def run() -> None:
@@ -231,7 +232,7 @@ def _started(make: Callable[[], Result]) -> Future[Result]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    Thread(target=run, daemon=daemon).start()
     return future
 
 
