@@ -25,7 +25,6 @@ __all__ = [
     "Weight",
     "dequantized",
     "dequantizing",
-    "is_floats",
     "linear_of",
     "linears",
     "linears_by_input",
@@ -50,6 +49,7 @@ class Weight:
         group: columns that share a scale; ``None`` where a row has one.
         offsets: whether what it has for each group is an offset, ``w = q * scale + offset``, and no
             zero point.
+        floats: whether the integers are twice floats of 4 bits, in each call of the body.
     """
 
     values: tuple[ir.Value, ...]
@@ -58,6 +58,7 @@ class Weight:
     dtype: ir.DataType
     group: int | None = None
     offsets: bool = False
+    floats: bool = False
 
     @property
     def bits(self) -> int:
@@ -130,7 +131,8 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
         return None
     if len(values) == 3 and (group is None or not body.weights(values[2])):
         return None
-    return Weight(tuple(values), rows, columns, tensors[0].dtype, group, bool(offset))  # type: ignore[arg-type]
+    floats = group is not None and all(isinstance(each, FloatCodes) for each in tensors)
+    return Weight(tuple(values), rows, columns, tensors[0].dtype, group, bool(offset), floats)  # type: ignore[arg-type]
 
 
 def _dequantizing(
@@ -158,12 +160,6 @@ def linear_of(body: Body, node: ir.Node) -> Linear | None:
         return None
     weight = weight_of(body, turned.inputs[0])
     return Linear(node, weight) if weight is not None else None
-
-
-def is_floats(body: Body, weight: Weight) -> bool:
-    """Whether the integers of a weight are twice floats of 4 bits, in each call of the body."""
-    tensors = body.weights(weight.values[0])
-    return bool(tensors) and all(isinstance(each, FloatCodes) for each in tensors or ())
 
 
 def linears(body: Body) -> list[Linear]:

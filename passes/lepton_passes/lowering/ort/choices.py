@@ -14,7 +14,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies
-from lepton_passes.linear import Linear, is_floats, linears, lookups
+from lepton_passes.linear import Linear, linears, lookups
 from lepton_passes.lowering.ort.activations import following
 from lepton_passes.match import bias_of, is_decoder
 
@@ -79,13 +79,13 @@ class Choices:
             for body in bodies(model)
             for linear in linears(body)
             if linear.weight.dtype in (ir.DataType.INT4, ir.DataType.INT8)
-            and not is_floats(body, linear.weight)
+            and not linear.weight.floats
         }
         self._chosen = self._choose(list(found))
 
     def of(self, body: Body, linear: Linear) -> Choice | None:
         """What was chosen for a quantized layer; ``None`` leaves it as it is."""
-        if not self._chosen or linear.weight.shifted or is_floats(body, linear.weight):
+        if not self._chosen or linear.weight.shifted or linear.weight.floats:
             return None  # none of these was asked for
         return self._chosen.get(_layer(body, linear))
 

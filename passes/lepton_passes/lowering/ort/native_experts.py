@@ -20,7 +20,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import SWISH, Experts, experts_in
-from lepton_passes.linear import Weight, is_floats
+from lepton_passes.linear import Weight
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.tiles import tiled
 from lepton_passes.stacks import one_by_one
@@ -50,7 +50,7 @@ class LowerNativeExperts(LeptonPass):
         for mixture in experts_in(body):
             if not mixture.quantized:
                 continue
-            floats = all(is_floats(body, each) for each in (mixture.gate_up, mixture.down))
+            floats = mixture.gate_up.floats and mixture.down.floats
             bits = 4 if floats else mixture.gate_up.bits
             reason = _refuses(mixture, bits)
             if reason is not None:

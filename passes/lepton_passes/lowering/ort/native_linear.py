@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.linear import Linear, Weight, is_floats, linear_of, lookups, weight_of
+from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
 from lepton_passes.lowering.ort.activations import following
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
@@ -68,7 +68,7 @@ class LowerNativeLinear(LeptonPass):
             linear = linear_of(body, node)
             if linear is None or linear.weight.plain:
                 continue
-            reason = self._refuses(body, linear.weight) or self._measured(body, linear)
+            reason = self._refuses(linear.weight) or self._measured(body, linear)
             if reason is not None:
                 self.refuse(body, linear.node, reason)
                 continue
@@ -77,10 +77,10 @@ class LowerNativeLinear(LeptonPass):
             for table in tables:
                 self._look_up(body, table)
 
-    def _refuses(self, body: Body, weight: Weight) -> str | None:
+    def _refuses(self, weight: Weight) -> str | None:
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             return "there is no kernel for weights in fp8"
-        bits, group = _format(body, weight, seven=False)
+        bits, group = _format(weight, seven=False)
         unit = UNITS[bits]
         if group % unit:
             return f"groups of {group} columns are no multiple of {unit}"
@@ -91,12 +91,12 @@ class LowerNativeLinear(LeptonPass):
         return None if choice is None or choice.kernel == "native" else choice.reason
 
     def _lower(self, body: Body, linear: Linear, *, seven: bool) -> None:
-        bits, group = _format(body, linear.weight, seven=seven)
+        bits, group = _format(linear.weight, seven=seven)
         tiles = _packed(body, linear.weight, bits, group)
         bias = bias_of(body, linear.y)
         old, extra = (linear.y, None) if bias is None else bias
         then = following(body, old)
-        attributes = _attributes(body, linear.weight, bits, group)
+        attributes = _attributes(linear.weight, bits, group)
         attributes |= {"activation": then.activation, "gated": then.gated}
         x, order = _ordered(body, linear) if bits == 4 else (linear.x, None)
         inputs = [x, tiles, extra, order]
@@ -109,16 +109,16 @@ class LowerNativeLinear(LeptonPass):
     def _look_up(self, body: Body, node: ir.Node) -> None:
         weight = weight_of(body, node.inputs[0])
         assert weight is not None
-        bits, group = _format(body, weight, seven=False)
+        bits, group = _format(weight, seven=False)
         inputs = [_packed(body, weight, bits, group), node.inputs[1]]
-        attributes = _attributes(body, weight, bits, group)
+        attributes = _attributes(weight, bits, group)
         new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
 
 
-def _format(body: Body, weight: Weight, *, seven: bool) -> tuple[int, int]:
+def _format(weight: Weight, *, seven: bool) -> tuple[int, int]:
     """Bits of the packed weight, and columns that share a scale."""
-    if is_floats(body, weight) and weight.group is not None:
+    if weight.floats and weight.group is not None:
         return 4, weight.group
     if seven and weight.bits == 8 and weight.group is None:
         group = next((size for size in _SEVEN if weight.columns % size == 0), None)
@@ -129,10 +129,9 @@ def _format(body: Body, weight: Weight, *, seven: bool) -> tuple[int, int]:
 
 def _packed(body: Body, weight: Weight, bits: int, group: int) -> ir.Value:
     name = f"{weight.values[0].name}_tiles"
-    floats = is_floats(body, weight)
 
     def made(t: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
-        return tiled(t[0], t[1], bits, group, *t[2:], floats=floats)
+        return tiled(t[0], t[1], bits, group, *t[2:], floats=weight.floats)
 
     return body.derive(weight.values, name, made)
 
@@ -154,9 +153,9 @@ def _is_order(tensor: ir.TensorProtocol, linear: Linear) -> bool:
     return fits and bool((tensor.numpy() >= 0).all())
 
 
-def _attributes(body: Body, weight: Weight, bits: int, group: int) -> dict[str, int]:
+def _attributes(weight: Weight, bits: int, group: int) -> dict[str, int]:
     sizes = {"K": weight.columns, "N": weight.rows, "bits": bits, "block_size": group}
-    return sizes | {"offsets": int(weight.shifted), "floats": int(is_floats(body, weight))}
+    return sizes | {"offsets": int(weight.shifted), "floats": int(weight.floats)}
 
 
 def _is_plain(lookup: ir.Node) -> bool:
