@@ -25,7 +25,7 @@ from .stamp import LayerFunction, layer_functions, program_parts
 from .tasks import CacheUse, DecoderModule, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, State, Translator
-from .translate.core import Handler
+from .translate.core import DTYPES, Handler
 from .translate.masks import OWN_ATTENTION, check_masks
 
 __all__ = ["Graph", "Way", "build_graph"]
@@ -140,17 +140,17 @@ def _build(module: TaskModule, positions: int, way: Way) -> Graph:
         capture.attention.generates = isinstance(module, DecoderModule)
         examples = module.example(EXAMPLE_SIZES)
         if how != "stamped":
-            program = trace(module, examples, module.input_dims, positions)
+            program = trace(module, examples, module.open_dims(), positions)
             _check_captured(capture, way)
             return _assemble(module, program, capture, {}, [], how)
         with stamping(module, module.network, capture) as layers:
-            program = trace(module, examples, module.input_dims, positions)
+            program = trace(module, examples, module.open_dims(), positions)
         chains = _chains(program, layers)
         if not chains:
             raise ExportError(NO_LAYERS)
         _check_captured(capture, way)
         calls = [call for chain in chains.values() for call in chain.calls]
-        symbols = dims_of(program, module.input_dims)
+        symbols = dims_of(program, module.open_dims())
         made = layer_functions(calls, capture, symbols, positions)
         return _assemble(module, program, capture, chains, made, how)
 
@@ -209,7 +209,7 @@ def _assemble(
     translator = Translator(
         builder,
         handlers,
-        dims=dims_of(program, module.input_dims),
+        dims=dims_of(program, module.open_dims()),
         lifted=lifted,
         constants=constants,
     )
@@ -315,7 +315,11 @@ class _CallSites:
 
 def _inputs(module: TaskModule) -> list[ir.Value]:
     return [
-        ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(list(dims)))
+        ir.Value(
+            name=name,
+            type=ir.TensorType(DTYPES[module.dtype_of(name)]),
+            shape=ir.Shape(list(dims)),
+        )
         for name, dims in zip(module.input_names, module.input_dims, strict=True)
     ]
 

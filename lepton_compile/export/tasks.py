@@ -142,22 +142,36 @@ class TaskModule(nn.Module):
     """A model with the inputs and outputs of its task.
 
     ``input_names``, ``input_dims`` and ``output_names`` describe the tuple that ``forward`` takes
-    and the list it returns. The model itself is ``network``.
+    and the list it returns; a dimension is named where it is open, and its number where it is not.
+    ``input_dtypes`` has the inputs that are no int64. The model itself is ``network``.
     """
 
     input_names: list[str]
-    input_dims: list[tuple[str, ...]]
+    input_dims: list[tuple[str | int, ...]]
     output_names: list[str]
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.input_dtypes: dict[str, torch.dtype] = {}
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The type of an input."""
+        return self.input_dtypes.get(name, torch.int64)
+
+    def open_dims(self) -> list[tuple[str | None, ...]]:
+        """For each input the name of each open dimension, None where its size is fixed."""
+        return [tuple(d if isinstance(d, str) else None for d in dims) for dims in self.input_dims]
 
     def example(self, sizes: dict[str, int]) -> list[Tensor]:
-        """Meta tensors of the right rank for tracing."""
+        """Meta tensors of the right rank and type for tracing."""
         return [
-            torch.zeros([sizes[d] for d in dims], dtype=torch.int64, device="meta")
-            for dims in self.input_dims
+            torch.zeros(
+                [sizes[d] if isinstance(d, str) else d for d in dims],
+                dtype=self.dtype_of(name),
+                device="meta",
+            )
+            for name, dims in zip(self.input_names, self.input_dims, strict=True)
         ]
 
 

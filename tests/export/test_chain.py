@@ -103,7 +103,7 @@ def chains(between: Between, layer: type[nn.Module] = Layer) -> list[Chain]:
         capturing(task.network, LONGEST) as capture,
         stamping(task, task.network, capture) as layers,
     ):
-        trace(task, task.example(EXAMPLE_SIZES), task.input_dims, LONGEST)
+        trace(task, task.example(EXAMPLE_SIZES), task.open_dims(), LONGEST)
     return layers.chains
 
 
