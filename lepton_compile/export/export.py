@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .conversion import converted
 from .kept import CacheLayer, StateLayer
+from .made_weights import made_weights
 from .model import Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task_module
@@ -121,15 +123,17 @@ def export(
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
     inside = text_part(source.config(), task) is not None
     checkpoint, rename = converted(network, source.checkpoint(), own_name if inside else None)
+    made = made_weights(network, {parameter for parameter, _ in graph.parameters.values()})
     binding = bind(
         shapes,
         checkpoint,
         tied=_tied(network),
         prefix=getattr(network, "base_model_prefix", ""),
-        ignore=_ignored(network, graph),
+        ignore=[*_ignored(network, graph), *(f"^{re.escape(name)}$" for name in made)],
         rename=rename,
     )
-    attach(graph, binding if pooling is None else binding | pooling.weights())
+    weights = made | binding
+    attach(graph, weights if pooling is None else weights | pooling.weights())
     exported.notes += _notes(source, inside, binding.unused)
     exported.integers = binding.integers
     step("capture done", 3, 3)
@@ -382,8 +386,6 @@ def _tied(network: nn.Module) -> dict[str, str]:
 
 def _ignored(network: nn.Module, graph: Graph) -> list[str]:
     """Parameters the graph does not read (a pooler nobody asks for) may be missing."""
-    import re
-
     read = {parameter for parameter, _ in graph.parameters.values()}
     tied = _tied(network)
     idle = [

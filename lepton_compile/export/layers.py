@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lepton_compile.errors import ExportError
 
-from .capture import Capture, LeptonCache
+from .capture import Capture, LeptonCache, PairCache
 from .capture.attention import MaskRule
 from .capture.sharing import is_shared_dict, shared_dict
 from .rehearsal import Script, examples, without_trace
@@ -93,6 +93,9 @@ class LayerCall:
                 leaves.append(tensors[leaf.number])
             elif isinstance(leaf, LeptonCache):
                 leaves.append(LeptonCache(*self._lengths(leaf, tensors)))
+            elif isinstance(leaf, PairCache):
+                own = self._lengths(leaf.self_attention_cache, tensors)
+                leaves.append(PairCache(LeptonCache(*own)))
             elif isinstance(leaf, Shared):
                 leaves.append(_given_again(leaf, tensors))
             else:
@@ -119,10 +122,10 @@ class LayerCall:
         before = {name: pair for each in shared for name, pair in each.items()}
         for key, value in before.values():
             capture.attention.share(key, value)
-        fresh = len(capture.attention.fresh_keys)
+        capture.attention.fresh_keys.clear()  # of other layers, which may have been decoders'
         out = type(self.module).forward(self.module, *args, **kwargs)
         after = {name: pair for each in shared for name, pair in each.items()}
-        self.shares = _shared(before, after, capture, fresh, self.path)
+        self.shares = _shared(before, after, capture, self.path)
         return out
 
 
@@ -133,10 +136,10 @@ def _given_again(shared: Shared, tensors: Sequence[Tensor]) -> Any:
 
 
 def _shared(
-    before: Mapping[str, Any], after: Mapping[str, Any], capture: Capture, fresh: int, path: str
+    before: Mapping[str, Any], after: Mapping[str, Any], capture: Capture, path: str
 ) -> tuple[Sharing, ...]:
     """How a layer shares the keys and values of its cache."""
-    own = capture.attention.fresh_keys[fresh:]
+    own = capture.attention.fresh_keys
     found = []
     for name, pair in after.items():
         if before.get(name) is pair:
@@ -151,7 +154,8 @@ def _shared(
 
 def _kind_of(call: LayerCall) -> tuple[Any, ...]:
     """What two calls must share to be of one kind."""
-    leaves = tuple("cache" if isinstance(leaf, LeptonCache) else repr(leaf) for leaf in call.leaves)
+    caches = (LeptonCache, PairCache)
+    leaves = tuple("cache" if isinstance(leaf, caches) else repr(leaf) for leaf in call.leaves)
     inputs = tuple((given.dtype, tuple(map(str, given.shape))) for given in call.inputs)
     return tuple(_parts(call.module)), leaves, str(call.spec), inputs, tuple(call.rules)
 

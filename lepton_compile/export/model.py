@@ -177,7 +177,7 @@ def _check_captured(capture: Capture, way: Way) -> None:
         return
     if way.attention == TORCH:
         raise OwnCodeError(NOT_CALLED)
-    if way.attention == NAME and capture.attention.rules:
+    if way.attention == NAME and (capture.attention.rules or capture.attention.fresh_keys):
         raise OwnCodeError(OWN_ATTENTION)
 
 

@@ -7,7 +7,8 @@ traced module takes one tuple of tensors, as ``trace.trace`` calls it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ __all__ = [
     "TaskModule",
     "auto_class",
     "infer_task",
+    "keeping",
     "task_module",
 ]
 
@@ -42,6 +44,7 @@ AUTO_CLASSES = {
     "multi-vector-embedding": "AutoModel",
     "question-answering": "AutoModelForQuestionAnswering",
     "sparse-embedding": "AutoModelForMaskedLM",
+    "text2text-generation": "AutoModelForSeq2SeqLM",
     "text-classification": "AutoModelForSequenceClassification",
     "text-generation": "AutoModelForCausalLM",
     "token-classification": "AutoModelForTokenClassification",
@@ -264,15 +267,22 @@ class DecoderModule(TaskModule):
             arguments[self.takes_cache] = LeptonCache(
                 attention_mask.shape[1], input_ids.shape[1], own=self.cache == "own"
             )
-        head = self.network.get_output_embeddings()  # type: ignore[operator]
-        hook = head.register_forward_pre_hook(
-            lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])
-        )
-        try:
+        with keeping(self.network, keep):
             found = self.network(**arguments, use_cache=self.cache != "none")
-        finally:
-            hook.remove()
         return [found["logits"].to(torch.float32)]
+
+
+@contextmanager
+def keeping(network: nn.Module, keep: Tensor) -> Iterator[None]:
+    """Have the head of a decoder score the last ``keep`` positions alone."""
+    head = network.get_output_embeddings()  # type: ignore[operator]
+    hook = head.register_forward_pre_hook(
+        lambda _, args: (torch.ops.lepton.keep_last(args[0], keep), *args[1:])
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def task_module(
@@ -298,6 +308,10 @@ def task_module(
         )
     if task == "text-generation":
         return DecoderModule(network, cache, positions)
+    if task == "text2text-generation" and not positions:
+        from .encoder_decoder import EncoderDecoderModule
+
+        return EncoderDecoderModule(network, cache)
     if positions:
         raise ExportError(
             "positions are an input of decoders alone",

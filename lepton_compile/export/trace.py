@@ -21,7 +21,7 @@ from lepton_compile.export.refusal import untraceable
 __all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
 
 # Distinct sizes above one, so that no dimension is taken for another or for a constant.
-EXAMPLE_SIZES = {"batch": 2, "sequence": 5, "total_sequence": 11}
+EXAMPLE_SIZES = {"batch": 2, "sequence": 5, "total_sequence": 11, "source": 7}
 
 Dims = Sequence[str | None]
 

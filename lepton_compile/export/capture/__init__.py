@@ -19,9 +19,17 @@ from torch import nn
 
 from lepton_compile.export import ops
 
-from .attention import NAME, OWN, TORCH, AttentionCapture, LeptonCache, LooksAheadError
+from .attention import (
+    NAME,
+    OWN,
+    TORCH,
+    AttentionCapture,
+    LeptonCache,
+    LooksAheadError,
+)
 from .constant import ConstantCapture
 from .conv1d import capture_conv1d
+from .crossing import PairCache
 from .experts import ExpertsError, capture_experts
 from .gated_norm import capture_gated_norms
 from .norm import capture_norms
@@ -39,6 +47,7 @@ __all__ = [
     "ExpertsError",
     "LeptonCache",
     "LooksAheadError",
+    "PairCache",
     "capturing",
 ]
 

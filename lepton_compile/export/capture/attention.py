@@ -39,11 +39,17 @@ __all__ = [
     "LeptonCache",
     "LooksAheadError",
     "MaskRule",
+    "active",
 ]
 
 # Where attention is captured: transformers' interface, torch's function, or nowhere.
 NAME, TORCH, OWN = "lepton", "sdpa", "own"
 _active: list[AttentionCapture] = []
+
+
+def active() -> AttentionCapture | None:
+    """The capture that is under way."""
+    return _active[-1] if _active else None
 
 
 class _NoLayers(list[Any]):
@@ -134,6 +140,7 @@ class AttentionCapture:
         self.calls = 0
         self.rules: dict[int, MaskRule] = {}
         self.fresh_keys: list[Tensor] = []
+        self.crossing: list[Tensor] = []  # keys of another text, which no cache of ours holds
         self._read: list[Tensor] = []  # keys of caches, once attention was called with them
         self._values: dict[int, Tensor] = {}
         self._alive: list[Tensor] = []
@@ -323,7 +330,7 @@ def _attention(
         plain = (float(scale), rule.causal, rule.window, float(softcap or 0.0))
         return torch.ops.lepton.shared_attention(query, key, value, attention_mask, *plain), None
     cached = any(fresh is key for fresh in state.fresh_keys)
-    if state.fresh_keys and not cached:
+    if state.fresh_keys and not cached and not any(other is key for other in state.crossing):
         raise ExportError("the model changes its keys between the cache and attention")
     if state.paired(key, value):
         state.share(key, value)
