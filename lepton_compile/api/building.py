@@ -29,7 +29,7 @@ from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, so
 from lepton_compile.api.refusals import weights_named
 from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.stored import with_stored_bits
-from lepton_compile.api.task import pooling_of, task_of
+from lepton_compile.api.task import lengths_of, pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -203,12 +203,11 @@ class Build:
         return output_of(self.recipe)
 
     def _capture(self, source: Source, step: Step) -> tuple[ExportedModel, Pooling | None]:
-        wanted = self.recipe.shapes.sequence
-        length = wanted[1] if wanted else None
+        lengths = lengths_of(self.recipe)
         if source.kind == "onnx":
             from lepton_compile.export.onnx_file import import_onnx
 
-            imported = import_onnx(source, self.recipe.task, length)
+            imported = import_onnx(source, self.recipe.task, lengths["length"])
             check_weights(self.recipe, imported)
             return imported, None
         task = self.recipe.task or task_of(source)
@@ -216,7 +215,7 @@ class Build:
         exported = export(
             source,
             task,
-            length=length,
+            **lengths,
             pooling=pooling,
             positions=self.recipe.position_ids,
             progress=step,
@@ -316,13 +315,14 @@ class Build:
     def _engine_entry(
         self, root: Path, engine: _Engine, source: Source, comparing: Comparing
     ) -> dict[str, Any]:
-        config = _config(source)
+        config, encoder = _config(source), engine.built.encoder
         folder = root / engine.folder
         files = [folder / name for name in engine.built.files] or folder.rglob("*")
         inside = (p for p in files if p.is_file())
         return {
             "target": engine.target,
             "model": f"{engine.folder}/{engine.built.model}",
+            **({"encoder": f"{engine.folder}/{encoder}"} if encoder else {}),
             "files": sorted(p.relative_to(root).as_posix() for p in inside),
             "requires": dict(engine.built.requires),
             "precision": precision_of(self.recipe.for_target(engine.target), engine.target, config),

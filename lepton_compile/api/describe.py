@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
+from lepton_compile.export.encoder_decoder import PAIR, SOURCE_IDS
+from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.recipe import Recipe
 
 __all__ = [
@@ -23,6 +25,9 @@ __all__ = [
     "signature_of",
     "tool_versions",
 ]
+
+# How many numbers an input of ids may hold, as the model's configuration calls it.
+SIZES = {"input_ids": "vocab_size", SOURCE_IDS: "vocab_size", "token_type_ids": "type_vocab_size"}
 
 _TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "numpy", "onnxruntime", "gguf", "safetensors")
 
@@ -56,10 +61,12 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     quantized table of embeddings is read without a look at its bounds.
     """
     wanted = recipe.shapes.sequence
-    low = wanted[0] if wanted and exported.task != "text-generation" else 1
+    low = wanted[0] if wanted and exported.task not in GENERATING else 1
     found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
     inputs = {value.name for value in exported.model.graph.inputs}
-    for name, size in (("input_ids", "vocab_size"), ("token_type_ids", "type_vocab_size")):
+    if SOURCE_IDS in inputs:
+        found["source"] = list(recipe.shapes.source or (1, exported.source_length))
+    for name, size in SIZES.items():
         rows = getattr(config, size, None)
         if name in inputs and rows:
             found[name] = [0, int(rows) - 1]
@@ -134,18 +141,27 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     """Write the model's own small files; returns the manifest fields that describe them."""
     if source.kind == "onnx":
         return {}
-    from lepton_compile.export.assets import generation, write_assets
+    from lepton_compile.export.assets import write_assets
     from lepton_compile.export.labels import labels_of, score_of
     from lepton_compile.export.sentence import score_function
 
     return {
         "tokenizer": write_assets(source, folder),
-        "generation": generation(source) if task == "text-generation" else None,
+        "generation": _generation(source, task),
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
         "score": score_of(source.config(), score_function(source))
         if task == "text-classification"
         else None,
     }
+
+
+def _generation(source: Source, task: str) -> dict[str, Any] | None:
+    """Which tokens texts begin and end with; None where none are written."""
+    from lepton_compile.export.generation import answers, generation
+
+    if task not in GENERATING:
+        return None
+    return generation(source) | (answers(source) if task == PAIR else {})
 
 
 def lock_entry(

@@ -8,8 +8,10 @@ from lepton_compile.api.task import task_of
 from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.engines.tensorrt.capabilities import check_dtype
 from lepton_compile.engines.tensorrt.flavour import FLAVOURS
+from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
-from lepton_compile.export.assets import generation
+from lepton_compile.export.generation import answers, generation
+from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.pipeline import precision_of
 from lepton_compile.pipeline.compute import compute_dtype
 from lepton_compile.recipe import Recipe, check_idle
@@ -31,10 +33,43 @@ def check_model(recipe: Recipe, source: Source) -> None:
     known = recipe.task is not None or source.kind == "onnx"
     task = recipe.task if known else task_of(source)
     check_idle(recipe, None if known else task)
-    if task == "text-generation" and source.kind != "onnx":
+    if task in GENERATING and source.kind != "onnx":
         generation(source)
+    if task == "text2text-generation":
+        _check_pair(recipe, source)
     _check_precision(recipe, None if source.kind == "onnx" else source.config())
     check_recipe_text(recipe, source)
+
+
+def _check_pair(recipe: Recipe, source: Source) -> None:
+    """What an encoder-decoder is not built for, or with.
+
+    Raises:
+        RecipeError: one of the targets, a precision, or an ONNX file.
+    """
+    others = [target for target in recipe.target if target != "ort-cpu"]
+    if others:
+        raise RecipeError(
+            "models that read one text and write another are for ort-cpu alone",
+            where=recipe.place("target"),
+            found=", ".join(others),
+            available=["ort-cpu"],
+        )
+    if source.kind == "onnx":
+        raise RecipeError(
+            "an ONNX file cannot be told into an encoder and a decoder",
+            where=recipe.place("task"),
+            found="text2text-generation",
+            hint="give the folder that it was exported from as the model",
+        )
+    answers(source)
+    if recipe.quantize.algorithm == "auto":
+        raise RecipeError(
+            "bits are chosen for models of one text alone",
+            where=recipe.place("quantize"),
+            found="auto, for text2text-generation",
+            available=["int8", "int4", "rules that say it for each weight"],
+        )
 
 
 def _check_precision(recipe: Recipe, config: Any) -> None:

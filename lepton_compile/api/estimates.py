@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lepton_compile.api.memory import CHECKED, FP32
+from lepton_compile.engines.encoder_part import is_encoder_decoder
+from lepton_compile.engines.model_file import ENCODER_FILE, MODEL_FILE
 from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
 from lepton_compile.numerics.answers import KEPT
 from lepton_compile.numerics.sample_text import SEGMENT
@@ -112,7 +114,10 @@ def files_of(
         return {f"{folder}/model.plan": weights + profiles * KERNEL_SOURCE}
     if stem is not None:
         return {f"{folder}/{stem}.onnx": graph, f"{folder}/{stem}.bin": weights}
-    return {f"{folder}/model.onnx": graph, f"{folder}/weights.bin": weights}
+    graphs = {f"{folder}/model.onnx": graph}
+    if is_encoder_decoder(model):
+        graphs = {f"{folder}/{name}": graph // 2 for name in (ENCODER_FILE, MODEL_FILE)}
+    return {**graphs, f"{folder}/weights.bin": weights}
 
 
 def peak_of(target: str, model: ir.Model, parameters: int) -> int:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
+from lepton_compile.export.encoder_decoder import SOURCE_IDS, SOURCE_MASK
 from lepton_compile.pipeline.plan import rounds_activations
 from lepton_compile.recipe import Recipe
 
@@ -163,6 +164,8 @@ def fitting_feeds(
     for part in within(vocabulary, tokenizer, parts):
         ids = np.array([part], dtype=np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if SOURCE_IDS in names:  # what is read is written again
+            feed |= {SOURCE_IDS: ids, SOURCE_MASK: np.ones_like(ids)}
         if "token_type_ids" in names:
             feed["token_type_ids"] = np.zeros_like(ids)
         if "position_ids" in names:

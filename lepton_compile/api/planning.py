@@ -33,16 +33,18 @@ from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.mixing import LENGTH
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.rules import check_rules
-from lepton_compile.api.task import pooling_of, task_of
+from lepton_compile.api.task import lengths_of, pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.checkpoint.quantized import method_of
+from lepton_compile.export.encoder_decoder import PAIR
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
+from lepton_compile.numerics.verify_pair import ANSWER
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -150,11 +152,10 @@ def make_plan(
     check_model(recipe, source)
     progress.stage("capture")
     task = recipe.task or task_of(source)
-    wanted = recipe.shapes.sequence
     exported = capture(
         source,
         task,
-        length=wanted[1] if wanted else None,
+        **lengths_of(recipe),
         pooling=pooling_of(recipe, source, task),
         positions=recipe.position_ids,
         progress=progress.step,
@@ -237,6 +238,8 @@ def _table(source: Source) -> int:
 def _words(source: Source, exported: ExportedModel) -> int:
     """Scores of words that are held while an encoder's batch is compared: those of PyTorch and the
     engine and what they are compared by, or the pooled ones of one after the other."""
+    if exported.task == PAIR:
+        return 4 * ANSWER * _table(source)
     times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)
     if not times:
         return 0
@@ -358,5 +361,6 @@ def _layers(exported: ExportedModel) -> str:
         return "traced whole" if exported.how == "whole" else "traced whole, attention not captured"
     calls = sum(1 for node in exported.model.graph if node.domain == LAYER_DOMAIN)
     kinds = f"{exported.kinds} kind{'s' if exported.kinds > 1 else ''} traced once each"
-    layers = calls if exported.states else len(exported.caches) or calls
+    every = exported.states or exported.source_length
+    layers = calls if every else len(exported.caches) or calls
     return f"{layers} layers, {kinds}"

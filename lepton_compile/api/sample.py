@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
+from lepton_compile.export.encoder_decoder import PAIR, SOURCE_IDS, SOURCE_MASK
 from lepton_compile.numerics.sample_text import random_segments, segments, within
 
 __all__ = ["check_feeds"]
@@ -38,6 +39,8 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
     if source.kind == "onnx":
         return _imported(exported)
     names = {value.name for value in exported.model.graph.inputs}
+    if exported.task == PAIR:
+        return _pair(source, exported)
     if exported.task == "text-generation":
         ids = _ids(source, min(LENGTH, exported.length), rows=1)
     else:
@@ -50,6 +53,16 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
     if "position_ids" in names:
         feeds["position_ids"] = np.arange(ids.shape[1])[None].repeat(len(ids), axis=0)
     return feeds
+
+
+def _pair(source: Source, exported: ExportedModel) -> dict[str, np.ndarray]:
+    """Texts to read, every other one padded on the right, and to write: the beginnings of them."""
+    ids = _ids(source, min(SHORT, exported.length, exported.source_length), rows=ROWS)
+    mask = np.ones_like(ids)
+    mask[1::2, ids.shape[1] - ids.shape[1] // 4 :] = 0
+    own = ids[:, : max(1, ids.shape[1] // 2)]
+    written = {"input_ids": own, "attention_mask": np.ones_like(own)}
+    return {SOURCE_IDS: ids, SOURCE_MASK: mask, **written}
 
 
 def _ids(source: Source, length: int, rows: int) -> np.ndarray:

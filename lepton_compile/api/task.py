@@ -7,7 +7,13 @@ from lepton_compile.export import Pooling, Source
 from lepton_compile.export.tasks import infer_task
 from lepton_compile.recipe import Recipe
 
-__all__ = ["pooling_of", "task_of"]
+__all__ = ["lengths_of", "pooling_of", "task_of"]
+
+
+def lengths_of(recipe: Recipe) -> dict[str, int | None]:
+    """The longest texts that a recipe asks for, as a capture takes them."""
+    written, read = recipe.shapes.sequence, recipe.shapes.source
+    return {"length": written and written[1], "source_length": read and read[1]}
 
 
 def task_of(source: Source) -> str:
@@ -22,7 +28,7 @@ def task_of(source: Source) -> str:
         return "multi-vector-embedding"
     if is_sentence_model(source):
         return "feature-extraction"
-    return infer_task(source.architecture)
+    return infer_task(source.architecture, pair=bool(source.config().is_encoder_decoder))
 
 
 def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:

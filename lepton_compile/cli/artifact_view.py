@@ -56,9 +56,9 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
     states = {name: _state(folder, name, entry) for name, entry in manifest["files"].items()}
     report = read_json(folder / "report.json")
     graphs = {
-        engine["target"]: _summary(folder / engine["model"], len(_layers(report, engine["target"])))
-        for engine in manifest["engines"]
-        if states.get(engine["model"]) == "intact"
+        name: _summary(folder / file, len(_layers(report, target)))
+        for target, name, file in _graphs(manifest)
+        if states.get(file) == "intact"
     }
     data = {
         "artifact": str(folder),
@@ -98,10 +98,10 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     ]
     yield table("Files", ("file", "size>", "sha256", "state"), files)
     entries = {entry["target"]: entry for entry in manifest["engines"]}
-    for target, summary in data["engines"].items():
-        yield f"\n[bold]Engine for {target}[/]"
+    for name, summary in data["engines"].items():
+        yield f"\n[bold]Engine for {name}[/]"
         if isinstance(summary, PlanSummary):
-            yield from plan_tables(summary, entries[target], _layers(data["report"], target))
+            yield from plan_tables(summary, entries[name], _layers(data["report"], name))
         else:
             yield from model_tables(summary)
     yield from _report(data["report"])
@@ -113,6 +113,15 @@ def _report(report: Any) -> Iterator[RenderableType]:
         yield from list(report_parts(report or {}))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         yield f"Note: report.json cannot be shown: {type(error).__name__}: {escape(str(error))}"
+
+
+def _graphs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Target, name and file of each graph: of an encoder-decoder two for a target."""
+    for engine in manifest["engines"]:
+        target = engine["target"]
+        if engine.get("encoder"):
+            yield target, f"{target}, encoder", engine["encoder"]
+        yield target, target, engine["model"]
 
 
 def _summary(path: Path, layers: int) -> ModelSummary | PlanSummary:

@@ -59,6 +59,7 @@ class BuiltEngine:
     Attributes:
         model: the file in the folder that the runtime opens.
         files: names of all that belong to it; empty for everything in the folder.
+        encoder: the file that is opened for what is read, of an encoder-decoder.
         requires: pip package -> version, such as ``{"onnxruntime": ">=1.30"}``.
         details: JSON for the engine's entry in the manifest: ``io``, ``cache``, ``profiles`` and so
             on, where the engine differs from the model's public interface.
@@ -70,6 +71,7 @@ class BuiltEngine:
     details: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[str] = ()
+    encoder: str | None = None
 
 
 class EngineBuilder(Protocol):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from lepton_compile.engines.contract import Step
+from lepton_compile.engines.encoder_part import is_encoder_decoder, split
 from lepton_compile.engines.weights_file import WeightStore, write_weights
 from lepton_compile.errors import EngineError
 
-__all__ = ["LAYER_KEY", "MODEL_FILE", "WEIGHTS_FILE", "flatten", "write_model"]
+__all__ = ["ENCODER_FILE", "LAYER_KEY", "MODEL_FILE", "WEIGHTS_FILE", "flatten", "write_model"]
 
 MODEL_FILE = "model.onnx"
+ENCODER_FILE = "encoder.onnx"
 WEIGHTS_FILE = "weights.bin"
 
 # Metadata of a node that was inlined: the call it came from, such as ``model.layers.3``.
@@ -33,6 +34,8 @@ def write_model(
 ) -> list[Path]:
     """Inline every function, stream the weights to one file, write the model.
 
+    An encoder-decoder is written as two, which read the same weights: the second is the encoder.
+
     Args:
         model: lowered to what the runtime has kernels for; its initializers become references
             to the weight file.
@@ -41,7 +44,8 @@ def write_model(
         store: what those have written.
 
     Returns:
-        The files of the model, itself first; its weights may lie in those of another.
+        The files of the model, itself first, then its encoder; its weights may lie in those of
+        another.
 
     Raises:
         EngineError: the graph is too large for a protobuf file.
@@ -55,13 +59,15 @@ def write_model(
     # What is too small for the weight file, or no initializer of the graph, still points at the
     # files of an ONNX source, which the artifact does not have.
     held_in_memory(model, lambda tensor: Path(tensor.path).parent != folder)
-    proto = ir.serde.serialize_model(model)
-    if proto.ByteSize() >= _PROTOBUF_LIMIT:
-        raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")
     target = folder / (f"{stem}.onnx" if stem else MODEL_FILE)
-    target.write_bytes(_bytes(proto))
+    graphs = {target: model}
+    if is_encoder_decoder(model):
+        encoder, decoder = split(model)
+        graphs = {target: decoder, folder / ENCODER_FILE: encoder}
+    for path, graph in graphs.items():
+        path.write_bytes(_bytes(graph))
     kept = {folder / name for name in used} | ({weights} if weights.exists() else set())
-    return [target, *sorted(kept)]
+    return [*graphs, *sorted(kept)]
 
 
 def flatten(model: ir.Model) -> None:
@@ -96,7 +102,10 @@ def _in_order_of_use(graph: ir.Graph) -> list[ir.Value]:
     return list({**first, **weights}.values())
 
 
-def _bytes(proto: onnx.ModelProto) -> bytes:
+def _bytes(model: ir.Model) -> bytes:
     """Equal models give equal bytes: protobuf promises that only when asked."""
+    proto = ir.serde.serialize_model(model)
+    if proto.ByteSize() >= _PROTOBUF_LIMIT:
+        raise EngineError("the graph without its weights is over 2 GiB, more than ONNX can hold")
     data: bytes = proto.SerializeToString(deterministic=True)
     return data

@@ -19,7 +19,7 @@ from lepton_compile.export.source.chat_template import CONFIG, TEMPLATE, chat_te
 from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.tokenizer_files import tokenizer_error
 
-__all__ = ["generation", "write_assets"]
+__all__ = ["write_assets"]
 
 TOKENIZER = "tokenizer.json"
 # Keys that name the place or the code of the original.
@@ -94,39 +94,6 @@ def _lower_case(file: Path, origin: Path) -> None:
     if own is None or own.normalize_str("A") != "a":
         tokenizer.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
         tokenizer.save(str(file), pretty=False)
-
-
-def generation(source: Source) -> dict[str, Any]:
-    """``eos`` (list), ``bos`` and ``pad`` (ids or None) and ``vocabulary`` (count) of a decoder.
-
-    generation_config.json goes before config.json: it is what the model was released to use. Ids
-    that the model has no token for are left out: no loader takes a manifest that has them.
-
-    Raises:
-        SourceError: an id is something else than a whole number.
-    """
-    config = source.config().get_text_config()
-    file = source.path / "generation_config.json"
-    given = read_object(file) if source.kind == "folder" else {}
-
-    vocabulary = int(config.vocab_size)
-
-    def get(name: str, many: bool = False) -> list[int]:
-        here = given.get(name) is not None
-        value = given[name] if here else getattr(config, name, None)
-        ids = [] if value is None else value if isinstance(value, list | tuple) else [value]
-        if any(type(each) is not int for each in ids) or (len(ids) > 1 and not many):
-            raise SourceError(
-                f"{name} is no number of a token.",
-                where=str(file if here else source.path),
-                found=f"{value!r:.60}",
-                available=["a whole number, or null", *["a list of them"] * many],
-            )
-        return [each for each in ids if 0 <= each < vocabulary]  # -1 is how some say none
-
-    bos, pad = ([*get(f"{name}_token_id"), None][0] for name in ("bos", "pad"))
-    eos = get("eos_token_id", many=True)
-    return {"eos": eos, "bos": bos, "pad": pad, "vocabulary": vocabulary}
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

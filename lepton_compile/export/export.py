@@ -12,7 +12,7 @@ import onnx_ir as ir
 from torch import nn
 
 from lepton_compile.collection import uncollected
-from lepton_compile.errors import ExportError, RecipeError
+from lepton_compile.errors import ExportError
 from lepton_passes.body import bodies
 from lepton_passes.stacks import flattened, transposed_each
 from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
@@ -22,33 +22,23 @@ from .checkpoint import Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .conversion import converted
+from .encoder_decoder import PAIR
 from .kept import CacheLayer, StateLayer
+from .lengths import longest_sequence
 from .made_weights import made_weights
 from .model import Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part
-from .trace import EXAMPLE_SIZES
 from .weights import bind
 
 __all__ = [
-    "DEFAULT_LENGTH",
     "ExportedModel",
     "attach",
     "capture",
     "export",
-    "longest_sequence",
     "meta_model",
 ]
-
-# Longest sequence where neither recipe nor model says less: rotary tables grow with it.
-DEFAULT_LENGTH = 4096
-
-# Whose positions start after the padding index, which takes two rows of their table.
-_BEHIND_PADDING = (
-    *("camembert", "data2vec-text", "ibert", "mpnet", "roberta", "roberta-prelayernorm"),
-    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
-)
 
 _STACKS = {"stack": flattened, "stack-transpose": transposed_each}
 
@@ -73,6 +63,7 @@ class ExportedModel:
         tied: names of the model that stand for a weight with another name, and that name.
         states: one for each state that a layer has in place of keys and values, in order.
         integers: that hold the parameters which the checkpoint has quantized.
+        source_length: longest text that an encoder-decoder reads; ``length`` is of what it writes.
     """
 
     model: ir.Model
@@ -88,6 +79,7 @@ class ExportedModel:
     sharing: int = 0
     states: list[StateLayer] = field(default_factory=list)
     integers: dict[str, Integers] = field(default_factory=dict)
+    source_length: int = 0
 
     @property
     def cached(self) -> bool:
@@ -100,6 +92,7 @@ def export(
     task: str,
     *,
     length: int | None = None,
+    source_length: int | None = None,
     pooling: Pooling | None = None,
     positions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -110,6 +103,7 @@ def export(
         source: the resolved model.
         task: optimum's task name.
         length: longest sequence wanted; the model's own limit and ``DEFAULT_LENGTH`` bound it.
+        source_length: the same of what is read (text2text-generation).
         pooling: sentence embedding to add to the graph (feature-extraction).
         positions: whether they are an input, ``position_ids`` (text-generation).
 
@@ -117,7 +111,9 @@ def export(
         ExportError: no way of capturing the model works.
         CheckpointError: the weights do not fit the model.
     """
-    exported, graph, network = _capture(source, task, length, pooling, positions, progress)
+    exported, graph, network = _capture(
+        source, task, length, source_length, pooling, positions, progress
+    )
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
@@ -163,30 +159,33 @@ def capture(
     task: str,
     *,
     length: int | None = None,
+    source_length: int | None = None,
     pooling: Pooling | None = None,
     positions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportedModel:
     """As ``export``, from the configuration alone: large initializers have no tensor."""
-    return _capture(source, task, length, pooling, positions, progress)[0]
+    return _capture(source, task, length, source_length, pooling, positions, progress)[0]
 
 
 def _capture(
     source: Source,
     task: str,
     length: int | None,
+    source_length: int | None,
     pooling: Pooling | None,
     positions: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[ExportedModel, Graph, nn.Module]:
     meta.check_layers(source.config())
     longest = longest_sequence(source.config(), length)
+    reads = longest_sequence(source.config(), source_length, "source") if task == PAIR else 0
     step = progress or (lambda what, done, total: None)
     step("building the model without weights", 0, 3)
     with uncollected():
         network = meta_model(source, task)
         step(f"tracing {type(network).__name__}", 1, 3)
-        graph = _graph(network, task, longest, pooling, positions)
+        graph = _graph(network, task, max(longest, reads), pooling, positions)
     exported = ExportedModel(
         model=graph.model,
         task=task,
@@ -195,6 +194,7 @@ def _capture(
         parameters=sum(p.numel() for p in network.parameters())
         + sum(each.parameters for each in (pooling.dense if pooling is not None else ())),
         length=longest,
+        source_length=reads,
         how=graph.how,
         kinds=graph.kinds,
         notes=[*graph.refused],
@@ -299,50 +299,6 @@ def _cannot_build(source: Source, error: Exception) -> ExportError:
         found=f"{type(error).__name__}: {error}",
         hint="compare the configuration with the one that the model was released with",
     )
-
-
-def longest_sequence(config: Any, wanted: int | None) -> int:
-    """The longest sequence to compile for: the recipe's wish within the model's limit.
-
-    Raises:
-        RecipeError: the recipe asks for fewer tokens than a trace takes.
-        ExportError: the recipe asks for more positions than the model has, or it has fewer than
-            that.
-    """
-    traced, limit = EXAMPLE_SIZES["sequence"], _limit(config)
-    if limit is not None and limit < traced:
-        raise ExportError(
-            "the model takes fewer tokens than a model is traced with",
-            where="max_position_embeddings of its configuration",
-            found=f"positions for {limit} tokens",
-            available=[f"{traced} and more"],
-            hint="correct the configuration where the weights have more; else take another model",
-        )
-    if wanted is not None and wanted < traced:
-        raise RecipeError(
-            "the longest sequence is shorter than what a model is traced with",
-            where="shapes.sequence",
-            found=str(wanted),
-            available=[f"an end from {traced} on"],
-            hint=f"write 1..{traced} or more: shorter sequences are among them",
-        )
-    if wanted is not None and limit is not None and wanted > limit:
-        raise ExportError(
-            "the recipe asks for longer sequences than the model can take",
-            where="shapes.sequence",
-            found=str(wanted),
-            available=[f"at most {limit}"],
-        )
-    return wanted or min(limit or DEFAULT_LENGTH, DEFAULT_LENGTH)
-
-
-def _limit(config: Any) -> int | None:
-    """Positions of a model; None where nothing limits them."""
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    if limit is None or limit < 1:  # XLNet says -1: no limit
-        return None
-    return int(limit) - 2 * (config.model_type in _BEHIND_PADDING)
 
 
 def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:

@@ -224,6 +224,9 @@ def _assemble(
     # A pooler that no output asks for was traced all the same; its weights may be missing.
     builder.prune([*outputs, *presents_of(translator)])
     model = _model(builder, inputs, outputs, translator, [m.function for m in made])
+    for value in inputs:
+        if value.name in module.looked_at and all(n.op_type == "Shape" for n, _ in value.uses()):
+            raise ExportError(f"the model does not look at {value.name}")
     values = _own_values(module.network, builder, capture)
     parameters = {
         p.value.name or "": (p.name, p.transform)

@@ -89,12 +89,19 @@ def auto_class(config: Any, task: str) -> Any:
     return reads if name.endswith("EncoderModel") else auto
 
 
-def infer_task(architecture: str) -> str:
+def infer_task(architecture: str, *, pair: bool = False) -> str:
     """The task a model class was made for, such as ``BertForMaskedLM``.
+
+    Args:
+        pair: whether its configuration says that it has an encoder and a decoder.
 
     Raises:
         ExportError: the class is for something this version does not compile.
     """
+    from transformers.models.auto import modeling_auto as auto
+
+    if pair and architecture in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
+        return "text2text-generation"
     for ending, task in _HEADS.items():
         if architecture.endswith(ending):
             return task
@@ -146,12 +153,14 @@ class TaskModule(nn.Module):
 
     ``input_names``, ``input_dims`` and ``output_names`` describe the tuple that ``forward`` takes
     and the list it returns; a dimension is named where it is open, and its number where it is not.
-    ``input_dtypes`` has the inputs that are no int64. The model itself is ``network``.
+    ``input_dtypes`` has the inputs that are no int64, ``looked_at`` those that no model passes over.
+    The model itself is ``network``.
     """
 
     input_names: list[str]
     input_dims: list[tuple[str | int, ...]]
     output_names: list[str]
+    looked_at: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

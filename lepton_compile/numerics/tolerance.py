@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 
 from lepton_compile.errors import UsageError
 
-__all__ = ["FAMILIES", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
+__all__ = ["FAMILIES", "GENERATING", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
 
 FAMILIES = ("decoder", "embedding", "classifier")
+GENERATING = ("text-generation", "text2text-generation")
 EMBEDDINGS = ("feature-extraction", "multi-vector-embedding", "sparse-embedding")
 
 
@@ -78,7 +79,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
 
 def family_of(task: str) -> str:
     """The row family of a task: one of ``FAMILIES``."""
-    if task == "text-generation":
+    if task in GENERATING:
         return "decoder"
     return "embedding" if task in EMBEDDINGS else "classifier"
 

@@ -2,8 +2,9 @@
 
 Decoders: logits of every position of every segment, perplexity of both, and a greedy continuation
 through the cache that the reference is asked to confirm; the engine is asked first and may be
-closed before the reference is loaded. Encoders: paragraphs in padded batches;
-padding is left out of every number. Where a text has one score, agreement is of pairs of texts.
+closed before the reference is loaded (``verify_pair`` has what reads one text and writes another).
+Encoders: paragraphs in padded batches; padding is left out of every number. Where a text has one
+score, agreement is of pairs of texts.
 An engine that takes no fewer rows or tokens than so many is fed copies of a row and padding.
 """
 
@@ -11,8 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,9 @@ import numpy.typing as npt
 
 from lepton_compile.errors import UsageError
 from lepton_compile.numerics.answers import Answers
+from lepton_compile.numerics.compared import Feed, Output, ends
 from lepton_compile.numerics.engine import Engine, generates
-from lepton_compile.numerics.metrics import Agreement, Comparison, Perplexity
+from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.reference import Reference
 from lepton_compile.numerics.sample_text import (
     BATCH,
@@ -33,16 +33,18 @@ from lepton_compile.numerics.sample_text import (
     whole_texts,
     within,
 )
-from lepton_compile.numerics.verify_report import OutputReport, VerifyReport
+from lepton_compile.numerics.verify_pair import verify_pair
+from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import NullProgress, Progress
 
 __all__ = ["verify"]
+
+PAIR = "text2text-generation"
 
 Ids = npt.NDArray[np.int64]
 
 PROMPT = 16
 CONTINUATION = 24
-SCORES = ("logits", "start_logits", "end_logits")
 
 
 def verify(
@@ -85,8 +87,10 @@ def verify(
             hint="see that the tokenizer has a vocabulary, or name another text",
         )
     truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
-    feed = _Feed(tokenizer, text, tokens)
-    if decoder:
+    feed = Feed(tokenizer, text, tokens)
+    if task == PAIR:
+        found = verify_pair(model, reference, feed, watcher)
+    elif decoder:
         found = _verify_decoder(model, truth, feed, watcher, release)
     else:
         found = _verify_encoder(model, truth, feed, watcher)
@@ -102,72 +106,22 @@ def verify(
     )
 
 
-@dataclass(frozen=True)
-class _Feed:
-    """Where the ids come from, and how many are wanted."""
-
-    tokenizer: Any
-    text: str | None
-    tokens: int | None
-
-    def enough(self, parts: list[list[int]]) -> list[list[int]]:
-        """The first parts that reach the wanted number of tokens."""
-        if self.tokens is None:
-            return parts
-        before = [0, *accumulate(map(len, parts))]
-        return [part for part, start in zip(parts, before, strict=False) if start < self.tokens]
-
-
-class _Output:
-    """The accumulators of one output."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.comparison = Comparison()
-        self.agreement = Agreement() if name in SCORES else None
-
-    def update(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
-        if reference.ndim == 2 and reference.shape[-1] == 1:
-            self._update_scores(reference[:, 0], candidate[:, 0])
-            return
-        self.comparison.update(reference, candidate)
-        if self.agreement is not None:
-            self.agreement.update(reference, candidate)
-
-    def _update_scores(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> None:
-        """One number for each text, as rerankers give: those of a batch are a vector, and of each
-        pair of texts the same one has to come first."""
-        self.comparison.update(reference[None], candidate[None])
-        if self.agreement is not None:
-            left, right = np.triu_indices(len(reference), 1)
-            pairs = [
-                np.stack([scores[left], scores[right]], -1) for scores in (reference, candidate)
-            ]
-            self.agreement.update(*pairs)
-
-    def report(self) -> OutputReport:
-        rows = self.agreement
-        if rows is None:
-            return OutputReport(self.name, self.comparison.result())
-        return OutputReport(self.name, self.comparison.result(), rows.ratio, rows.total, rows.ties)
-
-
 def _verify_decoder(
     model: Engine,
     truth: Reference,
-    feed: _Feed,
+    feed: Feed,
     progress: Progress,
     release: Callable[[], None],
 ) -> dict[str, Any]:
-    rows, _ = _ends(model, "batch")
+    rows, _ = ends(model, "batch")
     length = max(SEGMENT // rows, PROMPT + CONTINUATION)  # each row has its own, large logits
-    longest = min(length, _ends(model, "sequence")[1])
+    longest = min(length, ends(model, "sequence")[1])
     parts = feed.enough(_decoder_parts(model, feed, longest))
     answers = Answers(model, parts, rows, progress)
     said = _continuation(model, parts[0], longest)
     if answers.kept:
         release()
-    logits, ours, theirs = _Output("logits"), Perplexity(), Perplexity()
+    logits, ours, theirs = Output("logits"), Perplexity(), Perplexity()
 
     # A function, so that the logits of one segment are gone when the next one is run.
     def compare(index: int, part: list[int]) -> None:
@@ -194,7 +148,7 @@ def _verify_decoder(
     }
 
 
-def _decoder_parts(model: Engine, feed: _Feed, longest: int) -> list[list[int]]:
+def _decoder_parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
     vocabulary = int(model.manifest["generation"]["vocabulary"])
     if feed.tokenizer is not None:
         return within(vocabulary, feed.tokenizer, segments(feed.tokenizer, longest, feed.text))
@@ -207,7 +161,7 @@ def _continuation(model: Engine, segment: list[int], longest: int) -> tuple[list
     room = min(CONTINUATION, longest - len(prompt))
     if not generates(model.manifest) or not prompt or room < 1:
         return prompt, []
-    least, _ = _ends(model, "batch")
+    least, _ = ends(model, "batch")
     return prompt, list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
 
 
@@ -222,16 +176,16 @@ def _confirmed(truth: Reference, prompt: list[int], tokens: list[int]) -> Agreem
 
 
 def _verify_encoder(
-    model: Engine, truth: Reference, feed: _Feed, progress: Progress
+    model: Engine, truth: Reference, feed: Feed, progress: Progress
 ) -> dict[str, Any]:
     names = [output["name"] for output in model.manifest["outputs"]]
-    outputs = {name: _Output(name) for name in names}
+    outputs = {name: Output(name) for name in names}
     texts = feed.enough(_encoder_texts(model, feed, truth))
-    least, most = _ends(model, "batch")
+    least, most = ends(model, "batch")
     size = min(max(BATCH, least), most)
     batches = [texts[at : at + size] for at in range(0, len(texts), size)]
     for number, batch in enumerate(batches, 1):
-        feeds = _padded(batch, truth.pad, _ends(model, "sequence")[0])
+        feeds = _padded(batch, truth.pad, ends(model, "sequence")[0])
         if "token_type_ids" in model.inputs:
             feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
         wanted, found = truth.run(feeds, names), model.run(_filled(feeds, least), names)
@@ -250,20 +204,14 @@ def _verify_encoder(
     }
 
 
-def _encoder_texts(model: Engine, feed: _Feed, truth: Reference) -> list[list[int]]:
-    least, most = _ends(model, "sequence")
+def _encoder_texts(model: Engine, feed: Feed, truth: Reference) -> list[list[int]]:
+    least, most = ends(model, "sequence")
     longest = min(max(SEGMENT, least), most)
     if feed.tokenizer is None:
         lengths = [max(1, longest * part // 8) for part in range(1, 9)]
         return random_segments(truth.vocabulary, lengths)
     texts = whole_texts(feed.tokenizer, paragraphs(feed.text), longest)
     return within(truth.vocabulary, feed.tokenizer, texts)
-
-
-def _ends(model: Engine, dimension: str) -> tuple[int, int]:
-    """Least and most that the engine takes of a dimension."""
-    low, high = model.manifest["ranges"][dimension]
-    return int(low), int(high)
 
 
 def _filled(feeds: dict[str, Ids], rows: int) -> dict[str, Ids]:

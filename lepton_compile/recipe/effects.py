@@ -18,6 +18,7 @@ __all__ = ["EFFECTS", "Effect"]
 CPU, TENSORRT = ("ort-cpu",), ("trt-rtx", "trt")
 GPU = ("ort-cuda", *TENSORRT)
 DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sparse-embedding",)
+PAIR = ("text2text-generation",)
 BY_TOKEN = (*SPARSE, "multi-vector-embedding")  # embeddings made as the model's files say
 PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
 SCORED = tuple(task for task in PLAIN if task not in EMBEDDING)
@@ -92,6 +93,13 @@ EFFECTS = (
         DECODER,
         hint="leave it out: shapes.sequence says how long texts may be",
     ),
+    Effect(
+        "shapes.source",
+        None,
+        "only models that read one text and write another have it",
+        tasks=PAIR,
+        hint="leave it out: shapes.sequence says how long texts may be",
+    ),
     # Engines of ONNX Runtime refuse it themselves, also beside one that takes it.
     Effect("quantize.cache", None, "only decoders have a cache of keys and values", tasks=DECODER),
     Effect(
@@ -157,7 +165,11 @@ EFFECTS = (
     Effect("verify.text", None, UNCOMPARED, imported=UNCOMPARED),
     Effect("verify.tokens", None, UNCOMPARED, imported=UNCOMPARED),
     Effect(
-        "gates.perplexity", None, "only text generation has it", tasks=DECODER, imported=UNCOMPARED
+        "gates.perplexity",
+        None,
+        "only text generation has it",
+        tasks=DECODER + PAIR,
+        imported=UNCOMPARED,
     ),
     Effect(
         "gates.argmax", None, "feature extraction has no scores", tasks=SCORED, imported=UNCOMPARED

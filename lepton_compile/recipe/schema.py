@@ -35,6 +35,7 @@ Task = Literal[
     "multi-vector-embedding",
     "question-answering",
     "sparse-embedding",
+    "text2text-generation",
     "text-classification",
     "text-generation",
     "token-classification",
@@ -50,6 +51,10 @@ class Shapes(Closed):
     batch: Range = Field(default=(1, 64), description="Rows.")
     sequence: Range | None = Field(
         default=None, description="Tokens; for decoders the whole cache, past and new, from 1 on."
+    )
+    source: Range | None = Field(
+        default=None,
+        description="Tokens that an encoder-decoder reads.",
     )
     cache: tuple[int, ...] = Field(
         default=(),

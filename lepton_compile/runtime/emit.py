@@ -6,9 +6,10 @@ left out, wherever they stand: in the one file all names are there. Nothing in i
 type checkers, for none reads it.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
-function, method or ``if`` that imports it. So is an ``if`` for other tasks. The classes that
-``Model`` inherits from become one: their methods stand in it. ``load`` imports numpy for the whole
-file, once the artifact's files are checked.
+function, method or ``if`` that imports it. So is an ``if`` for other tasks, and a parameter whose
+line says that it is for another one. The classes that ``Model`` inherits from become one: their
+methods stand in it. ``load`` imports numpy for the whole file, once the artifact's files are
+checked.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = ["emit", "loader_source"]
 PACKAGE = "lepton_compile.runtime"
 WIDTH = 100  # of the lines that set parts apart
 NUMPY = "numpy as np"
+OF_TASK = re.compile(r",  # for (\S+)$")
 HIDDEN = re.compile(r"^    if not TYPE_CHECKING:.*\n\n((?: {8}.*\n|\n)+)", re.MULTILINE)
 
 
@@ -132,6 +134,9 @@ class _Part:
         """Numbers of the lines that are left out, and of a single blank line behind each piece."""
         lines = [*self.source.splitlines(), "", ""]
         found = {n for node in self._needless() for n in _lines(node)}
+        for number, line in enumerate(lines, 1):
+            if (of := OF_TASK.search(line)) and of[1] != self.task.task:
+                found.add(number)
         return found | {n + 1 for n in found if not lines[n] and lines[n + 1]}
 
     def _needless(self) -> Iterator[ast.AST]:

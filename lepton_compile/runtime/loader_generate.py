@@ -36,6 +36,7 @@ class Generates(Prompts):
         stop_tokens: Iterable[int] = (),
         stream: bool = False,
         chat: Any = False,
+        start: Any = None,  # for text2text-generation
     ) -> Any:
         """Continue a prompt (text, token ids or chat messages), or a list of them.
 
@@ -48,7 +49,7 @@ class Generates(Prompts):
         Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
         them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
         """
-        refuse(self.task != "text-generation", f"this model does {self.task}: it does not generate")
+        refuse("-generation" not in self.task, f"this model does {self.task}: it does not generate")
         how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
         how.check()
         listed = isinstance(prompt, list | tuple) or getattr(prompt, "ndim", 0) > 0
@@ -58,12 +59,19 @@ class Generates(Prompts):
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
         # An engine may take no fewer rows than so many: the last one over again, unheard.
         filled = prompts + prompts[-1:] * (self.manifest["ranges"]["batch"][0] - len(prompts))
+        if self.task == "text2text-generation" or start is not None:
+            from lepton_compile.runtime.loader_source import starts
+
+            sources, filled = filled, starts(self, filled, start)
         limit = self._limit(filled, max_new_tokens)
         numbers = _all_of("stop_tokens", stop_tokens, (int, np.integer), "token ids")
         eos = (self.manifest.get("generation") or {}).get("eos") or ()
         texts = _all_of("stop", [stop] if isinstance(stop, str) else stop, (str,), "texts")
         stops = [text for text in texts if text]
         rows = [Generation(self, ids, limit, {*numbers, *eos}, stops, stream) for ids in filled]
+        if self.task == "text2text-generation":
+            for row, ids in zip(rows, sources, strict=True):
+                row.source = ids
         for row in rows[len(prompts) :]:
             row.finish = "filling"
         pieces = self._pieces(rows, how, limit)
@@ -129,10 +137,15 @@ class Generates(Prompts):
         with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):
             return self.new_cache(batch, min(room, self._room()))
 
-    def _pieces(self, rows: list[Generation], how: Sampling, limit: int) -> Iterator[str | int]:
+    def _pieces(self, rows: list[Generation], how: Any, limit: int) -> Iterator[str | int]:
         """What each token completes, as it comes."""
         cache = self._buffers(len(rows), max(len(row.ids) for row in rows), limit)
         try:
+            if self.task == "text2text-generation":
+                from lepton_compile.runtime.loader_source import Writing
+
+                how = Writing(how, self.manifest["generation"]["never"])
+                cache.session = self.session.reading([row.source for row in rows])
             yield from _continued(cache, rows, how)
         except GeneratorExit:
             pass  # a stream that nobody reads on is no failure
@@ -154,7 +167,7 @@ def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[A
     return values
 
 
-def _continued(cache: Any, rows: list[Generation], how: Sampling) -> Iterator[str | int]:
+def _continued(cache: Any, rows: list[Generation], how: Any) -> Iterator[str | int]:
     """Token after token until all rows have ended."""
     begin = time.perf_counter()
     logits = _run(cache.start, 0, [row.ids for row in rows])
@@ -189,7 +202,7 @@ class Generation:
     def __init__(
         self, model: Any, ids: list[int], limit: int, ends: set[int], stops: list[str], live: bool
     ) -> None:
-        self.ids, self._limit, self._ends = ids, limit, ends
+        self.ids, self.source, self._limit, self._ends = ids, ids, limit, ends
         self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
         self._words = Words(model, ids, stops) if stops or model.manifest["tokenizer"] else None
         self._live = bool(self._words and (stops or live))

@@ -82,6 +82,10 @@ def manifest_of(root: Path) -> dict[str, Any]:
         check_form(manifest, DECODER, "manifest")
         most = (manifest["generation"] or {"vocabulary": sys.maxsize})["vocabulary"] - 1
         manifest["ranges"].setdefault("input_ids", [0, most])
+    if any(engine.get("encoder") for engine in manifest["engines"]):
+        from lepton_compile.runtime.loader_source import check_source
+
+        check_source(manifest)
     for name, entry in (files := manifest["files"]).items():
         parts, path = PurePosixPath(name.replace("\\", "/")), root / name
         bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive

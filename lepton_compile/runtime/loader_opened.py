@@ -83,6 +83,10 @@ class Opened:
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
         refuse(not isinstance(feeds, Mapping), f"run takes arrays by input name: {feeds!r:.60}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}
+        if self.task == "text2text-generation":
+            from lepton_compile.runtime.loader_source import with_mask
+
+            with_mask(given)
         if (ids := given.get("input_ids")) is not None:
             given.setdefault("token_type_ids", np.zeros_like(ids))
             rows, total, own = *ids.shape, self.cache or "past_key_values.0.key" not in self.inputs
@@ -120,7 +124,7 @@ class Opened:
             refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
         if name in ranges:
             low, high = ranges[name]
-            where = "the vocabulary" if name == "input_ids" else "its range"
+            where = "the vocabulary" if name.endswith("input_ids") else "its range"
             bad = array[(array < low) | (array > high)]
             refuse(bad.size, f"{name}: {bad[:3]} are outside {where}, {low} to {high}")
         return array

@@ -50,4 +50,9 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
         options.intra_op_num_threads = threads
         # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
+        if engine.get("encoder"):
+            from lepton_compile.runtime.loader_source import Pair
+
+            first = start(str(root / engine["encoder"]), options, providers=providers)
+            return Pair(first, start(str(path), options, providers=providers))
         return start(str(path), options, providers=providers)

@@ -22,7 +22,7 @@ class PastCache:
 
     def __init__(self, model: Any, batch: int, capacity: int) -> None:
         self.model, self.batch, self.capacity = model, batch, capacity
-        self.device = DEVICES[model.target]
+        self.device, self.session = DEVICES[model.target], model.session
 
     def close(self) -> None:
         """Let the buffers go."""
@@ -63,14 +63,14 @@ class PastCache:
             from lepton_compile.runtime.loader_positions import counted
 
             given["position_ids"] = counted(ones, ids.shape[1])
-        binding, names = self.model.session.io_binding(), list(past_of(self.model, 1, 0))
+        binding, names = self.session.io_binding(), list(past_of(self.model, 1, 0))
         for name in given.keys() & self.model.inputs.keys():
             binding.bind_ortvalue_input(name, value(np.asarray(given[name], np.int64)))
         binding.bind_output("logits", "cpu")
         for (before, after, *_), held in zip(names, past, strict=True):
             binding.bind_ortvalue_input(before, held)
             binding.bind_output(after, self.device)
-        self.model.session.run_with_iobinding(binding)
+        self.session.run_with_iobinding(binding)
         logits, *grown = binding.get_outputs()
         self.logits[numbers] = logits.numpy()[:, -1]
         return list(grown)

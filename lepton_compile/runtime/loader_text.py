@@ -26,7 +26,7 @@ class Texts(Opened):
         self.pad = (made.padding or {}).get("pad_id", 0)
         made.no_padding()
         made.no_truncation()
-        if self.task != "text-generation":
+        if self.task not in ("text-generation", "text2text-generation"):
             most, own = self.manifest["ranges"]["sequence"][1], self.manifest["embedding"] or {}
             made.enable_truncation(min(most, own.get("max_tokens") or most))
         return made

@@ -16,7 +16,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     targets = {engine["target"] for engine in engines}
     int8 = any(engine.get("precision") in ("int8", "auto", "stored") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
-    decoder, labels = task == "text-generation", task.endswith("-classification")
+    pair, labels = task == "text2text-generation", task.endswith("-classification")
+    decoder = task == "text-generation" or pair
     embeds, answers, fills = (task == name for name in _OF_TEXTS)
     words, vectors = task == "sparse-embedding", task == "multi-vector-embedding"
     embeds = embeds or words
@@ -30,13 +31,15 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_decoder_form": decoder or bool(cache),
         "loader_gpu_form": targets != {"ort-cpu"},
         "loader_io": targets != {"ort-cpu"},
-        "loader_scores": any(output["name"] == "logits" for output in manifest["outputs"]),
+        "loader_scores": any(value["name"] == "logits" for value in manifest["outputs"])
+        and not pair,
         "loader_past": bool(cache),
         "loader_states": bool(cache and cache.get("states")),
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
         "loader_text": decoder or encoder,
         "loader_prompts": decoder,
         "loader_generate": decoder,
+        "loader_source": pair,
         "loader_sampling": decoder,
         "loader_words": decoder,
         "loader_template": decoder and template,

@@ -43,7 +43,7 @@ class ServedEngine:
     @property
     def is_decoder(self) -> bool:
         """Whether it generates, token by token, with a KV cache."""
-        return self.manifest.task == "text-generation"
+        return self.manifest.task in ("text-generation", "text2text-generation")
 
     @property
     def generates(self) -> bool:

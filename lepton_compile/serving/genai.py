@@ -64,7 +64,7 @@ def export_genai(
 
 
 def _refuse_encoders(engine: ServedEngine) -> None:
-    if engine.is_decoder and engine.manifest.cache is not None:
+    if engine.manifest.task == "text-generation" and engine.manifest.cache is not None:
         return
     raise ArtifactError(
         "onnxruntime-genai runs decoders with a KV cache",

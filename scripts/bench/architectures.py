@@ -29,7 +29,8 @@ from typing import Any
 
 LAYERS, VOCABULARY = 3, 260
 MOST_PARAMETERS = 60_000_000  # of a model whose sizes have names that are not known here
-TASKS = ("text-generation", "feature-extraction", "fill-mask", "text-classification")
+PAIR = "text2text-generation"
+TASKS = ("text-generation", PAIR, "feature-extraction", "fill-mask", "text-classification")
 # Attributes of configurations, of any architecture, and what they are set to where they exist.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size"), VOCABULARY),
@@ -141,8 +142,10 @@ def listed(task: str) -> dict[str, str]:
 
     masked = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     classified = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    pairs = auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.items()
     heads: dict[str, dict[str, str]] = {
         "text-generation": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        PAIR: {n: c for n, c in pairs if _reads_and_writes(n)},
         "fill-mask": masked,
         "text-classification": {n: c for n, c in classified.items() if n in masked},
     }
@@ -154,6 +157,18 @@ def listed(task: str) -> dict[str, str]:
         for name, each in auto.MODEL_MAPPING_NAMES.items()
         if name in masked or name in classified
     }
+
+
+def _reads_and_writes(name: str) -> bool:
+    """Whether it is an encoder and a decoder of texts, and of nothing else."""
+    import transformers
+
+    try:
+        config = transformers.CONFIG_MAPPING[name]()
+    except Exception:  # of models that are put together of two
+        return False
+    heard = ("audio_config", "speech_encoder_layers")
+    return bool(config.is_encoder_decoder) and not any(hasattr(config, each) for each in heard)
 
 
 def _first(classes: str | tuple[str, ...]) -> str:
@@ -197,6 +212,8 @@ def saved(name: str, kind: str, task: str, folder: Path) -> None:
     config = shrunk(transformers.CONFIG_MAPPING[name]())
     if task == "text-generation" and getattr(config, "is_decoder", None) is False:
         config.is_decoder = True  # BERT and its like look both ways without
+    if task == PAIR:
+        config.decoder_start_token_id = 1  # T5 and its like have none of their own
     torch.manual_seed(0)
     model = getattr(transformers, kind)(config).eval()
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -206,7 +223,8 @@ def saved(name: str, kind: str, task: str, folder: Path) -> None:
         for parameter in model.parameters():  # routers begin with zeros, and experts tie
             if parameter.is_floating_point() and parameter.numel() > 1 and not parameter.std():
                 parameter.add_(torch.randn_like(parameter) * 0.02)
-        model(input_ids=torch.randint(4, VOCABULARY - 10, (2, 12)))
+        ids = torch.randint(4, VOCABULARY - 10, (2, 12))
+        model(input_ids=ids, **({"decoder_input_ids": ids} if task == PAIR else {}))
     model.save_pretrained(folder)
     byte_tokenizer(folder)
     transformers.AutoConfig.from_pretrained(folder)  # some are shrunk beyond what they read again

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import lepton_compile as lc
 from lepton_compile.errors import SourceError
-from lepton_compile.export.assets import generation, write_assets
+from lepton_compile.export.assets import write_assets
+from lepton_compile.export.generation import generation
 from lepton_compile.export.source import Source, resolve
 from tests.export import gguf_files
 

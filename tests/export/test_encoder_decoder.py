@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, FSMTConfig
 
 from lepton_compile.engines.encoder_part import is_encoder_decoder, split
 from lepton_compile.engines.model_file import flatten
+from lepton_compile.errors import ExportError
 from lepton_compile.export import ExportedModel
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save, session_of
@@ -108,3 +109,13 @@ def test_positions_that_no_file_has_are_made_as_transformers_makes_them(tmp_path
         found = exported.model.graph.initializers[name].const_value
         assert found is not None
         np.testing.assert_array_equal(found.numpy(), model.state_dict()[name].numpy())
+
+
+def test_a_model_that_passes_over_its_mask_is_refused(tmp_path: Path) -> None:
+    """FSMT has no causal mask where it is given a cache: it writes one token at a time."""
+    options = {**PAIRS["bart"][0]().to_dict(), "src_vocab_size": 99, "tgt_vocab_size": 99}
+    for name in ("vocab_size", "model_type", "architectures"):
+        options.pop(name)
+    save(lambda: FSMTConfig(langs=["en", "de"], **options), TASK, tmp_path)
+    with pytest.raises(ExportError, match="the model does not look at attention_mask"):
+        compiled(tmp_path, TASK)

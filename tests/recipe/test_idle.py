@@ -29,6 +29,7 @@ IDLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({"plugin": "aot", "target": "ort-cuda"}, "plugin", "aot, for ort-cuda", "target: trt-rtx"),
     ({"profiles": "joint"}, "profiles", "joint, for ort-cpu", "target: trt-rtx"),
     ({"compute_capabilities": [8.9]}, "compute_capabilities", "[8.9]", "target: trt-rtx"),
+    ({"task": "fill-mask", "shapes": {"source": (1, 9)}}, "shapes.source", "fill-mask", "text2"),
     (CACHES, "shapes.cache", "[512, 2048], for ort-cpu", "target: trt-rtx"),
     ({**TRT, **CACHES, "task": "feature-extraction"}, "shapes.cache", "feature", "task: text-gen"),
     (STATIC, "quantize.activations", "static, for ort-cpu", "target: trt-rtx"),

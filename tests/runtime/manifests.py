@@ -15,6 +15,7 @@ TARGETS = ("ort-cpu", "ort-cuda", "trt-rtx", "trt")
 # Task -> its outputs.
 TASKS = {
     "text-generation": ("logits",),
+    "text2text-generation": ("logits",),
     "feature-extraction": ("last_hidden_state",),
     "text-classification": ("logits",),
     "token-classification": ("logits",),
@@ -36,13 +37,15 @@ def manifest(
     buckets: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache."""
-    cached = task == "text-generation" and shared is not None
+    pair = task == "text2text-generation"
+    cached = (task == "text-generation" or pair) and shared is not None
     return {
         "task": task,
         "engines": [
             {
                 "target": t,
                 "precision": precision,
+                **({"encoder": "encoder.onnx"} if pair else {}),
                 "plugin": plugin or None,
                 "cache": {"buckets": [8, 16]} if buckets else None,
                 "kernels": {"library": "ours.so"}
@@ -59,9 +62,13 @@ def manifest(
 
 
 def all_manifests() -> Iterator[dict[str, Any]]:
-    """Each task with each set of targets; decoders with each kind of cache, too."""
+    """Each task with each set of targets that it is built for; decoders with each kind of cache."""
     sets = [*chain.from_iterable(combinations(TARGETS, n) for n in range(1, len(TARGETS) + 1))]
     for task, targets in product(TASKS, sets):
+        if task == "text2text-generation":
+            if targets == ("ort-cpu",):
+                yield from (manifest(task, shared=shared) for shared in (True, False))
+            continue
         if task != "text-generation":
             yield manifest(task, targets)
             continue

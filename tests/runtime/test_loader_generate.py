@@ -271,3 +271,8 @@ def test_the_penalty_follows_its_definition(
     picked = Sampling(repetition_penalty=penalty).pick(changed, seen, np.random.default_rng(0))
     assert changed == pytest.approx(expected, rel=1e-5)
     assert expected[picked] == pytest.approx(expected.max(), rel=1e-5)
+
+
+def test_start_is_for_answers_alone(model: Model) -> None:
+    with pytest.raises(LoaderError, match="start is of no use: this model does text-generation"):
+        model.generate([2, 7], start=[3])

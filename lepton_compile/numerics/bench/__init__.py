@@ -14,6 +14,7 @@ from lepton_compile.numerics.bench.decoder import bench_decoder
 from lepton_compile.numerics.bench.encoder import bench_encoder
 from lepton_compile.numerics.bench.fresh import FreshStart, fresh_eager, fresh_start
 from lepton_compile.numerics.bench.machine import describe
+from lepton_compile.numerics.bench.pair import bench_pair
 from lepton_compile.numerics.bench.timing import Timing
 from lepton_compile.numerics.engine import generates
 from lepton_compile.progress import NullProgress, Progress
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from lepton_compile.export import Source
 
 __all__ = ["BenchReport", "Case", "FreshStart", "Timing", "bench"]
+
+# By task; all others are encoders.
+MEASURES = {"text-generation": bench_decoder, "text2text-generation": bench_pair}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def bench(
         import torch
 
         torch.set_num_threads(threads)
-    measure = bench_decoder if task == "text-generation" else bench_encoder
+    measure = MEASURES.get(task, bench_encoder)
     cases = measure(model, reference, watcher, budget=budget, rounds=rounds)
     return BenchReport(
         task=task,

@@ -22,7 +22,7 @@ from lepton_compile.numerics.engine import generates
 from lepton_compile.numerics.sample_text import random_segments
 from lepton_compile.progress import Progress
 
-__all__ = ["bench_decoder", "lengths_within"]
+__all__ = ["Phases", "bench_decoder", "cases_of", "lengths_within", "steps"]
 
 PROMPT = 512
 NEW = 128
@@ -54,6 +54,26 @@ def bench_decoder(
     }
     if reference is not None:
         rivals["eager"] = partial(_eager, reference, prompts, 1 if alone else new)
+    of_rows = f" of {rows} rows" if rows > 1 else ""
+    names = f"prefill {prompt_length}{of_rows}", f"decode {new}{of_rows}, per token"
+    return cases_of(rivals, names, prompt_length * rows, rows, progress, rounds)
+
+
+def cases_of(
+    rivals: Mapping[str, Callable[[], Phases]],
+    names: tuple[str, str],
+    read: int,
+    rows: int,
+    progress: Progress,
+    rounds: int | None,
+) -> list[Case]:
+    """Rivals in turn, and the case of each of the two phases; the second where there is one.
+
+    Args:
+        names: of the cases.
+        read: tokens that the first phase reads.
+        rows: texts that are written at a time.
+    """
     found: dict[str, list[Phases]] = {name: [] for name in rivals}
     rivals["engine"]()
     count = rounds or ROUNDS
@@ -64,12 +84,9 @@ def bench_decoder(
     first = {name: Timing.of([run[0] for run in runs]) for name, runs in found.items()}
     each = {name: [t for _, rest in runs for t in rest] for name, runs in found.items()}
     decode = {name: Timing.of(seconds) for name, seconds in each.items() if seconds}
-    of_rows, read = f" of {rows} rows" if rows > 1 else "", prompt_length * rows
-    name = f"prefill {prompt_length}{of_rows}"
-    cases = [Case(name, first["engine"], first.get("eager"), read)]
+    cases = [Case(names[0], first["engine"], first.get("eager"), read)]
     if "engine" in decode:
-        name = f"decode {new}{of_rows}, per token"
-        cases.append(Case(name, decode["engine"], decode.get("eager"), rows))
+        cases.append(Case(names[1], decode["engine"], decode.get("eager"), rows))
     return cases
 
 
@@ -79,7 +96,7 @@ def _engine(model: Any, prompts: list[list[int]], new: int) -> Phases:
     Raises EngineError: here nothing stands between the runtime and us that says what failed.
     """
     try:
-        return _steps(model, prompts, new)
+        return steps(model, prompts, new)
     except Exception as error:
         raise EngineError(
             "the engine fails while it is measured",
@@ -89,11 +106,15 @@ def _engine(model: Any, prompts: list[list[int]], new: int) -> Phases:
         ) from error
 
 
-def _steps(model: Any, prompts: list[list[int]], new: int) -> Phases:
+def steps(
+    model: Any, prompts: list[list[int]], new: int, before: Callable[[Any], None] = lambda _: None
+) -> Phases:
+    """Seconds of the prompts and of each token; ``before`` has the cache first, and counts."""
     cache, alive = model.new_cache(len(prompts), len(prompts[0]) + new), [True] * len(prompts)
     seconds = []
     try:
         begin = time.perf_counter()
+        before(cache)
         tokens = cache.start(prompts).argmax(-1).tolist()
         first = time.perf_counter() - begin
         for _ in range(new - 1):

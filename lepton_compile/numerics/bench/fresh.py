@@ -60,7 +60,8 @@ spec.loader.exec_module(loader)
 imported = time.perf_counter()
 model = loader.load(root, threads=threads)
 loaded = time.perf_counter()
-(batch, _), (least, most) = model.manifest["ranges"]["batch"], model.manifest["ranges"]["sequence"]
+ranges = model.manifest["ranges"]
+(batch, _), (least, most) = ranges["batch"], ranges.get("source") or ranges["sequence"]
 length = max(least, min(8, most))
 if sys.argv[3] == "generate" and length < most:
     model.generate([[1] * length] * batch, max_new_tokens=min(4, most - length))
@@ -68,7 +69,9 @@ else:
     import numpy
     ones = numpy.ones((batch, length), numpy.int64)
     given_to = runpy.run_path(sys.argv[4])["given_to"]
-    model.run(given_to(model, {"input_ids": ones, "attention_mask": ones}))
+    text = {"input_ids": ones, "attention_mask": ones}
+    source = {"encoder_" + name: array for name, array in text.items()}
+    model.run(given_to(model, {**text, **source}))
 done = time.perf_counter()
 """
     + REPORT
@@ -94,7 +97,8 @@ model = load_reference(source, task)
 loaded = time.perf_counter()
 ones = torch.ones((1, 8), dtype=torch.int64)
 with torch.inference_mode():
-    model(input_ids=ones, attention_mask=ones)
+    written = {"decoder_input_ids": ones} if task == "text2text-generation" else {}
+    model(input_ids=ones, attention_mask=ones, **written)
 done = time.perf_counter()
 """
     + REPORT

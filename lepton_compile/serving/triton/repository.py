@@ -59,7 +59,7 @@ def export_triton(
     """
     folder = path_of(artifact, "the artifact's folder")
     copies, numbered = number_of(instances, "instances"), number_of(version, "version")
-    decoder = read_manifest(folder).task == "text-generation"
+    decoder = "-generation" in read_manifest(folder).task
     engine = open_engine(folder, tuple(KINDS if decoder else BACKENDS), "Triton", target)
     if decoder and not engine.generates:  # whoever asks feeds the past by hand
         decoder, engine = False, open_engine(folder, tuple(BACKENDS), "Triton", target)

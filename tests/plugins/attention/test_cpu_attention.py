@@ -255,6 +255,24 @@ def test_encoder_takes_all_three_side_by_side() -> None:
     assert np.array_equal(apart, together)
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 65])
+@pytest.mark.parametrize("keys", [1, 64, 65, 130])
+def test_keys_of_another_text(tokens: int, keys: int) -> None:
+    q = _random(3, tokens, 64)
+    k, v = (_random(3, keys, 64, seed=s) for s in (1, 2))
+    mask = np.ones((3, keys), np.int32)
+    mask[1, (keys + 1) // 2 :] = 0
+    mask[2, 1:] = 0
+    for given in (None, mask):
+        _close(_encoder(DOMAIN, q, k, v, given), _encoder(MICROSOFT, q, k, v, given))
+
+
+def test_refuses_a_mask_of_another_length_than_the_keys() -> None:
+    q, k = _random(1, 5, 64), _random(1, 9, 64)
+    with pytest.raises(Exception, match=r"the mask is not \(batch, keys\)"):
+        _encoder(DOMAIN, q, k, k, np.ones((1, 5), np.int32))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     q, k, v = (_random(2, 100, 64, seed=s) for s in range(3))

@@ -1,10 +1,11 @@
 // MultiHeadAttention(query, key?, value?, key_padding_mask?) and GroupQueryAttention(query, key?,
 // value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?, query_norm?,
 // key_norm?, kept?), with the meaning that onnxruntime's operators of these names have. Without key
-// and value, query holds all three side by side, in this order. Weights of norms (head_dim) are of an
-// RMS norm of each head, in front of the rotary embedding. `kept` is how many of the last queries are
-// wanted, 0 for all: the result has so many, while keys and values of all go to the cache. Key and
-// value of no tokens leave the cache as it is, that of another layer, and nothing is made of it.
+// and value, query holds all three side by side, in this order; those of MultiHeadAttention may be of
+// another text, and of another length. Weights of norms (head_dim) are of an RMS norm of each head, in
+// front of the rotary embedding. `kept` is how many of the last queries are wanted, 0 for all: the
+// result has so many, while keys and values of all go to the cache. Key and value of no tokens leave
+// the cache as it is, that of another layer, and nothing is made of it.
 #include "ort_attention.h"
 
 #include <cmath>
@@ -30,12 +31,13 @@ Heads inside(float* data, int64_t tokens, int64_t width, int64_t column, int64_t
 // query, key and value of the new tokens, apart or side by side.
 struct Inputs {
   Operand query, key, value;
-  int64_t tokens = 0, head_dim = 0;
+  int64_t tokens = 0, keys = 0, head_dim = 0;
   bool shared = false;  // the cache has all keys and values, those of the new tokens, too
   Heads q{}, k{}, v{};
 
+  // `apart`: key and value are of another text, as long as they are.
   OrtStatus* read(const OrtApi* api, const OrtKernelContext* context, int64_t heads,
-                  int64_t kv_heads) {
+                  int64_t kv_heads, bool apart) {
     if (OrtStatus* s = input(api, context, 0, &query)) return s;
     if (OrtStatus* s = input(api, context, 1, &key)) return s;
     if (OrtStatus* s = input(api, context, 2, &value)) return s;
@@ -44,7 +46,7 @@ struct Inputs {
       return wrong(api, "query has to have 3 axes, key and value stand together or not at all");
     }
     const int64_t parts = packed ? heads + 2 * kv_heads : heads, width = query.last();
-    tokens = query.dims[1];
+    tokens = keys = query.dims[1];
     head_dim = width / parts;
     if (width % parts != 0 || head_dim % 8 != 0 || head_dim == 0) {
       return wrong(api, "the width of a head has to be a multiple of 8");
@@ -56,16 +58,17 @@ struct Inputs {
       v = inside(data, tokens, width, (heads + kv_heads) * head_dim, head_dim);
       return nullptr;
     }
-    shared = key.rank == 3 && key.dims[1] == 0 && tokens > 0;
+    shared = !apart && key.rank == 3 && key.dims[1] == 0 && tokens > 0;
+    if (apart && key.rank == 3) keys = key.dims[1];
     for (const Operand* each : {&key, &value}) {
       if (each->rank != 3 || each->dims[0] != query.dims[0] ||
-          each->dims[1] != (shared ? 0 : tokens) ||
+          each->dims[1] != (shared ? 0 : keys) ||
           each->dims[2] != kv_heads * head_dim) {
         return wrong(api, "key or value do not fit query");
       }
     }
-    k = inside(key.as<float>(), tokens, kv_heads * head_dim, 0, head_dim);
-    v = inside(value.as<float>(), tokens, kv_heads * head_dim, 0, head_dim);
+    k = inside(key.as<float>(), keys, kv_heads * head_dim, 0, head_dim);
+    v = inside(value.as<float>(), keys, kv_heads * head_dim, 0, head_dim);
     return nullptr;
   }
 };
@@ -93,12 +96,11 @@ class MultiHead final : public Operator<MultiHead> {
   OrtStatus* compute(OrtKernelContext* context) const {
     Inputs in;
     Operand mask;
-    if (OrtStatus* s = in.read(api_, context, heads_, heads_)) return s;
-    if (in.shared) return wrong(api_, "key and value do not fit query");
+    if (OrtStatus* s = in.read(api_, context, heads_, heads_, true)) return s;
     if (OrtStatus* s = input(api_, context, 3, &mask)) return s;
     const int64_t rows = in.query.dims[0];
-    if (mask.data != nullptr && (mask.rank != 2 || mask.size() != rows * in.tokens)) {
-      return wrong(api_, "the mask is not (batch, sequence)");
+    if (mask.data != nullptr && (mask.rank != 2 || mask.size() != rows * in.keys)) {
+      return wrong(api_, "the mask is not (batch, keys)");
     }
     Operand y = in.query;
     y.dims[2] = heads_ * in.head_dim;
@@ -106,13 +108,13 @@ class MultiHead final : public Operator<MultiHead> {
     int64_t* lengths = static_cast<int64_t*>(malloc(2 * sizeof(int64_t) * (rows + 1)));
     if (lengths == nullptr) return api_->CreateStatus(ORT_FAIL, "out of memory");
     for (int64_t b = 0; b < rows; ++b) {
-      lengths[b] = in.tokens;
+      lengths[b] = in.keys;
       lengths[rows + b] = 0;
     }
     const int heads = static_cast<int>(heads_), head_dim = static_cast<int>(in.head_dim);
     const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
     const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale_, 0.0f,
-                      -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.tokens};
+                      -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.keys};
     const bool done = attend(SessionThreads(api_, context), a);
     free(lengths);
     return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
@@ -196,7 +198,7 @@ struct Call {
 
   OrtStatus* read(const OrtApi* api, const OrtKernelContext* context, int64_t heads,
                   int64_t kv_heads) {
-    if (OrtStatus* s = in.read(api, context, heads, kv_heads)) return s;
+    if (OrtStatus* s = in.read(api, context, heads, kv_heads, false)) return s;
     Operand* const others[] = {&past_key, &past_value, &seqlens,  &total, &cos,
                                &sin,      &query_norm, &key_norm, &kept};
     for (size_t i = 0; i < 9; ++i) {

@@ -1,0 +1,102 @@
+"""Which tokens a model begins, ends and fills texts with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.source import Source
+from lepton_compile.export.source.objects import read_object
+
+__all__ = ["answers", "generation"]
+
+
+def generation(source: Source) -> dict[str, Any]:
+    """``eos`` (list), ``bos`` and ``pad`` (ids or None) and ``vocabulary`` (count) of a decoder.
+
+    Raises:
+        SourceError: an id is something else than a whole number.
+    """
+    said = _Said(source)
+    bos, pad = (said.one(f"{name}_token_id") for name in ("bos", "pad"))
+    return {"eos": said.ids("eos_token_id"), "bos": bos, "pad": pad, "vocabulary": said.vocabulary}
+
+
+def answers(source: Source) -> dict[str, Any]:
+    """What an encoder-decoder writes, in the same terms.
+
+    ``start`` are the tokens that every answer begins with: one that stands for the beginning, then
+    what the model was released to go on with, such as a language. ``never`` are those that no
+    answer has: what scores they get means nothing (padding, of Marian).
+
+    Raises:
+        SourceError: an id is something else than a whole number, or there is none to begin with.
+    """
+    said = _Said(source)
+    names = ("decoder_start_token_id", "bos_token_id")
+    first = next((found for name in names if (found := said.one(name)) is not None), None)
+    if first is None:
+        raise SourceError(
+            "Nothing says which token an answer begins with.",
+            where=str(source.path),
+            found="no decoder_start_token_id, and no bos_token_id",
+            hint="Write decoder_start_token_id into config.json, as the model was released with.",
+        )
+    forced = said.one("forced_bos_token_id")
+    start = [first] if forced is None else [first, forced]
+    return {"start": start, "never": sorted({*said.ids("suppress_tokens"), *said.bad_words()})}
+
+
+class _Said:
+    """What the model's files say of tokens.
+
+    generation_config.json goes before config.json: it is what the model was released to use. Ids
+    that the model has no token for are left out: no loader takes a manifest that has them.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._config = source, source.config().get_text_config()
+        self._file = source.path / "generation_config.json"
+        self.vocabulary = int(self._config.vocab_size)
+
+    @cached_property
+    def _given(self) -> dict[str, Any]:
+        return read_object(self._file) if self._source.kind == "folder" else {}
+
+    def one(self, name: str) -> int | None:
+        """The id of that name."""
+        found = self._ids(name, many=False)
+        return found[0] if found else None
+
+    def ids(self, name: str) -> list[int]:
+        """All ids of that name."""
+        return self._ids(name, many=True)
+
+    def bad_words(self) -> Iterator[int]:
+        """Words of one token that are never written."""
+        words, _ = self._value("bad_words_ids")
+        for word in words if isinstance(words, list) else ():
+            if isinstance(word, list) and len(word) == 1 and type(word[0]) is int:
+                yield from self._known(word)
+
+    def _value(self, name: str) -> tuple[Any, bool]:
+        """The value, and whether generation_config.json has it."""
+        here = self._given.get(name) is not None
+        return self._given[name] if here else getattr(self._config, name, None), here
+
+    def _ids(self, name: str, *, many: bool) -> list[int]:
+        value, here = self._value(name)
+        ids = [] if value is None else value if isinstance(value, list | tuple) else [value]
+        if any(type(each) is not int for each in ids) or (len(ids) > 1 and not many):
+            raise SourceError(
+                f"{name} is no number of a token.",
+                where=str(self._file if here else self._source.path),
+                found=f"{value!r:.60}",
+                available=["a whole number, or null", *["a list of them"] * many],
+            )
+        return self._known(ids)
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        return [each for each in ids if 0 <= each < self.vocabulary]  # -1 is how some say none

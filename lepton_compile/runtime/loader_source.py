@@ -1,0 +1,127 @@
+"""A text that is read, beside the one that is written.
+
+An encoder runs once for each call, and its outputs stay bound to the decoder, which runs for each
+token; both are engines of ONNX Runtime, over the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+
+__all__ = ["Pair", "Reading", "Writing", "check_source", "starts", "with_mask"]
+
+IDS, MASK = "encoder_input_ids", "encoder_attention_mask"
+PAIR = {"engines": [{"encoder": str}], "generation": {"start": [int], "never": [int]}}
+
+
+def check_source(manifest: dict[str, Any]) -> None:
+    """Refuse a manifest that does not say what is opened, and what answers begin with."""
+    check_form(manifest, PAIR, "manifest")
+    told, most = manifest["generation"], manifest["generation"]["vocabulary"]
+    lost = [e["encoder"] for e in manifest["engines"] if e["encoder"] not in e["files"]]
+    refuse(lost, f"manifest.json uses {lost} without giving their digests")
+    bad = not told["start"] or max([*told["start"], *told["never"]]) >= most
+    refuse(bad, "manifest.json is damaged: manifest.generation has tokens that there are not")
+    manifest["ranges"].setdefault(IDS, [0, most - 1])
+
+
+class Pair:
+    """The sessions of an encoder and a decoder, as one."""
+
+    def __init__(self, encoder: Any, decoder: Any) -> None:
+        self.encoder, self.decoder = encoder, decoder
+        self.reads = {value.name for value in encoder.get_inputs()}
+        self.takes = {value.name for value in decoder.get_inputs()} | {"logits_to_keep"}
+        self.gives = [value.name for value in encoder.get_outputs()]
+
+    def run(self, names: list[str], given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Outputs of the decoder by all that both are given."""
+        made = self.encoder.run(self.gives, {name: given[name] for name in self.reads})
+        known = {**given, **dict(zip(self.gives, made, strict=True))}
+        found: list[np.ndarray] = self.decoder.run(
+            names, {name: array for name, array in known.items() if name in self.takes}
+        )
+        return found
+
+    def reading(self, rows: Sequence[Sequence[int]]) -> Reading:
+        """The decoder, once the encoder has read these rows of ids; padding is masked."""
+        from onnxruntime import OrtValue
+
+        lengths = np.array([len(row) for row in rows])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        ids = np.zeros_like(mask)
+        ids[mask == 1] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+        known = {n: OrtValue.ortvalue_from_numpy(v) for n, v in ((IDS, ids), (MASK, mask))}
+        with failing("the engine failed on the text that it reads"):
+            source = {name: known[name] for name in self.reads}
+            made = self.encoder.run_with_ort_values(self.gives, source)
+        known |= zip(self.gives, made, strict=True)
+        return Reading(self.decoder, {n: v for n, v in known.items() if n in self.takes})
+
+
+class Reading:
+    """A decoder's session that has read something: bindings to it know what."""
+
+    def __init__(self, session: Any, values: Mapping[str, Any]) -> None:
+        self.run_with_iobinding, self.new_binding = session.run_with_iobinding, session.io_binding
+        self.values = values
+
+    def io_binding(self) -> Any:
+        """A binding that lacks what changes from token to token."""
+        binding = self.new_binding()
+        for name, value in self.values.items():
+            binding.bind_ortvalue_input(name, value)
+        return binding
+
+
+class Writing:
+    """Sampling without the tokens that no answer has."""
+
+    def __init__(self, how: Any, never: list[int]) -> None:
+        self.how, self.never, self.seed = how, never, how.seed
+
+    def pick(self, row: np.ndarray, seen: list[int], draw: Any) -> int:
+        """One token id from ``row``, which is overwritten."""
+        row[self.never] = -np.inf
+        return int(self.how.pick(row, seen, draw))
+
+
+def starts(model: Any, sources: list[list[int]], start: Any) -> list[list[int]]:
+    """What the answer to each source begins with: the model's own tokens, then those of ``start``.
+
+    Those of the model are what it was released to begin with; ``start`` takes the place of all but
+    the first, which stands for the beginning.
+    """
+    refuse(
+        model.task != "text2text-generation", f"start is of no use: this model does {model.task}"
+    )
+    refuse(not sources or not all(sources), "the text is empty")
+    width = max(map(len, sources))
+    model.fit(IDS, [ids + [ids[0]] * (width - len(ids)) for ids in sources])
+    first, *rest = model.manifest["generation"]["start"]
+    if start is not None:
+        wrong = f"start takes names of tokens or ids, a list or one: {start!r:.60}"
+        with failing(wrong):
+            given = [start] if isinstance(start, str | int) else [*start]
+        rest = [_token(model, each, wrong) for each in given]
+    return [[first, *rest] for _ in sources]
+
+
+def _token(model: Any, name: Any, wrong: str) -> int:
+    if isinstance(name, str):
+        found = model.tokenizer.token_to_id(name)
+        refuse(found is None, f"the tokenizer has no token {name!r:.60}")
+        return int(found)
+    refuse(not isinstance(name, int | np.integer) or isinstance(name, bool), wrong)
+    return int(name)
+
+
+def with_mask(given: dict[str, np.ndarray]) -> None:
+    """Add the mask of what is read, where it has no padding."""
+    if IDS in given:
+        given.setdefault(MASK, np.ones_like(given[IDS]))
