@@ -148,6 +148,27 @@ def test_many_calls(interpreter: Interpreter, case: Case) -> None:
     assert_matches(case, interpreter.run(case))
 
 
+@pytest.mark.parametrize(
+    ("operation", "left", "right", "found"),
+    [
+        ("add", 2**31 - 2, 1, 2**31 - 1),
+        ("add", 2**31 - 1, 1, None),
+        ("subtract", -(2**31) + 1, 1, -(2**31)),
+        ("subtract", -(2**31), 1, None),
+        ("multiply", 2**16, 2**14, 2**30),
+        ("multiply", 2**16, -(2**16), None),
+    ],
+)
+def test_integers_that_overflow_are_seen(
+    interpreter: Interpreter, operation: str, left: int, right: int, found: int | None
+) -> None:
+    if found is None:
+        with pytest.raises(Exception, match="int32 overflow detected"):
+            interpreter.computed(operation, left, right)
+    else:
+        assert interpreter.computed(operation, left, right) == found
+
+
 def test_a_wrong_result_is_seen() -> None:
     """The comparison itself: an output off by a hundredth, a cache off by a bit."""
     case = Case(variant(64), 3, 8, (2,))
