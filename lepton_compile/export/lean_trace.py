@@ -7,8 +7,8 @@ torch, and not every version has them: each is left alone where it is not as it 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["lean"]
 
 _LINEAR = torch.ops.aten.linear.default
+_LAYER_NORM = torch.ops.aten.layer_norm.default
 _WRITTEN_OUT = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -33,7 +34,7 @@ def lean(module: nn.Module) -> Iterator[None]:
         _unplaced(),
         _undescribed(),
         _unwritten(),
-        _linear_whole(),
+        _whole(),
         _in_one_piece(module),
     ):
         yield
@@ -81,18 +82,28 @@ def _unwritten() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _linear_whole() -> Iterator[None]:
-    """The shape of a linear layer's output from those of its inputs: a quarter of a trace.
+def _whole() -> Iterator[None]:
+    """The shape of what linear layers and norms give from those of their inputs: a quarter of a
+    trace.
 
-    torch would write the layer out, as views, a product of matrices and views again, ask of each
-    with open sizes whether it is contiguous, and keep nothing of it.
+    torch would write each out, a linear layer as views, a product of matrices and views again, ask
+    of all with open sizes whether they are contiguous, and keep nothing of it.
     """
-    kernels = getattr(_LINEAR, "py_kernels", None)
-    cache = getattr(_LINEAR, "_dispatch_cache", None)
+    with ExitStack() as stack:
+        for op, shape in ((_LINEAR, _linear), (_LAYER_NORM, _layer_norm)):
+            stack.enter_context(_shaped(op, shape))
+        yield
+
+
+@contextmanager
+def _shaped(op: Any, shape: Callable[..., Tensor]) -> Iterator[None]:
+    """An op that torch writes out has a shape rule instead."""
+    kernels = getattr(op, "py_kernels", None)
+    cache = getattr(op, "_dispatch_cache", None)
     if kernels is None or cache is None or _WRITTEN_OUT in kernels:
         yield
         return
-    kernels[_WRITTEN_OUT] = _linear
+    kernels[_WRITTEN_OUT] = shape
     cache.clear()
     try:
         yield
@@ -109,6 +120,32 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return product if bias is None else product + bias
     with no_python_dispatcher():  # numbers, which a model's code computes on the way
         return nn.functional.linear(x, weight, bias)
+
+
+def _layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    epsilon: float = 1e-5,
+    fast: bool = True,
+) -> Tensor:
+    if isinstance(x, FakeTensor) and _normed(x, shape, weight, bias):
+        return x.new_empty(x.shape)
+    if isinstance(x, FakeTensor):
+        return torch.native_layer_norm(x, shape, weight, bias, epsilon)[0]
+    with no_python_dispatcher():
+        return nn.functional.layer_norm(x, shape, weight, bias, epsilon)
+
+
+def _normed(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether the last sizes are fixed, and those of the norm."""
+    last = tuple(x.shape[-len(shape) :]) if len(shape) else ()
+    if not last or not all(isinstance(size, int) for size in (*last, *shape)):
+        return False
+    given = [each for each in (weight, bias) if each is not None]
+    fits = all(each.dtype == x.dtype and tuple(each.shape) == last for each in given)
+    return fits and last == tuple(shape) and x.is_floating_point()
 
 
 def _fit(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -118,18 +119,67 @@ def test_a_linear_layer_that_does_not_fit_is_refused_in_the_words_of_torch() -> 
     assert "7" in str(caught.value.found)
 
 
+class _Normed(nn.Module):
+    """Norms with and without weights, over the last axis and over two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norms = (nn.LayerNorm(6), nn.LayerNorm(6, bias=False), nn.LayerNorm(6, False))
+        self.norms = nn.ModuleList([*norms, nn.LayerNorm((3, 6))])
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = inputs[0]
+        return tuple(norm(x) for norm in (*self.norms[:3], self.norms[3]))
+
+
+def test_shapes_of_norms_need_no_means(asked: list[str]) -> None:
+    module = _Normed().to("meta")
+    given = [torch.empty(2, 4, 3, 6, device="meta")]
+    program = trace(module, given, [("batch", "sequence", None, None)])
+    nodes = [node for node in program.graph.nodes if str(node.target) == "aten.layer_norm.default"]
+    (traced,) = [node for node in program.graph.nodes if node.name == "inputs_0"]
+    shapes = {str(tuple(node.meta["val"].shape)) for node in nodes}
+    assert (len(nodes), shapes) == (4, {str(tuple(traced.meta["val"].shape))})
+    assert all(node.meta["val"].is_contiguous() for node in nodes)
+    assert "aten.native_layer_norm.default" not in asked
+    assert not torch.ops.aten.layer_norm.default.py_kernels
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight"),
+    [((7,), None), ((6,), torch.empty(7)), ((6,), torch.empty(6, dtype=torch.float16))],
+    ids=["other sizes", "other weights", "another type"],
+)
+def test_a_norm_that_does_not_fit_is_as_torch_has_it(
+    shape: tuple[int, ...], weight: Tensor | None, asked: list[str]
+) -> None:
+    def code(x: Tensor) -> Tensor:
+        scale = None if weight is None else weight.to("meta")
+        return nn.functional.layer_norm(x, shape, scale)
+
+    with contextlib.suppress(ExportError):
+        trace(Coded(code), [torch.empty(2, 4, 6, device="meta")], [("batch", None, None)])
+    assert "aten.native_layer_norm.default" in asked
+
+
 def test_what_is_computed_on_the_way_is_computed() -> None:
-    weight, bias, found = torch.randn(3, 6), torch.randn(3), []
+    weight, bias = torch.randn(3, 6), torch.randn(3)
+    found, normed = list[Tensor](), list[Tensor]()
 
     def code(x: Tensor) -> Tensor:
         with outside_trace():
             found.append(nn.functional.linear(X, weight, bias))
+            normed.append(nn.functional.layer_norm(X, (6,), weight[0]))
         return x * 2
 
     trace(Coded(code), [torch.empty(4, 6, device="meta")], [("batch", None)])
     assert len(found) >= 1
     for each in found:
         torch.testing.assert_close(each, X @ weight.T + bias)
+    for each in normed:
+        centered = X - X.mean(1, keepdim=True)
+        deviation = (centered.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(each, centered / deviation * weight[0])
 
 
 def test_a_graph_is_neither_described_nor_written_out_for_others() -> None:
