@@ -38,6 +38,7 @@ from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError, PassError, located
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.export import export
+from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
@@ -219,6 +220,7 @@ class Build:
             pooling=pooling,
             positions=self.recipe.position_ids,
             progress=step,
+            traced=TRACED,
         )
         return exported, pooling
 

@@ -43,6 +43,7 @@ from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.encoder_decoder import PAIR
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
+from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.numerics.verify_pair import ANSWER
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
@@ -159,6 +160,7 @@ def make_plan(
         pooling=pooling_of(recipe, source, task),
         positions=recipe.position_ids,
         progress=progress.step,
+        traced=TRACED,
     )
     source.check_vocabulary()
     _fill(exported.model)
@@ -166,7 +168,6 @@ def make_plan(
     captured = time.perf_counter() - start
     layers = _layers(exported)
     engines, notes = _engines(recipe, source, exported, progress)
-    written = exported.parameters * len(engines) / PARAMETERS_PER_SECOND
     return Plan(
         model=recipe.model,
         output=str(output or output_of(recipe)),
@@ -177,7 +178,7 @@ def make_plan(
         layers=layers,
         engines=engines,
         peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
-        seconds=captured + written,
+        seconds=captured + exported.parameters * len(engines) / PARAMETERS_PER_SECOND,
         check=check_estimate(exported.parameters, len(engines)) if check else None,
         verify=_verification(recipe, source, exported, engines) if verify else None,
         notes=[*exported.notes, *notes, *_unseen_zeros(recipe, source)],

@@ -14,10 +14,9 @@ from torch import nn
 from lepton_compile.collection import uncollected
 from lepton_compile.errors import ExportError
 from lepton_passes.body import bodies
-from lepton_passes.stacks import flattened, transposed_each
-from lepton_passes.tensors import StreamedTensor, cast, rows_of, transposed
 
 from . import meta
+from .attach import attach
 from .checkpoint import Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
@@ -30,17 +29,15 @@ from .model import Graph, build_graph
 from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part
+from .traced import Traced
 from .weights import bind
 
 __all__ = [
     "ExportedModel",
-    "attach",
     "capture",
     "export",
     "meta_model",
 ]
-
-_STACKS = {"stack": flattened, "stack-transpose": transposed_each}
 
 # Beyond this a number of layers is a mistake, and making them would take hours.
 MOST_LAYERS = 4096
@@ -96,6 +93,7 @@ def export(
     pooling: Pooling | None = None,
     positions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    traced: Traced | None = None,
 ) -> ExportedModel:
     """Capture a model as a neutral graph. No weight is read.
 
@@ -106,13 +104,14 @@ def export(
         source_length: the same of what is read (text2text-generation).
         pooling: sentence embedding to add to the graph (feature-extraction).
         positions: whether they are an input, ``position_ids`` (text-generation).
+        traced: graphs to take the model's from, where it is among them; else it is traced.
 
     Raises:
         ExportError: no way of capturing the model works.
         CheckpointError: the weights do not fit the model.
     """
     exported, graph, network = _capture(
-        source, task, length, source_length, pooling, positions, progress
+        source, task, length, source_length, pooling, positions, progress, traced
     )
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
@@ -163,9 +162,10 @@ def capture(
     pooling: Pooling | None = None,
     positions: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    traced: Traced | None = None,
 ) -> ExportedModel:
     """As ``export``, from the configuration alone: large initializers have no tensor."""
-    return _capture(source, task, length, source_length, pooling, positions, progress)[0]
+    return _capture(source, task, length, source_length, pooling, positions, progress, traced)[0]
 
 
 def _capture(
@@ -176,6 +176,7 @@ def _capture(
     pooling: Pooling | None,
     positions: bool,
     progress: Callable[[str, int, int], None] | None,
+    traced: Traced | None,
 ) -> tuple[ExportedModel, Graph, nn.Module]:
     meta.check_layers(source.config())
     longest = longest_sequence(source.config(), length)
@@ -185,7 +186,8 @@ def _capture(
     with uncollected():
         network = meta_model(source, task)
         step(f"tracing {type(network).__name__}", 1, 3)
-        graph = _graph(network, task, max(longest, reads), pooling, positions)
+        asked = _Asked(task, max(longest, reads), pooling, positions)
+        graph = _graph(network, asked, traced)
     exported = ExportedModel(
         model=graph.model,
         task=task,
@@ -205,13 +207,25 @@ def _capture(
     return exported, graph, network
 
 
-def _graph(
-    network: nn.Module, task: str, longest: int, pooling: Pooling | None, positions: bool
-) -> Graph:
-    def make(cache: CacheUse) -> TaskModule:
-        return task_module(network, task, pooling=pooling, cache=cache, positions=positions)
+@dataclass(frozen=True)
+class _Asked:
+    """What a graph is traced for, beside its model; ``longest`` is of all that it reads."""
 
-    graph = build_graph(make, longest)
+    task: str
+    longest: int
+    pooling: Pooling | None
+    positions: bool
+
+
+def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
+    if traced is not None:
+        return traced.graph(network, asked, lambda: _graph(network, asked, None))
+
+    def make(cache: CacheUse) -> TaskModule:
+        pooling, positions = asked.pooling, asked.positions
+        return task_module(network, asked.task, pooling=pooling, cache=cache, positions=positions)
+
+    graph = build_graph(make, asked.longest)
     for name, value in graph.model.graph.initializers.items():
         if name in graph.values:
             value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)
@@ -299,40 +313,6 @@ def _cannot_build(source: Source, error: Exception) -> ExportError:
         found=f"{type(error).__name__}: {error}",
         hint="compare the configuration with the one that the model was released with",
     )
-
-
-def attach(graph: Graph, weights: Mapping[str, StreamedTensor]) -> None:
-    """Give every initializer its tensor, in the element type of its value.
-
-    Raises:
-        ExportError: the graph reads a parameter that has no weight.
-    """
-    for name, value in graph.model.graph.initializers.items():
-        if value.const_value is not None:
-            continue
-        parameter, transform = graph.parameters[name]
-        if parameter not in weights:
-            raise ExportError("the graph reads a weight that the checkpoint lacks", found=parameter)
-        assert value.dtype is not None
-        weight: ir.TensorProtocol = weights[parameter]
-        if transform in _STACKS:
-            weight = _STACKS[transform](weight)
-        value.const_value = _transformed(cast(weight, value.dtype), transform, name)
-
-
-def _transformed(tensor: ir.TensorProtocol, transform: str, name: str) -> ir.TensorProtocol:
-    kind, _, amount = transform.partition(":")
-    if kind == "transpose":
-        return transposed(tensor)
-    if kind == "offset":
-        offset = np.float32(amount)
-        return StreamedTensor(
-            name,
-            tensor.dtype,
-            tensor.shape.numpy(),
-            lambda start, stop: rows_of(tensor, start, stop) + offset,
-        )
-    return tensor
 
 
 def _tied(network: nn.Module) -> dict[str, str]:
