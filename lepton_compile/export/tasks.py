@@ -153,7 +153,8 @@ class TaskModule(nn.Module):
 
     ``input_names``, ``input_dims`` and ``output_names`` describe the tuple that ``forward`` takes
     and the list it returns; a dimension is named where it is open, and its number where it is not.
-    ``input_dtypes`` has the inputs that are no int64, ``looked_at`` those that must be looked at. The model itself is ``network``.
+    ``input_dtypes`` has the inputs that are no int64, ``looked_at`` those that must be looked at.
+    The model itself is ``network``.
     """
 
     input_names: list[str]
