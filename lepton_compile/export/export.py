@@ -30,6 +30,8 @@ from .source import Source
 from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task_module
 from .text_part import own_name, text_part
 from .traced import Traced
+from .vision import VisionModule
+from .vision_part import IMAGE_TASKS, image_shape, lacks_pooler, vision_part
 from .weights import bind
 
 __all__ = [
@@ -100,7 +102,7 @@ def export(
     Args:
         source: the resolved model.
         task: optimum's task name.
-        length: longest sequence wanted; the model's own limit and ``DEFAULT_LENGTH`` bound it.
+        length: longest sequence wanted, within the model's own limit.
         source_length: the same of what is read (text2text-generation).
         pooling: sentence embedding to add to the graph (feature-extraction).
         positions: whether they are an input, ``position_ids`` (text-generation).
@@ -117,6 +119,9 @@ def export(
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
     inside = text_part(source.config(), task) is not None
+    part = "language model" if inside else ""
+    if vision_part(source.config(), task) is not None:
+        part = "part that sees"
     checkpoint, rename = converted(network, source.checkpoint(), own_name if inside else None)
     made = made_weights(network, {parameter for parameter, _ in graph.parameters.values()})
     binding = bind(
@@ -129,13 +134,13 @@ def export(
     )
     weights = made | binding
     attach(graph, weights if pooling is None else weights | pooling.weights())
-    exported.notes += _notes(source, inside, binding.unused)
+    exported.notes += _notes(source, part, binding.unused)
     exported.integers = binding.integers
     step("capture done", 3, 3)
     return exported
 
 
-def _notes(source: Source, inside: bool, unused: tuple[str, ...]) -> list[str]:
+def _notes(source: Source, part: str, unused: tuple[str, ...]) -> list[str]:
     """What a reader of the report should know of the weights."""
     notes = []
     if source.adapter is not None:
@@ -143,8 +148,8 @@ def _notes(source: Source, inside: bool, unused: tuple[str, ...]) -> list[str]:
     if settings := source.quantization:
         kind = method_of(settings)
         notes.append(f"the checkpoint is quantized already ({kind}): its values are compiled")
-    if inside:
-        notes.append(f"of {source.architecture} the language model alone")
+    if part:
+        notes.append(f"of {source.architecture} the {part} alone")
     if unused:
         notes.append(
             f"{len(unused)} tensors of the checkpoint are not used by this task: "
@@ -186,7 +191,8 @@ def _capture(
     with uncollected():
         network = meta_model(source, task)
         step(f"tracing {type(network).__name__}", 1, 3)
-        asked = _Asked(task, max(longest, reads), pooling, positions)
+        image = image_shape(source) if task in IMAGE_TASKS else None
+        asked = _Asked(task, max(longest, reads), pooling, positions, image)
         graph = _graph(network, asked, traced)
     exported = ExportedModel(
         model=graph.model,
@@ -215,6 +221,7 @@ class _Asked:
     longest: int
     pooling: Pooling | None
     positions: bool
+    image: tuple[int, int, int] | None
 
 
 def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
@@ -222,6 +229,8 @@ def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
         return traced.graph(network, asked, lambda: _graph(network, asked, None))
 
     def make(cache: CacheUse) -> TaskModule:
+        if asked.image is not None:
+            return VisionModule(network, asked.task, asked.pooling, asked.image)
         pooling, positions = asked.pooling, asked.positions
         return task_module(network, asked.task, pooling=pooling, cache=cache, positions=positions)
 
@@ -240,14 +249,18 @@ def meta_model(source: Source, task: str) -> nn.Module:
     """
     import torch
 
-    config = text_part(source.config(), task) or source.config()
-    auto = auto_class(config, task)
+    whole = source.config()
+    auto = auto_class(whole, task)
+    config = text_part(whole, task) or vision_part(whole, task) or whole
+    if config is not whole and task == "text-generation":
+        auto = auto_class(config, task)
     options: dict[str, Any] = {"dtype": torch.float32}
     if source.trust_remote_code:
         options["trust_remote_code"] = True
     if AUTO_CLASSES[task] == "AutoModel" and hasattr(config, "add_pooling_layer"):
         options["add_pooling_layer"] = False
-    if type(config) not in auto._model_mapping and not hasattr(config, "auto_map"):
+    known = getattr(auto, "_model_mapping", {type(config): auto})
+    if type(config) not in known and not hasattr(config, "auto_map"):
         raise ExportError(
             f"transformers has no model of this architecture for the task {task}",
             found=type(config).__name__,
@@ -262,7 +275,10 @@ def meta_model(source: Source, task: str) -> nn.Module:
                 available=[f"up to {MOST_LAYERS:,}"],
                 hint="correct num_hidden_layers, or the key that stands for it, in config.json",
             )
-        network = meta.build(lambda: auto.from_config(config, **options))
+        make = getattr(auto, "from_config", None) or auto._from_config
+        network = meta.build(lambda: make(config, **options))
+        if task == "image-feature-extraction" and lacks_pooler(source, network):
+            network = meta.build(lambda: make(config, **options, add_pooling_layer=False))
         _check_spans(network, task)
         _check_scores(network, task)
         return network

@@ -21,6 +21,7 @@ from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
 from lepton_compile.export.tasks import auto_class
 from lepton_compile.export.text_part import text_part
+from lepton_compile.export.vision_part import vision_part
 from lepton_compile.export.weights import bind
 
 __all__ = ["load_reference", "mapped_bytes", "reference_parameters"]
@@ -45,7 +46,8 @@ def load_reference(source: Source, task: str) -> nn.Module:
             "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
         )
     auto = _class(source, task)
-    model = _loaded(source, auto) if _as_it_lies(source) else _filled(source, auto)
+    config = vision_part(source.config(), task) or source.config()
+    model = _loaded(source, auto, config) if _as_it_lies(source) else _filled(source, auto, config)
     if dense := _dense_in(source, task):
         model.sentence_dense = _dense_of(dense)
     return model.eval()
@@ -124,7 +126,7 @@ def _dense_of(dense: Sequence[Dense]) -> nn.Module:
     return made
 
 
-def _loaded(source: Source, auto: Any) -> nn.Module:
+def _loaded(source: Source, auto: Any, config: Any) -> nn.Module:
     import torch
     from transformers import GenerationConfig
 
@@ -132,7 +134,7 @@ def _loaded(source: Source, auto: Any) -> nn.Module:
         with _without_bars():
             model: nn.Module = auto.from_pretrained(
                 source.path,
-                config=source.config(),
+                config=config,
                 generation_config=GenerationConfig(),  # not that of a file: nothing is generated
                 dtype=torch.float32,
                 use_safetensors=True,
@@ -169,7 +171,7 @@ def _without_bars() -> Iterator[None]:
         vars(logging)["_tqdm_active"] = shown
 
 
-def _filled(source: Source, auto: Any) -> nn.Module:
+def _filled(source: Source, auto: Any, config: Any) -> nn.Module:
     """Built from the configuration and filled in blocks of rows."""
     import torch
     from transformers.initialization import no_init_weights
@@ -177,7 +179,7 @@ def _filled(source: Source, auto: Any) -> nn.Module:
     options = {"trust_remote_code": True} if source.trust_remote_code else {}
     make = getattr(auto, "from_config", None) or auto._from_config
     with no_init_weights():
-        model: Any = make(source.config(), dtype=torch.float32, **options)
+        model: Any = make(config, dtype=torch.float32, **options)
     model.tie_weights()
     state: dict[str, torch.Tensor] = model.state_dict()
     tied = dict(getattr(model, "all_tied_weights_keys", None) or {})

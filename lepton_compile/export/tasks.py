@@ -22,6 +22,7 @@ from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
 from .dense import EMBEDDING, TOKENS, Dense
 from .meta import modules_of
+from .vision_part import image_class, reads_images
 
 __all__ = [
     "AUTO_CLASSES",
@@ -34,6 +35,7 @@ __all__ = [
     "infer_task",
     "keeping",
     "task_module",
+    "unit",
 ]
 
 CacheUse = Literal["captured", "own", "none"]
@@ -41,6 +43,8 @@ CacheUse = Literal["captured", "own", "none"]
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
+    "image-classification": "AutoModelForImageClassification",
+    "image-feature-extraction": "AutoModel",
     "multi-vector-embedding": "AutoModel",
     "question-answering": "AutoModelForQuestionAnswering",
     "sparse-embedding": "AutoModelForMaskedLM",
@@ -67,6 +71,9 @@ _HEADS = {
     "ForQuestionAnswering": "question-answering",
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
+    "ForImageClassificationWithTeacher": "image-classification",
+    "VisionModelWithProjection": "image-feature-extraction",
     "Model": "feature-extraction",
 }
 
@@ -81,6 +88,8 @@ def auto_class(config: Any, task: str) -> Any:
 
     if task not in AUTO_CLASSES:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
+    if task == "image-feature-extraction":
+        return image_class(config)
     auto = getattr(transformers, AUTO_CLASSES[task])
     reads = transformers.AutoModelForTextEncoding
     if auto is not transformers.AutoModel or type(config) not in reads._model_mapping:
@@ -104,7 +113,8 @@ def infer_task(architecture: str, *, pair: bool = False) -> str:
         return "text2text-generation"
     for ending, task in _HEADS.items():
         if architecture.endswith(ending):
-            return task
+            seen = task == "feature-extraction" and reads_images(architecture)
+            return "image-feature-extraction" if seen else task
     hint = "name the task in the recipe, or with --task"
     if architecture.endswith("ForConditionalGeneration"):
         hint += "; text-generation takes the language model out of one that sees or hears"
@@ -221,9 +231,7 @@ class EncoderModule(TaskModule):
 
     def _embedding(self, hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
         pooled: Tensor = self.sentence_dense(_POOLINGS[pooling.kind](hidden, attention_mask))
-        if pooling.normalize:
-            pooled = pooled / (pooled * pooled).sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
-        return pooled
+        return unit(pooled) if pooling.normalize else pooled
 
 
 class DecoderModule(TaskModule):
@@ -331,6 +339,11 @@ def task_module(
     if task not in _OUTPUTS:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     return EncoderModule(network, task, pooling)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1."""
+    return vectors / (vectors * vectors).sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
 
 
 def _first_position(network: nn.Module) -> int:

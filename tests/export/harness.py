@@ -52,7 +52,9 @@ def save(config: Callable[[], Any], task: str, folder: Path) -> torch.nn.Module:
     """A random model, saved to ``folder``; its weights are far from their initial values."""
     torch.manual_seed(0)
     made = config()
-    model: torch.nn.Module = auto_class(made, task).from_config(made).eval().float()
+    auto = auto_class(made, task)
+    make = getattr(auto, "from_config", None) or auto._from_config
+    model: torch.nn.Module = make(made).eval().float()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -12,6 +12,7 @@ from .creation import HANDLERS as CREATION
 from .elementwise import HANDLERS as ELEMENTWISE
 from .experts import HANDLERS as EXPERTS
 from .fourier import HANDLERS as FOURIER
+from .images import HANDLERS as IMAGES
 from .indexing import HANDLERS as INDEXING
 from .layout import HANDLERS as LAYOUT
 from .lepton import HANDLERS as LEPTON
@@ -31,5 +32,6 @@ HANDLERS = {
     **LEPTON,
     **EXPERTS,
     **FOURIER,
+    **IMAGES,
     **STATES,
 }

@@ -121,6 +121,7 @@ def _repeat(t: Translator, node: fx.Node) -> ir.Value:
     repeats = list(node.args[1])  # type: ignore[arg-type]
     value = t.value(node.args[0])
     missing = len(repeats) - _rank(node.args[0])
+    repeats = [1] * -missing + repeats  # `tile` is told of the last axes alone
     if missing > 0:
         value = t.builder.op("Unsqueeze", [value, t.builder.ints(*range(missing))])
     return t.builder.op("Tile", [value, t.shape_value(repeats)], at=t.path(node))
@@ -230,6 +231,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.chunk": _split,
     "aten.unbind": _unbind,
     "aten.repeat": _repeat,
+    "aten.tile": _repeat,
     "aten.broadcast_tensors": _broadcast,
     "aten.repeat_interleave": _repeat_interleave,
     "aten.flip": _flip,

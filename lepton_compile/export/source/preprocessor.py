@@ -1,0 +1,268 @@
+"""How a model's pictures are made from photographs: ``preprocessor_config.json``, in a closed form.
+
+transformers has a class of its own for most models, and nearly all do the same: resize, cut out the
+middle, scale, normalize. What is written is read by the class' own defaults; a class that does
+something else, and a setting that asks for it, are refused, for numbers would be others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.source.objects import HINT, read_object
+
+__all__ = ["FILE", "Preprocessing", "preprocessing_of"]
+
+FILE = "preprocessor_config.json"
+WHOLE = "processor_config.json"
+"""That of a model of several parts, which has it under ``image_processor``."""
+
+RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Pillow's names, at its own numbers."""
+
+MOST = 1 << 14
+"""Rows or columns of a picture, at most."""
+
+HALVES = ((0.5,) * 3, (0.5,) * 3)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+DONE = ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
+LABELS = ("reduce_labels",)
+"""What is done to labels of segmentation alone."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a class of transformers does where its file says nothing.
+
+    Attributes:
+        size: rows and columns, or the shorter edge alone.
+        crop: rows and columns of the middle; none where all is kept.
+        mean: and deviation of each channel.
+        part: of the shorter edge that is kept, where the class cuts the middle out by itself.
+    """
+
+    resample: int
+    size: tuple[int, ...]
+    crop: int = 0
+    mean: tuple[tuple[float, ...], tuple[float, ...]] = HALVES
+    part: float = 0.0
+
+
+KINDS = {
+    "Beit": _Kind(3, (224, 224)),
+    "Bit": _Kind(3, (224,), 224, CLIP),
+    "CLIP": _Kind(3, (224,), 224, CLIP),
+    "ConvNext": _Kind(3, (384,), part=224 / 256),
+    "DINOv3ViT": _Kind(2, (224, 224), mean=IMAGENET),
+    "DeiT": _Kind(3, (256, 256), 224),
+    "MobileNetV1": _Kind(2, (256,), 224),
+    "MobileNetV2": _Kind(2, (256,), 224),
+    "Pvt": _Kind(2, (224, 224), mean=IMAGENET),
+    "Siglip": _Kind(3, (224, 224)),
+    "ViT": _Kind(2, (224, 224)),
+}
+
+WARPED = 384
+"""From this edge on ConvNext's class makes a square of the whole picture."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to a picture of bytes, in this order.
+
+    Attributes:
+        resize: rows and columns; or the shorter edge, which the other follows; or nothing.
+        resample: Pillow's name of how.
+        size: rows and columns of what is given to the model: the middle, where that is not all.
+        scale: what each byte is multiplied by.
+        mean: of each channel, which is taken off then.
+        std: by which the rest is divided.
+    """
+
+    resize: tuple[int, ...]
+    resample: str
+    size: tuple[int, int]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def entry(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {**lists, "file": FILE}
+
+
+def preprocessing_of(folder: Path, own: tuple[int, int] | None) -> Preprocessing | None:
+    """What the files of a model say; None where there are none.
+
+    Args:
+        own: rows and columns that the model was made for, where its configuration says.
+
+    Raises:
+        SourceError: a file is damaged, or asks for what is not done here.
+    """
+    file, settings = folder / FILE, read_object(folder / FILE)
+    if not settings:
+        file = folder / WHOLE
+        found = read_object(file).get("image_processor") or {}
+        settings = found if isinstance(found, dict) else {"size": found}
+    return _Read(file, settings).all(own) if settings else None
+
+
+class _Read:
+    """Reads the settings of one file."""
+
+    def __init__(self, file: Path, settings: Mapping[str, Any]) -> None:
+        self._file, self._settings = file, settings
+        name = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+        kind = re.sub("(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", str(name))
+        if kind not in KINDS:
+            raise self._wrong(
+                "no class that makes pictures for a model is known by this name",
+                f"image_processor_type: {name!r:.60}",
+                [f"{each}ImageProcessor" for each in KINDS],
+                "compile another model, or write down what this class does as one of these",
+            )
+        self._kind = KINDS[kind]
+        for key, value in settings.items():
+            known = key.removeprefix("do_") in (*DONE, *LABELS)
+            if value and (key == "rescale_offset" or (key.startswith("do_") and not known)):
+                raise self._wrong(
+                    "something is done to pictures that is not done here",
+                    f"{key}: {value!r:.60}",
+                    [f"do_{each}" for each in DONE],
+                    "compile another model",
+                )
+
+    def all(self, own: tuple[int, int] | None) -> Preprocessing:
+        """All of it, in its closed form."""
+        resize = self._resize() if self._does("resize", True) else ()
+        crop = self._size("crop_size", (self._kind.crop or 224,) * 2)
+        wanted = crop if self._does("center_crop", bool(self._kind.crop)) else ()
+        if len(resize) == 1 and self._kind.part and not wanted:
+            resize, wanted = self._cut(resize[0])
+        size = self._whole(resize, wanted, own)
+        mean, std = self._numbers()
+        return Preprocessing(resize, self._resample(), size, self._scale(), mean, std)
+
+    def _whole(
+        self, resize: tuple[int, ...], crop: tuple[int, ...], own: tuple[int, int] | None
+    ) -> tuple[int, int]:
+        """Rows and columns of what comes out."""
+        if len(crop) == 1:
+            crop *= 2
+        short = [kept for kept, left in zip(crop, resize * 2, strict=False) if kept > left]
+        if resize and short:
+            raise self._wrong(
+                "the middle that is cut out of a picture is larger than the picture",
+                f"crop_size: {list(crop)}, size: {list(resize)}",
+            )
+        found = crop or (resize if len(resize) == 2 else None) or (own if not resize else None)
+        if found is None:
+            raise self._wrong(
+                "pictures keep their proportions, and the engine takes one size",
+                f"size: {self._settings.get('size')!r:.60}, do_center_crop: false",
+                ["a size with height and width", "do_center_crop: true"],
+            )
+        return found[0], found[1]
+
+    def _cut(self, edge: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Size and middle by a part of the edge."""
+        if edge >= WARPED:
+            return (edge, edge), ()
+        part = self._number("crop_pct", self._kind.part)
+        if not 0 < part <= 1:
+            raise self._wrong(
+                "a part of the edge is more than nothing, up to 1", f"crop_pct: {part}"
+            )
+        return (int(edge / part),), (edge, edge)
+
+    def _resize(self) -> tuple[int, ...]:
+        return self._size("size", self._kind.size)
+
+    def _size(self, key: str, usual: tuple[int, ...]) -> tuple[int, ...]:
+        """Rows and columns, or one edge, as a number or by names."""
+        found = self._settings.get(key)
+        if found is None:
+            return usual
+        forms: Any = (
+            {"height": found, "width": found} if len(usual) == 2 else {"shortest_edge": found}
+        )
+        named = found if isinstance(found, dict) else forms
+        given = {name: value for name, value in named.items() if value is not None}
+        for names in (("height", "width"), ("shortest_edge",)):
+            sizes = tuple(given.get(name) for name in names)
+            if given.keys() == {*names} and all(type(n) is int and 0 < n <= MOST for n in sizes):
+                return sizes  # type: ignore[return-value]
+        raise self._wrong(
+            f"{key} is in no form that is read",
+            f"{key}: {found!r:.80}",
+            ["height and width", "shortest_edge", f"numbers from 1 to {MOST}"],
+        )
+
+    def _resample(self) -> str:
+        found = self._settings.get("resample", self._kind.resample)
+        if type(found) is not int or not 0 <= found < len(RESAMPLE):
+            known = [f"{number} ({name})" for number, name in enumerate(RESAMPLE)]
+            raise self._wrong(
+                "no way of resizing has this number", f"resample: {found!r:.60}", known
+            )
+        return RESAMPLE[found]
+
+    def _scale(self) -> float:
+        if not self._does("rescale", True):
+            return 1.0
+        return self._number("rescale_factor", 1 / 255)
+
+    def _numbers(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation."""
+        if not self._does("normalize", True):
+            return (0.0,) * 3, (1.0,) * 3
+        keys = zip(("image_mean", "image_std"), self._kind.mean, strict=True)
+        mean, std = (self._channels(key, usual) for key, usual in keys)
+        if 0 in std:
+            raise self._wrong("nothing can be divided by 0", f"image_std: {list(std)}")
+        return mean, std
+
+    def _channels(self, key: str, usual: tuple[float, ...]) -> tuple[float, ...]:
+        found = self._settings.get(key)
+        found = usual if found is None else found
+        each = [found] * 3 if isinstance(found, int | float) else found
+        if not isinstance(each, list | tuple) or len(each) != 3 or not all(map(_plain, each)):
+            raise self._wrong(f"{key} has one number for each of 3 colours", f"{found!r:.60}")
+        return tuple(map(float, each))
+
+    def _does(self, what: str, usual: bool) -> bool:
+        found = self._settings.get(f"do_{what}")
+        if found is not None and not isinstance(found, bool):
+            raise self._wrong(f"do_{what} is true or false", f"{found!r:.60}")
+        return usual if found is None else found
+
+    def _number(self, key: str, usual: float) -> float:
+        found = self._settings.get(key)
+        if found is not None and not _plain(found):
+            raise self._wrong(f"{key} is a number", f"{found!r:.60}")
+        return usual if found is None else float(found)
+
+    def _wrong(
+        self, what: str, found: str, available: list[str] | None = None, hint: str = HINT
+    ) -> SourceError:
+        return SourceError(
+            f"Pictures cannot be made as {self._file.name} says: {what}.",
+            where=str(self._file),
+            found=found,
+            available=available or [],
+            hint=hint,
+        )
+
+
+def _plain(value: Any) -> bool:
+    """A number that JSON writes as one, and that is one."""
+    return type(value) in (int, float) and abs(value) < float("inf")

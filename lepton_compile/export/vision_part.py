@@ -1,0 +1,139 @@
+"""The part of a model that sees, and transformers' class for it.
+
+CLIP and SigLIP are published as one model of two parts, one for texts and one for pictures, each of
+which has a class of its own that reads the whole's weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from lepton_compile.errors import ExportError, SourceError
+
+from .source.preprocessor import FILE, Preprocessing, preprocessing_of
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+    from .source import Source
+
+__all__ = [
+    "IMAGE_TASKS",
+    "image_class",
+    "image_shape",
+    "lacks_pooler",
+    "preprocessing",
+    "reads_images",
+    "vision_part",
+]
+
+IMAGE_TASKS = ("image-classification", "image-feature-extraction")
+WITH_PROJECTION = "VisionModelWithProjection"
+
+
+def reads_images(architecture: str) -> bool:
+    """Whether a class of transformers takes pictures and nothing else."""
+    import transformers
+
+    made = getattr(transformers, architecture, None)
+    return getattr(made, "main_input_name", None) == "pixel_values"
+
+
+def vision_part(config: PretrainedConfig, task: str) -> PretrainedConfig | None:
+    """The configuration of what sees, where ``config`` is that of several parts.
+
+    None where it is such a model itself, where the task is another one than to make vectors of
+    pictures, and where transformers has no class for the part alone.
+    """
+    from transformers import AutoModel
+
+    part: Any = getattr(config, "vision_config", None)
+    if task != "image-feature-extraction" or type(part) not in AutoModel._model_mapping:
+        return None
+    made: PretrainedConfig = copy.deepcopy(part)
+    if hasattr(config, "projection_dim"):
+        made.projection_dim = config.projection_dim  # said of the whole, which goes by it
+    return made
+
+
+def image_class(config: PretrainedConfig) -> Any:
+    """transformers' class for vectors of pictures: the one that the model was saved as, if it is
+    for them; of a whole the part that sees, with its projection where it has one.
+
+    The general class where transformers has none for the configuration.
+    """
+    import transformers
+
+    for name in (getattr(config, "architectures", None) or [])[:1]:
+        for each in (name, name.removesuffix("Model") + WITH_PROJECTION):
+            if each.endswith(("Model", WITH_PROJECTION)) and reads_images(each):
+                return getattr(transformers, each)
+    part = vision_part(config, "image-feature-extraction") or config
+    return transformers.AutoModel._model_mapping.get(type(part), transformers.AutoModel)
+
+
+def lacks_pooler(source: Source, network: nn.Module) -> bool:
+    """Whether a model has weights for pooling that its checkpoint does not: they would be random.
+
+    Only of classes that can be made without.
+    """
+    if "add_pooling_layer" not in inspect.signature(type(network).__init__).parameters:
+        return False
+    if not any("pooler." in name for name in network.state_dict()):
+        return False
+    try:
+        names = source.checkpoint().names()
+    except SourceError:  # a plan may be made before there are weights
+        return False
+    return not any("pooler." in name for name in names)
+
+
+def preprocessing(source: Source) -> Preprocessing | None:
+    """How pictures are made for the model; None where its files do not say, or it takes others than
+    of three colours.
+
+    Raises:
+        SourceError: a file is damaged, or asks for what is not done here.
+    """
+    if source.kind != "folder" or _channels(source) != 3:
+        return None
+    return preprocessing_of(source.folder, _own_size(source))
+
+
+def image_shape(source: Source) -> tuple[int, int, int]:
+    """Channels, rows and columns of what the model is given.
+
+    Raises:
+        ExportError: nothing says how large its pictures are.
+        SourceError: as of ``preprocessing``.
+    """
+    found = preprocessing(source)
+    size = found.size if found is not None else _own_size(source)
+    if size is None:
+        raise ExportError(
+            "nothing says how large the pictures are that the model takes",
+            where=str(source.path),
+            found=f"no {FILE}, and no image_size in config.json",
+            hint=f"put the model's own {FILE} beside it",
+        )
+    return _channels(source), *size
+
+
+def _own_size(source: Source) -> tuple[int, int] | None:
+    """Rows and columns that the model was made for, where its configuration says."""
+    size = getattr(_seeing(source), "image_size", None)
+    each: list[Any] = list(size) if isinstance(size, list | tuple) else [size, size]
+    whole = len(each) == 2 and all(type(n) is int and n > 0 for n in each)
+    return (each[0], each[1]) if whole else None
+
+
+def _channels(source: Source) -> int:
+    return int(getattr(_seeing(source), "num_channels", None) or 3)
+
+
+def _seeing(source: Source) -> Any:
+    config = source.config()
+    return getattr(config, "vision_config", None) or config
