@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
-from lepton_compile.export.encoder_decoder import PAIR, SOURCE_IDS
+from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SPEECH
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.recipe import Recipe
 
@@ -147,7 +147,7 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
 
     return {
         "tokenizer": write_assets(source, folder),
-        "generation": _generation(source, task),
+        "generation": _generation(source, folder, task),
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
         "score": score_of(source.config(), score_function(source))
         if task == "text-classification"
@@ -155,13 +155,17 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     }
 
 
-def _generation(source: Source, task: str) -> dict[str, Any] | None:
+def _generation(source: Source, folder: Path, task: str) -> dict[str, Any] | None:
     """Which tokens texts begin and end with; None where none are written."""
-    from lepton_compile.export.generation import answers, generation
+    from lepton_compile.export.generation import answers, generation, speech, write_filters
 
     if task not in GENERATING:
         return None
-    return generation(source) | (answers(source) if task == PAIR else {})
+    found = generation(source) | (answers(source) if task in PAIRS else {})
+    if task == SPEECH:
+        write_filters(source, folder)
+        found |= speech(source)
+    return found
 
 
 def lock_entry(

@@ -10,7 +10,8 @@ from lepton_compile.engines.tensorrt.capabilities import check_dtype
 from lepton_compile.engines.tensorrt.flavour import FLAVOURS
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
-from lepton_compile.export.generation import answers, generation
+from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
+from lepton_compile.export.generation import answers, generation, speech
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.pipeline import precision_of
 from lepton_compile.pipeline.compute import compute_dtype
@@ -35,13 +36,13 @@ def check_model(recipe: Recipe, source: Source) -> None:
     check_idle(recipe, None if known else task)
     if task in GENERATING and source.kind != "onnx":
         generation(source)
-    if task == "text2text-generation":
-        _check_pair(recipe, source)
+    if task in PAIRS:
+        _check_pair(recipe, source, task)
     _check_precision(recipe, None if source.kind == "onnx" else source.config())
     check_recipe_text(recipe, source)
 
 
-def _check_pair(recipe: Recipe, source: Source) -> None:
+def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
     """What an encoder-decoder is not built for, or with.
 
     Raises:
@@ -50,7 +51,7 @@ def _check_pair(recipe: Recipe, source: Source) -> None:
     others = [target for target in recipe.target if target != "ort-cpu"]
     if others:
         raise RecipeError(
-            "models that read one text and write another are for ort-cpu alone",
+            f"models for {task} are for ort-cpu alone",
             where=recipe.place("target"),
             found=", ".join(others),
             available=["ort-cpu"],
@@ -59,15 +60,17 @@ def _check_pair(recipe: Recipe, source: Source) -> None:
         raise RecipeError(
             "an ONNX file cannot be told into an encoder and a decoder",
             where=recipe.place("task"),
-            found="text2text-generation",
+            found=task,
             hint="give the folder that it was exported from as the model",
         )
     answers(source)
+    if task == SPEECH:
+        speech(source)
     if recipe.quantize.algorithm == "auto":
         raise RecipeError(
-            "bits are chosen for models of one text alone",
+            "bits are chosen for models that read alone, or write alone",
             where=recipe.place("quantize"),
-            found="auto, for text2text-generation",
+            found=f"auto, for {task}",
             available=["int8", "int4", "rules that say it for each weight"],
         )
 

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
-from lepton_compile.export.encoder_decoder import SOURCE_IDS, SOURCE_MASK
+from lepton_compile.export.encoder_decoder import SOUND, SOURCE_IDS, SOURCE_MASK, sound_shape
+from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.pipeline.plan import rounds_activations
 from lepton_compile.recipe import Recipe
 
@@ -157,13 +158,15 @@ def fitting_feeds(
     from lepton_compile.numerics.sample_text import calibration_segments, within
 
     names = {value.name for value in exported.model.graph.inputs}
-    feeds = []
+    feeds: list[dict[str, np.ndarray]] = []
     tokenizer = source.tokenizer()
     vocabulary = getattr(source.config().get_text_config(), "vocab_size", None)
     parts = calibration_segments(tokenizer, min(length, exported.length))
     for part in within(vocabulary, tokenizer, parts):
         ids = np.array([part], dtype=np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        feed: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if SOUND in names:
+            feed[SOUND] = heard(sound_shape(source.config()), 1, seed=len(feeds))
         if SOURCE_IDS in names:  # what is read is written again
             feed |= {SOURCE_IDS: ids, SOURCE_MASK: np.ones_like(ids)}
         if "token_type_ids" in names:

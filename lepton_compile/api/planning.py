@@ -40,7 +40,7 @@ from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import ExportError, RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.checkpoint.quantized import method_of
-from lepton_compile.export.encoder_decoder import PAIR
+from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.export.traced import TRACED
@@ -239,7 +239,7 @@ def _table(source: Source) -> int:
 def _words(source: Source, exported: ExportedModel) -> int:
     """Scores of words that are held while an encoder's batch is compared: those of PyTorch and the
     engine and what they are compared by, or the pooled ones of one after the other."""
-    if exported.task == PAIR:
+    if exported.task in PAIRS:
         return 4 * ANSWER * _table(source)
     times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)
     if not times:
@@ -362,6 +362,6 @@ def _layers(exported: ExportedModel) -> str:
         return "traced whole" if exported.how == "whole" else "traced whole, attention not captured"
     calls = sum(1 for node in exported.model.graph if node.domain == LAYER_DOMAIN)
     kinds = f"{exported.kinds} kind{'s' if exported.kinds > 1 else ''} traced once each"
-    every = exported.states or exported.source_length
+    every = exported.states or exported.task in PAIRS
     layers = calls if every else len(exported.caches) or calls
     return f"{layers} layers, {kinds}"

@@ -10,7 +10,15 @@ import onnx_ir as ir
 
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
-from lepton_compile.export.encoder_decoder import PAIR, SOURCE_IDS, SOURCE_MASK
+from lepton_compile.export.encoder_decoder import (
+    PAIRS,
+    SOUND,
+    SOURCE_IDS,
+    SOURCE_MASK,
+    SPEECH,
+    sound_shape,
+)
+from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.numerics.sample_text import random_segments, segments, within
 
 __all__ = ["check_feeds"]
@@ -19,6 +27,8 @@ LENGTH = 48
 SHORT = 24
 ROWS = 8
 """Rows of an encoder: a model that gives a few numbers for a text is judged by all of them."""
+HEARD = 2
+"""Windows of sound."""
 IMPORTED = {"batch": 2, "other": 8}
 """Sizes of the open dimensions of an imported graph: the first of an input, and the others."""
 LARGEST = 1 << 28
@@ -39,7 +49,7 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
     if source.kind == "onnx":
         return _imported(exported)
     names = {value.name for value in exported.model.graph.inputs}
-    if exported.task == PAIR:
+    if exported.task in PAIRS:
         return _pair(source, exported)
     if exported.task == "text-generation":
         ids = _ids(source, min(LENGTH, exported.length), rows=1)
@@ -56,7 +66,12 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
 
 
 def _pair(source: Source, exported: ExportedModel) -> dict[str, np.ndarray]:
-    """Texts to read, every other one padded on the right, and to write: the beginnings of them."""
+    """Texts to read, every other one padded on the right, and to write: the beginnings of them; or
+    sounds to hear, and texts."""
+    if exported.task == SPEECH:
+        ids = _ids(source, min(SHORT, exported.length), rows=HEARD)
+        sounds = heard(sound_shape(source.config()), HEARD)
+        return {SOUND: sounds, "input_ids": ids, "attention_mask": np.ones_like(ids)}
     ids = _ids(source, min(SHORT, exported.length, exported.source_length), rows=ROWS)
     mask = np.ones_like(ids)
     mask[1::2, ids.shape[1] - ids.shape[1] // 4 :] = 0

@@ -65,6 +65,9 @@ _EVERYWHERE = (
     help="End at this id; may be repeated.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Draws the same tokens again.")
+@click.option("--audio", "sounds", multiple=True, help="Write down what is said in a .wav file.")
+@click.option("--language", help="What is spoken, such as en; left out, the model tells it.")
+@click.option("--translate", is_flag=True, help="Write English, whatever is spoken.")
 @click.option("--chat", is_flag=True, help="Put each prompt through the chat template.")
 @click.option("--target", help="The engine to run, rather than the best that can.")
 @click.option("--threads", type=click.IntRange(min=1))
@@ -73,6 +76,9 @@ def run(
     folder: Path,
     prompts: tuple[str, ...],
     texts: tuple[str, ...],
+    sounds: tuple[str, ...],
+    language: str | None,
+    translate: bool,
     prompt_name: str | None,
     question: str | None,
     context: str | None,
@@ -83,17 +89,20 @@ def run(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Generate, embed, classify, fill in or answer; or arrays in and out.
+    """Generate, embed, classify, fill in, answer or write down; or arrays in and out.
 
-    --prompt is continued. --text is embedded, classified, or its masks are filled in, as the
-    model's task says. --question is answered from --context. --inputs takes arrays.
+    --prompt is continued, or answered. --audio is written down. --text is embedded, classified, or
+    its masks are filled in, as the model's task says. --question is answered from --context.
+    --inputs takes arrays.
     """
-    given = [bool(prompts), bool(texts), inputs is not None, question is not None]
+    given = [bool(prompts), bool(texts), bool(sounds), inputs is not None, question is not None]
     if sum(given) != 1:
-        raise click.UsageError("give one of --prompt, --text, --question and --inputs")
+        raise click.UsageError("give one of --prompt, --text, --audio, --question and --inputs")
     if (question is None) != (context is None):
         raise click.UsageError("--question and --context go together")
-    _refuse_idle({"--output": inputs is not None, "--prompt-name": bool(texts)}, bool(prompts))
+    heard = dict.fromkeys(("--language", "--translate"), bool(sounds))
+    fits = {"--output": inputs is not None, "--prompt-name": bool(texts), **heard}
+    _refuse_idle(fits, bool(prompts))
     from lepton_compile.runtime import load
 
     model = load(folder, threads=threads, target=target)
@@ -103,6 +112,8 @@ def run(
         _generate(model, list(prompts), sampling, as_json)
     elif question is not None and context is not None:
         _answer(model, question, _content(context), as_json)
+    elif sounds:
+        _sounds(model, list(sounds), language, translate, as_json)
     elif texts:
         _texts(model, list(texts), prompt_name, as_json)
     elif inputs is not None:
@@ -138,6 +149,21 @@ def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_jso
         return
     for one in found:
         click.echo(one["text"])
+
+
+def _sounds(
+    model: Model, sounds: list[str], language: str | None, translate: bool, as_json: bool
+) -> None:
+    made = model.transcribe(sounds, language, translate=translate)
+    found = [
+        {"audio": sound, "text": one.text, "language": one.language}
+        for sound, one in zip(sounds, made, strict=True)
+    ]
+    if as_json:
+        emit_json(found if len(found) > 1 else found[0])
+        return
+    for one in made:
+        click.echo(one.text if one.text is not None else one.tokens)
 
 
 def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) -> None:

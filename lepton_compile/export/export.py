@@ -21,7 +21,7 @@ from .checkpoint import Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .conversion import converted
-from .encoder_decoder import PAIR
+from .encoder_decoder import READS
 from .kept import CacheLayer, StateLayer
 from .lengths import longest_sequence
 from .made_weights import made_weights
@@ -185,7 +185,7 @@ def _capture(
 ) -> tuple[ExportedModel, Graph, nn.Module]:
     meta.check_layers(source.config())
     longest = longest_sequence(source.config(), length)
-    reads = longest_sequence(source.config(), source_length, "source") if task == PAIR else 0
+    reads = longest_sequence(source.config(), source_length, "source") if task == READS else 0
     step = progress or (lambda what, done, total: None)
     step("building the model without weights", 0, 3)
     with uncollected():

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lepton_compile.errors import SourceError
+from lepton_compile.export.encoder_decoder import sound_shape
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.objects import read_object
 
-__all__ = ["answers", "generation"]
+__all__ = ["FILTERS", "answers", "generation", "speech", "write_filters"]
+
+FILTERS = "mel_filters.npy"
+LARGEST = 1 << 16
+"""Of a number of samples or bands: more is no sound of speech."""
 
 
 def generation(source: Source) -> dict[str, Any]:
@@ -49,6 +57,78 @@ def answers(source: Source) -> dict[str, Any]:
     return {"start": start, "never": sorted({*said.ids("suppress_tokens"), *said.bad_words()})}
 
 
+def speech(source: Source) -> dict[str, Any]:
+    """What a model that hears takes and writes, beside ``answers``.
+
+    ``first`` are tokens that nothing begins with, ``languages`` and ``tasks`` those by name that
+    stand behind ``start``, ``plain`` what follows them: that there are no times. ``sound`` says
+    what it hears: ``rate`` samples a second, ``samples`` of a window, powers of frequencies of
+    ``window`` samples each ``hop`` samples, in the bands of the file ``filters``.
+
+    Raises:
+        SourceError: preprocessor_config.json asks for something else, or is not there.
+    """
+    said, maker = _Said(source), _extractor(source)
+    names = {name.strip("<|>"): token for name, token in said.named("lang_to_id").items()}
+    plain = said.one("no_timestamps_token_id")
+    return {
+        "first": said.ids("begin_suppress_tokens"),
+        "languages": names,
+        "tasks": said.named("task_to_id"),
+        "plain": [] if plain is None else [plain],
+        "sound": {
+            "rate": maker.sampling_rate,
+            "window": maker.n_fft,
+            "hop": maker.hop_length,
+            "samples": maker.n_samples,
+            "filters": FILTERS,
+        },
+    }
+
+
+def write_filters(source: Source, folder: Path) -> None:
+    """The shares of frequencies in the bands that a model hears, (frequencies, bands) float32."""
+    np.save(folder / FILTERS, _extractor(source).mel_filters.astype(np.float32))
+
+
+def _extractor(source: Source) -> Any:
+    """transformers' own, of the model's file."""
+    from transformers import WhisperFeatureExtractor
+
+    file, config = source.path / "preprocessor_config.json", source.config()
+    told = read_object(file) if source.kind == "folder" else {}
+    wrong = f"The sound that the model hears is not told by {file.name}."
+    if not told:
+        hint = "Copy the file from where the model was released."
+        raise SourceError(wrong, where=str(file), found="no such file", hint=hint)
+    for name in ("feature_size", "sampling_rate", "hop_length", "chunk_length", "n_fft"):
+        value = told.get(name, 1)
+        if type(value) is not int or not 1 <= value <= LARGEST:
+            raise SourceError(
+                wrong,
+                where=str(file),
+                found=f"{name}: {value!r:.60}",
+                available=[f"a whole number from 1 to {LARGEST:,}"],
+            )
+    try:
+        made = WhisperFeatureExtractor(**told)
+    except Exception as error:  # whatever the library makes of odd values
+        raise SourceError(
+            wrong, where=str(file), found=f"{type(error).__name__}: {error}"
+        ) from error
+    found = (made.feature_size, made.n_samples // made.hop_length)
+    if found != sound_shape(config) or made.dither or told.get("do_normalize"):
+        bands, frames = sound_shape(config)
+        raise SourceError(
+            wrong,
+            where=str(file),
+            found=f"{found[0]} bands and {found[1]} frames, dither {made.dither}",
+            available=[f"{bands} bands and {frames} frames, as config.json has it"],
+            hint="Compare both files with those that the model was released with.",
+        )
+    return made
+
+
 class _Said:
     """What the model's files say of tokens.
 
@@ -73,6 +153,12 @@ class _Said:
     def ids(self, name: str) -> list[int]:
         """All ids of that name."""
         return self._ids(name, many=True)
+
+    def named(self, name: str) -> dict[str, int]:
+        """Ids by name."""
+        found, _ = self._value(name)
+        items = found.items() if isinstance(found, dict) else ()
+        return {str(k): v for k, v in items if type(v) is int and self._known([v])}
 
     def bad_words(self) -> Iterator[int]:
         """Words of one token that are never written."""

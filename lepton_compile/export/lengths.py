@@ -61,7 +61,8 @@ def longest_sequence(config: Any, wanted: int | None, name: str = "sequence") ->
 def _limit(config: Any) -> int | None:
     """Positions of a model; None where nothing limits them."""
     text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    names = ("max_position_embeddings", "n_positions", "max_target_positions")
+    limit = next((found for name in names if (found := getattr(text, name, None))), None)
     if limit is None or limit < 1:  # XLNet says -1: no limit
         return None
     return int(limit) - 2 * (config.model_type in _BEHIND_PADDING)

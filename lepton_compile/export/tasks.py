@@ -48,6 +48,7 @@ AUTO_CLASSES = {
     "multi-vector-embedding": "AutoModel",
     "question-answering": "AutoModelForQuestionAnswering",
     "sparse-embedding": "AutoModelForMaskedLM",
+    "automatic-speech-recognition": "AutoModelForSpeechSeq2Seq",
     "text2text-generation": "AutoModelForSeq2SeqLM",
     "text-classification": "AutoModelForSequenceClassification",
     "text-generation": "AutoModelForCausalLM",
@@ -109,6 +110,8 @@ def infer_task(architecture: str, *, pair: bool = False) -> str:
     """
     from transformers.models.auto import modeling_auto as auto
 
+    if pair and architecture in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values():
+        return "automatic-speech-recognition"
     if pair and architecture in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
         return "text2text-generation"
     for ending, task in _HEADS.items():
@@ -325,10 +328,10 @@ def task_module(
         )
     if task == "text-generation":
         return DecoderModule(network, cache, positions)
-    if task == "text2text-generation" and not positions:
+    if task in ("text2text-generation", "automatic-speech-recognition") and not positions:
         from .encoder_decoder import EncoderDecoderModule
 
-        return EncoderDecoderModule(network, cache)
+        return EncoderDecoderModule(network, cache, task)
     if positions:
         raise ExportError(
             "positions are an input of decoders alone",

@@ -21,6 +21,15 @@ class Engine(Protocol):
     ) -> dict[str, npt.NDArray[Any]]:
         """Arrays by input name in, arrays by output name out."""
 
+    def features(self, window: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What a model hears of samples."""
+
+    def begun(self) -> list[int]:
+        """The tokens that what it writes begins with."""
+
+    def write(self, heard: Sequence[Any], *, max_new_tokens: int = ...) -> Any:
+        """What it writes of windows of features, one for each; ``.tokens`` holds its ids."""
+
     def generate(self, prompt: Any, *, max_new_tokens: int = ...) -> Any:
         """A greedy continuation, one for each of a list of prompts; ``.tokens`` holds its ids."""
 

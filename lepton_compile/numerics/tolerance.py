@@ -15,7 +15,7 @@ from lepton_compile.errors import UsageError
 __all__ = ["FAMILIES", "GENERATING", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
 
 FAMILIES = ("decoder", "embedding", "classifier")
-GENERATING = ("text-generation", "text2text-generation")
+GENERATING = ("text-generation", "text2text-generation", "automatic-speech-recognition")
 EMBEDDINGS = ("feature-extraction", "multi-vector-embedding", "sparse-embedding")
 
 

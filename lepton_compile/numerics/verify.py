@@ -33,13 +33,14 @@ from lepton_compile.numerics.sample_text import (
     whole_texts,
     within,
 )
+from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.numerics.verify_pair import verify_pair
 from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import NullProgress, Progress
 
 __all__ = ["verify"]
 
-PAIR = "text2text-generation"
+PAIRS = GENERATING[1:]
 
 Ids = npt.NDArray[np.int64]
 
@@ -88,7 +89,7 @@ def verify(
         )
     truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
     feed = Feed(tokenizer, text, tokens)
-    if task == PAIR:
+    if task in PAIRS:
         found = verify_pair(model, reference, feed, watcher)
     elif decoder:
         found = _verify_decoder(model, truth, feed, watcher, release)

@@ -21,9 +21,11 @@ DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sp
 PAIR = ("text2text-generation",)
 BY_TOKEN = (*SPARSE, "multi-vector-embedding")  # embeddings made as the model's files say
 PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
+READING = tuple(task for task in TASKS if task != "automatic-speech-recognition")
 SCORED = tuple(task for task in PLAIN if task not in EMBEDDING)
 
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
+UNREAD = "a model that hears is compared on sounds that ship with the package"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
 
 
@@ -162,13 +164,13 @@ EFFECTS = (
     Effect("objective", ("throughput", "memory"), _OBJECTIVE, CPU, when=_timed, needs=_TIMED),
     Effect("objective", ("throughput",), _OBJECTIVE, TENSORRT),
     Effect("position_ids", (True,), "positions are an input of decoders alone", tasks=DECODER),
-    Effect("verify.text", None, UNCOMPARED, imported=UNCOMPARED),
-    Effect("verify.tokens", None, UNCOMPARED, imported=UNCOMPARED),
+    Effect("verify.text", None, UNREAD, tasks=READING, imported=UNCOMPARED),
+    Effect("verify.tokens", None, UNREAD, tasks=READING, imported=UNCOMPARED),
     Effect(
         "gates.perplexity",
         None,
         "only text generation has it",
-        tasks=DECODER + PAIR,
+        tasks=(*DECODER, *PAIR, "automatic-speech-recognition"),
         imported=UNCOMPARED,
     ),
     Effect(

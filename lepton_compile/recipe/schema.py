@@ -39,6 +39,7 @@ Task = Literal[
     "text-classification",
     "text-generation",
     "token-classification",
+    "automatic-speech-recognition",
 ]
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]

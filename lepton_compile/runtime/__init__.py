@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from lepton_compile.runtime.emit import emit
 from lepton_compile.runtime.loader import LoaderError, Model, load
-from lepton_compile.runtime.loader_generate import Generation
+from lepton_compile.runtime.loader_continue import Generation
 
 __all__ = ["Generation", "LoaderError", "Model", "emit", "load"]

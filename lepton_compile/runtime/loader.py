@@ -17,6 +17,7 @@ from typing import Any
 from lepton_compile.runtime.loader_answer import Answers
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_classify import Classifies
+from lepton_compile.runtime.loader_continue import Continues
 from lepton_compile.runtime.loader_embed import Embeds
 from lepton_compile.runtime.loader_entities import Entities
 from lepton_compile.runtime.loader_fill import Fills
@@ -31,6 +32,7 @@ from lepton_compile.runtime.loader_guard import (
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
+from lepton_compile.runtime.loader_speech import Transcribes
 from lepton_compile.runtime.loader_text import Texts
 from lepton_compile.runtime.loader_vectors import Vectors
 from lepton_compile.runtime.loader_weights import Weighs
@@ -70,7 +72,9 @@ def _cores() -> int:
 
 
 class Model(
+    Transcribes,
     Generates,
+    Continues,
     Prompts,
     Vectors,
     Weighs,

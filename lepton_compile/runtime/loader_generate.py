@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import LoaderError, failing, refuse
+from lepton_compile.runtime.loader_continue import Continues, Generation
+from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_sampling import Sampling
-from lepton_compile.runtime.loader_words import Words
 
-__all__ = ["Generates", "Generation"]
-
-ROUND = 256  # Buffers have room for a multiple of this many tokens.
+__all__ = ["Generates"]
 
 
-class Generates(Prompts):
+class Generates(Continues, Prompts):
     """A decoder."""
 
     def generate(
@@ -71,7 +68,7 @@ class Generates(Prompts):
         rows = [Generation(self, ids, limit, {*numbers, *eos}, stops, stream) for ids in filled]
         if self.task == "text2text-generation":
             for row, ids in zip(rows, sources, strict=True):
-                row.source = ids
+                row.source = ids  # type: ignore[attr-defined]
         for row in rows[len(prompts) :]:
             row.finish = "filling"
         pieces = self._pieces(rows, how, limit)
@@ -79,83 +76,6 @@ class Generates(Prompts):
             return pieces
         list(pieces)  # to the end
         return rows[: len(prompts)] if many else rows[0]
-
-    def new_cache(self, batch: int, capacity: int) -> Any:
-        """What holds the keys and values of ``batch`` rows while they are continued."""
-        refuse(self.session is None, "this model is closed")
-        if hasattr(self.session, "new_cache"):
-            return self.session.new_cache(batch, capacity)
-        if not self.cache:
-            from lepton_compile.runtime.loader_no_cache import NoCache
-
-            return NoCache(self, batch, capacity)
-        if (self.cache or {}).get("shared") and getattr(self.session, "captures", False):
-            from lepton_compile.runtime.loader_cuda_graph import GraphCache
-
-            return GraphCache(self, batch, capacity)
-        if (self.cache or {}).get("shared") and self.cache.get("states"):
-            from lepton_compile.runtime.loader_shared_states import SharedStates
-
-            return SharedStates(self, batch, capacity)
-        if (self.cache or {}).get("shared"):
-            from lepton_compile.runtime.loader_shared_cache import SharedCache
-
-            return SharedCache(self, batch, capacity)
-        if not (self.cache or {}).get("shared", True):
-            from lepton_compile.runtime.loader_past_cache import PastCache
-
-            return PastCache(self, batch, capacity)
-        raise LoaderError("take the artifact's own loader.py, not this")
-
-    def _room(self) -> int:
-        """How many tokens a row has room for, prompt and answer together."""
-        known = (self.cache or {}).get("max_length") or self.manifest["ranges"]["sequence"][1]
-        return int(min(known, getattr(self.session, "capacity", known)))
-
-    def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
-        """How many new tokens there will be at most, once the prompts are found to fit."""
-        refuse(not prompts or not all(prompts), "the prompt is empty")
-        width, room = max(map(len, prompts)), self._room()
-        self.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
-        limit = max(min(128, room - width), 1) if wanted is None else wanted
-        refuse(width + limit > room, f"{width} tokens and {limit} new, but the cache holds {room}")
-        return limit
-
-    def _buffers(self, batch: int, longest: int, limit: int) -> Any:
-        """A cache with room for prompts and answers: that of the last call if it is enough."""
-        ahead = getattr(self.session, "ahead", 0)  # of caches that grow
-        need = longest + (min(ahead, limit) or limit)
-        try:
-            cache = self.spare.pop()
-        except IndexError:  # this is the first call, or others have them
-            cache = None
-        if cache is not None:
-            if cache.batch >= batch and cache.capacity >= need:
-                return cache
-            cache.close()
-        room = need if ahead else -(-need // ROUND) * ROUND
-        with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):
-            return self.new_cache(batch, min(room, self._room()))
-
-    def _pieces(self, rows: list[Generation], how: Any, limit: int) -> Iterator[str | int]:
-        """What each token completes, as it comes."""
-        cache = self._buffers(len(rows), max(len(row.ids) for row in rows), limit)
-        try:
-            if self.task == "text2text-generation":
-                from lepton_compile.runtime.loader_source import Writing
-
-                how = Writing(how, self.manifest["generation"]["never"])
-                cache.session = self.session.reading([row.source for row in rows])
-            yield from _continued(cache, rows, how)
-        except GeneratorExit:
-            pass  # a stream that nobody reads on is no failure
-        except BaseException:
-            cache.close()
-            raise
-        if self.spare:  # other threads or streams have left some
-            cache.close()
-        else:
-            self.spare.append(cache)
 
 
 def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:
@@ -165,70 +85,3 @@ def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[A
         values = [*given]
     refuse(not all(isinstance(value, kinds) for value in values), wrong)
     return values
-
-
-def _continued(cache: Any, rows: list[Generation], how: Any) -> Iterator[str | int]:
-    """Token after token until all rows have ended."""
-    begin = time.perf_counter()
-    logits = _run(cache.start, 0, [row.ids for row in rows])
-    middle, steps = time.perf_counter(), 0
-    seed = None if how.seed is None else int(how.seed)
-    draws = np.random.default_rng(seed).spawn(len(rows))
-    while True:
-        for row, scores, draw in zip(rows, logits, draws, strict=True):
-            if not row.finish:
-                token = how.pick(scores, row.ids + row.tokens, draw)
-                if (piece := row.push(token)) is not None:
-                    yield piece
-        alive = [not row.finish for row in rows]
-        if not any(alive):
-            break
-        steps += 1
-        last = [row.tokens[-1] if row.tokens else 0 for row in rows]
-        logits = _run(cache.step, steps, last, alive)
-    seconds = time.perf_counter() - middle
-    rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
-    for row in rows:
-        row.timings = {"prefill_s": middle - begin, "decode_s": seconds, "tokens_per_s": rate}
-
-
-class Generation:
-    """What one prompt led to.
-
-    ``tokens`` are the new ids without the one that ended it, ``finish`` is "eos", "stop" or
-    "length", ``timings`` are the seconds and tokens per second of the whole batch.
-    """
-
-    def __init__(
-        self, model: Any, ids: list[int], limit: int, ends: set[int], stops: list[str], live: bool
-    ) -> None:
-        self.ids, self.source, self._limit, self._ends = ids, ids, limit, ends
-        self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
-        self._words = Words(model, ids, stops) if stops or model.manifest["tokenizer"] else None
-        self._live = bool(self._words and (stops or live))
-
-    @property
-    def text(self) -> str | None:
-        """The new text, None where the artifact has no tokenizer."""
-        if self._words and not self._live:  # who deals in ids never waits for a tokenizer
-            self._live = True
-            self._words.push(self.tokens, final=True)
-        return self._words.text if self._words else None
-
-    def push(self, token: int) -> str | int | None:
-        """Take a token in; the text that is certain by now, or the token without a tokenizer."""
-        new = [] if token in self._ends else [token]
-        self.tokens += new
-        self.finish = "length" if len(self.tokens) == self._limit else "" if new else "eos"
-        if not self._words or not self._live:
-            return token if new else None
-        piece = self._words.push(new, final=bool(self.finish))
-        self.finish = "stop" if self._words.stopped else self.finish
-        return piece or None
-
-
-def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
-    """What the engine gives; its failure with the place where it happened."""
-    where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
-    with failing(f"the engine failed {where}"):
-        return call(*given)

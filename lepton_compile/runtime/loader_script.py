@@ -33,6 +33,11 @@ def main() -> None:
 
         add_prompts(parser, what)
         answers["prompt"] = continued
+    if hasattr(Model, "transcribe"):
+        from lepton_compile.runtime.loader_script_sound import add_sounds, written
+
+        add_sounds(parser, what)
+        answers["audio"] = written
     if hasattr(Model, "outputs_of"):
         from lepton_compile.runtime.loader_script_text import about
 

@@ -1,4 +1,4 @@
-"""A text that is read, beside the one that is written.
+"""What is read or heard, beside what is written.
 
 An encoder runs once for each call, and its outputs stay bound to the decoder, which runs for each
 token; both are engines of ONNX Runtime, over the same weights.
@@ -13,10 +13,13 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import check_form, failing, refuse
 
-__all__ = ["Pair", "Reading", "Writing", "check_source", "starts", "with_mask"]
+__all__ = ["Pair", "Reading", "Writing", "check_source", "ready", "starts", "with_mask"]
 
-IDS, MASK = "encoder_input_ids", "encoder_attention_mask"
-PAIR = {"engines": [{"encoder": str}], "generation": {"start": [int], "never": [int]}}
+IDS, MASK, SOUND = "encoder_input_ids", "encoder_attention_mask", "encoder_input_features"
+TOKENS = {"start": [int], "never": [int], "first?": [int]}
+HEARD = {"rate": int, "window": int, "hop": int, "samples": int, "filters": str}
+SPEECH = {"sound?": HEARD, "languages?": {"*": int}, "tasks?": {"*": int}, "plain?": [int]}
+PAIR = {"engines": [{"encoder": str}], "generation": {**TOKENS, **SPEECH}}
 
 
 def check_source(manifest: dict[str, Any]) -> None:
@@ -24,8 +27,12 @@ def check_source(manifest: dict[str, Any]) -> None:
     check_form(manifest, PAIR, "manifest")
     told, most = manifest["generation"], manifest["generation"]["vocabulary"]
     lost = [e["encoder"] for e in manifest["engines"] if e["encoder"] not in e["files"]]
+    if told["sound"] and told["sound"]["filters"] not in manifest["files"]:
+        lost.append(told["sound"]["filters"])
     refuse(lost, f"manifest.json uses {lost} without giving their digests")
-    bad = not told["start"] or max([*told["start"], *told["never"]]) >= most
+    named = [[*(told[name] or {}).values()] for name in ("languages", "tasks")]
+    tokens = [told["start"], told["never"], told["first"] or [], told["plain"] or [], *named]
+    bad = not told["start"] or max(max(each, default=0) for each in tokens) >= most
     refuse(bad, "manifest.json is damaged: manifest.generation has tokens that there are not")
     manifest["ranges"].setdefault(IDS, [0, most - 1])
 
@@ -48,20 +55,25 @@ class Pair:
         )
         return found
 
-    def reading(self, rows: Sequence[Sequence[int]]) -> Reading:
-        """The decoder, once the encoder has read these rows of ids; padding is masked."""
+    def reading(self, sources: Sequence[Any]) -> Reading:
+        """The decoder, once the encoder has taken texts (ids), or windows of sound (features)."""
         from onnxruntime import OrtValue
 
-        lengths = np.array([len(row) for row in rows])
-        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
-        ids = np.zeros_like(mask)
-        ids[mask == 1] = np.concatenate([np.asarray(row, np.int64) for row in rows])
-        known = {n: OrtValue.ortvalue_from_numpy(v) for n, v in ((IDS, ids), (MASK, mask))}
-        with failing("the engine failed on the text that it reads"):
+        arrays = {SOUND: np.stack(sources)} if SOUND in self.reads else _padded(sources)
+        known = {name: OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+        with failing("the engine failed on what it reads"):
             source = {name: known[name] for name in self.reads}
             made = self.encoder.run_with_ort_values(self.gives, source)
         known |= zip(self.gives, made, strict=True)
         return Reading(self.decoder, {n: v for n, v in known.items() if n in self.takes})
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    lengths = np.array([len(row) for row in rows])
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    ids = np.zeros_like(mask)
+    ids[mask == 1] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+    return {IDS: ids, MASK: mask}
 
 
 class Reading:
@@ -80,15 +92,26 @@ class Reading:
 
 
 class Writing:
-    """Sampling without the tokens that no answer has."""
+    """Sampling without the tokens that no answer has, or none begins with."""
 
-    def __init__(self, how: Any, never: list[int]) -> None:
-        self.how, self.never, self.seed = how, never, how.seed
+    def __init__(self, how: Any, told: Mapping[str, Any], begun: int) -> None:
+        self.how, self.seed, self.never, self.begun = how, how.seed, told["never"], begun
+        self.first = [*told["never"], *(told["first"] or ())]
 
     def pick(self, row: np.ndarray, seen: list[int], draw: Any) -> int:
         """One token id from ``row``, which is overwritten."""
-        row[self.never] = -np.inf
+        row[self.first if len(seen) == self.begun else self.never] = -np.inf
         return int(self.how.pick(row, seen, draw))
+
+
+def ready(model: Any, cache: Any, rows: Sequence[Any], how: Any) -> Writing:
+    """Have the encoder take what rows answer to; how their tokens are drawn."""
+    cache.session = model.session.reading([row.source for row in rows])
+    if model.task == "automatic-speech-recognition":
+        from lepton_compile.runtime.loader_speech import tell_languages
+
+        tell_languages(model, cache, rows)
+    return Writing(how, model.manifest["generation"], len(rows[0].ids))
 
 
 def starts(model: Any, sources: list[list[int]], start: Any) -> list[list[int]]:

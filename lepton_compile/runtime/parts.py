@@ -16,7 +16,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     targets = {engine["target"] for engine in engines}
     int8 = any(engine.get("precision") in ("int8", "auto", "stored") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
-    pair, labels = task == "text2text-generation", task.endswith("-classification")
+    hears, labels = task == "automatic-speech-recognition", task.endswith("-classification")
+    pair = task == "text2text-generation" or hears
     decoder = task == "text-generation" or pair
     embeds, answers, fills = (task == name for name in _OF_TEXTS)
     words, vectors = task == "sparse-embedding", task == "multi-vector-embedding"
@@ -37,9 +38,11 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_states": bool(cache and cache.get("states")),
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
         "loader_text": decoder or encoder,
-        "loader_prompts": decoder,
-        "loader_generate": decoder,
+        "loader_prompts": decoder and not hears,
+        "loader_generate": decoder and not hears,
+        "loader_continue": decoder,
         "loader_source": pair,
+        "loader_speech": hears,
         "loader_sampling": decoder,
         "loader_words": decoder,
         "loader_template": decoder and template,
@@ -64,7 +67,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_past_cache": ort and bool(cache) and not shared,
         "loader_no_cache": decoder and not cache,
         **(_of_plans(engines, bool(cache)) if tensorrt else {}),
-        "loader_script_prompt": decoder,
+        "loader_script_prompt": decoder and not hears,
+        "loader_script_sound": hears,
         "loader_script_text": encoder,
         "loader_script_question": answers,
         "loader_script": True,

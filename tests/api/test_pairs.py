@@ -218,7 +218,7 @@ def test_an_encoder_that_was_changed_is_not_opened(spoken: Path, tmp_path: Path)
     [
         ({"target": "ort-cuda"}, RecipeError, "for ort-cpu alone"),
         ({"target": "trt-rtx"}, RecipeError, "for ort-cpu alone"),
-        ({"quantize": "auto"}, RecipeError, "bits are chosen for models of one text alone"),
+        ({"quantize": "auto"}, RecipeError, "bits are chosen for models that read alone"),
         ({"shapes": {"source": "1..65"}}, ExportError, "longer sequences than the model can take"),
         ({"shapes": {"source": "1..6"}}, RecipeError, "shorter than what a model is traced with"),
         ({"pooling": "mean"}, RecipeError, "pooling"),

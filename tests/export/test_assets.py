@@ -171,35 +171,3 @@ def test_twice_gives_the_same_bytes(kind: str, folder: Path, tmp_path: Path) -> 
         written.append({p.name: p.read_bytes() for p in (tmp_path / run).iterdir()})
     assert written[0] == written[1]
     assert written[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("eos_token_id", "abc"),
-        ("eos_token_id", [2, None]),
-        ("eos_token_id", True),
-        ("eos_token_id", float("nan")),
-        ("bos_token_id", {}),
-        ("pad_token_id", [1, 2]),
-        ("pad_token_id", 0.5),
-    ],
-)
-def test_ids_of_tokens_that_are_none(name: str, value: Any, folder: Path) -> None:
-    (folder / "generation_config.json").write_text(json.dumps({name: value}))
-    with pytest.raises(SourceError, match=f"{name} is no number of a token") as caught:
-        lc.plan(model=str(folder))
-    assert caught.value.where == str(folder / "generation_config.json")
-
-
-def test_ids_that_the_model_has_no_token_for_are_left_out(folder: Path) -> None:
-    given = {"eos_token_id": [-1, 7, 96, 1 << 70], "bos_token_id": 1 << 70, "pad_token_id": -1}
-    (folder / "generation_config.json").write_text(json.dumps(given))
-    found = generation(opened(folder))
-    assert found == {"eos": [7], "bos": None, "pad": None, "vocabulary": 96}
-
-
-def test_generation_config_goes_first(folder: Path) -> None:
-    assert generation(opened(folder))["eos"] == [2]
-    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 8], "pad_token_id": 5}')
-    assert generation(opened(folder)) == {"eos": [7, 8], "bos": 1, "pad": 5, "vocabulary": 96}

@@ -12,10 +12,13 @@ from lepton_compile.runtime.emit import loader_source
 __all__ = ["TARGETS", "TASKS", "all_loaders", "all_manifests", "manifest"]
 
 TARGETS = ("ort-cpu", "ort-cuda", "trt-rtx", "trt")
+# Of one target alone.
+PAIRS = ("text2text-generation", "automatic-speech-recognition")
 # Task -> its outputs.
 TASKS = {
     "text-generation": ("logits",),
     "text2text-generation": ("logits",),
+    "automatic-speech-recognition": ("logits",),
     "feature-extraction": ("last_hidden_state",),
     "text-classification": ("logits",),
     "token-classification": ("logits",),
@@ -37,7 +40,7 @@ def manifest(
     buckets: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache."""
-    pair = task == "text2text-generation"
+    pair = task in PAIRS
     cached = (task == "text-generation" or pair) and shared is not None
     return {
         "task": task,
@@ -65,7 +68,7 @@ def all_manifests() -> Iterator[dict[str, Any]]:
     """Each task with each set of targets that it is built for; decoders with each kind of cache."""
     sets = [*chain.from_iterable(combinations(TARGETS, n) for n in range(1, len(TARGETS) + 1))]
     for task, targets in product(TASKS, sets):
-        if task == "text2text-generation":
+        if task in PAIRS:
             if targets == ("ort-cpu",):
                 yield from (manifest(task, shared=shared) for shared in (True, False))
             continue

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["BenchReport", "Case", "FreshStart", "Timing", "bench"]
 
 # By task; all others are encoders.
-MEASURES = {"text-generation": bench_decoder, "text2text-generation": bench_pair}
+MEASURES = {
+    "text-generation": bench_decoder,
+    "text2text-generation": bench_pair,
+    "automatic-speech-recognition": bench_pair,
+}
 
 
 @dataclass(frozen=True)

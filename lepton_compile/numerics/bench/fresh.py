@@ -63,7 +63,7 @@ loaded = time.perf_counter()
 ranges = model.manifest["ranges"]
 (batch, _), (least, most) = ranges["batch"], ranges.get("source") or ranges["sequence"]
 length = max(least, min(8, most))
-if sys.argv[3] == "generate" and length < most:
+if sys.argv[3] == "generate" and length < most and hasattr(type(model), "generate"):
     model.generate([[1] * length] * batch, max_new_tokens=min(4, most - length))
 else:
     import numpy
@@ -71,6 +71,8 @@ else:
     given_to = runpy.run_path(sys.argv[4])["given_to"]
     text = {"input_ids": ones, "attention_mask": ones}
     source = {"encoder_" + name: array for name, array in text.items()}
+    if (sound := model.inputs.get("encoder_input_features")) is not None:
+        source[sound["name"]] = numpy.zeros([batch, *sound["shape"][1:]], numpy.float32)
     model.run(given_to(model, {**text, **source}))
 done = time.perf_counter()
 """
@@ -97,8 +99,13 @@ model = load_reference(source, task)
 loaded = time.perf_counter()
 ones = torch.ones((1, 8), dtype=torch.int64)
 with torch.inference_mode():
-    written = {"decoder_input_ids": ones} if task == "text2text-generation" else {}
-    model(input_ids=ones, attention_mask=ones, **written)
+    if task == "automatic-speech-recognition":
+        window = 1, model.config.num_mel_bins, 2 * model.config.max_source_positions
+        model(input_features=torch.zeros(window), decoder_input_ids=ones)
+    elif task == "text2text-generation":
+        model(input_ids=ones, attention_mask=ones, decoder_input_ids=ones)
+    else:
+        model(input_ids=ones, attention_mask=ones)
 done = time.perf_counter()
 """
     + REPORT

@@ -1,0 +1,24 @@
+"""Sounds on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["add_sounds", "written"]
+
+
+def add_sounds(parser: Any, what: Any) -> None:
+    """Options for what is heard, and how it is written."""
+    what.add_argument("--audio", nargs="+", metavar="FILE.wav", help="write down what is said")
+    parser.add_argument("--language", help="such as en; left out, the model tells it")
+    parser.add_argument("--translate", action="store_true", help="into English")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="a document per sound")
+
+
+def written(model: Any, audio: list[str], as_json: bool = False, **how: Any) -> Iterator[str]:
+    """What is said in each sound, as text, or as JSON if that is asked for."""
+    for one, made in zip(audio, model.transcribe(audio, **how), strict=True):
+        found = {"audio": one, "text": made.text, "language": made.language}
+        yield f"{json.dumps(found) if as_json else made.text}\n"
