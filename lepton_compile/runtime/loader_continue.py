@@ -132,7 +132,7 @@ class Generation:
     def __init__(
         self, model: Any, ids: list[int], limit: int, ends: set[int], stops: list[str], live: bool
     ) -> None:
-        self.ids, self.limit, self._ends = ids, limit, ends
+        self.ids, self.limit, self.ends = ids, limit, ends
         self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
         self._words = Words(model, ids, stops) if stops or model.manifest["tokenizer"] else None
         self._live = bool(self._words and (stops or live))
@@ -147,7 +147,7 @@ class Generation:
 
     def push(self, token: int) -> str | int | None:
         """Take a token in; the text that is certain by now, or the token without a tokenizer."""
-        new = [] if token in self._ends else [token]
+        new = [] if token in self.ends else [token]
         self.tokens += new
         self.finish = "length" if len(self.tokens) == self.limit else "" if new else "eos"
         if not self._words or not self._live:

@@ -34,6 +34,8 @@ class Generates(Continues, Prompts):
         stream: bool = False,
         chat: Any = False,
         start: Any = None,  # for text2text-generation
+        beams: int = 1,  # for text2text-generation
+        length_penalty: float = 1.0,  # for text2text-generation
     ) -> Any:
         """Continue a prompt (text, token ids or chat messages), or a list of them.
 
@@ -56,26 +58,26 @@ class Generates(Continues, Prompts):
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
         # An engine may take no fewer rows than so many: the last one over again, unheard.
         filled = prompts + prompts[-1:] * (self.manifest["ranges"]["batch"][0] - len(prompts))
-        if self.task == "text2text-generation" or start is not None:
+        if self.task == "text2text-generation" or (start, beams) != (None, 1):
             from lepton_compile.runtime.loader_source import starts
 
-            sources, filled = filled, starts(self, filled, start)
+            filled[:] = starts(self, filled, start)
         limit = self._limit(filled, max_new_tokens)
         numbers = _all_of("stop_tokens", stop_tokens, (int, np.integer), "token ids")
         eos = (self.manifest.get("generation") or {}).get("eos") or ()
-        texts = _all_of("stop", [stop] if isinstance(stop, str) else stop, (str,), "texts")
-        stops = [text for text in texts if text]
+        texts = [stop] if isinstance(stop, str) else stop
+        stops = [*filter(None, _all_of("stop", texts, (str,), "texts"))]
         rows = [Generation(self, ids, limit, {*numbers, *eos}, stops, stream) for ids in filled]
-        if self.task == "text2text-generation":
-            for row, ids in zip(rows, sources, strict=True):
-                row.source = ids  # type: ignore[attr-defined]
         for row in rows[len(prompts) :]:
             row.finish = "filling"
         pieces = self._pieces(rows, how, limit)
-        if stream:
-            return pieces
-        list(pieces)  # to the end
-        return rows[: len(prompts)] if many else rows[0]
+        if beams != 1:
+            from lepton_compile.runtime.loader_beams import search
+
+            pieces = search(self, rows, (beams, length_penalty), how, stream or stops)
+        if not stream:
+            list(pieces)  # to the end
+        return pieces if stream else rows[: len(prompts)] if many else rows[0]
 
 
 def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:

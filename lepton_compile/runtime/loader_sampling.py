@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import failing, refuse
 
-__all__ = ["Sampling"]
+__all__ = ["Sampling", "largest"]
 
 
 class Sampling(NamedTuple):
@@ -53,7 +53,7 @@ class Sampling(NamedTuple):
 
     def candidates(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
-        ids = _largest(row, self.top_k) if self.top_k else np.arange(len(row))
+        ids = largest(row, self.top_k) if self.top_k else np.arange(len(row))
         scores = row[ids] if self.top_k else row
         weights = np.exp((scores - row.max()) / np.float32(max(self.temperature, 1e-30)))
         if self.top_p < 1:
@@ -79,14 +79,14 @@ def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
     """Positions of the fewest largest weights that hold ``top_p`` of the whole, largest first."""
     enough, count = top_p * weights.sum(dtype=np.float64), 128
     while True:
-        order = _largest(weights, count)
+        order = largest(weights, count)
         size = 1 + int(np.searchsorted(weights[order].cumsum(dtype=np.float64), enough))
         if size <= len(order) or len(order) == len(weights):
             return order[:size]
         count *= 8
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
+def largest(values: np.ndarray, count: int) -> np.ndarray:
     """Positions of the ``count`` largest values, largest first; the whole is never sorted."""
     whole = count >= len(values)
     ids = np.arange(len(values)) if whole else np.argpartition(values, -count)[-count:]

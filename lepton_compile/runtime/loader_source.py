@@ -13,7 +13,7 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import check_form, failing, refuse
 
-__all__ = ["Pair", "Reading", "Writing", "check_source", "ready", "starts", "with_mask"]
+__all__ = ["Begun", "Pair", "Reading", "Writing", "check_source", "ready", "starts", "with_mask"]
 
 IDS, MASK, SOUND = "encoder_input_ids", "encoder_attention_mask", "encoder_input_features"
 TOKENS = {"start": [int], "never": [int], "first?": [int]}
@@ -81,7 +81,15 @@ class Reading:
 
     def __init__(self, session: Any, values: Mapping[str, Any]) -> None:
         self.run_with_iobinding, self.new_binding = session.run_with_iobinding, session.io_binding
-        self.values = values
+        self.values = dict(values)
+
+    def repeat(self, times: int) -> None:
+        """Each row so many times, one after the other."""
+        from onnxruntime import OrtValue
+
+        for name, value in self.values.items():
+            rows = np.repeat(value.numpy(), times, axis=0)
+            self.values[name] = OrtValue.ortvalue_from_numpy(rows)
 
     def io_binding(self) -> Any:
         """A binding that lacks what changes from token to token."""
@@ -106,7 +114,7 @@ class Writing:
 
 def ready(model: Any, cache: Any, rows: Sequence[Any], how: Any) -> Writing:
     """Have the encoder take what rows answer to; how their tokens are drawn."""
-    cache.session = model.session.reading([row.source for row in rows])
+    cache.session = model.session.reading([row.ids.source for row in rows])
     if model.task == "automatic-speech-recognition":
         from lepton_compile.runtime.loader_speech import tell_languages
 
@@ -114,15 +122,20 @@ def ready(model: Any, cache: Any, rows: Sequence[Any], how: Any) -> Writing:
     return Writing(how, model.manifest["generation"], len(rows[0].ids))
 
 
-def starts(model: Any, sources: list[list[int]], start: Any) -> list[list[int]]:
+class Begun(list[int]):
+    """What is written first, and the ``source`` that it is of: ids, or features of a sound."""
+
+    source: Any
+
+
+def starts(model: Any, sources: list[list[int]], start: Any) -> list[Begun]:
     """What the answer to each source begins with: the model's own tokens, then those of ``start``.
 
     Those of the model are what it was released to begin with; ``start`` takes the place of all but
     the first, which stands for the beginning.
     """
-    refuse(
-        model.task != "text2text-generation", f"start is of no use: this model does {model.task}"
-    )
+    able = model.task == "text2text-generation"
+    refuse(not able, f"start and beams are of no use: this model does {model.task}")
     refuse(not sources or not all(sources), "the text is empty")
     width = max(map(len, sources))
     model.fit(IDS, [ids + [ids[0]] * (width - len(ids)) for ids in sources])
@@ -132,7 +145,10 @@ def starts(model: Any, sources: list[list[int]], start: Any) -> list[list[int]]:
         with failing(wrong):
             given = [start] if isinstance(start, str | int) else [*start]
         rest = [_token(model, each, wrong) for each in given]
-    return [[first, *rest] for _ in sources]
+    begun = [Begun([first, *rest]) for _ in sources]
+    for one, source in zip(begun, sources, strict=True):
+        one.source = source
+    return begun
 
 
 def _token(model: Any, name: Any, wrong: str) -> int:

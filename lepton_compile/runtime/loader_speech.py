@@ -16,6 +16,7 @@ import numpy as np
 from lepton_compile.runtime.loader_continue import Continues, Generation
 from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_sampling import Sampling
+from lepton_compile.runtime.loader_source import Begun
 
 __all__ = ["Transcribes", "Transcript", "Window", "tell_languages"]
 
@@ -26,7 +27,7 @@ SEARCHED, QUIET = 5.0, 0.1  # Seconds in which a cut is looked for, and in which
 class Window(Generation):
     """What is said in a window of sound; ``first`` is the one that its language is taken from."""
 
-    source: Any = None
+    ids: Begun
     first: Window | None = None
     asked = False
 
@@ -90,9 +91,9 @@ class Transcribes(Continues):
         how.check()
         limit = self._limit([start], how.max_new_tokens or self._room() - len(start))
         ends = {*self.manifest["generation"]["eos"]}
-        rows = [Window(self, [*start], limit, ends, [], False) for _ in heard]
+        rows = [Window(self, Begun(start), limit, ends, [], False) for _ in heard]
         for row, features in zip(rows, heard, strict=True):
-            row.source = self.fit("encoder_input_features", features[None])[0]
+            row.ids.source = self.fit("encoder_input_features", features[None])[0]
         return rows
 
     def features(self, window: np.ndarray) -> np.ndarray:
@@ -155,16 +156,17 @@ class Transcribes(Continues):
     def _heard(self, rows: list[Window], how: Sampling) -> None:
         """Write, window by window in batches; those that follow in a sound's language."""
         (least, most), limit = self.manifest["ranges"]["batch"], rows[0].limit
+        at_language = len(self.manifest["generation"]["start"])
         firsts = [row for row in rows if not row.first]
         for part in (firsts, [row for row in rows if row.first]):
             for at in range(0, len(part), together := max(least, min(TOGETHER, most))):
                 batch = part[at : at + together]
                 for row in batch:
-                    if row.first:
-                        row.ids, row.asked = row.first.ids, False
+                    if row.first and row.asked:
+                        row.ids[at_language], row.asked = row.first.ids[at_language], False
                 while len(batch) < least:  # an engine may take no fewer
-                    batch.append(Window(self, [*batch[0].ids], limit, set(), [], False))
-                    batch[-1].source, batch[-1].finish = batch[0].source, "filling"
+                    batch.append(Window(self, batch[0].ids, limit, set(), [], False))
+                    batch[-1].finish = "filling"
                 list(self._pieces([*batch], how, limit))
 
 

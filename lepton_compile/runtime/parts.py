@@ -42,6 +42,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_generate": decoder and not hears,
         "loader_continue": decoder,
         "loader_source": pair,
+        "loader_beams": pair and not hears,
         "loader_speech": hears,
         "loader_sampling": decoder,
         "loader_words": decoder,

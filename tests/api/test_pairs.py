@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import lepton_compile as lc
 from lepton_compile.errors import ArtifactError, ExportError, RecipeError, SourceError
@@ -100,6 +100,35 @@ def test_an_answer_may_be_begun(case: Case) -> None:
     with lc.load(case.built) as model:
         found = model.generate(SOURCES, max_new_tokens=NEW, start=[9, 17])
     assert [row.tokens for row in found] == case.answers([9, 17])
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(2, 1.0), (4, 1.0), (3, 0.0), (4, 2.0)])
+def test_the_likeliest_answer_is_that_of_transformers(
+    case: Case, beams: int, penalty: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = json.loads((case.built / "manifest.json").read_text())["generation"]
+    config = GenerationConfig(
+        num_beams=beams,
+        length_penalty=penalty,
+        max_new_tokens=NEW,
+        decoder_start_token_id=told["start"][0],
+        eos_token_id=told["eos"],
+        pad_token_id=told["pad"],
+        bad_words_ids=[[token] for token in told["never"]] or None,
+    )
+    monkeypatch.setattr(case.model, "generation_config", config)  # its own forces an end
+    expected = []
+    for source in SOURCES:
+        made = case.model.generate(torch.tensor([source]), generation_config=config)[0, 1:]
+        tokens = made.tolist()
+        ended = next((at for at, token in enumerate(tokens) if token in told["eos"]), NEW)
+        expected.append(tokens[:ended])
+    with lc.load(case.built) as model:
+        for _ in range(2):
+            how = {"beams": beams, "length_penalty": penalty, "max_new_tokens": NEW}
+            found = model.generate(SOURCES, **how)
+            assert [row.tokens for row in found] == expected
+        assert model.generate(SOURCES[1], **how).tokens == expected[1]
 
 
 def test_the_manifest_says_what_is_opened_and_how_answers_begin(case: Case) -> None:
@@ -192,6 +221,12 @@ def test_text_in_text_out(spoken: Path) -> None:
         ([5], {"start": [True]}, "start takes names of tokens or ids"),
         ([5], {"start": [300]}, "outside the vocabulary"),
         ([5], {"start": list(range(64))}, "sequence from 1 to 64, found 65"),
+        ([5], {"beams": 0}, "beams are 1 or more"),
+        ([5], {"beams": 2.5}, "beams are 1 or more"),
+        ([5], {"beams": 2, "length_penalty": float("nan")}, "length_penalty is a number"),
+        ([5], {"beams": 2, "temperature": 0.5}, "beams go with none of temperature"),
+        ([5], {"beams": 2, "stream": True}, "beams go with neither stream nor stop"),
+        ([5], {"beams": 65}, "65 beams are 65 rows, and the engine takes 64"),
         ([5], {"max_new_tokens": 63}, "2 tokens and 63 new, but the cache holds 64"),
         ([{"role": "user", "content": "hi"}], {}, "no chat template"),
     ],

@@ -31,7 +31,7 @@ _T5 = {
     "d_model": 32,
     "d_kv": 8,
     "d_ff": 64,
-    "num_layers": 2,
+    "num_layers": 3,  # as many as decode: transformers makes so many caches
     "num_decoder_layers": 3,
     "num_heads": 4,
     "relative_attention_num_buckets": 8,

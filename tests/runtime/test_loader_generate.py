@@ -274,5 +274,8 @@ def test_the_penalty_follows_its_definition(
 
 
 def test_start_is_for_answers_alone(model: Model) -> None:
-    with pytest.raises(LoaderError, match="start is of no use: this model does text-generation"):
-        model.generate([2, 7], start=[3])
+    for how in ({"start": [3]}, {"beams": 2}):
+        with pytest.raises(
+            LoaderError, match="start and beams are of no use: this model does text"
+        ):
+            model.generate([2, 7], **how)

@@ -1,0 +1,115 @@
+"""The likeliest answer as a whole, looked for along several at a time (beam search).
+
+Scores of answers, and when a better one is looked for no longer, are as in transformers with
+``early_stopping=False``: sums of logarithms by the length to the power of ``length_penalty``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import failing, refuse
+from lepton_compile.runtime.loader_sampling import Sampling, largest
+
+__all__ = ["Search", "search"]
+
+
+class Search:
+    """Answers to one text; ``tokens`` of those under way, ``ended`` are those that are whole."""
+
+    def __init__(self, beams: int, row: Any, begun: int, penalty: float) -> None:
+        self.ends, self.limit, self.begun, self.penalty = row.ends, row.limit, begun, penalty
+        self.sums, self.open = np.full(beams, -1e9), True
+        self.sums[0] = 0.0  # all are alike before their first token
+        self.tokens: list[list[int]] = [[] for _ in range(beams)]
+        self.ended: list[tuple[float, list[int]]] = []
+
+    def step(self, chances: np.ndarray) -> list[int]:
+        """Go on by the (beams, vocabulary) logarithms; which ones are gone on with, in order."""
+        beams, words = chances.shape
+        sums = (chances + self.sums[:, None]).ravel()
+        best = largest(sums, max(2, 1 + len(self.ends)) * beams)
+        made = [(int(at) // words, int(at) % words, float(sums[at])) for at in best]
+        full, length = len(self.tokens[0]) + 1 == self.limit, self.begun + len(self.tokens[0]) + 1
+        whole = [one for one in made[:beams] if full or one[1] in self.ends]
+        self.ended += [(s / length**self.penalty, [*self.tokens[n], t]) for n, t, s in whole]
+        self.ended = sorted(self.ended, key=lambda one: -one[0])[:beams]
+        going = [one for one in made if one[1] not in self.ends][:beams]
+        self.tokens = [[*self.tokens[n], t] for n, t, _ in going]
+        self.sums = np.array([s for *_, s in going])
+        worst = self.ended[-1][0] if len(self.ended) == beams else -1e9
+        self.open = not full and self.sums[0] / length**self.penalty > worst
+        return [n for n, *_ in going]
+
+
+def search(
+    model: Any, rows: Sequence[Any], asked: tuple[Any, Any], how: Sampling, more: Any
+) -> Iterator[str | int]:
+    """Put the best answer that is found into each row; there are no pieces of it before.
+
+    ``asked`` are beams and length_penalty, ``more`` is what they do not go with.
+    """
+    (beams, penalty), (least, most) = asked, model.manifest["ranges"]["batch"]
+    wrong = f"beams are 1 or more, and length_penalty is a number: {beams!r:.60}, {penalty!r:.60}"
+    with failing(wrong):
+        refuse(index(beams) < 1 or not np.isfinite(float(penalty)), wrong)
+    refuse(more, "beams go with neither stream nor stop")
+    plain = Sampling(seed=how.seed, max_new_tokens=how.max_new_tokens)
+    refuse(how != plain, "beams go with none of temperature, top_k, top_p, min_p and penalties")
+    refuse(beams > most, f"{beams} beams are {beams} rows, and the engine takes {most}")
+    for at in range(0, len(rows), together := most // beams):
+        group = [*rows[at : at + together]]
+        group += group[-1:] * (-(-least // beams) - len(group))  # an engine may take no fewer
+        cache = model._buffers(len(group) * beams, len(group[0].ids), group[0].limit)
+        try:
+            _searched(model, cache, group, beams, float(penalty))
+        finally:
+            cache.close()
+    return iter(())
+
+
+def _searched(model: Any, cache: Any, rows: Sequence[Any], beams: int, penalty: float) -> None:
+    cache.session = model.session.reading([row.ids.source for row in rows])
+    cache.session.repeat(beams)
+    never = model.manifest["generation"]["never"]
+    found = [Search(beams, row, len(row.ids) - 1, penalty) for row in rows]
+    logits = cache.start([row.ids for row in rows for _ in range(beams)])
+    while True:
+        chances = logits.reshape(len(rows), beams, -1)
+        chances = chances - chances.max(-1, keepdims=True)
+        chances -= np.log(np.exp(chances).sum(-1, keepdims=True))
+        chances[..., never] = -np.inf
+        order = np.arange(len(rows) * beams).reshape(len(rows), beams)
+        for number, one in enumerate(found):
+            if one.open:
+                order[number] = [number * beams + n for n in one.step(chances[number])]
+        if not any(one.open for one in found):
+            break
+        _reorder(cache, order.ravel())
+        last = [tokens[-1] for one in found for tokens in one.tokens]
+        logits = cache.step(last, [one.open for one in found for _ in range(beams)])
+    for row, one in zip(rows, found, strict=True):
+        tokens = one.ended[0][1]
+        row.finish = "eos" if tokens[-1] in one.ends else "length"
+        row.tokens = tokens[:-1] if row.finish == "eos" else tokens
+
+
+def _reorder(cache: Any, order: np.ndarray) -> None:
+    """Put rows of a cache where their beams are."""
+    from onnxruntime import OrtValue
+
+    if hasattr(cache, "buffers"):
+        for *_, buffer in cache.buffers:
+            floats = ctypes.c_float * int(np.prod(buffer.shape()))
+            held = np.ctypeslib.as_array(floats.from_address(buffer.data_ptr()))
+            rows = held.reshape(buffer.shape())[:, :, : cache.lengths.max()]
+            rows[: len(order)] = rows[order]
+        return
+    ((numbers, length, past),) = cache.groups
+    moved = [OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v.numpy()[order])) for v in past]
+    cache.groups = [(numbers, length, moved)]
