@@ -91,7 +91,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 
 LOADER_AT_THE_TOP = {"numpy"}
 LOADER_INSIDE_FUNCTIONS = {
-    *("numpy", "onnxruntime", "tokenizers", "jinja2"),
+    *("numpy", "onnxruntime", "tokenizers", "jinja2", "PIL"),
     *("tensorrt", "tensorrt_rtx", "cuda"),
 }
 

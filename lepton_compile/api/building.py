@@ -25,6 +25,7 @@ from lepton_compile.api.fitting import (
 )
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
+from lepton_compile.api.pictures import picture_shape, sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.refusals import weights_named
 from lepton_compile.api.rules import check_rules, check_weights
@@ -299,7 +300,9 @@ class Build:
             ),
             engines=tuple(entries),
             cache=describe.cache_entry(exported, shared=shared),
-            embedding=describe.embedding_entry(pooling, source),
+            embedding=describe.picture_entry(pooling, signature["outputs"])
+            if sees(exported)
+            else describe.embedding_entry(pooling, source),
             demands=demands_entry(self.recipe, exported.task, precisions)
             if source.kind != "onnx"
             else None,
@@ -308,6 +311,7 @@ class Build:
                 source,
                 order,
                 {target: each["quantize"] for target, each in self.found.choices.items()},
+                picture_shape(exported)[1:] if sees(exported) else None,
             ),
             tools=describe.tool_versions(),
             lepton=__version__,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from lepton_compile.api.pictures import sees
 from lepton_compile.errors import SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SPEECH
@@ -21,6 +22,7 @@ __all__ = [
     "embedding_entry",
     "lock_entry",
     "model_entry",
+    "picture_entry",
     "ranges_of",
     "signature_of",
     "tool_versions",
@@ -61,6 +63,8 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     quantized table of embeddings is read without a look at its bounds.
     """
     wanted = recipe.shapes.sequence
+    if sees(exported):  # which has as many parts as it has
+        return {"batch": list(recipe.shapes.batch), "sequence": [exported.length] * 2}
     low = wanted[0] if wanted and exported.task not in GENERATING else 1
     found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
     inputs = {value.name for value in exported.model.graph.inputs}
@@ -137,21 +141,39 @@ def embedding_entry(pooling: Pooling | None, source: Source) -> dict[str, Any] |
     }
 
 
+def picture_entry(
+    pooling: Pooling | None, outputs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The same of pictures: which output is their vector. None where the model gives none."""
+    if pooling is None or len(outputs) < 2:
+        return None
+    entry = {"pooling": pooling.kind, "dense": [], "normalize": pooling.normalize}
+    return {
+        **entry,
+        "output": outputs[-1]["name"],
+        "max_tokens": None,
+        "prompts": {},
+        "prompt": None,
+    }
+
+
 def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     """Write the model's own small files; returns the manifest fields that describe them."""
     if source.kind == "onnx":
         return {}
-    from lepton_compile.export.assets import write_assets
+    from lepton_compile.export.assets import write_assets, write_preprocessing
     from lepton_compile.export.labels import labels_of, score_of
     from lepton_compile.export.sentence import score_function
+    from lepton_compile.export.vision_part import IMAGE_TASKS
 
     return {
         "tokenizer": write_assets(source, folder),
         "generation": _generation(source, folder, task),
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
         "score": score_of(source.config(), score_function(source))
-        if task == "text-classification"
+        if task in ("text-classification", "image-classification")
         else None,
+        "image": write_preprocessing(source, folder) if task in IMAGE_TASKS else None,
     }
 
 
@@ -173,18 +195,24 @@ def lock_entry(
     source: Source,
     passes: Mapping[str, list[str]],
     chosen: Mapping[str, Mapping[str, Any]],
+    picture: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Everything the bytes of the artifact depend on; ``chosen`` is what auto became by target."""
-    from lepton_compile.numerics.sample_text import digest
+    """Everything the bytes of the artifact depend on; ``chosen`` is what auto became by target,
+    ``picture`` the rows and columns that a model which sees is fitted to."""
+    from lepton_compile.numerics import sample_images, sample_text
 
     fitted = any(
         {"calibrate", "quantize-cache", "weight-int4-gptq", "weight-int4-weighted"} & {*names}
         for names in passes.values()
     )
+
+    def digest() -> str:
+        return sample_images.digest(*picture) if picture else sample_text.digest("calibration")
+
     return {
         "revision": source.revision,
         "inputs": source.digests(),
-        "calibration": digest("calibration") if fitted else None,
+        "calibration": digest() if fitted else None,
         "passes": dict(passes),
         **({"chosen": dict(chosen)} if chosen else {}),
         "recipe": _plain(recipe.model_dump(exclude={"output", "verify", "gates", "description"})),

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.api.pictures import PIXELS, pixels_for, sees
 from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.encoder_decoder import SOUND, SOURCE_IDS, SOURCE_MASK, sound_shape
+from lepton_compile.numerics.sample_images import FITTED
 from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.pipeline.plan import rounds_activations
 from lepton_compile.recipe import Recipe
@@ -42,7 +44,7 @@ def hessians_for(
     """
     if recipe.quantize.algorithm != "gptq":
         return None
-    if not _has_tokenizer(source):
+    if not _has_sample(source, exported):
         raise RecipeError(
             "gptq fits weights to a text, and this model comes without a tokenizer",
             where="quantize.algorithm",
@@ -70,7 +72,7 @@ def energies_for(
     algorithm = recipe.quantize.algorithm
     if algorithm not in ("weighted", "awq", "auto"):
         return None
-    if not _has_tokenizer(source):
+    if not _has_sample(source, exported):
         raise RecipeError(
             f"{algorithm} weighs errors on a text, and this model comes without a tokenizer",
             where="quantize" if algorithm == "auto" else "quantize.algorithm",
@@ -94,7 +96,7 @@ def measure_for(
     """
     if not rounds_activations(recipe, target, decoder=exported.task == "text-generation"):
         return None
-    if not _has_tokenizer(source):
+    if not _has_sample(source, exported):
         raise RecipeError(
             "scales of activations come from a text, and this model comes without a tokenizer",
             where="quantize",
@@ -129,7 +131,7 @@ def cache_measure_for(
             found=recipe.quantize.cache,
             available=["same"],
         )
-    if not _has_tokenizer(source):
+    if not _has_sample(source, exported):
         raise RecipeError(
             "scales of a cache come from a text, and this model comes without a tokenizer",
             where="quantize.cache",
@@ -146,15 +148,19 @@ def cache_measure_for(
     return measure
 
 
-def _has_tokenizer(source: Source) -> bool:
-    return source.kind != "onnx" and source.tokenizer() is not None
+def _has_sample(source: Source, exported: ExportedModel) -> bool:
+    """Whether there is something to run: pictures, or a text that a tokenizer can read."""
+    return sees(exported) or (source.kind != "onnx" and source.tokenizer() is not None)
 
 
 def fitting_feeds(
     source: Source, exported: ExportedModel, length: int = LENGTH
 ) -> list[dict[str, np.ndarray]]:
     """The text for calibration, which verification never reads; one part of at most ``length``
-    tokens a feed, none padded."""
+    tokens a feed, none padded. Or pictures, likewise."""
+    if sees(exported):
+        pixels = pixels_for(source, exported, FITTED, which="calibration")
+        return [{PIXELS: pixels[n : n + 1]} for n in range(len(pixels))]
     from lepton_compile.numerics.sample_text import calibration_segments, within
 
     names = {value.name for value in exported.model.graph.inputs}

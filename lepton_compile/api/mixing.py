@@ -119,10 +119,12 @@ def _first(given: float | None, usual: float | None) -> float:
 
 
 def _objective(task: str, pooling: Pooling | None, module: Any) -> Objective:
-    from lepton_compile.pipeline.mixed import Directions, Likelihood, Weights
+    from lepton_compile.pipeline.mixed import Directions, Likelihood, Pictures, Weights
 
     if pooling is not None and pooling.logarithms:
         return Weights(pooling.kind, pooling.logarithms)
+    if task == "image-feature-extraction" and (pooling is None or pooling.kind == "own"):
+        return Pictures()
     if family_of(task) == "embedding":
         if pooling is None:
             return Directions()
@@ -133,7 +135,9 @@ def _objective(task: str, pooling: Pooling | None, module: Any) -> Objective:
 
 
 def _some(feeds: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
-    """Parts from all over the text, about ``TOKENS`` in all."""
+    """Parts from all over the text, about ``TOKENS`` in all; every fourth picture."""
+    if "input_ids" not in feeds[0]:
+        return list(feeds[::4])
     total = sum(feed["input_ids"].size for feed in feeds)
     return list(feeds[:: max(1, round(total / TOKENS))])
 

@@ -31,6 +31,7 @@ from lepton_compile.api.estimates import (
 )
 from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.mixing import LENGTH
+from lepton_compile.api.pictures import sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.rules import check_rules
 from lepton_compile.api.task import lengths_of, pooling_of, task_of
@@ -44,6 +45,7 @@ from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.export.traced import TRACED
+from lepton_compile.numerics.sample_images import COMPARED
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.numerics.verify_pair import ANSWER
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
@@ -217,6 +219,8 @@ def _verification(
     tokens = recipe.verify.tokens
     if recipe.verify.text is None:
         tokens = min(tokens, SAMPLE_TOKENS)
+    if sees(exported):
+        tokens = COMPARED * exported.length
     if not held:
         return None
     compiled, vocabulary = exported.parameters, _vocabulary(source, exported)

@@ -1,4 +1,5 @@
-"""Inputs of a graph for the per-pass check: a few rows of the sample text, or what fits."""
+"""Inputs of a graph for the per-pass check: a few rows of the sample text, a few
+pictures, or what fits."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.api.pictures import PIXELS, pixels_for, sees
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.encoder_decoder import (
@@ -48,6 +50,8 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
     """
     if source.kind == "onnx":
         return _imported(exported)
+    if sees(exported):
+        return {PIXELS: pixels_for(source, exported, ROWS)}
     names = {value.name for value in exported.model.graph.inputs}
     if exported.task in PAIRS:
         return _pair(source, exported)

@@ -43,6 +43,9 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
         return _of_words(recipe, source)
     if task == "multi-vector-embedding":
         return _of_tokens(recipe, source)
+    if task == "image-feature-extraction" and recipe.pooling != "none":
+        asked = "own" if recipe.pooling == "auto" else recipe.pooling
+        return Pooling(asked, bool(recipe.normalize))
     if task != "feature-extraction" or recipe.pooling == "none":
         return None
     own = pooling(source) or {}

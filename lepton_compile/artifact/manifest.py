@@ -69,6 +69,7 @@ class Manifest:
     labels: Mapping[str, str] | None = None
     score: str | None = None
     embedding: Mapping[str, Any] | None = None
+    image: Mapping[str, Any] | None = None
     tokenizer: Mapping[str, Any] | None = None
     demands: Mapping[str, Any] | None = None
     lock: Mapping[str, Any] = field(default_factory=dict)
@@ -79,8 +80,11 @@ class Manifest:
     min_format: int = MIN_FORMAT
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the digest."""
-        return dict(asdict(self))
+        """JSON-ready, without the digest; of pictures only where a model sees."""
+        document = dict(asdict(self))
+        if self.image is None:
+            del document["image"]
+        return document
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: sorted keys, no spaces."""

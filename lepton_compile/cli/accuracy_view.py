@@ -15,6 +15,8 @@ __all__ = ["percent", "verify_tables"]
 def verify_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     """A verification (``VerifyReport.as_dict`` with ``gates``), one table after the other."""
     fed = f"{data['tokens']:,} tokens of {data['sample']}"
+    if not data["tokens"]:
+        fed = f"{data['segments']} {data['sample']}"
     of = f" for {data['target']}" if data.get("target") else ""
     yield f"{data['precision']} engine{of} against fp32 PyTorch: {fed}"
     rows = [

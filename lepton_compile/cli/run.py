@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _MADE = ("text", "tokens", "finish", "timings")
-_SHOWN = 20  # words of a sparse embedding
+_SHOWN = 20  # words of a sparse embedding, labels
 
 _EVERYWHERE = (
-    *("folder", "--text", "--question", "--context", "--inputs"),
+    *("folder", "--text", "--image", "--question", "--context", "--inputs"),
     *("--target", "--threads", "--json"),
 )
 """Parameters that do not go with prompts alone."""
@@ -38,6 +38,13 @@ _EVERYWHERE = (
     help="Text to embed, to classify, or with masks to fill; may be repeated.",
 )
 @click.option("--prompt-name", help="Of the model's own prompts, what goes in front of --text.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=PathType(exists=True, dir_okay=False),
+    help="Picture to embed or to classify; may be repeated.",
+)
 @click.option("--question", help="To be answered from --context.")
 @click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
 @click.option(
@@ -79,6 +86,7 @@ def run(
     sounds: tuple[str, ...],
     language: str | None,
     translate: bool,
+    images: tuple[Path, ...],
     prompt_name: str | None,
     question: str | None,
     context: str | None,
@@ -92,12 +100,14 @@ def run(
     """Generate, embed, classify, fill in, answer or write down; or arrays in and out.
 
     --prompt is continued, or answered. --audio is written down. --text is embedded, classified, or
-    its masks are filled in, as the model's task says. --question is answered from --context.
-    --inputs takes arrays.
+    its masks are filled in, and --image embedded or classified, as the model's task says.
+    --question is answered from --context. --inputs takes arrays.
     """
-    given = [bool(prompts), bool(texts), bool(sounds), inputs is not None, question is not None]
-    if sum(given) != 1:
-        raise click.UsageError("give one of --prompt, --text, --audio, --question and --inputs")
+    kinds = [prompts, texts, images, sounds]
+    if sum([*map(bool, kinds), inputs is not None, question is not None]) != 1:
+        raise click.UsageError(
+            "give one of --prompt, --text, --image, --audio, --question and --inputs"
+        )
     if (question is None) != (context is None):
         raise click.UsageError("--question and --context go together")
     heard = dict.fromkeys(("--language", "--translate"), bool(sounds))
@@ -114,6 +124,8 @@ def run(
         _answer(model, question, _content(context), as_json)
     elif sounds:
         _sounds(model, list(sounds), language, translate, as_json)
+    elif images:
+        _images(model, list(map(str, images)), as_json)
     elif texts:
         _texts(model, list(texts), prompt_name, as_json)
     elif inputs is not None:
@@ -182,13 +194,29 @@ def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) ->
     if model.task == "token-classification":
         _entities(texts, model.entities(texts), as_json)
         return
-    found = model.classify(texts)
-    if as_json:
-        emit_json([{"text": t, "labels": labels} for t, labels in zip(texts, found, strict=True)])
+    _labels("text", texts, model.classify(texts), as_json)
+
+
+def _images(model: Model, files: list[str], as_json: bool) -> None:
+    if model.task == "image-feature-extraction":
+        _embeddings(files, model.embed(files), as_json, what="image")
         return
-    for text, labels in zip(texts, found, strict=True):
-        rows = [(label, f"{score:.4f}") for label, score in labels.items()]
-        console().print(table(text, ("label", "score>"), rows))
+    if model.task != "image-classification":
+        from lepton_compile.errors import UsageError
+
+        raise UsageError(
+            "this model takes no pictures", where="--image", found=model.task, hint="give it --text"
+        )
+    _labels("image", files, model.classify(files), as_json)
+
+
+def _labels(what: str, given: list[str], found: list[Any], as_json: bool) -> None:
+    if as_json:
+        emit_json([{what: one, "labels": rows} for one, rows in zip(given, found, strict=True)])
+        return
+    for one, labels in zip(given, found, strict=True):
+        rows = [(label, f"{score:.4f}") for label, score in list(labels.items())[:_SHOWN]]
+        console().print(table(one, ("label", "score>"), rows))
 
 
 def _answer(model: Model, question: str, context: str, as_json: bool) -> None:
@@ -256,17 +284,17 @@ def _entities(texts: list[str], found: list[Any], as_json: bool) -> None:
         console().print(table(text, ("entity", "label", "chance>", "characters"), rows))
 
 
-def _embeddings(texts: list[str], vectors: Any, as_json: bool) -> None:
+def _embeddings(texts: list[str], vectors: Any, as_json: bool, what: str = "text") -> None:
     import numpy as np
 
     if as_json:
-        emit_json([{"text": t, "embedding": v} for t, v in zip(texts, vectors, strict=True)])
+        emit_json([{what: t, "embedding": v} for t, v in zip(texts, vectors, strict=True)])
         return
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     alike = unit @ unit.T
     out = console()
     out.print(f"{len(texts)} vectors of {vectors.shape[-1]} numbers; similarity:")
-    columns = ["text", *(f"{number}>" for number in range(1, len(texts) + 1))]
+    columns = [what, *(f"{number}>" for number in range(1, len(texts) + 1))]
     rows = [
         [f"{number} {text[:40]}", *(f"{value:.3f}" for value in alike[number - 1])]
         for number, text in enumerate(texts, 1)

@@ -17,9 +17,12 @@ from lepton_compile.export.sentence import lowers_case
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.chat_template import CONFIG, TEMPLATE, chat_template
 from lepton_compile.export.source.objects import read_object
+from lepton_compile.export.source.preprocessor import FILE as PREPROCESSOR
+from lepton_compile.export.source.preprocessor import settings_of
 from lepton_compile.export.source.tokenizer_files import tokenizer_error
+from lepton_compile.export.vision_part import preprocessing
 
-__all__ = ["write_assets"]
+__all__ = ["write_assets", "write_preprocessing"]
 
 TOKENIZER = "tokenizer.json"
 # Keys that name the place or the code of the original.
@@ -94,6 +97,22 @@ def _lower_case(file: Path, origin: Path) -> None:
     if own is None or own.normalize_str("A") != "a":
         tokenizer.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
         tokenizer.save(str(file), pretty=False)
+
+
+def write_preprocessing(source: Source, folder: Path) -> dict[str, Any] | None:
+    """Write how pictures are made into ``folder``, as the model's own file says it.
+
+    Returns:
+        The manifest's ``image``; None where the model's files do not say.
+
+    Raises:
+        SourceError: a file is damaged, or asks for what is not done.
+    """
+    made = preprocessing(source)
+    if made is None:
+        return None
+    _write_json(folder / PREPROCESSOR, settings_of(source.folder)[1])
+    return made.entry()
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task
 from .text_part import own_name, text_part
 from .traced import Traced
 from .vision import VisionModule
-from .vision_part import IMAGE_TASKS, image_shape, lacks_pooler, vision_part
+from .vision_part import IMAGE_TASKS, image_shape, lacks_pooler, parts_of, vision_part
 from .weights import bind
 
 __all__ = [
@@ -56,7 +56,8 @@ class ExportedModel:
         caches: one entry for each cached attention, in order; empty without a cache.
         sharing: how many attentions read the cache of another.
         parameters: number of weights in the model.
-        length: longest sequence (past included) that the graph can take.
+        length: longest sequence (past included) that the graph can take; of pictures, how many
+            parts a picture has.
         how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
         tied: names of the model that stand for a weight with another name, and that name.
@@ -192,6 +193,7 @@ def _capture(
         network = meta_model(source, task)
         step(f"tracing {type(network).__name__}", 1, 3)
         image = image_shape(source) if task in IMAGE_TASKS else None
+        longest = longest if image is None else parts_of(source, image)
         asked = _Asked(task, max(longest, reads), pooling, positions, image)
         graph = _graph(network, asked, traced)
     exported = ExportedModel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
 from lepton_compile.export.tasks import auto_class
 from lepton_compile.export.text_part import text_part
-from lepton_compile.export.vision_part import vision_part
+from lepton_compile.export.vision import interpolation
+from lepton_compile.export.vision_part import IMAGE_TASKS, image_shape, vision_part
 from lepton_compile.export.weights import bind
 
 __all__ = ["load_reference", "mapped_bytes", "reference_parameters"]
@@ -48,6 +50,8 @@ def load_reference(source: Source, task: str) -> nn.Module:
     auto = _class(source, task)
     config = vision_part(source.config(), task) or source.config()
     model = _loaded(source, auto, config) if _as_it_lies(source) else _filled(source, auto, config)
+    if task in IMAGE_TASKS:
+        model.forward = partial(model.forward, **interpolation(model, image_shape(source)))
     if dense := _dense_in(source, task):
         model.sentence_dense = _dense_of(dense)
     return model.eval()

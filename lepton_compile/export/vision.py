@@ -22,6 +22,7 @@ __all__ = [
     "IMAGE_EMBEDDING",
     "VisionModule",
     "image_output",
+    "interpolation",
 ]
 
 IMAGE_EMBEDDING = "image_embedding"
@@ -56,7 +57,7 @@ class VisionModule(TaskModule):
         self.input_dims = [("batch", *shape)]
         self.input_dtypes = {"pixel_values": torch.float32}
         self.pooling = pooling
-        self.options = _options(network, shape)
+        self.options = interpolation(network, shape)
         self.output_names = ["logits"]
         if task == "image-feature-extraction":
             self.output_names = self._features()
@@ -113,7 +114,7 @@ class VisionModule(TaskModule):
         return unit(pooled) if self.pooling.normalize else pooled
 
 
-def _options(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
+def interpolation(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any]:
     """Positions are interpolated where pictures have another size than the model was made for."""
     size = getattr(network.config, "image_size", None)
     sizes = tuple(size) if isinstance(size, list | tuple) else (size, size)

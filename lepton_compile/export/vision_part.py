@@ -25,12 +25,15 @@ __all__ = [
     "image_class",
     "image_shape",
     "lacks_pooler",
+    "parts_of",
     "preprocessing",
     "reads_images",
     "vision_part",
 ]
 
 IMAGE_TASKS = ("image-classification", "image-feature-extraction")
+USUAL = 32
+"""Rows and columns that a network of convolutions makes one of, in the end."""
 WITH_PROJECTION = "VisionModelWithProjection"
 
 
@@ -120,6 +123,13 @@ def image_shape(source: Source) -> tuple[int, int, int]:
             hint=f"put the model's own {FILE} beside it",
         )
     return _channels(source), *size
+
+
+def parts_of(source: Source, shape: tuple[int, int, int]) -> int:
+    """About how many parts of a picture go through a model's layers, side by side."""
+    size = getattr(_seeing(source), "patch_size", None)
+    each = size if type(size) is int and size > 0 else USUAL
+    return max(1, shape[1] // each * (shape[2] // each))
 
 
 def _own_size(source: Source) -> tuple[int, int] | None:

@@ -16,7 +16,10 @@ __all__ = ["FAMILIES", "GENERATING", "TOLERANCES", "Tolerance", "family_of", "to
 
 FAMILIES = ("decoder", "embedding", "classifier")
 GENERATING = ("text-generation", "text2text-generation", "automatic-speech-recognition")
-EMBEDDINGS = ("feature-extraction", "multi-vector-embedding", "sparse-embedding")
+EMBEDDINGS = (
+    *("feature-extraction", "image-feature-extraction"),
+    *("multi-vector-embedding", "sparse-embedding"),
+)
 
 
 @dataclass(frozen=True)

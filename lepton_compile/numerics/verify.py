@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from lepton_compile.errors import UsageError
 from lepton_compile.numerics.answers import Answers
-from lepton_compile.numerics.compared import Feed, Output, ends
+from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Perplexity
+from lepton_compile.numerics.outputs import Output
 from lepton_compile.numerics.reference import Reference
 from lepton_compile.numerics.sample_text import (
     BATCH,
@@ -34,6 +35,7 @@ from lepton_compile.numerics.sample_text import (
     within,
 )
 from lepton_compile.numerics.tolerance import GENERATING
+from lepton_compile.numerics.verify_images import verify_images
 from lepton_compile.numerics.verify_pair import verify_pair
 from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import NullProgress, Progress
@@ -60,7 +62,7 @@ def verify(
     progress: Progress | None = None,
     release: Callable[[], None] = lambda: None,
 ) -> VerifyReport:
-    """Compares an engine with its reference on the sample text.
+    """Compares an engine with its reference on the sample text, one that sees on pictures.
 
     Args:
         model: the opened artifact.
@@ -80,6 +82,8 @@ def verify(
     """
     begin = time.perf_counter()
     watcher = progress or NullProgress()
+    if task.startswith("image-"):
+        return verify_images(model, reference, task, precision, watcher)
     decoder = task == "text-generation"
     if tokenizer is not None and not comparable(tokenizer, text, decoder=decoder):
         raise UsageError(

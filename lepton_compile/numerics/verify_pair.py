@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lepton_compile.numerics.compared import Feed, Output, ends
+from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine
 from lepton_compile.numerics.metrics import Agreement, Perplexity
+from lepton_compile.numerics.outputs import Output
 from lepton_compile.numerics.reference import Later
 from lepton_compile.numerics.sample_sound import sounds
 from lepton_compile.numerics.sample_text import (

@@ -47,8 +47,8 @@ class VerifyReport:
         task: task of the model.
         precision: precision of the engine; it chooses the default demands.
         sample: what the engine was fed, in words.
-        segments: texts fed.
-        tokens: real tokens fed.
+        segments: texts or pictures fed.
+        tokens: real tokens fed; 0 of pictures.
         outputs: one report per output.
         embedding: name of the output that stands for the text, for feature extraction.
         perplexity: of the engine on the sample; None for tasks without one.

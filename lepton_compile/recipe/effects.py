@@ -20,10 +20,13 @@ GPU = ("ort-cuda", *TENSORRT)
 DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sparse-embedding",)
 PAIR = ("text2text-generation",)
 BY_TOKEN = (*SPARSE, "multi-vector-embedding")  # embeddings made as the model's files say
+FEATURES = ("image-feature-extraction",)
+TEXTS = tuple(task for task in TASKS if not task.startswith("image-"))
 PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
-READING = tuple(task for task in TASKS if task != "automatic-speech-recognition")
-SCORED = tuple(task for task in PLAIN if task not in EMBEDDING)
+READING = tuple(task for task in TEXTS if task != "automatic-speech-recognition")
+SCORED = tuple(task for task in PLAIN if task not in EMBEDDING + FEATURES)
 
+OF_TEXTS = "models that see are compared on pictures"
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
 UNREAD = "a model that hears is compared on sounds that ship with the package"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
@@ -119,7 +122,14 @@ EFFECTS = (
     ),
     Effect(
         "pooling",
-        ("mean", "cls", "lasttoken"),
+        ("mean", "cls"),
+        "only feature extraction has an embedding made of hidden states",
+        tasks=EMBEDDING + FEATURES,
+        imported=AS_IT_IS,
+    ),
+    Effect(
+        "pooling",
+        ("lasttoken",),
         "only feature extraction has a sentence embedding made of hidden states",
         tasks=EMBEDDING,
         imported=AS_IT_IS,
@@ -128,7 +138,7 @@ EFFECTS = (
         "pooling",
         ("max",),
         "only feature extraction and sparse embedding make one of a text's tokens",
-        tasks=EMBEDDING + SPARSE,
+        tasks=EMBEDDING + SPARSE + FEATURES,
         imported=AS_IT_IS,
     ),
     Effect(
@@ -147,8 +157,8 @@ EFFECTS = (
     Effect(
         "normalize",
         (True,),
-        "only feature extraction with a pooling has a sentence embedding",
-        tasks=EMBEDDING,
+        "only feature extraction with a pooling has an embedding",
+        tasks=EMBEDDING + FEATURES,
         imported=AS_IT_IS,
         when=_pooled,
         needs=("pooling: auto", "pooling: mean"),
@@ -164,6 +174,7 @@ EFFECTS = (
     Effect("objective", ("throughput", "memory"), _OBJECTIVE, CPU, when=_timed, needs=_TIMED),
     Effect("objective", ("throughput",), _OBJECTIVE, TENSORRT),
     Effect("position_ids", (True,), "positions are an input of decoders alone", tasks=DECODER),
+    Effect("shapes.sequence", None, "a picture has as many parts as its size says", tasks=TEXTS),
     Effect("verify.text", None, UNREAD, tasks=READING, imported=UNCOMPARED),
     Effect("verify.tokens", None, UNREAD, tasks=READING, imported=UNCOMPARED),
     Effect(

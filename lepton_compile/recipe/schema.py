@@ -32,6 +32,8 @@ Target = Literal["ort-cpu", "ort-cuda", "trt-rtx", "trt"]
 Task = Literal[
     "feature-extraction",
     "fill-mask",
+    "image-classification",
+    "image-feature-extraction",
     "multi-vector-embedding",
     "question-answering",
     "sparse-embedding",

@@ -29,6 +29,9 @@ from lepton_compile.runtime.loader_guard import (
     manifest_of,
     refuse,
 )
+from lepton_compile.runtime.loader_image_labels import SeesLabels
+from lepton_compile.runtime.loader_image_vectors import SeesVectors
+from lepton_compile.runtime.loader_images import Sees
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
@@ -73,6 +76,9 @@ def _cores() -> int:
 
 class Model(
     Transcribes,
+    SeesVectors,
+    SeesLabels,
+    Sees,
     Generates,
     Continues,
     Prompts,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from lepton_compile.runtime.loader_batches import Batches
-from lepton_compile.runtime.loader_chances import softmax
+from lepton_compile.runtime.loader_labels import by_label
 
 __all__ = ["Classifies"]
 
@@ -24,12 +22,5 @@ class Classifies(Batches):
         labels, how = self.manifest["labels"] or {}, self.manifest["score"]
         rows = self.outputs_of(texts, "logits")
         if rows[0].ndim == 2:
-            return [[_by_label(token, labels) for token in row] for row in rows]
-        return [_by_label(row, labels, how) for row in rows]
-
-
-def _by_label(logits: np.ndarray, labels: Mapping[str, str], how: Any = None) -> dict[str, float]:
-    how = how or ("softmax" if len(logits) > 1 else "sigmoid")  # older artifacts do not say
-    scores = logits if how == "none" else softmax(logits)
-    scores = 1 / (1 + np.exp(-logits)) if how == "sigmoid" else scores
-    return {labels.get(str(n), str(n)): float(scores[n]) for n in np.argsort(-scores)}
+            return [[by_label(token, labels) for token in row] for row in rows]
+        return [by_label(row, labels, how) for row in rows]

@@ -43,6 +43,11 @@ def main() -> None:
 
         what.add_argument("--text", nargs="+", help="embed, classify, complete or search these")
         answers["text"] = about
+    if hasattr(Model, "pixels"):
+        from lepton_compile.runtime.loader_script_image import pictured
+
+        what.add_argument("--image", nargs="+", metavar="FILE", help="embed or classify these")
+        answers["image"] = pictured
     if hasattr(Model, "answer"):
         from lepton_compile.runtime.loader_script_question import add_question
 

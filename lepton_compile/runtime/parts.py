@@ -16,7 +16,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     targets = {engine["target"] for engine in engines}
     int8 = any(engine.get("precision") in ("int8", "auto", "stored") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
-    hears, labels = task == "automatic-speech-recognition", task.endswith("-classification")
+    hears, sees = task == "automatic-speech-recognition", task.startswith("image-")
+    labels = task.endswith("-classification") and not sees
     pair = task == "text2text-generation" or hears
     decoder = task == "text-generation" or pair
     embeds, answers, fills = (task == name for name in _OF_TEXTS)
@@ -32,8 +33,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_decoder_form": decoder or bool(cache),
         "loader_gpu_form": targets != {"ort-cpu"},
         "loader_io": targets != {"ort-cpu"},
-        "loader_scores": any(value["name"] == "logits" for value in manifest["outputs"])
-        and not pair,
+        "loader_scores": not (sees or pair)
+        and "logits" in [o["name"] for o in manifest["outputs"]],
         "loader_past": bool(cache),
         "loader_states": bool(cache and cache.get("states")),
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
@@ -53,10 +54,12 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_weights": words,
         "loader_vectors": vectors,
         "loader_classify": labels,
+        **_of_images(task),
+        "loader_labels": labels or task == "image-classification",
         "loader_entities": task == "token-classification",
         "loader_answer": answers,
         "loader_fill": fills,
-        "loader_chances": labels or answers or fills,
+        "loader_chances": labels or answers or fills or task == "image-classification",
         "loader_ort": ort,
         "loader_saturation": ort and int8,
         "loader_kernels": ort and any(engine.get("kernels") for engine in engines),
@@ -75,6 +78,16 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_script": True,
     }
     return tuple(name for name, wanted in needed.items() if wanted)
+
+
+def _of_images(task: str) -> dict[str, bool]:
+    """The parts for models that see."""
+    return {
+        "loader_images": task.startswith("image-"),
+        "loader_image_vectors": task == "image-feature-extraction",
+        "loader_image_labels": task == "image-classification",
+        "loader_script_image": task.startswith("image-"),
+    }
 
 
 def _of_plans(engines: Sequence[Mapping[str, Any]], cache: bool) -> dict[str, bool]:

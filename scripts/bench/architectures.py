@@ -118,7 +118,7 @@ once; *whole*: all layers are; *plain*: attention stays the model's own code, wi
 *Not tried*: no tiny configuration could be made of its default. What
 [the README](../README.md#what-is-compiled) names is tested with each change; the rest was tried
 once, by `scripts/bench/architectures.py`, which wrote this page. Masked words and labels were tried
-of the encoders that are used most.
+of the encoders that are used most. Models that see are [on a page of their own](images.md).
 """
 
 UNKNOWN = object()

@@ -102,7 +102,7 @@ def test_the_task_chooses_the_class(tmp_path: Path) -> None:
     source = resolve(str(tmp_path), tmp_path)
     assert type(load_reference(source, "feature-extraction")).__name__ == "LlamaModel"
     with pytest.raises(ExportError, match="not supported"):
-        load_reference(source, "image-classification")
+        load_reference(source, "object-detection")
 
 
 def test_gguf_without_drawing_random_weights_first(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ STATIC = {"quantize": {"bits": 8, "activations": "static"}}
 WEIGHTS = {"quantize": {"bits": 8, "activations": "none"}}
 CACHES = {"shapes": {"cache": [512, 2048]}}
 INT8 = {"quantize": "int8"}
+SEES = {"task": "image-feature-extraction"}
 
 # Recipe -> the key, what is found, the first of what would give it an effect.
 IDLE: list[tuple[dict[str, Any], str, str, str]] = [
@@ -48,6 +49,10 @@ IDLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({**SPARSE, "pooling": "none"}, "pooling", "none, for sparse", "task: feature-extraction"),
     ({**DECODER, "normalize": True}, "normalize", "true, for text-gen", "task: feature-extraction"),
     ({"pooling": "none", "normalize": True}, "normalize", "true, for ort-cpu", "pooling: auto"),
+    ({**SEES, "pooling": "lasttoken"}, "pooling", "image-feature", "task: feature-extraction"),
+    ({**SEES, "shapes": {"sequence": "1..9"}}, "shapes.sequence", "image-feature", "task: feature"),
+    ({**SEES, "verify": {"tokens": 9}}, "verify.tokens", "9, for image-feature", "task: feature"),
+    ({**SEES, "gates": {"argmax": 0.9}}, "gates.argmax", "0.9, for image", "task: fill-mask"),
     ({"kernels": "native"}, "kernels", "native, for ort-cpu", "quantize: int8"),
     ({**INT8, "target": "ort-cuda", "kernels": "native"}, "kernels", "ort-cuda", "target: ort-cpu"),
     ({"objective": "throughput"}, "objective", "throughput, for ort-cpu", "quantize: int8"),

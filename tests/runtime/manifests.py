@@ -24,6 +24,8 @@ TASKS = {
     "token-classification": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
     "fill-mask": ("logits",),
+    "image-classification": ("logits",),
+    "image-feature-extraction": ("last_hidden_state", "pooler_output"),
     "other": ("out",),
 }
 

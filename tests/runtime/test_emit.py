@@ -78,6 +78,8 @@ def test_a_model_is_one_class_and_does_what_its_task_asks_for(task: str) -> None
         "text2text-generation": {"generate"},
         "automatic-speech-recognition": set(),
         "token-classification": {"classify", "entities", "logits"},
+        "image-classification": {"classify"},
+        "image-feature-extraction": {"embed"},
         "other": set(),
     }
     assert {"run", "close"} <= found
@@ -113,6 +115,8 @@ LINES = {
     ("text-generation", "ort-cpu", "ort-cuda"): 1085,
     ("feature-extraction", "ort-cpu", "trt-rtx"): 1000,
     ("text-generation", "ort-cpu", "trt-rtx"): 1715,
+    ("image-classification", "ort-cpu"): 455,
+    ("image-feature-extraction", "ort-cpu"): 445,
     ("other", "ort-cpu"): 335,
 }
 
@@ -126,7 +130,9 @@ def test_the_file_has_what_is_needed_and_no_more(kind: tuple[str, ...]) -> None:
     assert ("class Pair" in source) == (task in PAIRS)
     assert ("start: Any" in source) == ("class Search" in source) == (task == PAIRS[0])
     assert ("def transcribe" in source) == (task == PAIRS[1])
-    assert ("def embed" in source) == (task == "feature-extraction")
+    assert ("def embed" in source) == task.endswith("feature-extraction")
+    assert ("PIL" in source) == task.startswith("image-")
+    assert ("tokenizers" in source) == (task != "other" and not task.startswith("image-"))
     assert ("bfloat16" in source) == bool({"ort-cuda", "trt", "trt-rtx"} & {*targets})
     assert ("class Cuda:" in source) == ("trt-rtx" in targets)
 

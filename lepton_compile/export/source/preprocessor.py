@@ -16,7 +16,7 @@ from typing import Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.objects import HINT, read_object
 
-__all__ = ["FILE", "Preprocessing", "preprocessing_of"]
+__all__ = ["FILE", "Preprocessing", "preprocessing_of", "settings_of"]
 
 FILE = "preprocessor_config.json"
 WHOLE = "processor_config.json"
@@ -81,6 +81,7 @@ class Preprocessing:
         resize: rows and columns; or the shorter edge, which the other follows; or nothing.
         resample: Pillow's name of how.
         size: rows and columns of what is given to the model: the middle, where that is not all.
+        crop: whether it may be larger before: its middle is taken.
         scale: what each byte is multiplied by.
         mean: of each channel, which is taken off then.
         std: by which the rest is divided.
@@ -89,6 +90,7 @@ class Preprocessing:
     resize: tuple[int, ...]
     resample: str
     size: tuple[int, int]
+    crop: bool
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -108,12 +110,21 @@ def preprocessing_of(folder: Path, own: tuple[int, int] | None) -> Preprocessing
     Raises:
         SourceError: a file is damaged, or asks for what is not done here.
     """
-    file, settings = folder / FILE, read_object(folder / FILE)
-    if not settings:
-        file = folder / WHOLE
-        found = read_object(file).get("image_processor") or {}
-        settings = found if isinstance(found, dict) else {"size": found}
+    file, settings = settings_of(folder)
     return _Read(file, settings).all(own) if settings else None
+
+
+def settings_of(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """What is written of pictures, and the file it is in; nothing where it is nowhere.
+
+    Raises:
+        SourceError: a file is damaged.
+    """
+    settings = read_object(folder / FILE)
+    if settings:
+        return folder / FILE, settings
+    found = read_object(folder / WHOLE).get("image_processor") or {}
+    return folder / WHOLE, found if isinstance(found, dict) else {"size": found}
 
 
 class _Read:
@@ -150,7 +161,7 @@ class _Read:
             resize, wanted = self._cut(resize[0])
         size = self._whole(resize, wanted, own)
         mean, std = self._numbers()
-        return Preprocessing(resize, self._resample(), size, self._scale(), mean, std)
+        return Preprocessing(resize, self._resample(), size, bool(wanted), self._scale(), mean, std)
 
     def _whole(
         self, resize: tuple[int, ...], crop: tuple[int, ...], own: tuple[int, int] | None

@@ -13,6 +13,7 @@ from lepton_compile.numerics.bench.case import Case
 from lepton_compile.numerics.bench.decoder import bench_decoder
 from lepton_compile.numerics.bench.encoder import bench_encoder
 from lepton_compile.numerics.bench.fresh import FreshStart, fresh_eager, fresh_start
+from lepton_compile.numerics.bench.images import bench_images
 from lepton_compile.numerics.bench.machine import describe
 from lepton_compile.numerics.bench.pair import bench_pair
 from lepton_compile.numerics.bench.timing import Timing
@@ -83,7 +84,7 @@ def bench(
         artifact: folder whose size, load time and peak memory are measured; None leaves these out.
         source: of the reference, whose load time and peak memory are measured beside those of the
             artifact; None leaves these out.
-        budget: seconds to spend on each encoder shape.
+        budget: seconds to spend on each shape of an encoder, and on each batch of pictures.
         rounds: rounds per case instead of those the budget allows.
         progress: told after each case.
     """
@@ -97,7 +98,7 @@ def bench(
         import torch
 
         torch.set_num_threads(threads)
-    measure = MEASURES.get(task, bench_encoder)
+    measure = bench_images if task.startswith("image-") else MEASURES.get(task, bench_encoder)
     cases = measure(model, reference, watcher, budget=budget, rounds=rounds)
     return BenchReport(
         task=task,

@@ -98,14 +98,17 @@ source.adapter = adapter and Adapter(adapter, Path(adapter))
 model = load_reference(source, task)
 loaded = time.perf_counter()
 ones = torch.ones((1, 8), dtype=torch.int64)
+given = {"input_ids": ones, "attention_mask": ones}
+if task.startswith("image-"):
+    from lepton_compile.export.vision_part import image_shape
+    given = {"pixel_values": torch.zeros((1, *image_shape(source)))}
+if task == "automatic-speech-recognition":
+    window = 1, model.config.num_mel_bins, 2 * model.config.max_source_positions
+    given = {"input_features": torch.zeros(window), "decoder_input_ids": ones}
+if task == "text2text-generation":
+    given["decoder_input_ids"] = ones
 with torch.inference_mode():
-    if task == "automatic-speech-recognition":
-        window = 1, model.config.num_mel_bins, 2 * model.config.max_source_positions
-        model(input_features=torch.zeros(window), decoder_input_ids=ones)
-    elif task == "text2text-generation":
-        model(input_ids=ones, attention_mask=ones, decoder_input_ids=ones)
-    else:
-        model(input_ids=ones, attention_mask=ones)
+    model(**given)
 done = time.perf_counter()
 """
     + REPORT
@@ -150,7 +153,7 @@ def fresh_start(
 
 def fresh_eager(source: Source, task: str, threads: int | None = None) -> FreshStart:
     """The same of the fp32 PyTorch model: seconds to import torch and transformers, to load, to
-    run eight tokens once.
+    run eight tokens, or a picture, once.
 
     Raises:
         EngineError: the process failed; its last words are in the error.

@@ -17,7 +17,7 @@ import numpy as np
 
 from lepton_compile.scratch import Shelf
 
-__all__ = ["Directions", "Likelihood", "Objective", "Weights"]
+__all__ = ["Directions", "Likelihood", "Objective", "Pictures", "Weights"]
 
 _ROWS, _PART = 64, 8
 """Of scores that are added up at a time, and of those that are worked on at a time."""
@@ -162,6 +162,18 @@ class Directions:
         vectors = _pooled(outputs["last_hidden_state"].float(), self._pooling)
         vectors = vectors if self._dense is None else self._dense(vectors)
         return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+class Pictures(Directions):
+    """Directions of the vectors that a model makes of pictures itself, else of its features."""
+
+    _NAMES = ("image_embeds", "pooler_output", "last_hidden_state")
+
+    def _vectors(self, outputs: Any) -> Any:
+        import torch
+
+        vectors = next(outputs[name] for name in self._NAMES if outputs.get(name) is not None)
+        return torch.nn.functional.normalize(vectors.float().flatten(1), dim=-1)
 
 
 class Weights(Directions):

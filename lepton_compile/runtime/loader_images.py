@@ -1,0 +1,114 @@
+"""Pictures as a model takes them: resized, cut, scaled and normalized as its files say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+from lepton_compile.runtime.loader_opened import Opened
+
+__all__ = ["Sees"]
+
+SIZES = {"size": [int], "resize": [int], "resample": str, "crop": bool}
+PICTURE = {**SIZES, "scale": float, "mean": [float], "std": [float]}
+
+
+class Sees(Opened):
+    """A model whose input are pictures.
+
+    A picture is an array of bytes (rows, columns, 3), an image of Pillow's, or the path of a file.
+    Pillow is needed for files, and where pictures have to be resized.
+    """
+
+    def pixels(self, images: Sequence[Any]) -> np.ndarray:
+        """``pixel_values`` (pictures, 3, rows, columns) float32 of pictures."""
+        check_form(self.manifest, {"image?": PICTURE}, "manifest")
+        how = self.manifest["image"]
+        refuse(not how, "the model came without preprocessor_config.json: give run() pixel_values")
+        made = [_normalized(_resized(_bytes_of(one), how), how) for one in _listed(images)]
+        return np.stack(made)
+
+    def seen(self, images: Sequence[Any], name: str) -> np.ndarray:
+        """Output ``name`` of each picture."""
+        refuse(name not in self.outputs, f"there is no {name}, but {[*self.outputs]}")
+        (least, most), found, given = self.manifest["ranges"]["batch"], [], _listed(images)
+        for at in range(0, len(given), together := max(least, min(32, most), 1)):
+            pixels = self.pixels(given[at : at + together])
+            more = np.repeat(pixels[-1:], max(0, least - len(pixels)), axis=0)
+            fed = {"pixel_values": np.concatenate([pixels, more])}
+            found.append(self.run(fed, [name])[name][: len(pixels)])
+        return np.concatenate(found)
+
+
+def _listed(images: Sequence[Any]) -> list[Any]:
+    alone = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) != 4
+    refuse(alone or hasattr(images, "getbands"), "give a list of pictures, not one")
+    with failing(f"give a list of pictures, not {images!r:.60}"):
+        given = [*images]
+    refuse(not given, "there are no pictures")
+    return given
+
+
+def _pillow(why: str) -> Any:
+    with failing(f"{why} needs Pillow: pip install pillow"):
+        from PIL import Image
+    return Image
+
+
+def _bytes_of(given: Any) -> np.ndarray:
+    """A picture as bytes (rows, columns, 3); what shows through is put on white."""
+    if isinstance(given, str | os.PathLike):
+        image, most = _pillow("a picture in a file"), 0
+        with failing(f"{os.fspath(given)} is no picture"), image.open(given) as file:
+            most, size = image.MAX_IMAGE_PIXELS or 0, file.width * file.height
+            refuse(0 < most < size, f"{size} pixels are more than Pillow's limit of {most}")
+            from PIL import ImageOps
+
+            return _bytes_of(ImageOps.exif_transpose(file))
+    if hasattr(given, "getbands"):  # of Pillow
+        with failing("the picture cannot be read"):
+            if "A" in given.getbands() or given.info.get("transparency") is not None:
+                over = given.convert("RGBA")
+                white = _pillow("this").new("RGBA", over.size, (255, 255, 255, 255))
+                given = _pillow("this").alpha_composite(white, over)
+            return np.asarray(given.convert("RGB"))
+    with failing("a picture is an array of bytes, an image of Pillow's, or a path"):
+        array = np.asarray(given)
+    what = f"{array.dtype} {array.shape}"
+    bad = array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size
+    refuse(bad, f"a picture is uint8 (rows, columns, 3), RGB, a path or of Pillow, not {what}")
+    return array
+
+
+def _resized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
+    """A picture of the size that the model takes."""
+    height, width = picture.shape[:2]
+    wanted = tuple(how["resize"]) or (height, width)
+    if len(wanted) == 1:  # of the shorter edge, which the other follows
+        edge, short = wanted[0], min(height, width)
+        long = int(edge * max(height, width) / short)
+        wanted = (long, edge) if width <= height else (edge, long)
+    if wanted != (height, width):
+        image = _pillow(
+            f"a picture of {height} x {width}, which has to be {wanted[0]} x {wanted[1]},"
+        )
+        by = getattr(image.Resampling, how["resample"].upper())
+        picture = np.asarray(image.fromarray(picture).resize(wanted[::-1], by))
+    (height, width), (rows, columns) = wanted, how["size"]
+    small = f"a picture has at least {rows} x {columns}, not {height} x {width}"
+    refuse(height < rows or width < columns, small)
+    other = not how["crop"] and (height, width) != (rows, columns)
+    refuse(other, f"a picture has {rows} x {columns}, not {height} x {width}")
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return picture[top : top + rows, left : left + columns]
+
+
+def _normalized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
+    """(3, rows, columns) float32."""
+    scaled = picture.astype(np.float32) * np.float32(how["scale"])
+    mean, std = np.array(how["mean"], np.float32), np.array(how["std"], np.float32)
+    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))

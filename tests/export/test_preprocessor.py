@@ -1,0 +1,147 @@
+"""How pictures are made: read from the model's files, and refused where it is not done here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lepton_compile.errors import SourceError
+from lepton_compile.export.source.preprocessor import Preprocessing, preprocessing_of
+
+SQUARE = {"height": 224, "width": 224}
+
+
+def read(folder: Path, settings: Any, own: tuple[int, int] | None = None) -> Preprocessing:
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    found = preprocessing_of(folder, own)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "resize", "size", "crop"),
+    [
+        ({"image_processor_type": "ViTImageProcessor"}, (224, 224), (224, 224), False),
+        (
+            {"image_processor_type": "ViTImageProcessorFast", "size": 384},
+            (384,) * 2,
+            (384,) * 2,
+            False,
+        ),
+        (
+            {"feature_extractor_type": "CLIPFeatureExtractor", "size": 336, "crop_size": 336},
+            (336,),
+            (336,) * 2,
+            True,
+        ),
+        (
+            {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}},
+            (256,),
+            (224, 224),
+            True,
+        ),
+        ({"image_processor_type": "DeiTImageProcessor"}, (256, 256), (224, 224), True),
+        (
+            {
+                "image_processor_type": "SiglipImageProcessor",
+                "size": SQUARE,
+                "do_center_crop": None,
+            },
+            (224, 224),
+            (224, 224),
+            False,
+        ),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}},
+            (256,),
+            (224, 224),
+            True,
+        ),
+        (
+            {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
+            (384, 384),
+            (384, 384),
+            False,
+        ),
+        (
+            {"image_processor_type": "BeitImageProcessor", "do_reduce_labels": True},
+            (224, 224),
+            (224, 224),
+            False,
+        ),
+        ({"image_processor_type": "ViTImageProcessor", "do_resize": False}, (), (30, 40), False),
+    ],
+)
+def test_forms_of_a_size(
+    settings: dict[str, Any],
+    resize: tuple[int, ...],
+    size: tuple[int, ...],
+    crop: bool,
+    tmp_path: Path,
+) -> None:
+    found = read(tmp_path, settings, (30, 40))
+    assert (found.resize, found.size, found.crop) == (resize, size, crop)
+
+
+def test_numbers_are_the_file_s_then_those_of_its_class(tmp_path: Path) -> None:
+    kind = {"image_processor_type": "CLIPImageProcessor"}
+    found = read(tmp_path, kind)
+    assert found.resample == "bicubic"
+    assert found.mean == (0.48145466, 0.4578275, 0.40821073)
+    assert found.scale == pytest.approx(1 / 255)
+    own = {"image_mean": [0, 0.5, 1], "image_std": 2, "resample": 1, "rescale_factor": 0.5}
+    found = read(tmp_path, kind | own)
+    assert (found.mean, found.std) == ((0.0, 0.5, 1.0), (2.0, 2.0, 2.0))
+    assert (found.resample, found.scale) == ("lanczos", 0.5)
+    found = read(tmp_path, kind | {"do_rescale": False, "do_normalize": False})
+    assert (found.scale, found.mean, found.std) == (1.0, (0.0,) * 3, (1.0,) * 3)
+
+
+def test_that_of_a_model_of_several_parts_is_read_too(tmp_path: Path) -> None:
+    assert preprocessing_of(tmp_path, None) is None
+    whole = {"image_processor": {"image_processor_type": "SiglipImageProcessor", "size": SQUARE}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(whole))
+    found = preprocessing_of(tmp_path, None)
+    assert found is not None
+    assert found.size == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"image_processor_type": "Siglip2ImageProcessor"}, "no class that makes pictures"),
+        ({}, "no class that makes pictures"),
+        ({"do_pad": True}, "do_pad: True"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"rescale_offset": True}, "rescale_offset"),
+        ({"resample": 9}, "no way of resizing has this number"),
+        ({"resample": "bicubic"}, "no way of resizing has this number"),
+        ({"size": {"shortest_edge": 224}}, "pictures keep their proportions"),
+        ({"size": {"shortest_edge": 224, "longest_edge": 300}}, "in no form that is read"),
+        ({"size": {"height": 0, "width": 4}}, "in no form that is read"),
+        ({"size": [224, 224]}, "in no form that is read"),
+        ({"size": SQUARE, "do_center_crop": True, "crop_size": 256}, "larger than the picture"),
+        ({"image_mean": [0.5]}, "one number for each of 3 colours"),
+        ({"image_std": [0, 1, 1]}, "divided by 0"),
+        ({"image_std": float("nan")}, "one number for each of 3 colours"),
+        ({"rescale_factor": "1/255"}, "rescale_factor is a number"),
+        ({"do_resize": "yes"}, "do_resize is true or false"),
+        ({"do_resize": False}, "pictures keep their proportions"),
+    ],
+)
+def test_what_is_not_done_is_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    kind = {"image_processor_type": "ViTImageProcessor"} if settings else {"size": 4}
+    with pytest.raises(SourceError) as caught:
+        read(tmp_path, kind | settings)
+    assert said in str(caught.value)
+    assert "preprocessor_config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": ' * 2000])
+def test_a_damaged_file_is_one_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(text)
+    with pytest.raises(SourceError, match=r"preprocessor_config\.json"):
+        preprocessing_of(tmp_path, None)
