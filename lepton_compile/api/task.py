@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import Pooling, Source
-from lepton_compile.export.tasks import infer_task
+from lepton_compile.export.task_names import infer_task
 from lepton_compile.recipe import Recipe
 
 __all__ = ["lengths_of", "pooling_of", "task_of"]

@@ -27,7 +27,8 @@ from .lengths import longest_sequence
 from .made_weights import made_weights
 from .model import Graph, build_graph
 from .source import Source
-from .tasks import AUTO_CLASSES, CacheUse, Pooling, TaskModule, auto_class, task_module
+from .task_names import AUTO_CLASSES, auto_class
+from .tasks import CacheUse, Pooling, TaskModule, task_module
 from .text_part import own_name, text_part
 from .traced import Traced
 from .vision import VisionModule

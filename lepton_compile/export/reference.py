@@ -20,7 +20,7 @@ from lepton_compile.export.multi_vector import token_vectors
 from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
-from lepton_compile.export.tasks import auto_class
+from lepton_compile.export.task_names import auto_class
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.vision import interpolation
 from lepton_compile.export.vision_part import IMAGE_TASKS, image_shape, vision_part

@@ -1,7 +1,6 @@
-"""What each task takes and gives: the model class, the traced module, the names at its edges.
+"""What each task takes and gives: the traced module, the names at its edges.
 
-Task names are optimum's, and two that it has not: sparse-embedding and multi-vector-embedding. A
-traced module takes one tuple of tensors, as ``trace.trace`` calls it.
+A traced module takes one tuple of tensors, as ``trace.trace`` calls it.
 """
 
 from __future__ import annotations
@@ -22,38 +21,20 @@ from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
 from .dense import EMBEDDING, TOKENS, Dense
 from .meta import modules_of
-from .vision_part import image_class, reads_images
+from .task_names import AUTO_CLASSES
 
 __all__ = [
-    "AUTO_CLASSES",
     "CacheUse",
     "DecoderModule",
     "EncoderModule",
     "Pooling",
     "TaskModule",
-    "auto_class",
-    "infer_task",
     "keeping",
     "task_module",
     "unit",
 ]
 
 CacheUse = Literal["captured", "own", "none"]
-
-AUTO_CLASSES = {
-    "feature-extraction": "AutoModel",
-    "fill-mask": "AutoModelForMaskedLM",
-    "image-classification": "AutoModelForImageClassification",
-    "image-feature-extraction": "AutoModel",
-    "multi-vector-embedding": "AutoModel",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "sparse-embedding": "AutoModelForMaskedLM",
-    "automatic-speech-recognition": "AutoModelForSpeechSeq2Seq",
-    "text2text-generation": "AutoModelForSeq2SeqLM",
-    "text-classification": "AutoModelForSequenceClassification",
-    "text-generation": "AutoModelForCausalLM",
-    "token-classification": "AutoModelForTokenClassification",
-}
 
 _OUTPUTS = {
     "feature-extraction": ("last_hidden_state",),
@@ -64,70 +45,6 @@ _OUTPUTS = {
     "text-classification": ("logits",),
     "token-classification": ("logits",),
 }
-
-_HEADS = {
-    "ForCausalLM": "text-generation",
-    "LMHeadModel": "text-generation",
-    "ForMaskedLM": "fill-mask",
-    "ForQuestionAnswering": "question-answering",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForImageClassification": "image-classification",
-    "ForImageClassificationWithTeacher": "image-classification",
-    "VisionModelWithProjection": "image-feature-extraction",
-    "Model": "feature-extraction",
-}
-
-
-def auto_class(config: Any, task: str) -> Any:
-    """transformers' class for the models of a task; of one that reads and writes (T5) what reads.
-
-    Raises:
-        ExportError: the task is unknown.
-    """
-    import transformers
-
-    if task not in AUTO_CLASSES:
-        raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
-    if task == "image-feature-extraction":
-        return image_class(config)
-    auto = getattr(transformers, AUTO_CLASSES[task])
-    reads = transformers.AutoModelForTextEncoding
-    if auto is not transformers.AutoModel or type(config) not in reads._model_mapping:
-        return auto
-    name = reads._model_mapping[type(config)].__name__
-    return reads if name.endswith("EncoderModel") else auto
-
-
-def infer_task(architecture: str, *, pair: bool = False) -> str:
-    """The task a model class was made for, such as ``BertForMaskedLM``.
-
-    Args:
-        pair: whether its configuration says that it has an encoder and a decoder.
-
-    Raises:
-        ExportError: the class is for something this version does not compile.
-    """
-    from transformers.models.auto import modeling_auto as auto
-
-    if pair and architecture in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES.values():
-        return "automatic-speech-recognition"
-    if pair and architecture in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
-        return "text2text-generation"
-    for ending, task in _HEADS.items():
-        if architecture.endswith(ending):
-            seen = task == "feature-extraction" and reads_images(architecture)
-            return "image-feature-extraction" if seen else task
-    hint = "name the task in the recipe, or with --task"
-    if architecture.endswith("ForConditionalGeneration"):
-        hint += "; text-generation takes the language model out of one that sees or hears"
-    raise ExportError(
-        "the task of the model cannot be told from its class",
-        where="task",
-        found=architecture,
-        available=sorted(AUTO_CLASSES),
-        hint=hint,
-    )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Generates(Continues, Prompts):
         # An engine may take no fewer rows than so many: the last one over again, unheard.
         filled = prompts + prompts[-1:] * (self.manifest["ranges"]["batch"][0] - len(prompts))
         if self.task == "text2text-generation" or (start, beams) != (None, 1):
-            from lepton_compile.runtime.loader_source import starts
+            from lepton_compile.runtime.loader_reads import starts
 
             filled[:] = starts(self, filled, start)
         limit = self._limit(filled, max_new_tokens)

@@ -84,7 +84,7 @@ class Opened:
         refuse(not isinstance(feeds, Mapping), f"run takes arrays by input name: {feeds!r:.60}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}
         if self.task == "text2text-generation":
-            from lepton_compile.runtime.loader_source import with_mask
+            from lepton_compile.runtime.loader_reads import with_mask
 
             with_mask(given)
         if (ids := given.get("input_ids")) is not None:

@@ -25,6 +25,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     embeds = embeds or words
     encoder = embeds or vectors or labels or answers or fills
     shared = bool(cache and cache["shared"])
+    outputs = [value["name"] for value in manifest["outputs"]]
     template = bool((manifest["tokenizer"] or {}).get("chat_template"))
     needed = {
         "loader_guard": True,
@@ -33,21 +34,12 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_decoder_form": decoder or bool(cache),
         "loader_gpu_form": targets != {"ort-cpu"},
         "loader_io": targets != {"ort-cpu"},
-        "loader_scores": not (sees or pair)
-        and "logits" in [o["name"] for o in manifest["outputs"]],
+        "loader_scores": "logits" in outputs and not (sees or pair),
         "loader_past": bool(cache),
         "loader_states": bool(cache and cache.get("states")),
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
         "loader_text": decoder or encoder,
-        "loader_prompts": decoder and not hears,
-        "loader_generate": decoder and not hears,
-        "loader_continue": decoder,
-        "loader_source": pair,
-        "loader_beams": pair and not hears,
-        "loader_speech": hears,
-        "loader_sampling": decoder,
-        "loader_words": decoder,
-        "loader_template": decoder and template,
+        **_of_writing(task, template),
         "loader_special": (decoder and template) or fills,
         "loader_batches": encoder,
         "loader_embed": embeds,
@@ -78,6 +70,24 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_script": True,
     }
     return tuple(name for name, wanted in needed.items() if wanted)
+
+
+def _of_writing(task: str, template: bool) -> dict[str, bool]:
+    """The parts for models that write."""
+    hears, reads = task == "automatic-speech-recognition", task == "text2text-generation"
+    prompted = reads or task == "text-generation"
+    return {
+        "loader_prompts": prompted,
+        "loader_generate": prompted,
+        "loader_continue": prompted or hears,
+        "loader_source": reads or hears,
+        "loader_reads": reads,
+        "loader_beams": reads,
+        "loader_speech": hears,
+        "loader_sampling": prompted or hears,
+        "loader_words": prompted or hears,
+        "loader_template": prompted and template,
+    }
 
 
 def _of_images(task: str) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from lepton_compile.export import ExportedModel, resolve
 from lepton_compile.export.builder import Builder
 from lepton_compile.export.capture.constant import ConstantCapture
 from lepton_compile.export.export import export
-from lepton_compile.export.tasks import auto_class
+from lepton_compile.export.task_names import auto_class
 from lepton_compile.export.trace import dims_of, trace
 from lepton_compile.export.translate import HANDLERS, Translator
 

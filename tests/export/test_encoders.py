@@ -13,7 +13,7 @@ import transformers
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import Pooling
-from lepton_compile.export.tasks import AUTO_CLASSES
+from lepton_compile.export.task_names import AUTO_CLASSES
 
 from .harness import FP32, compiled, padded, relative_error, run, save
 from .zoo import DECODERS, EMBEDDERS, ENCODERS, HEADS, MORE_ENCODERS

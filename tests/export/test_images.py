@@ -16,7 +16,7 @@ from lepton_compile.errors import ExportError
 from lepton_compile.export import Pooling, resolve
 from lepton_compile.export.export import capture
 from lepton_compile.export.reference import load_reference
-from lepton_compile.export.tasks import infer_task
+from lepton_compile.export.task_names import infer_task
 from lepton_compile.export.vision import image_output
 
 from .harness import FP32, compiled, relative_error, run, save

@@ -15,7 +15,7 @@ import lepton_compile as lc
 from lepton_compile.errors import CheckpointError, ExportError
 from lepton_compile.export.reference import load_reference, reference_parameters
 from lepton_compile.export.source import resolve
-from lepton_compile.export.tasks import infer_task
+from lepton_compile.export.task_names import infer_task
 from lepton_compile.export.text_part import own_name, text_part
 
 from .harness import FP32, compiled, empty_cache, relative_error, run
