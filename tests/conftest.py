@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import random
@@ -17,6 +19,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # No test is timed: a busy machine is not a fault of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+# Nothing looks for garbage while libraries are imported: all of it stays.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """The collector leaves alone what stands when the tests begin, torch and transformers for most
+    of it: it looked through all of that again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.unfreeze)  # or libraries take what is left at the end for leaks
 
 
 @pytest.fixture(autouse=True)
