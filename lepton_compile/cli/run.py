@@ -22,7 +22,7 @@ _MADE = ("text", "tokens", "finish", "timings")
 _SHOWN = 20  # words of a sparse embedding, labels
 
 _EVERYWHERE = (
-    *("folder", "--text", "--image", "--question", "--context", "--inputs"),
+    *("folder", "--text", "--image", "--audio", "--question", "--context", "--inputs"),
     *("--target", "--threads", "--json"),
 )
 """Parameters that do not go with prompts alone."""

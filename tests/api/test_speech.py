@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq, WhisperConfig, WhisperFeatureExtractor
 
 import lepton_compile as lc
+from lepton_compile.cli import main
 from lepton_compile.errors import ArtifactError, RecipeError, SourceError
 from lepton_compile.numerics.sample_sound import sounds
 from lepton_compile.runtime import LoaderError
@@ -158,7 +159,9 @@ def test_a_long_sound_is_cut_where_it_is_quiet(built: Path) -> None:
         assert found.text == " ".join(filter(None, (one.text.strip() for one in (first, *rest))))
 
 
-def test_from_a_file_and_from_a_shell(built: Path, heard: Any, tmp_path: Path) -> None:
+def test_from_a_file_and_from_a_shell(
+    built: Path, heard: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "said.wav"
     with wave.open(str(file), "wb") as out:
         out.setnchannels(2)
@@ -171,6 +174,12 @@ def test_from_a_file_and_from_a_shell(built: Path, heard: Any, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = {"audio": str(file), "text": expected.text, "language": "de"}
     assert json.loads(done.stdout) == said
+    asked = ["run", str(built), "--audio", str(file), "--language", "de"]
+    assert main([*asked, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == said
+    assert main(asked) == 0
+    assert capsys.readouterr().out == f"{expected.text}\n"
+    assert main([*asked, "--chat"]) == 2
 
 
 @pytest.mark.parametrize(
