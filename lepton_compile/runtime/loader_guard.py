@@ -82,7 +82,7 @@ def manifest_of(root: Path) -> dict[str, Any]:
         check_form(manifest, DECODER, "manifest")
         most = (manifest["generation"] or {"vocabulary": sys.maxsize})["vocabulary"] - 1
         manifest["ranges"].setdefault("input_ids", [0, most])
-    if any(engine.get("encoder") for engine in manifest["engines"]):
+    if manifest["task"] in ("text2text-generation", "automatic-speech-recognition"):
         from lepton_compile.runtime.loader_source import check_source
 
         check_source(manifest)

@@ -17,9 +17,8 @@ __all__ = ["IDS", "MASK", "Begun", "Pair", "Reading", "Writing", "check_source",
 
 IDS, MASK, SOUND = "encoder_input_ids", "encoder_attention_mask", "encoder_input_features"
 TOKENS = {"start": [int], "never": [int], "first?": [int]}
-HEARD = {"rate": int, "window": int, "hop": int, "samples": int, "filters": str}
-SPEECH = {"sound?": HEARD, "languages?": {"*": int}, "tasks?": {"*": int}, "plain?": [int]}
-PAIR = {"engines": [{"encoder": str}], "generation": {**TOKENS, **SPEECH}}
+PAIR = {"engines": [{"encoder": str}], "generation": TOKENS}
+NO_TOKENS = "manifest.json is damaged: manifest.generation has tokens that there are not"
 
 
 def check_source(manifest: dict[str, Any]) -> None:
@@ -27,13 +26,13 @@ def check_source(manifest: dict[str, Any]) -> None:
     check_form(manifest, PAIR, "manifest")
     told, most = manifest["generation"], manifest["generation"]["vocabulary"]
     lost = [e["encoder"] for e in manifest["engines"] if e["encoder"] not in e["files"]]
-    if told["sound"] and told["sound"]["filters"] not in manifest["files"]:
-        lost.append(told["sound"]["filters"])
     refuse(lost, f"manifest.json uses {lost} without giving their digests")
-    named = [[*(told[name] or {}).values()] for name in ("languages", "tasks")]
-    tokens = [told["start"], told["never"], told["first"] or [], told["plain"] or [], *named]
-    bad = not told["start"] or max(max(each, default=0) for each in tokens) >= most
-    refuse(bad, "manifest.json is damaged: manifest.generation has tokens that there are not")
+    tokens = [*told["start"], *told["never"], *(told["first"] or ())]
+    refuse(not told["start"] or max(tokens) >= most, NO_TOKENS)
+    if manifest["task"] == "automatic-speech-recognition":
+        from lepton_compile.runtime.loader_speech import check_sound
+
+        check_sound(manifest)
     manifest["ranges"].setdefault(IDS, [0, most - 1])
 
 

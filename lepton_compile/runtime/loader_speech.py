@@ -14,20 +14,41 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_continue import Continues, Generation
-from lepton_compile.runtime.loader_guard import failing, refuse
+from lepton_compile.runtime.loader_guard import check_form, failing, refuse
 from lepton_compile.runtime.loader_sampling import Sampling
-from lepton_compile.runtime.loader_source import Begun
+from lepton_compile.runtime.loader_source import NO_TOKENS, SOUND, Begun
 
-__all__ = ["Transcribes", "Transcript", "Window", "tell_languages"]
+__all__ = ["Transcribes", "Transcript", "Window", "check_sound", "tell_languages"]
 
 TOGETHER = 8  # Windows that are heard at a time.
 SEARCHED, QUIET = 5.0, 0.1  # Seconds in which a cut is looked for, and in which it is quiet.
+
+
+HEARD = {"rate": int, "window": int, "hop": int, "samples": int, "filters": str}
+SPEECH = {"sound": HEARD, "languages?": {"*": int}, "tasks?": {"*": int}, "plain?": [int]}
+
+
+def check_sound(manifest: dict[str, Any]) -> None:
+    """Refuse a manifest that does not say what is heard, and what is written of it."""
+    check_form(manifest, {"generation": SPEECH}, "manifest")
+    told, most = manifest["generation"], manifest["generation"]["vocabulary"]
+    sound, languages, tasks = told["sound"], told["languages"] or {}, told["tasks"] or {}
+    bad = sound["filters"] not in manifest["files"]
+    refuse(bad, f"manifest.json uses {sound['filters']} without giving its digest")
+    tokens = [*(told["plain"] or ()), *languages.values(), *tasks.values()]
+    refuse(max(tokens, default=0) >= most, NO_TOKENS)
+    takes = {value["name"]: value["shape"] for value in manifest["inputs"]}
+    bad = sound["hop"] < 1 or not 1 < sound["window"] < sound["samples"]
+    bad = bad or [sound["samples"] // sound["hop"]] != takes.get(SOUND, [])[-1:]
+    bad = bad or (bool(languages) and not {"transcribe", "translate"} <= {*tasks})
+    refuse(bad, "manifest.json is damaged: manifest.generation does not say what is heard")
 
 
 class Window(Generation):
     """What is said in a window of sound; ``first`` is the one that its language is taken from."""
 
     ids: Begun
+    samples: np.ndarray | None = None
     first: Window | None = None
     asked = False
 
@@ -70,9 +91,10 @@ class Transcribes(Continues):
         told, start = self.manifest["generation"], self.begun(language, translate)
         asked = language is None and bool(told["languages"])
         parts = [(number, part) for number, one in enumerate(sounds) for part in self._cut(one)]
-        rows = self._rows([self.features(part) for _, part in parts], start, how)
+        rows = self._rows(len(parts), start, how)
         of_sound: list[list[Window]] = [[] for _ in sounds]
-        for row, (number, _) in zip(rows, parts, strict=True):
+        for row, (number, part) in zip(rows, parts, strict=True):
+            row.samples = part
             row.first, row.asked = next(iter(of_sound[number]), None), asked
             of_sound[number].append(row)
         self._heard(rows, how)
@@ -83,18 +105,17 @@ class Transcribes(Continues):
     def write(self, heard: Sequence[Any], *, max_new_tokens: int | None = None) -> list[Window]:
         """What is said in windows, of which the ``features`` are given."""
         how = Sampling(max_new_tokens=max_new_tokens)
-        rows = self._rows(heard, self.begun(), how)
+        rows = self._rows(len(heard), self.begun(), how)
+        for row, features in zip(rows, heard, strict=True):
+            row.ids.source = features
         self._heard(rows, how)
         return rows
 
-    def _rows(self, heard: Sequence[Any], start: list[int], how: Sampling) -> list[Window]:
+    def _rows(self, count: int, start: list[int], how: Sampling) -> list[Window]:
         how.check()
         limit = self._limit([start], how.max_new_tokens or self._room() - len(start))
-        ends = {*self.manifest["generation"]["eos"]}
-        rows = [Window(self, Begun(start), limit, ends, [], False) for _ in heard]
-        for row, features in zip(rows, heard, strict=True):
-            row.ids.source = self.fit("encoder_input_features", features[None])[0]
-        return rows
+        ends = {*(self.manifest["generation"]["eos"] or ())}
+        return [Window(self, Begun(start), limit, ends, [], False) for _ in range(count)]
 
     def features(self, window: np.ndarray) -> np.ndarray:
         """What the model hears of a window of samples: (bands, frames) float32."""
@@ -122,12 +143,12 @@ class Transcribes(Continues):
         languages, tasks = told["languages"], told["tasks"]
         if not languages:
             refuse(language or translate, "this model hears one language, and writes it")
-            return [*told["start"], *told["plain"]]
+            return [*told["start"], *(told["plain"] or ())]
         bad = language is not None and language not in languages
         refuse(bad, f"no language is called {language!r:.60}; there are {[*languages]}")
         spoken = languages[language or next(iter(languages))]
         task = tasks["translate" if translate else "transcribe"]
-        return [*told["start"], spoken, task, *told["plain"]]
+        return [*told["start"], spoken, task, *(told["plain"] or ())]
 
     def _samples(self, audio: Any) -> np.ndarray:
         sound = self.manifest["generation"]["sound"]
@@ -164,10 +185,15 @@ class Transcribes(Continues):
                 for row in batch:
                     if row.first and row.asked:
                         row.ids[at_language], row.asked = row.first.ids[at_language], False
+                    if row.samples is not None:
+                        row.ids.source = self.features(row.samples)
+                    row.ids.source = self.fit("encoder_input_features", [row.ids.source])[0]
                 while len(batch) < least:  # an engine may take no fewer
                     batch.append(Window(self, batch[0].ids, limit, set(), [], False))
                     batch[-1].finish = "filling"
                 list(self._pieces([*batch], how, limit))
+                for row in batch:
+                    row.ids.source = None  # of an hour it is a tenth of a gigabyte
 
 
 def tell_languages(model: Any, cache: Any, rows: Sequence[Window]) -> None:

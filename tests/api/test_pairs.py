@@ -21,6 +21,8 @@ from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai, export_triton
 from tests.export.harness import save
 from tests.export.zoo_pairs import PAIRS
+from tests.runtime.test_emit import imported
+from tests.runtime.test_loader_forged import outcomes
 from tests.small import byte_tokenizer
 
 TASK = "text2text-generation"
@@ -246,6 +248,15 @@ def test_an_encoder_that_was_changed_is_not_opened(spoken: Path, tmp_path: Path)
     file.write_bytes(data)
     with pytest.raises(LoaderError, match=r"encoder.onnx is damaged"):
         lc.load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("under", [("generation",), ("engines", 0, "encoder")])
+def test_no_edit_of_the_manifest_ends_in_anything_but_a_refusal(
+    under: tuple[Any, ...], spoken: Path, tmp_path: Path
+) -> None:
+    forged = Path(shutil.copytree(spoken, tmp_path / "forged"))
+    refused, _ = outcomes(forged, imported(forged / "loader.py"), under)
+    assert refused > 4
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import wave
@@ -20,6 +21,8 @@ from lepton_compile.errors import ArtifactError, RecipeError, SourceError
 from lepton_compile.numerics.sample_sound import sounds
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai
+from tests.runtime.test_emit import imported
+from tests.runtime.test_loader_forged import outcomes
 from tests.small import byte_tokenizer
 
 TASK = "automatic-speech-recognition"
@@ -253,6 +256,15 @@ def test_the_manifest_says_what_is_heard_and_written(built: Path) -> None:
         "shape": ["batch", 16, 100],
         "optional": False,
     }
+
+
+@pytest.mark.parametrize("under", [("generation",), ("engines", 0, "encoder")])
+def test_no_edit_of_the_manifest_ends_in_anything_but_a_refusal(
+    under: tuple[Any, ...], built: Path, tmp_path: Path
+) -> None:
+    forged = Path(shutil.copytree(built, tmp_path / "forged"))
+    refused, _ = outcomes(forged, imported(forged / "loader.py"), under)
+    assert refused > 4
 
 
 @pytest.mark.parametrize(

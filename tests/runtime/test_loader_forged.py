@@ -15,6 +15,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.runtime import plans, tiny
@@ -67,6 +68,13 @@ def edited(manifest: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[
 
 def calls(model: Any) -> list[Callable[[], Any]]:
     """What the task does, in each of its ways."""
+    if hasattr(type(model), "transcribe"):
+        return [lambda: model.transcribe(np.zeros(90, np.float32), max_new_tokens=2).text]
+    if model.manifest["task"] == "text2text-generation":
+        return [
+            lambda: model.generate("ab", max_new_tokens=2).text,
+            lambda: model.generate([[5, 6], [7]], max_new_tokens=2, beams=2),
+        ]
     if not hasattr(type(model), "generate"):
         return [lambda: model.run({"input_ids": [[5, 6]]}), lambda: model.embed(["w5 w6", "w7"])]
     return [
