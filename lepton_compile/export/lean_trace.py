@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dispatch.python import no_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses import fake_impls
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import config as fx_config
 from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
@@ -23,6 +24,7 @@ __all__ = ["lean"]
 
 _LINEAR = torch.ops.aten.linear.default
 _LAYER_NORM = torch.ops.aten.layer_norm.default
+_GELU = torch.ops.aten.gelu.default
 _WRITTEN_OUT = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -35,6 +37,7 @@ def lean(module: nn.Module) -> Iterator[None]:
         _undescribed(),
         _unwritten(),
         _whole(),
+        _gelu_alike(),
         _in_one_piece(module),
     ):
         yield
@@ -110,6 +113,25 @@ def _shaped(op: Any, shape: Callable[..., Tensor]) -> Iterator[None]:
     finally:
         del kernels[_WRITTEN_OUT]
         cache.clear()
+
+
+@contextmanager
+def _gelu_alike() -> Iterator[None]:
+    """What Gelu gives is shaped like what it is given: torch would write it out to see that."""
+    known = getattr(fake_impls, "FAST_OP_IMPLEMENTATIONS", None)
+    if known is None or _GELU in known:
+        yield
+        return
+
+    def alike(mode: FakeTensorMode, x: Tensor, *, approximate: str = "none") -> Tensor:
+        with mode:
+            return torch.empty_like(x)
+
+    known[_GELU] = alike
+    try:
+        yield
+    finally:
+        del known[_GELU]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import config
 from torch.fx.experimental import proxy_tensor
@@ -143,6 +144,27 @@ def test_shapes_of_norms_need_no_means(asked: list[str]) -> None:
     assert all(node.meta["val"].is_contiguous() for node in nodes)
     assert "aten.native_layer_norm.default" not in asked
     assert not torch.ops.aten.layer_norm.default.py_kernels
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_the_shape_of_gelu_needs_no_curve(approximate: str, asked: list[str]) -> None:
+    def code(x: Tensor) -> Tensor:
+        turned = nn.functional.gelu(x.transpose(1, 2), approximate=approximate)
+        return nn.functional.gelu(turned)
+
+    given = [torch.empty(2, 4, 6, device="meta")]
+    program = trace(Coded(code), given, [("batch", "sequence", None)])
+    nodes = [node for node in program.graph.nodes if str(node.target) == "aten.gelu.default"]
+    (turned,) = [n for n in program.graph.nodes if str(n.target) == "aten.transpose.int"]
+    wanted = turned.meta["val"]
+    for node in nodes:
+        found = node.meta["val"]
+        assert str(tuple(found.shape)) == str(tuple(wanted.shape))
+        assert str(found.stride()) == str(wanted.stride())
+    assert len(nodes) == 2
+    assert "aten.gelu.default" in asked
+    assert not [name for name in asked if "erf" in name or "tanh" in name]
+    assert torch.ops.aten.gelu.default not in fake_impls.FAST_OP_IMPLEMENTATIONS
 
 
 @pytest.mark.parametrize(
