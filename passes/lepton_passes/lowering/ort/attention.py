@@ -1,7 +1,7 @@
 """Lower attention without a cache to MultiHeadAttention.
 
-    Before   ai.lepton::Attention(q, k, v, mask)
-    After    MultiHeadAttention(q, k, v, key_padding_mask)
+    Before   ai.lepton::Attention(q, k, v, mask)        Attention(q, k, v), without any mask
+    After    MultiHeadAttention(q, k, v, key_padding_mask)       without one, likewise
 
 The mask goes in as int32, computed once for all layers. A window becomes a bias of positions, also
 computed once. Refuses: grouped heads; softcap; a mask made inside the layer; a causal window.
@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering._unmasked import unmasked
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 
 __all__ = ["LowerAttention"]
@@ -32,6 +33,8 @@ class LowerAttention(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("Attention"):
+            if unmasked(node):
+                self._lower_unmasked(body, node)
             if node.domain != "ai.lepton":
                 continue
             masks = body.arguments(node.inputs[3])
@@ -42,6 +45,22 @@ class LowerAttention(LeptonPass):
                 self.refuse(body, node, reason or "")
                 continue
             self._lower(body, node, masks)
+
+    def _lower_unmasked(self, body: Body, node: ir.Node) -> None:
+        reason = _refuses(node)
+        if reason is not None:
+            self.refuse(body, node, reason)
+            return
+        attributes = {
+            "num_heads": node.attributes.get_int("q_num_heads"),
+            "scale": node.attributes.get_float("scale"),
+            "unidirectional": node.attributes.get_int("is_causal", 0),
+        }
+        new = body.emit(
+            node, "MultiHeadAttention", node.inputs[:3], dict(attributes), domain="com.microsoft"
+        )
+        body.replace(node.outputs[0], new.outputs[0])
+        self.fire(body)
 
     def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
         window = node.attributes.get_int("window", -1)

@@ -1,6 +1,6 @@
 """Lower attention without a cache to TensorRT's attention.
 
-    Before   ai.lepton::Attention(q, k, v, mask)
+    Before   ai.lepton::Attention(q, k, v, mask)        Attention(q, k, v), without any mask
     After    TRT_Attention(q * scale, k, v, bias)         heads as (batch, heads, sequence, width)
 
 The bias is made once for all layers with the same window: (batch, 1, 1, sequence) where every query
@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering._unmasked import unmasked
 from lepton_passes.lowering.trt.cache_values import HIDDEN
 from lepton_passes.lowering.trt.forms import FORM, FUSED_WIDEST
 from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
@@ -42,14 +43,17 @@ class LowerTrtAttention(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("Attention"):
-            if node.domain != "ai.lepton":
+            free = unmasked(node) and not node.attributes.get_int("is_causal", 0)
+            if node.domain != "ai.lepton" and not free:
                 continue
-            masks = body.arguments(node.inputs[3])
+            masks = [] if free else body.arguments(node.inputs[3])
             width = _width(body, node)
             if masks is None:
                 self.refuse(body, node, "the mask is made inside the layer")
             elif width is None:
                 self.refuse(body, node, "the width of its heads is unknown")
+            elif free and (node.attributes.get_float("softcap", 0.0) != 0 or width > FUSED_WIDEST):
+                self.refuse(body, node, "without a mask it is not written out")
             elif len(node.inputs) > 4:
                 self.refuse(body, node, "it has sinks, which are lowered beside a cache alone")
             else:
@@ -66,19 +70,20 @@ class LowerTrtAttention(LeptonPass):
         softcap = node.attributes.get_float("softcap", 0.0)
         fused = not softcap and width <= FUSED_WIDEST
         dtype = _dtype(node) if fused else ir.DataType.FLOAT
-        bias = body.lift("attention_bias", [self._bias(m, window, causal, dtype) for m in masks])
+        made = [self._bias(m, window, causal, dtype) for m in masks]
+        bias = [body.lift("attention_bias", made)] if made else []
         query = split_heads(body, node, node.inputs[0], heads, width)
         key, value = (split_heads(body, node, v, kv_heads, width) for v in node.inputs[1:3])
-        inputs = [scaled(body, node, query, node.attributes.get_float("scale")), key, value, bias]
+        inputs = [scaled(body, node, query, node.attributes.get_float("scale")), key, value, *bias]
         if fused:
             new = body.emit(node, "TRT_Attention", inputs, {"TRT_decomposable": 1}, domain=DOMAIN)
             new.outputs[0].type = query.type
             found = new.outputs[0]
         else:
             found = written_attention(body, node, inputs, (heads, kv_heads, width), softcap)
-        made = found.producer()
-        assert made is not None
-        made.metadata_props[FORM] = "encoder" if fused else "matmul"
+        maker = found.producer()
+        assert maker is not None
+        maker.metadata_props[FORM] = "encoder" if fused else "matmul"
         body.replace(node.outputs[0], join_heads(body, node, found, heads, width))
         self.fire(body)
 

@@ -39,6 +39,35 @@ def test_padding_window_and_order(window: int, causal: int) -> None:
     assert not any(f.domain == "ai.lepton" for f in model.functions.values())
 
 
+def _unmasked(causal: int = 0, kv_heads: int = 4) -> ir.Model:
+    width = 4 * kv_heads
+    return load(
+        f"""main (float[b, s, 16] q, float[b, s, {width}] k, float[b, s, {width}] v)
+              => (float[b, s, 16] y) {{
+          [one] h = ai.lepton.layer.block (q, k, v)
+          [two] y = ai.lepton.layer.block (h, k, v)
+        }}
+        {LAYER}
+        block (q, k, v) => (y) {{
+          y = Attention <q_num_heads = 4, kv_num_heads = {kv_heads}, scale = 0.4,
+            softcap = 0.0, is_causal = {causal}> (q, k, v)
+        }}"""
+    )
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_without_a_mask(causal: int) -> None:
+    model, feeds = _unmasked(causal), {name: FEEDS[name] for name in "qkv"}
+    assert check(LowerAttention(), model, feeds, CLOSE).fired == 2
+    assert ops(model, "block") == ["MultiHeadAttention"]
+
+
+def test_grouped_heads_without_a_mask_stay() -> None:
+    done = LowerAttention()
+    done(_unmasked(kv_heads=2))
+    assert reasons(done) == ["the kernel has no grouped heads"]
+
+
 def test_the_mask_is_prepared_once() -> None:
     model = _model(window=2)
     LowerAttention()(model)

@@ -43,6 +43,7 @@ _FORMS = {
         shape = Concat <axis = 0> (one, one, s, one)
         bias = Expand (mask, shape)
         y = Attention <scale = 1.0> (q, k, v, bias) }""",
+    "Free": "Free (q, k, v) => (y) { y = Attention <scale = 1.0> (q, k, v) }",
     "LowerRight": f"""LowerRight (q, k, v) => (y) {{
         lengths = Shape <start = 2, end = 3> (k)
         {_LOWER_RIGHT} }}""",
@@ -154,6 +155,7 @@ def _name_form(graph: ir.Graph, node: ir.Node) -> None:
     kind = node.attributes.get_string("causal_kind", "none")
     given = [i for i, v in enumerate(node.inputs) if v is not None]
     form = {
+        ("none", (0, 1, 2)): "Free",
         ("none", (0, 1, 2, 3)): "Masked",
         ("lower_right", (0, 1, 2)): "LowerRight",
         ("lower_right", (0, 1, 2, 5)): "Ragged",

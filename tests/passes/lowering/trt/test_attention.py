@@ -57,6 +57,38 @@ def _feeds(width: int, side: str) -> dict[str, np.ndarray]:
     return {"x": random(2, 7, width), "attention_mask": mask}
 
 
+def _unmasked(causal: int = 0) -> ir.Model:
+    q = HEADS * DIM
+    model = load(
+        f"""main (float[b, s, {q}] x) => (y) {{
+          [l0] y = ai.lepton.layer.block (x)
+        }}
+        {LAYER}
+        block (x) => (y) {{
+          y = Attention <q_num_heads = {HEADS}, kv_num_heads = {HEADS}, scale = 0.4,
+            softcap = 0.0, is_causal = {causal}> (x, x, x)
+        }}"""
+    )
+    block = next(f for f in model.functions.values() if f.name == "block")
+    next(n for n in block if n.op_type == "Attention").outputs[0].shape = ir.Shape(["b", "s", q])
+    return model
+
+
+def test_without_a_mask() -> None:
+    model, feeds = _unmasked(), {"x": random(2, 7, HEADS * DIM)}
+    before, done = run(model, feeds), LowerTrtAttention()
+    done(model)
+    assert done.fired == 1
+    assert "TRT_Attention" in ops(model, "block")
+    assert_close(before, run(executable(model), feeds), CLOSE)
+
+
+def test_of_an_order_without_a_mask_it_stays() -> None:
+    done = LowerTrtAttention()
+    done(_unmasked(causal=1))
+    assert done.fired == 0
+
+
 @pytest.mark.parametrize("side", ["none", "right", "left"])
 @pytest.mark.parametrize(
     ("kv_heads", "window", "causal"), [(4, -1, 0), (2, -1, 0), (4, 1, 0), (4, 3, 0), (2, 2, 1)]
