@@ -33,7 +33,8 @@ PICKLE_INDEX = ".bin.index.json"
 MODELOPT_NAME = "hf_quant_config.json"
 # The same weights once more, as their makers name them.
 DUPLICATES = "consolidated*.safetensors"
-INPUTS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*/config.json", "*.py")
+WORDS = ("*.txt", "*.model", "*.spm")
+INPUTS = ("*.safetensors", "*.json", "*.jinja", *WORDS, "*/config.json", "*.py")
 MODULE_INPUTS = ("config.json", "*.safetensors")
 
 

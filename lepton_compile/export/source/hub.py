@@ -14,7 +14,7 @@ from lepton_compile.export.source.folder import PICKLE_ENDINGS, has_weights, pic
 
 __all__ = ["download"]
 
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja")
 # Other engines' forms, and the same weights once more under their makers' own names.
 IGNORED = ("onnx/*", "openvino/*", "original/*", "consolidated*.safetensors")
 SPEC = re.compile(r"^(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?$")

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
 from lepton_compile.export.source.chat_template import chat_template
+from lepton_compile.export.source.made_tokenizer import made_tokenizer, write_made_tokenizer
 from lepton_compile.export.source.tokenizer_files import (
     check_tokenizer_files,
     tokenizer_error,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from lepton_compile.export.checkpoint import Checkpoint
     from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
     from lepton_compile.export.source.adapter import Adapter
+    from lepton_compile.export.source.made_tokenizer.base import Slow
 
 __all__ = ["Kind", "Source"]
 
@@ -75,6 +78,7 @@ class Source:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
         check_tokenizer_files(self.path)
+        _ = self._made_tokenizer
         # The process waits for it: a library in Rust must not find the interpreter gone.
         self._vocabulary = _started(lambda: vocabulary_error(self.path), daemon=False)
         chat_template(self.path)
@@ -175,9 +179,24 @@ class Source:
             from lepton_compile.export.source.gguf_tokenizer import tokenizer_folder
 
             return tokenizer_folder(self._header)
+        if self._made_tokenizer is not None:
+            return Path(self._made_folder.name)
         if self.kind == "onnx" or not folders.has_tokenizer(self.path):
             return None
         return self.path
+
+    @cached_property
+    def _made_tokenizer(self) -> Slow | None:
+        """That of a folder whose tokenizer has no fast form of its own."""
+        return made_tokenizer(self.path) if self.kind == "folder" else None
+
+    @cached_property
+    def _made_folder(self) -> TemporaryDirectory[str]:
+        """Where it is written; gone with the source."""
+        assert self._made_tokenizer is not None
+        room = TemporaryDirectory(prefix="lepton-tokenizer-")
+        write_made_tokenizer(self._made_tokenizer, Path(room.name))
+        return room
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer; None if the model comes without one. Raises SourceError."""
