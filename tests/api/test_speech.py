@@ -233,6 +233,7 @@ def test_quantized(precision: str, tmp_path: Path) -> None:
     lc.build(model=str(tmp_path / "model"), quantize=precision, output=tmp_path / "q", **how)
     verified = json.loads((tmp_path / "q" / "report.json").read_text())["verify"]
     assert verified["cosine"] > {"int8": 0.99, "int4": 0.8}[precision]
+    assert verified["sample"] == "what PyTorch writes of made-up sounds"
     with lc.load(tmp_path / "q") as opened:  # of one language, and without a tokenizer
         found = opened.transcribe(np.zeros(RATE), max_new_tokens=3)
         assert (len(found.tokens), found.language, found.text) == (3, None, None)
