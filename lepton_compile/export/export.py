@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from lepton_passes.body import bodies
 
 from . import meta
 from .attach import attach
-from .checkpoint import Integers
+from .checkpoint import Checkpoint, Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .conversion import converted
@@ -30,6 +30,7 @@ from .source import Source
 from .task_names import AUTO_CLASSES, auto_class
 from .tasks import CacheUse, Pooling, TaskModule, task_module
 from .text_part import own_name, text_part
+from .ties import tied_of, untie
 from .traced import Traced
 from .vision import VisionModule
 from .vision_part import IMAGE_TASKS, image_shape, lacks_pooler, parts_of, vision_part
@@ -115,21 +116,20 @@ def export(
         CheckpointError: the weights do not fit the model.
     """
     exported, graph, network = _capture(
-        source, task, length, source_length, pooling, positions, progress, traced
+        source, task, length, source_length, pooling, positions, progress, traced, weights=True
     )
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
-    inside = text_part(source.config(), task) is not None
-    part = "language model" if inside else ""
+    part = "" if text_part(source.config(), task) is None else "language model"
     if vision_part(source.config(), task) is not None:
         part = "part that sees"
-    checkpoint, rename = converted(network, source.checkpoint(), own_name if inside else None)
+    checkpoint, rename = _checkpoint(source, task, network)
     made = made_weights(network, {parameter for parameter, _ in graph.parameters.values()})
     binding = bind(
         shapes,
         checkpoint,
-        tied=_tied(network),
+        tied=tied_of(network),
         prefix=getattr(network, "base_model_prefix", ""),
         ignore=[*_ignored(network, graph), *(f"^{re.escape(name)}$" for name in made)],
         rename=rename,
@@ -140,6 +140,22 @@ def export(
     exported.integers = binding.integers
     step("capture done", 3, 3)
     return exported
+
+
+def _checkpoint(
+    source: Source, task: str, network: nn.Module
+) -> tuple[Checkpoint, Callable[[str], str]]:
+    """The weights of a network, and what it calls them."""
+    inside = text_part(source.config(), task) is not None
+    return converted(network, source.checkpoint(), own_name if inside else None)
+
+
+def _untied(source: Source, task: str, network: nn.Module) -> list[str]:
+    """Weights of their own for what is tied and stored apart; told of in notes."""
+    if not tied_of(network):
+        return []
+    found = untie(network, *_checkpoint(source, task, network))
+    return [f"{name} has numbers of its own, though the configuration ties it" for name in found]
 
 
 def _notes(source: Source, part: str, unused: tuple[str, ...]) -> list[str]:
@@ -184,6 +200,8 @@ def _capture(
     positions: bool,
     progress: Callable[[str, int, int], None] | None,
     traced: Traced | None,
+    *,
+    weights: bool = False,
 ) -> tuple[ExportedModel, Graph, nn.Module]:
     meta.check_layers(source.config())
     longest = longest_sequence(source.config(), length)
@@ -192,6 +210,7 @@ def _capture(
     step("building the model without weights", 0, 3)
     with uncollected():
         network = meta_model(source, task)
+        apart = _untied(source, task, network) if weights else []
         step(f"tracing {type(network).__name__}", 1, 3)
         image = image_shape(source) if task in IMAGE_TASKS else None
         longest = longest if image is None else parts_of(source, image)
@@ -208,8 +227,8 @@ def _capture(
         source_length=reads,
         how=graph.how,
         kinds=graph.kinds,
-        notes=[*graph.refused],
-        tied=_tied(network),
+        notes=[*graph.refused, *apart],
+        tied=tied_of(network),
         states=graph.states,
         sharing=sum(b.times * len(b.nodes("SharedAttention")) for b in bodies(graph.model)),
     )
@@ -334,15 +353,10 @@ def _cannot_build(source: Source, error: Exception) -> ExportError:
     )
 
 
-def _tied(network: nn.Module) -> dict[str, str]:
-    tied = getattr(network, "all_tied_weights_keys", None)
-    return dict(tied) if isinstance(tied, Mapping) else {}
-
-
 def _ignored(network: nn.Module, graph: Graph) -> list[str]:
     """Parameters the graph does not read (a pooler nobody asks for) may be missing."""
     read = {parameter for parameter, _ in graph.parameters.values()}
-    tied = _tied(network)
+    tied = tied_of(network)
     idle = [
         n
         for n in network.state_dict()

@@ -57,7 +57,9 @@ def _key(network: Any, asked: object) -> str | None:
     if not type(network).__module__.startswith("transformers."):
         return None
     known = {k: v for k, v in network.config.to_dict().items() if k not in _UNREAD}
-    weights = [(name, tuple(each.shape)) for name, each in network.state_dict().items()]
+    state = network.state_dict(keep_vars=True)
+    first = {id(each): name for name, each in reversed([*state.items()])}  # of those that are tied
+    weights = [(name, tuple(each.shape), first[id(each)]) for name, each in state.items()]
     settings = json.dumps(known, sort_keys=True, default=repr)
     return repr((type(network).__qualname__, settings, weights, asked))
 

@@ -17,7 +17,7 @@ from lepton_compile.export.checkpoint import Checkpoint, Integers
 from lepton_compile.export.checkpoint.names import summarize
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Binding", "bind"]
+__all__ = ["Binding", "bind", "stored_names"]
 
 LEGACY = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 # Buffers that old checkpoints store and models compute.
@@ -93,6 +93,18 @@ def bind(
         raise _mismatch(checkpoint, missing, extra, shapes, others)
     binding.unused = tuple(left)
     return binding
+
+
+def stored_names(
+    parameters: Iterable[str],
+    checkpoint: Checkpoint,
+    network: object,
+    rename: Callable[[str], str] | None = None,
+) -> dict[str, str]:
+    """The checkpoint's own names of those parameters that it has."""
+    names = _Names(checkpoint, getattr(network, "base_model_prefix", ""), rename)
+    found = {parameter: names.find(parameter) for parameter in parameters}
+    return {parameter: stored for parameter, stored in found.items() if stored is not None}
 
 
 class _Names:

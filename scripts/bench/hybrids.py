@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +90,34 @@ def save(name: str, folder: Path, layers: int | None = None) -> int:
 def measured(name: str, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
     """The figures of one model, as ``bench --json`` has them."""
     parameters = save(name, work / name, asked.layers)
-    built = work / f"{name}-int4"
+    return {"parameters": parameters, **benched(work / name, "int4", asked)}
+
+
+def benched(model: Path, quantize: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """What ``bench --json`` says of a model's engine, which is built beside it."""
+    built = model.with_name(f"{model.name}-{quantize}")
     command = [sys.executable, "-m", "lepton_compile"]
-    build = ["build", "--model", str(work / name), "--quantize", "int4", "-o", str(built), "-q"]
+    build = ["build", "--model", str(model), "--quantize", quantize, "-o", str(built), "-q"]
     subprocess.run([*command, *build, "--no-check", "--no-verify"], check=True)
     bench = ["bench", str(built), "--json", "--rounds", str(asked.rounds)]
     bench += ["--threads", str(asked.threads)]
     done = subprocess.run([*command, *bench], check=True, capture_output=True, text=True)
-    return {"parameters": parameters, **json.loads(done.stdout)}
+    return dict(json.loads(done.stdout))
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, and write the result."""
-    asked = arguments(given)
+    write(arguments(given), measured)
+
+
+def write(
+    asked: argparse.Namespace, measure: Callable[[str, argparse.Namespace, Path], dict[str, Any]]
+) -> None:
+    """The figures of each model that is asked for, with the machine and the versions."""
     os.environ["OMP_NUM_THREADS"] = str(asked.threads)
     with tempfile.TemporaryDirectory() as scratch:
         work = asked.work or Path(scratch)
-        found = {name: measured(name, asked, work) for name in asked.only}
+        found = {name: measure(name, asked, work) for name in asked.only}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     machine = {"processor": platform.processor(), "cores": os.cpu_count()}
     result = {"machine": machine, "versions": versions, "models": found}
