@@ -99,18 +99,22 @@ def verify(
         found = _verify_decoder(model, truth, feed, watcher, release)
     else:
         found = _verify_encoder(model, truth, feed, watcher)
-    sample = "the sample text" if text is None else "the recipe's text"
-    if tokenizer is None:
-        sample = "random ids, as there is no tokenizer"
-    if task == PAIRS[1]:
-        sample = "what PyTorch writes of made-up sounds"
     return VerifyReport(
         task=task,
         precision=precision,
-        sample=sample,
+        sample=_sample(task, tokenizer, text),
         seconds=time.perf_counter() - begin,
         **found,
     )
+
+
+def _sample(task: str, tokenizer: Any, text: str | None) -> str:
+    """What the engine was fed, in words."""
+    if task == PAIRS[1]:
+        return "what PyTorch writes of made-up sounds"
+    if tokenizer is None:
+        return "random ids, as there is no tokenizer"
+    return "the sample text" if text is None else "the recipe's text"
 
 
 def _verify_decoder(

@@ -18,7 +18,7 @@ from typing import Any
 
 from lepton_compile.export.source.made_tokenizer.pieces_file import SPACE, Pieces
 
-__all__ = ["bpe", "cutting", "decoder", "unigram"]
+__all__ = ["Marks", "bpe", "cutting", "decoder", "unigram"]
 
 PRIVATE = range(0xF0000, 0xFFFFE)
 """Characters that are given out to nobody."""

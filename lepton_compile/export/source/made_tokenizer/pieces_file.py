@@ -12,7 +12,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.source.made_tokenizer.base import HINT
 from lepton_compile.export.source.made_tokenizer.pieces_proto import model_class
 
-__all__ = ["SPACE", "Pieces", "read_pieces"]
+__all__ = ["SPACE", "Pieces", "Type", "read_pieces"]
 
 SPACE = "▁"
 """What stands for a space in pieces."""
