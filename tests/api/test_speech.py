@@ -20,7 +20,7 @@ from lepton_compile.cli import main
 from lepton_compile.errors import ArtifactError, RecipeError, SourceError
 from lepton_compile.numerics.sample_sound import sounds
 from lepton_compile.runtime import LoaderError
-from lepton_compile.serving import export_genai
+from lepton_compile.serving import export_genai, export_triton
 from tests.runtime.test_emit import imported
 from tests.runtime.test_loader_forged import outcomes
 from tests.small import byte_tokenizer
@@ -315,3 +315,5 @@ def test_a_plan_and_the_bench(folder: Path, built: Path) -> None:
     assert plan.layers == "5 layers, 2 kinds traced once each"
     with pytest.raises(ArtifactError, match="runs decoders with a KV cache"):
         export_genai(built, built.parent / "genai")
+    with pytest.raises(ArtifactError, match="in no form that it can run"):
+        export_triton(built, built.parent / "repository")

@@ -69,6 +69,7 @@ def export_triton(
         config = decoder_config(engine, named, copies)
     else:
         _refuse_plugins(engine)
+        _refuse_parts(engine)
         config = encoder_config(engine, named, copies, samples)
     with OutputFolder(path_of(repository, "repository") / named, copy=copy) as out:
         out.write(CONFIG_FILE, text_of(config))
@@ -114,6 +115,15 @@ def _checked_name(name: str) -> str:
         found=str(name),
         hint="--name NAME, of the letters a to z, digits, '.', '_' and '-'",
     )
+
+
+def _refuse_parts(engine: ServedEngine) -> None:
+    if engine.entry.get("encoder"):
+        raise ArtifactError(
+            "Triton gets models that write down what they hear in no form that it can run",
+            found=f"{engine.manifest.task}, of an encoder and a decoder",
+            hint="serve it by its own loader.py: transcribe() takes samples",
+        )
 
 
 def _refuse_plugins(engine: ServedEngine) -> None:
