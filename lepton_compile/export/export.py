@@ -21,7 +21,7 @@ from .checkpoint import Checkpoint, Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .conversion import converted
-from .encoder_decoder import READS
+from .encoder_decoder import PAIRS, READS
 from .kept import CacheLayer, StateLayer
 from .lengths import longest_sequence
 from .made_weights import made_weights
@@ -323,7 +323,7 @@ def _check_spans(network: nn.Module, task: str) -> None:
 
 def _check_scores(network: Any, task: str) -> None:
     """A loader makes room for a score of each token of the vocabulary."""
-    if task != "text-generation":
+    if task not in ("text-generation", *PAIRS):
         return
     scores = getattr(network.get_output_embeddings(), "weight", None)
     words = getattr(network.config.get_text_config(), "vocab_size", None)

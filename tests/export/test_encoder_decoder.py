@@ -119,3 +119,15 @@ def test_a_model_that_passes_over_its_mask_is_refused(tmp_path: Path) -> None:
     save(lambda: FSMTConfig(langs=["en", "de"], **options), TASK, tmp_path)
     with pytest.raises(ExportError, match="the model does not look at attention_mask"):
         compiled(tmp_path, TASK)
+
+
+def test_scores_for_another_number_of_tokens_are_refused(tmp_path: Path) -> None:
+    """Of a Marian whose languages have vocabularies of their own."""
+    options = {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 50}
+    options |= {"tie_word_embeddings": False, "pad_token_id": 1}
+    made = PAIRS["marian"][0]()
+    config = type(made)(**{**made.to_dict(), **options})
+    save(lambda: config, TASK, tmp_path)
+    with pytest.raises(ExportError, match="scores another number of tokens") as caught:
+        compiled(tmp_path, TASK)
+    assert caught.value.found == "vocab_size: 99, and 50 scores"
