@@ -12,6 +12,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import load_recipe
 from tests.passes.quant.rounding import model
 
+TEXT: Any = SimpleNamespace(task="text-generation", how="stamped")  # of what was exported
 GPTQ = {"model": "./m", "quantize": {"algorithm": "gptq", "bits": 4}}
 
 
@@ -22,7 +23,7 @@ def _source(kind: str = "folder") -> Any:
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
 def test_without_a_tokenizer_there_is_no_text(kind: str) -> None:
     with pytest.raises(RecipeError, match="without a tokenizer") as caught:
-        hessians_for(load_recipe(GPTQ), model(), _source(kind), None, lambda *_: None)  # type: ignore[arg-type]
+        hessians_for(load_recipe(GPTQ), model(), _source(kind), TEXT, lambda *_: None)  # type: ignore[arg-type]
     assert caught.value.where == "quantize.algorithm"
 
 
@@ -39,5 +40,5 @@ def test_columns_are_weighed_only_where_that_was_asked_for() -> None:
     for name in ("weighted", "awq"):
         asked = load_recipe({"model": "./m", "quantize": {"algorithm": name, "bits": 4}})
         with pytest.raises(RecipeError, match="without a tokenizer") as caught:
-            energies_for(asked, model(), _source(), None, step)  # type: ignore[arg-type]
+            energies_for(asked, model(), _source(), TEXT, step)  # type: ignore[arg-type]
         assert (caught.value.where, caught.value.found) == ("quantize.algorithm", name)

@@ -19,7 +19,7 @@ from .harness import FP32, compiled, padded, relative_error, run, save
 from .zoo import DECODERS, EMBEDDERS, ENCODERS, HEADS, MORE_ENCODERS
 
 # Those of other embeddings are nothing without a pooling: tests/api has them.
-_OTHERS = ("text-generation", "image-")
+_OTHERS = ("text-generation", "text2text-generation", "automatic-speech-recognition", "image-")
 TASKS = [t for t in AUTO_CLASSES if not t.startswith(_OTHERS) and not t.endswith("-embedding")]
 # Heads with two or three outputs near zero have a small range to be relative to.
 SMALL_HEAD = 1e-4

@@ -12,10 +12,12 @@ import transformers
 
 
 def test_what_is_listed_is_text() -> None:
-    decoders, encoders, masked, labelled = (
+    decoders, pairs, encoders, masked, labelled = (
         architectures.listed(task) for task in architectures.TASKS
     )
     assert decoders["llama"] == "LlamaForCausalLM"
+    assert pairs["bart"] == "BartForConditionalGeneration"
+    assert not {"voxtral", "seamless_m4t", "qwen2_audio"} & {*pairs}
     assert encoders["bert"] == "BertModel"
     assert encoders["t5"] == "T5EncoderModel"
     assert masked["bert"] == "BertForMaskedLM"
