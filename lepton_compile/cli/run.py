@@ -72,6 +72,11 @@ _EVERYWHERE = (
     help="End at this id; may be repeated.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Draws the same tokens again.")
+@click.option("--start", metavar="TOKEN", help="Begin the answer with this, such as a language.")
+@click.option(
+    "--beams", default=1, type=click.IntRange(min=1), help="Answers that are looked for at a time."
+)
+@click.option("--length-penalty", default=1.0, help="With --beams; above 1 favours long answers.")
 @click.option("--audio", "sounds", multiple=True, help="Write down what is said in a .wav file.")
 @click.option("--language", help="What is spoken, such as en; left out, the model tells it.")
 @click.option("--translate", is_flag=True, help="Write English, whatever is spoken.")
@@ -111,6 +116,7 @@ def run(
     if (question is None) != (context is None):
         raise click.UsageError("--question and --context go together")
     heard = dict.fromkeys(("--language", "--translate"), bool(sounds))
+    heard["--length-penalty"] = sampling["beams"] > 1
     fits = {"--output": inputs is not None, "--prompt-name": bool(texts), **heard}
     _refuse_idle(fits, bool(prompts))
     from lepton_compile.runtime import load
@@ -147,7 +153,7 @@ def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
 
 
 def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_json: bool) -> None:
-    if not as_json and len(prompts) == 1:
+    if not as_json and len(prompts) == 1 and sampling["beams"] == 1:
         for piece in model.generate(prompts[0], stream=True, **sampling):
             click.echo(piece, nl=False)
         click.echo()

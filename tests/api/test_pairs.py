@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import lepton_compile as lc
+from lepton_compile.cli import main
 from lepton_compile.errors import ArtifactError, ExportError, RecipeError, SourceError
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai, export_triton
@@ -208,6 +209,34 @@ def test_text_in_text_out(spoken: Path) -> None:
     command = [sys.executable, spoken / "loader.py", "--prompt", "Hello", "--max-new-tokens", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"{by_text.text}\n"
+
+
+def test_from_a_shell(spoken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ["--prompt", "Hello", "--max-new-tokens", "5", "--start", "</s>"]
+    how += ["--beams", "3", "--length-penalty", "2"]
+    given: dict[str, Any] = {"max_new_tokens": 5, "start": "</s>"}
+    with lc.load(spoken) as model:
+        wanted = model.generate("Hello", beams=3, length_penalty=2.0, **given).text
+    done = subprocess.run(
+        [sys.executable, spoken / "loader.py", *how], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{wanted}\n"
+    assert main(["run", str(spoken), *how]) == 0
+    assert capsys.readouterr().out == f"{wanted}\n"
+    assert main(["run", str(spoken), *how[:4], "--length-penalty", "2"]) == 2
+    assert "nothing would come of --length-penalty here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--start", "no such"), ("--beams", "65")])
+def test_options_of_a_shell_arrive(
+    option: str, value: str, spoken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, spoken / "loader.py", "--prompt", "Hello", option, value]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode
+    assert value in refused.stderr
+    assert main(["run", str(spoken), *map(str, command[2:])])
+    assert value in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
