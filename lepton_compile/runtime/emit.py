@@ -30,7 +30,7 @@ __all__ = ["emit", "loader_source"]
 PACKAGE = "lepton_compile.runtime"
 WIDTH = 100  # of the lines that set parts apart
 NUMPY = "numpy as np"
-OF_TASK = re.compile(r",  # for (\S+)$")
+OF_TASK = re.compile(r"  # for (\S+)$")
 HIDDEN = re.compile(r"^    if not TYPE_CHECKING:.*\n\n((?: {8}.*\n|\n)+)", re.MULTILINE)
 
 

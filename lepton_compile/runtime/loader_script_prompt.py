@@ -14,10 +14,11 @@ __all__ = ["add_prompts", "continued"]
 def add_prompts(parser: Any, what: Any) -> None:
     """Options for what is continued, and how."""
     what.add_argument("--prompt", nargs="+", help="continue these texts")
-    whole = ("--max-new-tokens", "--top-k", "--seed", "--beams")
-    numbers = ("--temperature", "--top-p", "--min-p", "--repetition-penalty", "--length-penalty")
-    for name in (*whole, *numbers, "--start"):
-        parser.add_argument(name, type=int if name in whole else float if name in numbers else str)
+    numbers: dict[str, Any] = {"--max-new-tokens": int, "--top-k": int, "--seed": int}
+    numbers |= {"--beams": int, "--start": str}  # for text2text-generation
+    numbers["--length-penalty"] = float  # for text2text-generation
+    for name in ("--temperature", "--top-p", "--min-p", "--repetition-penalty", *numbers):
+        parser.add_argument(name, type=numbers.get(name, float))
     parser.add_argument("--stop", action="append", default=[], help="end before this text")
     parser.add_argument("--stop-token", action="append", type=int, dest="stop_tokens", default=[])
     parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")

@@ -129,6 +129,7 @@ def test_the_file_has_what_is_needed_and_no_more(kind: tuple[str, ...]) -> None:
     assert ("class SharedCache" in source) == (task == "text-generation" or task in PAIRS)
     assert ("class Pair" in source) == (task in PAIRS)
     assert ("start: Any" in source) == ("class Search" in source) == (task == PAIRS[0])
+    assert ("beams" in source) == (task == PAIRS[0])
     assert ("def transcribe" in source) == (task == PAIRS[1])
     assert ("def embed" in source) == task.endswith("feature-extraction")
     assert ("PIL" in source) == task.startswith("image-")
