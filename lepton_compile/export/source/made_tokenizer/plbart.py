@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lepton_compile.export.source.made_tokenizer.cut import Cut
+from lepton_compile.export.source.made_tokenizer.languages import Languages
 from lepton_compile.export.source.made_tokenizer.pieces_file import read_pieces
 
 __all__ = ["PLBart"]
@@ -15,7 +15,7 @@ LANGUAGES = {
 }
 
 
-class PLBart(Cut):
+class PLBart(Languages):
     """The language of a text is a token behind it, where a file says which."""
 
     tidies = True
@@ -31,24 +31,9 @@ class PLBart(Cut):
     }
 
     def read(self) -> dict[str, int]:
-        codes = self.told.get("language_codes") or "base"
-        if not isinstance(codes, str) or codes not in LANGUAGES:
-            raise self.wrong(
-                "tokenizer_config.json",
-                "The languages of the tokenizer are not known.",
-                f"language_codes: {codes!r}",
-                available=[*LANGUAGES],
-            )
-        self.languages = [f"__{code}__" for code in LANGUAGES[codes]]
+        codes = self.listed(LANGUAGES, "base")
         language = self.told.get("src_lang") or ("en_XX" if codes == "multi" else None)
-        self.language = language if language is None else f"__{str(language).strip('_')}__"
-        if self.language not in (None, *self.languages):
-            raise self.wrong(
-                "tokenizer_config.json",
-                "The tokenizer has no such language.",
-                f"src_lang: {language!r}",
-                available=LANGUAGES[codes],
-            )
+        self.behind = [] if language is None else [self.token_of(str(language).strip("_"))]
         self.pieces = read_pieces(self.folder / self.files[0])
         if self.pieces.names[:3] != (first := ["<unk>", "<s>", "</s>"]):
             found = ", ".join(self.pieces.names[:3])
@@ -61,9 +46,5 @@ class PLBart(Cut):
             self.special.pop("mask_token", None)
         return {word: number for number, word in enumerate(words)}
 
-    def extra(self) -> list[str]:
-        return [*self.languages, *(t for t in super().extra() if t not in self.languages)]
-
     def post_processor(self) -> Any:
-        language = [self.language] if self.language is not None else []
-        return self.around([], [self.special["eos_token"], *language])
+        return self.around([], [self.special["eos_token"], *self.behind])
