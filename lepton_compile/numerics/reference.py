@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Later", "Reference", "pool", "weigh"]
+__all__ = ["Later", "Reference", "module_of", "pool", "weigh"]
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +23,11 @@ class Later:
 
     def __init__(self, load: Callable[[], Any]) -> None:
         self.module = cache(load)
+
+
+def module_of(given: Any) -> Any:
+    """The model that is given, or that ``Later`` loads."""
+    return given.module() if isinstance(given, Later) else given
 
 
 class Reference:
@@ -43,7 +48,7 @@ class Reference:
 
     @property
     def _module(self) -> Any:
-        return self._given.module() if isinstance(self._given, Later) else self._given
+        return module_of(self._given)
 
     @property
     def pad(self) -> int:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lepton_compile.errors import UsageError
 from lepton_compile.numerics.engine import Engine
 from lepton_compile.numerics.outputs import Output
-from lepton_compile.numerics.reference import Later, pool
+from lepton_compile.numerics.reference import module_of, pool
 from lepton_compile.numerics.sample_images import COMPARED, normalized, pictures
 from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import Progress
@@ -43,9 +43,8 @@ class Seeing:
         """The named outputs, float32."""
         import torch
 
-        module = self._given.module() if isinstance(self._given, Later) else self._given
         with torch.inference_mode():
-            found = module(pixel_values=torch.from_numpy(pixels))
+            found = module_of(self._given)(pixel_values=torch.from_numpy(pixels))
         return {name: self._output(found, name) for name in names}
 
     def _output(self, found: Any, name: str) -> Array:

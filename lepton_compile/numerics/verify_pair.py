@@ -18,7 +18,7 @@ from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
-from lepton_compile.numerics.reference import Later
+from lepton_compile.numerics.reference import module_of
 from lepton_compile.numerics.sample_sound import sounds
 from lepton_compile.numerics.sample_text import (
     SEGMENT,
@@ -80,7 +80,7 @@ class _Writer:
 
     @property
     def _module(self) -> Any:
-        return self._given.module() if isinstance(self._given, Later) else self._given
+        return module_of(self._given)
 
     def read(self, source: Any) -> None:
         """Run the encoder on ids, or on what is heard of a window."""

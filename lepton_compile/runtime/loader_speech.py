@@ -187,7 +187,7 @@ class Transcribes(Continues):
                         row.ids[at_language], row.asked = row.first.ids[at_language], False
                     if row.samples is not None:
                         row.ids.source = self.features(row.samples)
-                    row.ids.source = self.fit("encoder_input_features", [row.ids.source])[0]
+                    row.ids.source = self.fit(SOUND, [row.ids.source])[0]
                 while len(batch) < least:  # an engine may take no fewer
                     batch.append(Window(self, batch[0].ids, limit, set(), [], False))
                     batch[-1].finish = "filling"
