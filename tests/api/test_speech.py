@@ -21,6 +21,7 @@ from lepton_compile.errors import ArtifactError, RecipeError, SourceError
 from lepton_compile.numerics.sample_sound import sounds
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai, export_triton
+from tests.export.zoo_pairs import HALVES
 from tests.runtime.test_emit import imported
 from tests.runtime.test_loader_forged import outcomes
 from tests.small import byte_tokenizer
@@ -29,14 +30,8 @@ TASK = "automatic-speech-recognition"
 RATE, NEW = 16_000, 8
 START, PLAIN, LANGUAGES = 3, 22, {"en": 10, "fr": 11, "de": 12}
 SIZES = {
+    **HALVES,
     "vocab_size": 260,
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 3,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
     "num_mel_bins": 16,
     "max_source_positions": 50,
     "max_target_positions": 64,

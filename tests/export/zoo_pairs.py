@@ -9,10 +9,9 @@ import transformers
 
 from .zoo import LENGTH, VOCABULARY
 
-__all__ = ["PAIRS"]
+__all__ = ["HALVES", "PAIRS"]
 
-_BART = {
-    "vocab_size": VOCABULARY,
+HALVES = {
     "d_model": 32,
     "encoder_layers": 2,
     "decoder_layers": 3,
@@ -20,6 +19,10 @@ _BART = {
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 64,
     "decoder_ffn_dim": 64,
+}
+_BART = {
+    **HALVES,
+    "vocab_size": VOCABULARY,
     "max_position_embeddings": LENGTH,
     "pad_token_id": 1,
     "bos_token_id": 0,
