@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lepton_compile.api.memory import CHECKED, FP32
 from lepton_compile.engines.encoder_part import is_encoder_decoder
-from lepton_compile.engines.model_file import ENCODER_FILE, MODEL_FILE
+from lepton_compile.engines.model_file import MODEL_FILE, WEIGHTS_FILE, encoder_file
 from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
 from lepton_compile.numerics.answers import KEPT
 from lepton_compile.numerics.sample_text import SEGMENT
@@ -112,12 +112,11 @@ def files_of(
     weights, graph = _sizes(model)
     if target in PLANS:
         return {f"{folder}/model.plan": weights + profiles * KERNEL_SOURCE}
-    if stem is not None:
-        return {f"{folder}/{stem}.onnx": graph, f"{folder}/{stem}.bin": weights}
-    graphs = {f"{folder}/model.onnx": graph}
+    names = [f"{stem}.onnx" if stem else MODEL_FILE]
     if is_encoder_decoder(model):
-        graphs = {f"{folder}/{name}": graph // 2 for name in (ENCODER_FILE, MODEL_FILE)}
-    return {**graphs, f"{folder}/weights.bin": weights}
+        names.append(encoder_file(stem))
+    graphs = {f"{folder}/{name}": graph // len(names) for name in sorted(names)}
+    return {**graphs, f"{folder}/{f'{stem}.bin' if stem else WEIGHTS_FILE}": weights}
 
 
 def peak_of(target: str, model: ir.Model, parameters: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,10 +13,17 @@ from lepton_compile.engines.encoder_part import is_encoder_decoder, split
 from lepton_compile.engines.weights_file import WeightStore, write_weights
 from lepton_compile.errors import EngineError
 
-__all__ = ["ENCODER_FILE", "LAYER_KEY", "MODEL_FILE", "WEIGHTS_FILE", "flatten", "write_model"]
+__all__ = [
+    "LAYER_KEY",
+    "MODEL_FILE",
+    "WEIGHTS_FILE",
+    "encoder_among",
+    "encoder_file",
+    "flatten",
+    "write_model",
+]
 
 MODEL_FILE = "model.onnx"
-ENCODER_FILE = "encoder.onnx"
 WEIGHTS_FILE = "weights.bin"
 
 # Metadata of a node that was inlined: the call it came from, such as ``model.layers.3``.
@@ -63,11 +71,21 @@ def write_model(
     graphs = {target: model}
     if is_encoder_decoder(model):
         encoder, decoder = split(model)
-        graphs = {target: decoder, folder / ENCODER_FILE: encoder}
+        graphs = {target: decoder, folder / encoder_file(stem): encoder}
     for path, graph in graphs.items():
         path.write_bytes(_bytes(graph))
     kept = {folder / name for name in used} | ({weights} if weights.exists() else set())
     return [*graphs, *sorted(kept)]
+
+
+def encoder_file(stem: str | None) -> str:
+    """What the graph is called that runs once for a text; ``stem`` as in :func:`write_model`."""
+    return f"{stem}-encoder.onnx" if stem else "encoder.onnx"
+
+
+def encoder_among(files: Sequence[Path], stem: str | None) -> str | None:
+    """The name of that graph, where one was written."""
+    return next((file.name for file in files if file.name == encoder_file(stem)), None)
 
 
 def flatten(model: ir.Model) -> None:

@@ -204,7 +204,9 @@ Positions (attention_mask, input_ids) => (positions)
 }}
 """
 
-# The mask of new tokens; those that follow others are no padding, wherever rows are padded.
+# The mask of new tokens; those that follow others are no padding, wherever rows are padded. How
+# many there are before is counted in sums of ones: beside a GPU lengths of shapes lie on the host,
+# and a step of a decoder that takes a number from there cannot be captured.
 _NEW_MASK = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 NewMask (attention_mask, hidden) => (mask)
@@ -213,11 +215,15 @@ NewMask (attention_mask, hidden) => (mask)
     total = Shape <start: int = 1, end: int = 2> (attention_mask)
     sequence = Shape <start: int = 1, end: int = 2> (hidden)
     first = Sub (total, sequence)
-    zero = Sub (first, first)
-    follows = Greater (first, zero)
-    one = CastLike (follows, attention_mask)
     last = Slice (attention_mask, first, total, axis)
-    seen = Max (last, one)
+    all_ones = ConstantOfShape <value: tensor = int64[1] {{1}}> (total)
+    new_ones = ConstantOfShape <value: tensor = int64[1] {{1}}> (sequence)
+    count = ReduceSum (all_ones)
+    new_count = ReduceSum (new_ones)
+    before = Sub (count, new_count)
+    known = Max (last, before)
+    one = Constant <value_ints: ints = [1]> ()
+    seen = Min (known, one)
     mask = CastLike (seen, hidden)
 }}
 """

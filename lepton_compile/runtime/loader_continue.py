@@ -29,19 +29,23 @@ class Continues(Texts):
             from lepton_compile.runtime.loader_no_cache import NoCache
 
             return NoCache(self, batch, capacity)
-        if (self.cache or {}).get("shared") and getattr(self.session, "captures", False):
+        if self.cache.get("states") and getattr(self.session, "captures", False):
+            from lepton_compile.runtime.loader_graph_states import GraphStates
+
+            return GraphStates(self, batch, capacity)
+        if self.cache.get("shared") and getattr(self.session, "captures", False):
             from lepton_compile.runtime.loader_cuda_graph import GraphCache
 
             return GraphCache(self, batch, capacity)
-        if (self.cache or {}).get("shared") and self.cache.get("states"):
+        if self.cache.get("shared") and self.cache.get("states"):
             from lepton_compile.runtime.loader_shared_states import SharedStates
 
             return SharedStates(self, batch, capacity)
-        if (self.cache or {}).get("shared"):
+        if self.cache.get("shared"):
             from lepton_compile.runtime.loader_shared_cache import SharedCache
 
             return SharedCache(self, batch, capacity)
-        if not (self.cache or {}).get("shared", True):
+        if not self.cache.get("shared", True):
             from lepton_compile.runtime.loader_past_cache import PastCache
 
             return PastCache(self, batch, capacity)

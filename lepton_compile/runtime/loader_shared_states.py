@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_shared_cache import SharedCache
+from lepton_compile.runtime.loader_states import states_of
 
 __all__ = ["SharedStates"]
 
@@ -17,9 +18,13 @@ class SharedStates(SharedCache):
     def __init__(self, model: Any, batch: int, capacity: int) -> None:
         super().__init__(model, batch, capacity)
         self.states = self.buffers[2 * len(model.cache["layers"]) :]
+        # numpy has no bfloat16: an array holds the bits.
+        self.types = [
+            "uint16" if dtype == "bfloat16" else dtype for *_, dtype in states_of(model, batch)
+        ]
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
         """Logits (batch, vocabulary) after the prompts."""
-        for *_, state in self.states:
-            state.update_inplace(np.zeros(state.shape(), np.float32))
+        for (*_, state), dtype in zip(self.states, self.types, strict=True):
+            state.update_inplace(np.zeros(state.shape(), dtype))
         return super().start(rows)

@@ -7,7 +7,7 @@ pass that packs or quantizes a weight has to replace the input, and one initiali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -157,7 +157,7 @@ class Body:
         before: ir.Node,
         op_type: str,
         inputs: Sequence[ir.Value | None],
-        attributes: dict[str, int | float | str | Sequence[int]] | None = None,
+        attributes: Mapping[str, int | float | str | Sequence[int] | ir.Attr] | None = None,
         *,
         domain: str = "",
         outputs: int = 1,

@@ -26,9 +26,9 @@ from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.causal_conv import LowerCausalConv
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
+from lepton_passes.lowering.ort.cuda_types import LowerCudaTypes
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.experts import LowerExperts
-from lepton_passes.lowering.ort.largest import LowerLargest
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
@@ -283,7 +283,7 @@ def _rotary_tables(settings: Settings) -> LeptonPass:
 
 
 def _experts(settings: Settings) -> LeptonPass:
-    return LowerExperts(settings.accuracy_level)
+    return LowerExperts(settings.accuracy_level, raw=not settings.dynamic)
 
 
 def _static_cache(settings: Settings) -> LeptonPass:
@@ -350,8 +350,8 @@ CATALOG: tuple[Entry, ...] = (
     # work the convolution does itself.
     Entry(LowerNativeCausalConv, targets=_CPU, configured=_native_causal_conv),
     Entry(LowerNativeLinearAttention, targets=_CPU, configured=_native_linear_attention),
-    Entry(LowerCausalConv, targets=_CPU),
-    Entry(LowerLinearAttention, targets=_CPU),
+    Entry(LowerCausalConv, targets=_ORT),
+    Entry(LowerLinearAttention, targets=_ORT),
     Entry(LowerSilu, targets=_ORT),
     # Before lower-linear: they take the bias of fp32 layers, which it would leave as it is.
     Entry(LowerSkipNorm, targets=_ORT),
@@ -366,7 +366,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerBiasGelu, targets=_ORT),
     # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
     Entry(LowerNativeExperts, targets=_CPU, configured=_native_experts),
-    Entry(LowerExperts, targets=_CPU, configured=_experts),
+    Entry(LowerExperts, targets=_ORT, configured=_experts),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.
     Entry(LowerNativeLinear, targets=_CPU, configured=_native_linear),
@@ -374,7 +374,7 @@ CATALOG: tuple[Entry, ...] = (
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),
     Entry(LegalOrtCpu, targets=_CPU),
-    Entry(LowerLargest, targets=_CUDA),
+    Entry(LowerCudaTypes, targets=_CUDA),
     # Last of the changes: what the others emit is there in opset 23 too.
     Entry(LowerOpset, targets=_CUDA),
     Entry(LegalOrtCuda, targets=_CUDA),

@@ -11,6 +11,7 @@ from lepton_passes.body import Body
 __all__ = [
     "NORMS",
     "PAST",
+    "PRESENT",
     "SEQUENCE_MAJOR",
     "bias_of",
     "has_blocks",
@@ -204,6 +205,8 @@ def has_blocks(columns: int) -> bool:
 
 # What inputs that hold what came before are called.
 PAST = ("past_key_values.", "past_conv.", "past_recurrent.")
+# And what the outputs are called that go on from there.
+PRESENT = ("present.", "present_conv.", "present_recurrent.")
 
 
 def is_decoder(model: ir.Model) -> bool:

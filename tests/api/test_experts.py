@@ -140,7 +140,7 @@ def test_without_a_kernel_experts_run_as_their_body(tmp_path: Path) -> None:
 def test_a_kernel_of_our_own_computes_what_the_body_does(tmp_path: Path) -> None:
     """The same weights of 4 bits, widened to fp32 where there is no kernel, as a report says."""
     folder = saved("Gemma4ForCausalLM", _gemma4(), tmp_path / "model")
-    reason = "onnxruntime has no kernel with gelu_tanh as the gate; the experts are kept in fp32"
+    reason = "onnxruntime has no kernel with gelu_tanh as the gate; the experts are widened"
     logits, told = {}, {}
     for kernels in ("auto", "builtin"):
         options: dict[str, Any] = {"model": str(folder), "quantize": "int4", "kernels": kernels}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
-from lepton_compile.engines.model_file import ENCODER_FILE, write_model
+from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def build(job: EngineJob) -> BuiltEngine:
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
     details = {} if library is None else {"kernels": entry(library)}
     names = [file.name for file in files] + ([] if library is None else [library.name])
-    encoder = ENCODER_FILE if ENCODER_FILE in names else None
+    encoder = encoder_among(files, job.stem)
     return BuiltEngine(files[0].name, requires, details, files=names, encoder=encoder)
 
 

@@ -8,15 +8,14 @@ import onnx_ir as ir
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.interface import signature
-from lepton_compile.engines.model_file import write_model
-from lepton_compile.engines.ort_cpu.probe import LEAST
-from lepton_compile.engines.ort_cuda.probe import PACKAGE
+from lepton_compile.engines.model_file import encoder_among, write_model
+from lepton_compile.engines.ort_cuda.probe import LEAST, PACKAGE
+from lepton_passes.match import PAST
 
 __all__ = ["REQUIRES", "build"]
 
 REQUIRES = {PACKAGE: f">={LEAST}"}
 
-_PAST = "past_key_values."
 _COMPUTE = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 
 
@@ -35,18 +34,19 @@ def build(job: EngineJob) -> BuiltEngine:
     }
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
     names = [file.name for file in files]
-    return BuiltEngine(names[0], REQUIRES, details, files=names)
+    encoder = encoder_among(files, job.stem)
+    return BuiltEngine(names[0], REQUIRES, details, files=names, encoder=encoder)
 
 
 def _inputs(graph: ir.Graph) -> list[dict[str, Any]]:
     """The inputs that differ from the model's public ones: caches in another type."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(_PAST)]
+    past = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
     return [{**entry, "optional": False} for entry in signature(past)]
 
 
 def _cache(graph: ir.Graph) -> dict[str, Any] | None:
     """Type of the cache; that past and present may share a buffer is the manifest's word."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(_PAST)]
+    past = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
     if not past or past[0].dtype is None:
         return None
     return {"dtype": past[0].dtype.numpy().name}

@@ -6,12 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lepton_compile.engines.gpu import gpu_text
-from lepton_compile.engines.ort_cpu.probe import LEAST, newer_than
+from lepton_compile.engines.ort_cpu.probe import newer_than
 from lepton_compile.engines.probe import TargetState, installed
 
-__all__ = ["probe"]
+__all__ = ["LEAST", "PACKAGE", "probe"]
 
 PACKAGE = "onnxruntime-gpu"
+# What its kernels were asked of, and the first that has all of them.
+LEAST = "1.31"
 PROVIDER = "libonnxruntime_providers_cuda.so"
 
 

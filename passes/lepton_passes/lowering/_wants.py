@@ -11,6 +11,8 @@ from enum import Enum
 import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN
+from lepton_passes.lowering._wide_states import is_wide
+from lepton_passes.match import PRESENT
 
 __all__ = ["MOVES", "POINTWISE", "Want", "Wants"]
 
@@ -57,6 +59,8 @@ class Wants:
 
     def is_island(self, node: ir.Node) -> bool:
         """Whether the node computes in fp32 whatever surrounds it."""
+        if node.op_type == "LinearAttention":
+            return True
         if node.domain not in ("", "ai.onnx"):
             return False
         if node.op_type in ALWAYS_WIDE:
@@ -90,4 +94,5 @@ class Wants:
     def _outside(self, value: ir.Value) -> Want:
         """Outputs of the model are fp32; between layers, and in caches, values are halves."""
         main = value in self._model.graph.outputs
-        return Want.WIDE if main and not (value.name or "").startswith("present.") else Want.HALF
+        kept = (value.name or "").startswith(PRESENT) and not is_wide(value)
+        return Want.WIDE if main and not kept else Want.HALF

@@ -4,7 +4,8 @@
     After    the same in half precision: W and scales of DequantizeLinear cast lazily, caches and
              what passes between layers half; logits and other outputs Cast back to fp32
     Islands  Cast -> RMSNormalization, LayerNormalization, Softmax -> Cast, weights of norms in
-             fp32; always so: reductions, roots, quotients, and what follows them (pooling)
+             fp32; always so: reductions, roots, quotients, and what follows them (pooling), and
+             linear attention, whose state goes on through all tokens
 
 Place: behind the passes that quantize and stack weights, which read fp32, and in front of all that
 is for one target: attention is lowered in the type it finds. Without ``islands`` norms, Softmax and
@@ -24,6 +25,8 @@ from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
 from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
 from lepton_passes.dtypes import fill_types, set_type
 from lepton_passes.lowering._wants import MOVES, POINTWISE, Want, Wants
+from lepton_passes.lowering._wide_states import is_wide, wide_states
+from lepton_passes.match import PAST, PRESENT
 from lepton_passes.narrow import narrowed
 
 __all__ = ["LowerHalfPrecision"]
@@ -58,6 +61,7 @@ class LowerHalfPrecision(LeptonPass):
             self.tolerances = dict.fromkeys(("fp32", "int8", "int4"), _ON_A_GRID)
         fill_types(model)
         self._wants = Wants(model, islands=self._islands)
+        self._states = wide_states(model)
         for body in bodies(model):
             self.rewrite(body)
         fill_types(model)
@@ -134,8 +138,8 @@ class LowerHalfPrecision(LeptonPass):
     def _enters_half(self, body: Body, value: ir.Value) -> bool:
         """Whether an input of the body arrives in half precision."""
         if body.function is None:
-            return (value.name or "").startswith("past_key_values.")
-        if body.weights(value) is not None:
+            return (value.name or "").startswith(PAST) and not is_wide(value)
+        if body.weights(value) is not None or value in self._states:
             return False
         return self._wants.of(value) != {Want.ROTARY}
 
@@ -151,11 +155,11 @@ class LowerHalfPrecision(LeptonPass):
                 set_type(outer, inner.dtype)
 
     def _leave(self, body: Body, index: int, value: ir.Value) -> None:
-        """An output of a layer is half, one of the model fp32, except its caches."""
+        """An output of a layer is half, one of the model fp32, except for caches and states."""
         if not _is_float_kind(value):
             return
-        cache = (value.name or "").startswith("present.")
-        dtype = self._half if body.function is not None or cache else FLOAT
+        half = body.function is not None or (value.name or "").startswith(PRESENT)
+        dtype = FLOAT if value in self._states or is_wide(value) or not half else self._half
         if value.dtype == dtype:
             return
         node = ir.node("Cast", [value], {"to": int(dtype)})

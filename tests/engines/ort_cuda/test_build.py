@@ -68,7 +68,7 @@ def test_the_manifest_says_what_was_built_and_that_nothing_ran(decoder: Built) -
     cpu, cuda = decoder.artifact.manifest.engines
     assert (cpu["target"], cuda["target"]) == ("ort-cpu", "ort-cuda")
     assert (cuda["executed"], cuda["compute"], cuda["precision"]) == (False, "fp16", "fp16")
-    assert cuda["requires"] == {"onnxruntime-gpu": ">=1.30"}
+    assert cuda["requires"] == {"onnxruntime-gpu": ">=1.31"}
     assert cuda["cache"] == {"dtype": "float16"}
     past = [entry for entry in cuda["io"]["inputs"] if entry["name"].startswith("past_")]
     assert len(past) == 6

@@ -19,10 +19,12 @@ import lepton_compile as lc
 from lepton_compile.engines.probe import probe
 from lepton_compile.runtime import Model, loader_ort, loader_ort_cuda, loader_ort_memory
 from lepton_compile.runtime.loader_cuda_graph import GraphCache
+from lepton_compile.runtime.loader_graph_states import GraphStates
 from lepton_compile.runtime.loader_ort_cuda import CudaSession
 from lepton_compile.runtime.loader_shared_cache import SharedCache
 from tests.export import zoo
 from tests.export.harness import relative_error, save
+from tests.export.hybrids import HYBRIDS
 
 ROWS = [[5, 17, 3, 42, 8, 61], [9, 2, 33]]
 needs_gpu = pytest.mark.skipif(
@@ -85,6 +87,36 @@ def test_steps_give_what_steps_without_a_graph_give(model: Model) -> None:
             alive = [True, token < 6][: len(rows)]
             found = [cache.step([token] * len(rows), alive).copy() for cache in (plain, captured)]
             np.testing.assert_allclose(*found, rtol=0, atol=2e-3)
+
+
+def test_states_do_not_see_the_run_that_captures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which onnxruntime does twice: once for what it allocates, and once for the graph."""
+    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
+    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
+    path, reference = _built(tmp_path, HYBRIDS["lfm2"].config)
+    with lc.load(path, target="ort-cuda") as opened, torch.no_grad():
+        opened.session = session = CudaSession(opened.session, captures=True)
+        run, known = session.run_with_iobinding, set[int]()
+
+        def captured(binding: Any, graph: int = -1) -> None:
+            for _ in range(1 if graph in known or graph == -1 else 2):
+                run(binding, graph)
+            known.add(graph)
+
+        monkeypatch.setattr(session, "run_with_iobinding", captured)
+        cache = opened.new_cache(2, 32)
+        assert isinstance(cache, GraphStates)
+        for rows in ([*map(list, ROWS)], [list(ROWS[1])], [*map(list, ROWS)]):
+            found = cache.start(rows)
+            for token in range(3, 7):
+                for row, scores in zip(rows, found, strict=True):
+                    expected = reference(torch.tensor([row])).logits[0, -1].numpy()
+                    assert relative_error(scores, expected) < 0.02
+                    row.append(token)
+                found = cache.step([token] * len(rows), [True] * len(rows))
+        assert len(known) == 3, "prompts, one row, two rows"
 
 
 def test_each_size_has_a_graph_of_its_own_and_fixed_addresses(model: Model) -> None:

@@ -38,7 +38,7 @@ def test_without_a_gpu_nothing_is_offered_that_would_not_help(
 
 
 def test_the_cpu_package_makes_room_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert state(monkeypatch).install == "pip install 'onnxruntime-gpu>=1.30'"
+    assert state(monkeypatch).install == "pip install 'onnxruntime-gpu>=1.31'"
     found = state(monkeypatch, onnxruntime="1.32.0")
     assert found.install.startswith("pip uninstall -y onnxruntime && pip install ")
 
@@ -46,7 +46,7 @@ def test_the_cpu_package_makes_room_first(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_old_package_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
     found = state(monkeypatch, onnxruntime_gpu="1.20.0")
     assert not found.runs
-    assert found.install == "pip install -U 'onnxruntime-gpu>=1.30'"
+    assert found.install == "pip install -U 'onnxruntime-gpu>=1.31'"
 
 
 def test_a_cpu_package_over_the_gpu_package_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

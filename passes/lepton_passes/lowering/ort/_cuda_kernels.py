@@ -1,9 +1,10 @@
 """Kernels of onnxruntime's CUDA provider, for the ops of our graphs.
 
-Source: docs/OperatorKernels.md of microsoft/onnxruntime at commit 001d12d2623f, the section of
-CUDAExecutionProvider, which its build writes from the registered kernels; what a kernel refuses
-when it runs is from contrib_ops/cuda/bert/group_query_attention.cc there. Only ops that our exports
-and passes make are listed; one that is not listed counts as having no kernel.
+Source: onnxruntime-gpu 1.31.1, asked op by op on an H100, which of them a session with
+``session.disable_cpu_ep_fallback`` takes at opsets 23 and 24 in each type; older opsets from
+docs/OperatorKernels.md of microsoft/onnxruntime at commit 001d12d2623f. What a kernel refuses when
+it runs is from contrib_ops/cuda/bert/group_query_attention.cc there. Only ops that our exports and
+passes make are listed; one that is not listed counts as having no kernel.
 
 A kernel's range is the opsets that it was registered for. An open range serves only nodes whose op
 came with its first opset: that is onnxruntime's rule.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-__all__ = ["CONTRIB", "STANDARD", "Kernel", "kernel_for"]
+__all__ = ["CONTRIB", "STANDARD", "Kernel", "has_form", "kernel_for"]
 
 F, H, B = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
@@ -46,36 +47,40 @@ _ALL, _NO_BF16, _HALVES = frozenset([F, H, B]), frozenset([F, H]), frozenset([H,
 # Op -> the opset of each kernel that a graph of opset 18 to 24 may meet.
 # fmt: off
 _EVERY_TYPE: Mapping[str, tuple[int, ...]] = {
-    "Abs": (13,), "Add": (14,), "Concat": (13,), "Div": (14,), "Erf": (13,), "Exp": (13,),
-    "Expand": (13,), "Gather": (13,), "GatherElements": (13,), "GatherND": (13,), "Gelu": (20,),
-    "Gemm": (13,), "LayerNormalization": (17,), "MatMul": (13,), "Max": (13,), "Min": (13,),
-    "Mul": (14,), "Neg": (13,), "Pow": (15,), "RMSNormalization": (23,), "ReduceSum": (13,),
-    "Relu": (14,), "RotaryEmbedding": (23,), "ScatterElements": (18,), "ScatterND": (18,),
-    "Sigmoid": (13,), "SimplifiedLayerNormalization": (1,), "Slice": (13,), "Softmax": (13,),
+    "Abs": (13,), "Add": (14,), "Attention": (23, 24), "AveragePool": (19, 22), "Concat": (13,),
+    "Cos": (7, 22), "Div": (14,), "Erf": (13,), "Exp": (13,), "Expand": (13,), "Gather": (13,),
+    "GatherElements": (13,), "GatherND": (13,), "Gelu": (20,), "Gemm": (13,),
+    "LayerNormalization": (17,), "LpNormalization": (22,), "MatMul": (13,), "Max": (13,),
+    "Min": (13,), "Mish": (22,), "Mod": (13,), "Mul": (14,), "Neg": (13,), "Pow": (15,),
+    "RMSNormalization": (23,), "ReduceL1": (18,), "ReduceMean": (18,), "ReduceSum": (13,),
+    "ReduceSumSquare": (18,), "Relu": (14,), "RotaryEmbedding": (23,), "ScatterElements": (18,),
+    "ScatterND": (18,), "Sigmoid": (13,), "Sign": (13,), "SimplifiedLayerNormalization": (1,),
+    "Sin": (7, 22), "Slice": (13,), "Softmax": (13,), "Softplus": (1, 22), "Softsign": (1, 22),
     "Split": (18,), "Sqrt": (13,), "Sub": (14,), "Tanh": (13,), "TensorScatter": (24,),
     "Tile": (13,), "Trilu": (14,), "Where": (16,),
 }
 _WITHOUT_BF16: Mapping[str, tuple[int, ...]] = {
-    "ArgMax": (13,), "Ceil": (13,), "Clip": (13,), "Cos": (7,), "CumSum": (14,), "Einsum": (12,),
-    "Equal": (13,), "Floor": (13,), "Greater": (13,), "GreaterOrEqual": (16,), "Less": (13,),
-    "LessOrEqual": (16,), "Log": (13,), "LogSoftmax": (13,), "Pad": (18,), "Reciprocal": (13,),
-    "ReduceL2": (18,), "ReduceMax": (18,), "ReduceMean": (18,), "ReduceMin": (18,),
-    "ReduceProd": (18,), "ReduceSumSquare": (18,), "Round": (11,), "Sin": (7,), "Softplus": (1,),
-    "TopK": (11,),
+    "ArgMax": (13,), "BatchNormalization": (15,), "Ceil": (13,), "Clip": (13,),
+    "ConvTranspose": (11, 22), "CumSum": (14,), "Einsum": (12,), "Elu": (6,), "Equal": (13, 19),
+    "Floor": (13,), "GlobalAveragePool": (1, 22), "Greater": (13,), "GreaterOrEqual": (16,),
+    "InstanceNormalization": (6,), "LeakyRelu": (16,), "Less": (13,), "LessOrEqual": (16,),
+    "Log": (13,), "LogSoftmax": (13,), "MaxPool": (12,), "PRelu": (16,),
+    "Pad": (18, 19, 21, 23, 24), "Reciprocal": (13,), "ReduceL2": (18,), "ReduceLogSumExp": (18,),
+    "ReduceMax": (18, 20), "ReduceMin": (18, 20), "ReduceProd": (18,), "Resize": (19,),
+    "Round": (11, 22), "TopK": (11, 24),
 }
-# These were registered range by range, up to an open one that begins with opset 23.
-_UP_TO_23 = frozenset({"Cast", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"})
+# These were registered range by range, up to those of opsets 23 and 24.
+_TO_24 = frozenset({"Cast", "Flatten", "Reshape", "Shape", "Squeeze", "Transpose", "Unsqueeze"})
 # fmt: on
 
 STANDARD: Mapping[str, tuple[Kernel, ...]] = {
     **{op: tuple(Kernel(_ALL, first) for first in at) for op, at in _EVERY_TYPE.items()},
     **{op: tuple(Kernel(_NO_BF16, first) for first in at) for op, at in _WITHOUT_BF16.items()},
-    **{op: (Kernel(_ALL, 13, 20), Kernel(_ALL, 21, 22), Kernel(_ALL, 23)) for op in _UP_TO_23},
+    **dict.fromkeys(_TO_24, (Kernel(_ALL, 13, 20), Kernel(_ALL, 21, 22), Kernel(_ALL, 23, 24))),
     "ConstantOfShape": (Kernel(_ALL, 9),),
     "Conv": (Kernel(_NO_BF16, 11, 21), Kernel(_ALL, 22)),
     "HardSigmoid": (Kernel(_NO_BF16, 6, 21), Kernel(_ALL, 22)),
     "HardSwish": (Kernel(_NO_BF16, 14, 21), Kernel(_ALL, 22)),
-    "Flatten": (Kernel(_ALL, 13),),
     "Identity": (Kernel(_ALL, 14, 18), Kernel(_ALL, 19)),
     "IsInf": (Kernel(_ALL, 20),),
     "IsNaN": (Kernel(_ALL, 20),),
@@ -89,7 +94,8 @@ CONTRIB: Mapping[str, frozenset[ir.DataType]] = {
     **dict.fromkeys(("BiasGelu", "FastGelu", "FusedMatMul", "Gelu", "QuickGelu"), _ALL),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _ALL),
     **dict.fromkeys(("GatherBlockQuantized", "MatMulNBits", "RotaryEmbedding"), _ALL),
-    "GroupQueryAttention": _HALVES,
+    **dict.fromkeys(("CausalConvWithState", "LinearAttention"), _ALL),
+    **dict.fromkeys(("GroupQueryAttention", "MoE", "QMoE"), _HALVES),
     "MultiHeadAttention": _ALL,
 }
 """Ops of com.microsoft by name, with the types that they compute in."""
@@ -102,15 +108,24 @@ def kernel_for(node: ir.Node, opset: int, dtype: ir.DataType) -> str | None:
         if types is None:
             return "the CUDA provider has no such kernel"
         return None if dtype in types else _untyped(dtype, types)
-    kernels = STANDARD.get(node.op_type)
-    if kernels is None:
+    if node.op_type not in STANDARD:
         return "the CUDA provider has no such kernel"
-    since = _since(node.op_type, opset)
-    fitting = [kernel for kernel in kernels if kernel.serves(since)]
+    fitting = _fitting(node, opset)
     if not fitting:
+        since = _since(node.op_type, opset)
         return f"the CUDA provider has no kernel for the form of opset {since}"
     types = frozenset().union(*(kernel.types for kernel in fitting))
     return None if dtype in types else _untyped(dtype, types)
+
+
+def has_form(node: ir.Node, opset: int) -> bool:
+    """Whether an op of ONNX has a kernel, in one type or another, at an opset."""
+    return bool(_fitting(node, opset))
+
+
+def _fitting(node: ir.Node, opset: int) -> list[Kernel]:
+    since = _since(node.op_type, opset)
+    return [kernel for kernel in STANDARD.get(node.op_type, ()) if kernel.serves(since)]
 
 
 def _since(op_type: str, opset: int) -> int:

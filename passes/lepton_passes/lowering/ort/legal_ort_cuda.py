@@ -6,7 +6,7 @@ costs two copies and a wait. Changes nothing; each refusal is a node by name:
     an op, or its form at the opset of the graph, or its type, without a CUDA kernel
     DynamicQuantizeMatMul, which only the CPU has
     GroupQueryAttention with what its CUDA kernel refuses when it runs
-    mixtures of experts and layers with a state, whose bodies would run on the CPU in large part
+    mixtures of experts that MoE does not know, whose bodies would run on the CPU in large part
     attention over another layer's cache, whose body would read a buffer to its end
     DequantizeLinear of a whole weight, which would be computed again in each call
 
@@ -30,11 +30,9 @@ NUMBERS = (ir.DataType.FLOAT, *HALVES)
 # They are made once, on the device that reads them.
 _PLACED = frozenset(["Constant"])
 _NEWEST = 24
-# Ops of the dialect that no pass lowers, whose bodies would run on the CPU in large part.
+# Ops of the dialect that no pass lowered, whose bodies would run on the CPU in large part.
 _CPU_ALONE = {
-    "Experts": "mixtures of experts are lowered",
-    "CausalConvWithState": "convolutions with a state are lowered",
-    "LinearAttention": "linear attention is lowered",
+    "Experts": "experts with such a gate run",
     "SharedAttention": "layers that read another layer's cache are lowered",
 }
 

@@ -1,12 +1,13 @@
-"""Lower the standard opset to the newest that every provider of onnxruntime covers.
+"""Lower the standard opset to one that has kernels for the ops of the graph on a GPU.
 
     Before   opset 24
-    After    opset 23, in the main graph and in every function
+    After    opset 23, or 21 where an op has a kernel there alone; in every function, too
 
 A kernel whose range is open at the top serves only ops that came with its first opset: onnxruntime
-matches versions exactly there. The CUDA provider's Cast, Reshape, Squeeze, Transpose and Unsqueeze
-say "23 and up", so the same nodes at opset 24 run on the CPU, each with a copy to and fro, and
-nothing is reported. Between 23 and 24 the ops of our graphs changed in the types they allow only.
+matches versions exactly there. The CUDA provider's MaxPool says "12 and up", so the same node at
+opset 22, which allows one type more, runs on the CPU, with a copy to and fro, and nothing is
+reported. Before 1.31 that held for Cast, Reshape and Transpose at opset 24. Between 21 and 24 the
+ops of our graphs changed in the types that they allow only.
 
 Refuses: an op, or an attribute of one, that opset 23 does not have.
 """
@@ -18,48 +19,60 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.ort._cuda_kernels import has_form
 
 __all__ = ["OPSET", "LowerOpset"]
 
 OPSET = 23
+_OLDER = 21
 
 
 class LowerOpset(LeptonPass):
     """Lower the standard opset; all bodies or none."""
 
     name = "lower-opset"
-    summary = "Opset 23, which the kernels of GPUs are registered for"
+    summary = "An opset at which GPUs have kernels for the ops of the graph"
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.fired, self.refusals = 0, []
         for body in bodies(model):
             self.rewrite(body)
         graphs = [model.graph, *(function.graph for function in model.functions.values())]
-        newer = [g for g in graphs if g.opset_imports.get("", 0) > OPSET]
+        opset = _OLDER if _wants_older(model) else OPSET
+        newer = [g for g in graphs if g.opset_imports.get("", 0) > opset]
         if self.refusals or not newer:
             return ir.passes.PassResult(model, modified=False)
         for graph in newer:
-            graph.opset_imports[""] = OPSET
+            graph.opset_imports[""] = opset
         self.fired = 1
         return ir.passes.PassResult(model, modified=True)
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes():
-            if node.domain in ("", "ai.onnx") and (reason := _newer(node)):
+            if node.domain in ("", "ai.onnx") and (reason := _newer(node, OPSET)):
                 self.refuse(body, node, reason)
 
 
-def _newer(node: ir.Node) -> str | None:
-    """What the node has that opset 23 has not; ops of onnxruntime in this domain are not asked."""
+def _wants_older(model: ir.Model) -> bool:
+    """Whether an op has a kernel at the older opset alone, and none is in the way."""
+    every = [node for body in bodies(model) for node in body.nodes()]
+    nodes = [node for node in every if node.domain in ("", "ai.onnx")]
+    if any(_newer(node, OPSET) or _newer(node, _OLDER) for node in nodes):
+        return False
+    return any(has_form(node, _OLDER) and not has_form(node, OPSET) for node in nodes)
+
+
+def _newer(node: ir.Node, opset: int) -> str | None:
+    """What the node has that an opset has not; ops of onnxruntime in this domain are not asked."""
     if not onnx.defs.has(node.op_type):
         return None
     try:
-        known = onnx.defs.get_schema(node.op_type, max_inclusive_version=OPSET)
+        known = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
     except onnx.defs.SchemaError:
-        return f"the op is newer than opset {OPSET}"
+        return f"the op is newer than opset {opset}"
     added = sorted(set(node.attributes) - set(known.attributes))
     if added:
-        return f"its attribute {added[0]} is newer than opset {OPSET}"
+        return f"its attribute {added[0]} is newer than opset {opset}"
     if len(node.inputs) > known.max_input:
-        return f"it has more inputs than in opset {OPSET}"
+        return f"it has more inputs than in opset {opset}"
     return None

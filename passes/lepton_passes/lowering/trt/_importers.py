@@ -51,9 +51,9 @@ TYPES = frozenset({
 # fmt: on
 
 OF_DIALECT = {
-    "CausalConvWithState": "convolutions with a state are lowered for ort-cpu alone",
-    "Experts": "mixtures of experts are lowered for ort-cpu alone",
-    "LinearAttention": "linear attention is lowered for ort-cpu alone",
+    "CausalConvWithState": "convolutions with a state are lowered for ONNX Runtime alone",
+    "Experts": "mixtures of experts are lowered for ONNX Runtime alone",
+    "LinearAttention": "linear attention is lowered for ONNX Runtime alone",
     "SharedAttention": "layers that read another layer's cache are lowered for ort-cpu alone",
 }
 """Why no pass lowers an op of our dialect; ONNX has some of the same names."""

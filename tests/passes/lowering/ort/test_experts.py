@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
+from lepton_passes.contract import CLOSE, ROUNDING, LeptonPass, Tolerance
+from lepton_passes.dtypes import fill_types
+from lepton_passes.emulation import Emulation
+from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.ort.experts import LowerExperts
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
+from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
 from lepton_passes.quant.weight_stored import WeightStored
 from tests.passes.experts import EXPERTS, INNER, WIDTH, Settings, experts, routed
 from tests.passes.quant.stored import Stored, stored_in
-from tests.passes.support import check, ops, reasons, run
+from tests.passes.support import assert_close, check, ops, random, reasons, run
 
 ALL = [Settings(), Settings(interleaved=1), Settings(1.702, 1.0, 2.0, biases=True)]
 # What activations in 8 bits cost, of which 4 bits have one scale a block.
@@ -104,6 +110,61 @@ def test_zero_points_go_along(
     assert zeros == [(EXPERTS, 2 * INNER, bits // 8 or 1), (EXPERTS, WIDTH, 2 * bits // 8)]
 
 
+@pytest.mark.parametrize("settings", ALL, ids=str)
+def test_for_a_gpu_qmoe_is_told_scores(settings: Settings) -> None:
+    """Its own weights of experts are others; the CPU's kernel takes the same form."""
+    model, _ = experts(settings, 64, 128)
+    WeightInt4()(model)
+    feeds = {**routed(7), "x": random(7, 64)}
+    feeds["s"] = feeds["s"] * 0.7  # need not add up to one
+    done = check(LowerExperts(0, raw=True), model, feeds, CLOSE)
+    assert (done.fired, reasons(done)) == (1, [])
+    node = _node(model, "QMoE")
+    assert node.attributes.get_int("weights_prepacked") == 0
+    assert len(node.inputs) <= 8, "no router_weights"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: _with_zeros(Settings(), 4), "gate_up and down have zero points"),
+        (lambda: _rounded(experts(Settings())[0]), "columns are no multiple of 64"),
+    ],
+)
+def test_what_is_widened_for_a_gpu(model: Callable[[], ir.Model], reason: str) -> None:
+    made = model()
+    done = check(LowerExperts(0, raw=True), made, routed(5), CLOSE)
+    assert (done.fired, reasons(done)) == (1, [f"{reason}; both are widened"])
+    assert [op for op in ops(made, "block") if op in ("MoE", "QMoE")] == ["MoE"]
+
+
+def _rounded(model: ir.Model) -> ir.Model:
+    WeightInt4()(model)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [ir.DataType.FLOAT16, ir.DataType.BFLOAT16])
+@pytest.mark.parametrize("quantize", [None, WeightInt4()], ids=["plain", "int4"])
+def test_experts_in_half_precision(dtype: ir.DataType, quantize: LeptonPass | None) -> None:
+    model, _ = experts(Settings(biases=True), 64, 128)
+    if quantize is not None:
+        quantize(model)
+    feeds = {**routed(7), "x": random(7, 64)}
+    before = run(model, feeds)
+    LowerHalfPrecision(dtype, islands=False)(model)
+    done = LowerExperts(0, raw=True)
+    done(model)
+    assert (done.fired, reasons(done)) == (1, [])
+    fill_types(model)
+    node = _node(model, "MoE" if quantize is None else "QMoE")
+    halves = {v.dtype for v in node.inputs if v is not None}
+    assert halves == {dtype} | ({ir.DataType.UINT8} if quantize is not None else set())
+    assert_close(before, run(Emulation()(model), feeds), ROUNDING[dtype])
+    legal = LegalOrtCuda()
+    legal(model)
+    assert reasons(legal) == []
+
+
 def test_zero_points_are_widened_with_the_rest() -> None:
     model = _with_zeros(Settings(activation="gelu"), 4)
     assert check(LowerExperts(), model, routed(5), CLOSE).fired == 0
@@ -122,7 +183,7 @@ def test_gates_without_a_kernel_stay_in_the_body(
     kept = ""
     if quantize is not None:
         quantize(model)
-        kept = "; the experts are kept in fp32"
+        kept = "; the experts are widened"
     done = check(LowerExperts(), model, routed(5), CLOSE)
     place = "as the gate" if gated else "without a gate"
     reason = f"onnxruntime has no kernel with {activation} {place}{kept}"
@@ -162,7 +223,7 @@ def test_two_formats_are_widened_and_reported() -> None:
     model, _ = experts(Settings())
     WeightInt4(lambda name, _: (4, 32) if name == "gu" else None)(model)
     done = check(LowerExperts(), model, routed(5), CLOSE)
-    assert reasons(done) == ["gate_up and down are in two formats; both are kept in fp32"]
+    assert reasons(done) == ["gate_up and down are in two formats; both are widened"]
     assert done.fired == 1
     assert _node(model, "MoE")
     assert not [op for op in ops(model, "block") if op == "DequantizeLinear"]

@@ -41,6 +41,26 @@ def test_what_is_old_enough_stays() -> None:
     assert again.fired == 0
 
 
+POOL = """main (float[b, 2, 8, 8] x) => (y) {
+  p = MaxPool <kernel_shape = [2, 2]> (x)
+  y = Sigmoid (p)
+}"""
+
+
+def test_an_op_with_a_kernel_at_an_older_opset_takes_all_there() -> None:
+    model = load(POOL)
+    done = check(LowerOpset(), model, {"x": random(1, 2, 8, 8)}, SAME)
+    assert (done.fired, _opsets(model)) == (1, {21})
+    assert ops(model) == ["MaxPool", "Sigmoid"]
+
+
+def test_what_came_later_keeps_all_at_the_newer_one() -> None:
+    text = POOL.replace("y = Sigmoid (p)", "y = RMSNormalization (p, s)")
+    model = load(text, {"s": random(7)})
+    check(LowerOpset(), model, {"x": random(1, 2, 8, 8)}, SAME)
+    assert _opsets(model) == {OPSET}
+
+
 def test_refuses_an_op_that_came_later() -> None:
     model = load("main (float[b, s, 8] x) => (y) { y = Swish (x) }")
     done = check(LowerOpset(), model, {"x": np.ones((1, 1, 8), np.float32)}, SAME)

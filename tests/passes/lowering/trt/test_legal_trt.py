@@ -285,4 +285,4 @@ def test_calls_of_layers_are_no_ops_without_importer() -> None:
 def test_refuses_experts_by_name() -> None:
     legal = LegalTrt()
     legal(experts(Settings())[0])
-    assert "mixtures of experts are lowered for ort-cpu alone" in reasons(legal)
+    assert "mixtures of experts are lowered for ONNX Runtime alone" in reasons(legal)
