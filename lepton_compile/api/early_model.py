@@ -19,6 +19,7 @@ from lepton_compile.recipe import Recipe, check_idle
 
 __all__ = ["check_model"]
 
+OF_PAIRS = ("ort-cpu", "ort-cuda")
 WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
 
 
@@ -48,13 +49,13 @@ def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
     Raises:
         RecipeError: one of the targets, a precision, or an ONNX file.
     """
-    others = [target for target in recipe.target if target != "ort-cpu"]
+    others = [target for target in recipe.target if target not in OF_PAIRS]
     if others:
         raise RecipeError(
-            f"models for {task} are for ort-cpu alone",
+            f"models for {task} are for ONNX Runtime alone",
             where=recipe.place("target"),
             found=", ".join(others),
-            available=["ort-cpu"],
+            available=OF_PAIRS,
         )
     if source.kind == "onnx":
         raise RecipeError(

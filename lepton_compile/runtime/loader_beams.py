@@ -105,11 +105,17 @@ def _reorder(cache: Any, order: np.ndarray) -> None:
 
     if hasattr(cache, "buffers"):
         for *_, buffer in cache.buffers:
+            if buffer.data_type() != "tensor(float)":
+                from lepton_compile.runtime.loader_cuda_pair import reorder
+
+                reorder(buffer, order)
+                continue
             floats = ctypes.c_float * int(np.prod(buffer.shape()))
             held = np.ctypeslib.as_array(floats.from_address(buffer.data_ptr()))
             rows = held.reshape(buffer.shape())[:, :, : cache.lengths.max()]
             rows[: len(order)] = rows[order]
         return
     ((numbers, length, past),) = cache.groups
-    moved = [OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v.numpy()[order])) for v in past]
+    taken = [(np.ascontiguousarray(v.numpy()[order]), v.device_name()) for v in past]
+    moved = [OrtValue.ortvalue_from_numpy(array, device, 0) for array, device in taken]
     cache.groups = [(numbers, length, moved)]

@@ -36,7 +36,9 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
-        start = start_cuda(ort, bool((manifest.get("cache") or {}).get("shared")))
+        # Where a decoder reads what an encoder gave, steps are not the same from call to call.
+        same = not engine.get("encoder") and (manifest.get("cache") or {}).get("shared")
+        start = start_cuda(ort, bool(same))
     if engine.get("precision") in ("int8", "auto", "stored"):
         from lepton_compile.runtime.loader_saturation import saturates
 
@@ -54,5 +56,10 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
             from lepton_compile.runtime.loader_source import Pair
 
             first = start(str(root / engine["encoder"]), options, providers=providers)
-            return Pair(first, start(str(path), options, providers=providers))
+            second = start(str(path), options, providers=providers)
+            if engine["target"] == "ort-cuda":
+                from lepton_compile.runtime.loader_cuda_pair import CudaPair
+
+                return CudaPair(first, second)
+            return Pair(first, second)
         return start(str(path), options, providers=providers)

@@ -88,7 +88,7 @@ class Reading:
 
         for name, value in self.values.items():
             rows = np.repeat(value.numpy(), times, axis=0)
-            self.values[name] = OrtValue.ortvalue_from_numpy(rows)
+            self.values[name] = OrtValue.ortvalue_from_numpy(rows, value.device_name(), 0)
 
     def io_binding(self) -> Any:
         """A binding that lacks what changes from token to token."""

@@ -291,8 +291,7 @@ def test_no_edit_of_the_manifest_ends_in_anything_but_a_refusal(
 @pytest.mark.parametrize(
     ("recipe", "error", "words"),
     [
-        ({"target": "ort-cuda"}, RecipeError, "for ort-cpu alone"),
-        ({"target": "trt-rtx"}, RecipeError, "for ort-cpu alone"),
+        ({"target": "trt-rtx"}, RecipeError, "for ONNX Runtime alone"),
         ({"quantize": "auto"}, RecipeError, "bits are chosen for models that read alone"),
         ({"shapes": {"source": "1..65"}}, ExportError, "longer sequences than the model can take"),
         ({"shapes": {"source": "1..6"}}, RecipeError, "shorter than what a model is traced with"),

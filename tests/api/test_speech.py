@@ -293,7 +293,7 @@ def test_a_preprocessor_that_does_not_fit(
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ({"target": "ort-cuda"}, "are for ort-cpu alone"),
+        ({"target": "trt-rtx"}, "are for ONNX Runtime alone"),
         ({"quantize": "auto"}, "bits are chosen for models that read alone"),
         ({"shapes": {"source": "1..9"}}, "only models that read one text and write another"),
         ({"verify": {"tokens": 9}}, "a model that hears is compared on sounds"),
