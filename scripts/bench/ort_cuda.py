@@ -194,10 +194,11 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
         for tool, generate in runs.items():
             times[tool].append(measured(generate, ids, asked.new))
     conditions = {"prompt": asked.prompt, "new": asked.new, "compute": asked.compute}
-    return {**result, "conditions": conditions, "versions": _versions(), **summary(times, len(ids))}
+    return {**result, "conditions": conditions, "versions": versions(), **summary(times, len(ids))}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what is measured, where it is installed."""
     known = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return {name: known[name] for name in PACKAGES if name in known}
 
