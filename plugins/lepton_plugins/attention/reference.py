@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from lepton_plugins.attention.variant import Variant
 
-__all__ = ["append", "attention", "cached_attention", "dequantize", "quantize"]
+__all__ = [
+    "append",
+    "attention",
+    "biased_attention",
+    "cached_attention",
+    "dequantize",
+    "quantize",
+]
 
 Array = NDArray[Any]
 
@@ -91,6 +98,37 @@ def cached_attention(
     append(key, past_lengths, key_cache, variant.key_scale, variant.cache_dtype)
     append(value, past_lengths, value_cache, variant.value_scale, variant.cache_dtype)
     return attention(query, past_lengths, key_cache, value_cache, variant, sinks, precision)
+
+
+def biased_attention(
+    query: Array,
+    keys: Array,
+    values: Array,
+    scale: float,
+    bias: Array,
+    shown: Array | None = None,
+    precision: type[np.floating[Any]] = np.float64,
+) -> Array:
+    """Attention with numbers that are added to scores, which alone say what is seen.
+
+    Args:
+        query: (batch, sequence, heads * head_dim).
+        keys: as ``values``, (batch, heads, keys, head_dim).
+        bias: (1 or batch, 1 or heads, 1 or sequence, keys).
+        shown: (batch, keys), 0 hides a key; a row without any gets zeros.
+
+    Returns (batch, sequence, heads * head_dim) of ``precision``.
+    """
+    batch, heads, _, head_dim = keys.shape
+    q = query.reshape(batch, -1, heads, head_dim).swapaxes(1, 2).astype(precision)
+    scores = q @ keys.astype(precision).swapaxes(2, 3) * precision(scale) + bias.astype(precision)
+    output = _softmax(scores, None)
+    if shown is not None:
+        seen = np.broadcast_to(shown[:, None, None, :] != 0, scores.shape)
+        some = seen.any(-1, keepdims=True)
+        output = np.where(some, _softmax(np.where(seen | ~some, scores, -np.inf), None), 0)
+    mixed = output @ values.astype(precision)
+    return np.asarray(mixed.swapaxes(1, 2).reshape(batch, -1, heads * head_dim))
 
 
 def _seen(positions: Array, length: int, window: int) -> Array:

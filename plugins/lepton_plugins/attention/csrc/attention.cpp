@@ -34,6 +34,7 @@ struct Rows {
   float* sum;
   float* scores;         // (count, kKeys)
   float* keys;           // (head_dim, kKeys)
+  float* values;         // (kKeys, head_dim)
 };
 
 float* take(float*& memory, int64_t count) {
@@ -45,7 +46,7 @@ float* take(float*& memory, int64_t count) {
 int64_t floats_of(int count, int head_dim, bool few) {
   const int64_t padded = (count + 7) / 8 * 8;
   return 2 * static_cast<int64_t>(count) * head_dim + 2 * padded + count * kKeys +
-         (few ? 0 : static_cast<int64_t>(head_dim) * kKeys) + 64;
+         (few ? 0 : 2 * static_cast<int64_t>(head_dim) * kKeys) + 64;
 }
 
 Rows rows_in(float* memory, int count, int head_dim, int group, int64_t first, bool few) {
@@ -59,6 +60,7 @@ Rows rows_in(float* memory, int count, int head_dim, int group, int64_t first, b
   r.sum = take(memory, count);
   r.scores = take(memory, static_cast<int64_t>(count) * kKeys);
   if (!few) r.keys = take(memory, static_cast<int64_t>(head_dim) * kKeys);
+  if (!few) r.values = take(memory, static_cast<int64_t>(head_dim) * kKeys);
   return r;
 }
 
@@ -193,25 +195,50 @@ Sight sight(const Attention& a, int64_t batch, int64_t query) {
   return {most(0, position + 1 - a.window), last};
 }
 
+// cap * tanh(score / cap)
+void soften(float cap, int padded, float* s) {
+  const __m256 most = _mm256_set1_ps(cap), inverse = _mm256_set1_ps(1 / cap);
+  for (int j = 0; j < padded; j += 8) {
+    const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s + j), inverse);
+    _mm256_storeu_ps(s + j, _mm256_mul_ps(most, hyperbolic_tangent(v)));
+  }
+}
+
+// Of a bias there is nothing behind its last key.
+void add_bias(const float* bias, int count, float* s) {
+  int j = 0;
+  for (; j + 8 <= count; j += 8) {
+    _mm256_storeu_ps(s + j, _mm256_add_ps(_mm256_loadu_ps(s + j), _mm256_loadu_ps(bias + j)));
+  }
+  if (j == count) return;
+  _mm256_storeu_ps(s + j, _mm256_add_ps(_mm256_loadu_ps(s + j), Ragged(count - j).load(bias + j)));
+}
+
+// Have the next block of a bias come while this one is computed: its rows lie apart, and no processor
+// foresees them. Where it ends nothing is read.
+void call_for(const float* bias) {
+  for (int j = 0; j < kKeys; j += 16) {
+    _mm_prefetch(reinterpret_cast<const char*>(bias + j), _MM_HINT_T1);
+  }
+}
+
 // Turn scores into weights, in place, and rescale what there is. 0 for what is out of sight.
-void weigh(const Attention& a, int64_t batch, const Rows& r, int64_t start, int count) {
+void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t start, int count) {
   const int padded = (count + 7) / 8 * 8;
   for (int i = 0; i < r.count; ++i) {
     float* s = r.scores + i * kKeys;
-    const Sight seen = sight(a, batch, r.first + i / r.group);
+    const int64_t query = r.first + i / r.group;
+    const Sight seen = sight(a, batch, query);
     const int from = static_cast<int>(most(0, least(count, seen.from - start)));
     const int to = static_cast<int>(most(from, least(count, seen.to - start)));
+    if (a.softcap > 0) soften(a.softcap, padded, s);
+    if (a.bias.data != nullptr) {
+      const float* bias = a.bias.at(batch, kv_head * r.group + i % r.group, query) + start;
+      call_for(bias + kKeys);
+      add_bias(bias, count, s);
+    }
     for (int j = 0; j < from; ++j) s[j] = kNone;
     for (int j = to; j < padded; ++j) s[j] = kNone;
-    if (a.softcap > 0) {
-      const __m256 cap = _mm256_set1_ps(a.softcap), inverse = _mm256_set1_ps(1 / a.softcap);
-      for (int j = 0; j < padded; j += 8) {
-        const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s + j), inverse);
-        _mm256_storeu_ps(s + j, _mm256_mul_ps(cap, hyperbolic_tangent(v)));
-      }
-      for (int j = 0; j < from; ++j) s[j] = kNone;
-      for (int j = to; j < padded; ++j) s[j] = kNone;
-    }
     if (a.mask != nullptr) {
       const int32_t* shown = a.mask + batch * a.mask_length + start;
       for (int j = from; j < to; ++j) {
@@ -249,12 +276,26 @@ void weigh(const Attention& a, int64_t batch, const Rows& r, int64_t start, int 
   }
 }
 
+// Values of a block one behind the other: rows of several heads lie a power of two apart, or nearly,
+// and drive each other out of the first cache.
+const float* gather(const Attention& a, const Rows& r, const float* value, int count) {
+  const int head_dim = a.head_dim;
+  if (a.value.token == head_dim) return value;
+  for (int j = 0; j < count; ++j) {
+    for (int d = 0; d < head_dim; d += 8) {
+      _mm256_storeu_ps(r.values + j * head_dim + d, _mm256_loadu_ps(value + j * a.value.token + d));
+    }
+  }
+  return r.values;
+}
+
 // total (rows, head_dim) += weights . values
 void add_values(const Attention& a, const Rows& r, const float* value, int count) {
+  value = gather(a, r, value, count);
   int d = 0;
   for (; d + 16 <= a.head_dim; d += 16) {
-    multiply_rows(r.count, r.scores, kKeys, count, value + d, a.value.token, r.total + d,
-                  a.head_dim, true);
+    multiply_rows(r.count, r.scores, kKeys, count, value + d, a.head_dim, r.total + d, a.head_dim,
+                  true);
   }
   for (; d < a.head_dim; d += 8) {
     for (int i = 0; i < r.count; ++i) {
@@ -262,7 +303,7 @@ void add_values(const Attention& a, const Rows& r, const float* value, int count
       __m256 part = _mm256_loadu_ps(y);
       for (int j = 0; j < count; ++j) {
         part = _mm256_fmadd_ps(_mm256_broadcast_ss(r.scores + i * kKeys + j),
-                               _mm256_loadu_ps(value + j * a.value.token + d), part);
+                               _mm256_loadu_ps(value + j * a.head_dim + d), part);
       }
       _mm256_storeu_ps(y, part);
     }
@@ -301,11 +342,11 @@ void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t
     const float* value = a.value.at(batch, kv_head, start);
     if (few) {
       scores_of_few(a, r, key, count);
-      weigh(a, batch, r, start, count);
+      weigh(a, batch, kv_head, r, start, count);
       add_values_of_few(a, r, value, count);
     } else {
       scores_of_block(a, r, key, count);
-      weigh(a, batch, r, start, count);
+      weigh(a, batch, kv_head, r, start, count);
       add_values(a, r, value, count);
     }
   }

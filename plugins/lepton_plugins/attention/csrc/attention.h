@@ -17,6 +17,17 @@ struct Heads {
   }
 };
 
+// Numbers that are added to scores (batch, head, query, key): one key after the other, the rest by
+// distances in floats, 0 along an axis whose numbers are the same everywhere.
+struct Bias {
+  const float* data;  // or null
+  int64_t batch, head, query;
+
+  const float* at(int64_t b, int64_t h, int64_t q) const {
+    return data + b * batch + h * head + q * query;
+  }
+};
+
 struct Attention {
   int64_t rows;      // batch
   int heads, kv_heads, head_dim;  // head_dim is a multiple of 8
@@ -30,6 +41,7 @@ struct Attention {
   const int64_t* offset;    // of each row: position of its first query
   const int32_t* mask;      // (rows, mask_length), 0 hides a key; or null
   int64_t mask_length;
+  Bias bias = {};
 };
 
 // False if memory is short. A query that sees no key gets zeros.

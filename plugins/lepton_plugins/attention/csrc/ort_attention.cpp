@@ -1,8 +1,10 @@
-// MultiHeadAttention(query, key?, value?, key_padding_mask?) and GroupQueryAttention(query, key?,
-// value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?, query_norm?,
-// key_norm?, kept?), with the meaning that onnxruntime's operators of these names have. Without key
-// and value, query holds all three side by side, in this order; those of MultiHeadAttention may be of
-// another text, and of another length. Weights of norms (head_dim) are of an RMS norm of each head, in
+// MultiHeadAttention(query, key?, value?, key_padding_mask?, attention_bias?) and GroupQueryAttention(
+// query, key?, value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?,
+// query_norm?, key_norm?, kept?, attention_bias?), with the meaning that onnxruntime's operators of
+// these names have. Without key and value, query holds all three side by side, in this order; those of
+// MultiHeadAttention may be of another text, and of another length, and laid out in heads as a cache
+// is. A bias (1 or batch, 1 or heads, 1 or queries, keys) is added to scores; beside a cache it alone
+// says which keys a query sees. Weights of norms (head_dim) are of an RMS norm of each head, in
 // front of the rotary embedding. `kept` is how many of the last queries are wanted, 0 for all: the
 // result has so many, while keys and values of all go to the cache. Key and value of no tokens leave
 // the cache as it is, that of another layer, and nothing is made of it.
@@ -58,6 +60,7 @@ struct Inputs {
       v = inside(data, tokens, width, (heads + kv_heads) * head_dim, head_dim);
       return nullptr;
     }
+    if (apart && key.rank == 4) return read_heads(api, heads);
     shared = !apart && key.rank == 3 && key.dims[1] == 0 && tokens > 0;
     if (apart && key.rank == 3) keys = key.dims[1];
     for (const Operand* each : {&key, &value}) {
@@ -71,7 +74,38 @@ struct Inputs {
     v = inside(value.as<float>(), keys, kv_heads * head_dim, 0, head_dim);
     return nullptr;
   }
+
+  // Keys and values as (batch, heads, keys, head_dim).
+  OrtStatus* read_heads(const OrtApi* api, int64_t heads) {
+    keys = key.dims[2];
+    for (const Operand* each : {&key, &value}) {
+      if (each->rank != 4 || each->dims[0] != query.dims[0] || each->dims[1] != heads ||
+          each->dims[2] != keys || each->dims[3] != head_dim) {
+        return wrong(api, "key or value do not fit query");
+      }
+    }
+    k = {key.as<float>(), heads * keys * head_dim, keys * head_dim, head_dim};
+    v = {value.as<float>(), k.batch, k.head, k.token};
+    return nullptr;
+  }
 };
+
+// A bias of scores, checked; all of it is read, from the first query on.
+OrtStatus* read_bias(const OrtApi* api, const OrtKernelContext* context, size_t index,
+                     const int64_t (&sizes)[4], Bias* bias) {
+  Operand given;
+  if (OrtStatus* s = input(api, context, index, &given)) return s;
+  *bias = {given.as<float>(), 0, 0, 0};
+  if (given.data == nullptr) return nullptr;
+  bool fits = given.rank == 4 && given.dims[3] == sizes[3];
+  for (size_t i = 0; fits && i < 3; ++i) fits = given.dims[i] == 1 || given.dims[i] == sizes[i];
+  if (!fits) return wrong(api, "the bias is not (batch, heads, queries, keys)");
+  const int64_t query = given.dims[3], head = given.dims[2] * query, batch = given.dims[1] * head;
+  bias->query = given.dims[2] == 1 ? 0 : query;
+  bias->head = given.dims[1] == 1 ? 0 : head;
+  bias->batch = given.dims[0] == 1 ? 0 : batch;
+  return nullptr;
+}
 
 OrtStatus* attribute(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t least,
                      int64_t most, int64_t* value) {
@@ -82,7 +116,7 @@ OrtStatus* attribute(const OrtApi* api, const OrtKernelInfo* info, const char* n
 class MultiHead final : public Operator<MultiHead> {
  public:
   static constexpr const char* kName = "MultiHeadAttention";
-  static constexpr size_t kInputs = 4, kOutputs = 1;
+  static constexpr size_t kInputs = 5, kOutputs = 1;
   static OrtElementType input_type(size_t i) { return i == 3 ? ORT_INT32 : ORT_FLOAT; }
   static bool optional(size_t i) { return i > 0; }
 
@@ -102,6 +136,9 @@ class MultiHead final : public Operator<MultiHead> {
     if (mask.data != nullptr && (mask.rank != 2 || mask.size() != rows * in.keys)) {
       return wrong(api_, "the mask is not (batch, keys)");
     }
+    Bias bias;
+    const int64_t sizes[] = {rows, heads_, in.tokens, in.keys};
+    if (OrtStatus* s = read_bias(api_, context, 4, sizes, &bias)) return s;
     Operand y = in.query;
     y.dims[2] = heads_ * in.head_dim;
     if (OrtStatus* s = output(api_, context, 0, &y)) return s;
@@ -114,7 +151,8 @@ class MultiHead final : public Operator<MultiHead> {
     const int heads = static_cast<int>(heads_), head_dim = static_cast<int>(in.head_dim);
     const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
     const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale_, 0.0f,
-                      -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.keys};
+                      -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.keys,
+                      bias};
     const bool done = attend(SessionThreads(api_, context), a);
     free(lengths);
     return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
@@ -195,6 +233,7 @@ struct Call {
   Inputs in;
   Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept;
   Operand y, present_key, present_value;
+  Bias bias{};
 
   OrtStatus* read(const OrtApi* api, const OrtKernelContext* context, int64_t heads,
                   int64_t kv_heads) {
@@ -204,6 +243,14 @@ struct Call {
     for (size_t i = 0; i < 9; ++i) {
       if (OrtStatus* s = input(api, context, 3 + i, others[i])) return s;
     }
+    return nullptr;
+  }
+
+  // Of the queries that are wanted; the lengths have been checked.
+  OrtStatus* read_bias_of(const OrtApi* api, const OrtKernelContext* context, int64_t heads) {
+    const int64_t sizes[] = {rows(), heads, in.tokens, length()};
+    if (OrtStatus* s = read_bias(api, context, 12, sizes, &bias)) return s;
+    if (bias.data != nullptr) bias.data += first() * bias.query;
     return nullptr;
   }
 
@@ -236,7 +283,7 @@ struct Call {
 class GroupQuery final : public Operator<GroupQuery> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
-  static constexpr size_t kInputs = 12, kOutputs = 3;
+  static constexpr size_t kInputs = 13, kOutputs = 3;
   static OrtElementType input_type(size_t i) {
     return i == 5 || i == 6 ? ORT_INT32 : i == 11 ? ORT_INT64 : ORT_FLOAT;
   }
@@ -263,6 +310,10 @@ class GroupQuery final : public Operator<GroupQuery> {
     if (OrtStatus* s = call.read(api_, context, heads_, kv_heads_)) return s;
     if (OrtStatus* s = check(call)) return s;
     if (OrtStatus* s = check_options(call)) return s;
+    if (OrtStatus* s = call.read_bias_of(api_, context, heads_)) return s;
+    if (call.bias.data != nullptr && window_ > 0) {
+      return wrong(api_, "a bias says what is seen, and goes with no window");
+    }
     if (OrtStatus* s = call.make(api_, context, heads_)) return s;
     // The lengths of rows, and the turned queries behind them.
     const size_t lengths = (3 * call.rows() * sizeof(int64_t) + 63) / 64 * 64;
@@ -326,6 +377,9 @@ class GroupQuery final : public Operator<GroupQuery> {
       if (past[b] < 0 || past[rows + b] > call.present_key.dims[2]) {
         return wrong(api_, "a row does not fit its cache");
       }
+      if (call.bias.data != nullptr && past[rows + b] > call.length()) {
+        return wrong(api_, "a row is longer than the bias");
+      }
       if (rotary_ && past[rows + b] > call.cos.dims[0]) {
         return wrong(api_, "a position lies beyond the tables of angles");
       }
@@ -363,8 +417,9 @@ class GroupQuery final : public Operator<GroupQuery> {
     const int heads = static_cast<int>(heads_), kv_heads = static_cast<int>(kv_heads_);
     const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
     const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), queries, query, key,
-                      value, out, scale, softcap_, window_ > 0 ? window_ : -1, true, past + rows,
-                      past + 2 * rows, nullptr, 0};
+                      value, out, scale, softcap_, window_ > 0 ? window_ : -1,
+                      call.bias.data == nullptr, past + rows, past + 2 * rows, nullptr, 0,
+                      call.bias};
     return attend(threads, a) ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
   }
 
