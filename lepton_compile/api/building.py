@@ -57,6 +57,8 @@ __all__ = ["Build"]
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int4"}
+# Passes whose kernels extend caches in place.
+IN_PLACE = ("lower-cached-attention", "lower-biased-cached-attention")
 
 
 @dataclass
@@ -280,7 +282,7 @@ class Build:
         from lepton_compile import __version__
 
         shared = exported.cached and all(
-            e.passes.fired("lower-cached-attention") == len(exported.caches)
+            sum(map(e.passes.fired, IN_PLACE)) == len(exported.caches)
             # What reads a cache in its own way would read spare room, too.
             and e.passes.fired("lower-shared-attention") == exported.sharing
             for e in engines

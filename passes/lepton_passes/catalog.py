@@ -22,6 +22,8 @@ from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.last_layer import LowerLastLayer
 from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
+from lepton_passes.lowering.ort.biased_attention import LowerBiasedAttention
+from lepton_passes.lowering.ort.biased_cached_attention import LowerBiasedCachedAttention
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.causal_conv import LowerCausalConv
 from lepton_passes.lowering.ort.choices import Choices
@@ -245,28 +247,8 @@ def _packed_gate_up(settings: Settings) -> LeptonPass | None:
     return PackedGateUp() if settings.stacks else None
 
 
-def _native_attention(settings: Settings) -> LeptonPass | None:
-    return LowerNativeAttention() if settings.native else None
-
-
-def _native_causal_conv(settings: Settings) -> LeptonPass | None:
-    return LowerNativeCausalConv() if settings.native else None
-
-
-def _native_linear_attention(settings: Settings) -> LeptonPass | None:
-    return LowerNativeLinearAttention() if settings.native else None
-
-
-def _native_norm(settings: Settings) -> LeptonPass | None:
-    return LowerNativeNorm() if settings.native else None
-
-
-def _native_head_norm(settings: Settings) -> LeptonPass | None:
-    return LowerNativeHeadNorm() if settings.native else None
-
-
-def _native_experts(settings: Settings) -> LeptonPass | None:
-    return LowerNativeExperts() if settings.native else None
+def _native(make: Callable[[], LeptonPass]) -> Callable[[Settings], LeptonPass | None]:
+    return lambda settings: make() if settings.native else None
 
 
 def _native_linear(settings: Settings) -> LeptonPass | None:
@@ -345,27 +327,30 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerSharedAttention, targets=_CPU),
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
-    Entry(LowerNativeAttention, targets=_CPU, configured=_native_attention),
+    Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),
+    # What a model says by itself. First over caches, whose keys the other would take as they are.
+    Entry(LowerBiasedCachedAttention, targets=_CPU, configured=_native(LowerBiasedCachedAttention)),
+    Entry(LowerBiasedAttention, targets=_CPU, configured=_native(LowerBiasedAttention)),
     # Ours first: what they decline is left to those of onnxruntime. In front of lower-silu, whose
     # work the convolution does itself.
-    Entry(LowerNativeCausalConv, targets=_CPU, configured=_native_causal_conv),
-    Entry(LowerNativeLinearAttention, targets=_CPU, configured=_native_linear_attention),
+    Entry(LowerNativeCausalConv, targets=_CPU, configured=_native(LowerNativeCausalConv)),
+    Entry(LowerNativeLinearAttention, targets=_CPU, configured=_native(LowerNativeLinearAttention)),
     Entry(LowerCausalConv, targets=_ORT),
     Entry(LowerLinearAttention, targets=_ORT),
     Entry(LowerSilu, targets=_ORT),
     # Before lower-linear: they take the bias of fp32 layers, which it would leave as it is.
     Entry(LowerSkipNorm, targets=_ORT),
     # Takes what lower-skip-norm made, and the norms it left.
-    Entry(LowerNativeNorm, targets=_CPU, configured=_native_norm),
+    Entry(LowerNativeNorm, targets=_CPU, configured=_native(LowerNativeNorm)),
     # What those of attention and norms made.
-    Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native_head_norm),
+    Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native(LowerNativeHeadNorm)),
     Entry(LowerCudaHeadNorm, targets=_CUDA),
     # Between what it looks through, norms and sums, and the kernels of layers; in front of static
     # caches, whose logits are those of one position.
     Entry(LowerLastLayer, configured=_last_layer),
     Entry(LowerBiasGelu, targets=_ORT),
     # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
-    Entry(LowerNativeExperts, targets=_CPU, configured=_native_experts),
+    Entry(LowerNativeExperts, targets=_CPU, configured=_native(LowerNativeExperts)),
     Entry(LowerExperts, targets=_ORT, configured=_experts),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.

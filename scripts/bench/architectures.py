@@ -114,7 +114,8 @@ INTRODUCTION = """\
 
 What transformers {transformers} lists for a task, each in a tiny random configuration, built for
 `ort-cpu` in fp32 and compared with PyTorch by `verify`. *stamped*: each distinct layer is traced
-once; *whole*: all layers are; *plain*: attention stays the model's own code, without our kernels.
+once; *whole*: all layers are; *plain*: attention stays the model's own code, without our kernels,
+but for that with a bias of scores (T5) where weights are quantized.
 *Not tried*: no tiny configuration could be made of its default. What
 [the README](../README.md#what-is-compiled) names is tested with each change; the rest was tried
 once, by `scripts/bench/architectures.py`, which wrote this page. Masked words and labels were tried

@@ -20,6 +20,7 @@ from lepton_compile.cli import main
 from lepton_compile.errors import ArtifactError, ExportError, RecipeError, SourceError
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai, export_triton
+from lepton_plugins.native import why_not
 from tests.export.harness import save
 from tests.export.zoo_pairs import PAIRS
 from tests.runtime.test_emit import imported
@@ -286,6 +287,26 @@ def test_no_edit_of_the_manifest_ends_in_anything_but_a_refusal(
     forged = Path(shutil.copytree(spoken, tmp_path / "forged"))
     refused, _ = outcomes(forged, imported(forged / "loader.py"), under)
     assert refused > 4
+
+
+def test_a_bias_of_positions_goes_with_a_cache_in_place(tmp_path: Path) -> None:
+    """Answers that end at different times, and beams, are those of a cache that grows."""
+    listening("t5", tmp_path / "model")
+    answers: dict[str, list[list[list[int]]]] = {}
+    for name in ("lower-native-norm", "lower-biased-cached-attention"):
+        how: dict[str, Any] = {"tactics": "default", "passes": {"disable": [name]}}
+        how |= {"check": False, "verify": False, "output": tmp_path / name}
+        artifact = lc.build(model=str(tmp_path / "model"), quantize="int8", **how)
+        shared = json.loads((artifact.path / "manifest.json").read_text())["cache"]["shared"]
+        assert shared == (name == "lower-native-norm" and why_not() is None)
+        with lc.load(artifact.path) as model:
+            first = model.generate(SOURCES[0], max_new_tokens=3).tokens[-1]
+            asked: list[dict[str, Any]] = [{"stop_tokens": [first]}, {"beams": 3}]
+            found = [model.generate(SOURCES, max_new_tokens=40, **more) for more in asked]
+            answers[name] = [[row.tokens for row in rows] for rows in found]
+    ours, grown = answers.values()
+    assert ours == grown
+    assert len({len(tokens) for tokens in ours[0]}) > 1
 
 
 @pytest.mark.parametrize(

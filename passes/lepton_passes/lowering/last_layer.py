@@ -216,7 +216,7 @@ def _keep(body: Body, moved: _Moved, count: ir.Value) -> None:
             use.node.replace_input_with(use.idx, kept)
     for node in moved.nodes:
         if _is_attention(node):
-            node.resize_inputs(_COUNT + 1)
+            node.resize_inputs(max(len(node.inputs), _COUNT + 1))  # a bias stands behind it
             node.replace_input_with(_COUNT, count)
         if node.op_type == "Reshape" and moved.forms[node.outputs[0]] is Form.SEQUENCE:
             _reshape(body, moved, node)
