@@ -4,7 +4,7 @@
     After    q, k, v = Split(x [Wq; Wk; Wv])
 
 The rows are stacked, so the numbers do not change. Between a projection and the attention may stand
-norms, rotary embeddings and reshapes.
+norms, rotary embeddings and reshapes, and a past that keys and values are appended to.
 Refuses: inputs, formats or biases that differ; a weight used twice.
 """
 
@@ -16,7 +16,7 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.fusion._stack import Projection, projection, refuses, stack
 from lepton_passes.linear import Linear, linears
-from lepton_passes.match import NORMS
+from lepton_passes.match import NORMS, PAST
 
 __all__ = ["PackedQkv"]
 
@@ -58,10 +58,16 @@ def _source(body: Body, value: ir.Value | None, found: dict[ir.Value, Linear]) -
         if node.op_type == "Add" and (product := _biased(node, found)) is not None:
             part = projection(body, product)
             return part if part.y is value else None
-        if node.op_type not in _BETWEEN:
+        if node.op_type not in _BETWEEN and not _appends(node):
             return None
-        value = node.inputs[0]
+        value = node.inputs[1 if node.op_type == "Concat" else 0]
     return None
+
+
+def _appends(node: ir.Node) -> bool:
+    """Whether it puts new keys or values behind those of a cache."""
+    past = node.inputs[0] if node.op_type == "Concat" and len(node.inputs) == 2 else None
+    return past is not None and past.is_graph_input() and (past.name or "").startswith(PAST)
 
 
 def _biased(node: ir.Node, found: dict[ir.Value, Linear]) -> Linear | None:

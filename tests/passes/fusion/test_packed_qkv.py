@@ -126,3 +126,42 @@ def test_refuses_other_formats() -> None:
     WeightInt8(lambda name, _: (8, None) if "_k_" in name else None)(model)
     done = check(PackedQkv(), model, FEEDS, CLOSE)
     assert set(reasons(done)) == {"the projections are stored in different formats"}
+
+
+def _cached(past: str = "past_key_values.0") -> ir.Model:
+    """Attention of a model's own over a cache, whose keys and values are put behind the past."""
+    model = load(
+        """main (float[b, s, 32] x, float[b, 4, p, 8] pk, float[b, 4, p, 8] pv)
+          => (float[b, 4, s, 8] y, float[b, 4, t, 8] key, float[b, 4, t, 8] value) {
+      heads = Constant <value_ints = [0, 0, 4, 8]> ()
+      qt = Transpose <perm = [1, 0]> (q_weight)  q0 = MatMul (x, qt)
+      kt = Transpose <perm = [1, 0]> (k_weight)  k0 = MatMul (x, kt)
+      vt = Transpose <perm = [1, 0]> (v_weight)  v0 = MatMul (x, vt)
+      q1 = Reshape (q0, heads)  k1 = Reshape (k0, heads)  v1 = Reshape (v0, heads)
+      q = Transpose <perm = [0, 2, 1, 3]> (q1)
+      k = Transpose <perm = [0, 2, 1, 3]> (k1)
+      v = Transpose <perm = [0, 2, 1, 3]> (v1)
+      key = Concat <axis = 2> (pk, k)
+      value = Concat <axis = 2> (pv, v)
+      y = Attention <scale = 0.3> (q, key, value)
+    }""",
+        {f"{name}_weight": random(32, 32, seed=seed) for seed, name in enumerate("qkv")},
+    )
+    for value, kind in zip(model.graph.inputs[1:], ("key", "value"), strict=True):
+        value.name = f"{past}.{kind}"
+    return model
+
+
+def test_behind_a_past() -> None:
+    model = _cached()
+    feeds = {"x": FEEDS["x"]} | {
+        f"past_key_values.0.{kind}": random(2, 4, 5, 8, seed=7) for kind in ("key", "value")
+    }
+    assert check(PackedQkv(), model, feeds, CLOSE).fired == 1
+    assert ops(model).count("MatMul") == 1
+
+
+def test_leaves_other_sums_of_two_alone() -> None:
+    packed = PackedQkv()
+    packed(_cached(past="other"))
+    assert (packed.fired, reasons(packed)) == (0, [])
