@@ -5,17 +5,23 @@
     After    ai.lepton.cpu::GroupQueryAttention(..), the inputs as they were
              ai.lepton.cpu::MultiHeadAttention(qkv, , , mask)
 
-The kernels skip blocks of keys out of sight, and share the keys of a decode step among threads.
+    Before   MultiHeadAttention(q, k, v, , mask), k and v of another text
+    After    ai.lepton.cpu::MultiHeadAttention(q, Transpose(Reshape(k)), .. v .., mask)
+
+Those are made once, and read anew for each token that is written: in heads, what a head reads lies
+one behind the other. The kernels skip blocks of keys out of sight, and share the keys of a decode
+step among threads.
 Refuses: widths of heads that are no multiple of 8; a bias of scores; heads with sinks.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import split_of, width_of
+from lepton_passes.match import SEQUENCE_MAJOR, split_of, width_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeAttention"]
@@ -73,6 +79,8 @@ class LowerNativeAttention(LeptonPass):
         thirds = _thirds(body, node)
         if thirds is not None:
             query, key, value = thirds[0], None, None
+        elif _of_another(query, key):
+            key, value = (_in_heads(body, node, each) for each in (key, value))
         mask = node.inputs[4] if len(node.inputs) > 4 else None
         attributes = {
             "num_heads": node.attributes.get_int("num_heads"),
@@ -106,6 +114,27 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
     if not width or width % (8 * node.attributes.get_int("num_heads")):
         return "heads of keys and values differ, or are no multiple of 8"
     return None if "scale" in node.attributes else "the scale is not given"
+
+
+def _of_another(query: ir.Value | None, key: ir.Value | None) -> bool:
+    """Whether keys are known to be of another text than queries."""
+    sizes = [v.shape for v in (query, key) if v is not None and v.shape is not None]
+    return len(sizes) == 2 and sizes[0][1] != sizes[1][1]
+
+
+def _in_heads(body: Body, node: ir.Node, value: ir.Value | None) -> ir.Value:
+    """Rows of heads (batch, keys, heads * width) as (batch, heads, keys, width)."""
+    assert value is not None
+    assert value.shape is not None
+    heads = node.attributes.get_int("num_heads")
+    batch, keys, width = value.shape
+    assert isinstance(width, int)
+    sizes = body.constant_node(node, np.array([0, 0, heads, width // heads], np.int64))
+    cut = body.emit(node, "Reshape", [value, sizes]).outputs[0]
+    cut.type, cut.shape = value.type, ir.Shape([batch, keys, heads, width // heads])
+    turned = body.emit(node, "Transpose", [cut], {"perm": SEQUENCE_MAJOR}).outputs[0]
+    turned.type, turned.shape = value.type, ir.Shape([batch, heads, keys, width // heads])
+    return turned
 
 
 def _thirds(body: Body, node: ir.Node) -> tuple[ir.Value, int] | None:

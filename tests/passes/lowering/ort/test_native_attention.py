@@ -98,6 +98,26 @@ def test_three_inputs_stay_three(inputs: str) -> None:
     assert ops(model).count("MultiHeadAttention") == 1
 
 
+def test_keys_of_another_text_are_laid_out_in_heads() -> None:
+    model = load(
+        """main (float[b, s, 32] q0, float[b, t, 32] k0, int32[b, t] mask) => (y) {
+      q = Relu (q0) k = Neg (k0) v = Identity (k0)
+      y = com.microsoft.MultiHeadAttention <num_heads = 4, scale = 0.4> (q, k, v, , mask)
+    }"""
+    )
+    for node in model.graph:
+        length = "s" if node.outputs[0].name in ("q", "y") else "t"
+        node.outputs[0].shape = ir.Shape(("b", length, 32))
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    feeds = {"q0": random(2, 3, 32), "k0": random(2, 9, 32, seed=1)}
+    feeds["mask"] = np.array([[1] * 9, [1] * 4 + [0] * 5], np.int32)
+    assert check(LowerNativeAttention(), model, feeds, CLOSE).fired == 1
+    made = [*["Reshape", "Transpose"] * 2, "MultiHeadAttention"]
+    assert ops(model) == ["Relu", "Neg", "Identity", *made]
+    (node,) = (n for n in model.graph if n.op_type == "MultiHeadAttention")
+    assert [v.dtype for v in node.inputs[1:3] if v is not None] == [ir.DataType.FLOAT] * 2
+
+
 @pytest.mark.parametrize(
     ("inputs", "more", "reason"),
     [
