@@ -95,7 +95,7 @@ class LowerNativeAttention(LeptonPass):
 
 def _refuses_cached(node: ir.Node) -> str | None:
     if any(value is not None for value in node.inputs[_CACHED_INPUTS:]):
-        return "the kernel has no bias, sinks or norms of heads"
+        return "a bias, sinks or norms of heads are left to the kernel of onnxruntime"
     past = node.inputs[3]
     shape = past.shape if past is not None else None
     width = shape[3] if shape is not None and len(shape) == 4 else None
@@ -107,7 +107,7 @@ def _refuses_cached(node: ir.Node) -> str | None:
 def _refuses(body: Body, node: ir.Node) -> str | None:
     given = list(node.inputs) + [None] * 8
     if any(value is not None for value in (given[3], *given[5:])):
-        return "the kernel has no bias and no cache"
+        return "a bias or a cache is left to the kernel of onnxruntime"
     thirds = _thirds(body, node)
     widths = {thirds[1]} if thirds is not None else {width_of(value) for value in given[:3]}
     width = widths.pop() if len(widths) == 1 else None
