@@ -18,10 +18,10 @@ class CudaPair(Pair):
     """The sessions of an encoder and a decoder, as one."""
 
     def __init__(self, encoder: Any, decoder: Any) -> None:
-        super().__init__(Resident(encoder), decoder)
+        super().__init__(_Resident(encoder), decoder)
 
 
-class Resident:
+class _Resident:
     """A session whose outputs stay where they are computed, unless they are asked for as arrays."""
 
     def __init__(self, session: Any) -> None:

@@ -59,9 +59,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_ort_memory": ort and bool(cache),
         "loader_shared_cache": ort and shared,
         "loader_shared_states": ort and shared and bool(cache.get("states")),
-        "loader_cuda_graph": "ort-cuda" in targets and shared and not pair,
-        "loader_cuda_pair": "ort-cuda" in targets and pair,
-        "loader_graph_states": "ort-cuda" in targets and shared and bool(cache.get("states")),
+        **_of_cuda("ort-cuda" in targets, pair, cache),
         "loader_past_cache": ort and bool(cache) and not shared,
         "loader_no_cache": decoder and not cache,
         **(_of_plans(engines, bool(cache)) if tensorrt else {}),
@@ -89,6 +87,16 @@ def _of_writing(task: str, template: bool) -> dict[str, bool]:
         "loader_sampling": prompted or hears,
         "loader_words": prompted or hears,
         "loader_template": prompted and template,
+    }
+
+
+def _of_cuda(wanted: bool, pair: bool, cache: Any) -> dict[str, bool]:
+    """The parts for what is written on a GPU by ONNX Runtime."""
+    shared = wanted and bool(cache and cache["shared"])
+    return {
+        "loader_cuda_graph": shared and not pair,
+        "loader_graph_states": shared and bool(cache.get("states")),
+        "loader_cuda_pair": wanted and pair,
     }
 
 
