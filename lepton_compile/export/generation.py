@@ -17,6 +17,7 @@ from lepton_compile.export.source.objects import read_object
 __all__ = ["FILTERS", "answers", "generation", "speech", "write_filters"]
 
 FILTERS = "mel_filters.npy"
+RULES = {"apart": "no_repeat_ngram_size", "least": "min_length"}
 LARGEST = 1 << 16
 """Of a number of samples or bands: more is no sound of speech."""
 
@@ -37,7 +38,9 @@ def answers(source: Source) -> dict[str, Any]:
 
     ``start`` are the tokens that every answer begins with: one that stands for the beginning, then
     what the model was released to go on with, such as a language. ``never`` are those that no
-    answer has: what scores they get means nothing (padding, of Marian).
+    answer has: what scores they get means nothing (padding, of Marian). ``rules``, where the model
+    was released with any: ``apart``, that no so many tokens follow each other twice, and ``least``,
+    how many an answer has before it ends, its beginning included.
 
     Raises:
         SourceError: an id is something else than a whole number, or there is none to begin with.
@@ -54,7 +57,9 @@ def answers(source: Source) -> dict[str, Any]:
         )
     forced = said.one("forced_bos_token_id")
     start = [first] if forced is None else [first, forced]
-    return {"start": start, "never": sorted({*said.ids("suppress_tokens"), *said.bad_words()})}
+    never = sorted({*said.ids("suppress_tokens"), *said.bad_words()})
+    rules = {name: count for name, key in RULES.items() if (count := said.count(key))}
+    return {"start": start, "never": never} | ({"rules": rules} if rules else {})
 
 
 def speech(source: Source) -> dict[str, Any]:
@@ -153,6 +158,18 @@ class _Said:
     def ids(self, name: str) -> list[int]:
         """All ids of that name."""
         return self._ids(name, many=True)
+
+    def count(self, name: str) -> int:
+        """The number of that name; 0 where there is none."""
+        value, here = self._value(name)
+        if value is not None and (type(value) is not int or not 0 <= value <= LARGEST):
+            raise SourceError(
+                f"{name} is no number of tokens.",
+                where=str(self._file if here else self._source.path),
+                found=f"{value!r:.60}",
+                available=[f"a whole number from 0 to {LARGEST:,}, or null"],
+            )
+        return value or 0
 
     def named(self, name: str) -> dict[str, int]:
         """Ids by name."""

@@ -84,6 +84,12 @@ def _searched(model: Any, cache: Any, rows: Sequence[Any], beams: int, penalty: 
         chances = chances - chances.max(-1, keepdims=True)
         chances -= np.log(np.exp(chances).sum(-1, keepdims=True))
         chances[..., never] = -np.inf
+        if model.manifest["generation"]["rules"]:
+            from lepton_compile.runtime.loader_rules import rule_out
+
+            for row, one, scores in zip(rows, found, chances, strict=True):
+                for each, tokens in zip(scores, one.tokens, strict=True):
+                    rule_out(model.manifest["generation"], each, row.ids + tokens)
         order = np.arange(len(rows) * beams).reshape(len(rows), beams)
         for number, one in enumerate(found):
             if one.open:

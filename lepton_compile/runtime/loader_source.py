@@ -16,7 +16,7 @@ from lepton_compile.runtime.loader_guard import check_form, failing, refuse
 __all__ = ["IDS", "MASK", "Begun", "Pair", "Reading", "Writing", "check_source", "ready"]
 
 IDS, MASK, SOUND = "encoder_input_ids", "encoder_attention_mask", "encoder_input_features"
-TOKENS = {"start": [int], "never": [int], "first?": [int]}
+TOKENS = {"start": [int], "never": [int], "first?": [int], "rules?": {"*": int}}
 PAIR = {"engines": [{"encoder": str}], "generation": TOKENS}
 NO_TOKENS = "manifest.json is damaged: manifest.generation has tokens that there are not"
 
@@ -102,12 +102,16 @@ class Writing:
     """Sampling without the tokens that no answer has, or none begins with."""
 
     def __init__(self, how: Any, told: Mapping[str, Any], begun: int) -> None:
-        self.how, self.seed, self.never, self.begun = how, how.seed, told["never"], begun
+        self.how, self.seed, self.told, self.begun = how, how.seed, told, begun
         self.first = [*told["never"], *(told["first"] or ())]
 
     def pick(self, row: np.ndarray, seen: list[int], draw: Any) -> int:
         """One token id from ``row``, which is overwritten."""
-        row[self.first if len(seen) == self.begun else self.never] = -np.inf
+        row[self.first if len(seen) == self.begun else self.told["never"]] = -np.inf
+        if self.told["rules"]:
+            from lepton_compile.runtime.loader_rules import rule_out
+
+            rule_out(self.told, row, seen)
         return int(self.how.pick(row, seen, draw))
 
 

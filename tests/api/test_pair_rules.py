@@ -1,0 +1,108 @@
+"""What a model's generation config forbids in its answers: those of transformers, then."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+import lepton_compile as lc
+from lepton_compile.errors import SourceError
+from lepton_compile.runtime.loader_rules import rule_out
+from tests.api.test_pairs import SOURCES, listening
+from tests.runtime.test_emit import imported
+
+NEW = 12
+RULES = {"no_repeat_ngram_size": 2, "min_length": 9}
+
+
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A model that repeats itself, and ends early, if it is let."""
+    root = tmp_path_factory.mktemp("rules")
+    model = listening("t5", root / "model")
+    # Tokens that are written again and again end an answer: each of them is an end.
+    told = {"decoder_start_token_id": 0, "eos_token_id": [40, 65, 87], "pad_token_id": 0, **RULES}
+    (root / "model" / "generation_config.json").write_text(json.dumps(told))
+    built = lc.build(model=str(root / "model"), output=root / "out", verify=False, check=False)
+    return model, built.path
+
+
+def _expected(model: Any, beams: int, **rules: int) -> list[list[int]]:
+    ends = [40, 65, 87]
+    config = GenerationConfig(
+        num_beams=beams, max_new_tokens=NEW, decoder_start_token_id=0, eos_token_id=ends,
+        pad_token_id=0, do_sample=False, **rules,
+    )  # fmt: skip
+    model.generation_config = config
+    found = []
+    for source in SOURCES:
+        tokens = model.generate(torch.tensor([source]), generation_config=config)[0, 1:].tolist()
+        ended = next((at for at, token in enumerate(tokens) if token in ends), NEW)
+        found.append(tokens[:ended])
+    return found
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_are_those_of_transformers(ruled: tuple[Any, Path], beams: int) -> None:
+    model, built = ruled
+    expected, free = _expected(model, beams, **RULES), _expected(model, beams)
+    assert expected != free, "the rules forbid nothing here"
+    assert json.loads((built / "manifest.json").read_text())["generation"]["rules"] == {
+        "apart": 2,
+        "least": 9,
+    }
+    for opened in (lc.load(built), imported(built / "loader.py").load(built)):
+        with opened as loaded:
+            found = loaded.generate(SOURCES, max_new_tokens=NEW, beams=beams)
+            assert [row.tokens for row in found] == expected
+
+
+def test_a_loader_has_them_where_they_are_needed(ruled: tuple[Any, Path], tmp_path: Path) -> None:
+    _, built = ruled
+    assert "def rule_out" in (built / "loader.py").read_text()
+    listening("bart", tmp_path / "model")
+    plain = lc.build(
+        model=str(tmp_path / "model"), output=tmp_path / "out", verify=False, check=False
+    )
+    assert plain.manifest.generation is not None
+    assert "rules" not in plain.manifest.generation
+    assert "rule_out" not in (plain.path / "loader.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("apart", "seen", "banned"),
+    [
+        (1, [0, 5, 7], {0, 5, 7}),
+        (2, [0, 5, 7, 5], {7}),
+        (3, [1, 2, 3, 1, 2], {3}),
+        (3, [1, 2], set()),
+        (9, [1, 2, 3], set()),
+        (0, [1, 1, 1], set()),
+    ],
+)
+def test_what_would_be_said_twice(apart: int, seen: list[int], banned: set[int]) -> None:
+    scores = np.zeros(10, np.float32)
+    rule_out({"eos": [9], "rules": {"apart": apart}}, scores, seen)
+    assert {int(token) for token in np.flatnonzero(np.isneginf(scores))} == banned
+
+
+def test_no_end_before_the_least() -> None:
+    for seen, ended in (([0] * 3, True), ([0] * 4, False)):
+        scores = np.zeros(10, np.float32)
+        rule_out({"eos": [8, 9], "rules": {"least": 4}}, scores, seen)
+        assert set(np.flatnonzero(np.isneginf(scores))) == ({8, 9} if ended else set())
+
+
+@pytest.mark.parametrize("value", ["2", -1, 1.5, True, 1 << 40])
+def test_numbers_that_are_none(value: Any, tmp_path: Path) -> None:
+    listening("bart", tmp_path / "model")
+    told = {"decoder_start_token_id": 2, "no_repeat_ngram_size": value}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(told))
+    with pytest.raises(SourceError, match="no_repeat_ngram_size is no number of tokens"):
+        lc.plan(model=str(tmp_path / "model"))
