@@ -80,6 +80,7 @@ _EVERYWHERE = (
 @click.option("--audio", "sounds", multiple=True, help="Write down what is said in a .wav file.")
 @click.option("--language", help="What is spoken, such as en; left out, the model tells it.")
 @click.option("--translate", is_flag=True, help="Write English, whatever is spoken.")
+@click.option("--timestamps", is_flag=True, help="Say when what was said was said.")
 @click.option("--chat", is_flag=True, help="Put each prompt through the chat template.")
 @click.option("--target", help="The engine to run, rather than the best that can.")
 @click.option("--threads", type=click.IntRange(min=1))
@@ -91,6 +92,7 @@ def run(
     sounds: tuple[str, ...],
     language: str | None,
     translate: bool,
+    timestamps: bool,
     images: tuple[Path, ...],
     prompt_name: str | None,
     question: str | None,
@@ -115,7 +117,7 @@ def run(
         )
     if (question is None) != (context is None):
         raise click.UsageError("--question and --context go together")
-    heard = dict.fromkeys(("--language", "--translate"), bool(sounds))
+    heard = dict.fromkeys(("--language", "--translate", "--timestamps"), bool(sounds))
     heard["--length-penalty"] = sampling["beams"] > 1
     fits = {"--output": inputs is not None, "--prompt-name": bool(texts), **heard}
     _refuse_idle(fits, bool(prompts))
@@ -129,7 +131,8 @@ def run(
     elif question is not None and context is not None:
         _answer(model, question, _content(context), as_json)
     elif sounds:
-        _sounds(model, list(sounds), language, translate, as_json)
+        how = {"language": language, "translate": translate, "timestamps": timestamps}
+        _sounds(model, list(sounds), how, as_json)
     elif images:
         _images(model, list(map(str, images)), as_json)
     elif texts:
@@ -169,19 +172,21 @@ def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_jso
         click.echo(one["text"])
 
 
-def _sounds(
-    model: Model, sounds: list[str], language: str | None, translate: bool, as_json: bool
-) -> None:
-    made = model.transcribe(sounds, language, translate=translate)
+def _sounds(model: Model, sounds: list[str], how: dict[str, Any], as_json: bool) -> None:
+    made = model.transcribe(sounds, **how)
     found = [
         {"audio": sound, "text": one.text, "language": one.language}
+        | ({} if one.segments is None else {"segments": [s._asdict() for s in one.segments]})
         for sound, one in zip(sounds, made, strict=True)
     ]
     if as_json:
         emit_json(found if len(found) > 1 else found[0])
         return
     for one in made:
-        click.echo(one.text if one.text is not None else one.tokens)
+        for start, end, text in one.segments or ():
+            click.echo(f"{start:9.2f} {end:9.2f}  {text}")
+        if one.segments is None:
+            click.echo(one.text if one.text is not None else one.tokens)
 
 
 def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) -> None:

@@ -66,7 +66,9 @@ def speech(source: Source) -> dict[str, Any]:
     """What a model that hears takes and writes, beside ``answers``.
 
     ``first`` are tokens that nothing begins with, ``languages`` and ``tasks`` those by name that
-    stand behind ``start``, ``plain`` what follows them: that there are no times. ``sound`` says
+    stand behind ``start``, ``plain`` what follows them: that there are no times, or else those of
+    ``times``: ``first`` is the token of none, each further one is ``step`` samples later, and an
+    answer begins with one up to ``latest`` (None for any). ``sound`` says
     what it hears: ``rate`` samples a second, ``samples`` of a window, powers of frequencies of
     ``window`` samples each ``hop`` samples, in the bands of the file ``filters``.
 
@@ -75,16 +77,26 @@ def speech(source: Source) -> dict[str, Any]:
     """
     said, maker = _Said(source), _extractor(source)
     names = {name.strip("<|>"): token for name, token in said.named("lang_to_id").items()}
-    plain = said.one("no_timestamps_token_id")
+    plain, hop = said.one("no_timestamps_token_id"), maker.hop_length
+    times = (
+        None
+        if plain is None or plain + 1 >= said.vocabulary
+        else {
+            "first": plain + 1,
+            "step": 2 * hop,  # the encoder halves how many frames there are
+            "latest": said.count("max_initial_timestamp_index") or None,
+        }
+    )
     return {
         "first": said.ids("begin_suppress_tokens"),
         "languages": names,
         "tasks": said.named("task_to_id"),
         "plain": [] if plain is None else [plain],
+        "times": times,
         "sound": {
             "rate": maker.sampling_rate,
             "window": maker.n_fft,
-            "hop": maker.hop_length,
+            "hop": hop,
             "samples": maker.n_samples,
             "filters": FILTERS,
         },

@@ -14,6 +14,7 @@ def add_sounds(parser: Any, what: Any) -> None:
     what.add_argument("--audio", nargs="+", metavar="FILE.wav", help="write down what is said")
     parser.add_argument("--language", help="such as en; left out, the model tells it")
     parser.add_argument("--translate", action="store_true", help="into English")
+    parser.add_argument("--timestamps", action="store_true", help="say when, too")
     parser.add_argument("--json", action="store_true", dest="as_json", help="a document per sound")
 
 
@@ -21,4 +22,7 @@ def written(model: Any, audio: list[str], as_json: bool = False, **how: Any) -> 
     """What is said in each sound, as text, or as JSON if that is asked for."""
     for one, made in zip(audio, model.transcribe(audio, **how), strict=True):
         found = {"audio": one, "text": made.text, "language": made.language}
-        yield f"{json.dumps(found) if as_json else made.text}\n"
+        if made.segments is not None:
+            found["segments"] = [each._asdict() for each in made.segments]
+        said = [f"{s:9.2f} {e:9.2f}  {text}" for s, e, text in made.segments or ()] or [made.text]
+        yield "".join(f"{line}\n" for line in ([json.dumps(found)] if as_json else said))

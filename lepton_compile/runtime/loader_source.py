@@ -101,9 +101,10 @@ class Reading:
 class Writing:
     """Sampling without the tokens that no answer has, or none begins with."""
 
-    def __init__(self, how: Any, told: Mapping[str, Any], begun: int) -> None:
-        self.how, self.seed, self.told, self.begun = how, how.seed, told, begun
+    def __init__(self, how: Any, told: Mapping[str, Any], ids: list[int]) -> None:
+        self.how, self.seed, self.told, self.begun = how, how.seed, told, len(ids)
         self.first = [*told["never"], *(told["first"] or ())]
+        self.timed = told.get("times") and ids[-1:] != told["plain"]
 
     def pick(self, row: np.ndarray, seen: list[int], draw: Any) -> int:
         """One token id from ``row``, which is overwritten."""
@@ -112,6 +113,10 @@ class Writing:
             from lepton_compile.runtime.loader_rules import rule_out
 
             rule_out(self.told, row, seen)
+        if self.timed:
+            from lepton_compile.runtime.loader_times import rule_times
+
+            rule_times(self.told, row, seen[self.begun :])
         return int(self.how.pick(row, seen, draw))
 
 
@@ -122,7 +127,7 @@ def ready(model: Any, cache: Any, rows: Sequence[Any], how: Any) -> Writing:
         from lepton_compile.runtime.loader_speech import tell_languages
 
         tell_languages(model, cache, rows)
-    return Writing(how, model.manifest["generation"], len(rows[0].ids))
+    return Writing(how, model.manifest["generation"], rows[0].ids)
 
 
 class Begun(list[int]):

@@ -25,17 +25,19 @@ SEARCHED, QUIET = 5.0, 0.1  # Seconds in which a cut is looked for, and in which
 
 
 HEARD = {"rate": int, "window": int, "hop": int, "samples": int, "filters": str}
+TIMES = {"first": int, "step": int, "latest?": int}
 SPEECH = {"sound": HEARD, "languages?": {"*": int}, "tasks?": {"*": int}, "plain?": [int]}
 
 
 def check_sound(manifest: dict[str, Any]) -> None:
     """Refuse a manifest that does not say what is heard, and what is written of it."""
-    check_form(manifest, {"generation": SPEECH}, "manifest")
+    check_form(manifest, {"generation": {**SPEECH, "times?": TIMES}}, "manifest")
     told, most = manifest["generation"], manifest["generation"]["vocabulary"]
     sound, languages, tasks = told["sound"], told["languages"] or {}, told["tasks"] or {}
     bad = sound["filters"] not in manifest["files"]
     refuse(bad, f"manifest.json uses {sound['filters']} without giving its digest")
-    tokens = [*(told["plain"] or ()), *languages.values(), *tasks.values()]
+    times = [told["times"]["first"]] if told["times"] else []
+    tokens = [*(told["plain"] or ()), *languages.values(), *tasks.values(), *times]
     refuse(max(tokens, default=0) >= most, NO_TOKENS)
     takes = {value["name"]: value["shape"] for value in manifest["inputs"]}
     bad = sound["hop"] < 1 or not 1 < sound["window"] < sound["samples"]
@@ -48,17 +50,20 @@ class Window(Generation):
     """What is said in a window of sound; ``first`` is the one that its language is taken from."""
 
     ids: Begun
+    begins = 0
     samples: np.ndarray | None = None
     first: Window | None = None
     asked = False
 
 
 class Transcript:
-    """What was said: ``text``, its ``tokens``, the ``language`` (None of a model of one)."""
+    """What was said: ``text``, its ``tokens``, the ``language`` (None of a model of one), and the
+    ``segments`` (start and end in seconds, text) where times are asked for."""
 
-    def __init__(self, windows: list[Window], language: str | None) -> None:
+    def __init__(self, windows: list[Window], language: str | None, segments: Any = None) -> None:
         self.tokens = [token for window in windows for token in window.tokens]
-        said = [window.text for window in windows]
+        self.segments = segments
+        said = [one.text for one in (windows if segments is None else segments)]
         self.text = None if None in said else " ".join(filter(None, map(str.strip, map(str, said))))
         self.language = language
 
@@ -72,6 +77,7 @@ class Transcribes(Continues):
         language: str | None = None,
         *,
         translate: bool = False,
+        timestamps: bool = False,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
@@ -80,7 +86,8 @@ class Transcribes(Continues):
 
         A sound is the path of a .wav file (PCM of 16 bits), or an array of samples from -1 to 1 at
         the rate that the model hears. ``language`` is a code such as "en"; left out, the model
-        tells it from the first window. With ``translate`` it writes English.
+        tells it from the first window. With ``translate`` it writes English, with ``timestamps`` it
+        says when: the transcript has ``segments`` of (start, end, text), in seconds.
 
         Returns a Transcript (.text, .tokens, .language), for a list of sounds a list of them.
         """
@@ -88,18 +95,26 @@ class Transcribes(Continues):
         many = isinstance(audio, list | tuple)
         sounds = [self._samples(one) for one in (audio if many else [audio])]
         refuse(not sounds, "there is no sound")
-        told, start = self.manifest["generation"], self.begun(language, translate)
+        told, start = self.manifest["generation"], self.begun(language, translate, timestamps)
         asked = language is None and bool(told["languages"])
         parts = [(number, part) for number, one in enumerate(sounds) for part in self._cut(one)]
         rows = self._rows(len(parts), start, how)
         of_sound: list[list[Window]] = [[] for _ in sounds]
+        ends = [0] * len(sounds)
         for row, (number, part) in zip(rows, parts, strict=True):
             row.samples = part
+            row.begins, ends[number] = ends[number], ends[number] + len(part)
             row.first, row.asked = next(iter(of_sound[number]), None), asked
             of_sound[number].append(row)
         self._heard(rows, how)
         names, at = {t: name for name, t in (told["languages"] or {}).items()}, len(told["start"])
-        made = [Transcript(each, names[each[0].ids[at]] if names else None) for each in of_sound]
+        spoken = [names[each[0].ids[at]] if names else None for each in of_sound]
+        made = [Transcript(*each) for each in zip(of_sound, spoken, strict=True)]
+        if timestamps and told["times"]:
+            from lepton_compile.runtime.loader_times import segments
+
+            pieces = [[*segments(self, each)] for each in of_sound]
+            made = [Transcript(*each) for each in zip(of_sound, spoken, pieces, strict=True)]
         return made if many else made[0]
 
     def write(self, heard: Sequence[Any], *, max_new_tokens: int | None = None) -> list[Window]:
@@ -137,18 +152,22 @@ class Transcribes(Continues):
         with failing(f"{name} is no array"):
             return np.asarray(np.load(self.path / name, allow_pickle=False))
 
-    def begun(self, language: str | None = None, translate: bool = False) -> list[int]:
+    def begun(
+        self, language: str | None = None, translate: bool = False, timestamps: bool = False
+    ) -> list[int]:
         """The tokens that an answer begins with."""
         told = self.manifest["generation"]
+        refuse(timestamps and not told["times"], "this model writes no times")
         languages, tasks = told["languages"], told["tasks"]
+        plain = () if timestamps else told["plain"] or ()
         if not languages:
             refuse(language or translate, "this model hears one language, and writes it")
-            return [*told["start"], *(told["plain"] or ())]
+            return [*told["start"], *plain]
         bad = language is not None and language not in languages
         refuse(bad, f"no language is called {language!r:.60}; there are {[*languages]}")
         spoken = languages[language or next(iter(languages))]
         task = tasks["translate" if translate else "transcribe"]
-        return [*told["start"], spoken, task, *(told["plain"] or ())]
+        return [*told["start"], spoken, task, *plain]
 
     def _samples(self, audio: Any) -> np.ndarray:
         sound = self.manifest["generation"]["sound"]

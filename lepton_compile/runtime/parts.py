@@ -39,7 +39,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_states": bool(cache and cache.get("states")),
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
         "loader_text": decoder or encoder,
-        **_of_writing(task, template, (manifest.get("generation") or {}).get("rules")),
+        **_of_writing(task, template, manifest.get("generation") or {}),
         "loader_special": (decoder and template) or fills,
         "loader_batches": encoder,
         "loader_embed": embeds,
@@ -72,7 +72,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name, wanted in needed.items() if wanted)
 
 
-def _of_writing(task: str, template: bool, rules: Any) -> dict[str, bool]:
+def _of_writing(task: str, template: bool, told: Mapping[str, Any]) -> dict[str, bool]:
     """The parts for models that write."""
     hears, reads = task == "automatic-speech-recognition", task == "text2text-generation"
     prompted = reads or task == "text-generation"
@@ -82,9 +82,10 @@ def _of_writing(task: str, template: bool, rules: Any) -> dict[str, bool]:
         "loader_continue": prompted or hears,
         "loader_source": reads or hears,
         "loader_reads": reads,
-        "loader_rules": (reads or hears) and bool(rules),
+        "loader_rules": (reads or hears) and bool(told.get("rules")),
         "loader_beams": reads,
         "loader_speech": hears,
+        "loader_times": hears and bool(told.get("times")),
         "loader_sampling": prompted or hears,
         "loader_words": prompted or hears,
         "loader_template": prompted and template,
