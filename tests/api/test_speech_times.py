@@ -142,7 +142,11 @@ def test_a_model_without_times_says_so(tmp_path: Path) -> None:
     told = {**json.loads(file.read_text()), "no_timestamps_token_id": None}
     file.write_text(json.dumps(told))
     made = lc.build(
-        model=str(tmp_path / "model"), output=tmp_path / "out", verify=False, check=False
+        model=str(tmp_path / "model"),
+        output=tmp_path / "out",
+        verify=False,
+        check=False,
+        tactics="default",
     )
     assert "rule_times" not in (made.path / "loader.py").read_text()
     with lc.load(made.path) as model, pytest.raises(LoaderError, match="writes no times"):
