@@ -23,6 +23,8 @@ _BOOL = frozenset({
     "Or", "Xor",
 })
 # fmt: on
+# What they give is told by graphs inside of them.
+_WITH_GRAPHS = frozenset(["If", "Loop", "Scan"])
 _INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 # Ops whose output has the type of another input than the first.
 _TYPED_BY = {
@@ -84,6 +86,8 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
     if op == "Constant":
         tensor = ir.convenience.get_const_tensor(node.outputs[0])
         return tensor.dtype if tensor is not None else None
+    if op in _WITH_GRAPHS:
+        return None
     if op in _BOOL:
         return ir.DataType.BOOL
     if op in _INT64 or (op == "TopK" and index == 1):

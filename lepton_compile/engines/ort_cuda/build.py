@@ -45,8 +45,8 @@ def _inputs(graph: ir.Graph) -> list[dict[str, Any]]:
 
 
 def _cache(graph: ir.Graph) -> dict[str, Any] | None:
-    """Type of the cache; that past and present may share a buffer is the manifest's word."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
+    """Type of keys and values; that past and present may share a buffer is the manifest's word."""
+    past = [value for value in graph.inputs if (value.name or "").startswith(PAST[0])]
     if not past or past[0].dtype is None:
         return None
     return {"dtype": past[0].dtype.numpy().name}

@@ -27,7 +27,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import Body, bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import HALVES, fill_types
 from lepton_passes.experts import DOWN, GATE_UP, SWISH, Experts, experts_in
@@ -67,7 +67,8 @@ class LowerExperts(LeptonPass):
         self._raw = raw
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        fill_types(model)
+        if any(experts_in(body) for body in bodies(model)):
+            fill_types(model)
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
