@@ -133,8 +133,9 @@ def test_bench_an_encoder(encoder: Path, capsys: Capture, eager: str) -> None:
 
 def test_bench_a_decoder(decoder: Path, tmp_path: Path, capsys: Capture) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(decoder, copy)
+    shutil.copytree(decoder, copy, ignore=shutil.ignore_patterns("__pycache__"))
     found = answer(capsys, "bench", str(copy), "--rounds", "1")
+    assert not [*copy.rglob("__pycache__")]
     assert found["cases"][1]["engine_ms"]["runs"] == found["cases"][1]["eager_ms"]["runs"] == 12
     assert found["eager_start"]["peak_memory_bytes"] > found["start"]["peak_memory_bytes"]
     report = json.loads((copy / "report.json").read_text())
