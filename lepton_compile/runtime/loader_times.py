@@ -59,8 +59,8 @@ def segments(model: Any, windows: list[Any]) -> Iterator[Segment]:
                 words.append(token)
                 continue
             at = most if token is None else min(window.begins + (token - first) * step, most)
-            if words:
-                yield Segment(since / rate, max(at, since) / rate, _text(model, words))
+            if words and (text := _text(model, words)) != "":
+                yield Segment(since / rate, max(at, since) / rate, text)
             since, words = at, []
 
 
