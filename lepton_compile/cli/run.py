@@ -173,18 +173,16 @@ def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_jso
 
 
 def _sounds(model: Model, sounds: list[str], how: dict[str, Any], as_json: bool) -> None:
+    from lepton_compile.runtime.loader_script_sound import document, timed
+
     made = model.transcribe(sounds, **how)
-    found = [
-        {"audio": sound, "text": one.text, "language": one.language}
-        | ({} if one.segments is None else {"segments": [s._asdict() for s in one.segments]})
-        for sound, one in zip(sounds, made, strict=True)
-    ]
+    found = [document(*each) for each in zip(sounds, made, strict=True)]
     if as_json:
         emit_json(found if len(found) > 1 else found[0])
         return
     for one in made:
-        for start, end, text in one.segments or ():
-            click.echo(f"{start:9.2f} {end:9.2f}  {text}")
+        for line in timed(one):
+            click.echo(line)
         if one.segments is None:
             click.echo(one.text if one.text is not None else one.tokens)
 

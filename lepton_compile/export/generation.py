@@ -68,9 +68,9 @@ def speech(source: Source) -> dict[str, Any]:
     ``first`` are tokens that nothing begins with, ``languages`` and ``tasks`` those by name that
     stand behind ``start``, ``plain`` what follows them: that there are no times, or else those of
     ``times``: ``first`` is the token of none, each further one is ``step`` samples later, and an
-    answer begins with one up to ``latest`` (None for any). ``sound`` says
-    what it hears: ``rate`` samples a second, ``samples`` of a window, powers of frequencies of
-    ``window`` samples each ``hop`` samples, in the bands of the file ``filters``.
+    answer begins with one up to ``latest`` (None for any). ``sound`` says what it hears: ``rate``
+    samples a second, ``samples`` of a window, powers of frequencies of ``window`` samples each
+    ``hop`` samples, in the bands of the file ``filters``.
 
     Raises:
         SourceError: preprocessor_config.json asks for something else, or is not there.
@@ -78,21 +78,12 @@ def speech(source: Source) -> dict[str, Any]:
     said, maker = _Said(source), _extractor(source)
     names = {name.strip("<|>"): token for name, token in said.named("lang_to_id").items()}
     plain, hop = said.one("no_timestamps_token_id"), maker.hop_length
-    times = (
-        None
-        if plain is None or plain + 1 >= said.vocabulary
-        else {
-            "first": plain + 1,
-            "step": 2 * hop,  # the encoder halves how many frames there are
-            "latest": said.count("max_initial_timestamp_index") or None,
-        }
-    )
     return {
         "first": said.ids("begin_suppress_tokens"),
         "languages": names,
         "tasks": said.named("task_to_id"),
         "plain": [] if plain is None else [plain],
-        "times": times,
+        "times": _times(said, plain, hop),
         "sound": {
             "rate": maker.sampling_rate,
             "window": maker.n_fft,
@@ -101,6 +92,15 @@ def speech(source: Source) -> dict[str, Any]:
             "filters": FILTERS,
         },
     }
+
+
+def _times(said: _Said, plain: int | None, hop: int) -> dict[str, int | None] | None:
+    """The tokens for times, which follow that for none."""
+    if plain is None or plain + 1 >= said.vocabulary:
+        return None
+    latest = said.count("max_initial_timestamp_index") or None
+    # The encoder halves how many frames there are.
+    return {"first": plain + 1, "step": 2 * hop, "latest": latest}
 
 
 def write_filters(source: Source, folder: Path) -> None:

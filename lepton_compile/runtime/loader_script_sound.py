@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["add_sounds", "written"]
+__all__ = ["add_sounds", "document", "timed", "written"]
 
 
 def add_sounds(parser: Any, what: Any) -> None:
@@ -21,8 +21,17 @@ def add_sounds(parser: Any, what: Any) -> None:
 def written(model: Any, audio: list[str], as_json: bool = False, **how: Any) -> Iterator[str]:
     """What is said in each sound, as text, or as JSON if that is asked for."""
     for one, made in zip(audio, model.transcribe(audio, **how), strict=True):
-        found = {"audio": one, "text": made.text, "language": made.language}
-        if made.segments is not None:
-            found["segments"] = [each._asdict() for each in made.segments]
-        said = [f"{s:9.2f} {e:9.2f}  {text}" for s, e, text in made.segments or ()] or [made.text]
-        yield "".join(f"{line}\n" for line in ([json.dumps(found)] if as_json else said))
+        said = [json.dumps(document(one, made))] if as_json else timed(made) or [made.text]
+        yield "".join(f"{line}\n" for line in said)
+
+
+def document(audio: str, made: Any) -> dict[str, Any]:
+    """A transcript for programs."""
+    found = {"audio": audio, "text": made.text, "language": made.language}
+    timed = made.segments is not None
+    return found | ({"segments": [each._asdict() for each in made.segments]} if timed else {})
+
+
+def timed(made: Any) -> list[str]:
+    """Its segments for people, a line for each."""
+    return [f"{start:9.2f} {end:9.2f}  {text}" for start, end, text in made.segments or ()]

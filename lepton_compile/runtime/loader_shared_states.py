@@ -17,14 +17,17 @@ class SharedStates(SharedCache):
 
     def __init__(self, model: Any, batch: int, capacity: int) -> None:
         super().__init__(model, batch, capacity)
-        self.states = self.buffers[2 * len(model.cache["layers"]) :]
-        # numpy has no bfloat16: an array holds the bits.
-        self.types = [
-            "uint16" if dtype == "bfloat16" else dtype for *_, dtype in states_of(model, batch)
-        ]
+        self.states = list[tuple[Any, str]]()
+        held = self.buffers[2 * len(model.cache["layers"]) :]
+        for (*_, dtype), (*_, state) in zip(states_of(model, batch), held, strict=True):
+            if dtype == "bfloat16":
+                from lepton_compile.runtime.loader_ort_cuda import BITS
+
+                dtype = BITS
+            self.states.append((state, dtype))
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
         """Logits (batch, vocabulary) after the prompts."""
-        for (*_, state), dtype in zip(self.states, self.types, strict=True):
+        for state, dtype in self.states:
             state.update_inplace(np.zeros(state.shape(), dtype))
         return super().start(rows)

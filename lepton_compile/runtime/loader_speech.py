@@ -26,12 +26,13 @@ SEARCHED, QUIET = 5.0, 0.1  # Seconds in which a cut is looked for, and in which
 
 HEARD = {"rate": int, "window": int, "hop": int, "samples": int, "filters": str}
 TIMES = {"first": int, "step": int, "latest?": int}
-SPEECH = {"sound": HEARD, "languages?": {"*": int}, "tasks?": {"*": int}, "plain?": [int]}
+NAMES = {"languages?": {"*": int}, "tasks?": {"*": int}}
+SPEECH = {"sound": HEARD, "plain?": [int], "times?": TIMES, **NAMES}
 
 
 def check_sound(manifest: dict[str, Any]) -> None:
     """Refuse a manifest that does not say what is heard, and what is written of it."""
-    check_form(manifest, {"generation": {**SPEECH, "times?": TIMES}}, "manifest")
+    check_form(manifest, {"generation": SPEECH}, "manifest")
     told, most = manifest["generation"], manifest["generation"]["vocabulary"]
     sound, languages, tasks = told["sound"], told["languages"] or {}, told["tasks"] or {}
     bad = sound["filters"] not in manifest["files"]
@@ -109,12 +110,12 @@ class Transcribes(Continues):
         self._heard(rows, how)
         names, at = {t: name for name, t in (told["languages"] or {}).items()}, len(told["start"])
         spoken = [names[each[0].ids[at]] if names else None for each in of_sound]
-        made = [Transcript(*each) for each in zip(of_sound, spoken, strict=True)]
-        if timestamps and told["times"]:
+        pieces: list[Any] = [None] * len(sounds)
+        if timestamps:
             from lepton_compile.runtime.loader_times import segments
 
             pieces = [[*segments(self, each)] for each in of_sound]
-            made = [Transcript(*each) for each in zip(of_sound, spoken, pieces, strict=True)]
+        made = [Transcript(*each) for each in zip(of_sound, spoken, pieces, strict=True)]
         return made if many else made[0]
 
     def write(self, heard: Sequence[Any], *, max_new_tokens: int | None = None) -> list[Window]:

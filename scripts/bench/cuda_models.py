@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pairs
-from ort_cuda import device_name, missing, versions
+from ort_cuda import device_name, measure, versions
 
 MINILM = {
     "hidden_size": 384,
@@ -56,20 +56,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where the result goes; default: standard output")
     return parser.parse_args(given)
-
-
-def saved(name: str, folder: Path) -> str:
-    """Write a random model of this shape; returns its task."""
-    import torch
-    import transformers
-
-    kind, auto, sizes = SHAPES[name]
-    torch.manual_seed(0)
-    model = getattr(transformers, auto).from_config(getattr(transformers, kind)(**sizes))
-    model.save_pretrained(folder)
-    if auto == pairs.SPEECH:
-        transformers.WhisperFeatureExtractor().save_pretrained(folder)
-    return TASKS[auto]
 
 
 def feeds_for(config: Any, task: str, rows: int, length: int) -> Feeds:
@@ -191,7 +177,8 @@ def turns(runs: dict[str, Run], rounds: int) -> dict[str, Any]:
 
 def measured(name: str, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Seconds of each tool for one model."""
-    task = saved(name, work / name)
+    pairs.saved(SHAPES[name], work / name)
+    task = TASKS[SHAPES[name][1]]
     tools: dict[str, Any] = {"lepton": Lepton(work / name, task, asked.device)}
     torch = Torch(work / name, name, asked.device)
     config = torch.network.config
@@ -236,16 +223,7 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
 
 def main(given: Sequence[str] | None = None) -> int:
     """0 when it measured, 2 where this machine cannot."""
-    asked = arguments(given)
-    if reason := missing(asked.device):
-        print(reason, file=sys.stderr)
-        return 2
-    text = json.dumps(bench(asked), indent=1) + "\n"
-    if asked.json is None:
-        print(text, end="")
-    else:
-        asked.json.write_text(text, "utf-8")
-    return 0
+    return measure(arguments(given), bench)
 
 
 if __name__ == "__main__":

@@ -205,11 +205,15 @@ def versions() -> dict[str, str]:
 
 def main(given: Sequence[str] | None = None) -> int:
     """0 when it measured, 2 where this machine cannot."""
-    asked = arguments(given)
+    return measure(arguments(given), bench)
+
+
+def measure(asked: argparse.Namespace, how: Callable[[argparse.Namespace], dict[str, Any]]) -> int:
+    """Measure where that is possible, and write the result; the exit status."""
     if reason := missing(asked.device):
         print(reason, file=sys.stderr)
         return 2
-    text = json.dumps(bench(asked), indent=1) + "\n"
+    text = json.dumps(how(asked), indent=1) + "\n"
     if asked.json is None:
         print(text, end="")
     else:

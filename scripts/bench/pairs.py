@@ -72,12 +72,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def save(name: str, folder: Path) -> int:
-    """Write a model of this shape; returns its parameters."""
+def saved(shape: tuple[str, str, dict[str, Any]], folder: Path) -> int:
+    """Write a random model of a shape; returns its parameters."""
     import torch
     import transformers
 
-    kind, auto, sizes = SHAPES[name]
+    kind, auto, sizes = shape
     torch.manual_seed(0)
     model = getattr(transformers, auto).from_config(getattr(transformers, kind)(**sizes))
     model.save_pretrained(folder)
@@ -88,7 +88,7 @@ def save(name: str, folder: Path) -> int:
 
 def measured(name: str, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
     """The figures of one model, as ``bench --json`` has them."""
-    parameters = save(name, work / name)
+    parameters = saved(SHAPES[name], work / name)
     return {"parameters": parameters, **benched(work / name, "int8", asked)}
 
 

@@ -31,6 +31,15 @@ TOLD = {
 VOCABULARY = 60
 
 
+def _rules(latest: int | None, begun: int) -> WhisperTimeStampLogitsProcessor:
+    """transformers' own, for answers behind so many tokens."""
+    config = GenerationConfig(
+        eos_token_id=EOS, bos_token_id=1, no_timestamps_token_id=PLAIN,
+        max_initial_timestamp_index=latest,
+    )  # fmt: skip
+    return WhisperTimeStampLogitsProcessor(config, begin_index=begun)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(3, VOCABULARY - 1), max_size=6),
@@ -42,11 +51,7 @@ def test_rules_are_those_of_transformers(
     written: list[int], seed: int, latest: int | None, spread: float
 ) -> None:
     scores = np.random.default_rng(seed).normal(0, spread, VOCABULARY).astype(np.float32)
-    config = GenerationConfig(
-        eos_token_id=EOS, bos_token_id=1, no_timestamps_token_id=PLAIN,
-        max_initial_timestamp_index=latest,
-    )  # fmt: skip
-    rules = WhisperTimeStampLogitsProcessor(config, begin_index=1)
+    rules = _rules(latest, 1)
     expected = rules(torch.tensor([[START, *written]]), torch.from_numpy(scores)[None].clone())[0]
     found = scores.copy()
     rule_times({**TOLD, "times": {**TOLD["times"], "latest": latest}}, found, written)
@@ -69,11 +74,7 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 def _written(model: Any, features: np.ndarray) -> list[int]:
     """What PyTorch writes, the likeliest token each time, under transformers' rules."""
-    config = GenerationConfig(
-        eos_token_id=EOS, bos_token_id=1, no_timestamps_token_id=PLAIN,
-        max_initial_timestamp_index=LATEST,
-    )  # fmt: skip
-    rules, source = WhisperTimeStampLogitsProcessor(config, begin_index=3), features[None]
+    rules, source = _rules(LATEST, 3), features[None]
     tokens = [START, 11, 20]
     for _ in range(NEW):
         given = {"input_features": torch.from_numpy(source), "decoder_input_ids": [tokens]}

@@ -16,6 +16,7 @@ __all__ = ["REQUIRES", "build"]
 
 REQUIRES = {PACKAGE: f">={LEAST}"}
 
+_KEYS_AND_VALUES = "past_key_values."
 _COMPUTE = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 
 
@@ -46,7 +47,7 @@ def _inputs(graph: ir.Graph) -> list[dict[str, Any]]:
 
 def _cache(graph: ir.Graph) -> dict[str, Any] | None:
     """Type of keys and values; that past and present may share a buffer is the manifest's word."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(PAST[0])]
+    past = [value for value in graph.inputs if (value.name or "").startswith(_KEYS_AND_VALUES)]
     if not past or past[0].dtype is None:
         return None
     return {"dtype": past[0].dtype.numpy().name}

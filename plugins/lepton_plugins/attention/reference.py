@@ -122,12 +122,10 @@ def biased_attention(
     batch, heads, _, head_dim = keys.shape
     q = query.reshape(batch, -1, heads, head_dim).swapaxes(1, 2).astype(precision)
     scores = q @ keys.astype(precision).swapaxes(2, 3) * precision(scale) + bias.astype(precision)
-    output = _softmax(scores, None)
-    if shown is not None:
-        seen = np.broadcast_to(shown[:, None, None, :] != 0, scores.shape)
-        some = seen.any(-1, keepdims=True)
-        output = np.where(some, _softmax(np.where(seen | ~some, scores, -np.inf), None), 0)
-    mixed = output @ values.astype(precision)
+    seen = np.array(shown is None or shown != 0, ndmin=2)[:, None, None, :]
+    some = np.any(seen, -1, keepdims=True)
+    weights = np.where(some, _softmax(np.where(seen | ~some, scores, -np.inf), None), 0)
+    mixed = weights @ values.astype(precision)
     return np.asarray(mixed.swapaxes(1, 2).reshape(batch, -1, heads * head_dim))
 
 

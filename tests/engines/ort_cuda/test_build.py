@@ -17,20 +17,13 @@ import lepton_compile as lc
 from lepton_compile.artifact import Artifact
 from lepton_compile.engines.probe import probe
 from lepton_compile.errors import PassError
-from lepton_compile.runtime import LoaderError, Model, loader_ort, loader_ort_memory
+from lepton_compile.runtime import LoaderError, Model
 from tests.export import zoo
 from tests.export.harness import relative_error, save
 
 # Of the range of the logits in fp32: rounding of fp16 over three layers.
 FP16 = 0.02
 IDS = [5, 17, 3, 42, 8, 61]
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU provider in the place of CUDA's."""
-    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
-    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
 
 
 class Built:

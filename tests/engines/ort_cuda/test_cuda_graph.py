@@ -17,7 +17,7 @@ from transformers import Gemma3TextConfig
 
 import lepton_compile as lc
 from lepton_compile.engines.probe import probe
-from lepton_compile.runtime import Model, loader_ort, loader_ort_cuda, loader_ort_memory
+from lepton_compile.runtime import Model, loader_ort, loader_ort_cuda
 from lepton_compile.runtime.loader_cuda_graph import GraphCache
 from lepton_compile.runtime.loader_graph_states import GraphStates
 from lepton_compile.runtime.loader_ort_cuda import CudaSession
@@ -66,10 +66,8 @@ def test_norms_of_heads_are_in_the_kernel(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+def model(tmp_path: Path, stand_in: None) -> Iterator[Model]:
     """An engine for a GPU, opened on the CPU, whose session would capture."""
-    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
-    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
     path, _ = _built(tmp_path, zoo.DECODERS["llama"][0])
     with lc.load(path, target="ort-cuda") as opened:
         opened.session = CudaSession(opened.session, captures=True)
@@ -90,11 +88,9 @@ def test_steps_give_what_steps_without_a_graph_give(model: Model) -> None:
 
 
 def test_states_do_not_see_the_run_that_captures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which onnxruntime does twice: once for what it allocates, and once for the graph."""
-    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
-    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
     path, reference = _built(tmp_path, HYBRIDS["lfm2"].config)
     with lc.load(path, target="ort-cuda") as opened, torch.no_grad():
         opened.session = session = CudaSession(opened.session, captures=True)

@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 import lepton_compile as lc
-from lepton_compile.runtime import loader_ort, loader_ort_memory
 from lepton_compile.runtime.loader_cuda_pair import CudaPair
 from tests.api.test_pairs import listening
 from tests.export.harness import padded, relative_error, save
@@ -21,11 +20,7 @@ SOURCES = [[5, 6, 7, 8, 9, 10, 11], [11, 12, 13]]
 FP16 = 0.02
 
 
-@pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU provider in the place of CUDA's."""
-    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
-    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 def _built(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-__all__ = ["CONTRIB", "STANDARD", "Kernel", "has_form", "kernel_for"]
+__all__ = ["CONTRIB", "STANDARD", "Kernel", "computes_in", "has_form", "kernel_for"]
 
 F, H, B = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
@@ -99,6 +99,16 @@ CONTRIB: Mapping[str, frozenset[ir.DataType]] = {
     "MultiHeadAttention": _ALL,
 }
 """Ops of com.microsoft by name, with the types that they compute in."""
+
+
+def computes_in(node: ir.Node) -> ir.DataType | None:
+    """The type of the numbers that the node deals in; None where it has none."""
+    values = [*node.inputs, *node.outputs]
+    found = [v.dtype for v in values if v is not None and v.dtype in _ALL]
+    halves = [dtype for dtype in found if dtype in _HALVES]
+    if node.op_type == "Cast" or not halves:
+        return found[0] if found else None
+    return halves[0]
 
 
 def kernel_for(node: ir.Node, opset: int, dtype: ir.DataType) -> str | None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import HALVES, fill_types
-from lepton_passes.lowering.ort._cuda_kernels import kernel_for
+from lepton_passes.lowering.ort._cuda_kernels import computes_in, kernel_for
 from lepton_passes.lowering.ort.opset import OPSET
 
 __all__ = ["LowerCudaTypes"]
@@ -52,10 +52,10 @@ def _without_kernel(node: ir.Node) -> ir.DataType | None:
     """The half precision that a node computes in, which has a kernel for fp32 instead."""
     if node.op_type in ("Cast", "Constant"):
         return None
-    found = [v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype in HALVES]
-    if not found or kernel_for(node, OPSET, found[0]) is None:
+    half = computes_in(node)
+    if half not in HALVES or half is None or kernel_for(node, OPSET, half) is None:
         return None
-    return found[0] if kernel_for(node, OPSET, FLOAT) is None else None
+    return half if kernel_for(node, OPSET, FLOAT) is None else None
 
 
 def _is(value: ir.Value | None, dtype: ir.DataType) -> bool:

@@ -67,7 +67,7 @@ class LowerExperts(LeptonPass):
         self._raw = raw
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        if any(experts_in(body) for body in bodies(model)):
+        if any(body.nodes("Experts") for body in bodies(model)):
             fill_types(model)
         return super().call(model)
 
@@ -124,17 +124,20 @@ class LowerExperts(LeptonPass):
             attributes["block_size"] = weight.group
             if weight.bits == 4 and self._accuracy_level == 4 and _knows_accuracy_level():
                 attributes["accuracy_level"] = 4
-        routed = _scores(body, mixture) if self._raw else _routed(body, mixture)
-        inputs: list[ir.Value | None] = [node.inputs[0], routed]
+        inputs: list[ir.Value | None] = [node.inputs[0]]
         for matrix, bias in zip(matrices, _biases(body, mixture), strict=True):
             inputs += [*matrix, bias]
-        zeros = [_zeros(body, mixture, w, turns=turns) for w, turns in both]
         if self._raw:
+            inputs.insert(1, _scores(body, mixture))
             attributes |= {"weights_prepacked": 0, "normalize_routing_weights": 1}
+            mean = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT).outputs[0]
+            made = _weighed(body, mixture, mean)
         else:
-            inputs += [*[None] * 3, *zeros, None, routed]
-        found = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT).outputs[0]
-        body.replace(node.outputs[0], _weighed(body, mixture, found) if self._raw else found)
+            routed = _routed(body, mixture)
+            zeros = [_zeros(body, mixture, w, turns=turns) for w, turns in both]
+            inputs = [inputs[0], routed, *inputs[1:], *[None] * 3, *zeros, None, routed]
+            made = body.emit(node, "QMoE", inputs, attributes, domain=MICROSOFT).outputs[0]
+        body.replace(node.outputs[0], made)
         self.fire(body)
 
     def _in_body(self, body: Body, mixture: Experts) -> None:

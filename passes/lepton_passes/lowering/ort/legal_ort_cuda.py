@@ -19,14 +19,13 @@ import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.dtypes import HALVES, fill_types
-from lepton_passes.lowering.ort._cuda_kernels import kernel_for
+from lepton_passes.dtypes import fill_types
+from lepton_passes.lowering.ort._cuda_kernels import computes_in, kernel_for
 from lepton_passes.lowering.ort.legal_ort_cpu import dequantizes_weight
 from lepton_passes.match import sizes_of
 
 __all__ = ["LegalOrtCuda"]
 
-NUMBERS = (ir.DataType.FLOAT, *HALVES)
 # They are made once, on the device that reads them.
 _PLACED = frozenset(["Constant"])
 _NEWEST = 24
@@ -69,23 +68,13 @@ def _illegal(body: Body, node: ir.Node, opset: int) -> str | None:
         return "the GPU has no such kernel: take quantize: int4, or compute: fp16 without quantize"
     if dequantizes_weight(body, node):
         return "a whole weight would be dequantized in each call"
-    dtype = _computes_in(node)
+    dtype = computes_in(node)
     if dtype is None:
         return None
     reason = kernel_for(node, opset, dtype)
     if reason is None and node.op_type == "GroupQueryAttention":
         return _refused_attention(body, node)
     return reason
-
-
-def _computes_in(node: ir.Node) -> ir.DataType | None:
-    """The type of the numbers that the node deals in; None where it has none."""
-    values = [*node.inputs, *node.outputs]
-    found = [v.dtype for v in values if v is not None and v.dtype in NUMBERS]
-    halves = [dtype for dtype in found if dtype in HALVES]
-    if node.op_type == "Cast" or not halves:
-        return found[0] if found else None
-    return halves[0]
 
 
 def _refused_attention(body: Body, node: ir.Node) -> str | None:

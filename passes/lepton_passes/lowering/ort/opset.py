@@ -57,7 +57,7 @@ def _wants_older(model: ir.Model) -> bool:
     """Whether an op has a kernel at the older opset alone, and none is in the way."""
     every = [node for body in bodies(model) for node in body.nodes()]
     nodes = [node for node in every if node.domain in ("", "ai.onnx")]
-    if any(_newer(node, OPSET) or _newer(node, _OLDER) for node in nodes):
+    if any(_newer(node, _OLDER) for node in nodes):
         return False
     return any(has_form(node, _OLDER) and not has_form(node, OPSET) for node in nodes)
 
