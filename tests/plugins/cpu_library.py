@@ -45,16 +45,18 @@ def run(
     threads: int = 2,
     defines: Sequence[str] = (),
     in_place: Mapping[int, int] | None = None,
+    left_out: Sequence[int] = (),
     **attributes: Any,
 ) -> list[Array]:
     """What the op gives for these inputs; ``None`` leaves one out. ``in_place`` has outputs that
-    share the memory of an input."""
+    share the memory of an input; ``left_out`` are outputs without a name."""
     import onnxruntime as ort
 
     feeds: Mapping[str, Array] = {f"i{n}": a for n, a in enumerate(inputs) if a is not None}
     names = [f"i{n}" if a is not None else "" for n, a in enumerate(inputs)]
-    made = [f"o{n}" for n in range(outputs)]
-    node = helper.make_node(op_type, names, made, domain=domain, **attributes)
+    slots = ["" if n in left_out else f"o{n}" for n in range(outputs)]
+    made = [name for name in slots if name]
+    node = helper.make_node(op_type, names, slots, domain=domain, **attributes)
     graph = helper.make_graph(
         [node],
         "one",

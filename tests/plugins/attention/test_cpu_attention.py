@@ -298,3 +298,49 @@ def test_refuses(change: dict[str, Any], words: str) -> None:
         setattr(cached, name, value)
     with pytest.raises(Exception, match=words):
         cached.run(DOMAIN, rotary=False)
+
+
+@pytest.mark.parametrize(("outputs", "left_out"), [(1, []), (3, [1, 2]), (3, [2])])
+def test_refuses_to_give_no_cache(outputs: int, left_out: list[int]) -> None:
+    inputs, attributes = Cached([10], 1, 4, 1, 32, 32)._given(DOMAIN, False, False, (), None, {})
+    with pytest.raises(Exception, match="an output is left out"):
+        run(DOMAIN, "GroupQueryAttention", inputs, outputs, left_out=left_out, **attributes)
+
+
+@pytest.mark.parametrize("length", [9, 199_999])
+def test_refuses_a_past_that_is_longer_than_its_cache(length: int) -> None:
+    cached = Cached([3], 1, 4, 1, 32, 4)
+    cached.lengths[:], cached.total[:] = length, length + 1
+    with pytest.raises(Exception, match="does not fit its cache"):
+        cached.run(DOMAIN, rotary=False)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_keys_or_values_alone_in_place(place: int) -> None:
+    inputs, attributes = Cached([10], 1, 4, 1, 32, 32)._given(DOMAIN, True, False, (), None, {})
+    apart = run(DOMAIN, "GroupQueryAttention", inputs, 3, **attributes)
+    together = run(
+        DOMAIN, "GroupQueryAttention", inputs, 3, in_place={1 + place: 3 + place}, **attributes
+    )
+    for ours, theirs in zip(together, apart, strict=True):
+        # Behind the tokens lies what was there, or nothing.
+        assert np.array_equal(ours[..., :11, :], theirs[..., :11, :])
+
+
+@pytest.mark.parametrize("new", [1, 40])
+@pytest.mark.parametrize("softcap", [0.0, 30.0])
+@pytest.mark.parametrize("what", ["q", "k", "v"])
+def test_what_is_no_number_does_not_pass_for_one(what: str, softcap: float, new: int) -> None:
+    cached = Cached([20], new, 4, 2, 16, 80)
+    getattr(cached, what)[0, 0, :16] = np.nan  # of the first new token, and the first head
+    y = cached.run(DOMAIN, rotary=False, softcap=softcap)[0].reshape(new, 4, 16)
+    heads = 1 if what == "q" else 2  # that share these keys
+    tokens = 1 if what == "q" else new
+    assert np.isnan(y[:tokens, :heads]).all()
+    assert np.isfinite(y[:, heads:]).all()
+    assert np.isfinite(y[tokens:]).all()
+
+
+def test_scale_of_0_is_that_of_the_width_in_encoders_too() -> None:
+    q, k, v = (_random(2, 5, 64, seed=s) for s in range(3))
+    _close(*(_encoder(domain, q, k, v, None, scale=0.0) for domain in (DOMAIN, MICROSOFT)))

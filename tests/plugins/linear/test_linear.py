@@ -181,6 +181,33 @@ def test_refuses_orders(bits: int, order: Array, words: str) -> None:
         run(DOMAIN, SPEC.name, inputs, activation=0, gated=0, **layer.attributes)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    layer=layers(),
+    rows=st.sampled_from([1, 4, 7]),
+    odd=st.sampled_from([np.nan, np.inf, -np.inf]),
+    place=st.integers(0, 1 << 20),
+)
+def test_what_is_no_number_does_not_pass_for_one(
+    layer: Layer, rows: int, odd: float, place: int
+) -> None:
+    x = _activations(rows, layer.inner, 0)
+    row, wanted = place % rows, layer.run(x)
+    x[row, place % layer.inner] = odd
+    found = layer.run(x)
+    assert np.isnan(found[row]).all()
+    others = np.arange(rows) != row
+    assert np.array_equal(found[others], wanted[others])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("gated", [0, 1])
+def test_activations_of_no_number_are_none(name: str, gated: int) -> None:
+    layer = Layer(64, 32, 4, 32, 0)
+    x = np.full((1, 64), np.nan, np.float32)
+    assert np.isnan(layer.run(x, activation=ACTIVATIONS[name], gated=gated)).all()
+
+
 @pytest.mark.parametrize("bits", [4, 7, 8])
 def test_zeros_give_the_bias(bits: int) -> None:
     layer = Layer(64, 20, bits, 32, 0)
@@ -285,6 +312,7 @@ def test_rounding_uses_all_levels() -> None:
         ({"block_size": 0}, "block_size has to divide"),
         ({"N": 40}, "tiles have another size"),
         ({"offsets": 1}, "tiles have another size"),
+        ({"K": 1 << 18, "block_size": 1 << 18, "bits": 7}, "beyond 131,072"),
         ({"offsets": 1, "bits": 7}, "offsets are for 4 and 8 bits"),
         ({"floats": 1, "bits": 8}, "floats are of 4 bits, without offsets"),
         ({"floats": 1, "offsets": 1}, "floats are of 4 bits, without offsets"),

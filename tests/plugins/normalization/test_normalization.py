@@ -58,6 +58,8 @@ def test_against_the_reference(rows: int, width: int, rms: bool, biased: bool, s
     assert np.array_equal(total, x + skip)
     _close(y, normalize(total, gamma, beta, EPSILON, rms=rms), _rounding(total, gamma, rms))
     (alone,) = run(DOMAIN, "SkipNormalization", [x, skip, gamma, beta], **how)
+    unnamed = run(DOMAIN, "SkipNormalization", [x, skip, gamma, beta], 2, left_out=[1], **how)
+    assert np.array_equal(unnamed[0], y)
     assert np.array_equal(alone, y)
 
 

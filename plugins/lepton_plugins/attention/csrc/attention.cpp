@@ -246,9 +246,14 @@ void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_
       }
     }
     __m256 widest = _mm256_loadu_ps(s);
-    for (int j = 8; j < padded; j += 8) widest = _mm256_max_ps(widest, _mm256_loadu_ps(s + j));
+    __m256 odd = _mm256_cmp_ps(widest, widest, _CMP_UNORD_Q);  // no numbers: they are no maximum
+    for (int j = 8; j < padded; j += 8) {
+      const __m256 v = _mm256_loadu_ps(s + j);
+      odd = _mm256_or_ps(odd, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+      widest = _mm256_max_ps(widest, v);
+    }
     const float before = r.maximum[i], now = before > largest(widest) ? before : largest(widest);
-    if (now == kNone) {
+    if (now == kNone && _mm256_movemask_ps(odd) == 0) {
       for (int j = 0; j < padded; ++j) s[j] = 0.0f;
       continue;
     }
@@ -331,13 +336,16 @@ void add_values_of_few(const Attention& a, const Rows& r, const float* value, in
   }
 }
 
-// All keys of [from, to) that any of the rows sees.
+// All keys of [from, to) that any of the rows sees. Blocks end at multiples of their size and begin
+// with whole vectors, whatever is in sight: so a query gets the same numbers to the last bit whether
+// those before it are read in the same call or were in an earlier one.
 void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t from, int64_t to,
           bool few) {
-  from = most(from, sight(a, batch, r.first).from);
+  from = most(from, sight(a, batch, r.first).from / 8 * 8);
   to = least(to, sight(a, batch, r.first + (r.count - 1) / r.group).to);
-  for (int64_t start = from; start < to; start += kKeys) {
-    const int count = static_cast<int>(least(kKeys, to - start));
+  for (int64_t start = from, end; start < to; start = end) {
+    end = least(to, (start / kKeys + 1) * kKeys);
+    const int count = static_cast<int>(end - start);
     const float* key = a.key.at(batch, kv_head, start);
     const float* value = a.value.at(batch, kv_head, start);
     if (few) {
@@ -375,16 +383,15 @@ struct Strips {
     const int kv_head = static_cast<int>(rest % a.kv_heads);
     const int64_t batch = rest / a.kv_heads, first = strip * tokens;
     const int count = static_cast<int>(least(tokens, a.queries - first)) * group;
-    const bool few = count <= kFew;
     float* memory = static_cast<float*>(
-        aligned_alloc(64, (floats_of(count, a.head_dim, few) * sizeof(float) + 63) / 64 * 64));
+        aligned_alloc(64, (floats_of(count, a.head_dim, false) * sizeof(float) + 63) / 64 * 64));
     if (memory == nullptr) {
       short_of_memory = true;
       return;
     }
-    const Rows rows = rows_in(memory, count, a.head_dim, group, first, few);
+    const Rows rows = rows_in(memory, count, a.head_dim, group, first, false);
     begin(a, batch, kv_head, rows);
-    look(a, batch, kv_head, rows, 0, a.keys[batch], few);
+    look(a, batch, kv_head, rows, 0, a.keys[batch], false);
     finish(a, batch, kv_head, rows);
     free(memory);
   }

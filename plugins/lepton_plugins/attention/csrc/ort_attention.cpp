@@ -150,7 +150,8 @@ class MultiHead final : public Operator<MultiHead> {
     }
     const int heads = static_cast<int>(heads_), head_dim = static_cast<int>(in.head_dim);
     const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
-    const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale_, 0.0f,
+    const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
+    const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale, 0.0f,
                       -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.keys,
                       bias};
     const bool done = attend(SessionThreads(api_, context), a);
@@ -206,11 +207,12 @@ struct Append {
   HeadNorms norms;
   Rotary rotary;
 
+  // Keys and values each, where they are not written in place.
   void copy(int64_t unit) const {
     const int64_t b = unit / kv_heads, h = unit % kv_heads;
     const size_t bytes = past[b] * in.head_dim * sizeof(float);
-    memcpy(key.at(b, h, 0), past_key.at(b, h, 0), bytes);
-    memcpy(value.at(b, h, 0), past_value.at(b, h, 0), bytes);
+    if (key.data != past_key.data) memcpy(key.at(b, h, 0), past_key.at(b, h, 0), bytes);
+    if (value.data != past_value.data) memcpy(value.at(b, h, 0), past_value.at(b, h, 0), bytes);
   }
 
   void add(int64_t unit) const {
@@ -262,11 +264,18 @@ struct Call {
     present_key = past_key;
     present_value = past_value;
     if (OrtStatus* s = output(api, context, 0, &y)) return s;
-    if (in.shared) return nullptr;
+    if (in.shared) return nothing_more(api, context);
     if (present_key.dims[2] < length()) present_key.dims[2] = length();
     present_value = present_key;
     if (OrtStatus* s = output(api, context, 1, &present_key)) return s;
     return output(api, context, 2, &present_value);
+  }
+
+  // A cache that is another layer's comes out of that layer alone.
+  static OrtStatus* nothing_more(const OrtApi* api, const OrtKernelContext* context) {
+    size_t count = 0;
+    if (OrtStatus* s = api->KernelContext_GetOutputCount(context, &count)) return s;
+    return count > 1 ? wrong(api, "a layer without keys has no cache to give") : nullptr;
   }
 
   int64_t rows() const { return in.query.dims[0]; }
@@ -374,7 +383,8 @@ class GroupQuery final : public Operator<GroupQuery> {
       past[b] = tokens == call.length() ? 0 : call.seqlens.as<int32_t>()[b] + 1 - tokens;
       past[rows + b] = past[b] + tokens;
       past[2 * rows + b] = past[b] + call.first();
-      if (past[b] < 0 || past[rows + b] > call.present_key.dims[2]) {
+      if (past[b] < 0 || past[b] > call.past_key.dims[2] ||
+          past[rows + b] > call.present_key.dims[2]) {
         return wrong(api_, "a row does not fit its cache");
       }
       if (call.bias.data != nullptr && past[rows + b] > call.length()) {
@@ -400,7 +410,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     const Heads past_key = cache(call.past_key), past_value = cache(call.past_value);
     Append append{in, call.first(), past_key, past_value, key, value, query, past, heads_,
                   kv_heads_, norms, rotary};
-    if (call.past_key.data != call.present_key.data) {
+    if (key.data != past_key.data || value.data != past_value.data) {
       threads.run(rows * kv_heads_, [](void* user, size_t i) {
         static_cast<const Append*>(user)->copy(static_cast<int64_t>(i));
       }, &append);

@@ -24,7 +24,7 @@ static inline __m256 activated(Activation activation, __m256 x) {
     case Activation::kSilu:
       return _mm256_mul_ps(x, sigmoid(x));
     case Activation::kRelu2: {
-      const __m256 positive = _mm256_max_ps(x, _mm256_setzero_ps());
+      const __m256 positive = _mm256_max_ps(_mm256_setzero_ps(), x);
       return _mm256_mul_ps(positive, positive);
     }
     default:
@@ -42,8 +42,8 @@ struct Gate {
   __m256 met(__m256 g, __m256 u) const {
     if (limit > 0.0f) {
       const __m256 most = _mm256_set1_ps(limit), least = _mm256_set1_ps(-limit);
-      g = _mm256_min_ps(g, most);
-      u = _mm256_max_ps(_mm256_min_ps(u, most), least);
+      g = _mm256_min_ps(most, g);
+      u = _mm256_max_ps(least, _mm256_min_ps(most, u));
     }
     const __m256 opened = _mm256_mul_ps(g, sigmoid(_mm256_mul_ps(g, _mm256_set1_ps(alpha))));
     return _mm256_mul_ps(opened, _mm256_add_ps(u, _mm256_set1_ps(beta)));

@@ -10,6 +10,7 @@ namespace lepton {
 namespace {
 
 constexpr int64_t kMostInner = 1 << 24;
+constexpr int64_t kMostSummed = 1 << 17;  // products that stay in 32 bits, in 7 and 8 bits
 
 // What both operators know of their matrix.
 class Matrix {
@@ -31,6 +32,7 @@ class Matrix {
     if (group < unit || group % unit != 0 || inner % group != 0) {
       return wrong(api, "block_size has to divide K, and to be a multiple of 32 for 4 bits, 8 for 7, 2 for 8");
     }
+    if (bits != 4 && group > kMostSummed) return wrong(api, "block_size is beyond 131,072");
     if (offsets != 0 && bits == 7) return wrong(api, "offsets are for 4 and 8 bits");
     if (floats != 0 && (bits != 4 || offsets != 0)) {
       return wrong(api, "floats are of 4 bits, without offsets");

@@ -9,21 +9,27 @@ namespace lepton {
 namespace {
 
 float largest_magnitude(const float* x, int count) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  __m256 most = _mm256_setzero_ps();
+  // Compared as integers: then NaN is above all, where the processor's maximum of floats drops it.
+  const __m256i magnitude = _mm256_set1_epi32(INT32_MAX);
+  __m256i most = _mm256_setzero_si256();
   int i = 0;
   for (; i + 8 <= count; i += 8) {
-    most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+    const __m256i v = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+    most = _mm256_max_epi32(most, _mm256_and_si256(magnitude, v));
   }
-  __m128 half = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
-  half = _mm_max_ss(half, _mm_movehdup_ps(half));
-  float found = _mm_cvtss_f32(half);
+  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xB1));
+  int32_t found = _mm_cvtsi128_si32(half);
   for (; i < count; ++i) {
-    const float magnitude = x[i] < 0 ? -x[i] : x[i];
-    if (magnitude > found) found = magnitude;
+    int32_t bits;
+    __builtin_memcpy(&bits, x + i, 4);
+    bits &= INT32_MAX;
+    if (bits > found) found = bits;
   }
-  return found;
+  float all;
+  __builtin_memcpy(&all, &found, 4);
+  return all;
 }
 
 // Of the first two of each four numbers, and of the other two.
@@ -124,7 +130,9 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     if (order != nullptr) part = gather(x, order + b * block, gathered);
     const float most = largest_magnitude(part, block);
     const float factor = most > 0 ? limit / most : 0.0f;
-    const float scale = most / limit;
+    // Infinity and NaN have no place among integers: the whole row is NaN, as in the layer they came
+    // from.
+    const float scale = most - most == 0 ? most / limit : __builtin_nanf("");
     to.scale[b * rows] = scale;
     const Sums sums = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
     to.start[b * rows] = start_of(shape, sums);

@@ -41,10 +41,8 @@ class Norm final : public Operator<Norm<Skip>> {
     Operand y = x, sum = x;
     sum.data = nullptr;
     if (OrtStatus* s = output(api_, context, 0, &y)) return s;
-    size_t wanted = 0;
-    if (OrtStatus* s = api_->KernelContext_GetOutputCount(context, &wanted)) return s;
-    if (wanted > 1) {
-      if (OrtStatus* s = output(api_, context, 1, &sum)) return s;
+    if (Skip) {
+      if (OrtStatus* s = optional_result(api_, context, 1, &sum)) return s;
     }
     const Normalization n{x.as<float>(), skip.as<float>(), gamma.as<float>(), beta.as<float>(),
                           y.as<float>(), sum.as<float>(), width == 0 ? 0 : x.size() / width, width,

@@ -50,15 +50,27 @@ inline OrtStatus* input(const OrtApi* api, const OrtKernelContext* context, size
   return api->GetTensorMutableData(const_cast<OrtValue*>(value), &operand->data);
 }
 
-// Output `index` of the shape that `operand` has.
-inline OrtStatus* output(const OrtApi* api, OrtKernelContext* context, size_t index,
-                         Operand* operand) {
+// Output `index` of the shape that `operand` has; data stays null where a graph leaves it out.
+inline OrtStatus* optional_result(const OrtApi* api, OrtKernelContext* context, size_t index,
+                                  Operand* operand) {
+  operand->data = nullptr;
+  size_t count = 0;
+  if (OrtStatus* s = api->KernelContext_GetOutputCount(context, &count)) return s;
+  if (index >= count) return nullptr;
   OrtValue* value = nullptr;
   if (OrtStatus* s =
           api->KernelContext_GetOutput(context, index, operand->dims, operand->rank, &value)) {
     return s;
   }
-  return api->GetTensorMutableData(value, &operand->data);
+  return value == nullptr ? nullptr : api->GetTensorMutableData(value, &operand->data);
+}
+
+// Output `index` of the shape that `operand` has.
+inline OrtStatus* output(const OrtApi* api, OrtKernelContext* context, size_t index,
+                         Operand* operand) {
+  if (OrtStatus* s = optional_result(api, context, index, operand)) return s;
+  const bool empty = operand->size() == 0;
+  return operand->data == nullptr && !empty ? wrong(api, "an output is left out") : nullptr;
 }
 
 // Work is shared out in so many pieces: more than there are threads, as some are slower.

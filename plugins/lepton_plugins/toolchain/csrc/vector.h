@@ -35,10 +35,11 @@ static inline float sum(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
-// e^x to 2 units in the last place, 0 below -87: a power of two times a polynomial on half a
-// binary digit (coefficients: Cephes, expf).
+// e^x to 2 units in the last place, 0 below -87, NaN of NaN (the second operand is what a minimum of
+// no number gives): a power of two times a polynomial on half a binary digit (coefficients: Cephes,
+// expf).
 static inline __m256 exponential(__m256 x) {
-  x = _mm256_min_ps(x, _mm256_set1_ps(88.37f));
+  x = _mm256_min_ps(_mm256_set1_ps(88.37f), x);
   const __m256 tiny = _mm256_cmp_ps(x, _mm256_set1_ps(-87.33f), _CMP_LT_OQ);
   const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
