@@ -89,7 +89,10 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
         "shared": shared,
         "layers": [*_layers(exported)],
     }
-    return entry | {"states": [*_states(exported)]} if exported.states else entry
+    if exported.states:
+        return entry | {"states": [*_states(exported)]}
+    alone = shared and exported.task == "text-generation" and not exported.foresees
+    return entry | {"pieces": True} if alone else entry
 
 
 def _layers(exported: ExportedModel) -> Iterator[dict[str, Any]]:

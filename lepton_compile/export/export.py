@@ -61,6 +61,7 @@ class ExportedModel:
         length: longest sequence (past included) that the graph can take; of pictures, how many
             parts a picture has.
         how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
+        foresees: whether a token's rotary embedding depends on tokens after it (LongRoPE).
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
         tied: names of the model that stand for a weight with another name, and that name.
         states: one for each state that a layer has in place of keys and values, in order.
@@ -76,6 +77,7 @@ class ExportedModel:
     length: int
     how: str
     kinds: int
+    foresees: bool = False
     notes: list[str] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
     sharing: int = 0
@@ -227,6 +229,7 @@ def _capture(
         source_length=reads,
         how=graph.how,
         kinds=graph.kinds,
+        foresees=graph.foresees,
         notes=[*graph.refused, *apart],
         tied=tied_of(network),
         states=graph.states,

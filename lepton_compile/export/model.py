@@ -46,6 +46,7 @@ class Graph:
         parameters: value name -> (parameter path, transform) of each weight to bind.
         values: small tensors that export made itself (rotary tables, buffers), by value name.
         how: name of the ``Way`` that worked.
+        foresees: whether a token's rotary embedding depends on tokens after it (LongRoPE).
     """
 
     model: ir.Model
@@ -55,6 +56,7 @@ class Graph:
     states: list[StateLayer]
     how: str
     kinds: int = 0
+    foresees: bool = False
     refused: list[str] = field(default_factory=list)
 
 
@@ -236,7 +238,8 @@ def _assemble(
     named = {
         p.value.name or "": values[p.name] for p in builder.parameters.values() if p.name in values
     }
-    return Graph(model, parameters, named, caches, states, how, len({id(m) for m in made}))
+    kinds, foresees = len({id(m) for m in made}), capture.rotary.foresees
+    return Graph(model, parameters, named, caches, states, how, kinds, foresees)
 
 
 class _CallSites:
@@ -372,7 +375,7 @@ def _own_values(network: nn.Module, builder: Builder, capture: Capture) -> dict[
     for parameter in builder.parameters.values():
         place = _table_of(parameter.name)
         if place is not None:
-            table = capture.tables[place[0]][place[1]]
+            table = capture.rotary.tables[place[0]][place[1]]
             values[parameter.name] = table
             parameter.value.shape = ir.Shape(table.shape)
         elif parameter.name in buffers and parameter.name not in persistent:

@@ -51,6 +51,11 @@ class Continues(Texts):
             return PastCache(self, batch, capacity)
         raise LoaderError("take the artifact's own loader.py, not this")
 
+    def forget(self) -> None:
+        """Let buffers go, and with them what they hold of prompts."""
+        while self.spare:
+            self.spare.pop().close()
+
     def _room(self) -> int:
         """How many tokens a row has room for, prompt and answer together."""
         known = (self.cache or {}).get("max_length") or self.manifest["ranges"]["sequence"][1]
@@ -68,7 +73,7 @@ class Continues(Texts):
     def _buffers(self, batch: int, longest: int, limit: int) -> Any:
         """A cache with room for prompts and answers: that of the last call if it is enough."""
         ahead = getattr(self.session, "ahead", 0)  # of caches that grow
-        need = longest + (min(ahead, limit) or limit)
+        need, before = longest + (min(ahead, limit) or limit), 0
         try:
             cache = self.spare.pop()
         except IndexError:  # this is the first call, or others have them
@@ -76,8 +81,10 @@ class Continues(Texts):
         if cache is not None:
             if cache.batch >= batch and cache.capacity >= need:
                 return cache
+            before = cache.capacity
             cache.close()
-        room = need if ahead else -(-need // ROUND) * ROUND
+        # A conversation outgrows its buffers, and is read again with new ones: the less the better.
+        room = need if ahead else max(-(-need // ROUND) * ROUND, 2 * before if need > before else 0)
         with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):
             return self.new_cache(batch, min(room, self._room()))
 

@@ -31,20 +31,37 @@ class SharedCache:
             (batch, 1, model.manifest["generation"]["vocabulary"]), model.outputs["logits"]["dtype"]
         )
         self.keep = np.array(1, np.int64)
+        self.pieces = bool(model.cache.get("pieces")) and model.target == "ort-cpu"
+        self.read: list[list[int]] = [[]] * batch  # prompts that the buffers hold
 
     def close(self) -> None:
         """Let the buffers go."""
         self.buffers = []
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
-        """Logits (batch, vocabulary) after the prompts; those of equal length go together."""
+        """Logits (batch, vocabulary) after the prompts; those of equal length go together.
+
+        What a prompt alone in its length begins with, as the last one in its place did, is held.
+        """
         self.lengths, at = np.array([len(row) for row in rows]), 0
         for _, group in groupby(rows, len):
             ids = np.array(list(group), np.int64)
+            held = self._held(at, ids[0]) if self.pieces and len(ids) == 1 else 0
             self.binding = self.bound(slice(at, at := at + len(ids)))
-            self._run(ids, np.ones_like(ids))
+            self._run(ids[:, held:], np.ones_like(ids))
+        self.read[: len(rows)] = rows
         self.binding = self.bound(slice(0, len(rows)))
         return self._scores()
+
+    def _held(self, at: int, ids: np.ndarray) -> int:
+        """How many tokens of a prompt need not be read again.
+
+        So many are left to read that our kernels give the same logits to the last bit: they take
+        rows by 16, a few in another order. A row that had ended wrote over its last token.
+        """
+        before = np.array(self.read[at][:-1], np.int64)[: max(len(ids) - 16, 0)]
+        differs = np.flatnonzero(before != ids[: len(before)])
+        return int(differs[0] if len(differs) else len(before)) // 16 * 16
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
         """Logits after one more token per row; a row that is not alive stays where it is."""

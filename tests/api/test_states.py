@@ -60,6 +60,7 @@ def test_the_manifest_has_the_states(case: Case) -> None:
     with lc.load(case.built) as model:
         cache, inputs = model.manifest["cache"], model.inputs
     assert cache["shared"] is True
+    assert not cache["pieces"]
     assert len(cache["layers"]) == wanted.caches
     assert len(cache["states"]) == wanted.conv + wanted.recurrent
     at = [number for number, kept in enumerate(wanted.layers) if kept == "a"]

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 from torch import nn
 
 from lepton_compile.export import ops
@@ -54,12 +53,11 @@ __all__ = [
 
 @dataclass
 class Capture:
-    """What was captured: masks seen, states cached, and rotary tables (cos, sin; fp32 (positions,
-    width / 2))."""
+    """What was captured: masks seen, states cached, and rotary embeddings."""
 
     attention: AttentionCapture
     states: StateCapture
-    tables: list[tuple[np.ndarray, np.ndarray]]
+    rotary: RotaryCapture
 
 
 @contextmanager
@@ -86,4 +84,4 @@ def capturing(model: nn.Module, positions: int, *, attention: str = NAME) -> Ite
         stack.enter_context(capture_conv1d(model))
         stack.enter_context(ordered_sets(model))
         stack.enter_context(captured_picks(model))
-        yield Capture(captured, states, rotary.tables)
+        yield Capture(captured, states, rotary)

@@ -37,12 +37,14 @@ _ROTATE = ("apply_rotary_pos_emb", "apply_rotary_emb")
 class RotaryCapture:
     """Captures the rotary modules of one model and collects their tables.
 
-    ``tables[i]`` is (cos, sin), each fp32 of shape (positions, rotary width / 2).
+    ``tables[i]`` is (cos, sin), each fp32 of shape (positions, rotary width / 2). ``foresees`` says
+    whether rows depend on other positions of a call than their own (LongRoPE, dynamic scaling).
     """
 
     def __init__(self, positions: int) -> None:
         self.positions = positions
         self.tables: list[tuple[np.ndarray, np.ndarray]] = []
+        self.foresees = False
         self._known: dict[tuple[int, str], _Noted | None] = {}
 
     @contextmanager
@@ -87,6 +89,7 @@ class RotaryCapture:
         """What stands for a module; None where its rows are in no table."""
         with outside_trace():
             found = tabulated(lambda rows: _real_run(module, rows, rest), self.positions)
+        self.foresees |= found is None or found.far is not None
         if found is None:
             return None
         near = self._number(found.near)

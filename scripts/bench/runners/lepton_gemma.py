@@ -17,6 +17,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     model.generate(job["ids"][:16], max_new_tokens=2)
     watch = Stopwatch()
     for _ in range(job["repeats"]):
+        model.forget()  # else the prompt would not be read again
         made = model.generate(job["ids"], max_new_tokens=job["new_tokens"])
         steps = max(1, len(made.tokens) - 1)
         watch.add(made.timings["prefill_s"], made.timings["decode_s"] / steps, made.tokens)
