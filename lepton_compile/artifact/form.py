@@ -6,6 +6,7 @@ The runtime is imported when a manifest is checked: it takes numpy along.
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import PurePosixPath
 from typing import Any
 
 from lepton_compile.errors import ArtifactError
@@ -49,13 +50,15 @@ def check_manifest(document: dict[str, Any]) -> None:
     from lepton_compile.runtime.loader_gpu_form import GPU
     from lepton_compile.runtime.loader_guard import FORM, LoaderError, check_form
 
-    copy = deepcopy(document)  # what is missing becomes null in it
     try:
+        copy = deepcopy(document)  # what is missing becomes null in it
         for form in (FORM, GPU, DECODER, OURS):
             check_form(copy, form, "manifest")
     except LoaderError as error:
         where, _, found = str(error).partition(": ")[2].partition(" cannot be ")
         raise ArtifactError("the manifest is damaged", where=where, found=found) from error
+    except RecursionError as error:
+        raise ArtifactError("the manifest is damaged", found=str(error)) from error
     _check_listed(copy)
     _check_cache(copy["cache"] or {})
 
@@ -63,7 +66,8 @@ def check_manifest(document: dict[str, Any]) -> None:
 def _check_listed(manifest: dict[str, Any]) -> None:
     """What the manifest uses it gives a digest of."""
     engines = [name for each in manifest["engines"] for name in (each["model"], *each["files"])]
-    used = {*engines, *filter(None, (manifest["tokenizer"] or {}).values())}
+    libraries = {_library(each) for each in manifest["engines"] if each["kernels"]}
+    used = {*engines, *libraries, *filter(None, (manifest["tokenizer"] or {}).values())}
     if unlisted := sorted(used - manifest["files"].keys()):
         raise ArtifactError(
             "the manifest uses files without giving their digests",
@@ -72,12 +76,18 @@ def _check_listed(manifest: dict[str, Any]) -> None:
         )
 
 
+def _library(engine: dict[str, Any]) -> str:
+    """Where the loader looks for the kernels of an engine: beside its model."""
+    name = PurePosixPath(engine["kernels"]["library"]).name
+    return PurePosixPath(engine["model"]).with_name(name).as_posix()
+
+
 def _check_cache(cache: dict[str, Any]) -> None:
     """Names of what the cache consists of can be made."""
     for way in ("past", "present") if cache else ():
         try:
             cache[way].format(layer=0, kind="key")
-        except (AttributeError, LookupError, ValueError) as error:
+        except (AttributeError, LookupError, ValueError, MemoryError) as error:
             raise ArtifactError(
                 "the manifest is damaged",
                 where=f"manifest.cache.{way}",

@@ -18,6 +18,8 @@ from lepton_compile.runtime.loader_sampling import Sampling, largest
 
 __all__ = ["Search", "search"]
 
+MOST_PENALTY = 50  # Of more the lengths of answers have powers that no number holds.
+
 
 class Search:
     """Answers to one text; ``tokens`` of those under way, ``ended`` are those that are whole."""
@@ -40,6 +42,7 @@ class Search:
         self.ended += [(s / length**self.penalty, [*self.tokens[n], t]) for n, t, s in whole]
         self.ended = sorted(self.ended, key=lambda one: -one[0])[:beams]
         going = [one for one in made if one[1] not in self.ends][:beams]
+        refuse(not going, "each token ends an answer")
         self.tokens = [[*self.tokens[n], t] for n, t, _ in going]
         self.sums = np.array([s for *_, s in going])
         worst = self.ended[-1][0] if len(self.ended) == beams else -1e9
@@ -55,9 +58,9 @@ def search(
     ``asked`` are beams and length_penalty, ``more`` is what they do not go with.
     """
     (beams, penalty), (least, most) = asked, model.manifest["ranges"]["batch"]
-    wrong = f"beams are 1 or more, and length_penalty is a number: {beams!r:.60}, {penalty!r:.60}"
+    wrong = f"beams are 1 or more, and length_penalty -50 to 50: {beams!r:.60}, {penalty!r:.60}"
     with failing(wrong):
-        refuse(index(beams) < 1 or not np.isfinite(float(penalty)), wrong)
+        refuse(index(beams) < 1 or not abs(float(penalty)) <= MOST_PENALTY, wrong)
     refuse(more, "beams go with neither stream nor stop")
     plain = Sampling(seed=how.seed, max_new_tokens=how.max_new_tokens)
     refuse(how != plain, "beams go with none of temperature, top_k, top_p, min_p and penalties")

@@ -34,6 +34,7 @@ class Fills(Batches):
         made: list[list[dict[str, Any]]] = [[] for _ in blanks]
         for at, words in zip(blanks, made, strict=True):
             chances, (start, end) = softmax(found["logits"][at]), encoded.offsets[at]
+            start += len(text[start:end]) - len(text[start:end].lstrip())  # not a space before it
             for token in np.argsort(-chances, kind="stable")[:top_k].tolist():
                 word = tokenizer.decode([token]).strip()
                 whole, score = text[:start] + word + text[end:], float(chances[token])

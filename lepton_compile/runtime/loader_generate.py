@@ -58,26 +58,33 @@ class Generates(Continues, Prompts):
         prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
         # An engine may take no fewer rows than so many: the last one over again, unheard.
         filled = prompts + prompts[-1:] * (self.manifest["ranges"]["batch"][0] - len(prompts))
-        if self.task == "text2text-generation" or (start, beams) != (None, 1):
+        if self.task == "text2text-generation" or start is not None or repr(beams) != "1":
             from lepton_compile.runtime.loader_reads import starts
 
             filled[:] = starts(self, filled, start)
         limit = self._limit(filled, max_new_tokens)
-        numbers = _all_of("stop_tokens", stop_tokens, (int, np.integer), "token ids")
-        eos = (self.manifest.get("generation") or {}).get("eos") or ()
-        texts = [stop] if isinstance(stop, str) else stop
-        stops = [*filter(None, _all_of("stop", texts, (str,), "texts"))]
-        rows = [Generation(self, ids, limit, {*numbers, *eos}, stops, stream) for ids in filled]
+        ends, stops = self._ends(stop, stop_tokens)
+        rows = [Generation(self, ids, limit, ends, stops, stream) for ids in filled]
         for row in rows[len(prompts) :]:
             row.finish = "filling"
         pieces = self._pieces(rows, how, limit)
-        if beams != 1:
+        if repr(beams) != "1":
             from lepton_compile.runtime.loader_beams import search
 
             pieces = search(self, rows, (beams, length_penalty), how, stream or stops)
         if not stream:
             list(pieces)  # to the end
         return pieces if stream else rows[: len(prompts)] if many else rows[0]
+
+    def _ends(self, stop: Any, stop_tokens: Any) -> tuple[set[int], list[str]]:
+        """Tokens and texts that end an answer; a special token is none of the texts."""
+        numbers = _all_of("stop_tokens", stop_tokens, (int, np.integer), "token ids")
+        numbers += (self.manifest.get("generation") or {}).get("eos") or ()
+        texts = [stop] if isinstance(stop, str) else stop
+        stops = [*filter(None, _all_of("stop", texts, (str,), "texts"))]
+        added = self.tokenizer.get_added_tokens_decoder() if stops else {}
+        numbers += [n for n, token in added.items() if token.special and token.content in stops]
+        return {*numbers}, stops
 
 
 def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[Any]:

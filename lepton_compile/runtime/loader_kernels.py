@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
@@ -19,8 +19,8 @@ def register_kernels(options: Any, model: Path, engine: Mapping[str, Any]) -> No
     here, built = (platform.system(), platform.machine()), (kernels["system"], kernels["machine"])
     wrong = f"its kernels are for {' on '.join(built)}, this is {' on '.join(here)}"
     refuse(here != built, f"{wrong}: build with kernels: builtin", UnfitError)
-    library = model.parent / Path(kernels["library"]).name
-    listed = {Path(name).name for name in engine["files"]}
-    refuse(library.name not in listed, f"the engine's files do not list {library.name}")
+    library = model.with_name(Path(kernels["library"]).name)
+    listed = PurePosixPath(engine["model"]).with_name(library.name).as_posix() in engine["files"]
+    refuse(not listed, f"the engine's files do not list {library.name}")
     with failing(f"onnxruntime does not take {library.name}", UnfitError):
         options.register_custom_ops_library(str(library))

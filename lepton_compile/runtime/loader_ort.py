@@ -29,7 +29,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     check_digests(root, manifest, {engine["model"], *engine["files"]})
     with failing("onnxruntime does not import", UnfitError):
         import onnxruntime as ort
-    found, wanted = ([*map(int, re.findall(r"\d+", v)[:2])] for v in (ort.__version__, least))
+    found, wanted = ([*map(int, re.findall(r"\d{1,9}", v)[:2])] for v in (ort.__version__, least))
     refuse(found < wanted, f"{install}, and found {ort.__version__}", UnfitError)
     path, options, start = root / engine["model"], ort.SessionOptions(), ort.InferenceSession
     options.log_severity_level = 3

@@ -24,6 +24,7 @@ class Prompts(Texts):
         """
         told = isinstance(chat, list | tuple)
         named = isinstance(chat, dict) and all(isinstance(name, str) for name in chat)
+        named = named and "messages" not in chat
         wrong = f"chat is True, messages or values by name: {chat!r:.60}"
         refuse(not (told or named or isinstance(chat, bool | None)), wrong)
         given, chat = chat if named else {}, named or chat
@@ -43,7 +44,7 @@ class Prompts(Texts):
             prompt.encode()  # half a character is none, such as a byte that a shell passes on
             return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)
 
-    def chat_text(self, messages: Sequence[Mapping[str, Any]], **named: Any) -> str:
+    def chat_text(self, messages: Sequence[Mapping[str, Any]], /, **named: Any) -> str:
         """The chat template over ``messages``, with what else it asks for ``named``."""
         if name := (self.manifest["tokenizer"] or {}).get("chat_template"):
             from lepton_compile.runtime.loader_template import rendered

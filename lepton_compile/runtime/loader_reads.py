@@ -27,7 +27,7 @@ def starts(model: Any, sources: list[list[int]], start: Any) -> list[Begun]:
     if start is not None:
         wrong = f"start takes names of tokens or ids, a list or one: {start!r:.60}"
         with failing(wrong):
-            given = [start] if isinstance(start, str | int) else [*start]
+            given = [start] if isinstance(start, str | int | np.integer) else [*start]
         rest = [_token(model, each, wrong) for each in given]
     begun = [Begun([first, *rest]) for _ in sources]
     for one, source in zip(begun, sources, strict=True):

@@ -27,11 +27,11 @@ class Sampling(NamedTuple):
     def check(self) -> None:
         """Refuse what is out of its range, or no number of its kind."""
         ranges: dict[str, Callable[[Any], bool]] = {
-            "temperature": lambda value: value >= 0,
+            "temperature": lambda value: 0 <= value < np.inf,
             "top_k": lambda value: index(value) >= 0,
             "top_p": lambda value: 0 < value <= 1,
             "min_p": lambda value: 0 <= value <= 1,
-            "repetition_penalty": lambda value: value > 0,
+            "repetition_penalty": lambda value: 0 < value < np.inf,
             "seed": lambda value: value is None or index(value) >= 0,
             "max_new_tokens": lambda value: value is None or index(value) >= 1,
         }

@@ -164,7 +164,7 @@ class Transcribes(Continues):
         if not languages:
             refuse(language or translate, "this model hears one language, and writes it")
             return [*told["start"], *plain]
-        bad = language is not None and language not in languages
+        bad = language is not None and language not in [*languages]
         refuse(bad, f"no language is called {language!r:.60}; there are {[*languages]}")
         spoken = languages[language or next(iter(languages))]
         task = tasks["translate" if translate else "transcribe"]
@@ -238,6 +238,7 @@ def _read(path: Any, rate: int) -> np.ndarray:
     refuse(width != 2, f"{path} has samples of {8 * width} bits; give 16")
     heard = f"{path} has {found} samples a second, and the model hears {rate}: resample it first"
     refuse(found != rate, heard)
-    samples = np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1) / 32768
+    whole = len(data) // (width * channels) * width * channels  # a file may end within a sample
+    samples = np.frombuffer(data[:whole], "<i2").reshape(-1, channels).mean(axis=1) / 32768
     refuse(not samples.size, f"{path} has no samples")
     return np.asarray(samples, np.float32)

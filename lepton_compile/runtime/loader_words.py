@@ -15,14 +15,16 @@ class Words:
     def __init__(self, source: Any, ids: list[int], stop: list[str]) -> None:
         self.text, self.stopped, self._held = "", False, ""
         self._source, self._stop = source, stop
-        self._window, self._read = ids[-4:], -1
+        self._window, self._read = ids[-16:], -1
 
     def push(self, tokens: list[int], final: bool) -> str:
         """The piece of text that is certain once ``tokens`` are known; all of it if ``final``."""
         decode = self._source.tokenizer.decode
         if self._read < 0:
-            # The end of the prompt decides about a leading space; _read counts the tokens shown.
-            self._window = [] if decode(self._window).endswith(BROKEN) else self._window
+            # The end of the prompt decides about a leading space, if its characters are whole;
+            # _read counts the tokens shown.
+            ends = (self._window[-count:] for count in range(4, 17))
+            self._window = next((end for end in ends if BROKEN not in decode(end)), [])
             self._read = len(self._window)
         self._window = self._window + tokens
         before, now = decode(self._window[: self._read]), decode(self._window)

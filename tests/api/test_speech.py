@@ -191,6 +191,7 @@ def test_from_a_file_and_from_a_shell(
         (np.array([0.0, np.nan]), {}, "the samples are no numbers"),
         ("no/such.wav", {}, "is no .wav file"),
         (np.zeros(9), {"language": "xx"}, "no language is called 'xx'; there are"),
+        (np.zeros(9), {"language": ["en"]}, r"no language is called \['en'\]; there are"),
         (np.zeros(9), {"max_new_tokens": 0}, "out of its range: max_new_tokens=0"),
         (np.zeros(9), {"max_new_tokens": 61}, "the cache holds 64"),
         (np.zeros(9), {"temperature": -1.0}, "out of its range: temperature"),
@@ -312,3 +313,19 @@ def test_a_plan_and_the_bench(folder: Path, built: Path) -> None:
         export_genai(built, built.parent / "genai")
     with pytest.raises(ArtifactError, match="in no form that it can run"):
         export_triton(built, built.parent / "repository")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_file_that_ends_within_a_sample(channels: int, built: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("whole.wav", "cut.wav")]
+    for file in files:
+        with wave.open(str(file), "wb") as out:
+            out.setnchannels(channels)
+            out.setsampwidth(2)
+            out.setframerate(RATE)
+            noise = np.random.default_rng(0).integers(-9999, 9999, 400 * channels, np.int16)
+            out.writeframes(noise.tobytes() + bytes(2 * channels * (file is files[1])))
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    with lc.load(built) as opened:
+        whole, cut = (opened.transcribe(file, max_new_tokens=4).tokens for file in files)
+    assert whole == cut

@@ -124,6 +124,20 @@ def test_questions_and_blanks_that_are_no_text_are_refused(answering: Path, fill
         model.fill(f"{half} [MASK]")
 
 
+def test_the_space_in_front_of_a_blank_stays(filling: Path) -> None:
+    """Masks of RoBERTa's and ModernBERT's kind take it with them."""
+    from tokenizers import AddedToken, Tokenizer
+
+    with load(filling) as model:
+        plain = model.fill("the [MASK] is on")
+        apart = Tokenizer.from_str(model.tokenizer.to_str())
+        apart.add_special_tokens([AddedToken("[MASK]", special=True, lstrip=True)])
+        model.tokenizer = apart
+        assert apart.encode("the [MASK] is on").offsets[2] == (3, 10)
+        assert model.fill("the [MASK] is on") == plain
+        assert plain[0][0]["text"] == f"the {plain[0][0]['word']} is on"
+
+
 def test_how_long_and_how_many_are_numbers_from_1_on(answering: Path, filling: Path) -> None:
     blank = "the [MASK] is on"
     with load(answering) as answers, load(filling) as fills:

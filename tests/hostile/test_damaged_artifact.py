@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from lepton_compile.artifact import open_artifact
 from lepton_compile.errors import ArtifactError
+from lepton_compile.runtime import LoaderError, load
 from tests.runtime import tiny
 
 FILES = (
@@ -149,6 +151,35 @@ def test_a_file_that_no_digest_vouches_for(artifact: Path) -> None:
     said = refusal(artifact)
     assert "other.onnx" in said
     assert "digest" in said
+
+
+def test_kernels_that_no_digest_vouches_for(artifact: Path) -> None:
+    """A library of the same name is listed elsewhere; it is taken from beside the model."""
+    (artifact / "else").mkdir()
+    for name in ("else/ours.so", "engines/ort-cpu/ours.so"):
+        (artifact / name).write_bytes(b"no library")
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"]["else/ours.so"] = entry(b"no library")
+        (engine,) = manifest["engines"]
+        engine["files"].append("else/ours.so")
+        place = {"system": platform.system(), "machine": platform.machine()}
+        engine["kernels"] = {"library": "else/ours.so", **place}
+
+    forge(artifact, change)
+    with pytest.raises(LoaderError, match=r"the engine's files do not list ours\.so"):
+        load(artifact)
+    with pytest.raises(ArtifactError, match="uses files without giving their digests"):
+        open_artifact(artifact)
+
+
+def test_a_manifest_that_is_too_deep(artifact: Path) -> None:
+    def nested(depth: int) -> Any:
+        return [nested(depth - 1)] if depth else []
+
+    forge(artifact, lambda manifest: manifest.update(labels={"0": nested(600)}))
+    with pytest.raises(ArtifactError, match=r"the manifest is (damaged|not JSON)"):
+        open_artifact(artifact)
 
 
 def test_a_newer_format(artifact: Path) -> None:

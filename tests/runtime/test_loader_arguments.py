@@ -56,7 +56,11 @@ def test_of_decoders(model: Model) -> None:
     for name in (*names, "max_new_tokens", "stop", "stop_tokens", "chat"):
         how = {"max_new_tokens": 2}
         refused += [tried(model.generate, [5], **how | {name: value}) for value in STRANGE]
+    assert tried(model.generate, [5], 2, start=np.array([1, 2]))
+    assert tried(model.generate, [5], 2, beams=np.array([1, 2]))
     refused += [tried(model.encode, value) for value in STRANGE]
+    assert tried(model.generate, "w5", 2, chat={"messages": []})
+    assert not tried(model.generate, "w5", 2, chat={"self": 1})
     refused += [tried(model.chat_text, value) for value in STRANGE]
     refused += [tried(model.logits, value) for value in STRANGE]
     refused += [tried(model.logits, [5, 6], value) for value in STRANGE]

@@ -144,6 +144,7 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
     ("options", "said"),
     [
         ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"temperature": float("inf")}, "temperature=inf"),
         ({"top_p": 0.0}, "top_p=0.0"),
         ({"min_p": 1.5}, "min_p=1.5"),
         ({"top_k": -1}, "top_k=-1"),

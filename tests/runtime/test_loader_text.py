@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,23 @@ def test_a_prompt_that_ends_within_a_character_harms_nothing() -> None:
     assert words.push(tail, final=True) == "b"
 
 
+def test_a_prompt_that_ends_in_characters_of_several_bytes() -> None:
+    """Of these tokenizers one byte that is no character spoils all bytes beside it."""
+    from tokenizers import Tokenizer, decoders, models
+
+    words = ["▁I", "▁", "▁you", "▁are", *(f"<0x{byte:02X}>" for byte in range(256))]
+    ids = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(ids, [], byte_fallback=True))
+    steps = [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), *steps])
+    source = Source()
+    source.tokenizer = tokenizer
+    for said in ("你好", "😀", "a", "é你😀好"):
+        prompt = [ids["▁I"], ids["▁"], *(ids[f"<0x{byte:02X}>"] for byte in said.encode())]
+        made = Words(source, prompt, [])
+        assert made.push([ids["▁you"], ids["▁are"]], final=True) == " you are", said
+
+
 def test_streamed_pieces_join_to_the_text_of_the_whole(model: Model) -> None:
     for options in ({}, {"temperature": 1.2, "seed": 5}, {"stop": ["w1", "zz"]}):
         whole = model.generate("w5 w6 w7", max_new_tokens=20, **options)
@@ -96,6 +114,16 @@ def test_generation_ends_before_a_stop_text(model: Model) -> None:
     assert found.text == whole[: whole.index(stop)]
     assert found.finish == "stop"
     assert len(found.tokens) < 20
+
+
+def test_a_special_token_ends_a_text_as_any_stop_text_does(model: Model) -> None:
+    how: dict[str, Any] = {"max_new_tokens": 60, "temperature": 9.0}
+    bos = model.tokenizer.token_to_id("<bos>")
+    seed = next(n for n in range(99) if bos in model.generate("w5", seed=n, **how).tokens)
+    whole = model.generate("w5", seed=seed, **how)
+    found = model.generate("w5", seed=seed, stop=["<bos>", "never said"], **how)
+    assert found.tokens == whole.tokens[: whole.tokens.index(bos)]
+    assert found.finish == "eos"
 
 
 def test_the_text_of_ids_is_there_when_asked_for(model: Model) -> None:
