@@ -117,7 +117,7 @@ What transformers {transformers} lists for a task, each in a tiny random configu
 once; *whole*: all layers are; *plain*: attention stays the model's own code, without our kernels,
 but for that with a bias of scores (T5) where weights are quantized.
 *Not tried*: no tiny configuration could be made of its default. What
-[the README](../README.md#what-is-compiled) names is tested with each change; the rest was tried
+[models.md](models.md) names is tested with each change; the rest was tried
 once, by `scripts/bench/architectures.py`, which wrote this page. Masked words and labels were tried
 of the encoders that are used most. Models that see are [on a page of their own](images.md).
 """
