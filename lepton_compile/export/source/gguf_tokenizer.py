@@ -21,7 +21,7 @@ from lepton_compile.export.source.package import cache_folder
 
 __all__ = ["tokenizer_folder"]
 
-FORM = 2  # of what is written: folders of another one, in a cache, are left alone
+FORM = 3  # of what is written: folders of another one, in a cache, are left alone
 # How text is cut before it is merged, by the name that the file gives it. transformers knows some
 # of the names, and cuts as GPT-2 does for any other.
 SAME_CUTS = {"chatglm-bpe": "llama-bpe", "glm4": "llama-bpe", "stablelm2": "qwen2"}
@@ -34,6 +34,22 @@ DIGITS_APART = (  # and then as GPT-2
     "smollm",
     "starcoder",
 )
+# What llama.cpp takes from that name, too, where the file does not say: the token that texts begin
+# with, and that a word of the vocabulary stays whole, whatever merges lead to it.
+_BOTH = (
+    "falcon-h1",
+    "falcon3",
+    "jina-v5-nano",
+    "lfm2",
+    "llama-bpe",
+    "llama-v3",
+    "llama3",
+    "midm-2.0",
+    "pixtral",
+    "tekken",
+)
+BEGUN = (*_BOTH, "chameleon")
+WHOLE_WORDS = (*_BOTH, "granite-embed-multi-97m", "minicpm5", "youtu")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -95,8 +111,8 @@ def _write(path: Path, folder: Path, length: int | None) -> None:
         cuts = str(words.get("pre_tokenizer_type"))
         words["pre_tokenizer_type"] = SAME_CUTS.get(cuts, cuts)
         backend, extra = convert_gguf_tokenizer(architecture, words)
-        if cuts in DIGITS_APART and words.get("tokenizer_type") == "gpt2":
-            _cut_digits(backend)
+        if words.get("tokenizer_type") == "gpt2":
+            _follow(cuts, backend, options)
         words.clear()
         options |= extra
         _add_special_tokens(backend, options)
@@ -115,6 +131,16 @@ def _write(path: Path, folder: Path, length: int | None) -> None:
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(text + "\n", "utf-8")
     return None
+
+
+def _follow(cuts: str, backend: Any, options: dict[str, Any]) -> None:
+    """What the name of the cuts says beside them."""
+    if cuts in DIGITS_APART:
+        _cut_digits(backend)
+    if cuts in WHOLE_WORDS:
+        backend.model.ignore_merges = True
+    if cuts in BEGUN:
+        options.setdefault("add_bos_token", True)
 
 
 def _cut_digits(backend: Any) -> None:
