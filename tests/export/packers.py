@@ -20,6 +20,8 @@ Packed = tuple[Tensors, torch.Tensor, dict[str, Any]]
 
 ROWS, COLUMNS, GROUP = 48, 64, 32
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+ONES = {4: 0x11111111, 8: 0x01010101}
+"""What GPTQ takes off a word of zero points, by the bits of each."""
 
 
 def weight(rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
@@ -147,7 +149,7 @@ def _gptq(
         less = 1 if version == "gptq" else 0
         tensors = {
             "qweight": _words(codes.T, bits, axis=0),
-            "qzeros": _words(zeros - less, bits, axis=1),
+            "qzeros": _words(zeros, bits, axis=1) - less * ONES[bits],
             "scales": scale,
             "g_idx": group_of.int(),
         }
@@ -162,7 +164,7 @@ def _asymmetric(w: torch.Tensor) -> tuple[torch.Tensor, ...]:
     parts = w.reshape(w.shape[0], -1, GROUP)
     low, high = parts.amin(-1), parts.amax(-1)
     scale = ((high - low) / 15).half().float()
-    zeros = torch.round(-low / scale).clamp(1, 15)  # one less is stored, by some
+    zeros = torch.round(-low / scale).clamp(0, 15)
     codes = (torch.round(parts / scale[..., None]) + zeros[..., None]).clamp(0, 15)
     values = ((codes - zeros[..., None]) * scale[..., None]).reshape(w.shape)
     return codes.reshape(w.shape), values, zeros, scale
@@ -172,7 +174,7 @@ def _gptq_asymmetric(w: torch.Tensor) -> Packed:
     codes, values, zeros, scale = _asymmetric(w)
     tensors = {
         "qweight": _words(codes.T, 4, axis=0),
-        "qzeros": _words(zeros.T - 1, 4, axis=1),
+        "qzeros": _words(zeros.T, 4, axis=1) - ONES[4],
         "scales": scale.T.half(),
         "g_idx": (torch.arange(w.shape[1]) // GROUP).int(),
     }
@@ -224,5 +226,7 @@ PACKERS: dict[str, Callable[[torch.Tensor], Packed]] = {
     "gptq_v2": _gptq(version="gptq_v2"),
     "gptq out of order": _gptq(ordered=True),
     "gptq with zero points": _gptq_asymmetric,
+    "gptq with zero points of 0": _gptq(zero=1),  # and of 1
+    "gptq of 8 bits with zero points of 0": _gptq(8, zero=1),
     "awq": _awq,
 }

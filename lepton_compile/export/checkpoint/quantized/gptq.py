@@ -1,9 +1,10 @@
 """GPTQ (Frantar et al., arXiv:2210.17323) in the layout of AutoGPTQ and GPTQModel.
 
 X.qweight  I32 (columns / 8, rows), of 4 bits: eight columns of a row in a word
-X.qzeros   I32 (groups, rows / 8), one less than the zero point, but for `gptq_v2`
+X.qzeros   I32 (groups, rows / 8), each zero point less one, but for `gptq_v2`: taken off the whole
+           word, where a zero point of 0 borrows from the next
 X.scales   (groups, rows)
-X.g_idx    I32 (columns,), the group of each column
+X.g_idx    I32 (columns,), the group of each column; those of the last may be fewer
 X.weight   what the model has: (rows, columns), (q - zero) * scale
 """
 
@@ -100,8 +101,10 @@ class _Layer:
         return unpacked(rows, self._bits).astype(np.float32)
 
     def _zeros(self, start: int, stop: int) -> np.ndarray:
-        found = unpacked(self._read("qzeros").view(np.uint8), self._bits)
-        return found[:, start:stop].T.astype(np.float32) + np.float32(self._less)
+        words = self._read("qzeros").view(np.uint32)
+        ones = np.uint32(self._less * (0xFFFFFFFF // (2**self._bits - 1)))
+        found = unpacked((words + ones).view(np.uint8), self._bits)
+        return found[:, start:stop].T.astype(np.float32)
 
     def _scales(self, start: int, stop: int) -> np.ndarray:
         return self._read("scales")[:, start:stop].T.astype(np.float32)
