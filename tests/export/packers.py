@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["PACKERS", "Packed", "pack"]
+__all__ = ["PACKERS", "Packed", "pack", "weight"]
 
 Tensors = dict[str, torch.Tensor]
 Packed = tuple[Tensors, torch.Tensor, dict[str, Any]]

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from lepton_compile.errors import CheckpointError, SourceError
 from lepton_compile.export.checkpoint.quantized import read_quantized
 from lepton_compile.export.source import resolve
+from lepton_passes.grouped import grouped
 
-from .packers import Tensors, pack
+from .packers import Tensors, pack, weight
 from .test_quantized import LAYER, written
 
 ASYMMETRIC, SYMMETRIC = "int4 with zero points", "int4 in groups"
@@ -141,6 +142,42 @@ def test_an_order_that_was_never_filled_in(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.numpy(), values.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("order", ["g_idx", "zeros", "none"])
+def test_a_last_group_that_is_not_full(order: str, tmp_path: Path) -> None:
+    tensors, values, config = pack("gptq", weight(columns=80))  # of 32, 32 and 16
+    if order == "zeros":
+        tensors["g_idx"].zero_()
+    if order == "none":
+        del tensors["g_idx"]
+    stored = written(tmp_path, tensors)
+    found = read_quantized(stored, config | {"group_size": 32}).tensor(f"{LAYER}.weight")
+    np.testing.assert_allclose(found.numpy(), values.numpy(), rtol=1e-6, atol=1e-7)
+    source = grouped(found)
+    assert source is not None
+    assert source.grid() == "its last group is not full"
+    # Who says nothing of groups, or that all have one size, is not believed.
+    for said in ({}, {"group_size": 128}):
+        with pytest.raises(CheckpointError, match="do not fit"):
+            read_quantized(stored, config | said)
+
+
+def test_two_groups_of_which_the_last_is_shorter(tmp_path: Path) -> None:
+    """As many columns as two equal groups have, which they were taken for."""
+    tensors, values, config = pack("gptq", torch.cat([weight(columns=32), weight(columns=16)], 1))
+    del tensors["g_idx"]
+    found = read_quantized(written(tmp_path, tensors), config | {"group_size": 32})
+    read = found.tensor(f"{LAYER}.weight").numpy()
+    np.testing.assert_allclose(read, values.numpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_layer_with_groups_of_its_own(tmp_path: Path) -> None:
+    """As GPTQModel's `dynamic` has them."""
+    tensors, values, config = pack("gptq")
+    found = read_quantized(written(tmp_path, tensors), config | {"group_size": 128})
+    read = found.tensor(f"{LAYER}.weight").numpy()
+    np.testing.assert_allclose(read, values.numpy(), rtol=1e-6, atol=1e-7)
+
+
 def test_activations_that_awq_scales(tmp_path: Path) -> None:
     tensors, _, config = pack("awq")
     checkpoint = written(tmp_path, {**tensors, "act.scales": torch.ones(48)})
@@ -171,6 +208,7 @@ def test_rotations_of_weights_are_part_of_them(found: Any, tmp_path: Path) -> No
     ("settings", "message"),
     [
         ({"quant_method": "gptq", "bits": "4"}, "number of bits"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": "32"}, "group_size"),
         ({"quant_method": "gptq", "bits": 4, "format": "marlin"}, "checkpoint_format"),
         ({"quant_method": "awq", "bits": 10**40}, "number of bits"),
         ({"quant_method": "awq", "bits": 4, "version": ["gemm"]}, "version"),

@@ -11,6 +11,7 @@ X.weight   what the model has: (rows, columns), (q - zero) * scale
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,30 @@ LAYOUTS = {"gptq": 1, "gptq_v2": 0}  # what a zero point is stored less
 PARTS = {"qweight": WORDS, "qzeros": WORDS, "scales": FLOATS}
 
 
-def check_gptq(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Bits, and what a zero point is stored less. Raises SourceError."""
+@dataclass(frozen=True)
+class _Layout:
+    """What the configuration says of all layers.
+
+    Attributes:
+        bits: of a code.
+        less: what a zero point is stored less.
+        group: columns that share a scale; 0 where it does not say, or a row shares one.
+    """
+
+    bits: int
+    less: int
+    group: int
+
+
+def check_gptq(config: Mapping[str, Any]) -> _Layout:
+    """What the configuration says. Raises SourceError."""
     layout = config.get("checkpoint_format") or config.get("format") or "gptq"
     if not isinstance(layout, str) or layout not in LAYOUTS:
         raise unknown("checkpoint_format", layout, LAYOUTS)
-    return bits_of(config.get("bits")), LAYOUTS[layout]
+    group = config.get("group_size")
+    if group is not None and type(group) is not int:
+        raise unknown("group_size", group, ["a number of columns, or -1"])
+    return _Layout(bits_of(config.get("bits")), LAYOUTS[layout], max(group or 0, 0))
 
 
 def read_gptq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedCheckpoint:
@@ -43,12 +62,12 @@ def read_gptq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedChe
         SourceError: another number of bits than 4 or 8, another layout.
         CheckpointError: tensors of a layer that do not fit each other.
     """
-    (bits, less), last = check_gptq(config), LastRead()
+    layout, last = check_gptq(config), LastRead()
     weights = {}
     for packed in checkpoint.names():
         layer = packed.removesuffix(".qweight")
         if layer != packed:
-            stored_as = _Layer(checkpoint, layer, bits, less, last)
+            stored_as = _Layer(checkpoint, layer, layout, last)
             name = f"{layer}.weight"
             weights[name] = Weight.of(name, stored_as.values(), stored_as.parts())
     return QuantizedCheckpoint(checkpoint, weights)
@@ -57,11 +76,9 @@ def read_gptq(checkpoint: Checkpoint, config: Mapping[str, Any]) -> QuantizedChe
 class _Layer:
     """A linear layer, by its name."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, name: str, bits: int, less: int, last: LastRead
-    ) -> None:
-        self._checkpoint, self._name, self._bits = checkpoint, name, bits
-        self._less, self._last = less, last
+    def __init__(self, checkpoint: Checkpoint, name: str, layout: _Layout, last: LastRead) -> None:
+        self._checkpoint, self._name, self._last = checkpoint, name, last
+        self._bits, self._less, self._group = layout.bits, layout.less, layout.group
 
     def parts(self) -> list[str]:
         """Names of the tensors it is stored as."""
@@ -91,9 +108,14 @@ class _Layer:
             Rows((rows, groups), self._scales),
             where=f"{self._name}.weight",
             zeros=Rows((rows, groups), self._zeros),
+            block=(1, self._group) if self._fits(columns, groups) else None,
             groups=self._groups if ordered else None,
             bits=self._bits,
         )
+
+    def _fits(self, columns: int, groups: int) -> bool:
+        """Whether the group of the configuration is this layer's: some have one of their own."""
+        return self._group > 0 and -(-columns // self._group) == groups
 
     def _codes(self, start: int, stop: int) -> np.ndarray:
         words = self._last.array(self._checkpoint.tensor(f"{self._name}.qweight"))
@@ -110,10 +132,13 @@ class _Layer:
         return self._read("scales")[:, start:stop].T.astype(np.float32)
 
     def _groups(self) -> np.ndarray:
-        found = self._read("g_idx")
-        if not found.any():  # never filled in: columns are in order
-            return consecutive(len(found), self._shape("scales", 2)[0])
-        return found
+        found, groups = self._read("g_idx"), self._shape("scales", 2)[0]
+        if found.any():
+            return found
+        # Never filled in: columns are in order.
+        if self._fits(len(found), groups):
+            return np.arange(len(found)) // self._group
+        return consecutive(len(found), groups)
 
     def _read(self, part: str) -> np.ndarray:
         return self._checkpoint.tensor(f"{self._name}.{part}").numpy()

@@ -200,8 +200,8 @@ def scaled(
     Args:
         where: name of the weight, for messages.
         zeros: of the shape of the scales.
-        block: rows and columns that share a scale, of those weights that have no scale for whole
-            rows or for all; left out, the shapes tell.
+        block: rows and columns that share a scale, fewer at the ends, of those weights that have
+            no scale for whole rows or for all; left out, the shapes tell.
         groups: gives the column of the scales that each column of the codes goes by, where columns
             in a row do not share one.
         bits: 4 or 8 of codes that are unsigned integers, which may then be kept; left out, they
@@ -303,6 +303,8 @@ def _grid(
     groups: Callable[[], np.ndarray] | None,
 ) -> Grid | str:
     """The integers, in groups of columns that lie side by side."""
+    if codes.shape[1] % wide:
+        return "its last group is not full"
     side_by_side, order = consecutive(codes.shape[1], scales.shape[1]), None
     if groups is not None and not np.array_equal(found := groups(), side_by_side):
         order = np.argsort(found, kind="stable").astype(np.int32)
