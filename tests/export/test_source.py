@@ -54,6 +54,16 @@ def test_architecture_without_the_list_in_the_configuration(bert: Path) -> None:
     assert source.architecture == "BertModel"
 
 
+def test_what_a_build_leaves_in_the_folder_is_no_input_of_the_next(bert: Path) -> None:
+    for name in ("out", ".partial", "1_Pooling"):
+        (bert / name).mkdir()
+        (bert / name / "config.json").write_text("{}")
+    (bert / "out/manifest.json").write_text("{}")
+    (bert / "out.failed.json").write_text("{}")
+    digests = resolve(str(bert), bert).digests()
+    assert sorted(digests) == ["1_Pooling/config.json", "config.json", "model.safetensors"]
+
+
 def test_digests_are_of_every_file_that_is_read(bert: Path) -> None:
     digests = resolve(str(bert), bert).digests()
     assert sorted(digests) == ["config.json", "model.safetensors"]

@@ -35,6 +35,7 @@ MODELOPT_NAME = "hf_quant_config.json"
 DUPLICATES = "consolidated*.safetensors"
 WORDS = ("*.txt", "*.model", "*.spm")
 INPUTS = ("*.safetensors", "*.json", "*.jinja", *WORDS, "*/config.json", "*.py")
+FAILED = ".failed.json"
 MODULE_INPUTS = ("config.json", "*.safetensors")
 
 
@@ -154,9 +155,18 @@ def has_tokenizer(folder: Path) -> bool:
 
 def inputs(folder: Path) -> list[Path]:
     """The files that a build may read, in a fixed order."""
-    places = [(folder, INPUTS), *((at, MODULE_INPUTS) for at in _module_folders(folder))]
-    found = {p for at, wanted in places for each in wanted for p in at.glob(each) if p.is_file()}
+    own = (path for each in INPUTS for path in folder.glob(each) if not _of_a_build(path, folder))
+    modules = (path for at in _module_folders(folder) for n in MODULE_INPUTS for path in at.glob(n))
+    found = {path for path in (*own, *modules) if path.is_file()}
     return sorted(path for path in found if not fnmatch(path.name, DUPLICATES))
+
+
+def _of_a_build(file: Path, folder: Path) -> bool:
+    """Whether it is of an artifact in the model's folder, whole or not, or of what one lacked."""
+    at = file.parent
+    if at == folder:
+        return file.name.endswith(FAILED)
+    return (at / "manifest.json").is_file() or at.name.startswith(".")
 
 
 def _module_folders(folder: Path) -> list[Path]:
