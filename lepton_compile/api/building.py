@@ -142,6 +142,7 @@ class Build:
     def _know(self, source: Source, exported: ExportedModel) -> None:
         """What a report says of the model, should the build end before there is a manifest."""
         self.found.model = describe.model_entry(source, exported)
+        self.found.base = str(self.recipe.base)
         self.found.ranges = describe.ranges_of(self.recipe, exported)
         self.found.exported = exported
 

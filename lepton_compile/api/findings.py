@@ -29,6 +29,8 @@ class Findings:
     Attributes:
         seconds: wall time by stage.
         model: the manifest's entry of the model.
+        base: folder that a relative path to the model starts from. In the report alone: a recipe
+            gives the same artifact wherever it lies.
         exported: the captured model; ``ranges`` of its dimensions.
         passes: by target, also of a target whose demands were missed.
         tactics: by target, what kernels were chosen by.
@@ -41,6 +43,7 @@ class Findings:
 
     seconds: dict[str, float] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
     exported: ExportedModel | None = None
     ranges: Mapping[str, Any] = field(default_factory=dict)
     passes: dict[str, PipelineReport] = field(default_factory=dict)
@@ -56,7 +59,9 @@ class Findings:
         e, first = self.exported, next(iter(self.verified), None)
         return {
             "seconds": self.seconds,
-            "capture": {"how": e.how, "kinds": e.kinds, "notes": e.notes} if e else {},
+            "capture": {"how": e.how, "kinds": e.kinds, "notes": e.notes, "base": self.base}
+            if e
+            else {},
             "passes": [
                 {**entry, "target": target}
                 for target, report in self.passes.items()

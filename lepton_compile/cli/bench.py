@@ -49,7 +49,7 @@ def bench(
             model, source, reference = load(folder, threads=threads), None, None
         if eager:
             try:
-                source = source_of(model.manifest, spec)
+                source = source_of(folder, model.manifest, spec)
                 reference = reference_of(source, model.task)
             except (ImportError, SourceError) as error:
                 if spec:

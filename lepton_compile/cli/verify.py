@@ -65,7 +65,7 @@ def verify(
         words = read_text(text, where="--text", error=UsageError) if text else None
         demands = recorded_demands(manifest, gates, words)
         demands = replace(demands, tokens=tokens or demands.tokens)
-        source = source_of(manifest, spec)
+        source = source_of(folder, manifest, spec)
         if text and words:
             check_long_enough(
                 text, words, source, manifest["task"], where="--text", error=UsageError

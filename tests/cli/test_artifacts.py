@@ -121,6 +121,33 @@ def test_verify_without_the_source_says_where_it_should_be(
     assert missing in found["found"]
 
 
+def test_verify_and_bench_take_no_model_for_another(
+    encoder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe's model is where the recipe is, and is the one that was built from."""
+    for name in ("here", "there"):
+        shutil.copytree(encoder.parent / "model", tmp_path / name / "m")
+    (tmp_path / "here/r.yaml").write_text("model: ./m\ntask: feature-extraction\n")
+    tokenizer_config = tmp_path / "here/m/tokenizer_config.json"
+    tokenizer_config.write_text("{}")
+    weights = tmp_path / "there/m/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    monkeypatch.chdir(tmp_path / "there")
+    answer(capsys, "build", "../here/r.yaml", "-o", "out", "--no-check", "--no-verify")
+    answer(capsys, "verify", "out")
+    tokenizer_config.write_text("{ }")
+    answer(capsys, "verify", "out")
+    shutil.copy(weights, tmp_path / "here/m")
+    changed = answer(capsys, "verify", "out", code=1)
+    assert changed["error"] == "SourceError"
+    assert "not what the artifact was made from" in changed["message"]
+    assert changed["found"] == "another model.safetensors"
+    timed = answer(capsys, "bench", "out", "--rounds", "1")
+    assert "not what the artifact was made from" in timed["eager_left_out"]
+    shutil.rmtree(tmp_path / "here")  # looked for as it is written, then
+    assert answer(capsys, "verify", "out", code=1)["found"] == "another model.safetensors"
+
+
 @pytest.mark.parametrize("eager", ["--eager", "--no-eager"])
 def test_bench_an_encoder(encoder: Path, capsys: Capture, eager: str) -> None:
     found = answer(capsys, "bench", str(encoder), "--rounds", "1", eager)

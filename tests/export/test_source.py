@@ -75,6 +75,9 @@ def test_missing_path_suggests_the_hub(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist") as caught:
         resolve("org/name", tmp_path)
     assert caught.value.hint == "For the hub, write hf:org/name."
+    with pytest.raises(SourceError, match="does not exist") as caught:
+        resolve("./name", tmp_path)
+    assert caught.value.hint is None
 
 
 @pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "pytorch_model.bin"])

@@ -20,7 +20,7 @@ from lepton_compile.export.source.package import locate_package
 
 __all__ = ["resolve"]
 
-HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@\w+)?$")
+HUB_NAME = re.compile(r"^\w[\w.-]*/[\w.-]+(@\w+)?$")
 
 
 def resolve(
