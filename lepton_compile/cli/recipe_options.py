@@ -72,7 +72,6 @@ def build_arguments(
     if recipe is None and model is None and "model" not in overrides:
         raise click.UsageError("name a RECIPE, or a model with --model")
     targets = [name.strip() for name in target.split(",")] if target is not None else None
-    memory = int(max_memory) if max_memory is not None and max_memory.isdigit() else max_memory
     return {
         "recipe": recipe,
         "model": model,
@@ -81,6 +80,6 @@ def build_arguments(
         "target": targets,
         "quantize": quantize,
         "tactics": tactics,
-        "max_memory": memory,
+        "max_memory": max_memory,
         "overrides": overrides,
     }

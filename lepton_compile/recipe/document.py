@@ -119,5 +119,5 @@ class _Converter:
             raise self.fail("Tags are not allowed in a recipe.", node, node.tag)
         try:
             return self.constructor.construct_object(node)
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, LookupError, ArithmeticError, yaml.YAMLError) as error:
             raise self.fail("A value cannot be read.", node, str(node.value)[:80]) from error

@@ -113,7 +113,8 @@ class Gates(Closed):
     @field_validator("cosine", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        return float(value) if type(value) is int else value
+        """A whole number, which is none that fits where it has hundreds of digits."""
+        return float(value) if type(value) is int and -1 <= value <= 1 else value
 
 
 class Passes(Closed):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -27,6 +28,8 @@ __all__ = [
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 EXTENT_LIMIT = 1 << 24
+MEMORY_LIMIT = 1 << 60
+"""More bytes than any machine has."""
 
 
 class Closed(BaseModel):
@@ -63,23 +66,22 @@ def fraction_of(value: Any) -> float:
         match = re.fullmatch(r"\s*\+?(\d+(?:\.\d+)?)\s*%\s*", value)
         if match is None:
             raise ValueError("write a share as 6% or 0.06")
-        return float(match[1]) / 100
+        value = float(match[1]) / 100
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("write a share as 6% or 0.06")
-    if not 0 <= value < float("inf"):
-        raise ValueError("a share is not negative")
+    if not 0 <= value <= sys.float_info.max:
+        raise ValueError("a share is a number that is not negative")
     return float(value)
 
 
 def bytes_of(value: Any) -> int:
     """``3GB``, ``500MB``, ``2GiB`` or a number of bytes."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", value)
-        if match is not None and float(match[1]) > 0:
-            unit = match[2] or ""
-            return int(float(match[1]) * (UNITS | BINARY)[unit])
+        amount = float(match[1]) * (UNITS | BINARY)[match[2] or ""] if match is not None else 0
+        value = int(amount) if amount <= MEMORY_LIMIT else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MEMORY_LIMIT:
+        return value
     raise ValueError("write an amount of memory as 4GB, 500MB or 2GiB")
 
 

@@ -54,6 +54,15 @@ def test_any_text_gives_data_or_our_error(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ['!!int ""', "!!int '-'", '!!float ""', "!!bool maybe", "!!int 0b", "9" * 5000]
+)
+def test_values_that_are_none_of_their_type(text: str) -> None:
+    with pytest.raises(RecipeError, match="cannot be read") as caught:
+        parse_document(f"a: 1\nb: {text}", "r")
+    assert caught.value.where == "r:2"
+
+
+@pytest.mark.parametrize(
     "text", ["a: !!python/object:os.system x", "a: !!binary aGk=", "a: !x 1", "!!set {a}"]
 )
 def test_no_tags(text: str) -> None:

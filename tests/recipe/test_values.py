@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from lepton_compile.errors import RecipeError
+from lepton_compile.recipe import load_recipe
 from lepton_compile.recipe.values import bytes_of, fraction_of, range_of
 
 
@@ -57,11 +59,17 @@ def test_shares(value: Any, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["six", "-6%", -0.1, True, None, float("inf"), float("nan"), "0.06"]
+    "value",
+    ["six", "-6%", -0.1, True, None, float("inf"), float("nan"), "0.06", 10**320, "9" * 400 + "%"],
 )
 def test_no_shares(value: Any) -> None:
     with pytest.raises(ValueError, match="share"):
         fraction_of(value)
+
+
+def test_a_similarity_of_hundreds_of_digits_is_none() -> None:
+    with pytest.raises(RecipeError, match="takes a number"):
+        load_recipe({"model": "x", "gates": {"cosine": 10**320}})
 
 
 @pytest.mark.parametrize(
@@ -73,13 +81,32 @@ def test_no_shares(value: Any) -> None:
         ("1.5 G", 15 * 10**8),
         (42, 42),
         ("7B", 7),
+        ("42", 42),
     ],
 )
 def test_sizes(value: Any, expected: int) -> None:
     assert bytes_of(value) == expected
 
 
-@pytest.mark.parametrize("value", ["", "GB", "-1GB", "0GB", 0, -5, True, 1.5, "3 gb", None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "GB",
+        "-1GB",
+        "0GB",
+        0,
+        -5,
+        True,
+        1.5,
+        "3 gb",
+        None,
+        1 << 61,
+        "9" * 400 + "GB",
+        "9" * 5000,
+        "²",
+    ],
+)
 def test_no_sizes(value: Any) -> None:
     with pytest.raises(ValueError, match="memory"):
         bytes_of(value)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +174,13 @@ class AdaptedCheckpoint:
         try:
             matching = [value for n, value in own.items() if re.fullmatch(rf"(.*\.)?({n})", layer)]
             alpha = float([*matching, common][0])
-        except (re.error, AttributeError, TypeError, ValueError) as error:
+            if not isfinite(alpha):
+                raise ValueError(f"{alpha} is no scale")
+        except (re.error, AttributeError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
-                "The adapter has no scale.", where=layer, found=f"lora_alpha: {common}; {error}"
+                "The adapter has no scale.",
+                where=layer,
+                found=f"lora_alpha: {common!s:.80}; {error}",
             ) from error
         return alpha / (sqrt(rank) if self._settings.get("use_rslora") else rank)
 
