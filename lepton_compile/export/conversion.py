@@ -10,7 +10,24 @@ from torch import nn
 
 from .checkpoint import Checkpoint, MergedCheckpoint, SplitCheckpoint
 
-__all__ = ["converted"]
+__all__ = ["converted", "renaming"]
+
+
+def renaming(
+    network: nn.Module, own_name: Callable[[str], str] | None = None
+) -> Callable[[str], str]:
+    """The current name of a stored tensor. Args: as ``converted``."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    known = get_model_conversion_mapping(network)
+    renames = [entry for entry in known if isinstance(entry, WeightRenaming)]
+
+    def rename(name: str) -> str:
+        stored = name if own_name is None else own_name(name)
+        return str(rename_source_key(stored, renames, [])[0])
+
+    return rename
 
 
 def converted(
@@ -23,18 +40,13 @@ def converted(
         own_name: what ``network`` calls a tensor, where it is a part of what was stored.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+    from transformers.core_model_loading import WeightConverter
 
-    known = get_model_conversion_mapping(network)
-    renames = [entry for entry in known if isinstance(entry, WeightRenaming)]
+    rename, known = renaming(network, own_name), get_model_conversion_mapping(network)
     converters = [entry for entry in known if isinstance(entry, WeightConverter)]
     splits = [entry for entry in converters if _splits(entry)]
     merges = [entry for entry in converters if _merges(entry)]
     joins = [entry for entry in converters if _joins(entry)]
-
-    def rename(name: str) -> str:
-        stored = name if own_name is None else own_name(name)
-        return str(rename_source_key(stored, renames, [])[0])
 
     def parts(name: str) -> list[str]:
         current = rename(name)

@@ -16,11 +16,11 @@ from lepton_compile.errors import ExportError
 from lepton_passes.body import bodies
 
 from . import meta
+from .adapting import weights_of
 from .attach import attach
 from .checkpoint import Checkpoint, Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
-from .conversion import converted
 from .encoder_decoder import PAIRS, READS
 from .kept import CacheLayer, StateLayer
 from .lengths import longest_sequence
@@ -45,6 +45,8 @@ __all__ = [
 
 # Beyond this a number of layers is a mistake, and making them would take hours.
 MOST_LAYERS = 4096
+Stored = tuple[Checkpoint, Callable[[str], str]]
+"""The weights of a network, and what it calls them."""
 
 
 @dataclass
@@ -117,16 +119,17 @@ def export(
         ExportError: no way of capturing the model works.
         CheckpointError: the weights do not fit the model.
     """
-    exported, graph, network = _capture(
+    exported, graph, network, stored = _capture(
         source, task, length, source_length, pooling, positions, progress, traced, weights=True
     )
+    assert stored is not None
+    checkpoint, rename = stored
     step = progress or (lambda what, done, total: None)
     step("binding weights", 2, 3)
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
     part = "" if text_part(source.config(), task) is None else "language model"
     if vision_part(source.config(), task) is not None:
         part = "part that sees"
-    checkpoint, rename = _checkpoint(source, task, network)
     made = made_weights(network, {parameter for parameter, _ in graph.parameters.values()})
     binding = bind(
         shapes,
@@ -144,19 +147,15 @@ def export(
     return exported
 
 
-def _checkpoint(
-    source: Source, task: str, network: nn.Module
-) -> tuple[Checkpoint, Callable[[str], str]]:
+def _checkpoint(source: Source, task: str, network: nn.Module) -> Stored:
     """The weights of a network, and what it calls them."""
     inside = text_part(source.config(), task) is not None
-    return converted(network, source.checkpoint(), own_name if inside else None)
+    return weights_of(source, network, own_name if inside else None)
 
 
-def _untied(source: Source, task: str, network: nn.Module) -> list[str]:
+def _untied(network: nn.Module, checkpoint: Checkpoint, rename: Callable[[str], str]) -> list[str]:
     """Weights of their own for what is tied and stored apart; told of in notes."""
-    if not tied_of(network):
-        return []
-    found = untie(network, *_checkpoint(source, task, network))
+    found = untie(network, checkpoint, rename)
     return [f"{name} has numbers of its own, though the configuration ties it" for name in found]
 
 
@@ -204,7 +203,7 @@ def _capture(
     traced: Traced | None,
     *,
     weights: bool = False,
-) -> tuple[ExportedModel, Graph, nn.Module]:
+) -> tuple[ExportedModel, Graph, nn.Module, Stored | None]:
     meta.check_layers(source.config())
     longest = longest_sequence(source.config(), length)
     reads = longest_sequence(source.config(), source_length, "source") if task == READS else 0
@@ -212,7 +211,9 @@ def _capture(
     step("building the model without weights", 0, 3)
     with uncollected():
         network = meta_model(source, task)
-        apart = _untied(source, task, network) if weights else []
+        # Before it is traced, for what is tied may have to be untied.
+        stored = _checkpoint(source, task, network) if weights else None
+        apart = [] if stored is None else _untied(network, *stored)
         step(f"tracing {type(network).__name__}", 1, 3)
         image = image_shape(source) if task in IMAGE_TASKS else None
         longest = longest if image is None else parts_of(source, image)
@@ -235,7 +236,7 @@ def _capture(
         states=graph.states,
         sharing=sum(b.times * len(b.nodes("SharedAttention")) for b in bodies(graph.model)),
     )
-    return exported, graph, network
+    return exported, graph, network, stored
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from torch import nn
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.adapting import weights_of
 from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
-from lepton_compile.export.conversion import converted
 from lepton_compile.export.dense import Dense
 from lepton_compile.export.meta import build
 from lepton_compile.export.multi_vector import token_vectors
@@ -22,6 +22,7 @@ from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
 from lepton_compile.export.task_names import auto_class
 from lepton_compile.export.text_part import text_part
+from lepton_compile.export.ties import tied_of, untie
 from lepton_compile.export.vision import interpolation
 from lepton_compile.export.vision_part import IMAGE_TASKS, image_shape, vision_part
 from lepton_compile.export.weights import bind
@@ -185,10 +186,11 @@ def _filled(source: Source, auto: Any, config: Any) -> nn.Module:
     with no_init_weights():
         model: Any = make(config, dtype=torch.float32, **options)
     model.tie_weights()
+    checkpoint, rename = weights_of(source, model)
+    untie(model, checkpoint, rename)
     state: dict[str, torch.Tensor] = model.state_dict()
-    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    tied = tied_of(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    checkpoint, rename = converted(model, source.checkpoint())
     tensors = bind(
         shapes,
         checkpoint,

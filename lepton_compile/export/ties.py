@@ -31,12 +31,13 @@ def tied_of(network: nn.Module) -> dict[str, str]:
 
 
 def untie(network: Any, checkpoint: Checkpoint, rename: Callable[[str], str]) -> list[str]:
-    """Give parameters of their own to those of ``network``, on the meta device, that the checkpoint
-    has with other numbers than what they are tied to. Returns their names.
+    """Give parameters of their own to those of ``network`` that the checkpoint has with other
+    numbers than what they are tied to. Returns their names.
 
     Where a file has one weight twice, both are read.
     """
-    tied = tied_of(network)
+    if not (tied := tied_of(network)):
+        return []
     stored = stored_names({*tied, *tied.values()}, checkpoint, network, rename)
     found = []
     for name, other in tied.items():
@@ -46,7 +47,7 @@ def untie(network: Any, checkpoint: Checkpoint, rename: Callable[[str], str]) ->
         if not _equal(checkpoint.tensor(mine), checkpoint.tensor(theirs)):
             path, _, own = name.rpartition(".")
             weight = network.get_parameter(name)
-            alone = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
+            alone = nn.Parameter(torch.empty_like(weight), requires_grad=False)
             setattr(network.get_submodule(path), own, alone)
             del network.all_tied_weights_keys[name]
             found.append(name)

@@ -17,7 +17,7 @@ from lepton_compile.export.checkpoint import Checkpoint, Integers
 from lepton_compile.export.checkpoint.names import summarize
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["Binding", "bind", "stored_names"]
+__all__ = ["Binding", "bind", "prefixed", "stored_names"]
 
 LEGACY = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 # Buffers that old checkpoints store and models compute.
@@ -107,13 +107,18 @@ def stored_names(
     return {parameter: stored for parameter, stored in found.items() if stored is not None}
 
 
+def prefixed(name: str, prefix: str) -> list[str]:
+    """A name with the base model's prefix as it is, added and removed."""
+    return [name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")] if prefix else [name]
+
+
 class _Names:
     """The checkpoint's names under the conventions of the current model class."""
 
     def __init__(
         self, checkpoint: Checkpoint, prefix: str, rename: Callable[[str], str] | None
     ) -> None:
-        self.prefix = f"{prefix}." if prefix else ""
+        self.prefix = prefix
         self.current: dict[str, str] = {}
         for stored in checkpoint.names():
             name = rename(stored) if rename else stored
@@ -123,9 +128,7 @@ class _Names:
 
     def find(self, parameter: str) -> str | None:
         """The stored name, with the base model's prefix as it is, added or removed."""
-        candidates = [parameter]
-        if self.prefix:
-            candidates += [self.prefix + parameter, parameter.removeprefix(self.prefix)]
+        candidates = prefixed(parameter, self.prefix)
         return next((self.current[name] for name in candidates if name in self.current), None)
 
     def unused(self, used: Iterable[str]) -> list[str]:
@@ -134,7 +137,7 @@ class _Names:
 
     def part(self, name: str) -> str:
         """The module directly under the base model, or beside it, that a tensor is of."""
-        return name.removeprefix(self.prefix).partition(".")[0]
+        return prefixed(name, self.prefix)[-1].partition(".")[0]
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[str], bool]:

@@ -121,6 +121,7 @@ STRANGE: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any], str]] = {
     "a pattern": (pair(), {"alpha_pattern": {"(": 3}}, "no scale"),
     "patterns that are a list": (pair(), {"alpha_pattern": ["up_proj"]}, "no scale"),
     "another width": (pair(columns=COLUMNS + 1), {}, "does not fit"),
+    "a pair of numbers": ({name: torch.ones(()) for name in pair()}, {}, "does not fit"),
     "half a pair": (dict([next(iter(pair().items()))]), {}, "does not fit"),
     "no such layer": ({"model.layers.7.weight": torch.ones(3)}, {}, "does not fit"),
     "a head of its own": ({"lm_head.weight": random(20, COLUMNS)}, {}, "does not fit"),

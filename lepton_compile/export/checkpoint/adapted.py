@@ -16,8 +16,8 @@ else an adapter may say changes more than this sum, and is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from .integers import EIGHT_BITS
 from .names import summarize
 from .safetensors import SafetensorsCheckpoint
 
-__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "AdaptedCheckpoint", "read_settings"]
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "AdaptedCheckpoint", "Parameters", "read_settings"]
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -95,33 +95,74 @@ class _Product:
     turned: bool  # a table, or a weight that is stored (inputs, outputs)
 
 
+@dataclass(frozen=True)
+class Parameters:
+    """What a model calls its weights.
+
+    Attributes:
+        shapes: by parameter.
+        stored: name in the checkpoint, by parameter that it has.
+        tied: parameter -> the one that it shares its weight with.
+        turned: parameters that are (inputs, outputs).
+        named: gives the parameter that an adapter calls so; None for names of none.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
+    tied: Mapping[str, str] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
+    named: Callable[[str], str | None] = lambda _: None
+
+
+def _weight(name: str) -> tuple[str, bool]:
+    """What a tensor of an adapter changes, and whether it is what a product is added to."""
+    own = name.removeprefix(PREFIX)
+    for suffix in (part for pair in PAIRS.items() for part in pair):
+        if own.endswith(suffix):
+            return f"{own.removesuffix(suffix)}.weight", False
+    return own.replace(".base_layer.", "."), ".base_layer." in own
+
+
 class AdaptedCheckpoint:
     """A checkpoint with the weights of an adapter in it.
+
+    PEFT takes tied weights for two, unless it is told to keep them tied: what an adapter adds to
+    one, the other goes without. Where the checkpoint has one of them, the other is among the names
+    here, too. So is a head that it has not and the adapter brings.
 
     Args:
         base: the model's own weights.
         folder: of the adapter.
+        parameters: of the model; left out, an adapter has the names of the checkpoint.
 
     Raises:
         SourceError: as of ``read_settings``.
         CheckpointError: the adapter is damaged, or of another model.
     """
 
-    def __init__(self, base: Checkpoint, folder: Path) -> None:
+    def __init__(
+        self, base: Checkpoint, folder: Path, parameters: Parameters | None = None
+    ) -> None:
         self._base, self._settings = base, read_settings(folder)
         self._adapter = SafetensorsCheckpoint(folder, single=ADAPTER_WEIGHTS)
+        self._model = parameters or Parameters()
+        tied = self._tied()
+        keeps = bool(self._settings.get("ensure_weight_tying"))  # what it brings of both is alike
+        self._stored = {**self._model.stored, **(tied if keeps else {})}
+        self._shared = {} if keeps else self._changed(tied)
         self._products: dict[str, _Product] = {}
         self._whole: dict[str, str] = {}
-        self._names = dict(base.names())
+        self._below: dict[str, str] = {}  # by stored name: what products are added to
         strangers = [name for name in self._adapter.names() if not self._place(name)]
         if strangers:
             raise CheckpointError(
                 "The adapter does not fit the model.",
                 where=str(folder),
-                found=f"{len(strangers)} of no weight: {', '.join(summarize(strangers))}",
-                available=summarize(self._names)[:8],
-                hint="Name the model that it was trained on.",
+                found=self._told(strangers),
+                available=summarize(self._base.names())[:8],
+                hint="Name the model, and the task, that it was trained on.",
             )
+        self._names = {name: self._info(name) for name in self._all()}
 
     def names(self) -> Mapping[str, TensorInfo]:
         """As of ``Checkpoint``."""
@@ -133,9 +174,65 @@ class AdaptedCheckpoint:
 
     def tensor(self, name: str) -> StreamedTensor:
         """As of ``Checkpoint``."""
-        whole, product = self._whole.get(name), self._products.get(name)
-        weight = self._base.tensor(name) if whole is None else self._adapter.tensor(whole)
+        stored = self._shared.get(name, name)
+        brought = self._whole.get(name) or self._below.get(stored)
+        weight = self._base.tensor(stored) if brought is None else self._adapter.tensor(brought)
+        product = self._products.get(name)
         return weight if product is None else self._sum(weight, product)
+
+    def _all(self) -> dict[str, None]:
+        return dict.fromkeys((*self._base.names(), *self._shared, *self._whole))
+
+    def _info(self, name: str) -> TensorInfo:
+        stored = self._shared.get(name, name)
+        brought = self._whole.get(name) or self._below.get(stored)
+        info = self._base.names()[stored] if brought is None else self._adapter.names()[brought]
+        if name not in self._products:
+            return info
+        # Between the levels of what was quantized.
+        held = EIGHT_BITS if info.integers is not None else None
+        return TensorInfo(ir.DataType.FLOAT, info.shape, integers=held)
+
+    def _told(self, strangers: list[str]) -> str:
+        """What does not fit, and the sizes of what would but for them."""
+        found = f"{len(strangers)} of no weight: {', '.join(summarize(strangers))}"
+        for name in strangers:
+            said = self._model.named(_weight(name)[0])
+            if said is not None and name.endswith(_weight(name)[0]):
+                has, wanted = self._adapter.names()[name].shape, self._model.shapes[said]
+                return f"{found}; {said} is {list(has)}, the model's {list(wanted)}"
+        return found
+
+    def _tied(self) -> dict[str, str]:
+        """Parameters that are stored under the name of another -> that name."""
+        found = {}
+        for pair in self._model.tied.items():
+            here = [name for name in pair if name in self._model.stored]
+            if len(here) == 1:
+                (other,) = {*pair} - {*here}
+                found[other] = self._model.stored[here[0]]
+        return found
+
+    def _changed(self, tied: Mapping[str, str]) -> dict[str, str]:
+        """Those of ``tied`` that the adapter changes, or what they are stored under."""
+        model = self._model
+        names = [model.named(_weight(name)[0]) for name in self._adapter.names()]
+        changed = {name for name in names if name is not None}
+        stored = {model.stored[name] for name in changed if name in model.stored}
+        return {name: at for name, at in tied.items() if name in changed or at in stored}
+
+    def _name(self, said: str) -> str | None:
+        """Name of the tensor that an adapter calls so; None where there is none."""
+        if said in self._base.names():
+            return said
+        parameter = self._model.named(said)
+        if parameter is None or parameter in self._shared:
+            return parameter
+        return self._stored.get(parameter)
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        info = self._base.names().get(self._shared.get(name, name))
+        return self._model.shapes.get(name) if info is None else info.shape
 
     def _place(self, name: str) -> bool:
         """Note what a tensor of the adapter is for; False where the model has no use for it."""
@@ -144,30 +241,40 @@ class AdaptedCheckpoint:
                 return other in self._adapter.names() and self._add(name, other, down)
             if name.endswith(up):
                 return name.removesuffix(up) + down in self._adapter.names()
-        stored = name.removeprefix(PREFIX).replace(".base_layer.", ".")
-        info = self._adapter.names()[name]
-        if stored not in self._names or info.shape != self._names[stored].shape:
+        said, below = _weight(name)
+        stored = self._name(said)
+        if stored is None and not below:
+            stored = self._model.named(said)  # a head
+        if stored is None or self._adapter.names()[name].shape != self._shape(stored):
             return False
-        self._whole[stored] = name
-        if stored not in self._products:  # whose sum is in fp32
-            self._names[stored] = info
+        if below:
+            self._below[self._shared.get(stored, stored)] = name
+        else:
+            self._whole[stored] = name
         return True
 
     def _add(self, down: str, up: str, suffix: str) -> bool:
-        layer = down.removeprefix(PREFIX).removesuffix(suffix)
-        target = f"{layer}.weight"
-        known = self._adapter.names()
-        (rank, *inner), (*outer, other) = known[down].shape, known[up].shape
-        info = self._names.get(target)
-        shape = info.shape if info is not None else None
-        turned = "embedding" in suffix or bool(self._settings.get("fan_in_fan_out"))
-        if not rank or rank != other or shape != ((*inner, *outer) if turned else (*outer, *inner)):
+        said, _ = _weight(down)
+        target = self._name(said)
+        shapes = [self._adapter.names()[name].shape for name in (down, up)]
+        if target is None or any(len(shape) != 2 for shape in shapes):
             return False
-        self._products[target] = _Product(down, up, self._scale(layer, rank), turned)
-        # Between the levels of what was quantized.
-        held = EIGHT_BITS if info is not None and info.integers is not None else None
-        self._names[target] = TensorInfo(ir.DataType.FLOAT, shape, integers=held)
+        (rank, inner), (outer, other) = shapes
+        turned = "embedding" in suffix or self._turned(said)
+        wanted = (inner, outer) if turned else (outer, inner)
+        if not rank or rank != other or self._shape(target) != wanted:
+            return False
+        scale = self._scale(said.removesuffix(".weight"), rank)
+        self._products[target] = _Product(down, up, scale, turned)
         return True
+
+    def _turned(self, said: str) -> bool:
+        """Whether a weight is (inputs, outputs): the settings say it of the last one that was made,
+        in a model that has both."""
+        parameter = self._model.named(said)
+        if parameter is not None:
+            return parameter in self._model.turned
+        return bool(self._settings.get("fan_in_fan_out"))
 
     def _scale(self, layer: str, rank: int) -> float:
         common, own = self._settings.get("lora_alpha"), self._settings.get("alpha_pattern") or {}

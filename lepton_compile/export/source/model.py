@@ -45,7 +45,7 @@ class Source:
         path: the folder or file.
         revision: hub commit or package version; None for a plain path.
         trust_remote_code: whether Python files that come with the model may run.
-        adapter: what is merged into the weights as they are read.
+        adapter: what is merged into the weights as they are bound.
     """
 
     adapter: Adapter | None = None
@@ -152,14 +152,14 @@ class Source:
         return str(mapping[type(self.config())].__name__)
 
     def checkpoint(self) -> Checkpoint:
-        """The weights, those that are quantized already as the values that they stand for.
+        """The weights, those that are quantized already as the values that they stand for, without
+        the adapter.
 
         Raises:
             CheckpointError: damaged, or tensors that do not fit each other.
             SourceError: quantized in a way that is not read; an ONNX file, which has none.
         """
         from lepton_compile.export.checkpoint import GGUFCheckpoint, SafetensorsCheckpoint
-        from lepton_compile.export.checkpoint.adapted import AdaptedCheckpoint
         from lepton_compile.export.checkpoint.quantized import read_quantized
 
         stored: Checkpoint
@@ -171,7 +171,7 @@ class Source:
                 stored = read_quantized(stored, settings)
         else:
             raise SourceError("The weights of an ONNX file are part of it.", found=str(self.path))
-        return stored if self.adapter is None else AdaptedCheckpoint(stored, self.adapter.path)
+        return stored
 
     def tokenizer_folder(self) -> Path | None:
         """The folder that holds the tokenizer's files; None without one. Raises SourceError."""
