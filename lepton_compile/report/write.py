@@ -50,8 +50,8 @@ def write_report(artifact: _Artifact, **parts: Any) -> None:
 def add_bench(folder: Path, bench: Mapping[str, Any]) -> bool:
     """Puts measurements into the report of an artifact, which no digest covers.
 
-    Returns whether that was done: not where there is no report, one of another version, or a folder
-    that cannot be written.
+    Returns whether that was done: not where there is no report, one of another version, one that no
+    page can be made of, or a folder that cannot be written.
     """
     document = folder / "report.json"
     try:
@@ -59,15 +59,17 @@ def add_bench(folder: Path, bench: Mapping[str, Any]) -> bool:
         if data.get("format") != REPORT_FORMAT:
             return False
         write_pages({**data, "bench": bench}, document, folder / "report.html")
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except Exception:  # whatever a file that someone edited holds; what was measured is worth more
         return False
     return True
 
 
 def write_pages(data: Mapping[str, Any], document: Path, page: Path) -> None:
-    """Writes a report (``report_data``) as JSON and as a page. Raises OSError."""
-    _write(document, _json(data))
-    _write(page, render(data))
+    """Writes a report (``report_data``) as JSON and as a page, both made before either is written.
+    Raises OSError."""
+    texts = {document: _json(data), page: render(data)}
+    for path, text in texts.items():
+        _write(path, text)
 
 
 def _json(data: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lepton_compile.errors import ArtifactError
-from lepton_compile.report import render, report_data, write_report
+from lepton_compile.report import add_bench, render, report_data, write_report
+from lepton_compile.report.data import REPORT_FORMAT
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -228,3 +229,28 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     artifact = SimpleNamespace(path=tmp_path / "no", manifest=SimpleNamespace(as_dict=manifest))
     with pytest.raises(ArtifactError, match="report cannot be written"):
         write_report(artifact, seconds={}, capture={}, passes=[])
+
+
+BENCH = {"cases": [], "machine": {"cpu": "A Processor", "threads": 2}}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        *({"format": REPORT_FORMAT}, data() | {"engines": None}, data() | {"passes": 3}),
+        *(data() | {"stages": [{"seconds": "x"}]}, data() | {"format": 1}, [1]),
+    ],
+    ids=["empty", "engines", "passes", "stages", "format", "list"],
+)
+def test_a_report_that_measurements_cannot_go_into_stays(tmp_path: Path, report: object) -> None:
+    text = json.dumps(report)
+    (tmp_path / "report.json").write_text(text)
+    assert not add_bench(tmp_path, BENCH)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"report.json": text}
+
+
+def test_measurements_go_into_a_report(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(data()))
+    assert add_bench(tmp_path, BENCH)
+    assert json.loads((tmp_path / "report.json").read_text())["bench"] == BENCH
+    assert "A Processor" in (tmp_path / "report.html").read_text()
