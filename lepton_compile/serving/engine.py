@@ -49,7 +49,9 @@ class ServedEngine:
     def generates(self) -> bool:
         """Whether the artifact's loader continues prompts: of an imported graph it knows no past,
         and nothing else that the graph may want beside a text."""
-        others = [v["name"] for v in self.inputs if v["name"] not in _TEXT and not v["optional"]]
+        # Engines that list inputs of their own say nothing of optional ones: they have none.
+        asked = [v["name"] for v in self.inputs if not v.get("optional")]
+        others = [name for name in asked if name not in _TEXT]
         return self.is_decoder and (self.manifest.cache is not None or not others)
 
     @property

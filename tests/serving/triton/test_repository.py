@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
 from lepton_compile.artifact import Artifact
+from lepton_compile.engines.interface import signature
 from lepton_compile.errors import ArtifactError, LeptonError, UsageError
 from lepton_compile.serving import export_triton
 from lepton_compile.serving.triton import protobuf
 from tests.numerics.test_bench_feeds import DECODER, artifact, masked_keys
+from tests.runtime import tiny
 from tests.serving.artifacts import PLAN, encoder_with, resealed
 
 pb = pytest.importorskip("tritonclient.grpc.model_config_pb2")
@@ -167,6 +170,15 @@ def test_a_decoder_takes_its_whole_artifact_along(decoder: Artifact, tmp_path: P
     config = read(folder)
     assert (config.backend, config.max_batch_size) == ("python", 0)
     assert config.parameters["target"].string_value == "ort-cpu"
+
+
+def test_a_decoder_of_a_plan_alone(tmp_path: Path) -> None:
+    """What a plan takes is listed as it is built: without what is optional in onnxruntime."""
+    graph = ir.serde.deserialize_model(tiny.decoder_model(tiny.weights())).graph
+    io = {"inputs": signature(graph.inputs), "outputs": signature(graph.outputs)}
+    made = tiny.decoder(tmp_path / "made", plans={"trt": (PLAN, {"io": io})}, cpu=False)
+    config = read(export_triton(made.path, tmp_path, name="writer"))
+    assert (config.backend, config.parameters["target"].string_value) == ("python", "trt")
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "white space"])
