@@ -60,9 +60,13 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
         return target
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """A small file of the export's own."""
+        """A small file of the export's own.
+
+        Raises:
+            ArtifactError: a text of the artifact's is none in UTF-8: it has half a character.
+        """
         target = self._target(name)
-        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        target.write_bytes(_bytes_of(content, name) if isinstance(content, str) else content)
         return target
 
     def __exit__(
@@ -95,6 +99,19 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
                 found=str(self.output),
                 hint="choose another; an export never replaces anything",
             )
+
+
+def _bytes_of(text: str, name: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(
+            "a text of the artifact cannot be written as UTF-8",
+            where=name,
+            found=ascii(text[max(error.start - 20, 0) : error.end + 20]),
+            hint="correct it where the model says it (names of classes are in config.json), and "
+            "build again",
+        ) from error
 
 
 def _written(error: OSError, output: Path) -> ArtifactError:

@@ -109,6 +109,13 @@ def test_known_model_with_its_own_code_uses_the_library(bert: Path) -> None:
     assert resolve(str(changed(bert, auto_map=code)), bert).config().model_type == "bert"
 
 
+def test_a_label_with_half_a_character_is_refused(bert: Path) -> None:
+    labels = {"0": "good", "1": "\ud800bad"}
+    with pytest.raises(SourceError, match="half a character") as caught:
+        resolve(str(changed(bert, id2label=labels)), bert).config()
+    assert caught.value.found == r"'\ud800bad'"
+
+
 class TestPackages:
     """``package:`` sources, on a package made for the test."""
 

@@ -104,3 +104,13 @@ def test_what_appears_in_the_meantime_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="exists"):
         export()
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+def test_half_a_character_is_told_with_its_text(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ArtifactError, match="cannot be written as UTF-8") as caught,
+        OutputFolder(tmp_path / "out") as folder,
+    ):
+        folder.write("labels.txt", "good\n\ud800bad\n")
+    assert caught.value.found == r"'good\n\ud800bad\n'"
+    assert list(tmp_path.iterdir()) == []

@@ -81,8 +81,8 @@ def _quantization(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
     """Refuse code that was not trusted by name, weights that are quantized in a way that is not
-    read, names of no classes, rotary embeddings that cannot be computed, and numbers that no model
-    has."""
+    read, names of no classes, labels that are no text, rotary embeddings that cannot be computed,
+    and numbers that no model has."""
     config = read_config(folder)
     where = str(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code:
@@ -106,8 +106,22 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
             found=f"{names!r:.60}",
             available=['["LlamaForCausalLM"]'],
         )
+    _check_labels(config, where)
     check_rope(config, folder / "config.json")
     check_numbers(config, folder / "config.json")
+
+
+def _check_labels(config: dict[str, Any], where: str) -> None:
+    """Half a character stands in JSON, and in no file that holds text alone."""
+    labels = config.get("id2label")
+    for label in labels.values() if isinstance(labels, dict) else ():
+        if isinstance(label, str) and any("\ud800" <= letter <= "\udfff" for letter in label):
+            raise SourceError(
+                "id2label has a name with half a character in it.",
+                where=where,
+                found=ascii(label)[:60],
+                hint="Correct the name: it can be written to no file.",
+            )
 
 
 def has_weights(folder: Path) -> bool:
