@@ -36,6 +36,7 @@ __all__ = ["NumericCheck"]
 # Over weights that are not packed these compute in fp32, and a check would not see them round.
 ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
+_NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
 
 
 class NumericCheck:
@@ -83,7 +84,7 @@ class NumericCheck:
         """
         self._chooses = any(body.nodes("Experts") for body in bodies(model))
         self._before = self._outputs(model)
-        if bad := [name for name, a in self._before.items() if not np.isfinite(a).all()]:
+        if bad := [name for name, array in self._before.items() if not _all_finite(array)]:
             raise _not_finite(model, bad)
 
     def __call__(self, model: ir.Model, done: LeptonPass) -> float:
@@ -215,8 +216,28 @@ def _is_finite(tensor: ir.TensorProtocol) -> bool:
     return all(bool(np.isfinite(block.astype(np.float32)).all()) for block in blocks)
 
 
+def _all_finite(array: np.ndarray) -> bool:
+    return array.dtype.kind not in _NUMBERS or bool(np.isfinite(array).all())
+
+
 def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
-    if before.shape != after.shape or not np.isfinite(after).all():
+    """As a part of the output's size. Of what is no number (bool, text) it is the part of the
+    entries that differ, and of integers, which may be levels or names of classes, the lesser."""
+    if (before.shape, before.dtype.kind) != (after.shape, after.dtype.kind):
+        return float("inf")
+    if np.array_equal(before, after):
+        return 0.0  # of no numbers at all, too
+    if before.dtype.kind in _NUMBERS:
+        return _distance(before, after)
+    changed = float(np.mean(before != after))
+    if before.dtype.kind not in _INTEGERS:
+        return changed
+    # Not their own arithmetic, which wraps around.
+    return min(changed, _distance(before.astype(np.float64), after.astype(np.float64)))
+
+
+def _distance(before: np.ndarray, after: np.ndarray) -> float:
+    if not _all_finite(after):
         return float("inf")
     # The range alone is next to nothing where few texts get a number each, and much the same one.
     span = float(before.max() - before.min())
@@ -227,7 +248,7 @@ def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
 def _cosine(before: np.ndarray, after: np.ndarray) -> float:
     if before.shape != after.shape:
         return -1.0
-    if np.array_equal(before, after):
-        return 1.0  # of nothing but zeros, too
+    if np.array_equal(before, after) or before.dtype.kind not in _NUMBERS:
+        return 1.0  # of nothing but zeros, too; integers have no direction
     a, b = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
     return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30)

@@ -176,3 +176,61 @@ def test_where_experts_are_chosen_a_token_may_take_another() -> None:
             moved(0, LowerSilu())
         with pytest.raises(PassError, match="changed the numbers"):
             moved(1, WeightInt8())
+
+
+NO_FLOATS = """main (int64[b, s] input_ids, int64[b, s] attention_mask)
+    => (large, level, place, none, y) {
+  x = Gather (table, input_ids)
+  two = Mul (x, factor)
+  large = Less (limit, two)
+  bytes = Abs (two)
+  level = Cast <to = 2> (bytes)
+  place = ArgMax <axis = -1> (two)
+  no = Less (bytes, nought)
+  none = NonZero (no)
+  words = Constant <value_strings = ["a", "b"]> ()
+  y = Gather (words, chosen)
+}"""
+
+
+@pytest.fixture
+def no_floats() -> ir.Model:
+    numbers = {"factor": np.float32(1), "limit": np.float32(0), "nought": np.float32(0)}
+    chosen = np.array([0, 1])
+    return load(NO_FLOATS, {"table": random(50, 32, scale=40), "chosen": chosen, **numbers})
+
+
+def test_outputs_that_are_no_floats_are_compared(folder: Path, no_floats: ir.Model) -> None:
+    """Truth, bytes, places, places of which there are none, and words."""
+    with NumericCheck(FEEDS, "fp32") as check:
+        check.start(no_floats)
+        assert check(no_floats, LowerSilu()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "output"),
+    [
+        ("limit", np.float32(20), "large"),
+        ("factor", np.float32(2), "level"),
+        ("chosen", np.array([0, 0]), "y"),
+        ("nought", np.float32(10), "none"),
+    ],
+)
+def test_of_what_is_no_float_each_entry_counts(
+    folder: Path, no_floats: ir.Model, name: str, changed: np.ndarray, output: str
+) -> None:
+    with NumericCheck(FEEDS, "fp32") as check:
+        check.start(no_floats)
+        no_floats.graph.initializers[name].const_value = ir.tensor(changed, name=name)
+        with pytest.raises(PassError, match="changed the numbers") as caught:
+            check(no_floats, LowerSilu())
+    assert str(caught.value.found).startswith(f"{output}: error")
+
+
+def test_bytes_may_be_off_by_as_much_as_numbers(folder: Path, no_floats: ir.Model) -> None:
+    """A byte next to another is no byte at the other end, as its own arithmetic has it."""
+    with NumericCheck(FEEDS, "int8") as check:
+        check.start(no_floats)
+        moved = ir.tensor(np.float32(0.99), name="factor")
+        no_floats.graph.initializers["factor"].const_value = moved
+        assert 0 < check(no_floats, WeightInt8()) < 0.02
