@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["LAYER_DOMAIN", "Body", "bodies", "sweep"]
+__all__ = ["LAYER_DOMAIN", "Body", "bodies", "sweep", "whole_bodies"]
 
 LAYER_DOMAIN = "ai.lepton.layer"
 SMALL = 1 << 16
@@ -249,6 +249,15 @@ def bodies(model: ir.Model) -> list[Body]:
             calls.setdefault(node.op_identifier(), []).append(node)
     layers = [Body(model, model.functions[key], nodes) for key, nodes in calls.items()]
     return [*layers, Body(model)]
+
+
+def whole_bodies(model: ir.Model) -> list[Body]:
+    """Every function, called by the main graph or not, then the main graph: for what is asked of
+    each node, as it is written. Those inside of branches are among ``graph.all_nodes()``."""
+    known = bodies(model)
+    layers = {body.function for body in known}
+    others = [Body(model, each) for each in model.functions.values() if each not in layers]
+    return [*others, *known]
 
 
 def sweep(model: ir.Model) -> int:

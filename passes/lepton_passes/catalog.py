@@ -27,6 +27,7 @@ from lepton_passes.lowering.ort.biased_cached_attention import LowerBiasedCached
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.causal_conv import LowerCausalConv
 from lepton_passes.lowering.ort.choices import Choices
+from lepton_passes.lowering.ort.cpu_opset import LowerCpuOpset
 from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.cuda_types import LowerCudaTypes
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
@@ -358,6 +359,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerLinear, targets=_ORT, configured=_linear),
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),
+    # Last of the changes: what the others emit may be newer.
+    Entry(LowerCpuOpset, targets=_CPU),
     Entry(LegalOrtCpu, targets=_CPU),
     Entry(LowerCudaTypes, targets=_CUDA),
     # Last of the changes: what the others emit is there in opset 23 too.

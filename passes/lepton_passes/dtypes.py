@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx
 import onnx_ir as ir
 
 from lepton_plugins.spec import CPU_DOMAIN
 
-__all__ = ["HALVES", "fill_types", "set_type"]
+__all__ = ["HALVES", "fill_types", "gives", "set_type", "takes"]
 
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 """The types of half precision."""
@@ -25,6 +26,7 @@ _BOOL = frozenset({
 # fmt: on
 # What they give is told by graphs inside of them.
 _WITH_GRAPHS = frozenset(["If", "Loop", "Scan"])
+_OPSET = 24  # of the dialect
 _INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 # Ops whose output has the type of another input than the first.
 _TYPED_BY = {
@@ -52,6 +54,37 @@ def fill_types(model: ir.Model) -> None:
 def set_type(value: ir.Value, dtype: ir.DataType) -> None:
     """Set the element type of a value; its shape stays."""
     value.type = ir.TensorType(dtype)
+
+
+def takes(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) -> bool:
+    """Whether ONNX lets an input of a node have a type; of other ops nothing is known."""
+    schema = _schema(node, opset)
+    return schema is None or _allows(schema.inputs, index, dtype)
+
+
+def gives(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) -> bool:
+    """The same of an output."""
+    schema = _schema(node, opset)
+    return schema is None or _allows(schema.outputs, index, dtype)
+
+
+def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    try:
+        return onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _allows(
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter], index: int, dtype: ir.DataType
+) -> bool:
+    if not formal:
+        return True
+    # What an op takes any number of stands last.
+    types: set[str] = formal[min(index, len(formal) - 1)].types
+    return f"tensor({dtype.name.lower()})" in types
 
 
 def _walk(model: ir.Model, graph: ir.Graph, done: set[ir.OperatorIdentifier]) -> None:

@@ -4,16 +4,19 @@ Changes nothing; each refusal is an op that cannot be built, by name:
 
     an op of a domain without kernels and without a body in the model
     an op of com.microsoft that has no CPU kernel
+    an op of ONNX without a CPU kernel for its form at the opset of the graph
     DequantizeLinear of a whole weight, which would be computed again in each call
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
+import onnx
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import Body, sweep, whole_bodies
 from lepton_passes.contract import LeptonPass
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -43,6 +46,10 @@ OURS = frozenset(
 )
 
 LARGE = 1 << 16
+_NEWEST = 24
+_OPEN = 1 << 30  # where a range of opsets ends that is open
+# Ops whose bodies, of ops of ONNX, have one that may lack a kernel itself.
+_BODIES = {"Bernoulli": "RandomUniformLike"}
 
 
 class LegalOrtCpu(LeptonPass):
@@ -52,8 +59,14 @@ class LegalOrtCpu(LeptonPass):
     summary = "Every op has a kernel on the CPU"
     must_not_refuse = True
 
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self.fired, self.refusals = 0, []
+        for body in whole_bodies(model):
+            self.rewrite(body)
+        return ir.passes.PassResult(model, modified=bool(sweep(model)))
+
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes():
+        for node in body.graph.all_nodes():
             reason = _illegal(body, node)
             if reason is not None:
                 self.refuse(body, node, reason)
@@ -87,6 +100,42 @@ def _kernels() -> frozenset[str]:
     return CONTRIB | {k.op_name for k in cpu if k.domain == "com.microsoft"}
 
 
+@cache
+def _ranges() -> Mapping[str, frozenset[tuple[int, int]]] | None:
+    """Opsets of the CPU kernels for ops of ONNX; None where no onnxruntime at hand is asked."""
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+        if set(runtime.get_available_providers()) - PLAIN:
+            return None
+        known = runtime.get_all_opkernel_def()
+    except (ImportError, AttributeError):
+        return None
+    found: dict[str, set[tuple[int, int]]] = {}
+    for each in known:
+        if each.provider == "CPUExecutionProvider" and each.domain == "":
+            found.setdefault(each.op_name, set()).add(each.version_range)
+    return {name: frozenset(ranges) for name, ranges in found.items()}
+
+
+def _without_kernel(op_type: str, opset: int) -> bool:
+    """Whether an op of ONNX has neither a kernel for its form at an opset nor a body."""
+    ranges = _ranges()
+    if ranges is None or op_type == "Constant" or not onnx.defs.has(op_type):
+        return False
+    schema = onnx.defs.get_schema(op_type, max_inclusive_version=opset)
+    if any(_serves(*each, schema.since_version) for each in ranges.get(op_type, ())):
+        return False
+    if op_type in _BODIES:
+        return _without_kernel(_BODIES[op_type], opset)
+    return not (schema.has_function or schema.has_context_dependent_function)
+
+
+def _serves(first: int, last: int, since: int) -> bool:
+    """An open range is for the op as it came with its first opset alone."""
+    return since == first or (last < _OPEN and first < since <= last)
+
+
 def _illegal(body: Body, node: ir.Node) -> str | None:
     if node.op_identifier() in body.model.functions:
         return None
@@ -96,6 +145,9 @@ def _illegal(body: Body, node: ir.Node) -> str | None:
         return None
     if node.domain not in STANDARD:
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
+    opset = body.graph.opset_imports.get("", _NEWEST)
+    if node.domain in ("", "ai.onnx") and _without_kernel(node.op_type, opset):
+        return f"it has no CPU kernel for its form at opset {opset}"
     if dequantizes_weight(body, node):
         return "a whole weight would be dequantized in each call"
     return None

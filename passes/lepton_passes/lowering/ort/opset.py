@@ -17,11 +17,12 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from lepton_passes.body import Body, bodies
+from lepton_passes.body import Body, whole_bodies
 from lepton_passes.contract import LeptonPass
+from lepton_passes.dtypes import HALVES, takes
 from lepton_passes.lowering.ort._cuda_kernels import has_form
 
-__all__ = ["OPSET", "LowerOpset"]
+__all__ = ["OPSET", "LowerOpset", "newer", "set_opset"]
 
 OPSET = 23
 _OLDER = 21
@@ -35,36 +36,30 @@ class LowerOpset(LeptonPass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.fired, self.refusals = 0, []
-        for body in bodies(model):
+        for body in whole_bodies(model):
             self.rewrite(body)
-        graphs = [model.graph, *(function.graph for function in model.functions.values())]
         opset = _OLDER if _wants_older(model) else OPSET
-        newer = [g for g in graphs if g.opset_imports.get("", 0) > opset]
-        if self.refusals or not newer:
-            return ir.passes.PassResult(model, modified=False)
-        for graph in newer:
-            graph.opset_imports[""] = opset
-        self.fired = 1
-        return ir.passes.PassResult(model, modified=True)
+        self.fired = int(not self.refusals and set_opset(model, opset))
+        return ir.passes.PassResult(model, modified=bool(self.fired))
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes():
-            if node.domain in ("", "ai.onnx") and (reason := _newer(node, OPSET)):
+        for node in body.graph.all_nodes():
+            if reason := newer(node, OPSET):
                 self.refuse(body, node, reason)
 
 
-def _wants_older(model: ir.Model) -> bool:
-    """Whether an op has a kernel at the older opset alone, and none is in the way."""
-    every = [node for body in bodies(model) for node in body.nodes()]
-    nodes = [node for node in every if node.domain in ("", "ai.onnx")]
-    if any(_newer(node, _OLDER) for node in nodes):
-        return False
-    return any(has_form(node, _OLDER) and not has_form(node, OPSET) for node in nodes)
+def set_opset(model: ir.Model, opset: int) -> bool:
+    """Have no graph and no function above ``opset``; whether one was."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    above = [graph for graph in graphs if graph.opset_imports.get("", 0) > opset]
+    for graph in above:
+        graph.opset_imports[""] = opset
+    return bool(above)
 
 
-def _newer(node: ir.Node, opset: int) -> str | None:
+def newer(node: ir.Node, opset: int) -> str | None:
     """What the node has that an opset has not; ops of onnxruntime in this domain are not asked."""
-    if not onnx.defs.has(node.op_type):
+    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
         return None
     try:
         known = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
@@ -76,3 +71,19 @@ def _newer(node: ir.Node, opset: int) -> str | None:
     if len(node.inputs) > known.max_input:
         return f"it has more inputs than in opset {opset}"
     return None
+
+
+def _wants_older(model: ir.Model) -> bool:
+    """Whether an op has a kernel at the older opset alone, and none is in the way."""
+    nodes = [node for body in whole_bodies(model) for node in body.graph.all_nodes()]
+    if any(newer(node, _OLDER) or _of_newer_type(node) for node in nodes):
+        return False
+    standard = [node for node in nodes if node.domain in ("", "ai.onnx")]
+    return any(has_form(node, _OLDER) and not has_form(node, OPSET) for node in standard)
+
+
+def _of_newer_type(node: ir.Node) -> bool:
+    """Whether the node reads half precision where the older opset's op does not."""
+    dtypes = [value.dtype if value is not None else None for value in node.inputs]
+    halves = [(i, dtype) for i, dtype in enumerate(dtypes) if dtype in HALVES and dtype is not None]
+    return not all(takes(node, index, dtype, _OLDER) for index, dtype in halves)

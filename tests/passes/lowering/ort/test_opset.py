@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.contract import SAME
+from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.ort.opset import OPSET, LowerOpset
 from tests.passes.support import LAYER, check, load, ops, random, reasons
 
@@ -58,6 +59,29 @@ def test_what_came_later_keeps_all_at_the_newer_one() -> None:
     text = POOL.replace("y = Sigmoid (p)", "y = RMSNormalization (p, s)")
     model = load(text, {"s": random(7)})
     check(LowerOpset(), model, {"x": random(1, 2, 8, 8)}, SAME)
+    assert _opsets(model) == {OPSET}
+
+
+def test_halves_that_came_later_keep_all_at_the_newer_one() -> None:
+    nodes = "c = Cast <to = 16> (p)\n  y = AveragePool <kernel_shape = [2, 2]> (c)"
+    model = load(POOL.replace("y = Sigmoid (p)", nodes))
+    fill_types(model)
+    done = LowerOpset()
+    done(model)
+    assert (done.refusals, _opsets(model)) == ([], {OPSET})
+
+
+FUNCTION = f"""{POOL.replace("Sigmoid", "own.later")}
+<domain: "own", opset_import: ["" : 24]>
+later (x) => (y) {{
+  one = Constant <value_floats = [1.0]> ()
+  y = RMSNormalization (x, one)
+}}"""
+
+
+def test_what_came_later_may_stand_in_a_function() -> None:
+    model = load(FUNCTION)
+    LowerOpset()(model)
     assert _opsets(model) == {OPSET}
 
 
