@@ -34,7 +34,8 @@ def trace(
     Args:
         inputs: meta tensors.
         dims: for each input the name of each dimension, None where it is static.
-        longest: upper bound of every dimension but the batch, where the model has one.
+        longest: upper bound of every dimension but the batch, where the model has one; one that
+            the examples do not keep to is theirs.
 
     Raises:
         ExportError: torch cannot trace the model; its own words are in ``found``.
@@ -81,6 +82,9 @@ def _exported(
 def _open(dims: Sequence[Dims], least: int | None, longest: int | None) -> list[dict[int, Dim]]:
     """The open sizes of each input, by axis; one object for each name."""
     known: dict[str, Dim] = {}
+    # A cache may have less room than that of the example, which tells its size from a sequence's.
+    if longest is not None:
+        longest = max(longest, *EXAMPLE_SIZES.values())
     return [
         {
             axis: known.setdefault(

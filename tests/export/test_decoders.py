@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lepton_compile.export import ExportedModel
+from lepton_compile.export.trace import EXAMPLE_SIZES
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
 from .zoo import DECODERS, MORE_DECODERS, WINDOW
@@ -44,9 +45,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return _case(request.param, DECODERS[request.param][0], tmp_path_factory.mktemp(request.param))
 
 
-def _case(name: str, config: Callable[[], Any], folder: Path) -> Case:
+def _case(name: str, config: Callable[[], Any], folder: Path, **options: Any) -> Case:
     model = save(config, "text-generation", folder)
-    exported, session = compiled(folder, "text-generation")
+    exported, session = compiled(folder, "text-generation", **options)
     return Case(name, model, exported, session)
 
 
@@ -86,11 +87,15 @@ def test_full_sequence(case: Case, side: str) -> None:
 @pytest.mark.parametrize("side", ["none", "left"])
 def test_prefill_then_decode(case: Case, side: str) -> None:
     """Step by step past the window; each step sees the cache of the one before."""
-    ids, mask = padded(2, LENGTH, side)
+    _decodes(case, side, PREFILL, LENGTH)
+
+
+def _decodes(case: Case, side: str, prefill: int, length: int) -> None:
+    ids, mask = padded(2, length, side)
     expected = case.reference(ids, mask)
     past = empty_cache(case.session, 2)
     start = 0
-    for stop in range(PREFILL, LENGTH + 1):
+    for stop in range(prefill, length + 1):
         feeds = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], **past}
         found = run(case.session, feeds)
         real = mask[:, start:stop].astype(bool)
@@ -99,6 +104,17 @@ def test_prefill_then_decode(case: Case, side: str) -> None:
             k.replace("present", "past_key_values"): v for k, v in found.items() if k != "logits"
         }
         start = stop
+
+
+@pytest.mark.parametrize("name", ["llama", "falcon-alibi"])
+def test_a_cache_may_have_less_room_than_the_one_of_the_trace(name: str, tmp_path: Path) -> None:
+    """It was captured as a model that has none."""
+    config, how, _ = DECODERS[name]
+    length = EXAMPLE_SIZES["sequence"]
+    case = _case(name, config, tmp_path, length=length)
+    assert (case.exported.how, len(case.exported.caches)) == (how, 3)
+    assert case.exported.length == length < EXAMPLE_SIZES["total_sequence"]
+    _decodes(case, "left", 4, length)
 
 
 @pytest.mark.parametrize(("keep", "positions"), [(0, LENGTH), (1, 1), (5, 5), (LENGTH + 9, LENGTH)])
