@@ -36,6 +36,7 @@ __all__ = ["NumericCheck"]
 # Over weights that are not packed these compute in fp32, and a check would not see them round.
 ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
+_NARROWEST_FIRST = ("int4", "int8", "fp32")
 _NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
 
 
@@ -45,7 +46,8 @@ class NumericCheck:
     Args:
         feeds: sample inputs by name, caches left out (they start empty). Rows may be padded on the
             right, where ``attention_mask`` is 0; padding is not compared.
-        precision: fp32, int8 or int4: which of a pass' tolerances holds.
+        precision: fp32, int8 or int4: which of a pass' tolerances holds. Weights that came with
+            fewer bits count as those, as the kernels do that they are lowered to.
         library: kernels of our own that a pass may lower to.
     """
 
@@ -83,6 +85,7 @@ class NumericCheck:
             PassError: the graph does not run, or gives such numbers all the same.
         """
         self._chooses = any(body.nodes("Experts") for body in bodies(model))
+        self._precision = min((self._precision, *_stored_in(model)), key=_NARROWEST_FIRST.index)
         self._before = self._outputs(model)
         if bad := [name for name, array in self._before.items() if not _all_finite(array)]:
             raise _not_finite(model, bad)
@@ -182,6 +185,13 @@ class NumericCheck:
         if given is None or output.shape[:2] != given.shape:
             return output
         return np.asarray(output[given.astype(bool)])
+
+
+def _stored_in(model: ir.Model) -> set[str]:
+    """Precisions of weights that are quantized already."""
+    read = [(b, n.inputs[0]) for b in bodies(model) for n in b.nodes("DequantizeLinear")]
+    bits = {tensor.dtype.bitwidth for body, value in read for tensor in body.weights(value) or ()}
+    return {"int4" if each <= 4 else "int8" for each in bits if each <= 8}
 
 
 def _wider(one: Tolerance, other: Tolerance) -> Tolerance:

@@ -85,6 +85,34 @@ def test_kernels_round_as_they_will_in_the_engine(folder: Path) -> None:
     assert 1e-4 < found[4] < 0.03
 
 
+BLOCKS = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (y) {
+  x = Gather (table, input_ids)
+  d = DequantizeLinear <axis = 1, block_size = 32> (q, scale)
+  t = Transpose <perm = [1, 0]> (d)
+  y = MatMul (x, t)
+}"""
+
+
+@pytest.mark.parametrize("dtype", [ir.DataType.INT4, ir.DataType.INT8])
+def test_weights_that_come_quantized_count_as_what_they_are(
+    folder: Path, dtype: ir.DataType
+) -> None:
+    """The kernels that take them round activations, whatever the recipe rounds."""
+    scale = np.abs(random(40, 8, scale=0.1)) + 0.1
+    model = load(BLOCKS, {"table": random(50, 256), "scale": scale})
+    steps = np.random.default_rng(0).integers(-8, 8, (40, 256)).astype(np.int8)
+    (read,) = (node for node in model.graph if node.op_type == "DequantizeLinear")
+    weight = ir.Value(name="q", const_value=ir.Tensor(steps.astype(dtype.numpy()), dtype=dtype))
+    weight.type, weight.shape = ir.TensorType(dtype), ir.Shape([40, 256])
+    model.graph.register_initializer(weight)
+    read.replace_input_with(0, weight)
+    with NumericCheck(FEEDS, "fp32") as check:
+        check.start(model)
+        lower = LowerLinear()
+        lower(model)
+        assert lower.tolerances["fp32"].error < check(model, lower) < 0.03
+
+
 def test_nothing_but_zeros_is_like_itself(folder: Path) -> None:
     model = load(TEXT, {"table": np.zeros((50, 32), np.float32), "w": random(40, 32)})
     with NumericCheck(FEEDS, "int8") as check:
