@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 
+from lepton_passes.body import LAYER_DOMAIN
 from lepton_plugins.spec import CPU_DOMAIN
 
-__all__ = ["HALVES", "fill_types", "gives", "set_type", "takes"]
+__all__ = ["HALVES", "fill_types", "gives", "set_type", "states_type", "takes"]
 
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 """The types of half precision."""
@@ -26,13 +27,18 @@ _BOOL = frozenset({
 # fmt: on
 # What they give is told by graphs inside of them.
 _WITH_GRAPHS = frozenset(["If", "Loop", "Scan"])
-_OPSET = 24  # of the dialect
+_OPSET, _DIALECT = 24, "ai.lepton"
 _INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 # Ops whose output has the type of another input than the first.
 _TYPED_BY = {
     **dict.fromkeys(("Where", "DequantizeLinear", "CastLike", "NewMask"), 1),
     **dict.fromkeys(("OneHot", "QuantizeLinear"), 2),
 }
+_RANDOM = frozenset({"Bernoulli", "EyeLike", "RandomNormalLike", "RandomUniformLike"})
+_STATING = _RANDOM | {
+    *("Cast", "DequantizeLinear", "QuantizeLinear", "RandomNormal", "RandomUniform"),
+}
+_STATED = ("to", "output_dtype", "dtype")
 _NORMS_BY_WEIGHT = frozenset(["RMSNormalization"])
 _GATHERED = frozenset(["GatherBlockQuantized"])
 # Outputs 1 and 2, mean and deviation, are fp32 whatever is normalized.
@@ -54,6 +60,13 @@ def fill_types(model: ir.Model) -> None:
 def set_type(value: ir.Value, dtype: ir.DataType) -> None:
     """Set the element type of a value; its shape stays."""
     value.type = ir.TensorType(dtype)
+
+
+def states_type(node: ir.Node) -> bool:
+    """Whether the type of what a node makes is its own word, and not that of what it reads."""
+    if node.op_type in ("Cast", "Constant", "ConstantOfShape", "RandomNormal", "RandomUniform"):
+        return True
+    return node.op_type in _RANDOM and node.attributes.get_int("dtype", 0) != 0
 
 
 def takes(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) -> bool:
@@ -90,20 +103,40 @@ def _allows(
 def _walk(model: ir.Model, graph: ir.Graph, done: set[ir.OperatorIdentifier]) -> None:
     for node in graph:
         function = model.functions.get(node.op_identifier())
-        if function is not None and function.domain == "ai.lepton.layer":
+        if function is not None and function.domain != _DIALECT:
             _call(model, function, node, done)
             continue
+        inside = _branches(model, node, done)
         for index, value in enumerate(node.outputs):
-            dtype = _made(node, index)
-            if dtype is not None:
+            dtype = inside[index] if inside else _made(node, index)
+            # A sequence of tensors is none.
+            if dtype is not None and isinstance(value.type, ir.TensorType | None):
                 set_type(value, dtype)
+
+
+def _branches(
+    model: ir.Model, node: ir.Node, done: set[ir.OperatorIdentifier]
+) -> list[ir.DataType | None]:
+    """What a node with graphs gives, by one of them, once all are walked; empty without any."""
+    given: list[ir.DataType | None] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            graph = attribute.as_graph()
+            _walk(model, graph, done)
+            # The first that a Loop's gives says whether it goes on.
+            outputs = graph.outputs[1:] if node.op_type == "Loop" else graph.outputs
+            given = [value.dtype for value in outputs]
+    more = len(node.outputs) - len(given)
+    return [*given, *[None] * more] if given else []
 
 
 def _call(
     model: ir.Model, function: ir.Function, call: ir.Node, done: set[ir.OperatorIdentifier]
 ) -> None:
+    """A layer's types are those of its first call; another function may be called with others."""
     if function.identifier() not in done:
-        done.add(function.identifier())
+        if function.domain == LAYER_DOMAIN:
+            done.add(function.identifier())
         for inner, outer in zip(function.inputs, call.inputs, strict=False):
             if outer is not None and outer.dtype is not None:
                 set_type(inner, outer.dtype)
@@ -116,6 +149,9 @@ def _call(
 def _made(node: ir.Node, index: int) -> ir.DataType | None:
     """Type of output ``index`` of a node."""
     op = node.op_type
+    refs = {name for name, attribute in node.attributes.items() if attribute.is_ref()}
+    if refs and (op == "Constant" or refs & set(_STATED)):
+        return None  # each call of the function says it
     if op == "Constant":
         tensor = ir.convenience.get_const_tensor(node.outputs[0])
         return tensor.dtype if tensor is not None else None
@@ -145,11 +181,11 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
 
 def _named(node: ir.Node) -> ir.DataType | None:
     """The type that an attribute states."""
-    for name in ("to", "output_dtype", "dtype"):
-        if node.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear", "EyeLike") and (
-            stated := node.attributes.get_int(name, 0)
-        ):
+    for name in _STATED:
+        if node.op_type in _STATING and (stated := node.attributes.get_int(name, 0)):
             return ir.DataType(stated)
+    if node.op_type in ("RandomNormal", "RandomUniform"):
+        return ir.DataType.FLOAT
     if node.op_type == "ConstantOfShape":
         value = node.attributes.get("value")
         return value.as_tensor().dtype if value is not None else ir.DataType.FLOAT

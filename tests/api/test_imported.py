@@ -94,6 +94,28 @@ def test_halves_are_compared_too(tmp_path: Path) -> None:
     assert artifact.manifest.engines[0]["compared"]["passes"] is True
 
 
+def test_what_onnx_has_in_fp32_alone_stays_so_in_an_engine_of_halves(tmp_path: Path) -> None:
+    """Scales of Resize were halves: the build was compared in fp32, and its engine never opened."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"]),
+        helper.make_node("Resize", ["h", "", "scales"], ["y"], mode="nearest"),
+    ]
+    arrays = {"w": UP.ravel()[:4].reshape(2, 2, 1, 1), "scales": np.float32([1, 1, 2, 2])}
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    sizes = {"x": ["n", 2, 4, 4], "y": ["n", 2, 8, 8]}
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in sizes.items())
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    lc.build(model=str(path), output=tmp_path / "out", target="ort-cuda", compute="fp16")
+    engine = tmp_path / "out/engines/ort-cuda/model.onnx"
+    sessions = [ort.InferenceSession(p, providers=["CPUExecutionProvider"]) for p in (path, engine)]
+    feeds = {"x": RNG.standard_normal((1, 2, 4, 4)).astype(np.float32)}
+    wanted, found = (session.run(None, feeds)[0] for session in sessions)
+    np.testing.assert_allclose(found, wanted, atol=5e-3)
+
+
 def test_a_sequence_is_no_output_of_an_engine(tmp_path: Path) -> None:
     path = _file(tmp_path / "m.onnx", LAYERS, [numpy_helper.from_array(UP, "up")])
     model = onnx.load(path)

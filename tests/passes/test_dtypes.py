@@ -37,3 +37,60 @@ def test_types_follow_casts_and_comparisons() -> None:
         "Mul": ir.DataType.FLOAT16,
         "Less": ir.DataType.BOOL,
     }
+
+
+def test_branches_say_what_they_give() -> None:
+    model = load(
+        """main (bool c, int64 n, float[n] x) => (y, z) {
+          y = If (c) <
+            then_branch = one () => (a) { a = Cast <to = 10> (x) },
+            else_branch = two () => (b) { b = Cast <to = 10> (x) }>
+          z, all = Loop (n, c, x) <
+            body = again (int64 i, bool on, float[n] s) => (still, t, kept) {
+              still = Identity (on)
+              t = Neg (s)
+              kept = ArgMax (s)
+            }>
+        }"""
+    )
+    fill_types(model)
+    found = [value.dtype for node in model.graph for value in node.outputs]
+    assert found == [ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.INT64]
+
+
+def test_a_function_may_be_called_with_several_types() -> None:
+    model = load(
+        """main (float[n] x, int64[n] i) => (y, z, p, q) {
+          y, p = own.both (x)
+          z, q = own.both (i)
+        }
+        <domain: "own", opset_import: ["" : 24]>
+        both (x) => (y, p) {
+          y = Identity (x)
+          p = ArgMax (x)
+        }"""
+    )
+    fill_types(model)
+    types = [value.dtype for value in model.graph.outputs]
+    assert types == [ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT64, ir.DataType.INT64]
+
+
+def test_what_is_random_says_its_own_type() -> None:
+    model = load(
+        """main (float16[n] x) => (a, b, c) {
+          a = RandomNormalLike (x)
+          b = RandomNormalLike <dtype = 1> (x)
+          c = RandomUniform <shape = [2]> ()
+        }"""
+    )
+    fill_types(model)
+    found = [node.outputs[0].dtype for node in model.graph]
+    assert found == [ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.FLOAT]
+
+
+def test_a_sequence_stays_one() -> None:
+    model = load("main (float[n] x) => (y) { s = SequenceConstruct (x, x) y = SequenceLength (s) }")
+    made = model.graph[0].outputs[0]
+    made.type = ir.SequenceType(ir.TensorType(ir.DataType.FLOAT))
+    fill_types(model)
+    assert isinstance(made.type, ir.SequenceType)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
+from lepton_compile.engines.readable import check_readable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,7 +23,8 @@ def build(job: EngineJob) -> BuiltEngine:
     """The engine is the graph itself, in the form the runtime has kernels for.
 
     Raises:
-        EngineError: the graph is too large for a protobuf file, or the disk is full.
+        EngineError: the graph is too large for a protobuf file, onnxruntime does not read it, or
+            the disk is full.
     """
     library = job.library
     if library is not None and not uses_library(job.model):
@@ -30,6 +32,8 @@ def build(job: EngineJob) -> BuiltEngine:
         library = None
     requires = SHARED_REQUIRES if _shares(job.model) else REQUIRES
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
+    for path in (file for file in files if file.suffix == ".onnx"):
+        check_readable(path, library)
     details = {} if library is None else {"kernels": entry(library)}
     names = [file.name for file in files] + ([] if library is None else [library.name])
     encoder = encoder_among(files, job.stem)

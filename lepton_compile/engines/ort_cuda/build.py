@@ -10,6 +10,7 @@ from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.interface import signature
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cuda.probe import LEAST, PACKAGE
+from lepton_compile.engines.readable import check_readable
 from lepton_passes.match import PAST
 
 __all__ = ["REQUIRES", "build"]
@@ -24,7 +25,8 @@ def build(job: EngineJob) -> BuiltEngine:
     """The engine is the graph itself, as for the CPU; its caches are in half precision.
 
     Raises:
-        EngineError: the graph is too large for a protobuf file, or the disk is full.
+        EngineError: the graph is too large for a protobuf file, onnxruntime does not read it, or
+            the disk is full.
     """
     graph = job.model.graph
     details: dict[str, Any] = {
@@ -34,6 +36,8 @@ def build(job: EngineJob) -> BuiltEngine:
         "executed": False,
     }
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
+    for path in (file for file in files if file.suffix == ".onnx"):
+        check_readable(path)
     names = [file.name for file in files]
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(names[0], REQUIRES, details, files=names, encoder=encoder)

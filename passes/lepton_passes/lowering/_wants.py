@@ -11,6 +11,7 @@ from enum import Enum
 import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN
+from lepton_passes.lowering._own_types import inside, own_types
 from lepton_passes.lowering._wide_states import is_wide
 from lepton_passes.match import PRESENT
 
@@ -55,6 +56,7 @@ class Wants:
     def __init__(self, model: ir.Model, *, islands: bool) -> None:
         self._model = model
         self._islands = islands
+        self._inside = inside(model)
         self._known: dict[ir.Value, frozenset[Want]] = {}
 
     def is_island(self, node: ir.Node) -> bool:
@@ -77,6 +79,8 @@ class Wants:
         return self._known[value]
 
     def _by(self, node: ir.Node, index: int) -> frozenset[Want]:
+        if node in self._inside or own_types(self._model, node):
+            return frozenset([Want.WIDE])
         if node.op_type == "RotaryEmbedding" and self._islands:
             return frozenset([Want.ROTARY if index in (1, 2) else Want.WIDE])
         if self.is_island(node):

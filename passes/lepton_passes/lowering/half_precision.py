@@ -6,6 +6,8 @@
     Islands  Cast -> RMSNormalization, LayerNormalization, Softmax -> Cast, weights of norms in
              fp32; always so: reductions, roots, quotients, and what follows them (pooling), and
              linear attention, whose state goes on through all tokens
+    As is    what ONNX has in fp32 alone (scales of Resize); If, Loop and Scan with all that their
+             branches read; functions of the model that are no layers
 
 Place: behind the passes that quantize and stack weights, which read fp32, and in front of all that
 is for one target: attention is lowered in the type it finds. Without ``islands`` norms, Softmax and
@@ -23,7 +25,8 @@ import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
 from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
-from lepton_passes.dtypes import fill_types, set_type
+from lepton_passes.dtypes import fill_types, gives, set_type, states_type, takes
+from lepton_passes.lowering._own_types import own_types, places
 from lepton_passes.lowering._wants import MOVES, POINTWISE, Want, Wants
 from lepton_passes.lowering._wide_states import is_wide, wide_states
 from lepton_passes.match import PAST, PRESENT
@@ -33,6 +36,8 @@ __all__ = ["LowerHalfPrecision"]
 
 FLOAT = ir.DataType.FLOAT
 _TINY = 16
+# Places and factors, which kernels read in fp32.
+_MEASURES = {"Resize": (1, 2)}
 # A value that half precision moves across the edge between two steps moves by a whole step.
 _ON_A_GRID = Tolerance(error=0.1, cosine=0.99)
 
@@ -60,6 +65,7 @@ class LowerHalfPrecision(LeptonPass):
         if any(body.nodes("QuantizeLinear") for body in bodies(model)):
             self.tolerances = dict.fromkeys(("fp32", "int8", "int4"), _ON_A_GRID)
         fill_types(model)
+        self._were = _types(model)
         self._wants = Wants(model, islands=self._islands)
         self._states = wide_states(model)
         for body in bodies(model):
@@ -76,6 +82,8 @@ class LowerHalfPrecision(LeptonPass):
         for node in body.nodes():
             if node.domain == LAYER_DOMAIN:
                 self._call_layer(body, node)
+            elif own_types(body.model, node):
+                self._as_it_was(body, node)
             elif any(map(_is_float_kind, (*node.inputs, *node.outputs))):
                 self._node(body, node)
         for index, value in enumerate(body.graph.outputs):
@@ -84,18 +92,29 @@ class LowerHalfPrecision(LeptonPass):
     # -- nodes ------------------------------------------------------------------------------
 
     def _node(self, body: Body, node: ir.Node) -> None:
-        if node.op_type in ("Constant", "ConstantOfShape", "Cast"):
+        if states_type(node):
             self._source(node)
             return
         dtype = self._type_for(body, node)
         for index, value in enumerate(node.inputs):
-            if value is not None and _is_float_kind(value) and value.dtype != dtype:
-                node.replace_input_with(index, self._cast(body, node, value, dtype))
-        for value in node.outputs:
+            wanted = dtype if _takes(node, index, dtype) else FLOAT
+            if value is not None and _is_float_kind(value) and value.dtype != wanted:
+                node.replace_input_with(index, self._cast(body, node, value, wanted))
+        for index, value in enumerate(node.outputs):
             if _is_float(value):
-                set_type(value, dtype)
+                set_type(value, dtype if gives(node, index, dtype) else FLOAT)
         if dtype == self._half:
             self.fire(body)
+
+    def _as_it_was(self, body: Body, node: ir.Node) -> None:
+        """Give a node, and the nodes in its branches, what they read in the types it came in."""
+        for reader, index in places(node):
+            value = reader.inputs[index]
+            if value is None or not _is_float_kind(value):
+                continue
+            was = self._were.get(value, value.dtype)
+            if was is not None and was != value.dtype:
+                reader.replace_input_with(index, self._cast(body, node, value, was))
 
     def _source(self, node: ir.Node) -> None:
         """A Cast of integers to what its readers want; constants are cast where they are read."""
@@ -197,6 +216,18 @@ class LowerHalfPrecision(LeptonPass):
     @property
     def _numpy(self) -> np.dtype:
         return np.dtype(self._half.numpy())
+
+
+def _types(model: ir.Model) -> dict[ir.Value, ir.DataType | None]:
+    """Of all values that a node may read."""
+    graphs = [body.graph for body in bodies(model)]
+    values = [v for graph in graphs for v in graph.inputs]
+    values += [v for graph in graphs for node in graph for v in node.outputs]
+    return {value: value.dtype for value in values}
+
+
+def _takes(node: ir.Node, index: int, dtype: ir.DataType) -> bool:
+    return index not in _MEASURES.get(node.op_type, ()) and takes(node, index, dtype)
 
 
 def _is_float(value: ir.Value | None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -239,3 +241,106 @@ def test_a_weight_outside_the_range_is_named(value: float, words: str) -> None:
     tensor = wide.graph.initializers["w:bf16"].const_value
     assert tensor is not None
     assert np.isfinite(tensor.numpy().astype(np.float32)).all()
+
+
+RESIZED = """
+main (float[1, 2, 4, 4] x) => (float[1, 2, 8, 8] y) {
+  h = Gelu (x)
+  scales = Constant <value_floats = [1.0, 1.0, 2.0, 2.0]> ()
+  r = Resize <mode = "nearest"> (h, , scales)
+  y = Gelu (r)
+}
+"""
+# Branches, each with what stands outside of it, and a weight of its own.
+BRANCHED = """
+main (float[b, 8] x) => (float[b, 8] y, float[b] most) {
+  h = MatMul (x, w)
+  some = ReduceMax <keepdims = 0> (x)
+  none = Constant <value_float = 0.0> ()
+  yes = Less (none, some)
+  z = If (yes) <
+    then_branch = one () => (float[b, 8] a) {
+      a1 = If (yes) <
+        then_branch = deep () => (float[b, 8] c) { c = MatMul (h, w) },
+        else_branch = flat () => (float[b, 8] d) { d = Neg (h) }>
+      own = Constant <value_float = 0.5> ()
+      a = Add (a1, own)
+    },
+    else_branch = two () => (float[b, 8] e) { e = Identity (h) }>
+  most = ReduceMax <keepdims = 0> (z, last)
+  y = MatMul (z, w)
+}
+"""
+LOOPED = """
+main (float[b, 8] x) => (float[b, 8] y) {
+  h = MatMul (x, w)
+  times = Constant <value_int = 2> ()
+  z = Loop (times, , h) <
+    body = again (int64 i, bool on, float[b, 8] s) => (bool still, float[b, 8] t) {
+      still = Identity (on)
+      m = MatMul (s, w)
+      t = Add (m, h)
+    }>
+  y = MatMul (z, w)
+}
+"""
+SCANNED = """
+main (float[b, 8] x) => (float[b, 8] y) {
+  h = MatMul (x, w)
+  f, o = Scan (g, h) <
+    num_scan_inputs = 1,
+    body = next (float[8] s, float[8] e) => (float[8] t, float[8] p) {
+      t = Add (s, e)
+      p = Mul (t, g)
+    }>
+  y = MatMul (o, w)
+}
+"""
+CALLED = """
+main (float[b, 8] x) => (float[b, 8] y, int64[b, 1] places) {
+  h = MatMul (x, w)
+  a, places = own.twice (h)
+  y = MatMul (a, w)
+}
+<domain: "own", opset_import: ["" : 24]>
+twice (x) => (y, places) {
+  two = Constant <value_float = 2.0> ()
+  y = Mul (x, two)
+  places = ArgMax <axis = -1> (y)
+}
+"""
+ROWS = {"x": random(3, 8)}
+OWN_TYPES = {
+    "Resize": (RESIZED, {"x": random(1, 2, 4, 4)}),
+    "If": (BRANCHED, ROWS),
+    "Loop": (LOOPED, ROWS),
+    "Scan": (SCANNED, ROWS),
+    "twice": (CALLED, ROWS),
+}
+
+
+@pytest.mark.parametrize("op_type", OWN_TYPES)
+def test_what_keeps_its_types_is_given_what_it_came_with(op_type: str) -> None:
+    """It runs on kernels for fp16: an emulation of it ran before, and no engine opened."""
+    text, feeds = OWN_TYPES[op_type]
+    weights = {"w": random(8, 8, scale=0.4), "g": random(8, seed=1), "last": np.array([-1])}
+    model = load(text, {name: a for name, a in weights.items() if re.search(rf"\b{name}\b", text)})
+    model.graph.opset_imports["own"] = 1
+    before = run(model, feeds)
+    done = LowerHalfPrecision(FP16)
+    done(model)
+    after = run(model, feeds)
+    assert done.fired > 1
+    assert [a.dtype for a in before] == [a.dtype for a in after]
+    assert_close(before, after, ROUNDING[FP16])
+    assert_close(before, run(Emulation()(model), feeds), ROUNDING[FP16])
+    assert op_type in ops(model)
+
+
+@HALVES
+def test_only_what_onnx_has_in_fp32_stays_in_it(dtype: ir.DataType) -> None:
+    model = load(RESIZED)
+    LowerHalfPrecision(dtype)(model)
+    (resize,) = [node for node in model.graph if node.op_type == "Resize"]
+    x, _, scales = resize.inputs
+    assert (x.dtype, scales.dtype, resize.outputs[0].dtype) == (dtype, ir.DataType.FLOAT, dtype)

@@ -10,7 +10,8 @@ costs two copies and a wait. Changes nothing; each refusal is a node by name:
     attention over another layer's cache, whose body would read a buffer to its end
     DequantizeLinear of a whole weight, which would be computed again in each call
 
-Integers are not looked at: onnxruntime keeps lengths and shapes on the CPU by choice.
+Integers are not looked at: onnxruntime keeps lengths and shapes on the CPU by choice. Nor are
+branches, and functions of an imported model.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ __all__ = ["LegalOrtCuda"]
 
 # They are made once, on the device that reads them.
 _PLACED = frozenset(["Constant"])
+# Where they go is decided on the host; the nodes of their branches run where they have kernels.
+_WITH_BRANCHES = frozenset(["If", "Loop", "Scan"])
 _NEWEST = 24
 # Ops of the dialect that no pass lowered, whose bodies would run on the CPU in large part.
 _CPU_ALONE = {
@@ -56,7 +59,7 @@ class LegalOrtCuda(LeptonPass):
 
 
 def _illegal(body: Body, node: ir.Node, opset: int) -> str | None:
-    if node.domain == LAYER_DOMAIN or node.op_type in _PLACED:
+    if node.domain == LAYER_DOMAIN or node.op_type in _PLACED | _WITH_BRANCHES:
         return None
     if node.op_type in _CPU_ALONE:
         return f"{_CPU_ALONE[node.op_type]} for ort-cpu alone"
