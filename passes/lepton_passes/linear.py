@@ -129,6 +129,8 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
     group = node.attributes.get_int("block_size", 0) or None
     if node.attributes.get_int("axis", 1) != (0 if group is None else 1):
         return None
+    if group is not None and columns % group:
+        return None  # the last group is shorter, which no kernel has
     if len(values) == 3 and (group is None or not body.weights(values[2])):
         return None
     floats = group is not None and all(isinstance(each, FloatCodes) for each in tensors)

@@ -118,6 +118,18 @@ def test_refuses_zero_points_of_other_groups() -> None:
     assert (done.fired, reasons(done)) == (0, ["no kernel has groups of 8 columns"])
 
 
+def test_groups_that_do_not_divide_a_row_stay() -> None:
+    text = """main (float[b, s, 40] x) => (y) {
+      d = DequantizeLinear <axis = 1, block_size = 32> (q, scale)
+      t = Transpose <perm = [1, 0]> (d)
+      y = MatMul (x, t)
+    }"""
+    q = np.random.default_rng(0).integers(-8, 8, (96, 40), dtype=np.int8)
+    model = load(text, {"q": q, "scale": np.abs(random(96, 2)) + 0.1})
+    assert check(LowerLinear(), model, {"x": random(2, 3, 40)}, CLOSE).fired == 0
+    assert ops(model) == ["DequantizeLinear", "Transpose", "MatMul"]
+
+
 def test_int4_in_int8_arithmetic() -> None:
     model = _model()
     WeightInt4()(model)
