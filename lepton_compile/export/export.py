@@ -13,7 +13,7 @@ from torch import nn
 
 from lepton_compile.collection import uncollected
 from lepton_compile.errors import ExportError
-from lepton_passes.body import bodies
+from lepton_passes.body import DIALECT, bodies
 
 from . import meta
 from .adapting import weights_of
@@ -234,7 +234,9 @@ def _capture(
         notes=[*graph.refused, *apart],
         tied=tied_of(network),
         states=graph.states,
-        sharing=sum(b.times * len(b.nodes("SharedAttention")) for b in bodies(graph.model)),
+        sharing=sum(
+            b.times * len(b.nodes("SharedAttention", domain=DIALECT)) for b in bodies(graph.model)
+        ),
     )
     return exported, graph, network, stored
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body, bodies, sweep
+from lepton_passes.body import DIALECT, Body, bodies, sweep
 from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.quantize_cache import caches_in
 
@@ -51,7 +51,7 @@ def cache_ranges(
 def _probe(body: Body) -> list[str]:
     """Hand what goes into caches out of the body; names of the values in the main graph."""
     made: list[str] = []
-    for node in body.nodes("CachedAttention"):
+    for node in body.nodes("CachedAttention", domain=DIALECT):
         for index, names in caches_in(body, node):
             for value, name in zip(handed_out(body, node.inputs[index], node), names, strict=True):
                 value.name = f"{_PREFIX}{name}"

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, LeptonError, PassError
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
-from lepton_passes.body import bodies
+from lepton_passes.body import DIALECT, bodies
 from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.tensors import StreamedTensor
@@ -84,7 +84,7 @@ class NumericCheck:
             CheckpointError: the weights hold numbers that are not finite.
             PassError: the graph does not run, or gives such numbers all the same.
         """
-        self._chooses = any(body.nodes("Experts") for body in bodies(model))
+        self._chooses = any(body.nodes("Experts", domain=DIALECT) for body in bodies(model))
         self._precision = min((self._precision, *_stored_in(model)), key=_NARROWEST_FIRST.index)
         self._before = self._outputs(model)
         if bad := [name for name, array in self._before.items() if not _all_finite(array)]:

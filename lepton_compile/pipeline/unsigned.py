@@ -16,16 +16,17 @@ from lepton_passes.tensors import StreamedTensor, rows_of
 
 __all__ = ["with_unsigned_weights"]
 
+MICROSOFT = "com.microsoft"
 ZERO = np.array(128, dtype=np.uint8)
 
 
 def with_unsigned_weights(model: ir.Model) -> ir.Model:
     """``model``, or a copy that computes the same, where it has DynamicQuantizeMatMul."""
-    if not any(body.nodes("DynamicQuantizeMatMul") for body in bodies(model)):
+    if not any(body.nodes("DynamicQuantizeMatMul", domain=MICROSOFT) for body in bodies(model)):
         return model
     copy = model.clone()
     for body in bodies(copy):
-        for node in body.nodes("DynamicQuantizeMatMul"):
+        for node in body.nodes("DynamicQuantizeMatMul", domain=MICROSOFT):
             weight = node.inputs[1]
             if weight is None or weight.dtype != ir.DataType.INT8 or not body.weights(weight):
                 continue

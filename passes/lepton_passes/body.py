@@ -12,8 +12,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["LAYER_DOMAIN", "Body", "bodies", "sweep", "whole_bodies"]
+__all__ = ["DIALECT", "LAYER_DOMAIN", "Body", "bodies", "sweep", "whole_bodies"]
 
+DIALECT = "ai.lepton"
 LAYER_DOMAIN = "ai.lepton.layer"
 SMALL = 1 << 16
 _SOURCES = "lepton.sources"
@@ -49,9 +50,11 @@ class Body:
         """How many layers share the body; 1 for the main graph."""
         return len(self.calls) if self.function is not None else 1
 
-    def nodes(self, *op_types: str) -> list[ir.Node]:
-        """The nodes as they are now, in order; those of the given types when any are given."""
-        return [n for n in self.graph if not op_types or n.op_type in op_types]
+    def nodes(self, *op_types: str, domain: str = "") -> list[ir.Node]:
+        """The nodes as they are now, in order; those of the given types of a domain when any are
+        given."""
+        wanted = ((n.op_type in op_types and n.domain == domain, n) for n in self.graph)
+        return [n for is_one, n in wanted if is_one or not op_types]
 
     def arguments(self, value: ir.Value | None) -> list[ir.Value] | None:
         """What the main graph passes for ``value``, one entry a call; the value itself in the main

@@ -121,4 +121,4 @@ def _mixture_of(body: Body, value: ir.Value) -> Experts | None:
 
 
 def _nodes(body: Body) -> list[ir.Node]:
-    return [node for node in body.nodes("Experts") if node.domain == DOMAIN]
+    return body.nodes("Experts", domain=DOMAIN)

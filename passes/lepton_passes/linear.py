@@ -18,7 +18,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.dtypes import HALVES
 from lepton_passes.grouped import FloatCodes
-from lepton_passes.match import made_by, perm_of
+from lepton_passes.match import is_op, made_by, perm_of, readers
 
 __all__ = [
     "Linear",
@@ -157,7 +157,7 @@ def _dequantizing(
 
 def linear_of(body: Body, node: ir.Node) -> Linear | None:
     """The linear layer whose product is ``node``; ``None`` for a MatMul of two activations."""
-    turned = made_by(node.inputs[1], "Transpose") if node.op_type == "MatMul" else None
+    turned = made_by(node.inputs[1], "Transpose") if is_op(node, "MatMul") else None
     if turned is None or perm_of(turned) != (1, 0) or node.inputs[0] is None:
         return None
     weight = weight_of(body, turned.inputs[0])
@@ -209,5 +209,5 @@ def dequantized(
 
 def lookups(weight: Weight) -> list[ir.Node]:
     """The Gathers that read a quantized weight as an embedding table."""
-    readers = (use.node.outputs[0].consumers() for use in weight.values[0].uses())
-    return [node for nodes in readers for node in nodes if node.op_type == "Gather"]
+    found = (readers(reader.outputs[0]) for reader in readers(weight.values[0]))
+    return [node for nodes in found for node in nodes if is_op(node, "Gather")]

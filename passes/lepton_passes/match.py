@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 
 __all__ = [
     "NORMS",
@@ -18,12 +18,15 @@ __all__ = [
     "heads_of",
     "ints_of",
     "is_decoder",
+    "is_op",
+    "keeps_two",
     "largest_block",
     "made_by",
     "norm_axis_is_last",
     "only_reader",
     "perm_of",
     "rank_of",
+    "readers",
     "scalar_of",
     "sizes_of",
     "split_of",
@@ -36,27 +39,41 @@ SEQUENCE_MAJOR = (0, 2, 1, 3)
 
 _ATTENTION = ("Attention", "CachedAttention", "SharedAttention")
 _SAME_SIZE = ("Cast", "Identity", "Gelu", "Relu", "Sigmoid", "Tanh", "DequantizeLinear", *NORMS)
-_SAME_RANK = ("Split", "Slice", "Cast", "Identity", "MatMul", "Add", "Mul", "Gelu", *NORMS)
+_SAME_RANK = ("Split", "Slice", "Cast", "Identity", "Transpose", "Gelu", *NORMS)
+# Values that rank_of looks back at most.
+_FAR = 32
+
+
+def is_op(node: ir.Node, *op_types: str, domain: str = "") -> bool:
+    """Whether a node is one of the given types: other domains may have their names."""
+    return node.op_type in op_types and node.domain == domain
 
 
 def made_by(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node | None:
     """The node that makes ``value``, if it is one of the given types."""
     node = value.producer() if value is not None else None
-    if node is None or node.op_type not in op_types or node.domain != domain:
+    return node if node is not None and is_op(node, *op_types, domain=domain) else None
+
+
+def readers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that read ``value``, without those in branches and loops: nothing of theirs can
+    stand where ``value`` does."""
+    return [node for node in value.consumers() if node.graph is value.graph]
+
+
+def only_reader(value: ir.Value, *op_types: str, domain: str = "") -> ir.Node | None:
+    """The node that reads ``value``, if there is exactly one, in the same graph, and it is no
+    output of the body; of the given types when any are given."""
+    uses, found = tuple(value.uses()), readers(value)
+    if len(uses) != 1 or not found or value.is_graph_output():
         return None
-    return node
-
-
-def only_reader(value: ir.Value) -> ir.Node | None:
-    """The node that reads ``value``, if there is exactly one and it is no output of the body."""
-    uses = tuple(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    return found[0] if not op_types or is_op(found[0], *op_types, domain=domain) else None
 
 
 def bias_of(body: Body, y: ir.Value) -> tuple[ir.Value, ir.Value] | None:
     """(sum, bias) when the only reader of ``y`` adds a constant vector to it."""
-    add = only_reader(y)
-    if add is None or add.op_type != "Add" or add.domain:
+    add = only_reader(y, "Add")
+    if add is None:
         return None
     bias = add.inputs[1] if add.inputs[0] is y else add.inputs[0]
     tensors = body.weights(bias)
@@ -67,7 +84,9 @@ def bias_of(body: Body, y: ir.Value) -> tuple[ir.Value, ir.Value] | None:
 
 def perm_of(node: ir.Node | None) -> tuple[int, ...] | None:
     """Permutation of a Transpose."""
-    if node is None or node.op_type != "Transpose" or "perm" not in node.attributes:
+    if node is None or node.op_type != "Transpose" or node.domain:
+        return None
+    if "perm" not in node.attributes:
         return None
     return tuple(node.attributes["perm"].as_ints())
 
@@ -104,27 +123,57 @@ def norm_axis_is_last(node: ir.Node) -> bool:
 
 def rank_of(body: Body, value: ir.Value | None) -> int | None:
     """Number of axes, from the shape where known, else from the ops that lead to it."""
-    while value is not None:
-        if value.shape is not None:
-            return len(value.shape)
+    return _rank(body, value, {}, _FAR)
+
+
+def _rank(
+    body: Body, value: ir.Value | None, known: dict[ir.Value, int | None], depth: int
+) -> int | None:
+    if value is None or depth == 0:
+        return None
+    if value.shape is not None:
+        return len(value.shape)
+    if value not in known:
+        known[value] = None
         node = value.producer()
         if node is None:
-            arguments = body.arguments(value)
-            if arguments is None or arguments == [value]:
-                return None
-            ranks = {len(v.shape) if v.shape is not None else None for v in arguments}
-            return ranks.pop() if len(ranks) == 1 else None
-        if node.op_type == "Reshape":
-            shape = ints_of(body, node.inputs[1])
-            return len(shape) if shape is not None else None
-        if node.op_type == "RotaryEmbedding" and node.attributes.get_int("num_heads", 0) != 0:
-            return 3
-        if node.domain == "ai.lepton" and node.op_type in _ATTENTION:
-            return 3 if value is node.outputs[0] else 4
-        if node.op_type not in _SAME_RANK:
-            return None
-        value = node.inputs[0]
-    return None
+            known[value] = _rank_of_arguments(body, value)
+        elif node.domain == DIALECT and node.op_type in _ATTENTION:
+            known[value] = 3 if value is node.outputs[0] else 4
+        elif not node.domain:
+            known[value] = _rank_made(body, node, known, depth)
+    return known[value]
+
+
+def _rank_of_arguments(body: Body, value: ir.Value) -> int | None:
+    arguments = body.arguments(value)
+    if arguments is None or arguments == [value]:
+        return None
+    ranks = {len(v.shape) if v.shape is not None else None for v in arguments}
+    return ranks.pop() if len(ranks) == 1 else None
+
+
+def _rank_made(
+    body: Body, node: ir.Node, known: dict[ir.Value, int | None], depth: int
+) -> int | None:
+    """Number of axes of what a standard node makes."""
+    if node.op_type == "Reshape":
+        shape = ints_of(body, node.inputs[1])
+        return len(shape) if shape is not None else None
+    if node.op_type == "RotaryEmbedding" and node.attributes.get_int("num_heads", 0) != 0:
+        return 3
+    if (perm := perm_of(node)) is not None:
+        return len(perm)
+    if node.op_type in _SAME_RANK:
+        return _rank(body, node.inputs[0], known, depth - 1)
+    if node.op_type not in ("Add", "Mul", "MatMul"):
+        return None
+    ranks = [_rank(body, each, known, depth - 1) for each in node.inputs]
+    pair = [rank for rank in ranks if rank is not None]
+    # A MatMul takes the axis of a vector away.
+    if len(pair) < 2 or (node.op_type == "MatMul" and min(pair) < 2):
+        return None
+    return max(pair)
 
 
 def sizes_of(body: Body, value: ir.Value | None, depth: int = 8) -> tuple[int | str, ...] | None:
@@ -139,10 +188,10 @@ def sizes_of(body: Body, value: ir.Value | None, depth: int = 8) -> tuple[int | 
         arguments = body.arguments(value) or []
         found = {sizes_of(body, v, 1) for v in arguments if v is not value}
         return found.pop() if len(found) == 1 else None
+    if node.domain:
+        return None
     if node.op_type in ("Add", "Mul"):
-        pair = [sizes_of(body, v, depth - 1) for v in node.inputs]
-        wide = [s for s in pair if s is not None and len(s) > 1]
-        return wide[0] if None not in pair and len(set(wide)) == 1 else None
+        return _sizes_of_pair([sizes_of(body, v, depth - 1) for v in node.inputs])
     if node.op_type == "MatMul":
         left, right = (sizes_of(body, v, depth - 1) for v in node.inputs)
         return (*left[:-1], right[-1]) if left and right and len(right) == 2 else None
@@ -152,6 +201,27 @@ def sizes_of(body: Body, value: ir.Value | None, depth: int = 8) -> tuple[int | 
     if node.op_type in _SAME_SIZE:
         return sizes_of(body, node.inputs[0], depth - 1)
     return None
+
+
+def _sizes_of_pair(pair: Sequence[tuple[int | str, ...] | None]) -> tuple[int | str, ...] | None:
+    """Of a sum or product of equal sizes, or with a vector or a number."""
+    known = [sizes for sizes in pair if sizes is not None]
+    wide = max(known, key=len, default=())
+    if len(known) < len(pair) or len(wide) < 2:
+        return None
+    narrow = ((), (1,), wide[-1:])
+    return wide if all(sizes == wide or sizes in narrow for sizes in known) else None
+
+
+def keeps_two(body: Body, reshape: ir.Node) -> bool:
+    """Whether a Reshape leaves the first two axes as they are."""
+    first = (ints_of(body, reshape.inputs[1]) or [])[:2]
+    whole = sizes_of(body, reshape.inputs[0]) or ()
+    kept = [size in (0, *whole[axis : axis + 1]) for axis, size in enumerate(first)]
+    if kept == [True, True]:
+        return True
+    before, after = (sizes_of(body, value, 1) for value in (reshape.inputs[0], reshape.outputs[0]))
+    return before is not None and after is not None and before[:2] == after[:2]
 
 
 def width_of(value: ir.Value | None) -> int | None:
@@ -171,7 +241,7 @@ def heads_of(body: Body, value: ir.Value | None) -> tuple[int, int] | None:
         if isinstance(heads, int) and isinstance(width, int):
             return heads, width
     node = value.producer()
-    if node is None:
+    if node is None or node.domain:
         return None
     if node.op_type == "Reshape":
         shape = ints_of(body, node.inputs[1])
@@ -180,8 +250,11 @@ def heads_of(body: Body, value: ir.Value | None) -> tuple[int, int] | None:
         return heads_of(body, node.inputs[0])
     if node.op_type == "Split" and len(node.inputs) == 2:
         sizes, whole = ints_of(body, node.inputs[1]), heads_of(body, node.inputs[0])
-        if sizes is not None and whole is not None:
-            return whole[0], sizes[list(node.outputs).index(value)]
+        axis = node.attributes.get_int("axis", 0)
+        if sizes is None or whole is None or axis not in (-2, -1, 2, 3):
+            return None
+        size = sizes[list(node.outputs).index(value)]
+        return (whole[0], size) if axis in (-1, 3) else (size, whole[1])
     return None
 
 

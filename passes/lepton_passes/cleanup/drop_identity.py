@@ -24,7 +24,7 @@ class DropIdentity(LeptonPass):
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("Identity", "Dropout", "Cast", "Transpose"):
             x = node.inputs[0]
-            if node.domain or x is None or not _hands_on(node, x):
+            if x is None or not _hands_on(node, x):
                 continue
             if body.can_replace(node.outputs[0], x):
                 body.replace(node.outputs[0], x)

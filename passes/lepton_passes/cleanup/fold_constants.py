@@ -35,7 +35,7 @@ class FoldConstants(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes(*FOLDABLE):
-            if node.domain or not node.inputs:
+            if not node.inputs:
                 continue
             arrays = [_constant(value) for value in node.inputs]
             if any(a is None for a in arrays):

@@ -6,7 +6,8 @@
     After    RMSNormalization
 
 A Reshape to as many axes as its input has, of which all but one are copied, changes nothing.
-Refuses: shapes that are not constant; a copied axis that the first Reshape infers (-1).
+Refuses: shapes that are not constant; a copied axis that the first Reshape infers (-1);
+a norm of a single head behind a Reshape that does not keep the first two axes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import NORMS, ints_of, made_by, norm_axis_is_last, rank_of
+from lepton_passes.match import NORMS, ints_of, keeps_two, made_by, norm_axis_is_last, rank_of
 
 __all__ = ["MergeReshape"]
 
@@ -67,6 +68,9 @@ class MergeReshape(LeptonPass):
         if before is None or len(before) != 4 or before[2] != 1 or after is None:
             return node
         if after != [0, 0, before[3]] or rank_of(body, first.inputs[0]) != 3:
+            return node
+        if not keeps_two(body, first):
+            self.refuse(body, node, "the Reshape in front does not keep the first two axes")
             return node
         new = body.emit(node, norm.op_type, [first.inputs[0], *norm.inputs[1:]])
         new.attributes.update(norm.attributes)

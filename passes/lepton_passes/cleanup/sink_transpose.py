@@ -19,7 +19,15 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import NORMS, SEQUENCE_MAJOR, heads_of, norm_axis_is_last, perm_of, rank_of
+from lepton_passes.match import (
+    NORMS,
+    SEQUENCE_MAJOR,
+    heads_of,
+    norm_axis_is_last,
+    perm_of,
+    rank_of,
+    readers,
+)
 
 __all__ = ["SinkTranspose"]
 
@@ -38,13 +46,15 @@ class SinkTranspose(LeptonPass):
             perm = perm_of(node)
             if perm is None or perm[-1] != len(perm) - 1 or len(perm) != 4:
                 continue
-            for user in list(node.outputs[0].consumers()):
+            for user in readers(node.outputs[0]):
                 pending += self._move(body, node, perm, user)
 
     def _move(
         self, body: Body, node: ir.Node, perm: tuple[int, ...], user: ir.Node
     ) -> list[ir.Node]:
         """Move past one reader; returns the transposes made on the way."""
+        if user.domain:
+            return []
         if user.op_type == "Transpose":
             return self._merge(body, node, perm, user)
         if user.inputs[0] is not node.outputs[0]:

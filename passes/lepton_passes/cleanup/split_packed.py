@@ -5,7 +5,8 @@
     Before   Reshape(0,0,3,h,d) -> Split(axis=-3, 3) -> Squeeze(-3), each
     After    Split(3 pieces of h*d, axis=-1) -> Reshape(0,0,h,d), each
 
-Refuses: slices with steps, gaps or overlaps; a width that is unknown.
+Refuses: slices with steps, gaps or overlaps; a width that is unknown; a Reshape that does not keep
+the first two axes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import ints_of, made_by, only_reader, rank_of, width_of
+from lepton_passes.match import ints_of, keeps_two, made_by, only_reader, rank_of, width_of
 
 __all__ = ["SplitPacked"]
 
@@ -72,11 +73,14 @@ class SplitPacked(LeptonPass):
         shape = ints_of(body, reshape.inputs[1]) if reshape is not None else None
         if reshape is None or shape is None or len(shape) != 5 or min(shape[2:]) <= 0:
             return
-        squeezes = [only_reader(out) for out in node.outputs]
+        squeezes = [only_reader(out, "Squeeze") for out in node.outputs]
         if node.attributes.get_int("axis", 0) not in (-3, 2) or len(node.outputs) != shape[2]:
             return
-        if any(s is None or s.op_type != "Squeeze" for s in squeezes):
+        if any(s is None or _axes(body, s) not in ([2], [-3]) for s in squeezes):
             self.refuse(body, node, "a piece keeps its axis of one")
+            return
+        if not keeps_two(body, reshape):
+            self.refuse(body, node, "the Reshape in front does not keep the first two axes")
             return
         if rank_of(body, reshape.inputs[0]) != 3:
             self.refuse(body, node, "what is cut does not have three axes")
@@ -92,6 +96,10 @@ class SplitPacked(LeptonPass):
                 full = body.emit(node, "Reshape", [out, target])
                 body.replace(squeeze.outputs[0], full.outputs[0])
         self.fire(body)
+
+
+def _axes(body: Body, squeeze: ir.Node) -> list[int] | None:
+    return ints_of(body, squeeze.inputs[1]) if len(squeeze.inputs) > 1 else None
 
 
 def _piece(body: Body, node: ir.Node, rank: int | None, width: int | None) -> _Piece | None:

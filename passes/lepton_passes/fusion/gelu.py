@@ -3,7 +3,8 @@
     tanh     0.5 x (1 + Tanh(0.79788 (x + 0.044715 x^3)))      ->  Gelu<approximate=tanh>(x)
     erf      0.5 x (1 + Erf(x / 1.41421))                      ->  Gelu(x)
 
-The factor 0.5 may be on either side. Refuses: constants that are not those of Gelu.
+The factor 0.5 may be on either side. Refuses: constants that are not those of Gelu,
+or that have more axes than x.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import made_by, scalar_of
+from lepton_passes.match import is_op, made_by, rank_of, readers, scalar_of
 
 __all__ = ["FuseGelu"]
 
@@ -37,6 +38,9 @@ class FuseGelu(LeptonPass):
             end = _end(body, node, x)
             if end is None:
                 self.refuse(body, node, "what follows is not 0.5 x (1 + ..)")
+                continue
+            if not _keeps_rank(body, end, x):
+                self.refuse(body, node, "a constant has more axes than what it is applied to")
                 continue
             kind = "none" if node.op_type == "Erf" else "tanh"
             new = body.emit(end, "Gelu", [x], {"approximate": kind})
@@ -90,22 +94,34 @@ def _is_cube(body: Body, value: ir.Value | None, x: ir.Value) -> bool:
 
 def _end(body: Body, node: ir.Node, x: ir.Value) -> ir.Node | None:
     """The node whose output is the whole Gelu."""
-    for add in node.outputs[0].consumers():
-        if add.op_type != "Add" or scalar_of(body, _other(add, node.outputs[0])) != 1:
+    for add in readers(node.outputs[0]):
+        if not is_op(add, "Add") or scalar_of(body, _other(add, node.outputs[0])) != 1:
             continue
-        for product in add.outputs[0].consumers():
-            if product.op_type != "Mul":
+        for product in readers(add.outputs[0]):
+            if not is_op(product, "Mul"):
                 continue
             factor = _other(product, add.outputs[0])
             if factor is not None and _factor(body, factor, 0.5) is x:
                 return product
-            for last in product.outputs[0].consumers():
+            for last in readers(product.outputs[0]):
                 halves = _factor(body, last.outputs[0], 0.5) is product.outputs[0]
-                if (factor is x and halves) or (
-                    scalar_of(body, factor) == 0.5 and _other(last, product.outputs[0]) is x
-                ):
+                halved = scalar_of(body, factor) == 0.5 and is_op(last, "Mul")
+                if (factor is x and halves) or (halved and _other(last, product.outputs[0]) is x):
                     return last
     return None
+
+
+def _keeps_rank(body: Body, end: ir.Node, x: ir.Value) -> bool:
+    """Whether no constant on the way from ``x`` to ``end`` brings an axis along."""
+    most, pending = rank_of(body, x) or 0, [end]
+    while pending:
+        for value in pending.pop().inputs:
+            constant = body.constant(value)
+            if constant is not None and constant.ndim > most:
+                return False
+            maker = value.producer() if value is not None and value is not x else None
+            pending += [maker] if maker is not None and constant is None else []
+    return True
 
 
 def _other(node: ir.Node, value: ir.Value) -> ir.Value | None:

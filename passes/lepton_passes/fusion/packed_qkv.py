@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.fusion._stack import Projection, projection, refuses, stack
 from lepton_passes.linear import Linear, linears
-from lepton_passes.match import NORMS, PAST
+from lepton_passes.match import NORMS, PAST, is_op
 
 __all__ = ["PackedQkv"]
 
@@ -32,7 +32,8 @@ class PackedQkv(LeptonPass):
     counts_as = "qkv"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("Attention", "CachedAttention"):
+        own = body.nodes("Attention", "CachedAttention", domain=DIALECT)
+        for node in [*body.nodes("Attention"), *own]:
             found = {linear.y: linear for linear in linears(body)}
             parts = [_source(body, value, found) for value in node.inputs[:3]]
             known = [part for part in parts if part is not None]
@@ -55,10 +56,10 @@ def _source(body: Body, value: ir.Value | None, found: dict[ir.Value, Linear]) -
         node = value.producer()
         if node is None:
             return None
-        if node.op_type == "Add" and (product := _biased(node, found)) is not None:
+        if is_op(node, "Add") and (product := _biased(node, found)) is not None:
             part = projection(body, product)
             return part if part.y is value else None
-        if node.op_type not in _BETWEEN and not _appends(node):
+        if not is_op(node, *_BETWEEN) and not _appends(node):
             return None
         value = node.inputs[1 if node.op_type == "Concat" else 0]
     return None
@@ -66,7 +67,7 @@ def _source(body: Body, value: ir.Value | None, found: dict[ir.Value, Linear]) -
 
 def _appends(node: ir.Node) -> bool:
     """Whether it puts new keys or values behind those of a cache."""
-    past = node.inputs[0] if node.op_type == "Concat" and len(node.inputs) == 2 else None
+    past = node.inputs[0] if is_op(node, "Concat") and len(node.inputs) == 2 else None
     return past is not None and past.is_graph_input() and (past.name or "").startswith(PAST)
 
 

@@ -11,13 +11,12 @@ from enum import IntEnum
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.match import NORMS, ints_of, made_by, only_reader, rank_of
 from lepton_plugins.spec import CPU_DOMAIN
 
-__all__ = ["DIALECT", "Form", "positions", "rank"]
+__all__ = ["Form", "positions", "rank"]
 
-DIALECT = "ai.lepton"
 MICROSOFT = "com.microsoft"
 UNKNOWN = "it is not known to keep positions apart"
 _SIZES = "its sizes are not known"
@@ -231,8 +230,8 @@ def _repeated(body: Body, node: ir.Node, out: ir.Value) -> Found | str:
     if not one:
         same = rank(body, node.inputs[0]) == len(out.shape)
         return {0: Form.ROWS} if same else UNKNOWN
-    reader = only_reader(out)
-    if reader is None or reader.op_type != "ScatterElements" or reader.inputs[0] is not out:
+    reader = only_reader(out, "ScatterElements")
+    if reader is None or reader.inputs[0] is not out:
         return UNKNOWN
     return {}
 

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import LAYER_DOMAIN, Body
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.lowering._positions import DIALECT, Form, positions
+from lepton_passes.lowering._positions import Form, positions
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerLastLayer"]
@@ -77,7 +77,7 @@ class LowerLastLayer(LeptonPass):
     changes_numbers = True
 
     def rewrite(self, body: Body) -> None:
-        keeps = [n for n in body.nodes("KeepLast") if n.domain == DIALECT]
+        keeps = body.nodes("KeepLast", domain=DIALECT)
         if body.function is not None or len(keeps) != 1:
             return
         (keep,) = keeps

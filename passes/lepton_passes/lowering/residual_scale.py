@@ -115,6 +115,8 @@ class _Stream:
         if node.domain == LAYER_DOMAIN:
             layer = self.layers[node]
             return [(layer, layer.graph.inputs[index])]
+        if node.domain or node.graph is not body.graph:
+            return "it reads the sums between layers, and is no norm"
         if node.op_type == "RMSNormalization" and index == 0:
             self.read.append((body, node))
             return []

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.linear import Linear, linear_of
 from lepton_passes.match import NORMS, bias_of, ints_of, made_by, norm_axis_is_last
 
 __all__ = ["Maker", "Place", "is_shared", "maker_of"]
 
-_DIALECT = "ai.lepton"
 _ATTENTION = ("Attention", "CachedAttention")
 _VALUE = 2
 
@@ -76,14 +75,14 @@ def maker_of(body: Body, x: ir.Value, readers: Collection[ir.Node]) -> Maker | s
     reason = _other_reader(x, readers)
     if reason is not None:
         return reason
-    kept = made_by(x, "KeepLast", domain=_DIALECT)
+    kept = made_by(x, "KeepLast", domain=DIALECT)
     if kept is not None and kept.inputs[0] is not None:
         return maker_of(body, kept.inputs[0], [kept])
     if (norm := made_by(x, *NORMS)) is not None:
         return _norm(body, norm)
     if (product := made_by(x, "Mul")) is not None:
         return _product(body, product)
-    if (attention := made_by(x, *_ATTENTION, domain=_DIALECT)) is not None:
+    if (attention := made_by(x, *_ATTENTION, domain=DIALECT)) is not None:
         return _attention(body, attention)
     return _projection(body, x)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body, bodies
+from lepton_passes.body import DIALECT, Body, bodies
 from lepton_passes.contract import LeptonPass, Tolerance
 from lepton_passes.lowering.trt.forms import plugin_lacks
 from lepton_passes.quant._ranges import InputRange, readable
@@ -51,7 +51,7 @@ def _unseen(model: ir.Model) -> dict[str, InputRange]:
     return {
         name: InputRange()
         for body in bodies(model)
-        for node in body.nodes("CachedAttention")
+        for node in body.nodes("CachedAttention", domain=DIALECT)
         for _, names in caches_in(body, node)
         for name in names
     }
@@ -83,7 +83,7 @@ class QuantizeCache(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("CachedAttention"):
+        for node in body.nodes("CachedAttention", domain=DIALECT):
             caches = caches_in(body, node)
             reason = self._refuses(body, node, [name for _, names in caches for name in names])
             if reason is not None:

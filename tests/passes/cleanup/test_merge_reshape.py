@@ -68,3 +68,26 @@ def test_refuses_shapes_that_are_computed() -> None:
 def test_refuses_to_copy_an_inferred_axis() -> None:
     done = check(MergeReshape(), load(_chain([-1, 8], [0, 4, 2])), FEEDS, SAME)
     assert reasons(done) == ["a copied axis is inferred by the Reshape in front"]
+
+
+def test_a_sum_with_a_vector_is_as_wide_as_its_other_side() -> None:
+    model = load(
+        """main (float[b, s, 8] x) => (y) {
+             all = Constant <value_ints = [-1]> ()
+             h = Add (v, x)
+             f = Reshape (h, all)
+             y = Relu (f)
+           }""",
+        {"v": random(8)},
+    )
+    assert check(MergeReshape(), model, FEEDS, SAME).fired == 0
+
+
+@pytest.mark.parametrize(("first", "fired"), [([-1, 1, 1, 8], 0), ([0, 3, 1, 8], 2)])
+def test_a_norm_of_a_single_head_for_each_position(first: list[int], fired: int) -> None:
+    norm = "n = RMSNormalization <axis = -1> (h, g)"
+    text = _chain(first, [0, 0, 8], norm).replace("float[b, s, 8]", "float[b, 3, 8]")
+    done = check(MergeReshape(), load(text, {"g": random(8)}), FEEDS, SAME)
+    assert done.fired == fired
+    refused = ["the Reshape in front does not keep the first two axes"]
+    assert reasons(done) == ([] if fired else refused)

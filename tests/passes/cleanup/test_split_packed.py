@@ -65,3 +65,19 @@ def test_refuses_a_piece_that_keeps_its_axis() -> None:
     assert reasons(check(SplitPacked(), load(text), FEEDS, SAME)) == [
         "a piece keeps its axis of one"
     ]
+
+
+@pytest.mark.parametrize(("shape", "fired"), [("-1, 2, 3, 2, 2", 0), ("0, 6, 3, 2, 2", 1)])
+def test_pieces_are_cut_where_the_first_axes_stay(shape: str, fired: int) -> None:
+    text = STACKED.format(second="Squeeze (q, axis)").replace("0, 0, 3, 2, 2", shape)
+    model = load(text.replace("float[b, s, 12]", "float[b, 6, 12]"))
+    done = check(SplitPacked(), model, {"x": random(2, 6, 12)}, SAME)
+    assert done.fired == fired
+    refused = ["the Reshape in front does not keep the first two axes"]
+    assert reasons(done) == ([] if fired else refused)
+
+
+def test_refuses_to_squeeze_other_axes_too() -> None:
+    text = STACKED.format(second="Squeeze (q, axis)").replace("[-3]", "[-3, 0]")
+    done = check(SplitPacked(), load(text), {"x": random(1, 3, 12)}, SAME)
+    assert reasons(done) == ["a piece keeps its axis of one"]

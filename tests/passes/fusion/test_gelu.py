@@ -55,3 +55,20 @@ def test_leaves_other_constants() -> None:
 def test_refuses_another_end() -> None:
     done = check(FuseGelu(), load(_graph(ERF + " f = Add (e, one) y = Mul (x, f)")), FEEDS, CLOSE)
     assert reasons(done) == ["what follows is not 0.5 x (1 + ..)"]
+
+
+def test_refuses_a_sum_at_the_end() -> None:
+    text = ERF + " f = Add (one, e) h = Mul (f, half) y = Add (h, x)"
+    done = check(FuseGelu(), load(_graph(text)), FEEDS, CLOSE)
+    assert reasons(done) == ["what follows is not 0.5 x (1 + ..)"]
+
+
+def test_refuses_a_constant_with_more_axes() -> None:
+    text = _graph(ERF + " " + END["half last"]).replace("float[b, s, 8]", "float[s]")
+    model = load(
+        text.replace(
+            "half = Constant <value_float = 0.5>", "half = Constant <value = float[1, 1] {0.5}>"
+        )
+    )
+    done = check(FuseGelu(), model, {"x": random(5)}, CLOSE)
+    assert reasons(done) == ["a constant has more axes than what it is applied to"]

@@ -20,6 +20,9 @@ BLOCK = """s = {add} (h, {added})
   n = RMSNormalization <axis = -1, epsilon = 1e-6> (m, post)
   out = Add (n, s)"""
 
+BRANCH = """y = If (d) <then_branch = then () => (p) { p = RMSNormalization (two, final) },
+                        else_branch = other () => (q) { q = Identity (last) }>"""
+
 
 def _model(
     block: str = BLOCK,
@@ -96,6 +99,14 @@ def test_sums_beyond_fp16_fit_in() -> None:
         ({"add": "Sub"}, "it reads the sums between layers, and is no norm"),
         (
             {"tail": "y = MatMul (two, w0)"},
+            "it reads the sums between layers, and is no norm",
+        ),
+        (
+            {"tail": "y = my.dom.RMSNormalization (two, final)"},
+            "it reads the sums between layers, and is no norm",
+        ),
+        (
+            {"tail": f"c = ReduceMax (last) d = Cast <to = 9> (c) {BRANCH}"},
             "it reads the sums between layers, and is no norm",
         ),
         ({"second": "rows"}, "it is given something else than the layers like it"),

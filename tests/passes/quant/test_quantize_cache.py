@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.body import bodies
+from lepton_passes.body import DIALECT, bodies
 from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.quantize_cache import QuantizeCache, caches_in
 from tests.passes.lowering.trt.decoder import DIM, KV, Truth, neutral
@@ -65,7 +65,7 @@ def test_a_plan_runs_nothing() -> None:
 
 def test_caches_go_by_the_names_of_their_pasts() -> None:
     body = next(b for b in bodies(neutral()) if b.function is not None)
-    (node,) = body.nodes("CachedAttention")
+    (node,) = body.nodes("CachedAttention", domain=DIALECT)
     assert caches_in(body, node) == [(1, NAMES[::2]), (2, NAMES[1::2])]
 
 

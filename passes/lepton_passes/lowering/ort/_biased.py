@@ -12,10 +12,10 @@ from lepton_passes.match import (
     SEQUENCE_MAJOR,
     ints_of,
     made_by,
+    keeps_two,
     only_reader,
     perm_of,
     rank_of,
-    sizes_of,
     split_of,
 )
 
@@ -69,7 +69,7 @@ def flat(body: Body, value: ir.Value | None) -> ir.Value | None:
     if turned is None or perm_of(turned) != SEQUENCE_MAJOR:
         return None
     cut = made_by(turned.inputs[0], "Reshape")
-    if cut is None or rank_of(body, cut.inputs[0]) != 3 or not _keeps_two(body, cut):
+    if cut is None or rank_of(body, cut.inputs[0]) != 3 or not keeps_two(body, cut):
         return None
     return cut.inputs[0]
 
@@ -108,19 +108,10 @@ def _side_by_side(body: Body, node: ir.Node, width: int) -> ir.Node | None:
     turned = only_reader(node.outputs[0])
     if perm_of(turned) != SEQUENCE_MAJOR or turned is None:
         return None
-    joined = only_reader(turned.outputs[0])
-    if joined is None or joined.op_type != "Reshape" or not _keeps_two(body, joined):
+    joined = only_reader(turned.outputs[0], "Reshape")
+    if joined is None or not keeps_two(body, joined):
         return None
     made = joined.outputs[0]
     sizes = ints_of(body, joined.inputs[1])
     last = made.shape[-1] if made.shape is not None else sizes[-1] if sizes else None
     return joined if last in (width, -1) and rank_of(body, made) == 3 else None
-
-
-def _keeps_two(body: Body, node: ir.Node) -> bool:
-    """Whether a Reshape leaves the first two axes as they are."""
-    sizes = ints_of(body, node.inputs[1])
-    if sizes is not None and sizes[:2] == [0, 0]:
-        return True
-    before, after = (sizes_of(body, value, 1) for value in (node.inputs[0], node.outputs[0]))
-    return before is not None and after is not None and before[:2] == after[:2]

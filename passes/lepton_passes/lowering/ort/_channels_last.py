@@ -15,7 +15,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.match import made_by, perm_of
+from lepton_passes.match import made_by, perm_of, readers
 
 __all__ = ["TURN", "cancel_turns", "turned_shape"]
 
@@ -34,7 +34,7 @@ def cancel_turns(body: Body) -> None:
     pending = [node for node in body.nodes("Transpose") if perm_of(node) == TURN]
     while pending:
         turn = pending.pop()
-        for user in list(turn.outputs[0].consumers()):
+        for user in readers(turn.outputs[0]):
             pending += _past(body, turn, user)
 
 

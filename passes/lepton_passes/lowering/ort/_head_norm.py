@@ -53,8 +53,8 @@ class HeadNorm(LeptonPass):
     most: ClassVar[int]
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("GroupQueryAttention"):
-            if node.domain != self.domain or node.inputs[1] is None or len(node.outputs) == 1:
+        for node in body.nodes("GroupQueryAttention", domain=self.domain):
+            if node.inputs[1] is None or len(node.outputs) == 1:
                 continue  # one output: it reads the keys of another layer
             query, key = (self._normed(value) for value in node.inputs[:2])
             if query is None and key is None:

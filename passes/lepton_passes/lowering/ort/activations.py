@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.match import ints_of, only_reader
+from lepton_passes.match import ints_of, is_op, only_reader
 from lepton_plugins.linear.spec import ACTIVATIONS, TILE
 
 __all__ = ["Following", "following"]
@@ -28,17 +28,17 @@ def following(body: Body, y: ir.Value) -> Following:
     activation = _activation(reader)
     if reader is not None and activation is not None:
         return Following(reader.outputs[0], activation)
-    gate = _gate(body, reader, y) if reader is not None and reader.op_type == "Split" else None
+    gate = _gate(body, reader, y) if reader is not None and is_op(reader, "Split") else None
     return gate or Following(y)
 
 
 def _activation(node: ir.Node | None) -> int | None:
     if node is None:
         return None
-    if node.op_type == "Gelu" and not node.domain:
+    if is_op(node, "Gelu"):
         approximate = node.attributes.get_string("approximate", "none")
         return ACTIVATIONS["gelu_tanh" if approximate == "tanh" else "gelu"]
-    if node.op_type == "QuickGelu" and node.domain == "com.microsoft":
+    if is_op(node, "QuickGelu", domain="com.microsoft"):
         return ACTIVATIONS["silu"] if node.attributes.get_float("alpha", 1.702) == 1 else None
     return None
 
@@ -54,8 +54,8 @@ def _gate(body: Body, split: ir.Node, y: ir.Value) -> Following | None:
     activation = _activation(node)
     if node is None or activation is None:
         return None
-    product = only_reader(node.outputs[0])
-    if product is None or product.op_type != "Mul" or only_reader(let) is not product:
+    product = only_reader(node.outputs[0], "Mul")
+    if product is None or only_reader(let) is not product:
         return None
     if {id(value) for value in product.inputs} != {id(node.outputs[0]), id(let)}:
         return None

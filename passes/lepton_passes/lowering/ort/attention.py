@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering._unmasked import unmasked
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
@@ -32,11 +32,9 @@ class LowerAttention(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("Attention"):
-            if unmasked(node):
-                self._lower_unmasked(body, node)
-            if node.domain != "ai.lepton":
-                continue
+        for node in filter(unmasked, body.nodes("Attention")):
+            self._lower_unmasked(body, node)
+        for node in body.nodes("Attention", domain=DIALECT):
             masks = body.arguments(node.inputs[3])
             reason = _refuses(node)
             if masks is None:

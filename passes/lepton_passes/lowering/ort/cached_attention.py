@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._angles import table_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
@@ -53,7 +53,7 @@ class LowerCachedAttention(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("CachedAttention"):
+        for node in body.nodes("CachedAttention", domain=DIALECT):
             masks = body.arguments(node.inputs[3])
             if node.attributes.get_int("causal", 1) != 1:
                 self.refuse(body, node, "it is not causal")

@@ -26,9 +26,7 @@ class LowerCausalConv(LeptonPass):
     counts_as = "causal_conv"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("CausalConvWithState"):
-            if node.domain != DOMAIN:
-                continue
+        for node in body.nodes("CausalConvWithState", domain=DOMAIN):
             x, weight, past = node.inputs
             made = body.emit(
                 node,

@@ -27,7 +27,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body, bodies
+from lepton_passes.body import DIALECT, Body, bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import HALVES, fill_types
 from lepton_passes.experts import DOWN, GATE_UP, SWISH, Experts, experts_in
@@ -67,13 +67,13 @@ class LowerExperts(LeptonPass):
         self._raw = raw
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        if any(body.nodes("Experts") for body in bodies(model)):
+        if any(body.nodes("Experts", domain=DIALECT) for body in bodies(model)):
             fill_types(model)
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
         known = experts_in(body)
-        for node in body.nodes("Experts"):
+        for node in body.nodes("Experts", domain=DIALECT):
             if all(node is not mixture.node for mixture in known):
                 self.refuse(body, node, "its matrices are no constants")
         for mixture in known:

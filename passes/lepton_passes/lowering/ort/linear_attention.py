@@ -27,9 +27,7 @@ class LowerLinearAttention(LeptonPass):
     counts_as = "linear_attention"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("LinearAttention"):
-            if node.domain != DOMAIN:
-                continue
+        for node in body.nodes("LinearAttention", domain=DOMAIN):
             rule = "gated_delta" if len(node.inputs) == 6 else "gated"
             attributes: dict[str, int | float | str | Sequence[int]] = {
                 "q_num_heads": node.attributes.get_int("q_num_heads"),

@@ -40,9 +40,7 @@ class LowerNativeAttention(LeptonPass):
     changes_numbers = True
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("GroupQueryAttention", "MultiHeadAttention"):
-            if node.domain != MICROSOFT:
-                continue
+        for node in body.nodes("GroupQueryAttention", "MultiHeadAttention", domain=MICROSOFT):
             cached = node.op_type == "GroupQueryAttention"
             reason = _refuses_cached(node) if cached else _refuses(body, node)
             if reason is not None:

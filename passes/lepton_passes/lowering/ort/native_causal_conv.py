@@ -17,7 +17,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._channels_last import TURN, cancel_turns, turned_shape
-from lepton_passes.match import ints_of, made_by, only_reader
+from lepton_passes.match import ints_of, is_op, made_by, only_reader, readers
 from lepton_passes.tensors import StreamedTensor
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -37,9 +37,7 @@ class LowerNativeCausalConv(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         before = self.fired
-        for node in body.nodes("CausalConvWithState"):
-            if node.domain != DOMAIN:
-                continue
+        for node in body.nodes("CausalConvWithState", domain=DOMAIN):
             reason = _refuses(body, node)
             if reason is not None:
                 self.refuse(body, node, reason)
@@ -98,8 +96,8 @@ def _taps(weight: ir.TensorProtocol) -> ir.TensorProtocol:
 def _bias(body: Body, node: ir.Node) -> tuple[ir.Value | None, ir.Value]:
     """A vector that is added to the channels, and the sum; else the result as it is."""
     y, channels = node.outputs[0], node.attributes.get_int("channels")
-    add = only_reader(y)
-    if add is None or add.op_type != "Add" or add.domain:
+    add = only_reader(y, "Add")
+    if add is None:
         return None, y
     column = made_by(add.inputs[1] if add.inputs[0] is y else add.inputs[0], "Unsqueeze")
     if column is None or ints_of(body, column.inputs[1]) not in ([1], [-1]):
@@ -113,10 +111,10 @@ def _bias(body: Body, node: ir.Node) -> tuple[ir.Value | None, ir.Value]:
 def _silu(x: ir.Value) -> ir.Value | None:
     """x * Sigmoid(x), where nothing else reads ``x``."""
     users = list(x.consumers())
-    sigmoid = next((user for user in users if user.op_type == "Sigmoid"), None)
+    sigmoid = next((user for user in readers(x) if is_op(user, "Sigmoid")), None)
     if x.is_graph_output() or sigmoid is None or len(users) != 2:
         return None
-    product = only_reader(sigmoid.outputs[0])
-    if product is None or product.op_type != "Mul" or set(users) != {sigmoid, product}:
+    product = only_reader(sigmoid.outputs[0], "Mul")
+    if product is None or set(users) != {sigmoid, product}:
         return None
     return product.outputs[0]

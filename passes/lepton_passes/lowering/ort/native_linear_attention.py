@@ -37,9 +37,7 @@ class LowerNativeLinearAttention(LeptonPass):
     counts_as = "linear_attention"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("LinearAttention"):
-            if node.domain != DOMAIN:
-                continue
+        for node in body.nodes("LinearAttention", domain=DOMAIN):
             depth = _depth(body, node)
             if depth is None or depth > _MOST_DEPTH:
                 reason = "is unknown" if depth is None else f"is {depth}, above {_MOST_DEPTH}"

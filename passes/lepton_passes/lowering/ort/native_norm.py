@@ -34,9 +34,7 @@ class LowerNativeNorm(LeptonPass):
     changes_numbers = True
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes(*NORMS, *_SKIP):
-            if node.domain not in ("", MICROSOFT):
-                continue
+        for node in [*body.nodes(*NORMS), *body.nodes(*_SKIP, domain=MICROSOFT)]:
             skip = node.op_type in _SKIP
             reason = _refuses_skip(node) if skip else _refuses(body, node)
             if reason is not None:

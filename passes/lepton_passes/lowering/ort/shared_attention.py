@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._angles import table_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
@@ -43,7 +43,7 @@ class LowerSharedAttention(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("SharedAttention"):
+        for node in body.nodes("SharedAttention", domain=DIALECT):
             masks = body.arguments(node.inputs[3])
             width = _width(body, node)
             if node.attributes.get_int("causal", 1) != 1:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering._unmasked import unmasked
 from lepton_passes.lowering.trt.cache_values import HIDDEN
@@ -42,10 +42,9 @@ class LowerTrtAttention(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("Attention"):
-            free = unmasked(node) and not node.attributes.get_int("is_causal", 0)
-            if node.domain != "ai.lepton" and not free:
-                continue
+        own = [node for node in body.nodes("Attention") if _is_free(node)]
+        for node in [*own, *body.nodes("Attention", domain=DIALECT)]:
+            free = not node.domain
             masks = [] if free else body.arguments(node.inputs[3])
             width = _width(body, node)
             if masks is None:
@@ -120,6 +119,11 @@ class LowerTrtAttention(LeptonPass):
         bias = node("Where", seen, zero, hidden)
         bias.type = ir.TensorType(dtype)
         return bias
+
+
+def _is_free(node: ir.Node) -> bool:
+    """Whether it is attention without a mask, and without an order."""
+    return unmasked(node) and not node.attributes.get_int("is_causal", 0)
 
 
 def _width(body: Body, node: ir.Node) -> int | None:

@@ -70,8 +70,8 @@ class LowerTrtCachedAttention(LeptonPass):
         for node in body.nodes("TensorScatter"):
             if node.metadata_props.get(FORM) == "own" and self._form != "auto":
                 self.refuse(body, node, f"its attention is the model's own code, not {self._form}")
-        for node in body.nodes("CachedAttention"):
-            if node.domain != PLUGIN_DOMAIN or FORM in node.metadata_props:
+        for node in body.nodes("CachedAttention", domain=PLUGIN_DOMAIN):
+            if FORM in node.metadata_props:
                 continue
             form = self._form_of(body, node)
             if form == "plugin":

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body, bodies, sweep
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.trt._causal import PADDING
@@ -97,14 +97,14 @@ class LowerTrtStaticCache(LeptonPass):
         return ir.passes.PassResult(model, modified=True)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("Positions"):
+        for node in body.nodes("Positions", domain=DIALECT):
             body.replace(node.outputs[0], self._values.positions())
-        for node in body.nodes("KeepLast"):
+        for node in body.nodes("KeepLast", domain=DIALECT):
             inputs = [node.inputs[0], body.lift("last", [self._values.last()] * body.times)]
             kept = body.emit(node, "Gather", inputs, {"axis": 1}).outputs[0]
             body.replace(node.outputs[0], kept)
             _shorten(kept)
-        for node in body.nodes("CachedAttention"):
+        for node in body.nodes("CachedAttention", domain=DIALECT):
             self._attention(body, node)
 
     def _attention(self, body: Body, node: ir.Node) -> None:
@@ -157,7 +157,7 @@ class LowerTrtStaticCache(LeptonPass):
 
     def _check(self, body: Body, masks: set[ir.Value], own: OwnAttention) -> None:
         inside = _mask_values(body, {v for v in body.graph.inputs if _is_one_of(body, v, masks)})
-        for node in body.nodes("CachedAttention"):
+        for node in body.nodes("CachedAttention", domain=DIALECT):
             if self._capacity is None:
                 self.refuse(body, node, CAPACITY)
             if node.attributes.get_int("causal", 1) != 1:
@@ -214,7 +214,7 @@ def _rows(node: ir.Node) -> int | None:
         index = copies.inputs[0]
     while node.op_type == "GatherElements" and (copies := made_by(table, *_COPIES)) is not None:
         table = copies.inputs[0]
-    if made_by(index, "Positions", domain="ai.lepton") is None or table is None:
+    if made_by(index, "Positions", domain=DIALECT) is None or table is None:
         return None
     first = table.shape[0] if table.shape is not None and table.is_initializer() else None
     return first if isinstance(first, int) else None
