@@ -1,7 +1,8 @@
 """Element types of all values of a model, inferred forward from its inputs and weights.
 
 Passes that make values seldom say their type. Who decides by type asks :func:`fill_types` first:
-one walk, a layer function once, by the types its first call gives it.
+one walk, a layer function once, by the types its first call gives it. Who asks for a few of them
+alone, and leaves the graph as it is, calls :func:`type_of`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 
-from lepton_passes.body import LAYER_DOMAIN
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
 from lepton_plugins.spec import CPU_DOMAIN
 
-__all__ = ["HALVES", "fill_types", "gives", "set_type", "states_type", "takes"]
+__all__ = ["HALVES", "fill_types", "gives", "set_type", "states_type", "takes", "type_of"]
 
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 """The types of half precision."""
@@ -27,7 +28,7 @@ _BOOL = frozenset({
 # fmt: on
 # What they give is told by graphs inside of them.
 _WITH_GRAPHS = frozenset(["If", "Loop", "Scan"])
-_OPSET, _DIALECT = 24, "ai.lepton"
+_OPSET = 24  # of the dialect
 _INT64 = frozenset(["Shape", "Size", "ArgMax", "ArgMin", "NonZero"])
 # Ops whose output has the type of another input than the first.
 _TYPED_BY = {
@@ -55,6 +56,20 @@ def fill_types(model: ir.Model) -> None:
     """
     done: set[ir.OperatorIdentifier] = set()
     _walk(model, model.graph, done)
+
+
+def type_of(body: Body, value: ir.Value | None) -> ir.DataType | None:
+    """Element type of one value, from the nodes that lead to it where it does not say."""
+    while value is not None and value.dtype is None:
+        node = value.producer()
+        if node is None:
+            outer = body.arguments(value) or [value]
+            return outer[0].dtype
+        made = _made(node, list(node.outputs).index(value))
+        if made is not None or node.op_type in _WITH_GRAPHS:
+            return made
+        value = next(iter(node.inputs[_TYPED_BY.get(node.op_type, 0) :]), None)
+    return value.dtype if value is not None else None
 
 
 def set_type(value: ir.Value, dtype: ir.DataType) -> None:
@@ -103,7 +118,7 @@ def _allows(
 def _walk(model: ir.Model, graph: ir.Graph, done: set[ir.OperatorIdentifier]) -> None:
     for node in graph:
         function = model.functions.get(node.op_identifier())
-        if function is not None and function.domain != _DIALECT:
+        if function is not None and function.domain != DIALECT:
             _call(model, function, node, done)
             continue
         inside = _branches(model, node, done)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lepton_passes.body import Body
+from lepton_passes.dtypes import type_of
 from lepton_passes.match import (
     SEQUENCE_MAJOR,
     ints_of,
-    made_by,
     keeps_two,
+    made_by,
     only_reader,
     perm_of,
     rank_of,
@@ -47,7 +48,7 @@ def attends(node: ir.Node) -> bool:
 
 def biased(body: Body, node: ir.Node) -> Biased | str:
     """What is to be known of it, or why our kernels do not compute it."""
-    if reason := _refuses(node):
+    if reason := _refuses(body, node):
         return reason
     query, bias = node.inputs[0], node.inputs[3]
     assert query is not None
@@ -80,7 +81,7 @@ def thirds(body: Body, *values: ir.Value | None) -> tuple[ir.Value | None, ...]:
     return values if split is None or len(set(split[1])) != 1 else (split[0], None, None)
 
 
-def _refuses(node: ir.Node) -> str | None:
+def _refuses(body: Body, node: ir.Node) -> str | None:
     query, key, value, bias = (v.shape if v is not None else None for v in node.inputs[:4])
     given = node.attributes
     if query is None or key is None or value is None or bias is None:
@@ -91,6 +92,8 @@ def _refuses(node: ir.Node) -> str | None:
         return "it has a cache, scores that are read, or an order beside the bias"
     if given.get_float("softcap", 0.0) or "scale" not in given:
         return "it has a softcap, or no scale"
+    if type_of(body, node.inputs[0]) not in (ir.DataType.FLOAT, None):
+        return "the kernel reads fp32 alone"
     if node.inputs[3] is not None and node.inputs[3].dtype != ir.DataType.FLOAT:
         return "what goes in beside query, key and value is no bias in fp32"
     if not isinstance(query[1], int) or {query[1]} != {key[1], value[1]}:

@@ -4,7 +4,8 @@
     After    MultiHeadAttention(q, k, v, key_padding_mask)       without one, likewise
 
 The mask goes in as int32, computed once for all layers. A window becomes a bias of positions, also
-computed once. Refuses: grouped heads; softcap; a mask made inside the layer; a causal window.
+computed once. Refuses: grouped heads; softcap; a mask made inside the layer; a causal window; a
+causal order where queries and keys are not known to be as many; fp64.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.dtypes import type_of
 from lepton_passes.lowering._unmasked import unmasked
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
+from lepton_passes.match import sizes_of
 
 __all__ = ["LowerAttention"]
 
@@ -45,7 +48,7 @@ class LowerAttention(LeptonPass):
             self._lower(body, node, masks)
 
     def _lower_unmasked(self, body: Body, node: ir.Node) -> None:
-        reason = _refuses(node)
+        reason = _refuses(node) or _refuses_order(body, node) or _refuses_type(body, node)
         if reason is not None:
             self.refuse(body, node, reason)
             return
@@ -94,3 +97,17 @@ def _refuses(node: ir.Node) -> str | None:
     if node.attributes.get_int("causal", 0) and node.attributes.get_int("window", -1) >= 0:
         return "a causal window needs a bias on both sides"
     return None
+
+
+def _refuses_order(body: Body, node: ir.Node) -> str | None:
+    """The first query of ONNX's op sees the first key; the last of the kernel sees the last one."""
+    if not node.attributes.get_int("is_causal", 0):
+        return None
+    queries, keys = (sizes_of(body, value) for value in node.inputs[:2])
+    if queries is None or keys is None or queries[1] != keys[1]:
+        return "a causal order, with other keys than queries"
+    return None
+
+
+def _refuses_type(body: Body, node: ir.Node) -> str | None:
+    return "the kernel has no fp64" if type_of(body, node.inputs[0]) == ir.DataType.DOUBLE else None

@@ -11,7 +11,8 @@
 Those are made once, and read anew for each token that is written: in heads, what a head reads lies
 one behind the other. The kernels skip blocks of keys out of sight, and share the keys of a decode
 step among threads.
-Refuses: widths of heads that are no multiple of 8; a bias of scores; heads with sinks.
+Refuses: widths of heads that are no multiple of 8; a bias of scores; heads with sinks; other types
+than fp32.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.dtypes import type_of
 from lepton_passes.match import SEQUENCE_MAJOR, split_of, width_of
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -43,6 +45,8 @@ class LowerNativeAttention(LeptonPass):
         for node in body.nodes("GroupQueryAttention", "MultiHeadAttention", domain=MICROSOFT):
             cached = node.op_type == "GroupQueryAttention"
             reason = _refuses_cached(node) if cached else _refuses(body, node)
+            if type_of(body, node.inputs[0]) not in (ir.DataType.FLOAT, None):
+                reason = "the kernel reads fp32 alone"
             if reason is not None:
                 self.refuse(body, node, reason)
             elif cached:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.contract import CLOSE
+from lepton_passes.contract import CLOSE, SAME
 from lepton_passes.lowering.ort.attention import LowerAttention
 from tests.passes.support import LAYER, check, load, ops, random, reasons
 
@@ -39,11 +39,10 @@ def test_padding_window_and_order(window: int, causal: int) -> None:
     assert not any(f.domain == "ai.lepton" for f in model.functions.values())
 
 
-def _unmasked(causal: int = 0, kv_heads: int = 4) -> ir.Model:
-    width = 4 * kv_heads
+def _unmasked(causal: int = 0, kv_heads: int = 4, keys: str = "s", of: str = "float") -> ir.Model:
+    row = f"{of}[b, {keys}, {4 * kv_heads}]"
     return load(
-        f"""main (float[b, s, 16] q, float[b, s, {width}] k, float[b, s, {width}] v)
-              => (float[b, s, 16] y) {{
+        f"""main ({of}[b, s, 16] q, {row} k, {row} v) => ({of}[b, s, 16] y) <{of}[b, s, 16] h> {{
           [one] h = ai.lepton.layer.block (q, k, v)
           [two] y = ai.lepton.layer.block (h, k, v)
         }}
@@ -60,6 +59,21 @@ def test_without_a_mask(causal: int) -> None:
     model, feeds = _unmasked(causal), {name: FEEDS[name] for name in "qkv"}
     assert check(LowerAttention(), model, feeds, CLOSE).fired == 2
     assert ops(model, "block") == ["MultiHeadAttention"]
+
+
+def test_refuses_an_order_with_other_keys_than_queries() -> None:
+    """The first query of ONNX's op sees the first key, that of the kernel all that are more."""
+    model = _unmasked(causal=1, keys="t")
+    feeds = {"q": random(2, 3, 16), "k": random(2, 5, 16), "v": random(2, 5, 16, seed=1)}
+    done = check(LowerAttention(), model, feeds, SAME)
+    assert reasons(done) == ["a causal order, with other keys than queries"]
+    assert check(LowerAttention(), _unmasked(keys="t"), feeds, CLOSE).fired == 2
+
+
+def test_refuses_fp64() -> None:
+    feeds = {name: FEEDS[name].astype(np.float64) for name in "qkv"}
+    done = check(LowerAttention(), _unmasked(of="double"), feeds, SAME)
+    assert reasons(done) == ["the kernel has no fp64"]
 
 
 def test_grouped_heads_without_a_mask_stay() -> None:

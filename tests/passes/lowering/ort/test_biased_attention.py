@@ -168,6 +168,17 @@ def test_refuses_heads(heads: str, reason: str) -> None:
     assert (lowering.fired, reasons(lowering)) == (0, [reason])
 
 
+def test_refuses_other_types_than_fp32() -> None:
+    model = _model()
+    for value in model.graph.inputs[:2]:
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+    for node in model.graph:
+        node.outputs[0].type = None
+    lowering = LowerBiasedAttention()
+    lowering(model)
+    assert (lowering.fired, reasons(lowering)) == (0, ["the kernel reads fp32 alone"])
+
+
 def test_refuses_grouped_heads() -> None:
     model = inferred(
         f"""main (float[b, s, 64] x, float[b, 2, s, 16] k, float[b, 4, s, s] bias)

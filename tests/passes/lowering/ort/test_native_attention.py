@@ -145,3 +145,15 @@ def test_refuses_widths_it_does_not_know() -> None:
     native = LowerNativeAttention()
     native(_plain("q = Relu (x) k = Relu (x) v = Relu (x)"))
     assert reasons(native) == ["heads of keys and values differ, or are no multiple of 8"]
+
+
+@pytest.mark.parametrize("name", ["float16", "double"])
+def test_refuses_other_types_than_fp32(name: str) -> None:
+    model = load(
+        f"""main ({name}[b, s, 32] q) => (y) {{
+      y = com.microsoft.MultiHeadAttention <scale = 0.4, num_heads = 4> (q, q, q)
+    }}"""
+    )
+    native = LowerNativeAttention()
+    native(model)
+    assert (native.fired, reasons(native)) == (0, ["the kernel reads fp32 alone"])
