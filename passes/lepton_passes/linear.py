@@ -29,6 +29,7 @@ __all__ = [
     "linears",
     "linears_by_input",
     "lookups",
+    "scale_type",
     "weight_of",
 ]
 
@@ -129,12 +130,22 @@ def weight_of(body: Body, value: ir.Value | None) -> Weight | None:
     group = node.attributes.get_int("block_size", 0) or None
     if node.attributes.get_int("axis", 1) != (0 if group is None else 1):
         return None
-    if group is not None and columns % group:
-        return None  # the last group is shorter, which no kernel has
-    if len(values) == 3 and (group is None or not body.weights(values[2])):
+    if group is None and len(values) == 3:
+        return None
+    shape = (rows,) if group is None else (rows, columns // group)
+    # One scale for all has another shape; so has a last group that is not whole.
+    if not all(_has(body, each, shape) for each in node.inputs[1:]) or columns % (group or 1):
+        return None
+    if "output_dtype" in node.attributes:
         return None
     floats = group is not None and all(isinstance(each, FloatCodes) for each in tensors)
     return Weight(tuple(values), rows, columns, tensors[0].dtype, group, bool(offset), floats)  # type: ignore[arg-type]
+
+
+def _has(body: Body, value: ir.Value | None, shape: tuple[int, ...]) -> bool:
+    """Whether it is a weight of this shape."""
+    tensors = body.weights(value)
+    return bool(tensors) and all(tuple(t.shape.numpy()) == shape for t in tensors or ())
 
 
 def _dequantizing(
@@ -153,6 +164,12 @@ def _dequantizing(
     if not tensors or groups != tensors[0].shape.numpy():
         return None, ()
     return node, (added.inputs[1],)
+
+
+def scale_type(body: Body, weight: Weight) -> ir.DataType | None:
+    """What a quantized weight is computed with, and so all that its layer reads and makes."""
+    tensors = body.weights(weight.values[1])
+    return tensors[0].dtype if tensors else None
 
 
 def linear_of(body: Body, node: ir.Node) -> Linear | None:

@@ -30,6 +30,7 @@ __all__ = [
     "scalar_of",
     "sizes_of",
     "split_of",
+    "vector_of",
     "width_of",
 ]
 
@@ -70,16 +71,23 @@ def only_reader(value: ir.Value, *op_types: str, domain: str = "") -> ir.Node | 
     return found[0] if not op_types or is_op(found[0], *op_types, domain=domain) else None
 
 
-def bias_of(body: Body, y: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-    """(sum, bias) when the only reader of ``y`` adds a constant vector to it."""
+def bias_of(body: Body, y: ir.Value, rows: int) -> tuple[ir.Value, ir.Value] | None:
+    """(sum, bias) when the only reader of ``y`` adds a constant vector of ``rows`` numbers."""
     add = only_reader(y, "Add")
     if add is None:
         return None
     bias = add.inputs[1] if add.inputs[0] is y else add.inputs[0]
-    tensors = body.weights(bias)
-    if bias is None or not tensors or any(len(t.shape) != 1 for t in tensors):
+    # Another length is broadcast, or broadcasts the product.
+    if bias is None or vector_of(body, bias) != rows:
         return None
     return add.outputs[0], bias
+
+
+def vector_of(body: Body, value: ir.Value | None) -> int | None:
+    """How many numbers a weight has, where it is a vector in each call."""
+    shapes = {tuple(t.shape.numpy()) for t in body.weights(value) or ()}
+    shape = shapes.pop() if len(shapes) == 1 else ()
+    return int(shape[0]) if len(shape) == 1 else None
 
 
 def perm_of(node: ir.Node | None) -> tuple[int, ...] | None:
@@ -271,9 +279,10 @@ def largest_block(columns: int) -> int | None:
     return next((size for size in (64, 32, 16) if columns % size == 0), None)
 
 
-def has_blocks(columns: int) -> bool:
-    """Whether kernels of onnxruntime have blocks of so many columns: powers of two, 16 to 256."""
-    return columns in (16, 32, 64, 128, 256)
+def has_blocks(columns: int, most: int = 256) -> bool:
+    """Whether kernels of onnxruntime have blocks of so many columns: powers of two from 16 on, with
+    zero points up to 256."""
+    return 16 <= columns <= most and columns.bit_count() == 1
 
 
 # What inputs that hold what came before are called.

@@ -28,7 +28,7 @@ class Projection:
 
 def projection(body: Body, linear: Linear) -> Projection:
     """``linear`` and the bias behind it, if there is one."""
-    found = bias_of(body, linear.y)
+    found = bias_of(body, linear.y, linear.weight.rows)
     return (
         Projection(linear, None, linear.y)
         if found is None

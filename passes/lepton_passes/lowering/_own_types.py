@@ -13,18 +13,17 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from lepton_passes.body import LAYER_DOMAIN, bodies
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, bodies
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["branches", "inside", "own_types", "places"]
 
-_DIALECT = "ai.lepton"
 _KNOWN = ("", "ai.onnx", "com.microsoft", CPU_DOMAIN)
 
 
 def own_types(model: ir.Model, node: ir.Node) -> bool:
     """Whether a node keeps its types."""
-    if node.domain in (LAYER_DOMAIN, _DIALECT):
+    if node.domain in (LAYER_DOMAIN, DIALECT):
         return False
     own = node.domain not in _KNOWN or node.op_identifier() in model.functions
     return own or next(branches(node), None) is not None

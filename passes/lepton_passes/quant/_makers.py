@@ -151,7 +151,7 @@ def _projection(body: Body, y: ir.Value) -> Maker | str:
     node = y.producer()
     if linear is None:
         return f"{node.op_type} makes its input" if node is not None else "its input comes as it is"
-    biased = bias_of(body, linear.y)
+    biased = bias_of(body, linear.y, linear.weight.rows)
     if added is not None and (biased is None or biased[0] is not whole):
         return "Add makes its input"
     if (reason := _not_alone(body, linear, y, whole)) is not None:
@@ -160,9 +160,6 @@ def _projection(body: Body, y: ir.Value) -> Maker | str:
     assert turned is not None
     places = [Place(turned, 0, start)]
     if added is not None and biased is not None:
-        sizes = [int(tensor.size) for tensor in body.weights(biased[1]) or []]
-        if any(size != linear.weight.rows for size in sizes):
-            return "Add makes its input, of a bias that is not one number a row"
         places.append(Place(added, list(added.inputs).index(biased[1]), start))
     return Maker(tuple(places), width or linear.weight.rows)
 

@@ -47,3 +47,11 @@ def test_refuses_a_weight_used_twice() -> None:
     model = load(_graph("a = Relu (g)", up="gate"), {"gate": WEIGHTS["gate"]})
     done = check(PackedGateUp(), model, FEEDS, CLOSE)
     assert reasons(done) == ["two projections share a weight"]
+
+
+def test_leaves_biases_that_are_broadcast() -> None:
+    text = _graph("p = Add (g, b) a = Relu (p)", "Mul (a, v)").replace(
+        "      y =", "      v = Add (u, c)\n      y ="
+    )
+    model = load(text, {**WEIGHTS, "b": random(1), "c": random(1, seed=3)})
+    assert check(PackedGateUp(), model, FEEDS, CLOSE).fired == 0

@@ -289,7 +289,7 @@ def _two_layers(first: str, more: str = "", width: int = WIDTH) -> ir.Model:
         (
             "m = MatMul (x, wt)\n n = Add (m, bias)",
             "z = Identity (x)",
-            "Add makes its input, of a bias that is not one number a row",
+            "Add makes its input",
         ),
     ],
 )

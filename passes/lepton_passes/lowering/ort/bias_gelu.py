@@ -26,9 +26,11 @@ class LowerBiasGelu(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for linear in linears(body):
-            biased = bias_of(body, linear.y) if linear.weight.plain else None
-            gelu = only_reader(biased[0]) if biased is not None else None
-            if biased is None or gelu is None or gelu.op_type != "Gelu" or gelu.domain:
+            if not linear.weight.plain:
+                continue
+            biased = bias_of(body, linear.y, linear.weight.rows)
+            gelu = only_reader(biased[0], "Gelu") if biased is not None else None
+            if biased is None or gelu is None:
                 continue
             tanh = gelu.attributes.get_string("approximate", "none") == "tanh"
             kernel = "FastGelu" if tanh else "BiasGelu"

@@ -92,7 +92,7 @@ class Choices:
 
 def _layer(body: Body, linear: Linear) -> Layer:
     weight = linear.weight
-    bias = bias_of(body, linear.y)
+    bias = bias_of(body, linear.y, linear.weight.rows)
     then = following(body, linear.y if bias is None else bias[0])
     return Layer(
         columns=weight.columns,

@@ -2,8 +2,8 @@
 
     Before   Gather(DequantizeLinear(W_q, W_scale), ids)
     After    GatherBlockQuantized(W_q, ids, W_scale), and its zero points where it has any
-    Refuses  8 bits with columns that are no multiple of 16; zero points of groups that the kernel
-             has no blocks for; fp8.
+    Refuses  8 bits with columns that are no multiple of 16; groups that the kernel has no blocks
+             for; fp8.
 
 A Gather of a DequantizeLinear would compute the whole table for each call.
 """
@@ -46,7 +46,7 @@ class LowerEmbedding(LeptonPass):
         if block is None:
             self.refuse(body, node, f"{weight.columns} columns are no multiple of 16")
             return
-        if weight.zero is not None and not has_blocks(block):
+        if not has_blocks(block, 256 if weight.zero is not None else block):
             self.refuse(body, node, f"no kernel has groups of {block} columns")
             return
         shape = (weight.rows, weight.columns * weight.bits // 8)

@@ -14,8 +14,8 @@ scale; MatMulNBits has a scale for each block. Encoders bear the first. Decoders
 activations are hundreds of times larger than the rest (Gemma 3 270M: perplexity +6.7 % against
 +0.9 % for rounding the weights alone). So models with a cache default to MatMulNBits, and so does a
 weight that is an embedding table too, whose bytes both then share. GPUs have MatMulNBits alone.
-Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16; zero points of groups that
-it has no blocks for; fp8.
+Refuses: 8 bits in MatMulNBits with columns that are no multiple of 16; groups that it has no blocks
+for; fp8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
-from lepton_passes.linear import Linear, linears, lookups
+from lepton_passes.linear import Linear, linears, lookups, scale_type
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.packing import columns_first, nbits, packed_zeros, repeated_scales
 from lepton_passes.match import bias_of, has_blocks, is_decoder, largest_block
@@ -102,8 +102,8 @@ class LowerLinear(LeptonPass):
 
     def _kernel_of(self, body: Body, linear: Linear) -> Kernel:
         weight = linear.weight
-        if weight.group is not None:
-            return "nbits"  # the only one with scales by block
+        if weight.group is not None or scale_type(body, weight) != ir.DataType.FLOAT:
+            return "nbits"  # the only one with scales by block, and with half precision
         choice = self._choices.of(body, linear) if self._choices is not None else None
         if choice is not None and choice.kernel != "native":
             return choice.kernel
@@ -128,7 +128,7 @@ class LowerLinear(LeptonPass):
         if block is None:
             self.refuse(body, linear.node, f"{weight.columns} columns are no multiple of 16")
             return
-        if zero is not None and not has_blocks(block):
+        if not has_blocks(block, 256 if zero is not None else block):
             self.refuse(body, linear.node, f"no kernel has groups of {block} columns")
             return
         blocks = weight.columns // block
@@ -158,7 +158,7 @@ class LowerLinear(LeptonPass):
         inputs: Sequence[ir.Value | None],
         attributes: dict[str, int],
     ) -> None:
-        bias = bias_of(body, linear.y)
+        bias = bias_of(body, linear.y, linear.weight.rows)
         old, extra = (linear.y, None) if bias is None else bias
         before = linear.node if bias is None else old.producer()
         assert before is not None

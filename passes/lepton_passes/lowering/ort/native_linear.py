@@ -11,8 +11,8 @@
 Encoders take the 7 bits in groups of 64: twice as fast as 8, and closer to the model than one scale
 for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a decoder has
 outliers, so there weights keep their 8 bits and activations get 16.
-Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8; layers for
-which a kernel of onnxruntime was measured to be the better one.
+Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8; layers in
+half precision, or for which a kernel of onnxruntime was measured to be the better one.
 What it refuses, and a table that no layer shares, is left to the ops of onnxruntime.
 """
 
@@ -24,12 +24,12 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.linear import Linear, Weight, linear_of, lookups, weight_of
+from lepton_passes.linear import Linear, Weight, linear_of, lookups, scale_type, weight_of
 from lepton_passes.lowering.ort.activations import following
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.tiles import tiled
-from lepton_passes.match import bias_of, is_decoder, made_by
+from lepton_passes.match import bias_of, is_decoder, made_by, sizes_of
 from lepton_plugins.linear.spec import UNITS
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -68,7 +68,7 @@ class LowerNativeLinear(LeptonPass):
             linear = linear_of(body, node)
             if linear is None or linear.weight.plain:
                 continue
-            reason = self._refuses(linear.weight) or self._measured(body, linear)
+            reason = self._refuses(body, linear) or self._measured(body, linear)
             if reason is not None:
                 self.refuse(body, linear.node, reason)
                 continue
@@ -77,7 +77,10 @@ class LowerNativeLinear(LeptonPass):
             for table in tables:
                 self._look_up(body, table)
 
-    def _refuses(self, weight: Weight) -> str | None:
+    def _refuses(self, body: Body, linear: Linear) -> str | None:
+        weight = linear.weight
+        if scale_type(body, weight) != ir.DataType.FLOAT:
+            return "the kernel reads and makes fp32 alone"
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             return "there is no kernel for weights in fp8"
         bits, group = _format(weight, seven=False)
@@ -93,7 +96,7 @@ class LowerNativeLinear(LeptonPass):
     def _lower(self, body: Body, linear: Linear, *, seven: bool) -> None:
         bits, group = _format(linear.weight, seven=seven)
         tiles = _packed(body, linear.weight, bits, group)
-        bias = bias_of(body, linear.y)
+        bias = bias_of(body, linear.y, linear.weight.rows)
         old, extra = (linear.y, None) if bias is None else bias
         then = following(body, old)
         attributes = _attributes(linear.weight, bits, group)
@@ -145,7 +148,9 @@ def _ordered(body: Body, linear: Linear) -> tuple[ir.Value, ir.Value | None]:
     tensors = body.weights(order)
     if x is None or not tensors or any(not _is_order(each, linear) for each in tensors):
         return linear.x, None
-    return x, order
+    # The kernel takes rows of x for as wide as the order is long.
+    sizes = sizes_of(body, x)
+    return (x, order) if sizes and sizes[-1] == linear.weight.columns else (linear.x, None)
 
 
 def _is_order(tensor: ir.TensorProtocol, linear: Linear) -> bool:

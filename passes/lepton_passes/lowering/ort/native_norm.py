@@ -6,7 +6,8 @@
 
 A row is worked on while it is in the cache; the kernels of onnxruntime take about three times as
 long for the sum and the norm of MiniLM's 4,096 rows of 384.
-Refuses: a norm over other axes than the last, or not in fp32; a bias of the sum.
+Refuses: a norm over other axes than the last, or not in fp32; a weight or a bias of the norm that
+is broadcast; a bias of the sum.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import NORMS, norm_axis_is_last
+from lepton_passes.dtypes import type_of
+from lepton_passes.match import NORMS, norm_axis_is_last, vector_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeNorm"]
@@ -37,6 +39,8 @@ class LowerNativeNorm(LeptonPass):
         for node in [*body.nodes(*NORMS), *body.nodes(*_SKIP, domain=MICROSOFT)]:
             skip = node.op_type in _SKIP
             reason = _refuses_skip(node) if skip else _refuses(body, node)
+            if type_of(body, node.inputs[0]) not in (ir.DataType.FLOAT, None):
+                reason = "the kernel reads fp32 alone"
             if reason is not None:
                 self.refuse(body, node, reason)
                 continue
@@ -65,17 +69,20 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
         return "the norm does not compute in fp32"
     if len(node.outputs) > 1:
         return "the norm gives its mean"
-    if not _is_vector(body, node.inputs[1]):
+    width = _width(body, node.inputs[1])
+    if width is None or width < 2:  # one number is broadcast
         return "the weight of the norm is not a constant vector"
+    beta = node.inputs[2] if len(node.inputs) > 2 else None
+    if beta is not None and _width(body, beta) != width:
+        return "the bias of the norm is no constant vector as long as its weight"
     return None
 
 
-def _is_vector(body: Body, gamma: ir.Value | None) -> bool:
-    """Whether it is a weight, or stands in the graph, and has one axis."""
-    tensors = body.weights(gamma)
-    constant = None if tensors else body.constant(gamma)
-    shape = tensors[0].shape if tensors else () if constant is None else constant.shape
-    return len(shape) == 1
+def _width(body: Body, value: ir.Value | None) -> int | None:
+    """How long a vector is that is a weight, or stands in the graph."""
+    constant = body.constant(value) if value is not None and value.producer() else None
+    shape = constant.shape if constant is not None else ()
+    return shape[0] if len(shape) == 1 else vector_of(body, value)
 
 
 def _refuses_skip(node: ir.Node) -> str | None:

@@ -7,7 +7,8 @@
 
 The sum is an output only where something else reads it. The bias is taken along from fp32 linear
 layers; the kernels of quantized ones add it themselves.
-Refuses: sizes that differ or are unknown; a norm over other axes; a sum with a constant.
+Refuses: sizes that differ or are unknown; a norm over other axes; a sum with a constant; a weight
+or a bias of the norm that is broadcast; fp64.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.dtypes import HALVES, type_of
 from lepton_passes.linear import linear_of
-from lepton_passes.match import NORMS, bias_of, made_by, norm_axis_is_last, sizes_of
+from lepton_passes.match import NORMS, bias_of, made_by, norm_axis_is_last, sizes_of, vector_of
 
 __all__ = ["LowerSkipNorm"]
 
@@ -85,7 +87,7 @@ def _operands(body: Body, add: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | 
             linear = linear_of(body, node) if node is not None else None
             if linear is None or not linear.weight.plain:
                 continue
-            biased = bias_of(body, linear.y)
+            biased = bias_of(body, linear.y, linear.weight.rows)
             if biased is not None and biased[0] is x:
                 return linear.y, skip, biased[1]
     return first, second, None
@@ -96,9 +98,15 @@ def _refuses(body: Body, norm: ir.Node, add: ir.Node) -> str | None:
         return "the norm runs over other axes than the last"
     if norm.attributes.get_int("stash_type", 1) != 1:
         return "the norm does not compute in fp32"
-    gammas = body.weights(norm.inputs[1])
-    if not gammas or len(gammas[0].shape) != 1:
+    width = vector_of(body, norm.inputs[1])
+    if width is None or width < 2:  # one number is broadcast
         return "the weight of the norm is not a constant vector"
+    beta = norm.inputs[2] if len(norm.inputs) > 2 else None
+    if beta is not None and vector_of(body, beta) != width:
+        return "the bias of the norm is no constant vector as long as its weight"
+    types = {type_of(body, value) for value in (add.outputs[0], norm.inputs[1])}
+    if len(types) > 1 or not types <= {ir.DataType.FLOAT, *HALVES}:
+        return "the kernel has no fp64, and one type for all it reads"
     sizes = [sizes_of(body, value) for value in add.inputs]
     if None in sizes:
         return "the sizes of the sum are unknown"

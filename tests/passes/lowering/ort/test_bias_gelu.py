@@ -30,3 +30,10 @@ def test_leaves_quantized_layers_their_bias() -> None:
     model = load(TEXT.format(kind="none"), WEIGHTS)
     WeightInt8()(model)
     assert check(LowerBiasGelu(), model, FEEDS, CLOSE).fired == 0
+
+
+@pytest.mark.parametrize(("rows", "bias"), [(24, 1), (1, 24)])
+def test_leaves_a_bias_that_is_broadcast(rows: int, bias: int) -> None:
+    weights = {"w": random(rows, 16, seed=1), "b": random(bias, seed=2)}
+    model = load(TEXT.format(kind="none"), weights)
+    assert check(LowerBiasGelu(), model, FEEDS, CLOSE).fired == 0

@@ -83,6 +83,17 @@ def test_refuses_zero_points_of_other_groups() -> None:
     assert (done.fired, reasons(done)) == (0, ["no kernel has groups of 8 columns"])
 
 
+def test_refuses_groups_that_are_no_blocks() -> None:
+    text = """main (int64[b, s] ids) => (h) {
+      w = DequantizeLinear <axis = 1, block_size = 12> (w_q, w_scale)
+      h = Gather (w, ids)
+    }"""
+    q = np.random.default_rng(0).integers(-8, 8, (4096, 48)).astype(ml_dtypes.int4)
+    model = load(text, {"w_q": q, "w_scale": random(4096, 4)})
+    done = check(LowerEmbedding(), model, FEEDS, SAME)
+    assert (done.fired, reasons(done)) == (0, ["no kernel has groups of 12 columns"])
+
+
 def test_refuses_odd_columns() -> None:
     model = _model(40)
     WeightInt8()(model)

@@ -21,13 +21,13 @@ ROUNDED = Tolerance(error=0.03, cosine=0.999)
 FEEDS = {"x": random(2, 3, 64)}
 
 
-def _model(width: int = 64) -> ir.Model:
+def _model(width: int = 64, rows: int = 96, bias: int = 96) -> ir.Model:
     text = f"""main (float[b, s, {width}] x) => (y) {{
       t = Transpose <perm = [1, 0]> (w)
       m = MatMul (x, t)
       y = Add (m, bias)
     }}"""
-    return load(text, {"w": random(96, width, seed=1), "bias": random(96, seed=2)})
+    return load(text, {"w": random(rows, width, seed=1), "bias": random(bias, seed=2)})
 
 
 def test_fp32_keeps_the_weight() -> None:
@@ -46,6 +46,60 @@ def test_int8_takes_the_bias(kernel: str, op_type: str) -> None:
     WeightInt8()(model)
     assert check(LowerLinear(lambda *_: kernel), model, FEEDS, ROUNDED).fired == 1
     assert ops(model) == [op_type]
+
+
+@pytest.mark.parametrize(("rows", "bias"), [(96, 1), (1, 96)])
+@pytest.mark.parametrize("kernel", ["dynamic", "nbits"])
+def test_a_bias_that_is_broadcast_stays(kernel: str, rows: int, bias: int) -> None:
+    model = _model(rows=rows, bias=bias)
+    WeightInt8()(model)
+    assert check(LowerLinear(lambda *_: kernel), model, FEEDS, ROUNDED).fired == 1
+    assert ops(model)[1:] == ["Add"]
+
+
+def _of_a_file(q: np.ndarray, scale: np.ndarray, axis: str, dtype: str = "float") -> ir.Model:
+    """A layer as an ONNX file has it that others quantized."""
+    text = f"""main ({dtype}[b, {q.shape[1]}] x) => (y) {{
+      w = DequantizeLinear <axis = {axis}> (w_q, w_scale)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }}"""
+    return load(text, {"w_q": q, "w_scale": scale})
+
+
+@pytest.mark.parametrize(("columns", "group"), [(40, 32), (64, 20)])
+def test_groups_that_are_not_whole_are_no_layer(columns: int, group: int) -> None:
+    q = np.random.default_rng(0).integers(-8, 8, (96, columns)).astype(ml_dtypes.int4)
+    scale = np.abs(random(96, -(-columns // group)))
+    model = _of_a_file(q, scale, f"1, block_size = {group}")
+    done = check(LowerLinear(), model, {"x": random(3, columns)}, CLOSE)
+    assert (done.fired, done.refusals) == (0, [])
+
+
+@pytest.mark.parametrize("group", [8, 12])
+def test_refuses_groups_that_are_no_blocks(group: int) -> None:
+    q = np.random.default_rng(0).integers(-8, 8, (96, 48)).astype(ml_dtypes.int4)
+    scale = np.abs(random(96, 48 // group))
+    model = _of_a_file(q, scale, f"1, block_size = {group}")
+    done = check(LowerLinear(), model, {"x": random(3, 48)}, CLOSE)
+    assert reasons(done) == [f"no kernel has groups of {group} columns"]
+
+
+@pytest.mark.parametrize("scale", [np.float32(0.1), np.array([0.1], np.float32)])
+def test_one_scale_for_all_rows_is_no_layer(scale: np.ndarray) -> None:
+    q = np.random.default_rng(0).integers(-127, 128, (96 if scale.ndim == 0 else 1, 64))
+    model = _of_a_file(q.astype(np.int8), np.asarray(scale), "0")
+    done = check(LowerLinear(), model, {"x": random(3, 64)}, ROUNDED)
+    assert done.fired == scale.ndim
+
+
+def test_half_precision_has_a_kernel_with_blocks_alone() -> None:
+    q = np.random.default_rng(0).integers(-127, 128, (96, 64)).astype(np.int8)
+    scale = (np.abs(random(96)) * 0.1).astype(np.float16)
+    model = _of_a_file(q, scale, "0", "float16")
+    feeds = {"x": random(3, 64).astype(np.float16)}
+    assert check(LowerLinear(lambda *_: "dynamic"), model, feeds, ROUNDED).fired == 1
+    assert ops(model) == ["MatMulNBits"]
 
 
 @pytest.mark.parametrize("group", [32, 64])

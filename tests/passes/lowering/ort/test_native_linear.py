@@ -93,6 +93,16 @@ def test_int8_of_a_decoder_keeps_8_bits() -> None:
     assert _layer(model).attributes["bits"].as_int() == 8
 
 
+@pytest.mark.parametrize(("rows", "bias"), [(96, 1), (1, 96)])
+def test_a_bias_that_is_broadcast_stays(rows: int, bias: int) -> None:
+    model = _model(rows=rows)
+    model.graph.initializers["bias"].const_value = ir.tensor(random(bias), name="bias")
+    model.graph.initializers["bias"].shape = ir.Shape([bias])
+    WeightInt8()(model)
+    assert check(LowerNativeLinear(), model, FEEDS, SEVEN).fired == 1
+    assert ops(model) == ["QuantizedLinear", "Add", "Identity"]
+
+
 @pytest.mark.parametrize(
     ("then", "activation"),
     [
@@ -186,6 +196,19 @@ def test_refuses_groups_that_have_no_steps() -> None:
     assert reasons(native) == ["groups of 16 columns are no multiple of 32"]
     LowerLinear()(model)
     assert "MatMulNBits" in ops(model)
+
+
+def test_refuses_half_precision() -> None:
+    text = """main (float16[b, 64] x) => (y) {
+      w = DequantizeLinear <axis = 0> (w_q, w_scale)
+      t = Transpose <perm = [1, 0]> (w)
+      y = MatMul (x, t)
+    }"""
+    q = np.random.default_rng(0).integers(-127, 128, (96, 64)).astype(np.int8)
+    model = load(text, {"w_q": q, "w_scale": random(96).astype(np.float16)})
+    native = LowerNativeLinear()
+    native(model)
+    assert reasons(native) == ["the kernel reads and makes fp32 alone"]
 
 
 def test_refuses_fp8() -> None:
@@ -292,4 +315,16 @@ def test_an_order_that_the_kernel_does_not_take_stays(order: np.ndarray, bits: i
     model = _ordered(order)
     (WeightInt4() if bits == 4 else WeightInt8())(model)
     assert check(LowerNativeLinear(), model, FEEDS, FOUR if bits == 4 else SEVEN).fired == 2
+    assert ops(model) == ["Gather", "QuantizedLinear", "QuantizedLinear"]
+
+
+@pytest.mark.parametrize("width", [32, 128])
+def test_an_order_of_some_columns_stays(width: int) -> None:
+    """The kernel takes rows of x for as wide as the order is long."""
+    order = np.random.default_rng(0).integers(0, width, 64).astype(np.int32)
+    weights = {"w": random(32, 64, seed=1), "v": random(16, 64, seed=2), "order": order}
+    model = load(ORDERED.replace("float[b, s, 64]", f"float[b, s, {width}]"), weights)
+    WeightInt4()(model)
+    feeds = {"x": random(2, 3, width)}
+    assert check(LowerNativeLinear(), model, feeds, FOUR).fired == 2
     assert ops(model) == ["Gather", "QuantizedLinear", "QuantizedLinear"]

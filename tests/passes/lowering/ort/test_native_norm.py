@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -97,3 +98,36 @@ def test_refuses_a_norm_that_gives_its_mean() -> None:
     norm = LowerNativeNorm()
     norm(model)
     assert reasons(norm) == ["the norm gives its mean"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ({"g": random(1), "c": random(24)}, "the weight of the norm is not a constant vector"),
+        *(
+            (
+                {"g": random(24), "c": random(*shape)},
+                "the bias of the norm is no constant vector as long as its weight",
+            )
+            for shape in ((1,), (3, 24))
+        ),
+    ],
+)
+def test_refuses_weights_that_are_broadcast(weights: Arrays, reason: str) -> None:
+    model = _model("y = LayerNormalization (x, g, c)", weights)
+    assert reasons(check(LowerNativeNorm(), model, FEEDS, CLOSE)) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("norm", "name", "dtype"),
+    [
+        ("LayerNormalization (x, g, c)", "float16", np.float16),
+        ("LayerNormalization (x, g, c)", "double", np.float64),
+        ("com.microsoft.SkipLayerNormalization (x, skip, g, c)", "float16", np.float16),
+    ],
+)
+def test_refuses_other_types_than_fp32(norm: str, name: str, dtype: type) -> None:
+    text = f"main ({name}[b, s, 24] x, {name}[b, s, 24] skip) => (y) {{ y = {norm} }}"
+    model = load(text, {key: array.astype(dtype) for key, array in WEIGHTS.items()})
+    feeds = {key: array.astype(dtype) for key, array in FEEDS.items()}
+    assert reasons(check(LowerNativeNorm(), model, feeds, CLOSE)) == ["the kernel reads fp32 alone"]

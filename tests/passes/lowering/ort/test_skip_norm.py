@@ -110,3 +110,51 @@ def test_leaves_a_sum_with_a_constant() -> None:
     )
     done = check(LowerSkipNorm(), model, {"x": FEEDS["x"]}, CLOSE)
     assert (done.fired, done.refusals) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("norm", "weights", "reason"),
+    [
+        (
+            NORMS["RMSNormalization"],
+            {"g": random(1)},
+            "the weight of the norm is not a constant vector",
+        ),
+        *(
+            (
+                NORMS["LayerNormalization"],
+                {"g": random(16), "b": random(*shape)},
+                "the bias of the norm is no constant vector as long as its weight",
+            )
+            for shape in ((1,), (3, 16))
+        ),
+    ],
+)
+def test_refuses_weights_that_are_broadcast(
+    norm: str, weights: dict[str, np.ndarray], reason: str
+) -> None:
+    done = check(LowerSkipNorm(), load(_graph(norm), weights), FEEDS, CLOSE)
+    assert (reasons(done), done.fired) == ([reason], 0)
+
+
+def test_refuses_fp64() -> None:
+    text = _graph(NORMS["LayerNormalization"]).replace("float", "double")
+    model = load(text, {name: array.astype(np.float64) for name, array in WEIGHTS.items()})
+    feeds = {name: array.astype(np.float64) for name, array in FEEDS.items()}
+    done = check(LowerSkipNorm(), model, feeds, CLOSE)
+    assert reasons(done) == ["the kernel has no fp64, and one type for all it reads"]
+
+
+@pytest.mark.parametrize(("rows", "bias"), [(16, 1), (1, 16)])
+def test_leaves_a_bias_that_is_broadcast(rows: int, bias: int) -> None:
+    text = f"""main (float[n, s, 16] x, float[n, s, 16] skip) => (y) {{
+      t = Transpose <perm = [1, 0]> (w)
+      m = MatMul (x, t)
+      a = Add (m, c)
+      s = Add (a, skip)
+      y = {NORMS["RMSNormalization"]}
+    }}"""
+    weights = {"g": WEIGHTS["g"], "w": random(rows, 16, seed=4), "c": random(bias, seed=5)}
+    model = load(text, weights)
+    check(LowerSkipNorm(), model, FEEDS, CLOSE)
+    assert ops(model)[:3] == ["Transpose", "MatMul", "Add"]

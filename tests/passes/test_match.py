@@ -1,0 +1,94 @@
+"""What is asked of a graph: ranks and sizes behind ops that broadcast, readers in branches."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from lepton_passes.body import Body
+from lepton_passes.dtypes import type_of
+from lepton_passes.match import has_blocks, heads_of, only_reader, rank_of, readers, sizes_of
+from tests.passes.support import load
+
+
+def _made(
+    text: str, inputs: str = "float[a, 3, 4] x, float[4] b, float[k] v"
+) -> tuple[Body, ir.Value]:
+    """What the last node makes; nothing in between says its shape."""
+    model = load(f"main ({inputs}) => (y) {{ {text} }}")
+    return Body(model), model.graph[-1].outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "rank"),
+    [
+        ("y = Add (b, x)", 3),
+        ("h = Mul (x, b) y = Relu (h)", None),
+        ("h = Mul (b, x) y = Cast <to = 1> (h)", 3),
+        ("u = Unsqueeze (v, v) y = Add (x, u)", None),
+        ("y = MatMul (x, v)", None),
+        ("t = Transpose <perm = [0, 2, 1]> (x) y = MatMul (x, t)", 3),
+        ("h = my.dom.Cast (x) y = Add (h, b)", None),
+    ],
+)
+def test_the_rank_of_a_sum_is_that_of_its_wider_side(text: str, rank: int | None) -> None:
+    assert rank_of(*_made(text)) == rank
+
+
+def test_ranks_behind_many_sums_are_found_in_time() -> None:
+    """Each has two ways back: a hundred thousand million ways in all."""
+    text = " ".join(f"h{i + 1} = Add (h{i}, h{i})" for i in range(40))
+    body, y = _made(f"h0 = Neg (x) {text} y = Identity (h40)")
+    assert rank_of(body, y) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("y = Add (b, x)", ("a", 3, 4)),
+        ("y = Mul (x, v)", None),  # as long as v, where x had one column
+        ("y = my.dom.Relu (x)", None),
+    ],
+)
+def test_the_sizes_of_a_sum_are_those_of_its_wider_side(
+    text: str, sizes: tuple[int | str, ...] | None
+) -> None:
+    assert sizes_of(*_made(text)) == sizes
+
+
+@pytest.mark.parametrize(("axis", "heads"), [(2, (2, 8)), (-1, (6, 2)), (1, None)])
+def test_heads_of_pieces(axis: int, heads: tuple[int, int] | None) -> None:
+    body, y = _made(
+        f"""shape = Constant <value_ints = [0, 0, 6, 8]> ()
+            sizes = Constant <value_ints = [2, 4]> ()
+            r = Reshape (x, shape)
+            y, z = Split <axis = {axis}> (r, sizes)"""
+    )
+    assert heads_of(body, y) == heads
+
+
+def test_readers_in_branches_are_none() -> None:
+    model = load(
+        """main (float[2] x, bool c) => (y) {
+             h = Neg (x)
+             r = Relu (h)
+             s = Abs (x)
+             z = If (c) <then_branch = one () => (p) { p = Add (h, s) },
+                         else_branch = two () => (q) { q = Identity (x) }>
+             y = Add (r, z)
+           }"""
+    )
+    h, s = model.graph[0].outputs[0], model.graph[2].outputs[0]
+    assert [node.op_type for node in readers(h)] == ["Relu"]
+    assert (only_reader(h), only_reader(s)) == (None, None)
+
+
+def test_types_that_nobody_says() -> None:
+    body, y = _made("h = Neg (x) t = Transpose (h) y = Relu (t)", "double[3, 4] x")
+    assert type_of(body, y) == ir.DataType.DOUBLE
+    assert type_of(*_made("h = Less (x, x) y = Not (h)")) == ir.DataType.BOOL
+
+
+def test_blocks_are_powers_of_two() -> None:
+    assert [n for n in range(600) if has_blocks(n)] == [16, 32, 64, 128, 256]
+    assert has_blocks(512, 512)
