@@ -10,6 +10,8 @@ find them.
 
 from __future__ import annotations
 
+import re
+from itertools import count
 from pathlib import Path
 
 import onnx_ir as ir
@@ -45,6 +47,7 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
     check_sound(model, source.path)
     weight_files(model, source.path)
     at_our_opset(model, source.path)
+    _names_of_their_own(model)
     _weights_as_initializers(model)
     for node in list(model.graph):
         _canonical(model.graph, node)
@@ -72,6 +75,22 @@ def _load(path: Path) -> ir.Model:
             where=str(path),
             found=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _names_of_their_own(model: ir.Model) -> None:
+    """Call values in branches and loops otherwise than onnx_ir calls new ones (val_N, counted graph
+    by graph), as PyTorch's exporter does: a name is that of one value, inside and outside."""
+    inner = [value for graph in model.graph.subgraphs() for value in _values(graph)]
+    taken = {value.name for value in (*inner, *_values(model.graph))}
+    numbers = count()
+    for value in inner:
+        if re.fullmatch(r"val_\d+", value.name or ""):
+            value.name = next(name for name in (f"inner_{n}" for n in numbers) if name not in taken)
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    made = [value for node in graph for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *made]
 
 
 def _weights_as_initializers(model: ir.Model) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lepton_compile.errors import ExportError, SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
+from lepton_passes.lowering.ort.linear import LowerLinear
 
 from .harness import run, session_of
 
@@ -82,3 +83,41 @@ def test_sequences_end_where_the_recipe_says(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match="sequences of one length") as caught:
             import_onnx(fixed, None, other)
         assert (caught.value.where, caught.value.available) == ("shapes.sequence", ("16",))
+
+
+def _branches(folder: Path, name: str) -> Path:
+    """A layer and a branch, in which something is called ``name``."""
+    out = [helper.make_tensor_value_info(each, TensorProto.FLOAT, ["rows", 6]) for each in "tey"]
+    then = [
+        helper.make_node("Relu", ["h"], [name]),
+        helper.make_node("Add", ["h", name], ["t"]),
+    ]
+    branches = {
+        "then_branch": helper.make_graph(then, "then", [], out[:1]),
+        "else_branch": helper.make_graph(
+            [helper.make_node("Identity", ["h"], ["e"])], "else", [], out[1:2]
+        ),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("If", ["c"], ["y"], **branches),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 8]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+    ]
+    graph = helper.make_graph(nodes, "b", inputs, out[2:], [numpy_helper.from_array(W1, "w1")])
+    path = folder / "branches.onnx"
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["val_0", "val_1", "inner_0", "relu"])
+def test_names_in_branches_are_those_of_one_value(name: str, tmp_path: Path) -> None:
+    """New values are called val_0 and so on, as those of PyTorch's exporter are."""
+    exported = import_onnx(resolve(str(_branches(tmp_path, name)), tmp_path), None)
+    LowerLinear()(exported.model)
+    x = RNG.standard_normal((3, 8)).astype(np.float32)
+    found = run(session_of(exported.model), {"x": x, "c": np.array(True)})["y"]
+    np.testing.assert_allclose(found, x @ W1 + np.maximum(x @ W1, 0), rtol=1e-5, atol=1e-5)
