@@ -6,7 +6,7 @@ import numpy as np
 
 from lepton_passes.cleanup.share_nodes import SMALL, ShareNodes
 from lepton_passes.contract import SAME
-from tests.passes.support import check, load, ops, random
+from tests.passes.support import check, load, ops, random, run
 
 FEEDS = {"x": random(2, 3)}
 
@@ -41,3 +41,37 @@ def test_shares_small_weights_by_content_and_large_ones_by_object() -> None:
 def test_keeps_names_of_outputs() -> None:
     model = load("main (float[a, b] x) => (y, z) { y = Relu (x) z = Relu (x) }")
     assert check(ShareNodes(), model, FEEDS, SAME).fired == 0
+
+
+def test_the_two_zeros_are_two() -> None:
+    model = load(
+        """main (float[a, b] x) => (y) {
+             p = Constant <value_float = 0.0> ()
+             n = Constant <value_float = -0.0> ()
+             h = Mul (x, p)
+             k = Mul (x, n)
+             y = Concat <axis = 0> (h, k)
+           }"""
+    )
+    before = np.signbit(run(model, FEEDS)[0])
+    assert ShareNodes()(model).model is model
+    np.testing.assert_array_equal(np.signbit(run(model, FEEDS)[0]), before)
+
+
+def test_what_is_drawn_twice_is_two() -> None:
+    """Also by functions that hold such ops, or call some that do."""
+    text = """main (float[a, b] x) => (y) {{
+                p = {op} (x)
+                q = {op} (x)
+                y = Sub (p, q)
+              }}
+              <domain: "my.dom", opset_import: ["" : 24]> Noise (x) => (y) {{
+                y = RandomNormalLike (x)
+              }}
+              <domain: "my.dom", opset_import: ["" : 24, "my.dom" : 1]> Outer (x) => (y) {{
+                y = my.dom.Noise (x)
+              }}"""
+    for op in ("Bernoulli", "RandomUniformLike", "my.dom.Noise", "my.dom.Outer"):
+        model, share = load(text.format(op=op)), ShareNodes()
+        share(model)
+        assert share.fired == 0, op
