@@ -100,6 +100,8 @@ def rank(body: Body, value: ir.Value | None) -> int | None:
     node = value.producer() if value is not None else None
     if value is None or value.shape is not None or node is None:
         return rank_of(body, value)
+    if node.domain not in ("", MICROSOFT, CPU_DOMAIN):
+        return rank_of(body, value)
     if node.op_type == "GroupQueryAttention":
         return 3 if value is node.outputs[0] else 4
     if node.op_type == "Constant":

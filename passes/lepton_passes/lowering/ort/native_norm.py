@@ -80,9 +80,9 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
 
 def _width(body: Body, value: ir.Value | None) -> int | None:
     """How long a vector is that is a weight, or stands in the graph."""
-    constant = body.constant(value) if value is not None and value.producer() else None
-    shape = constant.shape if constant is not None else ()
-    return shape[0] if len(shape) == 1 else vector_of(body, value)
+    width = vector_of(body, value)
+    constant = body.constant(value) if width is None else None
+    return len(constant) if constant is not None and constant.ndim == 1 else width
 
 
 def _refuses_skip(node: ir.Node) -> str | None:
