@@ -24,6 +24,7 @@ from .export import ExportedModel
 from .external import weight_files
 from .onnx_opset import at_our_opset
 from .onnx_sound import check_sound
+from .onnx_weights import own_weights
 from .source import Source
 
 __all__ = ["import_onnx"]
@@ -49,6 +50,7 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
     at_our_opset(model, source.path)
     _names_of_their_own(model)
     _weights_as_initializers(model)
+    own_weights(model)
     for node in list(model.graph):
         _canonical(model.graph, node)
     weights = [

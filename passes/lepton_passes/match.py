@@ -16,6 +16,7 @@ __all__ = [
     "bias_of",
     "has_blocks",
     "heads_of",
+    "in_integers",
     "ints_of",
     "is_decoder",
     "is_op",
@@ -88,6 +89,13 @@ def vector_of(body: Body, value: ir.Value | None) -> int | None:
     shapes = {tuple(t.shape.numpy()) for t in body.weights(value) or ()}
     shape = shapes.pop() if len(shapes) == 1 else ()
     return int(shape[0]) if len(shape) == 1 else None
+
+
+def in_integers(node: ir.Node) -> bool:
+    """Whether all that a node reads beside constants is dequantized, and more than a weight:
+    runtimes compute such a node in integers."""
+    read = [value for value in node.inputs if value is not None and not value.is_initializer()]
+    return len(read) > 1 and all(made_by(value, "DequantizeLinear") for value in read)
 
 
 def perm_of(node: ir.Node | None) -> tuple[int, ...] | None:

@@ -14,7 +14,7 @@ from transformers.models.gemma4 import modeling_gemma4
 import lepton_compile as lc
 from lepton_compile.errors import ExportError, PassError
 from lepton_compile.export import model as graphs
-from lepton_passes.body import bodies
+from lepton_passes.body import DIALECT, bodies
 
 from .harness import FP32, compiled, padded, relative_error, run, save
 from .test_decoders import Case, test_full_sequence, test_logits_to_keep, test_prefill_then_decode
@@ -51,7 +51,7 @@ def test_layers_that_share_have_no_cache(case: Case) -> None:
     windows = [WINDOW if i % 2 == 0 else None for i in range(caches)]
     assert [cache.window for cache in case.exported.caches] == windows
     found = {
-        op: sum(b.times * len(b.nodes(op)) for b in bodies(case.exported.model))
+        op: sum(b.times * len(b.nodes(op, domain=DIALECT)) for b in bodies(case.exported.model))
         for op in ("CachedAttention", "SharedAttention", "Attention")
     }
     assert found == {

@@ -5,7 +5,8 @@ Changes nothing; each refusal is an op that cannot be built, by name:
     an op of a domain without kernels and without a body in the model
     an op of com.microsoft that has no CPU kernel
     an op of ONNX without a CPU kernel for its form at the opset of the graph
-    DequantizeLinear of a whole weight, which would be computed again in each call
+    DequantizeLinear of a whole weight, which would be computed again in each call: but beside other
+    inputs that are dequantized, where onnxruntime computes in integers
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body, sweep, whole_bodies
 from lepton_passes.contract import LeptonPass
+from lepton_passes.match import in_integers, readers
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LegalOrtCpu", "dequantizes_weight"]
@@ -148,6 +150,7 @@ def _illegal(body: Body, node: ir.Node) -> str | None:
     opset = body.graph.opset_imports.get("", _NEWEST)
     if node.domain in ("", "ai.onnx") and _without_kernel(node.op_type, opset):
         return f"it has no CPU kernel for its form at opset {opset}"
-    if dequantizes_weight(body, node):
+    # In front of what computes in integers, onnxruntime takes the node into its kernel.
+    if dequantizes_weight(body, node) and not all(map(in_integers, readers(node.outputs[0]))):
         return "a whole weight would be dequantized in each call"
     return None
