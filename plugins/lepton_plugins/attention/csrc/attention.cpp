@@ -222,6 +222,16 @@ void call_for(const float* bias) {
   }
 }
 
+// Whether none is NaN, which a maximum passes over.
+bool all_numbers(const float* s, int padded) {
+  __m256 odd = _mm256_setzero_ps();
+  for (int j = 0; j < padded; j += 8) {
+    const __m256 v = _mm256_loadu_ps(s + j);
+    odd = _mm256_or_ps(odd, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  }
+  return _mm256_movemask_ps(odd) == 0;
+}
+
 // Turn scores into weights, in place, and rescale what there is. 0 for what is out of sight.
 void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t start, int count) {
   const int padded = (count + 7) / 8 * 8;
@@ -246,14 +256,9 @@ void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_
       }
     }
     __m256 widest = _mm256_loadu_ps(s);
-    __m256 odd = _mm256_cmp_ps(widest, widest, _CMP_UNORD_Q);  // no numbers: they are no maximum
-    for (int j = 8; j < padded; j += 8) {
-      const __m256 v = _mm256_loadu_ps(s + j);
-      odd = _mm256_or_ps(odd, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-      widest = _mm256_max_ps(widest, v);
-    }
+    for (int j = 8; j < padded; j += 8) widest = _mm256_max_ps(widest, _mm256_loadu_ps(s + j));
     const float before = r.maximum[i], now = before > largest(widest) ? before : largest(widest);
-    if (now == kNone && _mm256_movemask_ps(odd) == 0) {
+    if (now == kNone && all_numbers(s, padded)) {
       for (int j = 0; j < padded; ++j) s[j] = 0.0f;
       continue;
     }

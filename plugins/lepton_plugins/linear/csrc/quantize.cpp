@@ -8,6 +8,8 @@
 namespace lepton {
 namespace {
 
+constexpr float kLargest = 3.4028235e38f;
+
 float largest_magnitude(const float* x, int count) {
   // Compared as integers: then NaN is above all, where the processor's maximum of floats drops it.
   const __m256i magnitude = _mm256_set1_epi32(INT32_MAX);
@@ -20,16 +22,11 @@ float largest_magnitude(const float* x, int count) {
   __m128i half = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4E));
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xB1));
-  int32_t found = _mm_cvtsi128_si32(half);
   for (; i < count; ++i) {
-    int32_t bits;
-    __builtin_memcpy(&bits, x + i, 4);
-    bits &= INT32_MAX;
-    if (bits > found) found = bits;
+    const __m128i v = _mm_castps_si128(_mm_load_ss(x + i));
+    half = _mm_max_epi32(half, _mm_and_si128(_mm256_castsi256_si128(magnitude), v));
   }
-  float all;
-  __builtin_memcpy(&all, &found, 4);
-  return all;
+  return _mm_cvtss_f32(_mm_castsi128_ps(half));
 }
 
 // Of the first two of each four numbers, and of the other two.
@@ -130,9 +127,9 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     if (order != nullptr) part = gather(x, order + b * block, gathered);
     const float most = largest_magnitude(part, block);
     const float factor = most > 0 ? limit / most : 0.0f;
-    // Infinity and NaN have no place among integers: the whole row is NaN, as in the layer they came
-    // from.
-    const float scale = most - most == 0 ? most / limit : __builtin_nanf("");
+    float scale = most / limit;
+    // Infinity and NaN have no place among integers: all of the row is NaN.
+    if (__builtin_expect(!(most <= kLargest), 0)) scale = __builtin_nanf("");
     to.scale[b * rows] = scale;
     const Sums sums = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
     to.start[b * rows] = start_of(shape, sums);
