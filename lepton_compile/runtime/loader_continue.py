@@ -73,18 +73,20 @@ class Continues(Texts):
     def _buffers(self, batch: int, longest: int, limit: int) -> Any:
         """A cache with room for prompts and answers: that of the last call if it is enough."""
         ahead = getattr(self.session, "ahead", 0)  # of caches that grow
-        need, before = longest + (min(ahead, limit) or limit), 0
+        need = longest + (min(ahead, limit) or limit)
         try:
             cache = self.spare.pop()
         except IndexError:  # this is the first call, or others have them
             cache = None
+        room = need if ahead else -(-need // ROUND) * ROUND
         if cache is not None:
             if cache.batch >= batch and cache.capacity >= need:
                 return cache
-            before = cache.capacity
+            if cache.batch >= batch and getattr(cache, "pieces", False):
+                with failing(f"no room for {batch} rows of {longest} tokens and {limit} new"):
+                    cache.grow(min(max(room, 2 * cache.capacity), self._room()))
+                return cache
             cache.close()
-        # A conversation outgrows its buffers, and is read again with new ones: the less the better.
-        room = need if ahead else max(-(-need // ROUND) * ROUND, 2 * before if need > before else 0)
         with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):
             return self.new_cache(batch, min(room, self._room()))
 

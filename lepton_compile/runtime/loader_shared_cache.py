@@ -38,6 +38,15 @@ class SharedCache:
         """Let the buffers go."""
         self.buffers = []
 
+    def grow(self, capacity: int) -> None:
+        """Make room for more tokens; what is held stays."""
+        for at, (past, present, old) in enumerate(self.buffers):
+            held = old.numpy()
+            made = np.zeros((*held.shape[:2], capacity, held.shape[3]), held.dtype)
+            made[:, :, : self.capacity] = held
+            self.buffers[at] = past, present, self.value(made)
+        self.capacity = capacity
+
     def start(self, rows: list[list[int]]) -> np.ndarray:
         """Logits (batch, vocabulary) after the prompts; those of equal length go together.
 

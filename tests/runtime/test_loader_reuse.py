@@ -70,8 +70,10 @@ def alike(model: Model, found: np.ndarray, wanted: np.ndarray) -> None:
 class Watched:
     """A cache, and how many tokens of each row its engine was given for prompts."""
 
-    def __init__(self, model: Model, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.cache, self.model = model.new_cache(rows, ROOM), model
+    def __init__(
+        self, model: Model, rows: int, monkeypatch: pytest.MonkeyPatch, room: int = ROOM
+    ) -> None:
+        self.cache, self.model = model.new_cache(rows, room), model
         assert isinstance(self.cache, SharedCache)
         self.given = list[tuple[int, int]]()
         run = self.cache._run
@@ -136,6 +138,16 @@ def test_rows_of_a_batch_have_their_own(model: Model, monkeypatch: pytest.Monkey
     assert watched.reads([*rows[:2], longer[2]])[2] == (1, 60 - 32)
 
 
+def test_more_room_loses_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(model, 2, monkeypatch, room=256)
+    rows = [prompt(100), prompt(60)]
+    watched.reads(rows)
+    watched.cache.grow(512)
+    assert {buffer.shape()[2] for *_, buffer in watched.cache.buffers} == {512}
+    longer = [prompt(100, 300), prompt(60, 20)]
+    assert watched.reads(longer) == [(1, 400 - 96), (1, 80 - 48)]
+
+
 def test_a_row_that_ended_early_is_not_taken_for_more(model: Model) -> None:
     cache, fresh = (model.new_cache(2, ROOM) for _ in range(2))
     rows = [prompt(48), prompt(30, 3)]
@@ -147,7 +159,7 @@ def test_a_row_that_ended_early_is_not_taken_for_more(model: Model) -> None:
 
 
 def test_a_conversation(model: Model) -> None:
-    """Through ``generate``: an answer goes into the next prompt, and buffers grow by twice."""
+    """Through ``generate``: an answer goes into the next prompt; buffers grow, and hold what they do."""
     model.forget()
     ids, answers, capacities = prompt(50), list[list[int]](), list[int]()
     prompts = list[list[int]]()
