@@ -159,7 +159,7 @@ def test_a_row_that_ended_early_is_not_taken_for_more(model: Model) -> None:
 
 
 def test_a_conversation(model: Model) -> None:
-    """Through ``generate``: an answer goes into the next prompt; buffers grow, and hold what they do."""
+    """Through ``generate``: an answer goes into the next prompt, and buffers grow by twice."""
     model.forget()
     ids, answers, capacities = prompt(50), list[list[int]](), list[int]()
     prompts = list[list[int]]()
