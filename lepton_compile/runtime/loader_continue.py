@@ -84,7 +84,7 @@ class Continues(Texts):
                 return cache
             if cache.batch >= batch and getattr(cache, "pieces", False):
                 with failing(f"no room for {batch} rows of {longest} tokens and {limit} new"):
-                    cache.grow(min(max(room, 2 * cache.capacity), self._room()))
+                    cache.widen(min(max(room, 2 * cache.capacity), self._room()))
                 return cache
             cache.close()
         with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):

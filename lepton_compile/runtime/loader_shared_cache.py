@@ -38,7 +38,7 @@ class SharedCache:
         """Let the buffers go."""
         self.buffers = []
 
-    def grow(self, capacity: int) -> None:
+    def widen(self, capacity: int) -> None:
         """Make room for more tokens; what is held stays."""
         for at, (past, present, old) in enumerate(self.buffers):
             held = old.numpy()

@@ -142,7 +142,7 @@ def test_more_room_loses_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) 
     watched = Watched(model, 2, monkeypatch, room=256)
     rows = [prompt(100), prompt(60)]
     watched.reads(rows)
-    watched.cache.grow(512)
+    watched.cache.widen(512)
     assert {buffer.shape()[2] for *_, buffer in watched.cache.buffers} == {512}
     longer = [prompt(100, 300), prompt(60, 20)]
     assert watched.reads(longer) == [(1, 400 - 96), (1, 80 - 48)]
