@@ -15,7 +15,7 @@ from math import gcd
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.linear import Weight, weight_of
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "shared_columns",
 ]
 
-DOMAIN = "ai.lepton"
 GATE_UP, DOWN = 3, 4
 SWISH = "swish"
 """Activation of the gate in SwiGLU."""
@@ -121,4 +120,4 @@ def _mixture_of(body: Body, value: ir.Value) -> Experts | None:
 
 
 def _nodes(body: Body) -> list[ir.Node]:
-    return body.nodes("Experts", domain=DOMAIN)
+    return body.nodes("Experts", domain=DIALECT)

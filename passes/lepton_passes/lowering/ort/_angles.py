@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.match import made_by
 
 __all__ = ["table_of"]
@@ -20,7 +20,7 @@ def table_of(body: Body, value: ir.Value | None) -> ir.Value | None:
         node = made_by(argument, "Gather")
         if node is None or node.attributes.get_int("axis", 0) != 0 or node.inputs[0] is None:
             return None
-        if made_by(node.inputs[1], "Positions", domain="ai.lepton") is None:
+        if made_by(node.inputs[1], "Positions", domain=DIALECT) is None:
             return None
         if not node.inputs[0].is_initializer():
             return None

@@ -9,12 +9,12 @@ reads them where they are.
 
 from __future__ import annotations
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 
 __all__ = ["LowerCausalConv"]
 
-DOMAIN, MICROSOFT = "ai.lepton", "com.microsoft"
+MICROSOFT = "com.microsoft"
 
 
 class LowerCausalConv(LeptonPass):
@@ -26,7 +26,7 @@ class LowerCausalConv(LeptonPass):
     counts_as = "causal_conv"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("CausalConvWithState", domain=DOMAIN):
+        for node in body.nodes("CausalConvWithState", domain=DIALECT):
             x, weight, past = node.inputs
             made = body.emit(
                 node,

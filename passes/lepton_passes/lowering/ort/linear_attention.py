@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 
 __all__ = ["LowerLinearAttention"]
 
-DOMAIN, MICROSOFT = "ai.lepton", "com.microsoft"
+MICROSOFT = "com.microsoft"
 
 
 class LowerLinearAttention(LeptonPass):
@@ -27,7 +27,7 @@ class LowerLinearAttention(LeptonPass):
     counts_as = "linear_attention"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("LinearAttention", domain=DOMAIN):
+        for node in body.nodes("LinearAttention", domain=DIALECT):
             rule = "gated_delta" if len(node.inputs) == 6 else "gated"
             attributes: dict[str, int | float | str | Sequence[int]] = {
                 "q_num_heads": node.attributes.get_int("q_num_heads"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._channels_last import TURN, cancel_turns, turned_shape
 from lepton_passes.match import ints_of, is_op, made_by, only_reader, readers
@@ -23,7 +23,6 @@ from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeCausalConv"]
 
-DOMAIN = "ai.lepton"
 _MOST_TAPS = 64
 
 
@@ -37,7 +36,7 @@ class LowerNativeCausalConv(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         before = self.fired
-        for node in body.nodes("CausalConvWithState", domain=DOMAIN):
+        for node in body.nodes("CausalConvWithState", domain=DIALECT):
             reason = _refuses(body, node)
             if reason is not None:
                 self.refuse(body, node, reason)

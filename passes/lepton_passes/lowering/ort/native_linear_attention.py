@@ -16,14 +16,13 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.match import made_by, sizes_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeLinearAttention"]
 
-DOMAIN = "ai.lepton"
 _PAST = 3
 _MOST_DEPTH = 512
 
@@ -37,7 +36,7 @@ class LowerNativeLinearAttention(LeptonPass):
     counts_as = "linear_attention"
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("LinearAttention", domain=DOMAIN):
+        for node in body.nodes("LinearAttention", domain=DIALECT):
             depth = _depth(body, node)
             if depth is None or depth > _MOST_DEPTH:
                 reason = "is unknown" if depth is None else f"is {depth}, above {_MOST_DEPTH}"
