@@ -11,16 +11,16 @@ after ``forget``; both give the same answers, or the benchmark fails.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from outcome import tell, where
+
+PACKAGES = ("numpy", "onnxruntime", "lepton-compile")
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -84,18 +84,10 @@ def main(given: Sequence[str] | None = None) -> None:
     asked = arguments(given)
     turns = measured(asked)
     whole = {kind: sum(turn[kind] for turn in turns) for kind in ("held_s", "anew_s")}
-    machine = {"processor": platform.processor(), "cores": os.cpu_count()}
-    names = ("numpy", "onnxruntime", "lepton-compile")
-    versions = {name: importlib.metadata.version(name) for name in names}
     how = {
         name: getattr(asked, name) for name in ("turns", "tokens", "answer", "rounds", "threads")
     }
-    result = {"machine": machine, "versions": versions, **how, "read": turns, "whole": whole}
-    text = json.dumps(result, indent=1) + "\n"
-    if asked.json is None:
-        print(text, end="")
-    else:
-        asked.json.write_text(text, "utf-8")
+    tell({**where(PACKAGES), **how, "read": turns, "whole": whole}, asked.json)
 
 
 if __name__ == "__main__":

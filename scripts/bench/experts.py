@@ -11,10 +11,6 @@ experts at random, which spreads a prompt over all of them, as a router is train
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +23,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from outcome import tell, where
 
 from lepton_compile.engines.model_file import flatten
 from lepton_passes.contract import LeptonPass
@@ -213,13 +210,9 @@ def main(given: Sequence[str] | None = None) -> None:
             "shape": vars(shape),
             **{f"int{bits}": measured(shape, bits, asked) for bits in asked.bits},
         }
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    machine = {"processor": platform.processor(), "cores": os.cpu_count(), "threads": asked.threads}
-    text = json.dumps({"machine": machine, "versions": versions, "layers": results}, indent=1)
-    if asked.json is None:
-        print(text)
-    else:
-        asked.json.write_text(f"{text}\n", "utf-8")
+    found = where(PACKAGES)
+    found["machine"]["threads"] = asked.threads
+    tell({**found, "layers": results}, asked.json)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ PyTorch eager (fp32) have their turns; the vocabularies are cut to 65,536.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from outcome import tell, where
 
 VOCABULARY = 65536
 # What the configurations of the released models say, by transformers' names for them.
@@ -118,14 +118,7 @@ def write(
     with tempfile.TemporaryDirectory() as scratch:
         work = asked.work or Path(scratch)
         found = {name: measure(name, asked, work) for name in asked.only}
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    machine = {"processor": platform.processor(), "cores": os.cpu_count()}
-    result = {"machine": machine, "versions": versions, "models": found}
-    text = json.dumps(result, indent=1) + "\n"
-    if asked.json is None:
-        print(text, end="")
-    else:
-        asked.json.write_text(text, "utf-8")
+    tell({**where(PACKAGES), "models": found}, asked.json)
 
 
 if __name__ == "__main__":

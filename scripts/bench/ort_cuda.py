@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from outcome import tell
+
 TOOLS = ("lepton", "uncaptured", "eager", "compiled")
 PACKAGES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "lepton-compile")
 Generate = Callable[[list[int], int], Sequence[int]]
@@ -213,11 +215,7 @@ def measure(asked: argparse.Namespace, how: Callable[[argparse.Namespace], dict[
     if reason := missing(asked.device):
         print(reason, file=sys.stderr)
         return 2
-    text = json.dumps(how(asked), indent=1) + "\n"
-    if asked.json is None:
-        print(text, end="")
-    else:
-        asked.json.write_text(text, "utf-8")
+    tell(how(asked), asked.json)
     return 0
 
 
