@@ -29,7 +29,8 @@ VECTOR = 2  # axes from which on it is more than a vector
 
 @dataclass(frozen=True)
 class _Stored:
-    """A weight, as a DequantizeLinear has it; ``axis`` None where all of it has one scale."""
+    """A weight, as a DequantizeLinear has it; ``axis`` None where all of it has one scale, ``zero``
+    where all zero points are 0."""
 
     codes: ir.TensorProtocol
     scale: np.ndarray
@@ -106,7 +107,9 @@ def _stored(body: Body, node: ir.Node) -> _Stored | None:
     zeros = zero[0].numpy() if zero and zero[0] is not None else None
     if numbers.shape != wanted or (zeros is not None and zeros.shape != wanted):
         return None
-    return _Stored(codes, numbers, zeros, found, block)
+    return _Stored(
+        codes, numbers, zeros if zeros is not None and zeros.any() else None, found, block
+    )
 
 
 def _read_by_passes(body: Body, node: ir.Node) -> bool:
@@ -138,7 +141,7 @@ def _turned(body: Body, node: ir.Node, stored: _Stored, user: ir.Node) -> ir.Val
     if stored.block:
         if stored.axis != 0:
             return None
-    elif stored.axis == 0 or (stored.zero is not None and stored.zero.any()):
+    elif stored.axis == 0 or stored.zero is not None:
         return None
 
     def turn(tensors: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
@@ -149,8 +152,8 @@ def _turned(body: Body, node: ir.Node, stored: _Stored, user: ir.Node) -> ir.Val
         rows = numbers.T if stored.block else np.broadcast_to(numbers.reshape(-1), (columns,))
         return ir.Tensor(np.ascontiguousarray(rows), dtype=tensor.dtype)
 
-    zeros = stored.zero is not None and stored.zero.any()
-    sources = [value for value in node.inputs if value is not None][: 3 if zeros else 2]
+    sources = [value for value in node.inputs if value is not None]
+    sources = sources[: 2 if stored.zero is None else 3]
     inputs = [body.derive([value], f"{value.name}_by_rows", turn) for value in sources]
     how = dequantizing(stored.block or None)
     whole = body.emit(user, "DequantizeLinear", inputs, how).outputs[0]

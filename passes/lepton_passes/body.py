@@ -7,12 +7,12 @@ pass that packs or quantizes a weight has to replace the input, and one initiali
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["DIALECT", "LAYER_DOMAIN", "Body", "bodies", "sweep", "whole_bodies"]
+__all__ = ["DIALECT", "LAYER_DOMAIN", "Body", "bodies", "branches", "sweep", "whole_bodies"]
 
 DIALECT = "ai.lepton"
 LAYER_DOMAIN = "ai.lepton.layer"
@@ -53,8 +53,9 @@ class Body:
     def nodes(self, *op_types: str, domain: str = "") -> list[ir.Node]:
         """The nodes as they are now, in order; those of the given types of a domain when any are
         given."""
-        wanted = ((n.op_type in op_types and n.domain == domain, n) for n in self.graph)
-        return [n for is_one, n in wanted if is_one or not op_types]
+        if not op_types:
+            return list(self.graph)
+        return [n for n in self.graph if n.op_type in op_types and n.domain == domain]
 
     def arguments(self, value: ir.Value | None) -> list[ir.Value] | None:
         """What the main graph passes for ``value``, one entry a call; the value itself in the main
@@ -242,6 +243,13 @@ class Body:
         if local and full.endswith(local):
             return full[: len(full) - len(local)] + name
         return f"{call.name}.{name}"
+
+
+def branches(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs in a node: those of If, Loop and Scan."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            yield attribute.as_graph()
 
 
 def bodies(model: ir.Model) -> list[Body]:

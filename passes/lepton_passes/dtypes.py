@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import onnx
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body, branches
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["HALVES", "fill_types", "gives", "set_type", "states_type", "takes", "type_of"]
@@ -134,13 +134,11 @@ def _branches(
 ) -> list[ir.DataType | None]:
     """What a node with graphs gives, by one of them, once all are walked; empty without any."""
     given: list[ir.DataType | None] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-            graph = attribute.as_graph()
-            _walk(model, graph, done)
-            # The first that a Loop's gives says whether it goes on.
-            outputs = graph.outputs[1:] if node.op_type == "Loop" else graph.outputs
-            given = [value.dtype for value in outputs]
+    for graph in branches(node):
+        _walk(model, graph, done)
+        # The first that a Loop's gives says whether it goes on.
+        outputs = graph.outputs[1:] if node.op_type == "Loop" else graph.outputs
+        given = [value.dtype for value in outputs]
     more = len(node.outputs) - len(given)
     return [*given, *[None] * more] if given else []
 

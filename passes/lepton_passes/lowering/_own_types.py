@@ -9,14 +9,12 @@ What a branch takes from outside is no input of its node, and goes into it all t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, LAYER_DOMAIN, bodies
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, bodies, branches
 from lepton_plugins.spec import CPU_DOMAIN
 
-__all__ = ["branches", "inside", "own_types", "places"]
+__all__ = ["inside", "own_types", "places"]
 
 _KNOWN = ("", "ai.onnx", "com.microsoft", CPU_DOMAIN)
 
@@ -27,13 +25,6 @@ def own_types(model: ir.Model, node: ir.Node) -> bool:
         return False
     own = node.domain not in _KNOWN or node.op_identifier() in model.functions
     return own or next(branches(node), None) is not None
-
-
-def branches(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs in a node."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-            yield attribute.as_graph()
 
 
 def inside(model: ir.Model) -> set[ir.Node]:

@@ -48,14 +48,18 @@ def test_the_sum_is_an_output_where_it_is_read(kind: str) -> None:
     assert ops(model) == [KERNELS[kind], "Relu"]
 
 
-def test_takes_the_bias_of_an_fp32_layer() -> None:
-    text = f"""main (float[n, s, 16] x, float[n, s, 16] skip) => (y) {{
+def _behind_a_layer(norm: str) -> str:
+    return f"""main (float[n, s, 16] x, float[n, s, 16] skip) => (y) {{
       t = Transpose <perm = [1, 0]> (w)
       m = MatMul (x, t)
       a = Add (m, c)
       s = Add (a, skip)
-      y = {NORMS["LayerNormalization"]}
+      y = {norm}
     }}"""
+
+
+def test_takes_the_bias_of_an_fp32_layer() -> None:
+    text = _behind_a_layer(NORMS["LayerNormalization"])
     model = load(text, {**WEIGHTS, "w": random(16, 16, seed=4), "c": random(16, seed=5)})
     assert check(LowerSkipNorm(), model, FEEDS, CLOSE).fired == 1
     assert ops(model) == ["Transpose", "MatMul", "SkipLayerNormalization"]
@@ -147,13 +151,7 @@ def test_refuses_fp64() -> None:
 
 @pytest.mark.parametrize(("rows", "bias"), [(16, 1), (1, 16)])
 def test_leaves_a_bias_that_is_broadcast(rows: int, bias: int) -> None:
-    text = f"""main (float[n, s, 16] x, float[n, s, 16] skip) => (y) {{
-      t = Transpose <perm = [1, 0]> (w)
-      m = MatMul (x, t)
-      a = Add (m, c)
-      s = Add (a, skip)
-      y = {NORMS["RMSNormalization"]}
-    }}"""
+    text = _behind_a_layer(NORMS["RMSNormalization"])
     weights = {"g": WEIGHTS["g"], "w": random(rows, 16, seed=4), "c": random(bias, seed=5)}
     model = load(text, weights)
     check(LowerSkipNorm(), model, FEEDS, CLOSE)
