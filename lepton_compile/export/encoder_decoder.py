@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lepton_compile.errors import ExportError
 
 from .capture import LeptonCache, PairCache
-from .tasks import CacheUse, TaskModule, keeping
+from .tasks import CacheUse, TaskModule, cache_name, keeping
 
 __all__ = [
     "PAIRS",
@@ -66,8 +66,8 @@ class EncoderDecoderModule(TaskModule):
                 **dict(zip(self.source, source, strict=True)),
                 decoder_input_ids=ids,
                 decoder_attention_mask=mask,
-                past_key_values=PairCache(own),
                 use_cache=True,
+                **{cache_name(self.network): PairCache(own)},
             )
         return [found["logits"].to(torch.float32)]
 

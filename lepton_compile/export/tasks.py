@@ -29,12 +29,15 @@ __all__ = [
     "EncoderModule",
     "Pooling",
     "TaskModule",
+    "cache_name",
     "keeping",
     "task_module",
     "unit",
 ]
 
 CacheUse = Literal["captured", "own", "none"]
+
+_CACHES = ("cache", "cache_params", "past_key_values")
 
 _OUTPUTS = {
     "feature-extraction": ("last_hidden_state",),
@@ -165,10 +168,8 @@ class DecoderModule(TaskModule):
         self.input_names = ["input_ids", "attention_mask", "logits_to_keep"]
         self.input_dims = [("batch", "sequence"), ("batch", total), ()]
         self.output_names = ["logits"]
-        takes = inspect.signature(network.forward).parameters
-        self.takes_positions = "position_ids" in takes
-        # Models without any attention name theirs otherwise.
-        self.takes_cache = "cache_params" if "cache_params" in takes else "past_key_values"
+        self.takes_positions = "position_ids" in inspect.signature(network.forward).parameters
+        self.takes_cache = cache_name(network)
         self.first_position = _first_position(network)
         if positions:
             self._check_positions()
@@ -207,6 +208,13 @@ class DecoderModule(TaskModule):
         with keeping(self.network, keep):
             found = self.network(**arguments, use_cache=self.cache != "none")
         return [found["logits"].to(torch.float32)]
+
+
+def cache_name(network: nn.Module) -> str:
+    """What a model calls the cache that it takes and gives: ``cache`` from transformers 5.24 on,
+    ``past_key_values`` before, ``cache_params`` where it had no attention."""
+    takes = inspect.signature(network.forward).parameters
+    return next((name for name in _CACHES if name in takes), _CACHES[-1])
 
 
 @contextmanager

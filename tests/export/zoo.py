@@ -160,7 +160,7 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
         "plain",
         0,
     ),
-    "gpt-j": (_make("GPTJConfig", **_GPT, rotary_dim=4), "plain", 0),
+    "gpt-j": (_make("GPTJConfig", **_GPT, rotary_dim=4), "stamped", 1),
     # Mixtures of experts: the router stays the model's own code.
     "mixtral": (_make("MixtralConfig", **_EXPERTS), "stamped", 1),
     "qwen3-moe": (

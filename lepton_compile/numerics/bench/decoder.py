@@ -140,7 +140,9 @@ def _eager(reference: Any, prompts: list[list[int]], new: int) -> Phases:
     """The same greedy loop in PyTorch: no generation machinery to blame for the difference."""
     import torch
 
-    ids, seconds = torch.tensor(prompts), []
+    from lepton_compile.export.tasks import cache_name
+
+    ids, cache, seconds = torch.tensor(prompts), cache_name(reference), []
     with torch.inference_mode():
         begin = time.perf_counter()
         found = reference(input_ids=ids, use_cache=True, logits_to_keep=1)
@@ -148,9 +150,7 @@ def _eager(reference: Any, prompts: list[list[int]], new: int) -> Phases:
         first = time.perf_counter() - begin
         for _ in range(new - 1):
             begin = time.perf_counter()
-            found = reference(
-                input_ids=token, past_key_values=found.past_key_values, use_cache=True
-            )
+            found = reference(input_ids=token, use_cache=True, **{cache: found[cache]})
             token = found.logits[:, -1:].argmax(-1)
             seconds.append(time.perf_counter() - begin)
     return first, seconds

@@ -57,7 +57,9 @@ def _eager(reference: Any, sources: list[Any], starts: list[list[int]], new: int
     """The same greedy loop in PyTorch."""
     import torch
 
-    seconds = []
+    from lepton_compile.export.tasks import cache_name
+
+    cache, seconds = cache_name(reference), []
     with torch.inference_mode():
         begin = time.perf_counter()
         sound = isinstance(sources[0], np.ndarray)
@@ -69,7 +71,7 @@ def _eager(reference: Any, sources: list[Any], starts: list[list[int]], new: int
         first = time.perf_counter() - begin
         for _ in range(new - 1):
             begin = time.perf_counter()
-            given["past_key_values"] = found.past_key_values
+            given[cache] = found[cache]
             found = reference(decoder_input_ids=token, use_cache=True, **given)
             token = found.logits[:, -1:].argmax(-1)
             seconds.append(time.perf_counter() - begin)
