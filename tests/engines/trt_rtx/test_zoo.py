@@ -49,7 +49,7 @@ FORMS: dict[str, dict[str, int] | None] = {
     "falcon-grouped": {"native": 2},
     "falcon-alibi": {"own": 2},
     "bloom": {"own": 2},
-    "gpt-j": {"own": 2},
+    "gpt-j": {"native": 2},
     "bert": {"encoder": 2},
     "roberta": {"encoder": 2},
     "distilbert": {"encoder": 2},
