@@ -23,8 +23,7 @@ class Prompts(Texts):
         (tools, enable_thinking), a text is a message of the user.
         """
         told = isinstance(chat, list | tuple)
-        named = isinstance(chat, dict) and all(isinstance(name, str) for name in chat)
-        named = named and "messages" not in chat
+        named = isinstance(chat, dict) and all(isinstance(n, str) and n != "messages" for n in chat)
         wrong = f"chat is True, messages or values by name: {chat!r:.60}"
         refuse(not (told or named or isinstance(chat, bool | None)), wrong)
         given, chat = chat if named else {}, named or chat

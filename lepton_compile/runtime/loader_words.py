@@ -27,9 +27,11 @@ class Words:
             self._window = next((end for end in ends if BROKEN not in decode(end)), [])
             self._read = len(self._window)
         self._window = self._window + tokens
-        before, now = decode(self._window[: self._read]), decode(self._window)
-        if now.endswith(BROKEN):
-            now = now.rstrip(BROKEN) if final else before
+        before, size = decode(self._window[: self._read]), len(self._window)
+        # Bytes that are no character spoil whole ones before them: at the end they are left out.
+        sizes = range(size, self._read, -1) if final else [size]
+        texts = (decode(self._window[:size]) for size in sizes)
+        now = next((text for text in texts if not text.endswith(BROKEN)), before)
         if len(now) > len(before):
             self._window, self._read = self._window[self._read :], len(self._window) - self._read
         return self._release(self._held + now[len(before) :], final)

@@ -97,6 +97,15 @@ def test_a_prompt_that_ends_in_characters_of_several_bytes() -> None:
         prompt = [ids["▁I"], ids["▁"], *(ids[f"<0x{byte:02X}>"] for byte in said.encode())]
         made = Words(source, prompt, [])
         assert made.push([ids["▁you"], ids["▁are"]], final=True) == " you are", said
+        # Nor does one that an answer is cut off in, whether it comes at once or token by token.
+        for cut in (0, 1, 2, 3):
+            answer = [ids["▁you"], *prompt[2:], *(ids[f"<0x{b:02X}>"] for b in "😀".encode()[:cut])]
+            whole, piece = Words(source, prompt[:1], []), Words(source, prompt[:1], [])
+            assert whole.push(answer, final=True) == f" you{said}"
+            for token in answer:
+                piece.push([token], final=False)
+            piece.push([], final=True)
+            assert piece.text == whole.text
 
 
 def test_streamed_pieces_join_to_the_text_of_the_whole(model: Model) -> None:
