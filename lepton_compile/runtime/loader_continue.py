@@ -104,7 +104,7 @@ class Continues(Texts):
         except BaseException:
             cache.close()
             raise
-        if self.spare:  # other threads or streams have left some
+        if self.spare or self.session is None:  # others have left some, or the model is closed
             cache.close()
         else:
             self.spare.append(cache)

@@ -52,10 +52,10 @@ class Opened:
 
     def close(self, *_: object) -> None:
         """Let the engine and its buffers go."""
-        for part in [*self.spare, self.session]:
+        parts, self.spare, self.session = [*self.spare, self.session], [], None
+        for part in parts:  # which no other thread finds any more
             if hasattr(part, "close"):
                 part.close()
-        self.spare, self.session = [], None
 
     __exit__ = close
 

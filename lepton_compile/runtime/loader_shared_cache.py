@@ -58,7 +58,7 @@ class SharedCache:
             held = self._held(at, ids[0]) if self.pieces and len(ids) == 1 else 0
             self.binding = self.bound(slice(at, at := at + len(ids)))
             self._run(ids[:, held:], np.ones_like(ids))
-        self.read[: len(rows)] = rows
+        self.read[: len(rows)] = map(list, rows)  # callers have those themselves
         self.binding = self.bound(slice(0, len(rows)))
         return self._scores()
 

@@ -69,6 +69,14 @@ def test_two_generations_may_interleave(model: Model) -> None:
     assert rest == alone
 
 
+def test_a_closed_model_keeps_no_buffers_of_a_stream_that_ends_later(decoder_folder: Path) -> None:
+    with load(decoder_folder, threads=1) as opened:
+        stream = opened.generate(PROMPTS[0], max_new_tokens=4, stream=True)
+        next(stream)
+    list(stream)
+    assert not opened.spare
+
+
 def test_buffers_that_one_thread_closes_are_not_taken_by_another(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,14 @@ def test_a_conversation(model: Model) -> None:
         assert model.generate(before, max_new_tokens=6).tokens == answer
 
 
+def test_ids_that_a_caller_changes_are_another_prompt(model: Model) -> None:
+    made = model.generate(prompt(60), max_new_tokens=4)
+    made.ids[1:30] = prompt(30, 29)[30:]
+    found = model.generate(made.ids, max_new_tokens=4)
+    model.forget()
+    assert found.tokens == model.generate(made.ids, max_new_tokens=4).tokens
+
+
 def test_tokens_are_not_taken_where_later_ones_change_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
