@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,9 @@ class Continues(Texts):
         """A cache with room for prompts and answers: that of the last call if it is enough."""
         ahead = getattr(self.session, "ahead", 0)  # of caches that grow
         need = longest + (min(ahead, limit) or limit)
-        try:
+        cache = None
+        with suppress(IndexError):  # this is the first call, or others have them
             cache = self.spare.pop()
-        except IndexError:  # this is the first call, or others have them
-            cache = None
         room = need if ahead else -(-need // ROUND) * ROUND
         if cache is not None:
             if cache.batch >= batch and cache.capacity >= need:
