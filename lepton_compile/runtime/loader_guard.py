@@ -86,6 +86,14 @@ def manifest_of(root: Path) -> dict[str, Any]:
         from lepton_compile.runtime.loader_source import check_source
 
         check_source(manifest)
+    if manifest["task"] == "multi-vector-embedding":
+        from lepton_compile.runtime.loader_vectors import ROLES
+
+        check_form(manifest, ROLES, "manifest")
+    if manifest["task"].startswith("image-"):
+        from lepton_compile.runtime.loader_images import PICTURE
+
+        check_form(manifest, PICTURE, "manifest")
     for name, entry in (files := manifest["files"]).items():
         parts, path = PurePosixPath(name.replace("\\", "/")), root / name
         bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 
-__all__ = ["Sees"]
+__all__ = ["PICTURE", "Sees"]
 
 SIZES = {"size": [int], "resize": [int], "resample": str, "crop": bool}
-PICTURE = {**SIZES, "scale": float, "mean": [float], "std": [float]}
+PICTURE = {"image?": {**SIZES, "scale": float, "mean": [float], "std": [float]}}
 
 
 class Sees(Opened):
@@ -26,11 +26,11 @@ class Sees(Opened):
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
         """``pixel_values`` (pictures, 3, rows, columns) float32 of pictures."""
-        check_form(self.manifest, {"image?": PICTURE}, "manifest")
         how = self.manifest["image"]
         refuse(not how, "the model came without preprocessor_config.json: give run() pixel_values")
-        made = [_normalized(_resized(_bytes_of(one), how), how) for one in _listed(images)]
-        return np.stack(made)
+        given = [_bytes_of(one) for one in _listed(images)]
+        with failing("these pictures do not become what the model takes"):
+            return np.stack([_normalized(_resized(one, how), how) for one in given])
 
     def seen(self, images: Sequence[Any], name: str) -> np.ndarray:
         """Output ``name`` of each picture."""

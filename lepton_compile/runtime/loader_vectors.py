@@ -11,7 +11,12 @@ import numpy as np
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_guard import failing, refuse
 
-__all__ = ["Vectors"]
+__all__ = ["ROLES", "Vectors"]
+
+
+GROWS = {"token": str, "length": int, "attend": bool}
+ROLE = {"prompt": str, "max_tokens?": int, "skipped": [str], "expansion?": GROWS}
+ROLES = {"embedding": {"roles": {"*": ROLE}}}
 
 
 class Vectors(Batches):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.runtime import LoaderError
 from tests.export.harness import save
 from tests.export.zoo_images import FEATURES, SIZE
+from tests.runtime.test_emit import imported
+from tests.runtime.test_loader_forged import outcomes
 
 # Means and deviations of their own, and the middle of what was resized.
 SETTINGS = {
@@ -82,6 +85,14 @@ def test_the_manifest_and_the_report_say_what_it_is(embedder: tuple[Any, Path]) 
     assert manifest["engines"][0]["compared"] == {"passes": True, "engine": True}
     assert manifest["tokenizer"] is None
     assert "32 pictures that were made up" in (folder / "report.html").read_text()
+
+
+def test_no_edit_of_what_is_said_of_pictures_ends_in_anything_but_a_refusal(
+    embedder: tuple[Any, Path], tmp_path: Path
+) -> None:
+    forged = Path(shutil.copytree(embedder[1], tmp_path / "forged"))
+    refused, _ = outcomes(forged, imported(forged / "loader.py"), ("image",))
+    assert refused > 50
 
 
 @pytest.mark.parametrize(

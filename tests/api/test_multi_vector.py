@@ -24,6 +24,8 @@ from lepton_compile.export.multi_vector import (
 )
 from lepton_compile.runtime import LoaderError
 from tests.api.rounded import verified
+from tests.runtime.test_emit import imported
+from tests.runtime.test_loader_forged import outcomes
 from tests.small import bert, byte_tokenizer, saved
 
 TEXTS = ["hello", "a much longer text that is cut somewhere, as query and as document", "o l o"]
@@ -151,6 +153,8 @@ def test_what_a_loader_refuses(encoder: Path, tmp_path: Path) -> None:
     script = [sys.executable, str(built.path / "loader.py"), "--text", "hello", "--threads", "1"]
     made = subprocess.run(script, capture_output=True, text=True, check=True)
     assert np.array(json.loads(made.stdout)["vectors"]).shape[1] == WIDTH
+    refused, _ = outcomes(built.path, imported(built.path / "loader.py"), ("embedding",))
+    assert refused > 60
 
 
 def test_queries_longer_than_the_engine_takes(encoder: Path, tmp_path: Path) -> None:

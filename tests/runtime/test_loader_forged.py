@@ -75,6 +75,10 @@ def calls(model: Any) -> list[Callable[[], Any]]:
             lambda: model.generate("ab", max_new_tokens=2).text,
             lambda: model.generate([[5, 6], [7]], max_new_tokens=2, beams=2),
         ]
+    if hasattr(type(model), "vectors"):
+        return [lambda: model.vectors(["a", "ab"], "query"), lambda: model.vectors(["a", "ab"])]
+    if hasattr(type(model), "pixels"):
+        return [lambda: model.embed([np.zeros((60, 50, 3), np.uint8)])]
     if not hasattr(type(model), "generate"):
         return [lambda: model.run({"input_ids": [[5, 6]]}), lambda: model.embed(["w5 w6", "w7"])]
     return [
