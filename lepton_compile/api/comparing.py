@@ -74,7 +74,7 @@ class Comparing:
         except PassError as error:
             if self._source.kind != "onnx":
                 raise
-            self.unchecked = f"the ONNX file does not run on made-up inputs: {error.found}"
+            self.unchecked = f"the ONNX file does not run on synthetic inputs: {error.found}"
             return False
         return True
 

@@ -59,7 +59,7 @@ def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
         )
     if source.kind == "onnx":
         raise RecipeError(
-            "an ONNX file cannot be told into an encoder and a decoder",
+            "an ONNX file cannot be split into an encoder and a decoder",
             where=recipe.place("task"),
             found=task,
             hint="give the folder that it was exported from as the model",
@@ -69,7 +69,7 @@ def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
         speech(source)
     if recipe.quantize.algorithm == "auto":
         raise RecipeError(
-            "bits are chosen for models that read alone, or write alone",
+            "bits are chosen for encoders and for decoders, not for encoder-decoders",
             where=recipe.place("quantize"),
             found=f"auto, for {task}",
             available=["int8", "int4", "rules that say it for each weight"],

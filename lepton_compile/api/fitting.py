@@ -46,7 +46,7 @@ def hessians_for(
         return None
     if not _has_sample(source, exported):
         raise RecipeError(
-            "gptq fits weights to a text, and this model comes without a tokenizer",
+            "gptq calibrates weights on a text, and this model comes without a tokenizer",
             where="quantize.algorithm",
             found="gptq",
             available=["rtn"],
@@ -98,7 +98,7 @@ def measure_for(
         return None
     if not _has_sample(source, exported):
         raise RecipeError(
-            "scales of activations come from a text, and this model comes without a tokenizer",
+            "scales of activations are calibrated on a text, and the model has no tokenizer",
             where="quantize",
             found=recipe.quantize.format,
             hint="quantize: {bits: 8, activations: none} rounds weights alone; or add "
@@ -126,14 +126,14 @@ def cache_measure_for(
         return None
     if not exported.caches:
         raise RecipeError(
-            f"a model for {exported.task} has no cache of keys and values",
+            f"a model for {exported.task} has no KV cache",
             where="quantize.cache",
             found=recipe.quantize.cache,
             available=["same"],
         )
     if not _has_sample(source, exported):
         raise RecipeError(
-            "scales of a cache come from a text, and this model comes without a tokenizer",
+            "scales of a KV cache are calibrated on a text, and the model has no tokenizer",
             where="quantize.cache",
             found=recipe.quantize.cache,
             available=["same"],

@@ -82,7 +82,7 @@ def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     "--last-logits",
     "last_logits_only",
     is_flag=True,
-    help="Change one constant of the graph, so that prompts are read faster and in less memory.",
+    help="Change one constant of the graph, so that prefill is faster and takes less memory.",
 )
 def genai(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """A folder for onnxruntime-genai: a decoder's engine, unchanged, and genai_config.json."""

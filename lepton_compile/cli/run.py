@@ -37,13 +37,13 @@ _EVERYWHERE = (
     multiple=True,
     help="Text to embed, to classify, or with masks to fill; may be repeated.",
 )
-@click.option("--prompt-name", help="Of the model's own prompts, what goes in front of --text.")
+@click.option("--prompt-name", help="Name of the model's own prompt that goes in front of --text.")
 @click.option(
     "--image",
     "images",
     multiple=True,
     type=PathType(exists=True, dir_okay=False),
-    help="Picture to embed or to classify; may be repeated.",
+    help="Image to embed or to classify; may be repeated.",
 )
 @click.option("--question", help="To be answered from --context.")
 @click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
@@ -59,7 +59,7 @@ _EVERYWHERE = (
     help="128 unless given, or what the cache has room for.",
 )
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0.0))
-@click.option("--top-k", default=0, type=click.IntRange(min=0), help="0 takes all.")
+@click.option("--top-k", default=0, type=click.IntRange(min=0), help="0 is off.")
 @click.option("--top-p", default=1.0, type=click.FloatRange(min=0.0, max=1.0, min_open=True))
 @click.option("--min-p", default=0.0, type=click.FloatRange(min=0.0, max=1.0))
 @click.option("--repetition-penalty", default=1.0, type=click.FloatRange(min=0.0, min_open=True))
@@ -71,16 +71,16 @@ _EVERYWHERE = (
     type=click.IntRange(min=0),
     help="End at this id; may be repeated.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Draws the same tokens again.")
-@click.option("--start", metavar="TOKEN", help="Begin the answer with this, such as a language.")
+@click.option("--seed", type=click.IntRange(min=0), help="Makes sampling reproducible.")
+@click.option("--start", metavar="TOKEN", help="Forced first token, such as a target language.")
 @click.option(
-    "--beams", default=1, type=click.IntRange(min=1), help="Answers that are looked for at a time."
+    "--beams", default=1, type=click.IntRange(min=1), help="Beam search with so many beams."
 )
 @click.option("--length-penalty", default=1.0, help="With --beams; above 1 favours long answers.")
-@click.option("--audio", "sounds", multiple=True, help="Write down what is said in a .wav file.")
-@click.option("--language", help="What is spoken, such as en; left out, the model tells it.")
-@click.option("--translate", is_flag=True, help="Write English, whatever is spoken.")
-@click.option("--timestamps", is_flag=True, help="Say when what was said was said.")
+@click.option("--audio", "sounds", multiple=True, help="Transcribe a .wav file; may be repeated.")
+@click.option("--language", help="Language of --audio, such as en; left out, it is detected.")
+@click.option("--translate", is_flag=True, help="Translate --audio into English.")
+@click.option("--timestamps", is_flag=True, help="With timestamps of segments.")
 @click.option("--chat", is_flag=True, help="Put each prompt through the chat template.")
 @click.option("--target", help="The engine to run, rather than the best that can.")
 @click.option("--threads", type=click.IntRange(min=1))
@@ -104,9 +104,9 @@ def run(
     as_json: bool,
     **sampling: Any,
 ) -> None:
-    """Generate, embed, classify, fill in, answer or write down; or arrays in and out.
+    """Generate, embed, classify, fill masks, answer or transcribe; or arrays in and out.
 
-    --prompt is continued, or answered. --audio is written down. --text is embedded, classified, or
+    --prompt is continued, or answered. --audio is transcribed. --text is embedded, classified, or
     its masks are filled in, and --image embedded or classified, as the model's task says.
     --question is answered from --context. --inputs takes arrays.
     """
@@ -214,7 +214,7 @@ def _images(model: Model, files: list[str], as_json: bool) -> None:
         from lepton_compile.errors import UsageError
 
         raise UsageError(
-            "this model takes no pictures", where="--image", found=model.task, hint="give it --text"
+            "this model takes no images", where="--image", found=model.task, hint="give it --text"
         )
     _labels("image", files, model.classify(files), as_json)
 

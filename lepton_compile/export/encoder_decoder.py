@@ -58,7 +58,7 @@ class EncoderDecoderModule(TaskModule):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         if self.cache == "none":
-            raise ExportError("a model that writes an answer is compiled with a cache alone")
+            raise ExportError("an encoder-decoder model is compiled with a KV cache alone")
         *source, ids, mask, keep = inputs
         own = LeptonCache(mask.shape[1], ids.shape[1], own=self.cache == "own")
         with keeping(self.network, keep):
@@ -83,7 +83,7 @@ def sound_shape(config: Any) -> tuple[int, int]:
     )
     if config.model_type != "whisper" or not bands or not positions:
         raise ExportError(
-            "of models that write down what they hear Whisper alone is supported",
+            "of speech recognition models Whisper alone is supported",
             where="model_type of its configuration",
             found=str(config.model_type),
             available=["whisper"],

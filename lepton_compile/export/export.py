@@ -129,7 +129,7 @@ def export(
     shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
     part = "" if text_part(source.config(), task) is None else "language model"
     if vision_part(source.config(), task) is not None:
-        part = "part that sees"
+        part = "vision tower"
     made = made_weights(network, {parameter for parameter, _ in graph.parameters.values()})
     binding = bind(
         shapes,

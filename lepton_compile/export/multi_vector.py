@@ -212,7 +212,7 @@ def _skipped(source: Source, settings: Mapping[str, Any]) -> dict[str, tuple[str
     folders = [folder for kind, folder in modules_of(source.path) if kind == MASK]
     said = read_object(folders[0] / "config.json") if folders else {}
     if said.get("keep_only_token_ids"):
-        raise ValueError("keep_only_token_ids is for pictures")
+        raise ValueError("keep_only_token_ids is for images")
     words = said.get("skiplist_words")
     if not folders and _of_pylate(settings):
         words = settings.get("skiplist_words", [*string.punctuation])

@@ -72,7 +72,7 @@ def _check_scores(source: Source) -> None:
     task = of_texts(source).get("transformer_task")
     if task != "fill-mask":
         raise SourceError(
-            "The sparse embedding is not made from the scores of words.",
+            "The sparse embedding is not made from the scores of a masked language model.",
             where=str(source.path),
             found=f"transformer_task: {task}",
             available=["fill-mask"],
@@ -88,7 +88,7 @@ def _settings(file: Path) -> dict[str, Any]:
     if strategy in STRATEGIES and function in LOGARITHMS:
         return {"pooling": strategy, "logarithms": LOGARITHMS[function]}
     raise SourceError(
-        "This pooling of words cannot be compiled.",
+        "This pooling of term scores cannot be compiled.",
         where=str(file),
         found=f"pooling_strategy: {strategy}, activation_function: {function}",
         available=[f"{s}, {f}" for s in STRATEGIES for f in LOGARITHMS],

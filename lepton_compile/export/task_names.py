@@ -83,7 +83,7 @@ def infer_task(architecture: str, *, pair: bool = False) -> str:
             return "image-feature-extraction" if seen else task
     hint = "name the task in the recipe, or with --task"
     if architecture.endswith("ForConditionalGeneration"):
-        hint += "; text-generation takes the language model out of one that sees or hears"
+        hint += "; text-generation takes the language model out of a multimodal one"
     raise ExportError(
         "the task of the model cannot be told from its class",
         where="task",

@@ -83,7 +83,7 @@ class VisionModule(TaskModule):
             return ["last_hidden_state"]
         if pooling.kind == "own" and not self.own:
             raise ExportError(
-                "the model has no vector of a picture that could be normalized",
+                "the model has no image embedding that could be normalized",
                 where="normalize",
                 found=type(self.network).__name__,
                 available=[f"pooling: {kind}" for kind in POOLED],
@@ -92,7 +92,7 @@ class VisionModule(TaskModule):
             raise ExportError(
                 "the model gives a map of features, not tokens to be pooled",
                 where="pooling",
-                found=f"{pooling.kind}, and {axes} axes of a picture",
+                found=f"{pooling.kind}, and {axes} axes of an image",
                 available=["auto", "none"],
             )
         as_it_is = pooling.kind == "own" and not pooling.normalize

@@ -117,7 +117,7 @@ def image_shape(source: Source) -> tuple[int, int, int]:
     size = found.size if found is not None else _own_size(source)
     if size is None:
         raise ExportError(
-            "nothing says how large the pictures are that the model takes",
+            "nothing says how large the images are that the model takes",
             where=str(source.path),
             found=f"no {FILE}, and no image_size in config.json",
             hint=f"put the model's own {FILE} beside it",

@@ -111,7 +111,7 @@ def verify(
 def _sample(task: str, tokenizer: Any, text: str | None) -> str:
     """What the engine was fed, in words."""
     if task == PAIRS[1]:
-        return "what PyTorch writes of made-up sounds"
+        return "what PyTorch transcribes of synthetic audio"
     if tokenizer is None:
         return "random ids, as there is no tokenizer"
     return "the sample text" if text is None else "the recipe's text"

@@ -68,7 +68,7 @@ def pixels_of(model: Engine, count: int) -> Array:
     shape = model.inputs.get(PIXELS, {}).get("shape", ())
     if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
         raise UsageError(
-            "the engine takes no pictures of one size",
+            "the engine takes no images of one size",
             found=f"{PIXELS}: {list(shape)}",
             hint="build it again from the model",
         )
@@ -94,12 +94,12 @@ def verify_images(
         found, wanted = model.run({PIXELS: fed}, names), truth.run(batch, names)
         for name in names:
             outputs[name].update(_rows(wanted[name]), _rows(found[name][: len(batch)]))
-        progress.step("comparing pictures", min(at + size, COMPARED), COMPARED)
+        progress.step("comparing images", min(at + size, COMPARED), COMPARED)
     embedding = model.manifest.get("embedding")
     return VerifyReport(
         task=task,
         precision=precision,
-        sample="pictures that were made up",
+        sample="synthetic images",
         segments=COMPARED,
         tokens=0,
         outputs=tuple(output.report() for output in outputs.values()),

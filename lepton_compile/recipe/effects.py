@@ -26,9 +26,9 @@ PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
 READING = tuple(task for task in TEXTS if task != "automatic-speech-recognition")
 SCORED = tuple(task for task in PLAIN if task not in EMBEDDING + FEATURES)
 
-OF_TEXTS = "models that see are compared on pictures"
+OF_TEXTS = "vision models are compared on images"
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
-UNREAD = "a model that hears is compared on sounds that ship with the package"
+UNREAD = "a speech model is compared on synthetic audio"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
 
 
@@ -74,7 +74,7 @@ def _pooled(recipe: Recipe) -> bool:
 _ATTENTION = "only engines of TensorRT have forms of attention, those of decoders"
 _PLUGIN = "only engines of TensorRT have an attention plugin, those of decoders"
 _PROFILES = "only engines of TensorRT have profiles to join, those of decoders"
-_ROOMS = "only engines of TensorRT have caches of fixed room, those of decoders"
+_ROOMS = "only engines of TensorRT have static KV caches, those of decoders"
 
 _OBJECTIVE = "it chooses among kernels for quantized layers on ort-cpu, and batches in TensorRT"
 _INTEGERS = ("quantize: int8", "quantize: int4", "quantize: auto", "quantize: stored")
@@ -101,23 +101,23 @@ EFFECTS = (
     Effect(
         "shapes.source",
         None,
-        "only models that read one text and write another have it",
+        "only encoder-decoder models of text have it",
         tasks=PAIR,
         hint="leave it out: shapes.sequence says how long texts may be",
     ),
     # Engines of ONNX Runtime refuse it themselves, also beside one that takes it.
-    Effect("quantize.cache", None, "only decoders have a cache of keys and values", tasks=DECODER),
+    Effect("quantize.cache", None, "only decoders have a KV cache", tasks=DECODER),
     Effect(
         "quantize.activations",
         ("static",),
         "only TensorRT has arithmetic with static scales of activations",
         TENSORRT,
-        hint="leave it out: ort-cpu rounds what quantized layers read as it comes",
+        hint="leave it out: ort-cpu quantizes activations dynamically",
     ),
     Effect(
         "quantize.activations",
         ("none",),
-        "ort-cpu rounds what quantized layers read, whatever is written",
+        "ort-cpu quantizes activations dynamically, whatever is written",
         GPU,
     ),
     Effect(
@@ -144,7 +144,7 @@ EFFECTS = (
     Effect(
         "pooling",
         ("sum",),
-        "only a sparse embedding sums scores of words",
+        "only a sparse embedding sums term scores",
         tasks=SPARSE,
         imported=AS_IT_IS,
     ),
@@ -174,7 +174,7 @@ EFFECTS = (
     Effect("objective", ("throughput", "memory"), _OBJECTIVE, CPU, when=_timed, needs=_TIMED),
     Effect("objective", ("throughput",), _OBJECTIVE, TENSORRT),
     Effect("position_ids", (True,), "positions are an input of decoders alone", tasks=DECODER),
-    Effect("shapes.sequence", None, "a picture has as many parts as its size says", tasks=TEXTS),
+    Effect("shapes.sequence", None, "an image has as many patches as its size says", tasks=TEXTS),
     Effect("verify.text", None, UNREAD, tasks=READING, imported=UNCOMPARED),
     Effect("verify.tokens", None, UNREAD, tasks=READING, imported=UNCOMPARED),
     Effect(

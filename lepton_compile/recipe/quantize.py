@@ -65,11 +65,11 @@ class Quantize(Closed):
     )
     activations: Literal["auto", "none", "static"] = Field(
         default="auto",
-        description="What 8-bit layers read in TensorRT: rounded, scales from a sample, or not.",
+        description="Activations of 8-bit layers in TensorRT: static scales, or none.",
     )
     cache: Literal["same", "int8", "fp8"] = Field(
         default="same",
-        description="Cache of keys and values in TensorRT; same is what is computed in.",
+        description="KV cache in TensorRT; same is what is computed in.",
     )
     rules: tuple[Rule, ...] = Field(
         default=(), description="Exceptions; the first that matches holds."

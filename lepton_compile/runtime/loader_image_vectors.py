@@ -21,7 +21,7 @@ class SeesVectors(Sees, Embeds):
         """Vectors (pictures, width) float32; pictures have no ``prompt``."""
         if self.task != "image-feature-extraction":
             return super().embed(images, prompt)
-        refuse(prompt is not None, "pictures have no prompts")
+        refuse(prompt is not None, "images have no prompts")
         own = self.manifest["embedding"]
-        refuse(not own, "this model gives no vector of a picture, run() its features alone")
+        refuse(not own, "this model has no image embedding, run() its features alone")
         return self.seen(images, own["output"])

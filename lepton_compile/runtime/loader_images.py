@@ -46,10 +46,10 @@ class Sees(Opened):
 
 def _listed(images: Sequence[Any]) -> list[Any]:
     alone = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) != 4
-    refuse(alone or hasattr(images, "getbands"), "give a list of pictures, not one")
-    with failing(f"give a list of pictures, not {images!r:.60}"):
+    refuse(alone or hasattr(images, "getbands"), "give a list of images, not one")
+    with failing(f"give a list of images, not {images!r:.60}"):
         given = [*images]
-    refuse(not given, "there are no pictures")
+    refuse(not given, "there are no images")
     return given
 
 
@@ -62,25 +62,25 @@ def _pillow(why: str) -> Any:
 def _bytes_of(given: Any) -> np.ndarray:
     """A picture as bytes (rows, columns, 3); what shows through is put on white."""
     if isinstance(given, str | os.PathLike):
-        image, most = _pillow("a picture in a file"), 0
-        with failing(f"{os.fspath(given)} is no picture"), image.open(given) as file:
+        image, most = _pillow("an image file"), 0
+        with failing(f"{os.fspath(given)} is no image"), image.open(given) as file:
             most, size = image.MAX_IMAGE_PIXELS or 0, file.width * file.height
             refuse(0 < most < size, f"{size} pixels are more than Pillow's limit of {most}")
             from PIL import ImageOps
 
             return _bytes_of(ImageOps.exif_transpose(file))
     if hasattr(given, "getbands"):  # of Pillow
-        with failing("the picture cannot be read"):
+        with failing("the image cannot be read"):
             if "A" in given.getbands() or given.info.get("transparency") is not None:
                 over = given.convert("RGBA")
                 white = _pillow("this").new("RGBA", over.size, (255, 255, 255, 255))
                 given = _pillow("this").alpha_composite(white, over)
             return np.asarray(given.convert("RGB"))
-    with failing("a picture is an array of bytes, an image of Pillow's, or a path"):
+    with failing("an image is a uint8 array, an image of Pillow's, or a path"):
         array = np.asarray(given)
     what = f"{array.dtype} {array.shape}"
     bad = array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size
-    refuse(bad, f"a picture is uint8 (rows, columns, 3), RGB, a path or of Pillow, not {what}")
+    refuse(bad, f"an image is uint8 (rows, columns, 3), RGB, a path or of Pillow, not {what}")
     return array
 
 
@@ -94,15 +94,15 @@ def _resized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
         wanted = (long, edge) if width <= height else (edge, long)
     if wanted != (height, width):
         image = _pillow(
-            f"a picture of {height} x {width}, which has to be {wanted[0]} x {wanted[1]},"
+            f"an image of {height} x {width}, which has to be {wanted[0]} x {wanted[1]},"
         )
         by = getattr(image.Resampling, how["resample"].upper())
         picture = np.asarray(image.fromarray(picture).resize(wanted[::-1], by))
     (height, width), (rows, columns) = wanted, how["size"]
-    small = f"a picture has at least {rows} x {columns}, not {height} x {width}"
+    small = f"an image has at least {rows} x {columns}, not {height} x {width}"
     refuse(height < rows or width < columns, small)
     other = not how["crop"] and (height, width) != (rows, columns)
-    refuse(other, f"a picture has {rows} x {columns}, not {height} x {width}")
+    refuse(other, f"an image has {rows} x {columns}, not {height} x {width}")
     top, left = (height - rows) // 2, (width - columns) // 2
     return picture[top : top + rows, left : left + columns]
 

@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run the compiled model in this folder.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--inputs", metavar="FILE.npz", help="run these arrays")
-    parser.add_argument("--output", metavar="FILE.npz", help="keep what --inputs leads to")
+    parser.add_argument("--output", metavar="FILE.npz", help="keep the outputs for --inputs")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--target", help="the engine to run, rather than the best that can")
     if hasattr(Model, "generate"):

@@ -11,10 +11,10 @@ __all__ = ["add_sounds", "document", "timed", "written"]
 
 def add_sounds(parser: Any, what: Any) -> None:
     """Options for what is heard, and how it is written."""
-    what.add_argument("--audio", nargs="+", metavar="FILE.wav", help="write down what is said")
-    parser.add_argument("--language", help="such as en; left out, the model tells it")
+    what.add_argument("--audio", nargs="+", metavar="FILE.wav", help="transcribe these")
+    parser.add_argument("--language", help="such as en; left out, it is detected")
     parser.add_argument("--translate", action="store_true", help="into English")
-    parser.add_argument("--timestamps", action="store_true", help="say when, too")
+    parser.add_argument("--timestamps", action="store_true", help="with timestamps")
     parser.add_argument("--json", action="store_true", dest="as_json", help="a document per sound")
 
 

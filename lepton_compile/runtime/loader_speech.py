@@ -158,11 +158,11 @@ class Transcribes(Continues):
     ) -> list[int]:
         """The tokens that an answer begins with."""
         told = self.manifest["generation"]
-        refuse(timestamps and not told["times"], "this model writes no times")
+        refuse(timestamps and not told["times"], "this model has no timestamps")
         languages, tasks = told["languages"], told["tasks"]
         plain = () if timestamps else told["plain"] or ()
         if not languages:
-            refuse(language or translate, "this model hears one language, and writes it")
+            refuse(language or translate, "this model knows one language, and does not translate")
             return [*told["start"], *plain]
         bad = language is not None and language not in [*languages]
         refuse(bad, f"no language is called {language!r:.60}; there are {[*languages]}")

@@ -115,11 +115,12 @@ INTRODUCTION = """\
 What transformers {transformers} lists for a task, each in a tiny random configuration, built for
 `ort-cpu` in fp32 and compared with PyTorch by `verify`. *stamped*: each distinct layer is traced
 once; *whole*: all layers are; *plain*: attention stays the model's own code, without our kernels,
-but for that with a bias of scores (T5) where weights are quantized.
+but for that with an attention bias (T5) where weights are quantized.
 *Not tried*: no tiny configuration could be made of its default. What
 [models.md](models.md) names is tested with each change; the rest was tried
-once, by `scripts/bench/architectures.py`, which wrote this page. Masked words and labels were tried
-of the encoders that are used most. Models that see are [on a page of their own](images.md).
+once, by `scripts/bench/architectures.py`, which wrote this page. Masked language models and
+sequence classification were tried of the encoders that are used most. Vision models are
+[on a page of their own](images.md).
 """
 
 UNKNOWN = object()

@@ -84,7 +84,7 @@ def test_the_manifest_and_the_report_say_what_it_is(embedder: tuple[Any, Path]) 
     assert "preprocessor_config.json" in manifest["files"]
     assert manifest["engines"][0]["compared"] == {"passes": True, "engine": True}
     assert manifest["tokenizer"] is None
-    assert "32 pictures that were made up" in (folder / "report.html").read_text()
+    assert "32 synthetic images" in (folder / "report.html").read_text()
 
 
 def test_no_edit_of_what_is_said_of_pictures_ends_in_anything_but_a_refusal(
@@ -98,10 +98,10 @@ def test_no_edit_of_what_is_said_of_pictures_ends_in_anything_but_a_refusal(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (np.zeros((SIZE, SIZE, 3), np.uint8), "a list of pictures, not one"),
-        ("photo.jpg", "a list of pictures, not one"),
-        ([], "no pictures"),
-        (5, "a list of pictures, not 5"),
+        (np.zeros((SIZE, SIZE, 3), np.uint8), "a list of images, not one"),
+        ("photo.jpg", "a list of images, not one"),
+        ([], "no images"),
+        (5, "a list of images, not 5"),
         ([np.zeros((SIZE, SIZE, 3), np.float32)], "uint8"),
         ([np.zeros((3, SIZE, SIZE), np.uint8)], r"not uint8 \(3, 32, 32\)"),
         ([np.zeros((SIZE, SIZE), np.uint8)], r"not uint8 \(32, 32\)"),
@@ -155,7 +155,7 @@ def test_files(
         vectors = engine.embed([file, str(file), given])
         np.testing.assert_array_equal(vectors[0], vectors[2])
         for bad in (broken, tmp_path / "none.png", Path(__file__)):
-            with pytest.raises(LoaderError, match=f"{bad.name} is no picture"):
+            with pytest.raises(LoaderError, match=f"{bad.name} is no image"):
                 engine.embed([bad])
         monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 50 * 70 - 1)
         with (

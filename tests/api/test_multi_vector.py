@@ -188,7 +188,7 @@ def test_any_other_model_does_not_say_how_texts_are_read(encoder: Path, tmp_path
         ("sentence_bert_config.json", {"query_expansion": {**FIXED, "token": None}}, "no mask"),
         ("sentence_bert_config.json", {"document_length": -1}, "-1 tokens"),
         ("config_sentence_transformers.json", {"prompts": [1]}, "TypeError"),
-        ("3_MultiVectorMask/config.json", {"keep_only_token_ids": [4]}, "for pictures"),
+        ("3_MultiVectorMask/config.json", {"keep_only_token_ids": [4]}, "for images"),
         ("2_Normalize/config.json", {"module_input_name": "x"}, "module_input_name: x"),
         ("1_Dense/config.json", {"use_residual": True}, "use_residual: True"),
     ],

@@ -316,7 +316,7 @@ def test_a_bias_of_positions_goes_with_a_cache_in_place(tmp_path: Path) -> None:
     ("recipe", "error", "words"),
     [
         ({"target": "trt-rtx"}, RecipeError, "for ONNX Runtime alone"),
-        ({"quantize": "auto"}, RecipeError, "bits are chosen for models that read alone"),
+        ({"quantize": "auto"}, RecipeError, "bits are chosen for encoders and for decoders"),
         ({"shapes": {"source": "1..65"}}, ExportError, "longer sequences than the model can take"),
         ({"shapes": {"source": "1..6"}}, RecipeError, "shorter than what a model is traced with"),
         ({"pooling": "mean"}, RecipeError, "pooling"),

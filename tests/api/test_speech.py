@@ -229,11 +229,11 @@ def test_quantized(precision: str, tmp_path: Path) -> None:
     lc.build(model=str(tmp_path / "model"), quantize=precision, output=tmp_path / "q", **how)
     verified = json.loads((tmp_path / "q" / "report.json").read_text())["verify"]
     assert verified["cosine"] > {"int8": 0.99, "int4": 0.8}[precision]
-    assert verified["sample"] == "what PyTorch writes of made-up sounds"
+    assert verified["sample"] == "what PyTorch transcribes of synthetic audio"
     with lc.load(tmp_path / "q") as opened:  # of one language, and without a tokenizer
         found = opened.transcribe(np.zeros(RATE), max_new_tokens=3)
         assert (len(found.tokens), found.language, found.text) == (3, None, None)
-        with pytest.raises(LoaderError, match="hears one language"):
+        with pytest.raises(LoaderError, match="knows one language"):
             opened.transcribe(np.zeros(RATE), "en")
 
 
@@ -295,9 +295,9 @@ def test_a_preprocessor_that_does_not_fit(
     ("recipe", "words"),
     [
         ({"target": "trt-rtx"}, "are for ONNX Runtime alone"),
-        ({"quantize": "auto"}, "bits are chosen for models that read alone"),
-        ({"shapes": {"source": "1..9"}}, "only models that read one text and write another"),
-        ({"verify": {"tokens": 9}}, "a model that hears is compared on sounds"),
+        ({"quantize": "auto"}, "bits are chosen for encoders and for decoders"),
+        ({"shapes": {"source": "1..9"}}, "only encoder-decoder models of text"),
+        ({"verify": {"tokens": 9}}, "a speech model is compared on synthetic audio"),
     ],
 )
 def test_what_cannot_be_built(recipe: dict[str, Any], words: str, folder: Path) -> None:

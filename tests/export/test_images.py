@@ -75,7 +75,7 @@ def test_the_part_that_sees_is_taken_out_of_a_whole(architecture: str, tmp_path:
         wanted = whole.get_image_features(pixel_values=torch.from_numpy(pixels)).pooler_output
     name, found = run(session, {"pixel_values": pixels}).popitem()
     assert relative_error(found, wanted.numpy()) <= FP32
-    assert exported.notes[0] == f"of {architecture} the part that sees alone"
+    assert exported.notes[0] == f"of {architecture} the vision tower alone"
     alone = load_reference(resolve(str(tmp_path), base=tmp_path), "image-feature-extraction")
     with torch.no_grad():
         again = alone(pixel_values=torch.from_numpy(pixels))
@@ -105,7 +105,7 @@ def test_a_pooler_that_the_checkpoint_lacks_is_left_out(tmp_path: Path) -> None:
     save(FEATURES["vit"][0], "image-classification", tmp_path)
     exported, _ = compiled(tmp_path, "image-feature-extraction", pooling=OWN)
     assert [value.name for value in exported.model.graph.outputs] == ["last_hidden_state"]
-    with pytest.raises(ExportError, match="no vector of a picture that could be normalized"):
+    with pytest.raises(ExportError, match="no image embedding that could be normalized"):
         compiled(tmp_path, "image-feature-extraction", pooling=Pooling("own", normalize=True))
 
 
@@ -126,7 +126,7 @@ def test_without_a_size_nothing_is_captured(tmp_path: Path) -> None:
         "image-classification",
         tmp_path,
     )
-    with pytest.raises(ExportError, match="nothing says how large the pictures are"):
+    with pytest.raises(ExportError, match="nothing says how large the images are"):
         capture(resolve(str(tmp_path), base=tmp_path), "image-classification")
 
 

@@ -112,24 +112,27 @@ def test_that_of_a_model_of_several_parts_is_read_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"image_processor_type": "Siglip2ImageProcessor"}, "no class that makes pictures"),
-        ({}, "no class that makes pictures"),
+        ({"image_processor_type": "Siglip2ImageProcessor"}, "no image processor"),
+        ({}, "no image processor"),
         ({"do_pad": True}, "do_pad: True"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order"),
         ({"rescale_offset": True}, "rescale_offset"),
         ({"resample": 9}, "no way of resizing has this number"),
         ({"resample": "bicubic"}, "no way of resizing has this number"),
-        ({"size": {"shortest_edge": 224}}, "pictures keep their proportions"),
+        ({"size": {"shortest_edge": 224}}, "images keep their aspect ratio"),
         ({"size": {"shortest_edge": 224, "longest_edge": 300}}, "in no form that is read"),
         ({"size": {"height": 0, "width": 4}}, "in no form that is read"),
         ({"size": [224, 224]}, "in no form that is read"),
-        ({"size": SQUARE, "do_center_crop": True, "crop_size": 256}, "larger than the picture"),
+        (
+            {"size": SQUARE, "do_center_crop": True, "crop_size": 256},
+            "larger than the resized image",
+        ),
         ({"image_mean": [0.5]}, "one number for each of 3 colours"),
         ({"image_std": [0, 1, 1]}, "divided by 0"),
         ({"image_std": float("nan")}, "one number for each of 3 colours"),
         ({"rescale_factor": "1/255"}, "rescale_factor is a number"),
         ({"do_resize": "yes"}, "do_resize is true or false"),
-        ({"do_resize": False}, "pictures keep their proportions"),
+        ({"do_resize": False}, "images keep their aspect ratio"),
     ],
 )
 def test_what_is_not_done_is_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:

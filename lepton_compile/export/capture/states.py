@@ -11,8 +11,8 @@ from lepton_compile.errors import ExportError
 __all__ = ["NOT_SUPPORTED", "StateCapture", "active", "under_way"]
 
 NOT_SUPPORTED = (
-    "some layers keep a state from token to token that is neither keys and values nor captured as "
-    "that of a convolution or of linear attention"
+    "some layers keep a recurrent state that is neither a KV cache nor captured as that of a "
+    "convolution or of linear attention"
 )
 
 

@@ -136,17 +136,17 @@ class _Read:
         kind = re.sub("(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", str(name))
         if kind not in KINDS:
             raise self._wrong(
-                "no class that makes pictures for a model is known by this name",
+                "no image processor is known by this name",
                 f"image_processor_type: {name!r:.60}",
                 [f"{each}ImageProcessor" for each in KINDS],
-                "compile another model, or write down what this class does as one of these",
+                "compile another model, or describe the preprocessing as one of these",
             )
         self._kind = KINDS[kind]
         for key, value in settings.items():
             known = key.removeprefix("do_") in (*DONE, *LABELS)
             if value and (key == "rescale_offset" or (key.startswith("do_") and not known)):
                 raise self._wrong(
-                    "something is done to pictures that is not done here",
+                    "the image processor has a step that is not supported",
                     f"{key}: {value!r:.60}",
                     [f"do_{each}" for each in DONE],
                     "compile another model",
@@ -172,13 +172,13 @@ class _Read:
         short = [kept for kept, left in zip(crop, resize * 2, strict=False) if kept > left]
         if resize and short:
             raise self._wrong(
-                "the middle that is cut out of a picture is larger than the picture",
+                "the center crop is larger than the resized image",
                 f"crop_size: {list(crop)}, size: {list(resize)}",
             )
         found = crop or (resize if len(resize) == 2 else None) or (own if not resize else None)
         if found is None:
             raise self._wrong(
-                "pictures keep their proportions, and the engine takes one size",
+                "images keep their aspect ratio, and the engine takes one size",
                 f"size: {self._settings.get('size')!r:.60}, do_center_crop: false",
                 ["a size with height and width", "do_center_crop: true"],
             )

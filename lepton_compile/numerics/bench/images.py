@@ -33,7 +33,7 @@ def bench_images(
             rivals["eager"] = partial(truth.run, given, names)
         seconds = alternate(rivals, budget=budget, rounds=rounds)
         timings = {name: Timing.of(values) for name, values in seconds.items()}
-        name = f"{batch} picture{'s' if batch > 1 else ''}"
+        name = f"{batch} image{'s' if batch > 1 else ''}"
         cases.append(Case(name, timings["engine"], timings.get("eager"), rows=batch))
         progress.step(f"timing {name}", number, len(batches))
     return cases

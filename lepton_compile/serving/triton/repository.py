@@ -120,7 +120,7 @@ def _checked_name(name: str) -> str:
 def _refuse_parts(engine: ServedEngine) -> None:
     if engine.entry.get("encoder"):
         raise ArtifactError(
-            "Triton gets models that write down what they hear in no form that it can run",
+            "speech recognition models are not exported to Triton",
             found=f"{engine.manifest.task}, of an encoder and a decoder",
             hint="serve it by its own loader.py: transcribe() takes samples",
         )

@@ -20,7 +20,7 @@ class ActivationFp8(QuantizeActivations):
     """Round inputs of fp8 linear layers to fp8."""
 
     name = "activation-fp8"
-    summary = "Inputs of fp8 layers in E4M3, scales from a sample"
+    summary = "Activations of fp8 layers in E4M3, static scales from a sample"
     dtype = ir.DataType.FLOAT8E4M3FN
     tolerances = {  # noqa: RUF012  # read only
         "fp32": CLOSE,

@@ -23,7 +23,7 @@ class ActivationInt8(QuantizeActivations):
     """Round inputs of int8 linear layers to int8."""
 
     name = "activation-int8"
-    summary = "Inputs of int8 layers in 8 bits, scales from a sample"
+    summary = "Activations of int8 layers in 8 bits, static scales from a sample"
     dtype = ir.DataType.INT8
     tolerances = {  # noqa: RUF012  # read only
         "fp32": CLOSE,

@@ -27,7 +27,7 @@ class Calibrate(LeptonPass):
     """
 
     name = "calibrate"
-    summary = "Ranges of what linear layers read, on a sample"
+    summary = "Calibration: ranges of activations, on a sample"
 
     def __init__(self, calibration: Calibration | None = None) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ class QuantizeCache(LeptonPass):
     """
 
     name = "quantize-cache"
-    summary = "Keys and values of caches in 8 bits, scales from a sample"
+    summary = "KV caches in 8 bits, scales calibrated on a sample"
     changes_numbers = True
     counts_as = "cache-format"
     must_not_refuse = True

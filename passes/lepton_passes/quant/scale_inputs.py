@@ -58,7 +58,7 @@ class ScaleInputs(LeptonPass):
     """
 
     name = "scale-inputs"
-    summary = "Factors between 4-bit layers and what makes their inputs, by a sample"
+    summary = "AWQ: activation-aware scaling of what 4-bit layers read, by a sample"
     changes_numbers = True
 
     def __init__(

@@ -48,7 +48,7 @@ class SmoothInputs(LeptonPass):
     """
 
     name = "smooth-inputs"
-    summary = "Outliers from what int8 layers read into their weights"
+    summary = "SmoothQuant: outliers of int8 layers' activations into their weights"
     changes_numbers = True
     tolerances = {"fp32": SAME, "int8": SAME, "int4": SAME}  # noqa: RUF012  # ClassVar of the base
 

@@ -37,7 +37,7 @@ class WeightInt4(QuantizeWeights):
     """Store weights in 4 bits, rounded to nearest."""
 
     name = "weight-int4"
-    summary = "Weights in 4 bits, a scale for each group of columns"
+    summary = "Weights in 4 bits, to nearest, a scale for each group of columns"
     bits = 4
     dtype = ir.DataType.INT4
     tolerances = {  # noqa: RUF012  # ClassVar of the base

@@ -57,7 +57,7 @@ class WeightInt4Gptq(Sampled):
     """
 
     name = "weight-int4-gptq"
-    summary = "Weights in 4 bits, rounding errors made up for on a sample"
+    summary = "GPTQ: weights in 4 bits, rounding errors compensated on a sample"
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class WeightInt4Weighted(Sampled):
     """
 
     name = "weight-int4-weighted"
-    summary = "Weights in 4 bits, columns weighed by their inputs on a sample"
+    summary = "Weights in 4 bits, errors weighted by activations on a sample"
 
     def __init__(
         self, choose: Choose | None = None, energies: Mapping[str, np.ndarray] | None = None

@@ -21,7 +21,7 @@ class LowerCausalConv(LeptonPass):
     """Lower convolutions with a state to CausalConvWithState."""
 
     name = "lower-causal-conv"
-    summary = "Convolutions with a state to the kernel of onnxruntime"
+    summary = "Causal convolutions with a state to the kernel of onnxruntime"
     changes_numbers = True
     counts_as = "causal_conv"
 

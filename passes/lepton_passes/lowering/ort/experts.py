@@ -56,7 +56,7 @@ class LowerExperts(LeptonPass):
     """
 
     name = "lower-experts"
-    summary = "Mixtures of experts to the kernels of onnxruntime"
+    summary = "Mixture of experts (MoE) to the kernels of onnxruntime"
     changes_numbers = True
     counts_as = "experts"
     tolerances = ROUNDED

@@ -30,7 +30,7 @@ class LowerNativeCausalConv(LeptonPass):
     """Lower convolutions with a state to a kernel of our own."""
 
     name = "lower-native-causal-conv"
-    summary = "Convolutions with a state to a kernel of our own"
+    summary = "Causal convolutions with a state to a kernel of our own"
     changes_numbers = True
     counts_as = "causal_conv"
 

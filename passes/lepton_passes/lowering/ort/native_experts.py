@@ -41,7 +41,7 @@ class LowerNativeExperts(LeptonPass):
     """Lower quantized mixtures of experts to the kernel of ``lepton_plugins.linear``."""
 
     name = "lower-native-experts"
-    summary = "Quantized mixtures of experts to a kernel of our own"
+    summary = "Quantized mixture of experts (MoE) to a kernel of our own"
     changes_numbers = True
     counts_as = "experts"
     tolerances = ROUNDED

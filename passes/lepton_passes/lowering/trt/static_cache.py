@@ -60,7 +60,7 @@ class LowerTrtStaticCache(LeptonPass):
     """
 
     name = "lower-trt-static-cache"
-    summary = "A cache of fixed capacity, written in place"
+    summary = "A static KV cache of fixed capacity, written in place"
     changes_numbers = True
     counts_as = "cache"
     runs_on_cpu = False
