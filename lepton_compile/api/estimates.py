@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lepton_compile.api.memory import CHECKED, FP32
-from lepton_compile.engines.encoder_part import is_encoder_decoder
-from lepton_compile.engines.model_file import MODEL_FILE, WEIGHTS_FILE, encoder_file
+from lepton_compile.engines.model_file import WEIGHTS_FILE, graph_sizes
+from lepton_compile.engines.ort_cpu.kernels import uses_library
 from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
 from lepton_compile.numerics.answers import KEPT
 from lepton_compile.numerics.sample_text import SEGMENT
+from lepton_plugins.native import LIBRARY
 
 __all__ = [
     "Estimate",
@@ -37,7 +38,8 @@ WORD_MEMORY = TEXT_MEMORY >> 18
 PLANS = ("trt-rtx", "trt")
 BUILDER_BYTES = 2.7
 KERNEL_SOURCE = 10_000_000
-NODE_BYTES = 600
+# The library of our own CPU kernels, as a compiler of 2023 makes it.
+LIBRARY_BYTES = 280_000
 # One core of a server of 2023, MiniLM and Gemma 3 270M: parameters checked in a second, and
 # parameters times tokens compared in one.
 CHECKED_PER_SECOND = 10_000_000
@@ -108,23 +110,24 @@ def files_of(
     folder: str, target: str, model: ir.Model, stem: str | None = None, profiles: int = 1
 ) -> dict[str, int]:
     """Bytes of each file of an engine in ``folder``; at most so many where others lie there, whose
-    weights it may share. ``stem`` is of its names there, ``profiles`` how many a plan has."""
-    weights, graph = _sizes(model)
+    weights it may share. ``stem`` is of its names there, ``profiles`` how many a plan has. The
+    model is of no use afterwards."""
+    weights = _weights(model)
     if target in PLANS:
         return {f"{folder}/model.plan": weights + profiles * KERNEL_SOURCE}
-    names = [f"{stem}.onnx" if stem else MODEL_FILE]
-    if is_encoder_decoder(model):
-        names.append(encoder_file(stem))
-    graphs = {f"{folder}/{name}": graph // len(names) for name in sorted(names)}
-    return {**graphs, f"{folder}/{f'{stem}.bin' if stem else WEIGHTS_FILE}": weights}
+    library = {LIBRARY: LIBRARY_BYTES} if uses_library(model) else {}
+    stored = {f"{stem}.bin" if stem else WEIGHTS_FILE: weights}
+    names = {**graph_sizes(model, stem), **stored, **library}
+    return {f"{folder}/{name}": size for name, size in names.items()}
 
 
 def peak_of(target: str, model: ir.Model, parameters: int) -> int:
     """Bytes that building holds at its highest: weights are streamed, but not by TensorRT."""
     if target in PLANS:
-        return BASE_MEMORY + _sizes(model)[0] + int(BUILDER_BYTES * parameters)
+        return BASE_MEMORY + _weights(model) + int(BUILDER_BYTES * parameters)
     largest = max((tensor.size for tensor in _tensors(model)), default=0)
-    return BASE_MEMORY + IN_FLIGHT + largest // 32 * 4
+    # A small model has no weight that fills what may be in flight.
+    return BASE_MEMORY + min(IN_FLIGHT, FP32 * largest) + largest // 32 * 4
 
 
 def ops_of(model: ir.Model) -> dict[str, int]:
@@ -149,14 +152,13 @@ def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
     return [tensor for tensor in found if tensor is not None]
 
 
-def _sizes(model: ir.Model) -> tuple[int, int]:
-    """(bytes of the weight file, rough bytes of the graph)."""
+def _weights(model: ir.Model) -> int:
+    """Bytes of the weight file."""
     stored: dict[object, int] = {}
     for tensor in _tensors(model):
         stored[tensor.metadata_props.get(STORAGE_KEY) or id(tensor)] = tensor.nbytes
-    inline = sum(size for size in stored.values() if size <= INLINE_BYTES)
     end = 0
     for size in stored.values():
         if size > INLINE_BYTES:
             end = aligned(end, size) + size
-    return end, NODE_BYTES * sum(ops_of(model).values()) + inline
+    return end

@@ -60,9 +60,9 @@ __all__ = ["EnginePlan", "Plan", "make_plan"]
 # Parameters quantized and written in a second, one core of a server of 2023.
 PARAMETERS_PER_SECOND = 45_000_000
 SAMPLE_TOKENS = 1_800
+"""About as many as the text has that ships with the package."""
 SHIFTED = ("awq", "compressed-tensors", "gptq")
 """Ways of quantizing that may have zero points."""
-"""About as many as the text has that ships with the package."""
 
 
 @dataclass(frozen=True)
@@ -305,13 +305,14 @@ def _engine(
     report = run(model, passes, progress=progress.step, refuse=False)
     notes.extend(tactics.remarks() if tactics is not None else ())
     illegal = [p for p in report.passes if p.name.startswith("legal-")]
+    peak, ops = max(peak, peak_of(target, model, exported.parameters)), ops_of(model)
     return EnginePlan(
         target=target,
         precision=precision_of(recipe, target, source.config()),
         files=files_of(place, target, model, target if place == SHARED else None, profiles),
-        peak_memory_bytes=max(peak, peak_of(target, model, exported.parameters)),
+        peak_memory_bytes=peak,
         passes={p.name: p.fired for p in report.passes if p.fired},
-        ops=ops_of(model),
+        ops=ops,
         missing=sorted({r.reason for p in illegal for r in p.refusals}),
         refusals=[
             {"pass": p.name, "node": r.node, "reason": r.reason}

@@ -10,7 +10,7 @@ from onnx_ir.passes.common import InlinePass
 
 from lepton_compile.engines.contract import Step
 from lepton_compile.engines.encoder_part import is_encoder_decoder, split
-from lepton_compile.engines.weights_file import WeightStore, write_weights
+from lepton_compile.engines.weights_file import INLINE_BYTES, WeightStore, write_weights
 from lepton_compile.errors import EngineError
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "encoder_among",
     "encoder_file",
     "flatten",
+    "graph_sizes",
     "write_model",
 ]
 
@@ -76,6 +77,28 @@ def write_model(
         path.write_bytes(_bytes(graph))
     kept = {folder / name for name in used} | ({weights} if weights.exists() else set())
     return [*graphs, *sorted(kept)]
+
+
+def graph_sizes(model: ir.Model, stem: str | None = None) -> dict[str, int]:
+    """Bytes of each graph that :func:`write_model` would write, by name, of weights without values.
+
+    The model is of no use afterwards. Small tensors are counted, never read.
+    """
+    flatten(model)
+    inline = 0
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None:
+            size, name = tensor.nbytes, value.name or ""
+            inline += size if size <= INLINE_BYTES else 0
+            value.const_value = ir.ExternalTensor(
+                WEIGHTS_FILE, 0, size, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+            )
+    graphs = {f"{stem}.onnx" if stem else MODEL_FILE: model}
+    if is_encoder_decoder(model):
+        encoder, decoder = split(model)
+        graphs = {encoder_file(stem): encoder, **dict.fromkeys(graphs, decoder)}
+    return {name: len(_bytes(graph)) + inline // len(graphs) for name, graph in graphs.items()}
 
 
 def encoder_file(stem: str | None) -> str:
