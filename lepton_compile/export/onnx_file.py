@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
 from lepton_compile.errors import ExportError, SourceError
+from lepton_passes.body import Body
 from lepton_passes.tensors import transposed
 
 from .export import ExportedModel
@@ -48,11 +49,12 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
     check_sound(model, source.path)
     weight_files(model, source.path)
     at_our_opset(model, source.path)
-    _names_of_their_own(model)
     _weights_as_initializers(model)
+    _names_of_their_own(model)
     own_weights(model)
+    main = Body(model)
     for node in list(model.graph):
-        _canonical(model.graph, node)
+        _canonical(main, node)
     weights = [
         v.const_value for v in model.graph.initializers.values() if v.const_value is not None
     ]
@@ -80,19 +82,29 @@ def _load(path: Path) -> ir.Model:
 
 
 def _names_of_their_own(model: ir.Model) -> None:
-    """Call values in branches and loops otherwise than onnx_ir calls new ones (val_N, counted graph
-    by graph), as PyTorch's exporter does: a name is that of one value, inside and outside."""
+    """Leave the names free that passes give: a name is that of one value, inside and outside.
+
+    onnx_ir calls new values val_N, as PyTorch's exporter does, and counts graph by graph. Weights
+    that are made of another are called by its name and an ending.
+    """
+    weights, outer = set(model.graph.initializers), _made_in(model.graph)
     inner = [value for graph in model.graph.subgraphs() for value in _values(graph)]
     taken = {value.name for value in (*inner, *_values(model.graph))}
-    numbers = count()
-    for value in inner:
-        if re.fullmatch(r"val_\d+", value.name or ""):
-            value.name = next(name for name in (f"inner_{n}" for n in numbers) if name not in taken)
+    names = (f"inner_{n}" for n in count())
+    for value in (*inner, *(value for value in outer if not value.is_graph_output())):
+        name = value.name or ""
+        begins = (name[: match.start()] for match in re.finditer(r"[_.:]", name))
+        counted = value.graph is not model.graph and re.fullmatch(r"val_\d+", name)
+        if counted or not weights.isdisjoint(begins):
+            value.name = next(name for name in names if name not in taken)
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
-    made = [value for node in graph for value in node.outputs]
-    return [*graph.inputs, *graph.initializers.values(), *made]
+    return [*graph.inputs, *graph.initializers.values(), *_made_in(graph)]
+
+
+def _made_in(graph: ir.Graph) -> list[ir.Value]:
+    return [value for node in graph for value in node.outputs]
 
 
 def _weights_as_initializers(model: ir.Model) -> None:
@@ -113,7 +125,7 @@ def _called_alike(value: ir.Value) -> None:
     value.const_value.name = value.name or ""
 
 
-def _canonical(graph: ir.Graph, node: ir.Node) -> None:
+def _canonical(main: Body, node: ir.Node) -> None:
     if node.domain or node.op_type not in ("MatMul", "Gemm"):
         return
     weight = node.inputs[1]
@@ -122,9 +134,9 @@ def _canonical(graph: ir.Graph, node: ir.Node) -> None:
     if len(weight.const_value.shape) != 2 or weight.is_graph_input():
         return
     if node.op_type == "MatMul":
-        _turn(graph, node, weight, by_rows=False)
+        _turn(main, node, weight, by_rows=False)
     elif _plain_gemm(node):
-        _split_gemm(graph, node, weight)
+        _split_gemm(main, node, weight)
 
 
 def _plain_gemm(node: ir.Node) -> bool:
@@ -132,12 +144,12 @@ def _plain_gemm(node: ir.Node) -> bool:
     return numbers == [1.0, 1.0] and node.attributes.get_int("transA", 0) == 0
 
 
-def _split_gemm(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> None:
-    by_rows = node.attributes.get_int("transB", 0) == 1
+def _split_gemm(main: Body, node: ir.Node, weight: ir.Value) -> None:
+    graph, by_rows = main.graph, node.attributes.get_int("transB", 0) == 1
     name = _name_of(node)
     product = ir.node("MatMul", [node.inputs[0], weight], name=name)
     graph.insert_before(node, product)
-    _turn(graph, product, weight, by_rows=by_rows)
+    _turn(main, product, weight, by_rows=by_rows)
     last = product
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{name}/bias")
@@ -149,27 +161,18 @@ def _split_gemm(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> None:
     graph.remove(node, safe=True)
 
 
-def _turn(graph: ir.Graph, node: ir.Node, weight: ir.Value, *, by_rows: bool) -> None:
+def _turn(main: Body, node: ir.Node, weight: ir.Value, *, by_rows: bool) -> None:
     """Read ``weight`` through a Transpose; store it (out, in) if it is not yet."""
     stored = weight
     if not by_rows:
-        tensor = weight.const_value
-        assert tensor is not None
-        name = f"{weight.name}_by_rows"
-        stored = graph.initializers.get(name) or ir.Value(
-            name=name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()[::-1]),
-            const_value=transposed(tensor),
-        )
-        graph.initializers.setdefault(name, stored)
+        stored = main.derive([weight], f"{weight.name}_by_rows", lambda t: transposed(t[0]))
         _called_alike(stored)
     name = _name_of(node)
     turn = ir.node("Transpose", [stored], {"perm": [1, 0]}, name=f"{name}/Transpose")
     turn.outputs[0].type = stored.type
     if stored.shape is not None:
         turn.outputs[0].shape = ir.Shape(list(stored.shape)[::-1])
-    graph.insert_before(node, turn)
+    main.graph.insert_before(node, turn)
     node.replace_input_with(1, turn.outputs[0])
 
 

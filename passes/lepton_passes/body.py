@@ -226,8 +226,9 @@ class Body:
     def _initializer(self, sources: Sequence[ir.Value], name: str, make: Make) -> ir.Value:
         tensors = [source.const_value for source in sources]
         key = tuple(map(id, tensors))
-        initializers = self.model.graph.initializers
-        for known in _numbered(name):
+        graph, initializers = self.model.graph, self.model.graph.initializers
+        outside = {value.name for value in (*graph.inputs, *graph.outputs)} - {*initializers}
+        for known in (each for each in _numbered(name) if each not in outside):
             if known not in initializers:
                 name = known
                 break

@@ -49,6 +49,25 @@ def test_linear_layers_take_one_form(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, x @ W1 @ W2.T + BIAS, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("called", ["w2", "x", "h", "y"])
+def test_a_name_that_passes_give_may_be_taken(called: str, tmp_path: Path) -> None:
+    """The weight (out, in) of w1 was another one of that name, or the input of the graph."""
+    path = _file(tmp_path)
+    graph = onnx.load(path)
+    everywhere = [*graph.graph.input, *graph.graph.output, *graph.graph.initializer]
+    for each in everywhere:
+        each.name = "w1_by_rows" if each.name == called else each.name
+    for node in graph.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["w1_by_rows" if name == called else name for name in names]
+    onnx.save(graph, path)
+    exported = import_onnx(resolve(str(path), tmp_path), None)
+    x = RNG.standard_normal((3, 8)).astype(np.float32)
+    feeds = {"w1_by_rows" if called == "x" else "x": x}
+    (found,) = run(session_of(exported.model), feeds).values()
+    np.testing.assert_allclose(found, x @ W1 @ W2.T + BIAS, rtol=1e-5, atol=1e-5)
+
+
 def test_refuses_a_newer_opset(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="newer opset"):
         import_onnx(resolve(str(_file(tmp_path, opset=99)), tmp_path), None)
@@ -113,7 +132,7 @@ def _branches(folder: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["val_0", "val_1", "inner_0", "relu"])
+@pytest.mark.parametrize("name", ["val_0", "inner_0", "relu", "w1_by_rows"])
 def test_names_in_branches_are_those_of_one_value(name: str, tmp_path: Path) -> None:
     """New values are called val_0 and so on, as those of PyTorch's exporter are."""
     exported = import_onnx(resolve(str(_branches(tmp_path, name)), tmp_path), None)
