@@ -4,7 +4,8 @@
                                                          Transpose, integers and scales as they are
     Conv(x, DequantizeLinear(W)), others                 what the integers stand for, in floats
     MatMul(DequantizeLinear(x), DequantizeLinear(W))     left alone: runtimes have kernels for both
-                                                         sides in integers
+                                                         sides in integers of 8 bits, with one scale
+                                                         or one for each result; else as above
 
 Without this a whole weight would be dequantized in each call.
 """
@@ -25,6 +26,7 @@ from lepton_passes.tensors import StreamedTensor, rows_of, transposed
 __all__ = ["own_weights"]
 
 VECTOR = 2  # axes from which on it is more than a vector
+BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def own_weights(model: ir.Model) -> None:
         if stored is None or _read_by_passes(main, node):
             continue
         for user in readers(node.outputs[0]):
-            if not in_integers(user):
+            if not _by_integers(node, stored, user):
                 _read_apart(main, node, stored, user)
     if any(map(_unread, main.nodes("DequantizeLinear"))):
         sweep(model)
@@ -110,6 +112,18 @@ def _stored(body: Body, node: ir.Node) -> _Stored | None:
     return _Stored(
         codes, numbers, zeros if zeros is not None and zeros.any() else None, found, block
     )
+
+
+def _by_integers(node: ir.Node, stored: _Stored, user: ir.Node) -> bool:
+    """Whether runtimes compute what reads a weight in integers. Of blocks onnxruntime takes a layer
+    into a kernel that cannot run it, as of scales along what is summed up."""
+    if not in_integers(user) or stored.block or stored.codes.dtype.bitwidth != BYTE:
+        return False
+    if stored.axis is None or not is_op(user, "MatMul", "Gemm"):
+        return True
+    by_rows = is_op(user, "Gemm") and user.attributes.get_int("transB", 0) == 1
+    last = len(stored.codes.shape) - 1
+    return user.inputs[1] is node.outputs[0] and stored.axis == (0 if by_rows else last)
 
 
 def _read_by_passes(body: Body, node: ir.Node) -> bool:

@@ -133,6 +133,32 @@ def test_other_ops_read_what_it_stands_for(
     assert ops(tmp_path / "out")["DequantizeLinear"] == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "of_scales", "how"),
+    [
+        ("int8", (IN,), {"axis": 0}),
+        ("int8", (IN // 32, OUT), {"axis": 0, "block_size": 32}),
+        ("int4", (OUT,), {"axis": 1}),
+    ],
+)
+def test_what_no_kernel_has_in_integers_does_not_stay(
+    kind: str, of_scales: tuple[int, ...], how: dict[str, int], tmp_path: Path
+) -> None:
+    """onnxruntime took the first two into a kernel that refused them when it ran, and dequantized
+    the last in each call."""
+    weights, names = quantized(kind, (IN, OUT), of_scales, zero=False)
+    weights.append(onnx.numpy_helper.from_array(np.float32(0.03), "x_scale"))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale"], ["x_q"]),
+        helper.make_node("DequantizeLinear", ["x_q", "x_scale"], ["x_d"]),
+        helper.make_node("DequantizeLinear", names, ["whole"], **how),
+        helper.make_node("MatMul", ["x_d", "whole"], ["y"]),
+    ]
+    path = saved(tmp_path / "m.onnx", nodes, weights, ["rows", IN])
+    assert relative_error(path, tmp_path / "out", (5, IN)) <= BLOCKS
+    assert ops(tmp_path / "out")["DequantizeLinear"] == 1  # that of x
+
+
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_what_computes_in_integers_stays(per_channel: bool, tmp_path: Path) -> None:
     """As onnxruntime's own tools write it: both sides of each layer are rounded."""
