@@ -38,6 +38,7 @@ ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
 _NARROWEST_FIRST = ("int4", "int8", "fp32")
 _NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
+_NOTHING = 1e-300  # below what two norms of fp32 make
 
 
 class NumericCheck:
@@ -261,4 +262,4 @@ def _cosine(before: np.ndarray, after: np.ndarray) -> float:
     if np.array_equal(before, after) or before.dtype.kind not in _NUMBERS:
         return 1.0  # of nothing but zeros, too; integers have no direction
     a, b = before.ravel().astype(np.float64), after.ravel().astype(np.float64)
-    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-30)
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), _NOTHING)

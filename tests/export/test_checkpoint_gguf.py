@@ -197,6 +197,15 @@ def test_linear_scaling_is_of_the_global_layers_of_gemma(tmp_path: Path) -> None
     assert found["sliding_attention"]["rope_type"] == "default"
 
 
+@pytest.mark.parametrize("key", ["rope__scaling__factor", "rope__scale_linear"])
+def test_a_factor_without_a_kind_is_linear(key: str, tmp_path: Path) -> None:
+    """As llama.cpp takes it; the second is what older converters called it."""
+    model = gguf_files.tiny_model("llama")
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", model, **{key: 4.0})
+    found = resolve(str(path), tmp_path).config().rope_parameters
+    assert (found["rope_type"], found["factor"]) == ("linear", 4.0)
+
+
 def test_a_window_makes_it_mistral(tmp_path: Path) -> None:
     path = gguf_files.write(
         tmp_path / "m.gguf",

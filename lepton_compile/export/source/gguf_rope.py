@@ -55,8 +55,9 @@ def _scaling(header: GGUFHeader, rotary: int, theta: float) -> dict[str, Any]:
         return _longrope(header)
     if "rope_freqs.weight" in header.tensors:
         return _llama3(header, divisors(header, "rope_freqs.weight"), rotary, theta)
-    kind = header.key("rope.scaling.type", "none")
-    factor = header.key("rope.scaling.factor", 1.0)
+    # As llama.cpp: a factor is linear where the file does not say, and older files call it otherwise.
+    kind = header.key("rope.scaling.type", "linear")
+    factor = header.key("rope.scaling.factor", header.key("rope.scale_linear", 0.0)) or 1.0
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return {"rope_type": "default"}
     if kind == "linear":
