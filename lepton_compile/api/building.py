@@ -291,7 +291,7 @@ class Build:
         )
         config = _config(source)
         order = {e.target: [p.name for p in e.passes.passes] for e in engines}
-        entries = [self._engine_entry(folder, e, source, comparing) for e in engines]
+        entries = [self._engine_entry(folder, e, source, comparing, exported) for e in engines]
         precisions = {each["target"]: each["precision"] for each in entries}
         return Manifest(
             task=exported.task,
@@ -322,9 +322,15 @@ class Build:
         )
 
     def _engine_entry(
-        self, root: Path, engine: _Engine, source: Source, comparing: Comparing
+        self,
+        root: Path,
+        engine: _Engine,
+        source: Source,
+        comparing: Comparing,
+        exported: ExportedModel,
     ) -> dict[str, Any]:
-        config, encoder = _config(source), engine.built.encoder
+        encoder, recipe = engine.built.encoder, self.recipe.for_target(engine.target)
+        asked = precision_of(recipe, engine.target, _config(source))
         folder = root / engine.folder
         files = [folder / name for name in engine.built.files] or folder.rglob("*")
         inside = (p for p in files if p.is_file())
@@ -334,7 +340,7 @@ class Build:
             **({"encoder": f"{engine.folder}/{encoder}"} if encoder else {}),
             "files": sorted(p.relative_to(root).as_posix() for p in inside),
             "requires": dict(engine.built.requires),
-            "precision": precision_of(self.recipe.for_target(engine.target), engine.target, config),
+            "precision": asked if recipe.quantize.bits else exported.stored or asked,
             **engine.built.details,
             **self.found.tactics_entry(engine.target),
             "executed": not comparing.unverified(engine.target),

@@ -69,6 +69,7 @@ class ExportedModel:
         states: one for each state that a layer has in place of keys and values, in order.
         integers: that hold the parameters which the checkpoint has quantized.
         source_length: longest text that an encoder-decoder reads; ``length`` is of what it writes.
+        stored: int4 or int8 where an ONNX file has weights so; the fewest bits, of several.
     """
 
     model: ir.Model
@@ -86,6 +87,7 @@ class ExportedModel:
     states: list[StateLayer] = field(default_factory=list)
     integers: dict[str, Integers] = field(default_factory=dict)
     source_length: int = 0
+    stored: str = ""
 
     @property
     def cached(self) -> bool:

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
 from lepton_compile.errors import ExportError, SourceError
 from lepton_passes.body import Body
+from lepton_passes.linear import stored_precisions
 from lepton_passes.tensors import transposed
 
 from .export import ExportedModel
@@ -67,6 +68,7 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
         length=_length(model, length),
         how="imported",
         kinds=0,
+        stored=min(stored_precisions(model), default=""),
     )
 
 

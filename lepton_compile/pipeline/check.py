@@ -23,6 +23,7 @@ from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import DIALECT, bodies
 from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolerance
 from lepton_passes.emulation import Emulation, half_of
+from lepton_passes.linear import stored_precisions
 from lepton_passes.tensors import StreamedTensor
 
 from .blame import first_moved
@@ -86,7 +87,9 @@ class NumericCheck:
             PassError: the graph does not run, or gives such numbers all the same.
         """
         self._chooses = any(body.nodes("Experts", domain=DIALECT) for body in bodies(model))
-        self._precision = min((self._precision, *_stored_in(model)), key=_NARROWEST_FIRST.index)
+        self._precision = min(
+            (self._precision, *stored_precisions(model)), key=_NARROWEST_FIRST.index
+        )
         self._before = self._outputs(model)
         if bad := [name for name, array in self._before.items() if not _all_finite(array)]:
             raise _not_finite(model, bad)
@@ -186,13 +189,6 @@ class NumericCheck:
         if given is None or output.shape[:2] != given.shape:
             return output
         return np.asarray(output[given.astype(bool)])
-
-
-def _stored_in(model: ir.Model) -> set[str]:
-    """Precisions of weights that are quantized already."""
-    read = [(b, n.inputs[0]) for b in bodies(model) for n in b.nodes("DequantizeLinear")]
-    bits = {tensor.dtype.bitwidth for body, value in read for tensor in body.weights(value) or ()}
-    return {"int4" if each <= 4 else "int8" for each in bits if each <= 8}
 
 
 def _wider(one: Tolerance, other: Tolerance) -> Tolerance:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import Body, bodies
 from lepton_passes.dtypes import HALVES
 from lepton_passes.grouped import FloatCodes
 from lepton_passes.match import is_op, made_by, perm_of, readers
@@ -30,6 +30,7 @@ __all__ = [
     "linears_by_input",
     "lookups",
     "scale_type",
+    "stored_precisions",
     "weight_of",
 ]
 
@@ -228,3 +229,10 @@ def lookups(weight: Weight) -> list[ir.Node]:
     """The Gathers that read a quantized weight as an embedding table."""
     found = (readers(reader.outputs[0]) for reader in readers(weight.values[0]))
     return [node for nodes in found for node in nodes if is_op(node, "Gather")]
+
+
+def stored_precisions(model: ir.Model) -> set[str]:
+    """Precisions of the weights that are dequantized in a graph: int4, int8."""
+    read = [(b, n.inputs[0]) for b in bodies(model) for n in b.nodes("DequantizeLinear")]
+    bits = {tensor.dtype.bitwidth for body, value in read for tensor in body.weights(value) or ()}
+    return {"int4" if each <= 4 else "int8" for each in bits if each <= 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def test_a_linear_layer(
     graph = import_onnx(resolve(str(path), tmp_path), None).model.graph
     stored = {str(v.const_value.dtype) for v in graph.initializers.values() if v.const_value}
     assert (kind.upper() in stored) == kept
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["engines"][0]["precision"] == (kind.removeprefix("u") if kept else "fp32")
 
 
 @pytest.mark.parametrize(

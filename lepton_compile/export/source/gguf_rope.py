@@ -55,7 +55,7 @@ def _scaling(header: GGUFHeader, rotary: int, theta: float) -> dict[str, Any]:
         return _longrope(header)
     if "rope_freqs.weight" in header.tensors:
         return _llama3(header, divisors(header, "rope_freqs.weight"), rotary, theta)
-    # As llama.cpp: a factor is linear where the file does not say, and older files call it otherwise.
+    # As llama.cpp: linear where the file does not say; older ones call the factor otherwise.
     kind = header.key("rope.scaling.type", "linear")
     factor = header.key("rope.scaling.factor", header.key("rope.scale_linear", 0.0)) or 1.0
     if kind == "none" or (kind == "linear" and factor == 1.0):
