@@ -31,6 +31,10 @@ class Case:
     exported: ExportedModel
     session: ort.InferenceSession
 
+    @property
+    def layers(self) -> int:
+        return int(self.model.config.num_hidden_layers)
+
     def reference(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         given = {"input_ids": ids, "attention_mask": mask}
         if "position_ids" in inspect.signature(self.model.forward).parameters:
@@ -55,7 +59,7 @@ def _case(name: str, config: Callable[[], Any], folder: Path, **options: Any) ->
 def test_more_of_them_equal_pytorch(name: str, tmp_path: Path) -> None:
     config, how = {**MORE_DECODERS, **PLACES}[name]
     case = _case(name, config, tmp_path)
-    assert (case.exported.how, len(case.exported.caches)) == (how, 3)
+    assert (case.exported.how, len(case.exported.caches)) == (how, case.layers)
     test_full_sequence(case, "right")
     test_prefill_then_decode(case, "left")
 
@@ -63,12 +67,12 @@ def test_more_of_them_equal_pytorch(name: str, tmp_path: Path) -> None:
 def test_captured_as_expected(case: Case) -> None:
     _, how, kinds = DECODERS[case.name]
     assert (case.exported.how, case.exported.kinds) == (how, kinds)
-    assert len(case.exported.caches) == 3
+    assert len(case.exported.caches) == case.layers
 
 
 def test_inputs_are_the_agreed_ones(case: Case) -> None:
     names = [i.name for i in case.session.get_inputs()]
-    past = [f"past_key_values.{i}.{k}" for i in range(3) for k in ("key", "value")]
+    past = [f"past_key_values.{i}.{k}" for i in range(case.layers) for k in ("key", "value")]
     assert names == ["input_ids", "attention_mask", *past]
     assert [i.name for i in case.session.get_overridable_initializers()] == ["logits_to_keep"]
 
@@ -112,7 +116,7 @@ def test_a_cache_may_have_less_room_than_the_one_of_the_trace(name: str, tmp_pat
     config, how, _ = DECODERS[name]
     length = EXAMPLE_SIZES["sequence"]
     case = _case(name, config, tmp_path, length=length)
-    assert (case.exported.how, len(case.exported.caches)) == (how, 3)
+    assert (case.exported.how, len(case.exported.caches)) == (how, case.layers)
     assert case.exported.length == length < EXAMPLE_SIZES["total_sequence"]
     _decodes(case, "left", 4, length)
 

@@ -59,9 +59,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_captured_as_expected(case: Case) -> None:
     assert case.exported.how == PAIRS[case.name][1]
-    assert len(case.exported.caches) == 3
+    layers = 3 if case.exported.how == "stamped" else 2
+    assert len(case.exported.caches) == layers
     names = [i.name for i in case.session.get_inputs()]
-    past = [f"past_key_values.{i}.{k}" for i in range(3) for k in ("key", "value")]
+    past = [f"past_key_values.{i}.{k}" for i in range(layers) for k in ("key", "value")]
     own = ["encoder_input_ids", "encoder_attention_mask", "input_ids", "attention_mask"]
     assert names == [*own, *past]
 

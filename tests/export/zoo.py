@@ -33,7 +33,9 @@ _GPT = {
     "eos_token_id": 2,
 }
 _NEOX = {k: v for k, v in _DECODER.items() if k != "num_key_value_heads"}
-_BLOOM = {k: _GPT[k] for k in ("vocab_size", "n_layer", "n_head", "bos_token_id", "eos_token_id")}
+# Of a model that stays plain each layer is traced: the first, and one behind it.
+_PLAIN = 2
+_BLOOM = {k: _GPT[k] for k in ("vocab_size", "n_head", "bos_token_id", "eos_token_id")}
 # Experts take half of the tokens each; those of the second kind have a size of their own.
 _EXPERTS = {**_DECODER, "num_local_experts": 4, "num_experts_per_tok": 2}
 _SMALL_EXPERTS = {
@@ -71,13 +73,14 @@ _ENCODER = {
     "num_attention_heads": 4,
     "max_position_embeddings": LENGTH,
 }
+_PLAIN_ENCODER = {**_ENCODER, "num_hidden_layers": _PLAIN}
 _ROBERTA = {**_ENCODER, "max_position_embeddings": LENGTH + 2, "pad_token_id": 1}
 _T5 = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
     "d_kv": 8,
     "d_ff": 64,
-    "num_layers": 3,
+    "num_layers": _PLAIN,
     "num_heads": 4,
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 16,
@@ -151,12 +154,18 @@ DECODERS: dict[str, tuple[Callable[[], Any], str, int]] = {
     ),
     # These write attention out: the code stays, the cache is ours.
     "falcon-alibi": (
-        _make("FalconConfig", **_NEOX, alibi=True, multi_query=False, bias=True),
+        _make(
+            "FalconConfig",
+            **{**_NEOX, "num_hidden_layers": _PLAIN},
+            alibi=True,
+            multi_query=False,
+            bias=True,
+        ),
         "plain",
         0,
     ),
     "bloom": (
-        _make("BloomConfig", **_BLOOM, hidden_size=32),
+        _make("BloomConfig", **_BLOOM, n_layer=_PLAIN, hidden_size=32),
         "plain",
         0,
     ),
@@ -221,7 +230,7 @@ ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
         "stamped",
     ),
     # Its layers are not marked, and its attention is its own.
-    "mpnet": (_make("MPNetConfig", **_ENCODER), "plain"),
+    "mpnet": (_make("MPNetConfig", **_PLAIN_ENCODER), "plain"),
     "albert": (_make("AlbertConfig", **_ENCODER, embedding_size=16), "whole"),
     "deberta-v2": (
         _make(
@@ -377,10 +386,12 @@ MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     "bart": (_make("BartConfig", **_BART), "stamped"),
     # Reads by code of its own, with the mask that attention is given where it writes.
     "bigbird-pegasus": (
-        _make("BigBirdPegasusConfig", **_BART, attention_type="original_full"),
+        _make(
+            "BigBirdPegasusConfig", **{**_BART, "encoder_layers": 1}, attention_type="original_full"
+        ),
         "plain",
     ),
-    "big-bird": (_make("BigBirdConfig", **_ENCODER, attention_type="original_full"), "plain"),
+    "big-bird": (_make("BigBirdConfig", **_PLAIN_ENCODER, attention_type="original_full"), "plain"),
     "camembert": (_make("CamembertConfig", **_ROBERTA), "stamped"),
     "electra": (_make("ElectraConfig", **_ENCODER, embedding_size=16), "stamped"),
     "eurobert": (
@@ -393,8 +404,8 @@ MORE_ENCODERS: dict[str, tuple[Callable[[], Any], str]] = {
     # Mixes tokens by a Fourier transform in place of attention.
     "fnet": (_make("FNetConfig", **_ENCODER), "stamped"),
     # One row of its mask stands for all queries.
-    "layoutlm": (_make("LayoutLMConfig", **_ENCODER), "plain"),
-    "roformer": (_make("RoFormerConfig", **_ENCODER, embedding_size=32), "plain"),
+    "layoutlm": (_make("LayoutLMConfig", **_PLAIN_ENCODER), "plain"),
+    "roformer": (_make("RoFormerConfig", **_PLAIN_ENCODER, embedding_size=32), "plain"),
     # What reads of a model that writes as well; it adds a bias to its scores.
     "t5": (_make("T5Config", **_T5), "plain"),
     "umt5": (_make("UMT5Config", **_T5), "plain"),

@@ -19,7 +19,7 @@ from lepton_compile.numerics.bench.timing import Timing, alternate
 from lepton_compile.progress import NullProgress
 from lepton_compile.runtime import load
 from tests.runtime import tiny
-from tests.small import llama, made
+from tests.small import bert, llama, made
 
 
 class SmallEncoder:
@@ -163,6 +163,12 @@ def test_a_decoder_gets_as_many_rows_as_it_takes() -> None:
 def test_eager_decoder_runs_beside_the_engine() -> None:
     module = made("LlamaForCausalLM", llama(num_hidden_layers=1, max_position_embeddings=2048))
     report = bench(SmallDecoder(), module, rounds=1)
+    assert all(case.speedup is not None and case.speedup > 0 for case in report.cases)
+
+
+def test_eager_encoder_runs_beside_the_engine() -> None:
+    report = bench(SmallEncoder(), made("BertModel", bert(num_hidden_layers=1)), rounds=1)
+    assert [case.name for case in report.cases] == ["1x16", "1x64", "4x64"]
     assert all(case.speedup is not None and case.speedup > 0 for case in report.cases)
 
 

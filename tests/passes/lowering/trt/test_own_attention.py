@@ -21,7 +21,7 @@ from tests.export.zoo import DECODERS, VOCABULARY
 from tests.passes.lowering.trt.decoder import Driven, Truth, follow
 from tests.passes.support import load, ops, reasons
 
-CAPACITY, LAYERS = 24, 3
+CAPACITY, LAYERS = 24, 2
 PROMPTS = ([7, 8, 9, 10, 11], [20, 21, 22])
 
 
@@ -30,7 +30,7 @@ def gpt_neo() -> transformers.GPTNeoConfig:
     return transformers.GPTNeoConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_layers=LAYERS,
+        num_layers=3,
         num_heads=4,
         attention_types=[[["global", "local", "global"], 1]],
         window_size=4,
@@ -55,11 +55,13 @@ def captured(name: str, folder: Path) -> ir.Model:
 
 def check(model: ir.Model, form: str) -> None:
     truth = Truth(model)
+    layers = sum((value.name or "").endswith(".key") for value in model.graph.inputs)
     done = LowerTrtStaticCache(CAPACITY)
     done(model)
     LowerTrtCachedAttention()(model)
-    assert (done.fired, reasons(done)) == (LAYERS, [])
-    assert attention_forms(model) == {form: LAYERS}
+    assert layers
+    assert (done.fired, reasons(done)) == (layers, [])
+    assert attention_forms(model) == {form: layers}
     driven = Driven(model, 2, CAPACITY)
     assert follow(truth, driven, PROMPTS, steps=6, words=VOCABULARY) < 1e-5
 
