@@ -57,6 +57,7 @@ IDLE: list[tuple[dict[str, Any], str, str, str]] = [
     ({**INT8, "target": "ort-cuda", "kernels": "native"}, "kernels", "ort-cuda", "target: ort-cpu"),
     ({"objective": "throughput"}, "objective", "throughput, for ort-cpu", "quantize: int8"),
     ({**INT8, "tactics": "default", "objective": "memory"}, "objective", "memory", "tactics: mea"),
+    ({**INT8, "kernels": "native", "objective": "memory"}, "objective", "memory", "kernels: auto"),
     ({"target": "trt", "objective": "memory"}, "objective", "memory, for trt", "target: ort-cpu"),
     ({"target": "ort-cuda", "objective": "throughput"}, "objective", "ort-cuda", "target: ort-cpu"),
     ({"task": "fill-mask", "position_ids": True}, "position_ids", "true, for fill", "text-gen"),
@@ -124,6 +125,7 @@ def test_every_row_of_the_table_is_told_of() -> None:
         {**BOTH, **CACHES, **STATIC, "compute_capabilities": [8.9], "objective": "throughput"},
         {**BOTH, **WEIGHTS, "kernels": "native"},
         {"target": ["ort-cpu", "trt"], "plugin": "aot", "task": "text-generation"},
+        {**TRT, "shapes": {"cache": [2, 2048]}},
         # The task is the model's, and may be the right one.
         {"target": "trt", "attention": "mask", "pooling": "mean"},
         {"gates": {"perplexity": 0.1, "argmax": 0.9, "cosine": 0.9, "max_error": 0.1}},

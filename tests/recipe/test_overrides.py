@@ -8,6 +8,7 @@ import pytest
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import apply_overrides, load_recipe, parse_override
+from lepton_compile.recipe.quantize import FORMATS
 
 
 @pytest.mark.parametrize(
@@ -39,10 +40,16 @@ def test_the_original_stays_as_it_is() -> None:
     assert data == {"model": "m", "gates": {"cosine": 0.9}}
 
 
-def test_no_way_through_a_value() -> None:
+def test_a_format_opens_into_its_keys() -> None:
+    changed = apply_overrides({"quantize": "int4"}, {"quantize.group": 64})
+    assert changed == {"quantize": {**FORMATS["int4"], "group": 64}}
+
+
+@pytest.mark.parametrize("key", ["model.name", "quantize.group"])
+def test_no_way_through_a_value(key: str) -> None:
     with pytest.raises(RecipeError, match="has no keys") as caught:
-        apply_overrides({"model": "m"}, {"model.name": 1})
-    assert caught.value.where == "--set model.name"
+        apply_overrides({"model": "m", "quantize": "int5"}, {key: 1})
+    assert caught.value.where == f"--set {key}"
 
 
 def test_a_mistake_is_placed_at_the_override() -> None:

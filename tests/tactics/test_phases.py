@@ -53,3 +53,5 @@ def test_nothing_is_borne_where_nothing_is_said(decoder: bool) -> None:
     assert wanted_of("latency", WIDE, decoder=decoder).budget == 0
     kept = wanted_of("latency", WIDE, decoder=decoder, perplexity=-1, cosine=2).budget
     assert kept == 0
+    of_the_other = {"cosine": 0.9} if decoder else {"perplexity": 0.1}
+    assert wanted_of("latency", WIDE, decoder=decoder, **of_the_other).budget == 0
