@@ -92,7 +92,7 @@ def graph_sizes(model: ir.Model, stem: str | None = None) -> dict[str, int]:
             size, name = tensor.nbytes, value.name or ""
             inline += size if size <= INLINE_BYTES else 0
             value.const_value = ir.ExternalTensor(
-                WEIGHTS_FILE, 0, size, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+                WEIGHTS_FILE, 0, size, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
             )
     graphs = {f"{stem}.onnx" if stem else MODEL_FILE: model}
     if is_encoder_decoder(model):
