@@ -68,7 +68,7 @@ class Comparing:
         return ""
 
     def begin(self, check: NumericCheck, model: ir.Model) -> bool:
-        """Run the graph as it is; False where an imported one does not take made-up inputs."""
+        """Run the graph as it is; False where an imported one does not take synthetic inputs."""
         try:
             check.start(model)
         except PassError as error:

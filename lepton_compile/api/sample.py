@@ -34,7 +34,7 @@ HEARD = 2
 IMPORTED = {"batch": 2, "other": 8}
 """Sizes of the open dimensions of an imported graph: the first of an input, and the others."""
 LARGEST = 1 << 28
-"""Numbers of one made-up input: half a gigabyte or more of them is no sample."""
+"""Numbers of one synthetic input: half a gigabyte or more of them is no sample."""
 
 
 def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ def vision_part(config: PretrainedConfig, task: str) -> PretrainedConfig | None:
 
 def image_class(config: PretrainedConfig) -> Any:
     """transformers' class for vectors of pictures: the one that the model was saved as, if it is
-    for them; of a whole the part that sees, with its projection where it has one.
+    for them; of a whole its vision tower, with its projection where it has one.
 
     The general class where transformers has none for the configuration.
     """

@@ -103,7 +103,7 @@ def _of_cuda(wanted: bool, pair: bool, cache: Any) -> dict[str, bool]:
 
 
 def _of_images(task: str) -> dict[str, bool]:
-    """The parts for models that see."""
+    """The parts for vision models."""
     return {
         "loader_images": task.startswith("image-"),
         "loader_image_vectors": task == "image-feature-extraction",

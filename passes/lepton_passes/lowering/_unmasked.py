@@ -1,4 +1,4 @@
-"""Attention as models that see have it: every part of a picture sees all others."""
+"""Attention as vision models have it: every patch of an image sees all others."""
 
 from __future__ import annotations
 
