@@ -106,6 +106,21 @@ def test_the_usual_kernel_is_that_of_the_passes(layer: Layer, able: list[str], t
     assert usual(layer, able) == taken  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("layer", "dynamic"),
+    [
+        (Layer(64, 96, 8), True),
+        (Layer(64, 96, 8, tied=True), False),
+        (Layer(64, 96, 8, 32), False),
+        (Layer(64, 96, 4, 32), False),
+    ],
+)
+def test_only_rows_of_8_bits_that_are_no_table_are_rounded_as_they_come(
+    layer: Layer, dynamic: bool
+) -> None:
+    assert ("dynamic" in tactics_of(layer)) == dynamic
+
+
 @pytest.mark.parametrize("tactic", ["native", "nbits"])
 def test_several_in_one_have_weights_of_their_own(tactic: str) -> None:
     layer = LAYERS[5]

@@ -36,6 +36,11 @@ def test_moves_past_a_norm(norm: str) -> None:
     assert ops(model) == [norm, "Relu"]
 
 
+def test_the_weight_of_a_norm_may_be_an_input() -> None:
+    text = _between("RMSNormalization <axis = -1> (h, g)").replace("x)", "x, float[8] g)", 1)
+    assert check(SinkTranspose(), load(text), {**FEEDS, "g": random(8)}, CLOSE).fired == 1
+
+
 def test_moves_past_a_rotary_embedding() -> None:
     angles = random(2, 3, 4, seed=2)
     model = load(

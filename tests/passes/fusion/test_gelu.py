@@ -52,6 +52,20 @@ def test_leaves_other_constants() -> None:
     assert check(FuseGelu(), model, FEEDS, CLOSE).fired == 0
 
 
+@pytest.mark.parametrize("cube", ["c = Pow (x, one)", "d = Mul (x, x) c = Mul (d, d)"])
+def test_leaves_what_is_no_cube(cube: str) -> None:
+    done = check(FuseGelu(), load(_graph(TANH.format(cube=cube) + END["half first"])), FEEDS, CLOSE)
+    assert (done.fired, reasons(done)) == (0, [])
+
+
+def test_what_is_in_front_is_no_part_of_it() -> None:
+    """Though it has a constant with more axes."""
+    text = ERF + " " + END["half last"]
+    front = "zero = Constant <value = float[1, 1, 1, 1] {0}> () w = Add (z, zero) x = Squeeze (w)"
+    graph = _graph(f"{front} {text}").replace("float[b, s, 8] x", "float[2, 3, 8] z")
+    assert check(FuseGelu(), load(graph), {"z": random(2, 3, 8)}, CLOSE).fired == 1
+
+
 def test_refuses_another_end() -> None:
     done = check(FuseGelu(), load(_graph(ERF + " f = Add (e, one) y = Mul (x, f)")), FEEDS, CLOSE)
     assert reasons(done) == ["what follows is not 0.5 x (1 + ..)"]

@@ -92,6 +92,16 @@ def test_refuses(narrow: bool, names: list[str], reason: str) -> None:
     assert "QuantizeLinear" not in ops(model, "block")
 
 
+def test_refuses_heads_of_unknown_width() -> None:
+    model = neutral()
+    for value in model.graph.inputs:
+        if value.name in NAMES:
+            value.shape = None
+    done = QuantizeCache(measure=seen)
+    done(model)
+    assert (reasons(done), done.fired) == (["the width of its heads is unknown"], 0)
+
+
 def test_refuses_attention_that_is_the_models_own() -> None:
     model = neutral()
     past = next(v for v in model.graph.inputs if v.name == NAMES[0])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from lepton_compile.pipeline.mixed.objective import (
     Directions,
@@ -92,8 +93,19 @@ def test_a_text_is_one_vector(pooling: str) -> None:
     objective = Directions(pooling)
     kept = objective.keep({"last_hidden_state": hidden})
     assert objective.rows(kept) == 1
+    wanted = {"mean": hidden.mean(1), "cls": hidden[:, 0], "max": hidden.amax(1)}
+    torch.testing.assert_close(kept, normalize(wanted.get(pooling, hidden[:, -1])))
     assert objective.distance(kept, {"last_hidden_state": 2 * hidden}) == pytest.approx(0, abs=1e-6)
     assert objective.distance(kept, {"last_hidden_state": -hidden}) > 0.3
+
+
+@pytest.mark.parametrize("pooling", ["max", "sum"])
+def test_a_sparse_vector_is_what_its_texts_words_score(pooling: str) -> None:
+    scores = torch.randn((1, ROWS, ANSWERS), generator=torch.Generator().manual_seed(3))
+    objective = Weights(pooling, 2)
+    words = scores.relu().log1p().log1p()
+    wanted = words.amax(1) if pooling == "max" else words.sum(1)
+    torch.testing.assert_close(objective.keep({"logits": scores}), normalize(wanted))
 
 
 def test_scores_go_back_from_an_answer_that_is_drawn() -> None:

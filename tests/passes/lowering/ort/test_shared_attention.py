@@ -185,3 +185,5 @@ def test_refuses_an_old_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
         0,
         ["onnxruntime before 1.31 has no kernel without a present"],
     )
+    monkeypatch.setattr(onnxruntime, "__version__", "1.31.0")
+    assert LowerSharedAttention()(_model()).modified
