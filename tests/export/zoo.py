@@ -56,13 +56,13 @@ _GROUPED_EXPERTS = {
     "first_k_dense_replace": 1,
     "routed_scaling_factor": 1.5,
 }
-# Keys and values of each head come from latents: 16 wide and 8, of which 8 are turned.
+# Keys and values of each head come from latents: 20 wide, no multiple of 8, and 8; 8 are turned.
 _LATENT = {
     "num_key_value_heads": 4,
     "q_lora_rank": 16,
     "kv_lora_rank": 12,
     "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8,
+    "qk_nope_head_dim": 12,
     "v_head_dim": 8,
 }
 _ENCODER = {

@@ -44,6 +44,7 @@ __all__ = [
 
 # Where attention is captured: transformers' interface, torch's function, or nowhere.
 NAME, TORCH, OWN = "lepton", "sdpa", "own"
+_WIDTH = 8  # heads of a cache are a multiple of it: onnxruntime refuses others when it runs
 _active: list[AttentionCapture] = []
 
 
@@ -327,6 +328,8 @@ def _attention(
         rule = MaskRule(causal, -1 if sliding_window is None else sliding_window)
     scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
     if attention_mask is not None and s_aux is None and state.shares(key, value):
+        if key.shape[-1] % _WIDTH:  # those of the cache are wider
+            raise OwnCodeError(f"layers share keys whose heads are no multiple of {_WIDTH} wide")
         plain = (float(scale), rule.causal, rule.window, float(softcap or 0.0))
         return torch.ops.lepton.shared_attention(query, key, value, attention_mask, *plain), None
     cached = any(fresh is key for fresh in state.fresh_keys)
@@ -338,7 +341,7 @@ def _attention(
         attention_mask = None  # the order of tokens is all that it says
     width = value.shape[-1]
     out = torch.ops.lepton.attention(
-        *_of_one_width(query, key, value),
+        *_of_one_width(query, key, value, of=_WIDTH if cached else 1),
         attention_mask,
         float(scale),
         rule.causal,
@@ -357,10 +360,10 @@ def _check_no_more(given: Mapping[str, Any]) -> None:
             raise OwnCodeError("attention is given more than is captured", found=name)
 
 
-def _of_one_width(*heads: Tensor) -> list[Tensor]:
-    """Heads of equal width, as kernels and caches want them: the narrower ones end in zeros, which
-    add nothing to scores, and columns to the output that nobody reads."""
-    widest = max(each.shape[-1] for each in heads)
+def _of_one_width(*heads: Tensor, of: int) -> list[Tensor]:
+    """Heads of equal width, a multiple of ``of``, as kernels and caches want them: narrower ones
+    end in zeros, which add nothing to scores, and columns to the output that nobody reads."""
+    widest = -(-max(each.shape[-1] for each in heads) // of) * of
     return [
         each if each.shape[-1] == widest else functional.pad(each, (0, widest - each.shape[-1]))
         for each in heads
