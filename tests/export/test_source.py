@@ -16,6 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.export import meta_model
 from lepton_compile.export.source import resolve
 
 CONFIG = {
@@ -107,6 +108,14 @@ def test_known_model_with_its_own_code_uses_the_library(bert: Path) -> None:
     """auto_map does no harm where transformers has the class itself."""
     code = {"AutoModel": "code.Model"}
     assert resolve(str(changed(bert, auto_map=code)), bert).config().model_type == "bert"
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_how_its_makers_ran_a_model_is_left_to_us(key: str, bert: Path) -> None:
+    source = resolve(str(changed(bert, **{key: "flash_attention_2"}, return_dict=False)), bert)
+    network: Any = meta_model(source, "feature-extraction")
+    assert network.config._attn_implementation == "sdpa"
+    assert source.config().return_dict is True
 
 
 def test_a_label_with_half_a_character_is_refused(bert: Path) -> None:

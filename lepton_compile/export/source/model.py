@@ -133,6 +133,10 @@ class Source:
         # Of how weights are stored, which the checkpoint sees to; transformers replaces layers.
         for each in (config, text):
             vars(each).pop("quantization_config", None)
+        # Of how its makers ran it, and what calls gave them: numbers and parts are the same.
+        if config._attn_implementation not in (None, "eager", "sdpa"):
+            config._attn_implementation = None
+        config.return_dict = True
         return config
 
     @property
