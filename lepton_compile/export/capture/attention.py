@@ -44,7 +44,9 @@ __all__ = [
 
 # Where attention is captured: transformers' interface, torch's function, or nowhere.
 NAME, TORCH, OWN = "lepton", "sdpa", "own"
-_WIDTH = 8  # heads of a cache are a multiple of it: onnxruntime refuses others when it runs
+# Heads of a cache are a multiple of it: onnxruntime refuses others when it runs, and the builder of
+# TensorRT-RTX 1.7 ends with an error of its own on native attention in halves.
+_WIDTH = 8
 _active: list[AttentionCapture] = []
 
 
