@@ -11,6 +11,7 @@ from lepton_passes.contract import SAME
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.lowering.ort.packing import STORAGE
+from lepton_passes.match import made_by
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
@@ -94,11 +95,24 @@ def test_refuses_groups_that_are_no_blocks() -> None:
     assert (done.fired, reasons(done)) == (0, ["no kernel has groups of 12 columns"])
 
 
-def test_refuses_odd_columns() -> None:
+def test_rows_of_odd_columns_are_looked_up_with_their_scales() -> None:
     model = _model(40)
     WeightInt8()(model)
-    done = check(LowerEmbedding(), model, FEEDS, SAME)
-    assert reasons(done) == ["40 columns are no multiple of 16"]
+    assert check(LowerEmbedding(), model, FEEDS, SAME).fired == 1
+    assert ops(model).count("Gather") == 2
+    table = made_by(made_by(model.graph.outputs[0], "Mul").inputs[0], "Cast").inputs[0]
+    assert table.producer().inputs[0].const_value.dtype == ir.DataType.INT8
+
+
+def test_refuses_odd_columns_of_4_bits() -> None:
+    text = """main (int64[b, s] ids) => (h) {
+      w = DequantizeLinear <axis = 0> (w_q, w_scale)
+      h = Gather (w, ids)
+    }"""
+    q = np.random.default_rng(0).integers(-8, 8, (4096, 40)).astype(ml_dtypes.int4)
+    done = LowerEmbedding()
+    done(load(text, {"w_q": q, "w_scale": random(4096)}))
+    assert (done.fired, reasons(done)) == (0, ["40 columns are no multiple of 16"])
 
 
 def test_refuses_fp8() -> None:
