@@ -216,8 +216,13 @@ def _rows(node: ir.Node) -> int | None:
         table = copies.inputs[0]
     if made_by(index, "Positions", domain=DIALECT) is None or table is None:
         return None
-    first = table.shape[0] if table.shape is not None and table.is_initializer() else None
-    return first if isinstance(first, int) else None
+    data = node.inputs[0]
+    if table.shape is None or data is None or data.shape is None or not table.is_initializer():
+        return None
+    # Copies put axes in front, as that of the batch.
+    axis = node.attributes.get_int("axis", 0) - (len(data.shape) - len(table.shape))
+    rows = table.shape[axis] if axis >= 0 else 1
+    return rows if isinstance(rows, int) else None
 
 
 def _mask_values(body: Body, masks: set[ir.Value]) -> set[ir.Value]:

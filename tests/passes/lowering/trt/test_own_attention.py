@@ -40,6 +40,22 @@ def gpt_neo() -> transformers.GPTNeoConfig:
     )
 
 
+def bert() -> transformers.BertConfig:
+    """Positions, and types of tokens by position from a table of one row, (1, positions)."""
+    return transformers.BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=CAPACITY,
+        is_decoder=True,
+    )
+
+
+OTHERS = {"gpt-neo": gpt_neo, "bert": bert}
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ir.Model]:
     """A neutral graph, captured once."""
@@ -47,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ir.Model]:
 
 
 def captured(name: str, folder: Path) -> ir.Model:
-    make = gpt_neo if name == "gpt-neo" else DECODERS[name][0]
+    make = OTHERS.get(name) or DECODERS[name][0]
     save(make, "text-generation", folder / "model")
     found = export(resolve(str(folder / "model"), base=folder), "text-generation", length=CAPACITY)
     return found.model
@@ -76,7 +92,7 @@ def test_rows_of_different_length_are_those_of_the_neutral_graph(
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("gpt-j", "native"),
+        ("bert", "native"),
         ("gpt-neo", "own"),
         ("falcon", "native"),
         ("falcon-grouped", "native"),
