@@ -79,6 +79,7 @@ def test_missing_path_suggests_the_hub(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist") as caught:
         resolve("./name", tmp_path)
     assert caught.value.hint is None
+    assert "a folder" in caught.value.available
 
 
 @pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "pytorch_model.bin"])

@@ -20,6 +20,7 @@ from lepton_compile.export.source.package import locate_package
 
 __all__ = ["resolve"]
 
+FORMS = ("hf:org/name@commit", "package:module/path", "a folder", "a .gguf or .onnx file")
 HUB_NAME = re.compile(r"^\w[\w.-]*/[\w.-]+(@\w+)?$")
 
 
@@ -64,6 +65,7 @@ def _located(model: str, base: Path, trust_remote_code: bool, weights: bool) -> 
         raise SourceError(
             "The model does not exist.",
             found=str(path),
+            available=FORMS,
             hint=f"For the hub, write hf:{model}." if HUB_NAME.match(model) else None,
         )
     return _open(model, path, None, trust_remote_code, weights)
