@@ -47,15 +47,17 @@ def converted(
     splits = [entry for entry in converters if _splits(entry)]
     merges = [entry for entry in converters if _merges(entry)]
     joins = [entry for entry in converters if _joins(entry)]
+    own = dict(network.named_parameters()) if splits else {}
 
-    def parts(name: str) -> list[str]:
-        current = rename(name)
+    def parts(name: str) -> dict[str, int]:
+        current, rows = rename(name), checkpoint.names()[name].shape[:1]
         for split in splits:
             first, matched = split.rename_source_key(current)
             if matched is not None:
                 targets = split.target_patterns
-                return [first.replace(targets[0], target, 1) for target in targets]
-        return []
+                names = [first.replace(targets[0], target, 1) for target in targets]
+                return _rows(names, *rows, sizes=None if _equal(split) else own)
+        return {}
 
     apart = SplitCheckpoint(checkpoint, parts) if splits else checkpoint
     stacks = {name: _by_matrix(parts) for name, parts in _collected(apart, merges, rename).items()}
@@ -69,12 +71,29 @@ def converted(
 
 
 def _splits(entry: Any) -> bool:
-    """Whether it does nothing but cut one tensor into equal runs of rows."""
-    from transformers.core_model_loading import Chunk
+    """Whether it does nothing but cut one tensor into runs of rows."""
+    from transformers.core_model_loading import Split
 
     (done, *more), targets = entry.operations, entry.target_patterns
-    cuts = isinstance(done, Chunk) and done.dim == 0 and done.num_shards_attribute is None
+    cuts = _equal(entry) or (isinstance(done, Split) and done.dim == 0)
     return cuts and not more and len(targets) > 1 and len(entry.source_patterns) == 1
+
+
+def _equal(entry: Any) -> bool:
+    """Whether the runs are equal; else each is as long as what it becomes."""
+    from transformers.core_model_loading import Chunk
+
+    done = entry.operations[0]
+    return isinstance(done, Chunk) and done.dim == 0 and done.num_shards_attribute is None
+
+
+def _rows(
+    names: Sequence[str], rows: int = 0, *, sizes: Mapping[str, Any] | None
+) -> dict[str, int]:
+    """How many of a tensor's rows each part has."""
+    if sizes is None:
+        return dict.fromkeys(names, rows // len(names))
+    return {name: len(sizes[name]) for name in names if name in sizes and sizes[name].ndim}
 
 
 def _merges(entry: Any) -> bool:

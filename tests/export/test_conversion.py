@@ -60,6 +60,27 @@ def test_experts_are_stacked_in_their_order(
         np.testing.assert_array_equal(whole.tensor(name).rows(9, 11), state[name][9:11].numpy())
 
 
+def _sarvam() -> Any:
+    return transformers.SarvamMoEConfig(**_SMALL_EXPERTS, first_k_dense_replace=1)
+
+
+def test_parts_of_unlike_size_are_as_long_as_what_they_become(tmp_path: Path) -> None:
+    """Four heads of queries and two of keys, in one tensor."""
+    model = save(_sarvam, "text-generation", tmp_path)
+    checkpoint = SafetensorsCheckpoint(tmp_path)
+    stored = "model.layers.1.attention.query_key_value.weight"
+    assert stored in checkpoint.names()
+    with torch.device("meta"):
+        network = type(model)(_sarvam())
+    whole, rename = converted(network, checkpoint)
+    state = model.state_dict()
+    found = {rename(name): name for name in whole.names()}
+    assert set(found) == set(state)
+    for kind in ("q", "k", "v"):
+        name = f"model.layers.1.self_attn.{kind}_proj.weight"
+        np.testing.assert_array_equal(whole.tensor(found[name]).numpy(), state[name].numpy())
+
+
 def test_a_missing_expert_is_no_shorter_stack(tmp_path: Path) -> None:
     save(_mixtral, "text-generation", tmp_path)
     file = tmp_path / "model.safetensors"

@@ -6,7 +6,7 @@ names any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,24 +24,24 @@ class SplitCheckpoint:
 
     Args:
         packed: the checkpoint as it is stored.
-        parts: names of the parts of a tensor, equal in size and in the order of its rows; empty
-            where it stays whole.
+        parts: names of the parts of a tensor and how many of its rows each has, in their order;
+            empty where it stays whole, as it does where they are not all of its rows.
     """
 
-    def __init__(self, packed: Checkpoint, parts: Callable[[str], Sequence[str]]) -> None:
+    def __init__(self, packed: Checkpoint, parts: Callable[[str], Mapping[str, int]]) -> None:
         self._packed = packed
         self._names: dict[str, TensorInfo] = {}
         self._part_of: dict[str, tuple[str, int]] = {}
         for name, info in packed.names().items():
-            found = parts(name)
-            if not found or info.shape[0] % len(found):
+            found, first = parts(name), 0
+            if not found or sum(found.values()) != info.shape[0]:
                 self._names[name] = info
                 continue
-            rows = info.shape[0] // len(found)
-            for index, part in enumerate(found):
+            for part, rows in found.items():
                 shape = (rows, *info.shape[1:])
                 self._names[part] = TensorInfo(info.dtype, shape, integers=info.integers)
-                self._part_of[part] = (name, index * rows)
+                self._part_of[part] = (name, first)
+                first += rows
 
     def names(self) -> Mapping[str, TensorInfo]:
         """As of ``Checkpoint``."""
