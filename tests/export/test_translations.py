@@ -44,6 +44,12 @@ def _filled_where(x: Tensor) -> Tensor:
     return torch.subtract(torch.multiply(y, 2), torch.divide(z.flatten(1), 3))
 
 
+def _squared(x: Tensor) -> Tensor:
+    """All pairs of rows, a size that is a power."""
+    pairs = (x[:, None] * x[None]).reshape(x.shape[0] ** 2, 6)
+    return pairs + x.new_ones(x.shape[0] ** 2, 1)
+
+
 def _transformed(x: Tensor) -> Tensor:
     """Of numbers that are real, and of complex ones, along a length that is open, too."""
     both = torch.fft.fftn(x[:, None] * x[0, :3, None], dim=(1, 2))
@@ -80,6 +86,7 @@ def _inverted(x: Tensor) -> Tensor:
         _inverted,
         _padded_by_a_word,
         _repeated,
+        _squared,
         _transformed,
         _unfolded,
     ],

@@ -237,16 +237,19 @@ class Translator:
             return self.builder.op("Shape", [value], {"start": axis, "end": axis + 1})
         if expr.is_Integer:
             return self.builder.ints(int(expr))
-        op_type = _SIZE_OPS.get(type(expr).__name__)
+        kind, terms = type(expr).__name__, expr.args
+        if kind in ("Pow", "PowByNatural") and terms[1].is_Integer and terms[1] > 0:
+            kind, terms = "Mul", [terms[0]] * int(terms[1])
+        op_type = _SIZE_OPS.get(kind)
         if op_type is None:
-            if type(expr).__name__ in ("FloorDiv", "CleanDiv"):
-                low, high = (self._expression(a) for a in expr.args)
+            if kind in ("FloorDiv", "CleanDiv"):
+                low, high = (self._expression(a) for a in terms)
                 return self.builder.op("Div", [low, high])
             raise ExportError(
                 "the model computes a size in a way that has no translation", found=str(expr)
             )
-        result = self._expression(expr.args[0])
-        for term in expr.args[1:]:
+        result = self._expression(terms[0])
+        for term in terms[1:]:
             result = self.builder.op(op_type, [result, self._expression(term)])
         return result
 
