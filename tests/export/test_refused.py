@@ -111,3 +111,18 @@ def test_a_head_for_labels_gives_no_answers(tmp_path: Path) -> None:
     assert caught.value.where == str(tmp_path / "config.json")
     assert caught.value.found == "num_labels: 3"
     lc.plan(model=str(tmp_path), task="token-classification")
+
+
+def test_a_head_for_labels_by_another_name(tmp_path: Path) -> None:
+    names = ("pad", "bos", "eos", "cls", "sep")
+    tokens = {f"{name}_token_id": n for n, name in enumerate(names)}
+    for labels in (2, 3):
+        transformers.ModernBertConfig(**SIZES, **tokens, num_labels=labels).save_pretrained(
+            tmp_path
+        )
+        if labels == 2:
+            lc.plan(model=str(tmp_path), task="question-answering")
+            continue
+        with pytest.raises(ExportError, match="starts and ends of answers") as caught:
+            lc.plan(model=str(tmp_path), task="question-answering")
+        assert caught.value.found == "num_labels: 3"
