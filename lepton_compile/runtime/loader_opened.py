@@ -66,8 +66,8 @@ class Opened:
         empty, missing position_ids count what the mask has; padding may stand on either side.
         """
         given, run = self._prepare(feeds), self.session.run
-        with failing(f"outputs are given as a list of names, not {outputs!r:.60}"):
-            names = [*map(str, outputs or self.outputs)]
+        with failing(f"outputs are names of outputs, or one, not {outputs!r:.60}"):
+            names = [outputs] if isinstance(outputs, str) else [*map(str, outputs or self.outputs)]
         if self.cache and self.cache.get("states"):
             from lepton_compile.runtime.loader_states import check_unpadded
 
