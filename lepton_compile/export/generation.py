@@ -25,12 +25,22 @@ LARGEST = 1 << 16
 def generation(source: Source) -> dict[str, Any]:
     """``eos`` (list), ``bos`` and ``pad`` (ids or None) and ``vocabulary`` (count) of a decoder.
 
+    Where the model was released with any: ``never`` and ``rules``, as in ``answers``; what a
+    decoder has before it ends counts its prompt.
+
     Raises:
-        SourceError: an id is something else than a whole number.
+        SourceError: an id, or a number of tokens, is something else than a whole number.
     """
     said = _Said(source)
     bos, pad = (said.one(f"{name}_token_id") for name in ("bos", "pad"))
-    return {"eos": said.ids("eos_token_id"), "bos": bos, "pad": pad, "vocabulary": said.vocabulary}
+    known = {"eos": said.ids("eos_token_id"), "bos": bos, "pad": pad}
+    never = said.never()
+    return {
+        **known,
+        "vocabulary": said.vocabulary,
+        **({"never": never} if never else {}),
+        **said.rules(),
+    }
 
 
 def answers(source: Source) -> dict[str, Any]:
@@ -57,9 +67,7 @@ def answers(source: Source) -> dict[str, Any]:
         )
     forced = said.one("forced_bos_token_id")
     start = [first] if forced is None else [first, forced]
-    never = sorted({*said.ids("suppress_tokens"), *said.bad_words()})
-    rules = {name: count for name, key in RULES.items() if (count := said.count(key))}
-    return {"start": start, "never": never} | ({"rules": rules} if rules else {})
+    return {"start": start, "never": said.never(), **said.rules()}
 
 
 def speech(source: Source) -> dict[str, Any]:
@@ -189,8 +197,17 @@ class _Said:
         items = found.items() if isinstance(found, dict) else ()
         return {str(k): v for k, v in items if type(v) is int and self._known([v])}
 
-    def bad_words(self) -> Iterator[int]:
-        """Words of one token that are never written."""
+    def never(self) -> list[int]:
+        """Tokens that are never written. A bad word that ends texts may: so transformers has it."""
+        bad = {*self._bad_words()} - {*self.ids("eos_token_id")}
+        return sorted({*self.ids("suppress_tokens"), *bad})
+
+    def rules(self) -> dict[str, dict[str, int]]:
+        """``rules``, where there are any."""
+        found = {name: count for name, key in RULES.items() if (count := self.count(key))}
+        return {"rules": found} if found else {}
+
+    def _bad_words(self) -> Iterator[int]:
         words, _ = self._value("bad_words_ids")
         for word in words if isinstance(words, list) else ():
             if isinstance(word, list) and len(word) == 1 and type(word[0]) is int:

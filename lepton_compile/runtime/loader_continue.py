@@ -98,6 +98,10 @@ class Continues(Texts):
                 from lepton_compile.runtime.loader_source import ready
 
                 how = ready(self, cache, rows, how)
+            if self.task == "text-generation":
+                from lepton_compile.runtime.loader_ruled import ruled
+
+                how = ruled(how, self.manifest.get("generation") or {})
             yield from _continued(cache, rows, how)
         except GeneratorExit:
             pass  # a stream that nobody reads on is no failure

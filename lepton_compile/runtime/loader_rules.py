@@ -1,7 +1,7 @@
 """Which tokens an answer may go on with, by what it has so far.
 
 What transformers applies of a model's generation config: ``no_repeat_ngram_size`` (``apart``) and
-``min_length`` (``least``), which counts what an answer begins with.
+``min_length`` (``least``), which counts what an answer begins with, or the prompt of a decoder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def rule_out(told: Mapping[str, Any], scores: np.ndarray, seen: list[int]) -> No
     """Overwrite the ``scores`` (vocabulary) of tokens that may not follow ``seen``."""
     least, apart = (told["rules"].get(name) or 0 for name in ("least", "apart"))
     if len(seen) < least:
-        scores[told["eos"]] = -np.inf
+        scores[told["eos"] or []] = -np.inf
     if apart and len(seen) >= apart:
         last = seen[len(seen) - apart + 1 :]
         starts = range(len(seen) - apart + 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlamaForCausalLM
 
 import lepton_compile as lc
 from lepton_compile.errors import SourceError
@@ -18,6 +19,8 @@ from lepton_compile.export.source import resolve
 from lepton_compile.runtime.loader_rules import rule_out
 from tests.api.test_pairs import SOURCES, listening
 from tests.runtime.test_emit import imported
+from tests.runtime.test_loader_forged import outcomes
+from tests.small import llama
 
 NEW = 12
 RULES = {"no_repeat_ngram_size": 2, "min_length": 9}
@@ -81,6 +84,69 @@ def test_a_loader_has_them_where_they_are_needed(ruled: tuple[Any, Path], tmp_pa
     assert plain.manifest.generation is not None
     assert "rules" not in plain.manifest.generation
     assert "rule_out" not in (plain.path / "loader.py").read_text()
+
+
+# Of tokens that it would write.
+DECODER = {
+    "eos_token_id": [40, 65],
+    "pad_token_id": 0,
+    "no_repeat_ngram_size": 2,
+    "min_length": 12,
+    "suppress_tokens": [95],
+    "bad_words_ids": [[64], [40]],
+}
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A decoder that the config says as much of; its answers depend on what it was given."""
+    root = tmp_path_factory.mktemp("decoder")
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(llama()).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.3 if weight.ndim > 1 else weight)
+    model.save_pretrained(root / "model")
+    (root / "model" / "generation_config.json").write_text(json.dumps(DECODER))
+    how: dict[str, Any] = {"verify": False, "check": False, "tactics": "default"}
+    return model, lc.build(model=str(root / "model"), output=root / "out", **how).path
+
+
+@pytest.mark.parametrize("penalty", [1.0, 0.7])
+def test_a_decoder_goes_on_as_that_of_transformers(
+    decoder: tuple[Any, Path], penalty: float
+) -> None:
+    """Its prompt counts."""
+    model, built = decoder
+    ends = {name: DECODER[name] for name in ("eos_token_id", "pad_token_id")}
+    ruled, free = (_continued(model, told, penalty) for told in (DECODER, ends))
+    assert ruled != free, "the rules forbid nothing here"
+    for opened in (lc.load(built), imported(built / "loader.py").load(built)):
+        with opened as loaded:
+            found = loaded.generate(SOURCES, max_new_tokens=20, repetition_penalty=penalty)
+            assert [row.tokens for row in found] == ruled
+
+
+def _continued(model: Any, told: dict[str, Any], penalty: float) -> list[list[int]]:
+    config = GenerationConfig(**told, max_new_tokens=20, repetition_penalty=penalty)
+    model.generation_config = config
+    found = []
+    for source in SOURCES:
+        given = torch.tensor([source])
+        how = {"attention_mask": torch.ones_like(given), "generation_config": config}
+        tokens = model.generate(given, **how)[0, len(source) :].tolist()
+        ended = next((at for at, token in enumerate(tokens) if token in told["eos_token_id"]), 20)
+        found.append(tokens[:ended])
+    return found
+
+
+def test_edited_rules_of_a_decoder_are_refused_or_do_not_matter(
+    decoder: tuple[Any, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(decoder[1], tmp_path / "copy")
+    refused, other = outcomes(folder, imported(folder / "loader.py"), ("generation",))
+    assert refused > 20
+    assert other > 10
 
 
 @pytest.mark.parametrize(

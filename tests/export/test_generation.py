@@ -67,6 +67,12 @@ def test_generation_config_goes_first(folder: Path) -> None:
         ({"decoder_start_token_id": 5, "forced_bos_token_id": 96}, [5], []),
         ({"suppress_tokens": [8, 4], "bad_words_ids": [[7], [4], [2, 3]]}, [1], [4, 7, 8]),
         ({"suppress_tokens": None, "bad_words_ids": [["a"], 3, [-1]]}, [1], []),
+        # What ends a text may be written though it is a bad word, as with transformers.
+        (
+            {"suppress_tokens": [8], "bad_words_ids": [[7], [8], [9]], "eos_token_id": [7, 8]},
+            [1],
+            [8, 9],
+        ),
     ],
 )
 def test_what_answers_begin_with_and_never_have(
@@ -74,3 +80,12 @@ def test_what_answers_begin_with_and_never_have(
 ) -> None:
     (folder / "generation_config.json").write_text(json.dumps(given))
     assert answers(opened(folder)) == {"start": start, "never": never}
+    assert generation(opened(folder)).get("never", []) == never
+
+
+@pytest.mark.parametrize("name", ["no_repeat_ngram_size", "min_length"])
+@pytest.mark.parametrize("value", ["x", -1])
+def test_rules_of_a_decoder_are_looked_at_first(name: str, value: Any, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(SourceError, match=f"{name} is no number of tokens"):
+        lc.plan(model=str(folder))

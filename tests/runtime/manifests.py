@@ -40,6 +40,7 @@ def manifest(
     precision: str = "fp32",
     positions: bool = False,
     buckets: bool = False,
+    ruled: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache."""
     pair = task in PAIRS
@@ -63,6 +64,7 @@ def manifest(
         "tokenizer": {"chat_template": "chat_template.jinja" if template else None},
         "inputs": [{"name": "input_ids"}, *[{"name": "position_ids"}] * positions],
         "outputs": [{"name": name} for name in TASKS[task]],
+        "generation": {"never": [7], "rules": {"least": 3}} if ruled else None,
     }
 
 
@@ -72,7 +74,7 @@ def all_manifests() -> Iterator[dict[str, Any]]:
     for task, targets in product(TASKS, sets):
         if task in PAIRS:
             if targets == ("ort-cpu",):
-                yield from (manifest(task, shared=shared) for shared in (True, False))
+                yield from (manifest(task, shared=s, ruled=s) for s in (True, False))
             continue
         if task != "text-generation":
             yield manifest(task, targets)
@@ -80,7 +82,7 @@ def all_manifests() -> Iterator[dict[str, Any]]:
         for shared, more in product((True, False, None), (True, False)):
             precision = "int8" if more else "fp32"
             how = {"shared": shared, "template": more, "plugin": more, "precision": precision}
-            how["positions"] = how["buckets"] = more
+            how["positions"] = how["buckets"] = how["ruled"] = more
             yield manifest(task, targets, **how)  # type: ignore[arg-type]
 
 
