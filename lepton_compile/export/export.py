@@ -316,15 +316,15 @@ def meta_model(source: Source, task: str) -> nn.Module:
         raise _cannot_build(source, error) from error
 
 
-def _check_spans(network: nn.Module, task: str) -> None:
-    """Answers have a start and an end: a head with other scores is for labels."""
+def _check_spans(network: Any, task: str) -> None:
+    """Answers have a start and an end: a head with as many scores as labels is for those."""
     if task != "question-answering":
         return
     trunk = getattr(network, "base_model", network)
     heads = [part for part in network.children() if part is not trunk]
     layers = [part for head in heads for part in head.modules() if isinstance(part, nn.Linear)]
     scores = layers[-1].out_features if layers else 2
-    if scores != 2:
+    if scores != 2 and scores == network.config.num_labels:
         raise ExportError(
             "the model does not score the starts and ends of answers alone",
             found=f"num_labels: {scores}",

@@ -126,3 +126,6 @@ def test_a_head_for_labels_by_another_name(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match="starts and ends of answers") as caught:
             lc.plan(model=str(tmp_path), task="question-answering")
         assert caught.value.found == "num_labels: 3"
+    # The last layer of Splinter's head is as wide as the model: what it gives is no label's.
+    transformers.SplinterConfig(**SIZES, question_token_id=5).save_pretrained(tmp_path)
+    lc.plan(model=str(tmp_path), task="question-answering")
