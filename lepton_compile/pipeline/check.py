@@ -48,8 +48,9 @@ class NumericCheck:
     Args:
         feeds: sample inputs by name, caches left out (they start empty). Rows may be padded on the
             right, where ``attention_mask`` is 0; padding is not compared.
-        precision: fp32, int8 or int4: which of a pass' tolerances holds. Weights that came with
-            fewer bits count as those, as the kernels do that they are lowered to.
+        precision: fp32, int8 or int4: which of a pass' tolerances holds. Once weights have fewer
+            bits, because they came so or by a rule, that of those does, as for the kernels that
+            they are lowered to.
         library: kernels of our own that a pass may lower to.
     """
 
@@ -87,14 +88,13 @@ class NumericCheck:
             PassError: the graph does not run, or gives such numbers all the same.
         """
         self._chooses = any(body.nodes("Experts", domain=DIALECT) for body in bodies(model))
-        self._precision = min(
-            (self._precision, *stored_precisions(model)), key=_NARROWEST_FIRST.index
-        )
+        self._look_at(model)
         self._before = self._outputs(model)
         if bad := [name for name, array in self._before.items() if not _all_finite(array)]:
             raise _not_finite(model, bad)
 
     def __call__(self, model: ir.Model, done: LeptonPass) -> float:
+        self._look_at(model)
         graph, allowed = self._graph, self._allowed(done)
         after = self._outputs(model)
         worst, name = 0.0, ""
@@ -115,6 +115,12 @@ class NumericCheck:
             raise moved
         self._before = after
         return worst
+
+    def _look_at(self, model: ir.Model) -> None:
+        """Note the narrowest weights: rules may ask for some with fewer bits than the others."""
+        self._precision = min(
+            (self._precision, *stored_precisions(model)), key=_NARROWEST_FIRST.index
+        )
 
     def _blamed(self, before: bytes, allowed: Tolerance) -> str | None:
         """The first node of the main graph whose numbers moved too far."""

@@ -113,6 +113,16 @@ def test_weights_that_come_quantized_count_as_what_they_are(
         assert lower.tolerances["fp32"].error < check(model, lower) < 0.03
 
 
+def test_weights_that_a_rule_gives_fewer_bits_count_as_those(folder: Path) -> None:
+    """A recipe of 8 bits whose rule says 4 of one weight failed in weight-int4."""
+    model = load(TEXT, {"table": random(50, 256), "w": random(40, 256)})
+    with NumericCheck(FEEDS, "int8") as check:
+        check.start(model)
+        quantize = WeightInt4(lambda name, embedding: None if embedding else (4, 32))
+        quantize(model)
+        assert quantize.tolerances["int8"].error < check(model, quantize) < 0.2
+
+
 @pytest.mark.parametrize("size", [0, 1e-17])
 def test_next_to_nothing_is_like_itself(folder: Path, size: float) -> None:
     """A direction was asked of numbers below 1e-15 as if the rest of them had none."""
