@@ -7,17 +7,17 @@ tied; and none for the head that an adapter for a task brings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from .checkpoint import Checkpoint
-from .checkpoint.adapted import AdaptedCheckpoint, Parameters
+from .checkpoint.adapted import AdaptedCheckpoint, Parameters, parted_by
 from .conversion import converted, renaming
 from .source import Source
-from .ties import tied_of
+from .ties import part, tied_of
 from .weights import prefixed, stored_names
 
-__all__ = ["weights_of"]
+__all__ = ["part_unread", "weights_of"]
 
 
 def weights_of(
@@ -39,16 +39,43 @@ def weights_of(
     return converted(network, stored, own_name)
 
 
-def _parameters(network: Any, checkpoint: Checkpoint, rename: Callable[[str], str]) -> Parameters:
-    from transformers.pytorch_utils import Conv1D
+def part_unread(
+    source: Source, network: Any, own_name: Callable[[str], str] | None = None
+) -> list[str]:
+    """Part tied parameters of ``network`` where the adapter changes one of two, as ``untie`` does
+    with their numbers; returns their names. What it brings whole counts as changed."""
+    if source.adapter is None or not (tied := tied_of(network)):
+        return []
+    named = _naming(network, _shapes(network), renaming(network, own_name))
+    changed = {named(name) for name in parted_by(source.adapter.path)}
+    found = [name for name, other in tied.items() if changed & {name, other}]
+    for name in found:
+        part(network, name)
+    return found
 
+
+def _shapes(network: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+
+
+def _naming(
+    network: Any, shapes: Container[str], rename: Callable[[str], str]
+) -> Callable[[str], str | None]:
+    """What gives the parameter that an adapter calls so."""
     prefix = getattr(network, "base_model_prefix", "")
-    shapes = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
 
     def named(name: str) -> str | None:
         candidates = prefixed(rename(name), prefix)
         return next((each for each in candidates if each in shapes), None)
 
+    return named
+
+
+def _parameters(network: Any, checkpoint: Checkpoint, rename: Callable[[str], str]) -> Parameters:
+    from transformers.pytorch_utils import Conv1D
+
+    shapes = _shapes(network)
+    named = _naming(network, shapes, rename)
     stored = stored_names(shapes, checkpoint, network, rename)
     layers = (path for path, module in network.named_modules() if isinstance(module, Conv1D))
     turned = frozenset(f"{path}.weight" for path in layers)

@@ -16,7 +16,7 @@ from lepton_compile.errors import ExportError
 from lepton_passes.body import DIALECT, bodies
 
 from . import meta
-from .adapting import weights_of
+from .adapting import part_unread, weights_of
 from .attach import attach
 from .checkpoint import Checkpoint, Integers
 from .checkpoint.names import summarize
@@ -151,13 +151,20 @@ def export(
 
 def _checkpoint(source: Source, task: str, network: nn.Module) -> Stored:
     """The weights of a network, and what it calls them."""
-    inside = text_part(source.config(), task) is not None
-    return weights_of(source, network, own_name if inside else None)
+    return weights_of(source, network, _own_name(source, task))
 
 
-def _untied(network: nn.Module, checkpoint: Checkpoint, rename: Callable[[str], str]) -> list[str]:
-    """Weights of their own for what is tied and stored apart; told of in notes."""
-    found = untie(network, checkpoint, rename)
+def _own_name(source: Source, task: str) -> Callable[[str], str] | None:
+    return None if text_part(source.config(), task) is None else own_name
+
+
+def _untied(source: Source, task: str, network: nn.Module, stored: Stored | None) -> list[str]:
+    """Weights of their own for what is tied and stored apart; told of in notes. Where no weights
+    are read, what an adapter parts."""
+    if stored is None:
+        found = part_unread(source, network, _own_name(source, task))
+    else:
+        found = untie(network, *stored)
     return [f"{name} has numbers of its own, though the configuration ties it" for name in found]
 
 
@@ -215,7 +222,7 @@ def _capture(
         network = meta_model(source, task)
         # Before it is traced, for what is tied may have to be untied.
         stored = _checkpoint(source, task, network) if weights else None
-        apart = [] if stored is None else _untied(network, *stored)
+        apart = _untied(source, task, network, stored)
         step(f"tracing {type(network).__name__}", 1, 3)
         image = image_shape(source) if task in IMAGE_TASKS else None
         longest = longest if image is None else parts_of(source, image)

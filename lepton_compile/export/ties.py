@@ -19,7 +19,7 @@ from lepton_passes.tensors import rows_of
 from .checkpoint import Checkpoint
 from .weights import stored_names
 
-__all__ = ["tied_of", "untie"]
+__all__ = ["part", "tied_of", "untie"]
 
 ROWS = 4096  # that are compared at a time
 
@@ -45,13 +45,17 @@ def untie(network: Any, checkpoint: Checkpoint, rename: Callable[[str], str]) ->
         if mine is None or theirs is None or mine == theirs:
             continue
         if not _equal(checkpoint.tensor(mine), checkpoint.tensor(theirs)):
-            path, _, own = name.rpartition(".")
-            weight = network.get_parameter(name)
-            alone = nn.Parameter(torch.empty_like(weight), requires_grad=False)
-            setattr(network.get_submodule(path), own, alone)
-            del network.all_tied_weights_keys[name]
+            part(network, name)
             found.append(name)
     return found
+
+
+def part(network: Any, name: str) -> None:
+    """Give a tied parameter a weight of its own."""
+    path, _, own = name.rpartition(".")
+    alone = nn.Parameter(torch.empty_like(network.get_parameter(name)), requires_grad=False)
+    setattr(network.get_submodule(path), own, alone)
+    del network.all_tied_weights_keys[name]
 
 
 def _equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:

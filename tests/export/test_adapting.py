@@ -16,7 +16,7 @@ from torch import nn
 
 from lepton_compile.errors import CheckpointError
 from lepton_compile.export import resolve
-from lepton_compile.export.export import export
+from lepton_compile.export.export import capture, export
 from lepton_compile.export.reference import load_reference
 from tests.small import llama, made
 
@@ -100,6 +100,9 @@ def test_a_tied_base_that_an_adapter_brings_is_that_of_both(tmp_path: Path) -> N
     source = resolve(str(tmp_path / "base"), tmp_path, adapter=str(tmp_path / "lora"))
     exported = export(source, "text-generation")
     assert any(note.startswith(f"{HEAD}.weight has numbers of its own") for note in exported.notes)
+    assert exported.tied == {}
+    foreseen = capture(source, "text-generation")  # as a plan has it, which reads no weights
+    assert (foreseen.tied, foreseen.parameters) == ({}, exported.parameters)
     for name in (f"{TABLE}.weight", f"{HEAD}.weight"):
         (value,) = [v for n, v in exported.model.graph.initializers.items() if n.endswith(name)]
         assert value.const_value is not None
@@ -118,7 +121,9 @@ def test_ties_that_the_adapter_keeps(both: bool, tmp_path: Path) -> None:
     adapter(tmp_path / "lora", tensors, ensure_weight_tying=True)
     check(model, tmp_path)
     source = resolve(str(tmp_path / "base"), tmp_path, adapter=str(tmp_path / "lora"))
-    assert not any("numbers of its own" in note for note in export(source, "text-generation").notes)
+    for found in (export(source, "text-generation"), capture(source, "text-generation")):
+        assert found.tied == {f"{HEAD}.weight": f"{TABLE}.weight"}
+        assert not any("numbers of its own" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("head", [True, False])

@@ -35,7 +35,14 @@ from .integers import EIGHT_BITS
 from .names import summarize
 from .safetensors import SafetensorsCheckpoint
 
-__all__ = ["ADAPTER_CONFIG", "ADAPTER_WEIGHTS", "AdaptedCheckpoint", "Parameters", "read_settings"]
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "AdaptedCheckpoint",
+    "Parameters",
+    "parted_by",
+    "read_settings",
+]
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -121,6 +128,21 @@ def _weight(name: str) -> tuple[str, bool]:
         if own.endswith(suffix):
             return f"{own.removesuffix(suffix)}.weight", False
     return own.replace(".base_layer.", "."), ".base_layer." in own
+
+
+def parted_by(folder: Path) -> set[str]:
+    """Weights that an adapter changes without what they are tied to, by its names alone; none where
+    its weights are not there.
+
+    Raises:
+        SourceError: as of ``read_settings``.
+        CheckpointError: the adapter is damaged.
+    """
+    keeps = bool(read_settings(folder).get("ensure_weight_tying"))
+    if keeps or not (folder / ADAPTER_WEIGHTS).is_file():
+        return set()
+    names = SafetensorsCheckpoint(folder, single=ADAPTER_WEIGHTS).names()
+    return {said for said, below in map(_weight, names) if not below}
 
 
 class AdaptedCheckpoint:
