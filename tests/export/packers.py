@@ -122,6 +122,8 @@ def _ranges(w: torch.Tensor, weights: Any, group: int | None) -> tuple[Any, Any,
         high, wide = weights.block_structure
         parts = w.reshape(w.shape[0] // high, high, w.shape[1] // wide, wide)
         return parts.amin((1, 3)), parts.amax((1, 3)), None
+    if weights.strategy == "tensor":
+        return w.min().reshape(1), w.max().reshape(1), None
     parts = w.reshape(w.shape[0], -1, group or w.shape[1])
     whole = None
     if weights.strategy == "tensor_group":
@@ -215,6 +217,7 @@ PACKERS: dict[str, Callable[[torch.Tensor], Packed]] = {
     "int4 in groups": _compressed(32, num_bits=4, strategy="group"),
     "int4 with zero points": _compressed(32, num_bits=4, strategy="group", symmetric=False),
     "int8 packed": _compressed(num_bits=8, strategy="channel", symmetric=True),
+    "int8 packed with one zero point": _compressed(num_bits=8, strategy="tensor", symmetric=False),
     "float8 by row": _compressed(type="float", num_bits=8, strategy="channel"),
     "float8 in blocks": _compressed(
         type="float", num_bits=8, strategy="block", block_structure=[16, 32]

@@ -4,7 +4,7 @@
     X.weight_packed       I32, 4 or 8 bits in offset binary          pack-quantized
     X.weight_packed       U8, two floats (E2M1) a byte               nvfp4-, mxfp4-pack-quantized
     X.weight_scale        (rows, groups), (rows / block, columns / block), (rows, 1) or one
-    X.weight_zero_point   of the same shape; packed along the rows in pack-quantized
+    X.weight_zero_point   of the same shape; packed along the rows in pack-quantized, but for one
     X.weight_shape        (rows, columns) of what is packed in I32
     X.weight_global_scale what the scales of nvfp4 were multiplied by
     X.weight_g_idx        the group of each column, where they are not in order
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -182,14 +183,21 @@ class _Layer:
         if info.dtype == ir.DataType.UINT8:
             return nibbles(self.checkpoint, self.codes), None, None
         bits, columns = self._packing(info.shape)
-        codes = integers(self.checkpoint, self.codes, bits, columns)
-        # Both are in offset binary, and one is taken from the other.
-        if has_zeros:
+        codes, middle = integers(self.checkpoint, self.codes, bits, columns), 1 << (bits - 1)
+        if has_zeros and self._packs_zeros():
+            # Both are in offset binary, and one is taken from the other.
             return codes, self._zeros(bits, scales), bits
-        middle = 1 << (bits - 1)
+        if has_zeros:
+            return less(codes, middle), self._stored("weight_zero_point", ZEROS), None
         if self._has("weight_g_idx"):
             return codes, constant(scales, middle), bits
         return less(codes, middle), None, None
+
+    def _packs_zeros(self) -> bool:
+        """Whether zero points are packed; that of a whole matrix is a signed number."""
+        name = f"{self.name}.weight_zero_point"
+        info = self.checkpoint.names()[name]
+        return info.dtype in WORDS or prod(info.shape) > 1
 
     def _packing(self, packed: tuple[int, ...]) -> tuple[int, int]:
         """Bits and columns of a weight, of which the last word of a row may have room for more."""
