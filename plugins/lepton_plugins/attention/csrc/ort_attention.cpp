@@ -380,7 +380,7 @@ class GroupQuery final : public Operator<GroupQuery> {
   OrtStatus* lengths_of(const Call& call, int64_t* past) const {
     const int64_t rows = call.rows(), tokens = call.in.tokens;
     for (int64_t b = 0; b < rows; ++b) {
-      past[b] = tokens == call.length() ? 0 : call.seqlens.as<int32_t>()[b] + 1 - tokens;
+      past[b] = tokens == call.length() ? 0 : call.seqlens.as<int32_t>()[b] + (1 - tokens);
       past[rows + b] = past[b] + tokens;
       past[2 * rows + b] = past[b] + call.first();
       if (past[b] < 0 || past[b] > call.past_key.dims[2] ||

@@ -89,6 +89,7 @@ struct Mixing {
 
 bool mix(const Parallel& parallel, const Experts& experts, const Choices& choices, const float* x,
          float* y) {
+  if (choices.tokens == 0) return true;  // y may be null then, which memset must not be given
   const int64_t pairs = choices.tokens * choices.chosen, width = experts.down.columns;
   memset(y, 0, choices.tokens * width * sizeof(float));
   auto* places = static_cast<int64_t*>(malloc((experts.count + 1 + pairs) * sizeof(int64_t)));
