@@ -29,11 +29,20 @@ float largest_magnitude(const float* x, int count) {
   return _mm_cvtss_f32(_mm_castsi128_ps(half));
 }
 
+// Of rows that are NaN the sums are anything: they wrap.
+int32_t plus(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+
+int32_t times(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+}
+
 // Of the first two of each four numbers, and of the other two.
 struct Sums {
   int32_t first, other;
 
-  int32_t all() const { return first + other; }
+  int32_t all() const { return plus(first, other); }
 };
 
 Sums sums_of(__m256i v) {
@@ -51,10 +60,10 @@ int largest16(Shape shape) {
 
 int32_t start_of(Shape shape, Sums sums) {
   const int32_t less = -shape.middle();
-  if (shape.bits != 4) return less * sums.all();
+  if (shape.bits != 4) return times(less, sums.all());
   // 12 * 16 * 127 fits in 16 bits.
-  const auto low = static_cast<uint16_t>(less * sums.first);
-  return static_cast<int32_t>(static_cast<uint32_t>(less * sums.other) << 16 | low);
+  const auto low = static_cast<uint16_t>(times(less, sums.first));
+  return static_cast<int32_t>(static_cast<uint32_t>(times(less, sums.other)) << 16 | low);
 }
 
 inline __m256i rounded(const float* x, __m256 factor) {
@@ -98,7 +107,7 @@ Sums place16(const float* x, int block, float factor, int rows, int8_t* q) {
     __builtin_memcpy(q, pair, 4);
   }
   const Sums sums = sums_of(total);
-  return {sums.first + rest, sums.other};
+  return {plus(sums.first, rest), sums.other};
 }
 
 // In registers: parts that are stored one by one cannot be loaded as a whole at once.
