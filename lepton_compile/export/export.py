@@ -69,7 +69,8 @@ class ExportedModel:
         states: one for each state that a layer has in place of keys and values, in order.
         integers: that hold the parameters which the checkpoint has quantized.
         source_length: longest text that an encoder-decoder reads; ``length`` is of what it writes.
-        stored: int4 or int8 where an ONNX file has weights so; the fewest bits, of several.
+        stored: int4 or int8 where an ONNX file has weights so, the fewest bits of several; with
+            ``static-`` in front where it rounds activations, too.
     """
 
     model: ir.Model

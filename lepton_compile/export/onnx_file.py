@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
 from lepton_compile.errors import ExportError, SourceError
-from lepton_passes.body import Body
+from lepton_passes.body import Body, bodies
 from lepton_passes.linear import stored_precisions
 from lepton_passes.tensors import transposed
 
@@ -68,8 +68,16 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
         length=_length(model, length),
         how="imported",
         kinds=0,
-        stored=min(stored_precisions(model), default=""),
+        stored=_stored(model),
     )
+
+
+def _stored(model: ir.Model) -> str:
+    """Precision of quantized weights; ``static-`` where what they meet is rounded, too. Such graphs
+    keep onnxruntime's usual kernels: 1.32 does not open all of them with its exact ones for AVX2."""
+    found = min(stored_precisions(model), default="")
+    rounds = any(body.nodes("QuantizeLinear") for body in bodies(model))
+    return f"static-{found}" if found and rounds else found
 
 
 def _load(path: Path) -> ir.Model:

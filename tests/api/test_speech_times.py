@@ -150,5 +150,5 @@ def test_a_model_without_times_says_so(tmp_path: Path) -> None:
         tactics="default",
     )
     assert "rule_times" not in (made.path / "loader.py").read_text()
-    with lc.load(made.path) as model, pytest.raises(LoaderError, match="writes no times"):
+    with lc.load(made.path) as model, pytest.raises(LoaderError, match="has no timestamps"):
         model.transcribe(np.zeros(RATE, np.float32), timestamps=True)

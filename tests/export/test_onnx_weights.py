@@ -192,6 +192,8 @@ def test_what_computes_in_integers_stays(per_channel: bool, tmp_path: Path) -> N
     how = {"quant_format": QuantFormat.QDQ, "per_channel": per_channel}
     quantize_static(plain, path, Sample(), **how)
     assert relative_error(path, tmp_path / "out", (5, IN), optimized=True) <= FP32
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["engines"][0]["precision"] == "static-int8"
     assert ops(tmp_path / "out")["QuantizeLinear"] > 1
     stored = sum(file.stat().st_size for file in (tmp_path / "out/engines/ort-cpu").iterdir())
     assert stored < 1.3 * 2 * IN * OUT  # a byte for each weight

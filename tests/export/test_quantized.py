@@ -135,8 +135,9 @@ def test_what_changes_a_weight_says_so(tmp_path: Path) -> None:
 def test_parts_have_their_integers(tmp_path: Path) -> None:
     tensors, _, config = pack("awq")
     stored, name = read_quantized(written(tmp_path, tensors), config), f"{LAYER}.weight"
-    parts = {name: ["first", "second"]}
-    apart = SplitCheckpoint(stored, lambda each: parts.get(each, []))
+    half = stored.names()[name].shape[0] // 2
+    parts = {name: {"first": half, "second": half}}
+    apart = SplitCheckpoint(stored, lambda each: parts.get(each, {}))
     source, whole = grouped(apart.tensor("second")), grouped(stored.tensor(name))
     assert source is not None
     assert whole is not None

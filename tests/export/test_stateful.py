@@ -58,9 +58,9 @@ def test_a_window_that_no_convolution_reads_is_refused() -> None:
     with capture_states(Layer()) as states:
         cache, window = LeptonCache(None), torch.zeros(1, 2, 3)
         cache.update_conv_state(window, 0)
-        with pytest.raises(ExportError, match="neither keys and values nor captured"):
+        with pytest.raises(ExportError, match="neither a KV cache nor captured"):
             states.settle()
-        with pytest.raises(ExportError, match="neither keys and values nor captured"):
+        with pytest.raises(ExportError, match="neither a KV cache nor captured"):
             cache.update_conv_state(window, 1)
 
 
@@ -75,7 +75,7 @@ def test_a_convolution_of_another_tensor_has_no_state() -> None:
 def test_a_state_that_no_op_made_is_refused() -> None:
     with (
         capture_states(Layer()),
-        pytest.raises(ExportError, match="neither keys and values nor captured"),
+        pytest.raises(ExportError, match="neither a KV cache nor captured"),
     ):
         LeptonCache(None).update_recurrent_state(torch.zeros(1, 2, 3, 4), 0)
 
