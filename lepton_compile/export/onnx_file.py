@@ -73,8 +73,11 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
 
 
 def _stored(model: ir.Model) -> str:
-    """Precision of quantized weights; ``static-`` where what they meet is rounded, too. Such graphs
-    keep onnxruntime's usual kernels: 1.32 does not open all of them with its exact ones for AVX2."""
+    """Precision of quantized weights; ``static-`` where activations are rounded, too.
+
+    Such graphs keep onnxruntime's usual kernels: 1.32 does not open all of them with its exact ones
+    for AVX2, which a loader asks for where the precision is int8.
+    """
     found = min(stored_precisions(model), default="")
     rounds = any(body.nodes("QuantizeLinear") for body in bodies(model))
     return f"static-{found}" if found and rounds else found
