@@ -50,13 +50,15 @@ def converted(
     own = dict(network.named_parameters()) if splits else {}
 
     def parts(name: str) -> dict[str, int]:
-        current, rows = rename(name), checkpoint.names()[name].shape[:1]
+        current = rename(name)
         for split in splits:
             first, matched = split.rename_source_key(current)
             if matched is not None:
                 targets = split.target_patterns
                 names = [first.replace(targets[0], target, 1) for target in targets]
-                return _rows(names, *rows, sizes=None if _equal(split) else own)
+                if _equal(split):
+                    return dict.fromkeys(names, checkpoint.names()[name].shape[0] // len(names))
+                return {each: len(own[each]) for each in names if each in own}
         return {}
 
     apart = SplitCheckpoint(checkpoint, parts) if splits else checkpoint
@@ -85,15 +87,6 @@ def _equal(entry: Any) -> bool:
 
     done = entry.operations[0]
     return isinstance(done, Chunk) and done.dim == 0 and done.num_shards_attribute is None
-
-
-def _rows(
-    names: Sequence[str], rows: int = 0, *, sizes: Mapping[str, Any] | None
-) -> dict[str, int]:
-    """How many of a tensor's rows each part has."""
-    if sizes is None:
-        return dict.fromkeys(names, rows // len(names))
-    return {name: len(sizes[name]) for name in names if name in sizes and sizes[name].ndim}
 
 
 def _merges(entry: Any) -> bool:

@@ -33,10 +33,11 @@ def generation(source: Source) -> dict[str, Any]:
     """
     said = _Said(source)
     bos, pad = (said.one(f"{name}_token_id") for name in ("bos", "pad"))
-    known = {"eos": said.ids("eos_token_id"), "bos": bos, "pad": pad}
     never = said.never()
     return {
-        **known,
+        "eos": said.ids("eos_token_id"),
+        "bos": bos,
+        "pad": pad,
         "vocabulary": said.vocabulary,
         **({"never": never} if never else {}),
         **said.rules(),
