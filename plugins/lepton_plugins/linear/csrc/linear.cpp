@@ -8,12 +8,13 @@
 #include <cstdlib>
 #include <new>
 
+#include "finish.h"
 #include "quantize.h"
 
 namespace lepton {
 namespace {
 
-constexpr int64_t kBlockRows = 192;      // of activations, at most; a multiple of those of all forms
+constexpr int64_t kBlockRows = 192;      // of activations, at most, in whole strips
 constexpr int64_t kBandBytes = 1 << 15;  // of tiles, at most
 constexpr int64_t kBands = 16;           // at least, where there are so many tiles: to share out evenly
 constexpr int64_t kStripsToSpread = 3;   // of a block, at least
@@ -31,6 +32,7 @@ struct Band {
 
   const uint8_t* tile(int64_t index) const { return tiles + offset(index); }
   const uint8_t* gated(int64_t index) const { return let + offset(index); }
+  ptrdiff_t apart() const { return static_cast<ptrdiff_t>(shape.tile_bytes()); }
 
  private:
   int64_t offset(int64_t index) const {
@@ -45,7 +47,8 @@ struct Call {
   int64_t rows;
   float* y;
   Form form = lepton::form();
-  int64_t tiles, band_tiles, bands, block;
+  int64_t tiles, band_tiles, bands;
+  int64_t strip, block;  // rows that a kernel takes at once, and that share a band
   int64_t first_strip = 0, first_piece = 0;  // among those of all layers
   int8_t* numbers = nullptr;
   float* scale = nullptr;
@@ -57,13 +60,14 @@ struct Call {
     tiles = ceil_div(w.results(), kTile);
     const int64_t by_bytes = kBandBytes / static_cast<int64_t>(w.shape.tile_bytes()) + 1;
     const int64_t by_count = tiles / kBands + 1;
-    band_tiles = by_bytes < by_count ? by_bytes : by_count;
+    band_tiles = ceil_div(by_bytes < by_count ? by_bytes : by_count, kMostTiles) * kMostTiles;
     bands = ceil_div(tiles, band_tiles);
     const int64_t blocks = rows == 0 ? 1 : ceil_div(rows, kBlockRows);
-    block = ceil_div(ceil_div(rows, blocks), form.rows) * form.rows;
+    strip = rows == 0 ? 1 : ceil_div(rows, ceil_div(rows, form.rows));
+    block = ceil_div(ceil_div(rows, blocks), strip) * strip;
   }
 
-  int64_t strips() const { return ceil_div(rows, form.rows); }
+  int64_t strips() const { return ceil_div(rows, strip); }
 
   int64_t pieces() const { return rows == 0 ? 0 : ceil_div(rows, block) * bands; }
 
@@ -88,7 +92,7 @@ struct Call {
   }
 
   int rows_at(int64_t first) const {
-    return static_cast<int>(rows - first < form.rows ? rows - first : form.rows);
+    return static_cast<int>(rows - first < strip ? rows - first : strip);
   }
 
   int8_t* numbers_at(int64_t first) const {
@@ -101,7 +105,8 @@ struct Call {
     for (int m = 0; m < count; ++m) {
       float* sums = shift == nullptr ? nullptr : shift_at(first) + m;
       quantize_row(w.shape, x + (first + m) * w.shape.inner, w.order,
-                   {count, numbers_at(first) + 4 * m, scale + place + m, start + place + m, sums});
+                   {count, numbers_at(first) + 4 * m, scale + place + m, start + place + m, sums,
+                    form.halves});
     }
   }
 
@@ -138,32 +143,44 @@ struct Call {
     const int64_t place = first * w.shape.blocks();
     const Activations a{rows_at(first), numbers_at(first), scale + place, start + place,
                         shift_at(first)};
-    const int64_t results = w.results();
-    const Activation activation = w.gate.plain() ? w.activation : Activation::kNone;
-    for (int64_t i = band.first; i < band.last; ++i) {
-      float* out = y + first * results + i * kTile;
-      form.multiply(band.shape, band.tile(i), a, result_at(i, activation, out, results));
-      if (w.gated) open(a, band, i, out);
-    }
-  }
-
-  Result result_at(int64_t tile, Activation activation, float* out, int64_t stride) const {
-    const int64_t left = w.columns - tile * kTile;
-    const int columns = static_cast<int>(left < kTile ? left : kTile);
-    return {out, stride, columns, w.bias == nullptr ? nullptr : w.bias + tile * kTile, activation};
-  }
-
-  // out, a tile of the gate, times the tile that it is for.
-  void open(const Activations& a, const Band& band, int64_t tile, float* out) const {
-    float let[kMostRows * kTile];
-    form.multiply(band.shape, band.gated(tile), a,
-                  result_at(tiles + tile, Activation::kNone, let, kTile));
-    for (int m = 0; m < a.rows; ++m, out += w.results()) {
-      for (int c = 0; c < kTile; c += 8) {
-        const __m256 g = _mm256_loadu_ps(out + c), u = _mm256_loadu_ps(let + m * kTile + c);
-        _mm256_storeu_ps(out + c, w.gate.plain() ? _mm256_mul_ps(g, u) : w.gate.met(g, u));
+    alignas(kLine) float room[kMostTiles * kMostRows * kTile];
+    const Totals totals = {room, kTile, kMostRows * kTile};
+    const bool as_they_are = !w.gated && w.bias == nullptr && w.activation == Activation::kNone;
+    const int64_t step = w.gated ? 1 : kMostTiles;
+    for (int64_t i = band.first; i < band.last; i += step) {
+      const int count = band.last - i < step ? static_cast<int>(band.last - i) : kMostTiles;
+      const Tiles pass = {band.tile(i), w.gated ? band.let - band.tiles : band.apart(), count};
+      const Corner to = corner(first, i, a.rows);
+      prefetch(to);
+      if (as_they_are && (i + count) * kTile <= w.columns) {
+        form.multiply(band.shape, pass, a, {to.y, to.stride, kTile});
+        continue;
+      }
+      form.multiply(band.shape, pass, a, totals);
+      if (w.gated) {
+        finish_gated({totals.at(0, 0), bias_at(i)}, {totals.at(1, 0), bias_at(tiles + i)},
+                     w.activation, w.gate, to);
+        continue;
+      }
+      for (int t = 0; t < count; ++t) {
+        finish({totals.at(t, 0), bias_at(i + t)}, w.activation, corner(first, i + t, a.rows));
       }
     }
+  }
+
+  Corner corner(int64_t row, int64_t tile, int rows) const {
+    const int64_t results = w.results(), left = results - tile * kTile;
+    const int columns = static_cast<int>(left < kTile ? left : kTile);
+    return {y + row * results + tile * kTile, results, rows, columns};
+  }
+
+  const float* bias_at(int64_t tile) const {
+    return w.bias == nullptr ? nullptr : w.bias + tile * kTile;
+  }
+
+  // Results lie far apart. Stores that wait for their lines would hold up the next tile.
+  static void prefetch(const Corner& to) {
+    for (int m = 0; m < to.rows; ++m) __builtin_prefetch(to.y + m * to.stride, 1);
   }
 };
 
@@ -183,7 +200,7 @@ struct Calls {
 void round_strip(void* user, size_t number) {
   auto i = static_cast<int64_t>(number);
   const Call& call = static_cast<const Calls*>(user)->of(&Call::first_strip, &i);
-  call.round(i * call.form.rows);
+  call.round(i * call.strip);
 }
 
 void multiply_band(void* user, size_t number) {
@@ -194,9 +211,9 @@ void multiply_band(void* user, size_t number) {
   const int64_t first = i % call.bands * call.band_tiles;
   const int64_t last = first + call.band_tiles < call.tiles ? first + call.band_tiles : call.tiles;
   Band band = call.packed(first, last);
-  const bool many = end - from >= kStripsToSpread * call.form.rows;
+  const bool many = end - from >= kStripsToSpread * call.strip;
   void* room = many && call.w.shape.bits == 4 ? call.spread(&band) : nullptr;
-  for (int64_t row = from; row < end; row += call.form.rows) call.multiply(row, band);
+  for (int64_t row = from; row < end; row += call.strip) call.multiply(row, band);
   free(room);
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../../toolchain/csrc/parallel.h"
+#include "activation.h"
 #include "tiles.h"
 
 namespace lepton {

@@ -58,9 +58,9 @@ int largest16(Shape shape) {
   return most < INT16_MAX ? most : INT16_MAX;
 }
 
-int32_t start_of(Shape shape, Sums sums) {
+int32_t start_of(Shape shape, Sums sums, bool halves) {
   const int32_t less = -shape.middle();
-  if (shape.bits != 4) return times(less, sums.all());
+  if (shape.bits != 4 || !halves) return times(less, sums.all());
   // 12 * 16 * 127 fits in 16 bits.
   const auto low = static_cast<uint16_t>(times(less, sums.first));
   return static_cast<int32_t>(static_cast<uint32_t>(times(less, sums.other)) << 16 | low);
@@ -141,7 +141,7 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     if (__builtin_expect(!(most <= kLargest), 0)) scale = __builtin_nanf("");
     to.scale[b * rows] = scale;
     const Sums sums = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
-    to.start[b * rows] = start_of(shape, sums);
+    to.start[b * rows] = start_of(shape, sums, to.halves);
     if (to.shift != nullptr) {
       float* shift = to.shift + b / group_blocks * rows;
       const float before = b % group_blocks == 0 ? 0.0f : *shift;

@@ -13,6 +13,7 @@ struct Place {
   float* scale;
   int32_t* start;
   float* shift;  // or null
+  bool halves;   // of `start`, for 4 bits
 };
 
 // One row, x (inner). With an `order` (inner), of 4 bits alone, number i is x[order[i]].

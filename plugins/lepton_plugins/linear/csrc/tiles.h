@@ -19,13 +19,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "activation.h"
-
 namespace lepton {
 
 constexpr int kTile = 16;      // columns
 constexpr int kBlock4 = 32;    // activations that share a scale, for 4 bits
-constexpr int kMostRows = 8;   // of activations that share a pass over a tile, in any form
+constexpr int kMostRows = 6;   // of activations that share a pass over a tile, in any form
+constexpr int kMostTiles = 2;  // that a pass reads, in any form
 constexpr float kScaleUnit = 1.0f / 1024.0f;
 
 struct Shape {
@@ -51,11 +50,21 @@ struct Shape {
   constexpr size_t tile_bytes() const { return groups() * group_bytes(); }
 };
 
+// One tile, or two at once: a row of activations is read for both.
+struct Tiles {
+  const uint8_t* first;
+  ptrdiff_t apart;  // bytes from one to the next
+  int count;        // kMostTiles at most
+
+  Tiles only(int t) const { return {first + t * apart, 0, 1}; }
+};
+
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
 // one number for each block and row, of which `start` is what a sum of products begins with so that
-// the middle of the stored weights cancels: for 4 bits in two halves of 16 bits, of which the lower is
-// for the first two of each four rows. For 8 bits it is 0. `shift`, of which there is one for each group and row, is the sum of the activations as they
-// were rounded: what offsets are multiplied by.
+// the middle of the stored weights cancels: for a form that sums 4 bits in 16 (`Form::halves`) in two
+// halves, of which the lower is for the first two of each four rows. For 8 bits it is 0. `shift`, of
+// which there is one for each group and row, is the sum of the activations as they were rounded: what
+// offsets are multiplied by.
 struct Activations {
   int rows;
   const void* numbers;
@@ -64,20 +73,21 @@ struct Activations {
   const float* shift;  // or null, where there are no offsets
 };
 
-// Where to: y[m * stride + c] for c below `columns`, 1 to 16; `bias` may be null.
-struct Result {
-  float* y;
-  ptrdiff_t stride;
-  int columns;
-  const float* bias;
-  Activation activation;
+// Where products of rows and tiles go, 16 numbers of each: distances in floats.
+struct Totals {
+  float* first;
+  ptrdiff_t row, tile;
+
+  float* at(int t, int m) const { return first + t * tile + m * row; }
+  Totals only(int t) const { return {first + t * tile, row, 0}; }
 };
 
 // The kernels of one kind of processor. All kinds give the same numbers to the last bit.
 struct Form {
-  int rows;  // of activations, at most
-  // result = activation(a . tile + bias)
-  void (*multiply)(Shape shape, const uint8_t* tile, const Activations& a, const Result& result);
+  int rows;     // of activations, at most
+  bool halves;  // sums of 4 bits are two of 16 bits each, until a block ends
+  // totals = a . tile
+  void (*multiply)(Shape shape, const Tiles& tiles, const Activations& a, const Totals& totals);
 };
 
 // Twice the floats of 4 bits, plus their middle, by their codes.

@@ -81,7 +81,10 @@ struct Total {
     high = _mm256_fmadd_ps(offsets.high, s, high);
   }
 
-  void store(const Result& r, int row) const { store_columns(r, row, low, high); }
+  void store(float* to) const {
+    _mm256_storeu_ps(to, low);
+    _mm256_storeu_ps(to + 8, high);
+  }
 };
 
 struct Common {
@@ -90,7 +93,7 @@ struct Common {
 };
 
 struct Four : Common {
-  static constexpr int kBits = 4, kDepth = 4, kBytes = 32;
+  static constexpr int kBits = 4, kDepth = 4, kBytes = 32, kSteps = 8;
 
   struct Bytes {
     __m256i low, high;
@@ -149,7 +152,7 @@ struct Spread : Four {
 };
 
 struct Seven : Common {
-  static constexpr int kBits = 7, kDepth = 8, kBytes = 128;
+  static constexpr int kBits = 7, kDepth = 8, kBytes = 128, kSteps = 1;
 
   struct Read {
     __m256i low, high, next_low, next_high;
@@ -173,7 +176,7 @@ struct Seven : Common {
 };
 
 struct Eight : Common {
-  static constexpr int kBits = 8, kDepth = 2, kBytes = 32;
+  static constexpr int kBits = 8, kDepth = 2, kBytes = 32, kSteps = 1;
 
   struct Read {
     __m256i low, high;
@@ -195,6 +198,6 @@ constexpr int kRows = 4;
 
 }  // namespace
 
-Form avx2_form() { return {kRows, multiply_any<Four, Floats, Spread, Seven, Eight, kRows>}; }
+Form avx2_form() { return {kRows, true, multiply_any<Four, Floats, Spread, Seven, Eight, kRows, 1>}; }
 
 }  // namespace lepton

@@ -40,21 +40,15 @@ struct Total {
   template <class Scales>
   void shift(const Scales& offsets, float by) { all = add_scaled(all, offsets.all, by); }
 
-  void store(const Result& r, int row) const {
-    store_columns(r, row, low_half(all), high_half(all));
-  }
+  void store(float* to) const { lepton::store(to, all); }
 };
-
-inline int32_t both_words(int32_t start) {
-  return static_cast<int16_t>(start) + static_cast<int16_t>(start >> 16);
-}
 
 // Numbers of `Bits` bits: steps of `Depth` are `Size` bytes of a tile.
 template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const uint8_t*)>
 struct Kind {
   using Scales = lepton::Scales;
   using Total = lepton::Total;
-  static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size;
+  static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size, kSteps = 8;
 
   struct Read {
     Numbers all;
@@ -66,7 +60,7 @@ struct Kind {
     Ints all;
 
     Sum() {}
-    explicit Sum(int32_t start) : all(lepton::all(Bits == 4 ? both_words(start) : start)) {}
+    explicit Sum(int32_t start) : all(lepton::all(start)) {}
 
     void add(const Read& w, const uint8_t* x, int) { all = add_products(all, w.all, x); }
   };
@@ -82,6 +76,8 @@ using Eight = Kind<8, 2, 32, Words, words>;
 
 }  // namespace
 
-Form avx512_form() { return {kMostRows, multiply_any<Four, FloatCodes, Spread, Seven, Eight, kMostRows>}; }
+Form avx512_form() {
+  return {kMostRows, false, multiply_any<Four, FloatCodes, Spread, Seven, Eight, kMostRows, kMostTiles>};
+}
 
 }  // namespace lepton

@@ -107,9 +107,7 @@ inline Floats add_scaled(Floats total, const Ints& sum, const Floats& scale) {
   return total;
 }
 
-inline __m256 low_half(const Floats& x) { return _mm256_loadu_ps(x.at); }
-
-inline __m256 high_half(const Floats& x) { return _mm256_loadu_ps(x.at + 8); }
+inline void store(float* to, const Floats& x) { __builtin_memcpy(to, &x, sizeof x); }
 
 #else
 
@@ -180,11 +178,7 @@ inline Floats add_scaled(Floats total, Ints sum, Floats scale) {
   return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, total);
 }
 
-inline __m256 low_half(Floats x) { return _mm512_castps512_ps256(x); }
-
-inline __m256 high_half(Floats x) {
-  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
-}
+inline void store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
 
 #endif
 
