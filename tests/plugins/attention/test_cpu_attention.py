@@ -120,6 +120,16 @@ def test_cached(
     Cached(past, new, heads, kv_heads, width, 800).check(rotary=rotary)
 
 
+@pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize("width", [8, 16, 24, 32, 40, 80])
+def test_all_processors_give_the_same_bits(width: int, defined: str) -> None:
+    for past, new in (([0], 70), ([130], 45), ([3, 90], 11), ([64], 3)):
+        case = Cached(past, new, 6, 2, width, 180)
+        for more in ({}, {"softcap": 3.0}, {"local_window_size": 9}):
+            found = case.run(DOMAIN, rotary=False, defines=[defined], **more)[0]
+            assert np.array_equal(found, case.run(DOMAIN, rotary=False, **more)[0]), (past, more)
+
+
 @pytest.mark.parametrize(("past", "new"), [([0], 90), ([150], 1), ([20, 7], 1)])
 @pytest.mark.parametrize(
     "more",

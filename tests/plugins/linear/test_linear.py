@@ -267,13 +267,27 @@ def test_threads_change_nothing(rows: int) -> None:
 @pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
 @pytest.mark.parametrize(("bits", "form"), KINDS)
 def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str, defined: str) -> None:
-    layer = Layer(384, 56, bits, 64, 3, form=form)
-    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 9, 111):
-        x = _activations(rows, layer.inner, rows)
-        how = {"activation": 3, "gated": 0} | layer.attributes
-        inputs = [x, layer.tiles, layer.bias]
-        (found,) = run(DOMAIN, SPEC.name, inputs, defines=[defined], **how)
-        assert np.array_equal(found, layer.run(x, biased=True, activation=3)), rows
+    # 72 columns end in half a tile that has no other beside it, 96 are 48 with a gate.
+    for columns, how in ((72, {"activation": 3, "gated": 0}), (96, {"activation": 2, "gated": 1})):
+        layer = Layer(384, columns, bits, 64, 3, form=form)
+        for rows in (1, 2, 3, 4, 5, 6, 7, 8, 13, 111):
+            x = _activations(rows, layer.inner, rows)
+            inputs, more = [x, layer.tiles, layer.bias], how | layer.attributes
+            (found,) = run(DOMAIN, SPEC.name, inputs, defines=[defined], **more)
+            assert np.array_equal(found, layer.run(x, biased=True, **how)), (rows, how)
+
+
+@pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_of_all_processors_give_the_same_bits(name: str, defined: str) -> None:
+    layer = Layer(64, 40, 7, 8, 1)
+    x = _activations(9, layer.inner, 2, 30.0)
+    x[3] = np.nan
+    how = {"activation": ACTIVATIONS[name], "gated": 0}
+    inputs, more = [x, layer.tiles, None], how | layer.attributes
+    (found,) = run(DOMAIN, SPEC.name, inputs, defines=[defined], **more)
+    assert np.array_equal(found, layer.run(x, **how), equal_nan=True)
+    assert np.isnan(found[3]).all()
 
 
 @settings(max_examples=30, deadline=None)

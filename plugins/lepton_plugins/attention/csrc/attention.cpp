@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "../../toolchain/csrc/vector.h"
+#include "form.h"
 
 namespace lepton {
 namespace {
@@ -18,7 +19,6 @@ constexpr int kStrip = 64;          // rows of a block of queries, about
 constexpr int kFew = 8;             // rows that are not worth transposing keys for
 constexpr int64_t kPart = 128;      // least keys of a part
 constexpr int64_t kMostParts = 64;
-constexpr float kNone = -3.0e38f;   // maximum of nothing
 
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -35,6 +35,7 @@ struct Rows {
   float* scores;         // (count, kKeys)
   float* keys;           // (head_dim, kKeys)
   float* values;         // (kKeys, head_dim)
+  AttentionForm form = attention_form();
 };
 
 float* take(float*& memory, int64_t count) {
@@ -102,54 +103,12 @@ void transpose(const float* key, int64_t token, int count, int head_dim, float* 
   }
 }
 
-// y (R, 16) (+)= x (R, inner) . w (inner, 16); x by broadcasts, rows of w `stride` apart.
-template <int R>
-void multiply_add(const float* x, int64_t x_stride, int inner, const float* w, int64_t stride,
-                  float* y, int64_t y_stride, bool add) {
-  __m256 low[R], high[R];
-#pragma GCC unroll 6
-  for (int m = 0; m < R; ++m) {
-    low[m] = add ? _mm256_loadu_ps(y + m * y_stride) : _mm256_setzero_ps();
-    high[m] = add ? _mm256_loadu_ps(y + m * y_stride + 8) : _mm256_setzero_ps();
-  }
-  for (int k = 0; k < inner; ++k) {
-    const __m256 w0 = _mm256_loadu_ps(w + k * stride), w1 = _mm256_loadu_ps(w + k * stride + 8);
-#pragma GCC unroll 6
-    for (int m = 0; m < R; ++m) {
-      const __m256 v = _mm256_broadcast_ss(x + m * x_stride + k);
-      low[m] = _mm256_fmadd_ps(v, w0, low[m]);
-      high[m] = _mm256_fmadd_ps(v, w1, high[m]);
-      asm volatile("" : "+x"(low[m]), "+x"(high[m]));  // else all are broadcast first, and spill
-    }
-  }
-#pragma GCC unroll 6
-  for (int m = 0; m < R; ++m) {
-    _mm256_storeu_ps(y + m * y_stride, low[m]);
-    _mm256_storeu_ps(y + m * y_stride + 8, high[m]);
-  }
-}
-
-void multiply_rows(int rows, const float* x, int64_t x_stride, int inner, const float* w,
-                   int64_t stride, float* y, int64_t y_stride, bool add) {
-  int m = 0;
-  for (; m + 6 <= rows; m += 6) {
-    multiply_add<6>(x + m * x_stride, x_stride, inner, w, stride, y + m * y_stride, y_stride, add);
-  }
-  for (; m + 4 <= rows; m += 4) {
-    multiply_add<4>(x + m * x_stride, x_stride, inner, w, stride, y + m * y_stride, y_stride, add);
-  }
-  for (; m < rows; ++m) {
-    multiply_add<1>(x + m * x_stride, x_stride, inner, w, stride, y + m * y_stride, y_stride, add);
-  }
-}
-
 // scores (rows, kKeys) from keys that were turned over.
 void scores_of_block(const Attention& a, const Rows& r, const float* key, int count) {
   transpose(key, a.key.token, count, a.head_dim, r.keys);
-  for (int j = 0; j < count; j += 16) {
-    multiply_rows(r.count, r.query, a.head_dim, a.head_dim, r.keys + j, kKeys, r.scores + j, kKeys,
-                  false);
-  }
+  const int padded = (count + 7) / 8 * 8;
+  r.form.multiply({r.count, a.head_dim, padded}, {r.query, a.head_dim}, {r.keys, kKeys}, false,
+                 r.scores, kKeys);
 }
 
 // scores (R, count) by dot products; keys stay in the cache for the next rows.
@@ -169,7 +128,7 @@ void dots(const float* query, int head_dim, const float* key, int64_t token, int
       }
     }
 #pragma GCC unroll 4
-    for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(part[m]);
+    for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(Eight{part[m]});
   }
 }
 
@@ -195,15 +154,6 @@ Sight sight(const Attention& a, int64_t batch, int64_t query) {
   return {most(0, position + 1 - a.window), last};
 }
 
-// cap * tanh(score / cap)
-void soften(float cap, int padded, float* s) {
-  const __m256 most = _mm256_set1_ps(cap), inverse = _mm256_set1_ps(1 / cap);
-  for (int j = 0; j < padded; j += 8) {
-    const __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s + j), inverse);
-    _mm256_storeu_ps(s + j, _mm256_mul_ps(most, hyperbolic_tangent(v)));
-  }
-}
-
 // Of a bias there is nothing behind its last key.
 void add_bias(const float* bias, int count, float* s) {
   int j = 0;
@@ -224,12 +174,9 @@ void call_for(const float* bias) {
 
 // Whether none is NaN, which a maximum passes over.
 bool all_numbers(const float* s, int padded) {
-  __m256 odd = _mm256_setzero_ps();
-  for (int j = 0; j < padded; j += 8) {
-    const __m256 v = _mm256_loadu_ps(s + j);
-    odd = _mm256_or_ps(odd, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-  }
-  return _mm256_movemask_ps(odd) == 0;
+  bool all = true;
+  for (int j = 0; j < padded; j += 8) all = all && all_numbers(Eight::load(s + j));
+  return all;
 }
 
 // Turn scores into weights, in place, and rescale what there is. 0 for what is out of sight.
@@ -241,7 +188,7 @@ void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_
     const Sight seen = sight(a, batch, query);
     const int from = static_cast<int>(most(0, least(count, seen.from - start)));
     const int to = static_cast<int>(most(from, least(count, seen.to - start)));
-    if (a.softcap > 0) soften(a.softcap, padded, s);
+    if (a.softcap > 0) r.form.soften(a.softcap, padded, s);
     if (a.bias.data != nullptr) {
       const float* bias = a.bias.at(batch, kv_head * r.group + i % r.group, query) + start;
       call_for(bias + kKeys);
@@ -255,34 +202,22 @@ void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_
         if (shown[j] == 0) s[j] = kNone;
       }
     }
-    __m256 widest = _mm256_loadu_ps(s);
-    for (int j = 8; j < padded; j += 8) widest = _mm256_max_ps(widest, _mm256_loadu_ps(s + j));
+    Eight widest = Eight::load(s);
+    for (int j = 8; j < padded; j += 8) widest = most(widest, Eight::load(s + j));
     const float before = r.maximum[i], now = before > largest(widest) ? before : largest(widest);
     if (now == kNone && all_numbers(s, padded)) {
       for (int j = 0; j < padded; ++j) s[j] = 0.0f;
       continue;
     }
-    const __m256 maximum = _mm256_set1_ps(now), none = _mm256_set1_ps(kNone);
-    __m256 total = _mm256_setzero_ps();
-    for (int j = 0; j < padded; j += 8) {
-      const __m256 v = _mm256_loadu_ps(s + j);
-      const __m256 hidden = _mm256_cmp_ps(v, none, _CMP_EQ_OQ);
-      const __m256 weight =
-          _mm256_andnot_ps(hidden, exponential(_mm256_sub_ps(v, maximum)));
-      total = _mm256_add_ps(total, weight);
-      _mm256_storeu_ps(s + j, weight);
-    }
+    const float total = r.form.weights(s, padded, now);
     if (now != before) {
-      const __m256 factor = exponential(_mm256_set1_ps(before == kNone ? kNone : before - now));
-      const float f = _mm256_cvtss_f32(factor);
-      r.sum[i] *= f;
+      const Eight factor = exponential(Eight::all(before == kNone ? kNone : before - now));
+      r.sum[i] *= _mm256_cvtss_f32(factor.v);
       float* t = r.total + i * a.head_dim;
-      for (int d = 0; d < a.head_dim; d += 8) {
-        _mm256_storeu_ps(t + d, _mm256_mul_ps(_mm256_loadu_ps(t + d), factor));
-      }
+      for (int d = 0; d < a.head_dim; d += 8) (Eight::load(t + d) * factor).store(t + d);
       r.maximum[i] = now;
     }
-    r.sum[i] += sum(total);
+    r.sum[i] += total;
   }
 }
 
@@ -302,22 +237,8 @@ const float* gather(const Attention& a, const Rows& r, const float* value, int c
 // total (rows, head_dim) += weights . values
 void add_values(const Attention& a, const Rows& r, const float* value, int count) {
   value = gather(a, r, value, count);
-  int d = 0;
-  for (; d + 16 <= a.head_dim; d += 16) {
-    multiply_rows(r.count, r.scores, kKeys, count, value + d, a.head_dim, r.total + d, a.head_dim,
-                  true);
-  }
-  for (; d < a.head_dim; d += 8) {
-    for (int i = 0; i < r.count; ++i) {
-      float* y = r.total + i * a.head_dim + d;
-      __m256 part = _mm256_loadu_ps(y);
-      for (int j = 0; j < count; ++j) {
-        part = _mm256_fmadd_ps(_mm256_broadcast_ss(r.scores + i * kKeys + j),
-                               _mm256_loadu_ps(value + j * a.head_dim + d), part);
-      }
-      _mm256_storeu_ps(y, part);
-    }
-  }
+  r.form.multiply({r.count, count, a.head_dim}, {r.scores, kKeys}, {value, a.head_dim}, true, r.total,
+                 a.head_dim);
 }
 
 // The same where rows are few: values are read once, as they lie, 4 keys at a time.
@@ -447,7 +368,7 @@ struct Parts {
 
   static float most_of(float x, float y) { return x > y ? x : y; }
   static __m256 weight(float maximum, float now) {
-    return exponential(_mm256_set1_ps(maximum == kNone ? kNone : maximum - now));
+    return exponential(Eight::all(maximum == kNone ? kNone : maximum - now)).v;
   }
 };
 

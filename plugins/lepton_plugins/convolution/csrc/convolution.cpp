@@ -60,7 +60,7 @@ class Band {
     for (int64_t tap = 0; tap < count; ++tap) {
       sum = _mm256_fmadd_ps(lanes.load(taps + tap * c_.channels), lanes.load(rows[tap] + i), sum);
     }
-    lanes.store(y, c_.silu ? _mm256_mul_ps(sum, sigmoid(sum)) : sum);
+    lanes.store(y, c_.silu ? _mm256_mul_ps(sum, sigmoid(Eight{sum}).v) : sum);
   }
 
   const Convolution& c_;

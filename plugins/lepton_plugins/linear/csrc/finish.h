@@ -13,17 +13,10 @@ struct Corner {
   int rows, columns;
 };
 
-// Products (rows, 16) of a tile, and the 16 or fewer of a bias, or null.
+// Products (rows, 16) of a tile, and as many numbers of a bias as there are columns, or null.
 struct Products {
   const float* all;
   const float* bias;
 };
-
-// activation(products + bias)
-void finish(const Products& products, Activation activation, const Corner& to);
-
-// Of 16 columns: activation(gate) * let, or what another kind of gate makes of them.
-void finish_gated(const Products& gate, const Products& let, Activation activation, const Gate& kind,
-                  const Corner& to);
 
 }  // namespace lepton

@@ -8,9 +8,6 @@
 #include <cstdlib>
 #include <new>
 
-#include "finish.h"
-#include "quantize.h"
-
 namespace lepton {
 namespace {
 
@@ -104,9 +101,9 @@ struct Call {
     const int64_t place = first * w.shape.blocks();
     for (int m = 0; m < count; ++m) {
       float* sums = shift == nullptr ? nullptr : shift_at(first) + m;
-      quantize_row(w.shape, x + (first + m) * w.shape.inner, w.order,
-                   {count, numbers_at(first) + 4 * m, scale + place + m, start + place + m, sums,
-                    form.halves});
+      form.quantize_row(w.shape, x + (first + m) * w.shape.inner, w.order,
+                        {count, numbers_at(first) + 4 * m, scale + place + m, start + place + m,
+                         sums, form.halves});
     }
   }
 
@@ -158,20 +155,20 @@ struct Call {
       }
       form.multiply(band.shape, pass, a, totals);
       if (w.gated) {
-        finish_gated({totals.at(0, 0), bias_at(i)}, {totals.at(1, 0), bias_at(tiles + i)},
-                     w.activation, w.gate, to);
+        form.finish_gated({totals.at(0, 0), bias_at(i)}, {totals.at(1, 0), bias_at(tiles + i)},
+                          w.activation, w.gate, to);
         continue;
       }
       for (int t = 0; t < count; ++t) {
-        finish({totals.at(t, 0), bias_at(i + t)}, w.activation, corner(first, i + t, a.rows));
+        form.finish({totals.at(t, 0), bias_at(i + t)}, w.activation, corner(first, i + t, a.rows));
       }
     }
   }
 
-  Corner corner(int64_t row, int64_t tile, int rows) const {
+  Corner corner(int64_t row, int64_t tile, int count) const {
     const int64_t results = w.results(), left = results - tile * kTile;
     const int columns = static_cast<int>(left < kTile ? left : kTile);
-    return {y + row * results + tile * kTile, results, rows, columns};
+    return {y + row * results + tile * kTile, results, count, columns};
   }
 
   const float* bias_at(int64_t tile) const {

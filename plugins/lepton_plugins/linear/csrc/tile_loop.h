@@ -134,13 +134,13 @@ static inline void multiply_either(Shape shape, const Tiles& tiles, const Activa
   }
 }
 
-template <class Four, class Floats, class Spread, class Seven, class Eight, int R, int T>
+template <class Four, class Floats, class Spread, class Seven, class EightBits, int R, int T>
 static inline void multiply_any(Shape shape, const Tiles& tiles, const Activations& a,
                                 const Totals& totals) {
   if (shape.bits == 7) {
     multiply_kind<Seven, false, R, T>(shape, tiles, a, totals);
   } else if (shape.bits == 8) {
-    multiply_either<Eight, R, T>(shape, tiles, a, totals);
+    multiply_either<EightBits, R, T>(shape, tiles, a, totals);
   } else if (shape.spread) {
     multiply_either<Spread, R, T>(shape, tiles, a, totals);
   } else if (shape.floats) {

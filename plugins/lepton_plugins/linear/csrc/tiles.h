@@ -19,6 +19,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "finish.h"
+
 namespace lepton {
 
 constexpr int kTile = 16;      // columns
@@ -82,12 +84,27 @@ struct Totals {
   Totals only(int t) const { return {first + t * tile, row, 0}; }
 };
 
+// Where a row goes, among `rows` interleaved ones: the pointers are at its first number.
+struct Place {
+  int rows;
+  int8_t* numbers;
+  float* scale;
+  int32_t* start;
+  float* shift;  // or null
+  bool halves;   // of `start`, for 4 bits
+};
+
 // The kernels of one kind of processor. All kinds give the same numbers to the last bit.
 struct Form {
   int rows;     // of activations, at most
   bool halves;  // sums of 4 bits are two of 16 bits each, until a block ends
+  // One row, x (inner), rounded. With an `order` (inner), of 4 bits alone, number i is x[order[i]].
+  void (*quantize_row)(Shape shape, const float* x, const int32_t* order, const Place& to);
   // totals = a . tile
   void (*multiply)(Shape shape, const Tiles& tiles, const Activations& a, const Totals& totals);
+  void (*finish)(const Products& products, Activation activation, const Corner& to);
+  void (*finish_gated)(const Products& gate, const Products& let, Activation activation,
+                       const Gate& kind, const Corner& to);
 };
 
 // Twice the floats of 4 bits, plus their middle, by their codes.

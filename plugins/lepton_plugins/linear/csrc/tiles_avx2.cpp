@@ -2,6 +2,8 @@
 // register.
 #include <immintrin.h>
 
+#include "finish_loops.h"
+#include "quantize_loops.h"
 #include "tile_loop.h"
 
 namespace lepton {
@@ -175,7 +177,7 @@ struct Seven : Common {
   };
 };
 
-struct Eight : Common {
+struct EightBits : Common {
   static constexpr int kBits = 8, kDepth = 2, kBytes = 32, kSteps = 1;
 
   struct Read {
@@ -198,6 +200,10 @@ constexpr int kRows = 4;
 
 }  // namespace
 
-Form avx2_form() { return {kRows, true, multiply_any<Four, Floats, Spread, Seven, Eight, kRows, 1>}; }
+Form avx2_form() {
+  return {kRows, true, quantize_row<Eight>,
+          multiply_any<Four, Floats, Spread, Seven, EightBits, kRows, 1>,
+          finish<Eight>, finish_gated<Eight>};
+}
 
 }  // namespace lepton

@@ -1,10 +1,14 @@
 // Inner kernels for AVX-512 with VNNI: four products of bytes are added to 32 bits at once
 // (vpdpbusd), 16 columns in one register. Sums are whole at every step, so nothing is widened.
-#if !defined(LEPTON_EMULATES_AVX512)
+#if defined(LEPTON_EMULATES_AVX512)
+#pragma GCC optimize("O1")  // plain loops in place of each instruction take compilers long
+#else
 // Here alone, for a library that other processors load too. The headers have no function that the
 // linker could take from this file for another.
 #pragma GCC target("avx512f,avx512bw,avx512vnni")
 #endif
+#include "finish_loops.h"
+#include "quantize_loops.h"
 #include "tile_loop.h"
 #include "vector512.h"
 
@@ -13,34 +17,35 @@ namespace {
 
 struct Scales {
   static constexpr int kBytes = 2 * kTile;
-  Floats all;
+  Sixteen all;
 
-  explicit Scales(const uint8_t* p) : all(times(halves(p), kScaleUnit)) {}
+  explicit Scales(const uint8_t* p) : all(halves(p) * Sixteen::all(kScaleUnit)) {}
 };
 
 struct SpreadScales {
   static constexpr int kBytes = 4 * kTile;
-  Floats all;
+  Sixteen all;
 
-  explicit SpreadScales(const uint8_t* p) : all(floats(p)) {}
+  explicit SpreadScales(const uint8_t* p)
+      : all(Sixteen::load(reinterpret_cast<const float*>(p))) {}
 };
 
 struct Total {
-  Floats all;
+  Sixteen all;
 
   Total() {}
 
-  void clear() { all = zeros(); }
+  void clear() { all = Sixteen::all(0.0f); }
 
   template <class Sum, class Scales>
   void add(const Sum& sum, const Scales& scales, float scale) {
-    all = add_scaled(all, sum.all, times(scales.all, scale));
+    all = fused(floats(sum.all), scales.all * Sixteen::all(scale), all);
   }
 
   template <class Scales>
-  void shift(const Scales& offsets, float by) { all = add_scaled(all, offsets.all, by); }
+  void shift(const Scales& offsets, float by) { all = fused(offsets.all, Sixteen::all(by), all); }
 
-  void store(float* to) const { lepton::store(to, all); }
+  void store(float* to) const { all.store(to); }
 };
 
 // Numbers of `Bits` bits: steps of `Depth` are `Size` bytes of a tile.
@@ -48,7 +53,12 @@ template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const ui
 struct Kind {
   using Scales = lepton::Scales;
   using Total = lepton::Total;
-  static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size, kSteps = 8;
+  static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size;
+#if defined(LEPTON_EMULATES_AVX512)
+  static constexpr int kSteps = 2;
+#else
+  static constexpr int kSteps = 8;
+#endif
 
   struct Read {
     Numbers all;
@@ -70,14 +80,16 @@ struct Spread : Kind<4, 4, 64, Bytes, bytes> {
   using Scales = SpreadScales;
 };
 using Four = Kind<4, 4, 32, Bytes, half_bytes>;
-using FloatCodes = Kind<4, 4, 32, Bytes, half_floats>;
+using Floats = Kind<4, 4, 32, Bytes, half_floats>;
 using Seven = Kind<7, 4, 64, Bytes, bytes>;
-using Eight = Kind<8, 2, 32, Words, words>;
+using EightBits = Kind<8, 2, 32, Words, words>;
 
 }  // namespace
 
 Form avx512_form() {
-  return {kMostRows, false, multiply_any<Four, FloatCodes, Spread, Seven, Eight, kMostRows, kMostTiles>};
+  return {kMostRows, false, quantize_row<Sixteen>,
+          multiply_any<Four, Floats, Spread, Seven, EightBits, kMostRows, kMostTiles>,
+          finish<Sixteen>, finish_gated<Sixteen>};
 }
 
 }  // namespace lepton

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "../../toolchain/csrc/lanes512.h"
 #include "tiles.h"
 
 namespace lepton {
@@ -21,17 +22,12 @@ struct Bytes {
 struct Words {
   int16_t at[32];
 };
-struct Floats {
-  float at[16];
-};
 
 inline Ints all(int32_t value) {
   Ints y;
   for (int32_t& each : y.at) each = value;
   return y;
 }
-
-inline Floats zeros() { return {}; }
 
 inline Bytes bytes(const uint8_t* p) {
   Bytes y;
@@ -69,50 +65,25 @@ inline Ints add_products(Ints sum, const Words& w, const uint8_t* two) {
   return sum;
 }
 
-inline Floats halves(const uint8_t* p) {
-  Floats y;
+inline Sixteen halves(const uint8_t* p) {
+  float y[16];
   for (int i = 0; i < 16; ++i) {
     uint16_t half;
     __builtin_memcpy(&half, p + 2 * i, sizeof half);
-    y.at[i] = _cvtsh_ss(half);
+    y[i] = _cvtsh_ss(half);
   }
-  return y;
+  return Sixteen::load(y);
 }
 
-inline Floats floats(const uint8_t* p) {
-  Floats y;
-  __builtin_memcpy(&y, p, sizeof y);
-  return y;
+inline Sixteen floats(const Ints& x) {
+  float y[16];
+  for (int i = 0; i < 16; ++i) y[i] = static_cast<float>(x.at[i]);
+  return Sixteen::load(y);
 }
-
-inline Floats times(Floats x, float factor) {
-  for (float& each : x.at) each *= factor;
-  return x;
-}
-
-inline Floats times(Floats x, const Floats& factors) {
-  for (int i = 0; i < 16; ++i) x.at[i] *= factors.at[i];
-  return x;
-}
-
-inline Floats add_scaled(Floats total, const Floats& x, float scale) {
-  for (int i = 0; i < 16; ++i) total.at[i] = __builtin_fmaf(x.at[i], scale, total.at[i]);
-  return total;
-}
-
-inline Floats add_scaled(Floats total, const Ints& sum, const Floats& scale) {
-  for (int i = 0; i < 16; ++i) {
-    total.at[i] = __builtin_fmaf(static_cast<float>(sum.at[i]), scale.at[i], total.at[i]);
-  }
-  return total;
-}
-
-inline void store(float* to, const Floats& x) { __builtin_memcpy(to, &x, sizeof x); }
 
 #else
 
 using Ints = __m512i;
-using Floats = __m512;
 
 struct Bytes {
   __m512i all;
@@ -122,8 +93,6 @@ struct Words {
 };
 
 inline Ints all(int32_t value) { return _mm512_set1_epi32(value); }
-
-inline Floats zeros() { return _mm512_setzero_ps(); }
 
 inline __m256i load256(const uint8_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -162,23 +131,9 @@ inline Ints add_products(Ints sum, Words w, const uint8_t* two) {
   return _mm512_dpwssd_epi32(sum, w.all, repeated(two));
 }
 
-inline Floats halves(const uint8_t* p) { return _mm512_cvtph_ps(load256(p)); }
+inline Sixteen halves(const uint8_t* p) { return {_mm512_cvtph_ps(load256(p))}; }
 
-inline Floats floats(const uint8_t* p) { return _mm512_loadu_ps(p); }
-
-inline Floats times(Floats x, float factor) { return _mm512_mul_ps(x, _mm512_set1_ps(factor)); }
-
-inline Floats times(Floats x, Floats factors) { return _mm512_mul_ps(x, factors); }
-
-inline Floats add_scaled(Floats total, Floats x, float scale) {
-  return _mm512_fmadd_ps(x, _mm512_set1_ps(scale), total);
-}
-
-inline Floats add_scaled(Floats total, Ints sum, Floats scale) {
-  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, total);
-}
-
-inline void store(float* to, Floats x) { _mm512_storeu_ps(to, x); }
+inline Sixteen floats(Ints x) { return {_mm512_cvtepi32_ps(x)}; }
 
 #endif
 

@@ -14,7 +14,7 @@ float dot(const float* x, const float* y, int64_t count) {
   }
   float rest = 0.0f;
   for (; i < count; ++i) rest += x[i] * y[i];
-  return sum(total) + rest;
+  return sum(Eight{total}) + rest;
 }
 
 void interleave(const float* const (&rows)[kBlock], int64_t count, float* to) {

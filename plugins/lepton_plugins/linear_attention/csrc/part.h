@@ -24,7 +24,7 @@ struct Part {
 
   float beta(int64_t t) const { return a.beta != nullptr ? a.beta[place(t)] : 0.0f; }
   float gate(int64_t t) const {
-    return _mm256_cvtss_f32(exponential(_mm256_set1_ps(a.decay[place(t)])));
+    return _mm256_cvtss_f32(exponential(Eight::all(a.decay[place(t)])).v);
   }
   // The same for each row of the matrix; `to` has room for whole vectors.
   void gates(int64_t t, float* to) const {
@@ -33,7 +33,7 @@ struct Part {
       float eight[8] = {};
       const int64_t left = a.depth - i;
       memcpy(eight, decay + i, (left < 8 ? left : 8) * sizeof(float));
-      _mm256_storeu_ps(to + i, exponential(_mm256_loadu_ps(eight)));
+      exponential(Eight::load(eight)).store(to + i);
     }
   }
 

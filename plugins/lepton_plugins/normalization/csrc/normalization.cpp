@@ -25,7 +25,7 @@ Moments moments(const Normalization& n, const float* row) {
   if (!n.rms) {
     __m256 total = _mm256_setzero_ps();
     for (int64_t i = 0; i < whole; i += 8) total = _mm256_add_ps(total, _mm256_loadu_ps(row + i));
-    mean = sum(total);
+    mean = sum(Eight{total});
     for (int64_t i = whole; i < n.width; ++i) mean += row[i];
     mean /= count;
   }
@@ -35,7 +35,7 @@ Moments moments(const Normalization& n, const float* row) {
     const __m256 v = _mm256_sub_ps(_mm256_loadu_ps(row + i), middle);
     squares = _mm256_fmadd_ps(v, v, squares);
   }
-  float total = sum(squares);
+  float total = sum(Eight{squares});
   for (int64_t i = whole; i < n.width; ++i) total += (row[i] - mean) * (row[i] - mean);
   const __m128 root = _mm_sqrt_ss(_mm_set_ss(total / count + n.epsilon));
   return {mean, 1.0f / _mm_cvtss_f32(root)};

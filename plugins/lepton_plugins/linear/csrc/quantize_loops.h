@@ -1,32 +1,26 @@
-// Rounding is to nearest even; the largest magnitude of a block becomes the largest integer.
-#include "quantize.h"
-
-#include <immintrin.h>
-
-#include <initializer_list>
+// Activations, rounded as they come, with a scale for each block: tiles.h says to what. Rounding is to
+// nearest even; the largest magnitude of a block becomes the largest integer.
+#pragma once
+#include "../../toolchain/csrc/lanes.h"
+#include "tiles.h"
 
 namespace lepton {
 namespace {
 
 constexpr float kLargest = 3.4028235e38f;
 
+// NaN is above all, which the processor's maximum of floats would drop.
+template <class Lanes>
 float largest_magnitude(const float* x, int count) {
-  // Compared as integers: then NaN is above all, where the processor's maximum of floats drops it.
-  const __m256i magnitude = _mm256_set1_epi32(INT32_MAX);
-  __m256i most = _mm256_setzero_si256();
+  Lanes widest = Lanes::all(0.0f);
   int i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const __m256i v = _mm256_castps_si256(_mm256_loadu_ps(x + i));
-    most = _mm256_max_epi32(most, _mm256_and_si256(magnitude, v));
+  for (; i + Lanes::kLanes <= count; i += Lanes::kLanes) {
+    widest = most_or_nan(widest, magnitude(Lanes::load(x + i)));
   }
-  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4E));
-  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xB1));
-  for (; i < count; ++i) {
-    const __m128i v = _mm_castps_si128(_mm_load_ss(x + i));
-    half = _mm_max_epi32(half, _mm_and_si128(_mm256_castsi256_si128(magnitude), v));
-  }
-  return _mm_cvtss_f32(_mm_castsi128_ps(half));
+  if (i == count) return largest_or_nan(widest);
+  float rest[Lanes::kLanes] = {};
+  __builtin_memcpy(rest, x + i, (count - i) * sizeof(float));
+  return largest_or_nan(most_or_nan(widest, magnitude(Lanes::load(rest))));
 }
 
 // Of rows that are NaN the sums are anything: they wrap.
@@ -45,11 +39,24 @@ struct Sums {
   int32_t all() const { return plus(first, other); }
 };
 
-Sums sums_of(__m256i v) {
-  __m128i half = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1));
-  return {_mm_cvtsi128_si32(half), _mm_extract_epi32(half, 2)};
-}
+// Rounded numbers, added up.
+struct RoundedSums {
+  __m256i eight;
+
+  RoundedSums() : eight(_mm256_setzero_si256()) {}  // its own: one that is implied has no AVX-512
+
+  void add(__m256i more) { eight = _mm256_add_epi32(eight, more); }
+
+  int32_t first() const { return _mm_cvtsi128_si32(halves()); }
+  int32_t other() const { return _mm_extract_epi32(halves(), 2); }
+
+ private:
+  __m128i halves() const {
+    const __m128i four =
+        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    return _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1));
+  }
+};
 
 // Largest integer such that the products of a block with int8 weights stay below 2^31. Those with
 // offsets go to -128.
@@ -66,38 +73,28 @@ int32_t start_of(Shape shape, Sums sums, bool halves) {
   return static_cast<int32_t>(static_cast<uint32_t>(times(less, sums.other)) << 16 | low);
 }
 
-inline __m256i rounded(const float* x, __m256 factor) {
-  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factor));
-}
-
-// 8 numbers at a time become 8 bytes, and go where the row's next two places are.
+// Numbers become bytes, and each 4 of them go where the row's next place is.
+template <class Lanes>
 Sums place8(const float* x, int block, float factor, int rows, int8_t* q) {
-  const __m256 factors = _mm256_set1_ps(factor);
-  __m256i total = _mm256_setzero_si256();
-  for (int i = 0; i < block; i += 8, q += 8 * rows) {
-    const __m256i wide = rounded(x + i, factors);
-    total = _mm256_add_epi32(total, wide);
-    const __m256i words = _mm256_packs_epi32(wide, wide), bytes = _mm256_packs_epi16(words, words);
-    const int32_t first = _mm256_extract_epi32(bytes, 0), second = _mm256_extract_epi32(bytes, 4);
-    __builtin_memcpy(q, &first, 4);
-    __builtin_memcpy(q + 4 * rows, &second, 4);
+  const Lanes factors = Lanes::all(factor);
+  RoundedSums total;
+  int i = 0;
+  for (; i + Lanes::kLanes <= block; i += Lanes::kLanes, q += Lanes::kLanes * rows) {
+    total.add(store_bytes(Lanes::load(x + i) * factors, q, 4 * rows));
   }
-  return sums_of(total);
+  for (; i < block; i += 8, q += 8 * rows) {
+    total.add(store_bytes(Eight::load(x + i) * Eight::all(factor), q, 4 * rows));
+  }
+  return {total.first(), total.other()};
 }
 
+template <class Lanes>
 Sums place16(const float* x, int block, float factor, int rows, int8_t* q) {
-  const __m256 factors = _mm256_set1_ps(factor);
-  __m256i total = _mm256_setzero_si256();
+  const Lanes factors = Lanes::all(factor);
+  RoundedSums total;
   int i = 0;
-  for (; i + 8 <= block; i += 8) {
-    const __m256i wide = rounded(x + i, factors), words = _mm256_packs_epi32(wide, wide);
-    total = _mm256_add_epi32(total, wide);
-    alignas(32) int8_t bytes[32];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), words);
-    for (int at : {0, 4, 16, 20}) {
-      __builtin_memcpy(q, bytes + at, 4);
-      q += 4 * rows;
-    }
+  for (; i + Lanes::kLanes <= block; i += Lanes::kLanes, q += 2 * Lanes::kLanes * rows) {
+    total.add(store_words(Lanes::load(x + i) * factors, q, 4 * rows));
   }
   int32_t rest = 0;
   for (; i < block; i += 2, q += 4 * rows) {
@@ -106,8 +103,7 @@ Sums place16(const float* x, int block, float factor, int rows, int8_t* q) {
     rest += pair[0] + pair[1];
     __builtin_memcpy(q, pair, 4);
   }
-  const Sums sums = sums_of(total);
-  return {plus(sums.first, rest), sums.other};
+  return {plus(total.first(), rest), total.other()};
 }
 
 // In registers: parts that are stored one by one cannot be loaded as a whole at once.
@@ -119,8 +115,7 @@ const float* gather(const float* x, const int32_t* order, float* block) {
   return block;
 }
 
-}  // namespace
-
+template <class Lanes>
 void quantize_row(Shape shape, const float* x, const int32_t* order, const Place& to) {
   float gathered[kBlock4];
   const int rows = to.rows, block = shape.activation_block(), group_blocks = shape.group / block;
@@ -134,13 +129,13 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
   for (int b = 0; b < shape.blocks(); ++b) {
     const float* part = x + b * block;
     if (order != nullptr) part = gather(x, order + b * block, gathered);
-    const float most = largest_magnitude(part, block);
+    const float most = largest_magnitude<Lanes>(part, block);
     const float factor = most > 0 ? limit / most : 0.0f;
     float scale = most / limit;
     // Infinity and NaN have no place among integers: all of the row is NaN.
     if (__builtin_expect(!(most <= kLargest), 0)) scale = __builtin_nanf("");
     to.scale[b * rows] = scale;
-    const Sums sums = (shape.bits == 8 ? place16 : place8)(part, block, factor, rows, numbers);
+    const Sums sums = (shape.bits == 8 ? place16<Lanes> : place8<Lanes>)(part, block, factor, rows, numbers);
     to.start[b * rows] = start_of(shape, sums, to.halves);
     if (to.shift != nullptr) {
       float* shift = to.shift + b / group_blocks * rows;
@@ -151,4 +146,5 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
   }
 }
 
+}  // namespace
 }  // namespace lepton

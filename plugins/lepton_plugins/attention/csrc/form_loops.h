@@ -1,0 +1,110 @@
+// The loops of a form, over any lanes. What a multiple of 8 leaves behind whole lanes is one Eight.
+#pragma once
+#include "../../toolchain/csrc/vector.h"
+#include "form.h"
+
+namespace lepton {
+namespace {
+
+// y (R, V lanes) (+)= x (R, inner) . w (inner, V lanes); x by broadcasts.
+template <class Lanes, int R, int V>
+inline void multiply_block(int inner, const float* x, int64_t x_row, const float* w, int64_t w_row,
+                           bool add, float* y, int64_t y_row) {
+  Lanes total[R][V];
+#pragma GCC unroll 8
+  for (int m = 0; m < R; ++m) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      total[m][v] = add ? Lanes::load(y + m * y_row + v * Lanes::kLanes) : Lanes::all(0.0f);
+    }
+  }
+  for (int k = 0; k < inner; ++k) {
+    Lanes row[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) row[v] = Lanes::load(w + k * w_row + v * Lanes::kLanes);
+#pragma GCC unroll 8
+    for (int m = 0; m < R; ++m) {
+      const Lanes one = Lanes::all(x[m * x_row + k]);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) {
+        total[m][v] = fused(one, row[v], total[m][v]);
+        keep(total[m][v]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < R; ++m) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) total[m][v].store(y + m * y_row + v * Lanes::kLanes);
+  }
+}
+
+// All rows of V lanes, from column c on.
+template <class Lanes, int R, int V>
+inline void multiply_columns(const Size& size, const Matrix& x, const Matrix& w, int c, bool add,
+                             float* y, int64_t y_row) {
+  int m = 0;
+  for (; m + R <= size.rows; m += R) {
+    multiply_block<Lanes, R, V>(size.inner, x.first + m * x.row, x.row, w.first + c, w.row, add,
+                                y + m * y_row + c, y_row);
+  }
+  for (; m + 4 <= size.rows; m += 4) {
+    multiply_block<Lanes, 4, V>(size.inner, x.first + m * x.row, x.row, w.first + c, w.row, add,
+                                y + m * y_row + c, y_row);
+  }
+  for (; m < size.rows; ++m) {
+    multiply_block<Lanes, 1, V>(size.inner, x.first + m * x.row, x.row, w.first + c, w.row, add,
+                                y + m * y_row + c, y_row);
+  }
+}
+
+template <class Lanes, int R>
+void multiply(const Size& size, const Matrix& x, const Matrix& w, bool add, float* y,
+              int64_t y_row) {
+  constexpr int kLanes = Lanes::kLanes;
+  int c = 0;
+  for (; c + 2 * kLanes <= size.columns; c += 2 * kLanes) {
+    multiply_columns<Lanes, R, 2>(size, x, w, c, add, y, y_row);
+  }
+  for (; c + kLanes <= size.columns; c += kLanes) {
+    multiply_columns<Lanes, R, 1>(size, x, w, c, add, y, y_row);
+  }
+  if (c < size.columns) multiply_columns<Eight, R, 1>(size, x, w, c, add, y, y_row);
+}
+
+template <class Lanes>
+inline void soften_lanes(float cap, float* s) {
+  (Lanes::all(cap) * hyperbolic_tangent(Lanes::load(s) * Lanes::all(1 / cap))).store(s);
+}
+
+template <class Lanes>
+void soften(float cap, int count, float* s) {
+  int j = 0;
+  for (; j + Lanes::kLanes <= count; j += Lanes::kLanes) soften_lanes<Lanes>(cap, s + j);
+  if (j < count) soften_lanes<Eight>(cap, s + j);
+}
+
+template <class Lanes>
+inline void weigh_lanes(float* s, float maximum, Eight& total) {
+  const Lanes score = Lanes::load(s);
+  const Lanes weight = zero_at(score, kNone, exponential(score - Lanes::all(maximum)));
+  weight.store(s);
+  add_to(total, weight);
+}
+
+template <class Lanes>
+float weights(float* s, int count, float maximum) {
+  Eight total = Eight::all(0.0f);
+  int j = 0;
+  for (; j + Lanes::kLanes <= count; j += Lanes::kLanes) weigh_lanes<Lanes>(s + j, maximum, total);
+  if (j < count) weigh_lanes<Eight>(s + j, maximum, total);
+  return sum(total);
+}
+
+template <class Lanes, int R>
+AttentionForm form_of() {
+  return {multiply<Lanes, R>, soften<Lanes>, weights<Lanes>};
+}
+
+}  // namespace
+}  // namespace lepton
