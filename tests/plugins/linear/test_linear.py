@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_passes.lowering.ort.tiles import pack
+from lepton_passes.tensors import WeightError
 from lepton_plugins.linear.reference import Unpacked, linear, rounded, unpacked
 from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, FLOATS, SPEC, TILE, UNITS, limit
 from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
@@ -299,6 +300,15 @@ def test_embedding(layer: Layer, seed: int) -> None:
     assert np.array_equal(weights.q, layer.q)
     # One rounding, of a product and a sum that fp64 has whole or nearly so.
     assert np.allclose(found, weights.matrix()[ids], rtol=2**-23, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"), [(70.0, "kernels: builtin take it"), (np.nan, "is no number")]
+)
+def test_a_scale_that_tiles_have_no_room_for(scale: float, words: str) -> None:
+    scales = np.full((16, 1), scale, np.float32)
+    with pytest.raises(WeightError, match=f"^layer: .*{words}"):
+        pack(np.ones((16, 32), np.int8), scales, 4, 32, 1, name="layer")
 
 
 def test_scales_and_offsets_keep_11_bits() -> None:

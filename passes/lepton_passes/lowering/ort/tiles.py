@@ -118,8 +118,14 @@ def pack(
 
 def _halves(values: np.ndarray, name: str) -> np.ndarray:
     """fp32 (rows, groups) as the bytes (tiles, groups, 32) of their fp16."""
-    if values.size and not np.abs(values).max() <= _FP16_LARGEST / SCALE_UNIT:
-        raise WeightError(f"{name}: a weight is too large, or no number")
+    most = np.abs(values).max(initial=0)
+    if not np.isfinite(most):
+        raise WeightError(f"{name}: a weight is no number")
+    if most > _FP16_LARGEST / SCALE_UNIT:
+        raise WeightError(
+            f"{name}: a weight is too large for the fp16 scales of our kernels; those of "
+            "kernels: builtin take it"
+        )
     values = values * np.float32(SCALE_UNIT)
     halves = values.astype(np.float16).reshape(-1, TILE, values.shape[1]).transpose(0, 2, 1)
     return np.ascontiguousarray(halves).view(np.uint8)
