@@ -17,7 +17,10 @@ from lepton_plugins.native import LIBRARY, build_library, why_not
 from lepton_plugins.spec import CPU_DOMAIN as DOMAIN
 from lepton_plugins.toolchain.store import cache_folder
 
-__all__ = ["DOMAIN", "Array", "library", "needs_library", "run"]
+__all__ = ["DOMAIN", "OTHER_PROCESSORS", "Array", "library", "needs_library", "run"]
+
+OTHER_PROCESSORS = ("LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512")
+"""What makes a library run the kernels of one kind of processor on any."""
 
 needs_library = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -86,3 +89,8 @@ def run(
             binding.bind_output(name)
     session.run_with_iobinding(binding)
     return [np.array(value.numpy()) for value in binding.get_outputs()]
+
+
+if __name__ == "__main__" and why_not() is None:  # compiled once, before tests of many processes
+    for name in (None, *OTHER_PROCESSORS):
+        build_library(cache_folder(), [name] if name else [])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
+from tests.plugins.cpu_library import DOMAIN, OTHER_PROCESSORS, Array, needs_library, run
 
 pytestmark = needs_library
 
@@ -120,7 +120,7 @@ def test_cached(
     Cached(past, new, heads, kv_heads, width, 800).check(rotary=rotary)
 
 
-@pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize("defined", OTHER_PROCESSORS)
 @pytest.mark.parametrize("width", [8, 16, 24, 32, 40, 80])
 def test_all_processors_give_the_same_bits(width: int, defined: str) -> None:
     for past, new in (([0], 70), ([130], 45), ([3, 90], 11), ([64], 3)):

@@ -13,7 +13,7 @@ from lepton_passes.lowering.ort.tiles import pack
 from lepton_passes.tensors import WeightError
 from lepton_plugins.linear.reference import Unpacked, linear, rounded, unpacked
 from lepton_plugins.linear.spec import ACTIVATIONS, EMBEDDING, FLOATS, SPEC, TILE, UNITS, limit
-from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
+from tests.plugins.cpu_library import DOMAIN, OTHER_PROCESSORS, Array, needs_library, run
 
 pytestmark = needs_library
 
@@ -265,7 +265,7 @@ def test_threads_change_nothing(rows: int) -> None:
     assert np.array_equal(one, three)
 
 
-@pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize("defined", OTHER_PROCESSORS)
 @pytest.mark.parametrize(("bits", "form"), KINDS)
 def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str, defined: str) -> None:
     # 72 columns end in half a tile that has no other beside it, 96 are 48 with a gate.
@@ -278,7 +278,7 @@ def test_kernels_of_all_processors_give_the_same_bits(bits: int, form: str, defi
             assert np.array_equal(found, layer.run(x, biased=True, **how)), (rows, how)
 
 
-@pytest.mark.parametrize("defined", ["LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512"])
+@pytest.mark.parametrize("defined", OTHER_PROCESSORS)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_all_processors_give_the_same_bits(name: str, defined: str) -> None:
     layer = Layer(64, 40, 7, 8, 1)

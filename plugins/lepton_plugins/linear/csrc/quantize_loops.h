@@ -135,7 +135,8 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     // Infinity and NaN have no place among integers: all of the row is NaN.
     if (__builtin_expect(!(most <= kLargest), 0)) scale = __builtin_nanf("");
     to.scale[b * rows] = scale;
-    const Sums sums = (shape.bits == 8 ? place16<Lanes> : place8<Lanes>)(part, block, factor, rows, numbers);
+    const auto place = shape.bits == 8 ? place16<Lanes> : place8<Lanes>;
+    const Sums sums = place(part, block, factor, rows, numbers);
     to.start[b * rows] = start_of(shape, sums, to.halves);
     if (to.shift != nullptr) {
       float* shift = to.shift + b / group_blocks * rows;

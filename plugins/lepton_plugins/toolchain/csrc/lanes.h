@@ -22,7 +22,9 @@ static inline Eight operator/(Eight a, Eight b) { return {_mm256_div_ps(a.v, b.v
 
 // a * b + c, and c - a * b, rounded once.
 static inline Eight fused(Eight a, Eight b, Eight c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-static inline Eight less(Eight c, Eight a, Eight b) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+static inline Eight minus_product(Eight c, Eight a, Eight b) {
+  return {_mm256_fnmadd_ps(a.v, b.v, c.v)};
+}
 
 // Of NaN and a number, the second.
 static inline Eight least(Eight a, Eight b) { return {_mm256_min_ps(a.v, b.v)}; }

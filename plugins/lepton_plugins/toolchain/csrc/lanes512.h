@@ -28,8 +28,8 @@ inline Sixteen operator/(Sixteen a, Sixteen b) { return {a.low / b.low, a.high /
 inline Sixteen fused(Sixteen a, Sixteen b, Sixteen c) {
   return {fused(a.low, b.low, c.low), fused(a.high, b.high, c.high)};
 }
-inline Sixteen less(Sixteen c, Sixteen a, Sixteen b) {
-  return {less(c.low, a.low, b.low), less(c.high, a.high, b.high)};
+inline Sixteen minus_product(Sixteen c, Sixteen a, Sixteen b) {
+  return {minus_product(c.low, a.low, b.low), minus_product(c.high, a.high, b.high)};
 }
 inline Sixteen least(Sixteen a, Sixteen b) { return {least(a.low, b.low), least(a.high, b.high)}; }
 inline Sixteen most(Sixteen a, Sixteen b) { return {most(a.low, b.low), most(a.high, b.high)}; }
@@ -80,7 +80,7 @@ inline Sixteen operator/(Sixteen a, Sixteen b) { return {_mm512_div_ps(a.v, b.v)
 inline Sixteen fused(Sixteen a, Sixteen b, Sixteen c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
 }
-inline Sixteen less(Sixteen c, Sixteen a, Sixteen b) {
+inline Sixteen minus_product(Sixteen c, Sixteen a, Sixteen b) {
   return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
 }
 inline Sixteen least(Sixteen a, Sixteen b) { return {_mm512_min_ps(a.v, b.v)}; }

@@ -28,8 +28,8 @@ template <class Lanes>
 static inline Lanes exponential(Lanes x) {
   x = least(Lanes::all(88.37f), x);
   const Lanes n = nearest(x * Lanes::all(1.44269504f));
-  Lanes r = less(x, n, Lanes::all(0.693359375f));
-  r = less(r, n, Lanes::all(-2.12194440e-4f));
+  Lanes r = minus_product(x, n, Lanes::all(0.693359375f));
+  r = minus_product(r, n, Lanes::all(-2.12194440e-4f));
   Lanes p = Lanes::all(1.9875691500e-4f);
   p = fused(p, r, Lanes::all(1.3981999507e-3f));
   p = fused(p, r, Lanes::all(8.3334519073e-3f));
@@ -64,7 +64,7 @@ static inline Lanes error_function(Lanes x) {
   p = fused(p, t, Lanes::all(1.421413741f));
   p = fused(p, t, Lanes::all(-0.284496736f));
   p = fused(p, t, Lanes::all(0.254829592f));
-  return with_sign(less(one, p * t, exponential(Lanes::all(0.0f) - a * a)), x);
+  return with_sign(minus_product(one, p * t, exponential(Lanes::all(0.0f) - a * a)), x);
 }
 
 }  // namespace lepton
