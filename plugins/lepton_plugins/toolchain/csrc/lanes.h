@@ -1,10 +1,12 @@
-// Eight floats of AVX2, by the names that kernels for any width are written in.
+// Eight floats of AVX2, by the names that kernels for any width are written in. Each source file has
+// its own: the linker must not take for all what was compiled for AVX-512.
 #pragma once
 #include <immintrin.h>
 
 #include <cstdint>
 
 namespace lepton {
+namespace {
 
 struct Eight {
   static constexpr int kLanes = 8;
@@ -15,70 +17,70 @@ struct Eight {
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 
-static inline Eight operator+(Eight a, Eight b) { return {_mm256_add_ps(a.v, b.v)}; }
-static inline Eight operator-(Eight a, Eight b) { return {_mm256_sub_ps(a.v, b.v)}; }
-static inline Eight operator*(Eight a, Eight b) { return {_mm256_mul_ps(a.v, b.v)}; }
-static inline Eight operator/(Eight a, Eight b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Eight operator+(Eight a, Eight b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Eight operator-(Eight a, Eight b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Eight operator*(Eight a, Eight b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Eight operator/(Eight a, Eight b) { return {_mm256_div_ps(a.v, b.v)}; }
 
 // a * b + c, and c - a * b, rounded once.
-static inline Eight fused(Eight a, Eight b, Eight c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-static inline Eight minus_product(Eight c, Eight a, Eight b) {
+inline Eight fused(Eight a, Eight b, Eight c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Eight minus_product(Eight c, Eight a, Eight b) {
   return {_mm256_fnmadd_ps(a.v, b.v, c.v)};
 }
 
 // Of NaN and a number, the second.
-static inline Eight least(Eight a, Eight b) { return {_mm256_min_ps(a.v, b.v)}; }
-static inline Eight most(Eight a, Eight b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Eight least(Eight a, Eight b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Eight most(Eight a, Eight b) { return {_mm256_max_ps(a.v, b.v)}; }
 
-static inline Eight nearest(Eight x) {
+inline Eight nearest(Eight x) {
   return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 
 // 2^n of whole numbers from -126 to 127
-static inline Eight power_of_two(Eight n) {
+inline Eight power_of_two(Eight n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
 }
 
 // y, but 0 where x is below `limit`, or where it is `value`.
-static inline Eight zero_below(Eight x, float limit, Eight y) {
+inline Eight zero_below(Eight x, float limit, Eight y) {
   return {_mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_LT_OQ), y.v)};
 }
-static inline Eight zero_at(Eight x, float value, Eight y) {
+inline Eight zero_at(Eight x, float value, Eight y) {
   return {_mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(value), _CMP_EQ_OQ), y.v)};
 }
 
-static inline Eight magnitude(Eight x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+inline Eight magnitude(Eight x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
 
 // y, which is positive, with the sign of x.
-static inline Eight with_sign(Eight y, Eight x) {
+inline Eight with_sign(Eight y, Eight x) {
   return {_mm256_or_ps(y.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), x.v))};
 }
 
 // Compilers would broadcast all factors of a sum first, and then have no registers left.
-static inline void keep(Eight& x) { asm volatile("" : "+x"(x.v)); }
+inline void keep(Eight& x) { asm volatile("" : "+x"(x.v)); }
 
 // The lanes of `total`, plus those of x.
-static inline void add_to(Eight& total, Eight x) { total = total + x; }
+inline void add_to(Eight& total, Eight x) { total = total + x; }
 
-static inline float largest(Eight x) {
+inline float largest(Eight x) {
   __m128 half = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   half = _mm_max_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
-static inline float sum(Eight x) {
+inline float sum(Eight x) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
 // Of positive numbers and NaN, which is above all as an integer.
-static inline Eight most_or_nan(Eight a, Eight b) {
+inline Eight most_or_nan(Eight a, Eight b) {
   return {_mm256_castsi256_ps(
       _mm256_max_epi32(_mm256_castps_si256(a.v), _mm256_castps_si256(b.v)))};
 }
-static inline float largest_or_nan(Eight x) {
+inline float largest_or_nan(Eight x) {
   const __m256i v = _mm256_castps_si256(x.v);
   __m128i half = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4E));
@@ -87,7 +89,7 @@ static inline float largest_or_nan(Eight x) {
 }
 
 // Rounded to bytes or words, 4 bytes at each `step`. Returns the integers, in 8 sums.
-static inline __m256i store_bytes(Eight x, int8_t* to, int step) {
+inline __m256i store_bytes(Eight x, int8_t* to, int step) {
   const __m256i wide = _mm256_cvtps_epi32(x.v);
   const __m256i words = _mm256_packs_epi32(wide, wide), bytes = _mm256_packs_epi16(words, words);
   const int32_t first = _mm256_extract_epi32(bytes, 0), second = _mm256_extract_epi32(bytes, 4);
@@ -95,7 +97,7 @@ static inline __m256i store_bytes(Eight x, int8_t* to, int step) {
   __builtin_memcpy(to + step, &second, 4);
   return wide;
 }
-static inline __m256i store_words(Eight x, int8_t* to, int step) {
+inline __m256i store_words(Eight x, int8_t* to, int step) {
   const __m256i wide = _mm256_cvtps_epi32(x.v);
   alignas(32) int8_t bytes[32];
   _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), _mm256_packs_epi32(wide, wide));
@@ -105,8 +107,9 @@ static inline __m256i store_words(Eight x, int8_t* to, int step) {
 }
 
 // Whether none is NaN.
-static inline bool all_numbers(Eight x) {
+inline bool all_numbers(Eight x) {
   return _mm256_movemask_ps(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q)) == 0;
 }
 
+}  // namespace
 }  // namespace lepton
