@@ -20,7 +20,7 @@ from lepton_plugins.toolchain.compile import Compiled, Source, compile_source
 from lepton_plugins.toolchain.ptxas import assembler_version
 from lepton_plugins.toolchain.store import cache_folder, cached, content_key, record, write_folder
 
-__all__ = ["compile_kernel", "write_kernels"]
+__all__ = ["compile_kernel", "kernel_key", "write_kernels"]
 
 # Read as bytes: the key of the cache is known without importing triton.
 _SOURCES = (
@@ -59,15 +59,6 @@ def compile_kernel(
         )
     tiles = tiles or tiles_for(kernel, arch, variant)
     parameters, values = parameter_types(kernel, variant), constants(kernel, variant, tiles)
-    key = content_key(
-        sources=_sources_digest(),
-        kernel=kernel,
-        arch=arch,
-        tiles=asdict(tiles),
-        parameters=parameters,
-        constants=values,
-        tools=_tools(),
-    )
 
     def make() -> Compiled:
         from lepton_plugins.attention import kernels
@@ -83,7 +74,21 @@ def compile_kernel(
         )
         return compile_source(source, arch, target.shared_bytes)
 
-    return cached(key, make, cache or cache_folder())
+    return cached(kernel_key(kernel, variant, arch, tiles), make, cache or cache_folder())
+
+
+def kernel_key(kernel: str, variant: Variant, arch: int, tiles: Tiles | None = None) -> str:
+    """A digest of all that decides what ``compile_kernel`` gives for the same arguments."""
+    tiles = tiles or tiles_for(kernel, arch, variant)
+    return content_key(
+        sources=_sources_digest(),
+        kernel=kernel,
+        arch=arch,
+        tiles=asdict(tiles),
+        parameters=parameter_types(kernel, variant),
+        constants=constants(kernel, variant, tiles),
+        tools=_tools(),
+    )
 
 
 def write_kernels(
