@@ -14,7 +14,16 @@ from lepton_plugins.spec import PluginError
 from lepton_plugins.toolchain.cxx import compile_library, find_compiler
 from lepton_plugins.toolchain.store import content_key, kept
 
-__all__ = ["FEATURES", "LIBRARY", "MACHINE", "SYSTEM", "build_library", "why_not"]
+__all__ = [
+    "EMULATED",
+    "FEATURES",
+    "LIBRARY",
+    "MACHINE",
+    "SYSTEM",
+    "build_library",
+    "library_sources",
+    "why_not",
+]
 
 LIBRARY = "liblepton_cpu.so"
 """File name of the library in an artifact."""
@@ -23,6 +32,12 @@ SYSTEM, MACHINE = "Linux", "x86_64"
 FEATURES = ("avx2", "fma", "f16c")
 """What the library needs of a processor, as Linux calls it; it says so itself where one lacks."""
 
+EMULATED = "LEPTON_EMULATES_AVX512"
+"""The macro that has what follows run on any processor."""
+
+# Kernels that the library takes where a processor has what they need: these sources alone are
+# compiled for it.
+_WIDE, _WIDE_FEATURES = "_avx512.cpp", ("avx512f", "avx512bw", "avx512vnni")
 _HERE = Path(__file__).parent
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -53,14 +68,24 @@ def build_library(folder: Path | None, defines: Sequence[str] = ()) -> bytes:
     compiler = find_compiler()
     if compiler is None:
         raise PluginError("there is no C++ compiler", hint="install g++ or clang++, or set CXX")
-    sources = sorted(_HERE.glob("*/csrc/*.cpp"))
-    headers = sorted(_HERE.glob("*/csrc/*.h"))
+    sources = library_sources(defines)
     flags = (*(f"-m{name}" for name in FEATURES), *(f"-D{name}" for name in defines))
-    text = {str(path.relative_to(_HERE)): path.read_text("utf-8") for path in sources + headers}
+    read = [*sources, *sorted(_HERE.glob("*/csrc/*.h"))]
     key = content_key(
-        sources=text, compiler=compiler.version, command=compiler.command[1:], flags=flags
+        sources={str(path.relative_to(_HERE)): path.read_text("utf-8") for path in read},
+        compiler=compiler.version,
+        command=compiler.command[1:],
+        flags=[flags, *sources.values()],
     )
     return kept(key, lambda: compile_library(compiler, sources, flags), folder)
+
+
+def library_sources(defines: Sequence[str] = ()) -> dict[Path, tuple[str, ...]]:
+    """The source files, each with the flags that it alone is compiled with."""
+    # Emulated, plain loops stand in place of each instruction, and take compilers long.
+    wide = ("-O1",) if EMULATED in defines else tuple(f"-m{name}" for name in _WIDE_FEATURES)
+    paths = sorted(_HERE.glob("*/csrc/*.cpp"))
+    return {path: wide if path.name.endswith(_WIDE) else () for path in paths}
 
 
 def _features() -> set[str]:

@@ -13,13 +13,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from lepton_plugins.native import LIBRARY, build_library, why_not
+from lepton_plugins.native import EMULATED, LIBRARY, build_library, why_not
 from lepton_plugins.spec import CPU_DOMAIN as DOMAIN
 from lepton_plugins.toolchain.store import cache_folder
 
 __all__ = ["DOMAIN", "OTHER_PROCESSORS", "Array", "library", "needs_library", "run"]
 
-OTHER_PROCESSORS = ("LEPTON_WITHOUT_AVX512", "LEPTON_EMULATES_AVX512")
+OTHER_PROCESSORS = ("LEPTON_WITHOUT_AVX512", EMULATED)
 """What makes a library run the kernels of one kind of processor on any."""
 
 needs_library = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,14 @@ def find_compiler() -> Compiler | None:
     return None
 
 
-def compile_library(compiler: Compiler, sources: Sequence[Path], flags: Sequence[str]) -> bytes:
+def compile_library(
+    compiler: Compiler, sources: Mapping[Path, Sequence[str]], flags: Sequence[str]
+) -> bytes:
     """The shared library of ``sources``.
 
     Args:
-        flags: what the processor has, such as ``-mavx2``.
+        sources: each with flags of its own, which most have none of.
+        flags: what the processor has, such as ``-mavx2``; for all.
 
     Raises:
         PluginError: the compiler declines; its words are in ``found``.
@@ -69,8 +72,11 @@ def compile_library(compiler: Compiler, sources: Sequence[Path], flags: Sequence
         prelude = _prelude(compiler, Path(folder), flags)
 
         def compiled(source: Path, made: Path) -> None:
-            named = ["-include", str(prelude), "-c", str(source), "-o", str(made)]
-            _run(compiler, [*COMPILE, *flags, *named], source.name)
+            own = sources[source]
+            # A header that was parsed for one processor does not do for another.
+            parsed = [] if own else ["-include", str(prelude)]
+            named = [*parsed, "-c", str(source), "-o", str(made)]
+            _run(compiler, [*COMPILE, *flags, *own, *named], source.name)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(compiled, sources, objects))

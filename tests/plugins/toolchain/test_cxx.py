@@ -40,8 +40,9 @@ def test_a_library_of_several_files(tmp_path: Path) -> None:
         _source(tmp_path, f"int sum(int, int);\n{exported} {{ return sum(x, x); }}"),
         _source(tmp_path, "int sum(int a, int b) { return a + b; }", "two.cpp"),
     ]
-    data = compile_library(_compiler(), sources, ())
-    assert data == compile_library(_compiler(), sources, ()), "the same bytes each time"
+    data = compile_library(_compiler(), dict.fromkeys(sources, ()), ())
+    again = compile_library(_compiler(), dict.fromkeys(sources, ()), ())
+    assert data == again, "the same bytes each time"
     assert str(tmp_path).encode() not in data
     library = tmp_path / "made.so"
     library.write_bytes(data)
@@ -60,7 +61,7 @@ def test_a_library_of_several_files(tmp_path: Path) -> None:
 )
 def test_its_words_are_quoted(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(PluginError) as caught:
-        compile_library(_compiler(), [_source(tmp_path, text)], ())
+        compile_library(_compiler(), {_source(tmp_path, text): ()}, ())
     assert caught.value.where == "one.cpp"
     assert words in str(caught.value.found)
     assert "kernels: builtin" in str(caught.value.hint)
@@ -90,3 +91,14 @@ def test_without_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     find_compiler.cache_clear()
     assert find_compiler() is None
+
+
+@needs_compiler
+def test_a_file_may_have_flags_of_its_own(tmp_path: Path) -> None:
+    text = 'extern "C" __attribute__((visibility("default"))) int {}() {{ return ANSWER; }}'
+    one, two = (_source(tmp_path, text.format(name), f"{name}.cpp") for name in ("one", "two"))
+    library = tmp_path / "made.so"
+    flags = {one: ("-DANSWER=1",), two: ("-DANSWER=2",)}
+    library.write_bytes(compile_library(_compiler(), flags, ("-O0",)))
+    loaded = ctypes.CDLL(str(library))
+    assert (loaded.one(), loaded.two()) == (1, 2)

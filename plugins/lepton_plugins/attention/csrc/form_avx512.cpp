@@ -1,9 +1,6 @@
 // 32 registers of twice the width: 8 rows of two.
-#if !defined(LEPTON_EMULATES_AVX512)
-// Here alone, for a library that other processors load too. The headers have no function that the
-// linker could take from this file for another.
-#pragma GCC target("avx512f,avx512bw,avx512vnni")
-#endif
+// Other processors load the library, too: the headers have no function that the linker could take
+// from this file, which is compiled for AVX-512, for another.
 #include "../../toolchain/csrc/lanes512.h"
 #include "form_loops.h"
 

@@ -41,9 +41,7 @@ struct Sums {
 
 // Rounded numbers, added up.
 struct RoundedSums {
-  __m256i eight;
-
-  RoundedSums() : eight(_mm256_setzero_si256()) {}  // its own: one that is implied has no AVX-512
+  __m256i eight = _mm256_setzero_si256();
 
   void add(__m256i more) { eight = _mm256_add_epi32(eight, more); }
 

@@ -1,12 +1,7 @@
 // Inner kernels for AVX-512 with VNNI: four products of bytes are added to 32 bits at once
 // (vpdpbusd), 16 columns in one register. Sums are whole at every step, so nothing is widened.
-#if defined(LEPTON_EMULATES_AVX512)
-#pragma GCC optimize("O1")  // plain loops in place of each instruction take compilers long
-#else
-// Here alone, for a library that other processors load too. The headers have no function that the
-// linker could take from this file for another.
-#pragma GCC target("avx512f,avx512bw,avx512vnni")
-#endif
+// Other processors load the library, too: the headers have no function that the linker could take
+// from this file, which is compiled for AVX-512, for another.
 #include "finish_loops.h"
 #include "quantize_loops.h"
 #include "tile_loop.h"
