@@ -58,16 +58,16 @@ def compile_kernel(
             hint="cache_dtype int8, or that of the query",
         )
     tiles = tiles or tiles_for(kernel, arch, variant)
-    parameters, values = parameter_types(kernel, variant), constants(kernel, variant, tiles)
 
     def make() -> Compiled:
         from lepton_plugins.attention import kernels
 
+        parameters = parameter_types(kernel, variant)
         pointers = [name for name, kind in parameters.items() if kind.startswith("*")]
         source = Source(
             function=getattr(kernels, KERNELS[kernel].entry),
             parameters=parameters,
-            constants=values,
+            constants=constants(kernel, variant, tiles),
             aligned=[name for name in pointers if name not in _UNALIGNED],
             num_warps=tiles.num_warps,
             num_stages=tiles.num_stages,

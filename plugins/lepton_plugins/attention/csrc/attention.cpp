@@ -108,7 +108,7 @@ void scores_of_block(const Attention& a, const Rows& r, const float* key, int co
   transpose(key, a.key.token, count, a.head_dim, r.keys);
   const int padded = (count + 7) / 8 * 8;
   r.form.multiply({r.count, a.head_dim, padded}, {r.query, a.head_dim}, {r.keys, kKeys}, false,
-                 r.scores, kKeys);
+                  r.scores, kKeys);
 }
 
 // scores (R, count) by dot products; keys stay in the cache for the next rows.
@@ -237,8 +237,8 @@ const float* gather(const Attention& a, const Rows& r, const float* value, int c
 // total (rows, head_dim) += weights . values
 void add_values(const Attention& a, const Rows& r, const float* value, int count) {
   value = gather(a, r, value, count);
-  r.form.multiply({r.count, count, a.head_dim}, {r.scores, kKeys}, {value, a.head_dim}, true, r.total,
-                 a.head_dim);
+  r.form.multiply({r.count, count, a.head_dim}, {r.scores, kKeys}, {value, a.head_dim}, true,
+                  r.total, a.head_dim);
 }
 
 // The same where rows are few: values are read once, as they lie, 4 keys at a time.

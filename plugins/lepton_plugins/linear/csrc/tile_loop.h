@@ -34,15 +34,18 @@ struct Each<Part, 2> {
   const Part& operator[](int t) const { return t == 0 ? first : second; }
 };
 
+// A step of all sums; `packed` and `x` become those of the next.
 template <class Kind, int R, int T>
-static inline void add_step(typename Kind::Sum (&sum)[T][R], const uint8_t* packed, ptrdiff_t apart,
-                            const uint8_t* x) {
+static inline void add_step(typename Kind::Sum (&sum)[T][R], const uint8_t*& packed, ptrdiff_t apart,
+                            const uint8_t*& x) {
   const Each<typename Kind::Read, T> weights(packed, apart);
 #pragma GCC unroll 8
   for (int m = 0; m < R; ++m) {
 #pragma GCC unroll 2
     for (int t = 0; t < T; ++t) sum[t][m].add(weights[t], x + 4 * m, 4 * R);
   }
+  packed += Kind::kBytes;
+  x += Kind::kDepth * (Kind::kBits == 8 ? 2 : 1) * R;
 }
 
 template <class Kind, bool kOffsets, int R, int T>
@@ -78,14 +81,10 @@ static inline void multiply_rows(Shape shape, const Tiles& tiles, const Activati
 #pragma GCC unroll 8
         for (int i = 0; i < Kind::kSteps; ++i) {
           add_step<Kind, R, T>(sum, packed, tiles.apart, x);
-          packed += Kind::kBytes;
-          x += Kind::kDepth * (Kind::kBits == 8 ? 2 : 1) * R;
         }
       }
       for (; k < block; k += Kind::kDepth) {
         add_step<Kind, R, T>(sum, packed, tiles.apart, x);
-        packed += Kind::kBytes;
-        x += Kind::kDepth * (Kind::kBits == 8 ? 2 : 1) * R;
       }
 #pragma GCC unroll 8
       for (int m = 0; m < R; ++m) {

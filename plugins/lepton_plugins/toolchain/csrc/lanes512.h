@@ -111,20 +111,23 @@ inline Sixteen most_or_nan(Sixteen a, Sixteen b) {
 inline __m256i both_halves(__m512i x) {
   return _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
 }
+template <int kSize>
+inline void store_fours(const int8_t (&bytes)[kSize], int8_t* to, int step) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kSize / 4; ++i) __builtin_memcpy(to + i * step, bytes + 4 * i, 4);
+}
 inline __m256i store_bytes(Sixteen x, int8_t* to, int step) {
   const __m512i wide = _mm512_cvtps_epi32(x.v);
   alignas(16) int8_t bytes[16];
   _mm_store_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtsepi32_epi8(wide));
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * step, bytes + 4 * i, 4);
+  store_fours(bytes, to, step);
   return both_halves(wide);
 }
 inline __m256i store_words(Sixteen x, int8_t* to, int step) {
   const __m512i wide = _mm512_cvtps_epi32(x.v);
   alignas(32) int8_t bytes[32];
   _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), _mm512_cvtsepi32_epi16(wide));
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) __builtin_memcpy(to + i * step, bytes + 4 * i, 4);
+  store_fours(bytes, to, step);
   return both_halves(wide);
 }
 
@@ -140,14 +143,8 @@ inline void keep(Sixteen&) {}
 // In the order in which eight lanes would have it, so that all processors get the same bits.
 inline void add_to(Eight& total, Sixteen x) { total = total + low_half(x) + high_half(x); }
 
-inline float largest(Sixteen x) { return largest(most(low_half(x), high_half(x))); }
-
 inline float largest_or_nan(Sixteen x) {
   return largest_or_nan(most_or_nan(low_half(x), high_half(x)));
-}
-
-inline bool all_numbers(Sixteen x) {
-  return all_numbers(low_half(x)) && all_numbers(high_half(x));
 }
 
 }  // namespace
