@@ -44,6 +44,7 @@ from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.lowering.ort.native_linear_attention import LowerNativeLinearAttention
 from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.opset import LowerOpset
+from lepton_passes.lowering.ort.rounded_attention import LowerRoundedAttention
 from lepton_passes.lowering.ort.shared_attention import LowerSharedAttention
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
@@ -356,6 +357,8 @@ CATALOG: tuple[Entry, ...] = (
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:
     # lower-linear takes what they leave.
     Entry(LowerNativeLinear, targets=_CPU, configured=_native_linear),
+    # Behind the kernels of layers and experts, whose rounding it follows.
+    Entry(LowerRoundedAttention, targets=_CPU, configured=_native(LowerRoundedAttention)),
     Entry(LowerLinear, targets=_ORT, configured=_linear),
     # After lower-linear, which chooses the kernel of a tied head by the table beside it.
     Entry(LowerEmbedding, targets=_ORT),

@@ -70,6 +70,8 @@ def test_names_are_unique() -> None:
         ("lower-skip-norm", "lower-linear"),
         ("lower-native-head-norm", "lower-last-layer"),
         ("lower-last-layer", "lower-native-experts"),
+        ("lower-native-experts", "lower-rounded-attention"),
+        ("lower-native-linear", "lower-rounded-attention"),
         ("lower-last-layer", "lower-linear"),
         ("lower-last-layer", "lower-trt-static-cache"),
         ("lower-bias-gelu", "lower-linear"),

@@ -26,6 +26,7 @@ LEAST = 9  # queries of a piece: those of fewer are computed in another order
             "local_window_size": st.sampled_from([-1, 1, 16, 37, 64, 100]),
             "softcap": st.sampled_from([0.0, 5.0]),
             "rotary": st.booleans(),
+            "rounded": st.sampled_from([0, 1]),
         }
     ),
 )

@@ -42,6 +42,7 @@ struct Attention {
   const int32_t* mask;      // (rows, mask_length), 0 hides a key; or null
   int64_t mask_length;
   Bias bias = {};
+  bool rounded = false;     // many queries: products of small integers (rounded.h)
 };
 
 // False if memory is short. A query that sees no key gets zeros.

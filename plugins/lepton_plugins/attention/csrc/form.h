@@ -5,6 +5,7 @@
 
 namespace lepton {
 
+constexpr int kKeys = 64;           // keys of a block
 constexpr float kNone = -3.0e38f;  // the score of a key out of sight; the maximum of nothing
 
 // Rows of a matrix, so many floats apart.
@@ -17,6 +18,20 @@ struct Size {
   int rows, inner, columns;
 };
 
+// y (rows, columns) = x . w in small integers: rows of x lie x_row integers apart, those of w, which
+// have several integers for each column, w_row.
+struct RoundedProduct {
+  int rows, inner, columns;
+  const void* x;
+  int64_t x_row;
+  const float* x_scale;  // of each row
+  const void* w;
+  int64_t w_row;
+  const float* w_scale;  // of each column
+  float* y;
+  int64_t y_row;
+};
+
 struct AttentionForm {
   // y (rows, columns) (+)= x (rows, inner) . w (inner, columns); columns are a multiple of 8.
   void (*multiply)(const Size& size, const Matrix& x, const Matrix& w, bool add, float* y,
@@ -25,6 +40,12 @@ struct AttentionForm {
   void (*soften)(float cap, int count, float* s);
   // s = e^(s - maximum), 0 for kNone; a multiple of 8. Returns their sum.
   float (*weights)(float* s, int count, float maximum);
+  // y = x . w of 12 bits, two to a column
+  void (*multiply_words)(const RoundedProduct& p);
+  // y += x . w of 7 bits, four to a column; `inner` is a multiple of 8
+  void (*multiply_bytes)(const RoundedProduct& p);
+  // s *= scale, a multiple of 8, and to bytes. Returns the scale of these.
+  float (*round_weights)(float* s, const float* scale, int count, uint8_t* bytes);
 };
 
 AttentionForm avx2_attention();

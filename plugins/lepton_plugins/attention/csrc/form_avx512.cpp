@@ -3,9 +3,10 @@
 // from this file, which is compiled for AVX-512, for another.
 #include "../../toolchain/csrc/lanes512.h"
 #include "form_loops.h"
+#include "integers512.h"
 
 namespace lepton {
 
-AttentionForm avx512_attention() { return form_of<Sixteen, 8>(); }
+AttentionForm avx512_attention() { return form_of<SixteenIntegers, 8, 8, 2>(); }
 
 }  // namespace lepton

@@ -2,6 +2,7 @@
 #pragma once
 #include "../../toolchain/csrc/vector.h"
 #include "form.h"
+#include "rounded_loops.h"
 
 namespace lepton {
 namespace {
@@ -101,9 +102,16 @@ float weights(float* s, int count, float maximum) {
   return sum(total);
 }
 
-template <class Lanes, int R>
+// R rows of two registers at a time; of bytes BytesR rows of BytesV.
+template <class Integers, int R, int BytesR, int BytesV>
 AttentionForm form_of() {
-  return {multiply<Lanes, R>, soften<Lanes>, weights<Lanes>};
+  using Lanes = typename Integers::Lanes;
+  return {multiply<Lanes, R>,
+          soften<Lanes>,
+          weights<Lanes>,
+          rounded_multiply<WordsBlock, Integers, R, 2>,
+          rounded_multiply<BytesBlock, Integers, BytesR, BytesV>,
+          round_weights<Lanes>};
 }
 
 }  // namespace

@@ -113,6 +113,16 @@ OrtStatus* attribute(const OrtApi* api, const OrtKernelInfo* info, const char* n
   return *value < least || *value > most ? wrong(api, "an attribute is out of range") : nullptr;
 }
 
+// Whether products are those of small integers; a node need not say.
+OrtStatus* read_rounded(const OrtApi* api, const OrtKernelInfo* info, bool* rounded) {
+  int64_t value = 0;
+  if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "rounded", &value)) {
+    api->ReleaseStatus(s);
+  }
+  *rounded = value == 1;
+  return value == 0 || value == 1 ? nullptr : wrong(api, "rounded is out of range");
+}
+
 class MultiHead final : public Operator<MultiHead> {
  public:
   static constexpr const char* kName = "MultiHeadAttention";
@@ -124,6 +134,7 @@ class MultiHead final : public Operator<MultiHead> {
     api_ = api;
     if (OrtStatus* s = attribute(api, info, "num_heads", 1, kMostHeads, &heads_)) return s;
     if (OrtStatus* s = attribute(api, info, "unidirectional", 0, 1, &causal_)) return s;
+    if (OrtStatus* s = read_rounded(api, info, &rounded_)) return s;
     return api->KernelInfoGetAttribute_float(info, "scale", &scale_);
   }
 
@@ -153,7 +164,7 @@ class MultiHead final : public Operator<MultiHead> {
     const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
     const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale, 0.0f,
                       -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.keys,
-                      bias};
+                      bias, rounded_};
     const bool done = attend(SessionThreads(api_, context), a);
     free(lengths);
     return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
@@ -163,6 +174,7 @@ class MultiHead final : public Operator<MultiHead> {
   const OrtApi* api_ = nullptr;
   int64_t heads_ = 0, causal_ = 0;
   float scale_ = 0;
+  bool rounded_ = false;
 };
 
 // Angles of rotary embedding by position: cos and sin (positions, pairs).
@@ -307,6 +319,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     if (OrtStatus* s = attribute(api, info, "local_window_size", -1, INT32_MAX, &window_)) return s;
     if (OrtStatus* s = attribute(api, info, "do_rotary", 0, 1, &rotary)) return s;
     if (OrtStatus* s = attribute(api, info, "rotary_interleaved", 0, 1, &interleaved_)) return s;
+    if (OrtStatus* s = read_rounded(api, info, &rounded_)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "scale", &scale_)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "softcap", &softcap_)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "epsilon", &epsilon_)) return s;
@@ -429,7 +442,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), queries, query, key,
                       value, out, scale, softcap_, window_ > 0 ? window_ : -1,
                       call.bias.data == nullptr, past + rows, past + 2 * rows, nullptr, 0,
-                      call.bias};
+                      call.bias, rounded_};
     return attend(threads, a) ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
   }
 
@@ -440,7 +453,7 @@ class GroupQuery final : public Operator<GroupQuery> {
   const OrtApi* api_ = nullptr;
   int64_t heads_ = 0, kv_heads_ = 0, window_ = -1, interleaved_ = 0;
   float scale_ = 0, softcap_ = 0, epsilon_ = 0;
-  bool rotary_ = false;
+  bool rotary_ = false, rounded_ = false;
 };
 
 }  // namespace

@@ -1,0 +1,111 @@
+#include "rounded.h"
+
+#include <cstdlib>
+
+#include "../../toolchain/csrc/lanes.h"
+#include "transpose.h"
+
+namespace lepton {
+namespace {
+
+float largest_magnitude(const float* x, int count) {
+  Eight widest = Eight::all(0.0f);
+  for (int i = 0; i < count; i += 8) widest = most_or_nan(widest, magnitude(Eight::load(x + i)));
+  return largest_or_nan(widest);
+}
+
+__m256i rounded(const float* x, float factor) {
+  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(factor)));
+}
+
+// Rows of four keys, a byte of each for each column.
+void round_four(const float* const (&value)[4], const float (&factor)[4], int head_dim, int8_t* to) {
+  const __m256i byte = _mm256_set1_epi32(255);
+  for (int d = 0; d < head_dim; d += 8) {
+    __m256i four = _mm256_setzero_si256();
+    for (int i = 3; i >= 0; --i) {
+      const __m256i each = _mm256_and_si256(rounded(value[i] + d, factor[i]), byte);
+      four = _mm256_or_si256(_mm256_slli_epi32(four, 8), each);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 4 * d), four);
+  }
+}
+
+struct Work {
+  const Attention& a;
+  RoundedKeys to;
+
+  void run(int64_t unit) const {
+    const int64_t block = to.first + unit % to.blocks, head = unit / to.blocks;
+    const int64_t b = head / a.kv_heads, h = head % a.kv_heads, start = block * kKeys;
+    const int64_t filled = a.keys[b] - start;
+    if (filled <= 0) return;
+    const int count = static_cast<int>(filled < kKeys ? filled : kKeys);
+    const RoundedBlock y = to.at(head, block);
+    keys(a.key.at(b, h, start), count, y);
+    values(a.value.at(b, h, start), count, y);
+  }
+
+  // Pairs of words turned over, as if they were floats.
+  void keys(const float* key, int count, const RoundedBlock& y) const {
+    const int64_t width = padded_width(a.head_dim);
+    alignas(64) int16_t rows[kKeys * kMostRounded];
+    for (int j = 0; j < count; ++j) {
+      y.key_scale[j] = round_words(key + j * a.key.token, a.head_dim, rows + j * width);
+    }
+    for (int j = count; j < kKeys; ++j) y.key_scale[j] = 0.0f;
+    transpose(reinterpret_cast<const float*>(rows), width / 2, count, static_cast<int>(width / 2),
+              reinterpret_cast<float*>(y.keys));
+  }
+
+  void values(const float* value, int count, const RoundedBlock& y) const {
+    for (int j = 0; j < kKeys; j += 4) {
+      const float* row[4];
+      float factor[4];
+      for (int i = 0; i < 4; ++i) {
+        const bool is = j + i < count;
+        row[i] = value + (is ? j + i : 0) * a.value.token;
+        const Rounding how =
+            is ? rounding(largest_magnitude(row[i], a.head_dim), kLevelsOfValues) : Rounding{};
+        factor[i] = how.factor;
+        y.value_scale[j + i] = how.scale;
+      }
+      round_four(row, factor, a.head_dim, y.values + j * a.head_dim);
+    }
+  }
+};
+
+}  // namespace
+
+float round_words(const float* x, int count, int16_t* to) {
+  const Rounding how = rounding(largest_magnitude(x, count), kLevels);
+  for (int d = 0; d < count; d += 8) {
+    const __m256i wide = rounded(x + d, how.factor);
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + d), words);
+  }
+  if (count % 16 != 0) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + count), _mm_setzero_si128());
+  }
+  return how.scale;
+}
+
+bool round_keys(const Parallel& parallel, const Attention& a, int64_t first, int64_t end,
+                RoundedKeys* keys) {
+  const int64_t begin = first / kKeys, behind = (end + kKeys - 1) / kKeys;
+  const int64_t blocks = behind > begin ? behind - begin : 1;
+  const int64_t floats = 2 * kKeys * sizeof(float), heads = a.rows * a.kv_heads;
+  const int64_t bytes = floats + kKeys * (2 * padded_width(a.head_dim) + a.head_dim);
+  *keys = {static_cast<char*>(aligned_alloc(64, heads * blocks * bytes)), bytes, blocks, begin,
+           a.head_dim};
+  if (keys->memory == nullptr) return false;
+  Work work{a, *keys};
+  parallel.run(
+      heads * blocks,
+      [](void* user, size_t i) { static_cast<const Work*>(user)->run(static_cast<int64_t>(i)); },
+      &work);
+  return true;
+}
+
+}  // namespace lepton
