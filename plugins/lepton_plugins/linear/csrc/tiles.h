@@ -57,8 +57,9 @@ struct Tiles {
   const uint8_t* first;
   ptrdiff_t apart;  // bytes from one to the next
   int count;        // kMostTiles at most
+  size_t rest;      // bytes from the first on that will be read from memory, or 0: they are near
 
-  Tiles only(int t) const { return {first + t * apart, 0, 1}; }
+  Tiles only(int t) const { return {first + t * apart, 0, 1, rest}; }
 };
 
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
