@@ -7,7 +7,6 @@ is imported when it is called, and the heavy libraries only inside it, so that h
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ import click
 from lepton_compile.api.libraries import own_process
 from lepton_compile.cli.failure import report_failure
 from lepton_compile.cli.group import LazyGroup
+from lepton_compile.cli.streams import spell_letters
 
 __all__ = ["cli", "main"]
 
@@ -38,16 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         own_process()
+        spell_letters()
     # Bars of the libraries would break into the display of the stages.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for stream in (sys.stdout, sys.stderr):  # None where it is closed
-        if isinstance(stream, io.TextIOWrapper) and arguments is None:
-            stream.reconfigure(errors="backslashreplace")  # a letter that it has not is no bug
     try:
         with _ended_by_sigterm():
             code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
-    except SystemExit as end:  # click's and rich's way out when the reader of a pipe has left
+    except SystemExit as end:  # click's way out when the reader of its help has left
         return end.code if isinstance(end.code, int) else 1
     except (Exception, KeyboardInterrupt) as error:
         return report_failure(error, as_json="--json" in given)

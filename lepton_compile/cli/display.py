@@ -27,7 +27,7 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield NullProgress()
         return
-    if not target.is_terminal:
+    if not _moves(target):
         plain = PlainProgress(target)
         yield plain
         plain.end()
@@ -39,6 +39,14 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
             live.end()
     finally:
         live.display.stop()
+
+
+def _moves(target: Console) -> bool:
+    """Whether a line can be written over: FORCE_COLOR asks for colours where that cannot be, as in
+    the log of a CI; a dumb terminal keeps every line, and signs that are spelled out, where the
+    encoding has them not, take more room than the display knows of."""
+    written_over = target.is_terminal and target.file.isatty() and not target.is_dumb_terminal
+    return written_over and not target.options.ascii_only
 
 
 class PlainProgress:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lepton_compile.cli.output import console, emit_json
+from lepton_compile.cli.streams import say
 from lepton_compile.errors import LeptonError, UsageError
 
 __all__ = ["INTERRUPTED", "as_lepton_error", "report_failure", "show_error"]
@@ -35,7 +36,7 @@ def report_failure(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         if as_json:
             emit_json({"error": "Interrupted", "message": "interrupted"})
-        click.echo("interrupted; nothing half-written is left behind", err=True)
+        say("interrupted; nothing half-written is left behind", err=True)
         return INTERRUPTED
     known = as_lepton_error(error)
     if as_json:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lepton_compile.cli.narrow import RoomyTable
+from lepton_compile.cli.streams import StreamConsole, say
 
 __all__ = [
     "bytes_text",
@@ -48,7 +49,7 @@ def json_option(command: F) -> F:
 
 def console(*, stderr: bool = False) -> Console:
     """A console for the stream as it is now; plain where the stream is not a terminal."""
-    made = Console(stderr=stderr, highlight=False, emoji=False)
+    made = StreamConsole(stderr=stderr, highlight=False, emoji=False)
     # COLUMNS=0 says that nobody knows; in a column or two rich leaves out what has no room.
     if made.width < NARROWEST:
         made.width = NARROWEST if made.width > 0 else UNKNOWN
@@ -58,7 +59,7 @@ def console(*, stderr: bool = False) -> Console:
 def emit_json(data: object) -> None:
     """Writes one JSON document to stdout; letters that it has not as JSON spells them."""
     told = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    click.echo(json.dumps(clean(data), indent=2, ensure_ascii=not told))
+    say(json.dumps(clean(data), indent=2, ensure_ascii=not told))
 
 
 def clean(data: object) -> object:

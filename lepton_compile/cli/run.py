@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from lepton_compile.cli.onnxfile.view import shape_text
 from lepton_compile.cli.output import console, emit_json, json_option, table
 from lepton_compile.cli.paths import PathType
+from lepton_compile.cli.streams import say
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -125,7 +126,7 @@ def run(
 
     model = load(folder, threads=threads, target=target)
     for name, reason in model.passed_over.items():
-        click.echo(f"the engine for {name} does not run here: {reason}", err=True)
+        say(f"the engine for {name} does not run here: {reason}", err=True)
     if prompts:
         _generate(model, list(prompts), sampling, as_json)
     elif question is not None and context is not None:
@@ -158,8 +159,9 @@ def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
 def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_json: bool) -> None:
     if not as_json and len(prompts) == 1 and sampling["beams"] == 1:
         for piece in model.generate(prompts[0], stream=True, **sampling):
-            click.echo(piece, nl=False)
-        click.echo()
+            if not say(piece, nl=False):
+                return
+        say()
         return
     found = [
         {"prompt": prompt, **{name: getattr(made, name) for name in _MADE}}
@@ -169,7 +171,7 @@ def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_jso
         emit_json(found if len(found) > 1 else found[0])
         return
     for one in found:
-        click.echo(one["text"])
+        say(one["text"])
 
 
 def _sounds(model: Model, sounds: list[str], how: dict[str, Any], as_json: bool) -> None:
@@ -182,9 +184,9 @@ def _sounds(model: Model, sounds: list[str], how: dict[str, Any], as_json: bool)
         return
     for one in made:
         for line in timed(one):
-            click.echo(line)
+            say(line)
         if one.segments is None:
-            click.echo(one.text if one.text is not None else one.tokens)
+            say(one.text if one.text is not None else one.tokens)
 
 
 def _texts(model: Model, texts: list[str], prompt: str | None, as_json: bool) -> None:

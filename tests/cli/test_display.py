@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
 
 import pytest
@@ -40,6 +42,36 @@ def test_off_a_terminal_a_long_stage_says_where_it_is() -> None:
     said = stream.getvalue().splitlines()
     assert "capture: layer 1 (1/2) after 0 s" in said
     assert "write: writing model.layers.3.mlp.up_proj.weight (17/236) after 0 s" in said
+
+
+@pytest.mark.parametrize("asked", [{"FORCE_COLOR": "1"}, {"TERM": "dumb", "FORCE_COLOR": "1"}])
+def test_what_cannot_write_over_a_line_gets_lines(
+    asked: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    with watching(quiet=False) as progress:
+        assert isinstance(progress, PlainProgress)
+        work(progress)
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_terminal_has_a_display_unless_it_keeps_every_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shown(**given: str) -> type[Progress]:
+        ours, theirs = pty.openpty()
+        with os.fdopen(theirs, "w", encoding=given.pop("encoding", "utf-8")) as terminal:
+            monkeypatch.setattr("sys.stderr", terminal)
+            monkeypatch.setenv("TERM", given.get("TERM", "xterm"))
+            with watching(quiet=False) as progress:
+                found = type(progress)
+        os.close(ours)
+        return found
+
+    assert shown() is LiveProgress
+    assert shown(TERM="dumb") is PlainProgress
+    assert shown(encoding="ascii") is PlainProgress
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -202,16 +203,6 @@ def test_a_program_that_calls_main_keeps_its_own_handler() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_leaves_early_is_met_with_silence() -> None:
-    program = "import sys; from lepton_compile.cli import main; sys.exit(main(sys.argv[1:]))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    script = f'"{sys.executable}" -c "{program}" passes --json | true; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=False, env=environment
-    )
-    assert (done.returncode, done.stderr) == (1, "")
-
-
 def command(*arguments: str, then: str = "", **environment: str) -> tuple[int, str, str]:
     """A command in a process and a shell of its own: exit code, stdout, stderr."""
     everything = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
@@ -220,6 +211,21 @@ def command(*arguments: str, then: str = "", **environment: str) -> tuple[int, s
         ["bash", "-c", f"{line} {then}"], capture_output=True, check=False, env=everything
     )
     return done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii")
+
+
+def test_a_reader_that_leaves_early_is_met_with_silence(encoder: Path) -> None:
+    """And the command ends as it would have: rich's and click's own way out is exit code 1."""
+    unread = "| true; exit ${PIPESTATUS[0]}"
+    for asked in (["passes"], ["passes", "--json"], ["inspect", str(encoder)]):
+        assert command(*asked, then=unread) == (0, "", "")
+    assert command("inspect", "nothing", then=f"2>&1 {unread}") == (2, "", "")
+
+
+def test_a_build_is_finished_though_nobody_reads_its_lines(encoder: Path, tmp_path: Path) -> None:
+    model = ["--model", str(encoder.parent / "model"), "--task", "feature-extraction"]
+    built = ["build", *model, "-o", str(tmp_path / "out"), "--no-verify", "--no-check"]
+    assert command(*built, then="2>&1 | true; exit ${PIPESTATUS[0]}")[0] == 0
+    assert (tmp_path / "out" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -241,6 +247,14 @@ def test_letters_that_a_terminal_has_not_are_escaped() -> None:
     code, out, err = command("recipes", **ascii_only)
     assert (code, err) == (0, "")
     assert "minilm/ort-cpu-int8" in out
+
+
+def test_signs_of_our_own_are_spelled_where_a_stream_has_them_not(encoder: Path) -> None:
+    model = str(encoder / "engines" / "ort-cpu" / "model.onnx")
+    code, out, _ = command("inspect", model, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert code == 0
+    assert re.search(r"MatMulx\d+ - ", out)
+    assert "\\x" not in out
 
 
 def test_catalogs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
