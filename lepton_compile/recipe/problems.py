@@ -62,6 +62,8 @@ def _mistake(details: Any, document: Document) -> RecipeError:
         return RecipeError(f"The key {key!r} is missing.", where=where)
     if kind == "literal_error":
         return _unknown_value(path, key, where, given)
+    if kind == "unknown_word":
+        return _unknown_word(details, key, where)
     if kind in TYPES:
         return RecipeError(
             f"{key!r} takes {TYPES[kind]}.", where=where, found=f"{given!r} ({_kind(given)})"
@@ -101,6 +103,19 @@ def _unknown_value(path: KeyPath, key: str, where: str, given: object) -> Recipe
         found=repr(given),
         available=known,
         hint=f"Did you mean {nearest[0]!r}?" if nearest else None,
+    )
+
+
+def _unknown_word(details: Any, key: str, where: str) -> RecipeError:
+    """A word that a validator of ours does not know, with those that it does."""
+    told, given = details["ctx"], str(details["input"])
+    nearest = get_close_matches(given.lower(), told["known"], n=1)
+    return RecipeError(
+        f"{key!r}: {details['msg']}.",
+        where=where,
+        found=repr(given),
+        available=told["known"],
+        hint=told["hint"] or (f"Did you mean {nearest[0]!r}?" if nearest else None),
     )
 
 

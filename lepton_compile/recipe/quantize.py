@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from lepton_compile.recipe.values import Closed
 
@@ -27,6 +28,17 @@ FORMATS: dict[str, dict[str, Any]] = {
     "auto": {"algorithm": "auto"},
     "stored": {"algorithm": "stored"},
 }
+
+FITTED = ("awq", "gptq", "weighted")
+"""Algorithms that are asked for by name as if they were precisions."""
+
+
+def _unknown(word: str) -> PydanticCustomError:
+    """What is told of a word that is no precision, with what is known in its place."""
+    meant = [name for name in FITTED if name in word.lower()]
+    hint = f"quantize: {{algorithm: {meant[0]}, bits: 4}}" if meant else ""
+    said = {"word": repr(word), "known": list(FORMATS), "hint": hint}
+    return PydanticCustomError("unknown_word", "unknown precision {word}", said)
 
 
 class Rule(Closed):
@@ -82,7 +94,7 @@ class Quantize(Closed):
             return FORMATS["none"]
         if isinstance(value, str):
             if value not in FORMATS:
-                raise ValueError(f"unknown precision {value!r}; known: {', '.join(FORMATS)}")
+                raise _unknown(value)
             return FORMATS[value]
         if isinstance(value, dict) and value.keys() == {"cache"}:
             return {**FORMATS["none"], **value}  # weights are left as they are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +58,12 @@ def test_a_mistake_is_placed_at_the_override() -> None:
         load_recipe({"model": "m"}, {"shapes.batches": 3})
     assert caught.value.where == "--set shapes.batches"
     assert caught.value.hint == "Did you mean 'batch'?"
+
+
+def test_a_section_that_an_override_makes_is_placed_at_it(tmp_path: Path) -> None:
+    """It was placed in the file, which has no such key."""
+    (tmp_path / "r.yaml").write_text("model: m\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "r.yaml", {"gate.cosine": 0.9})
+    assert caught.value.where == "--set gate.cosine"
+    assert caught.value.hint == "Did you mean 'gates'?"
