@@ -50,7 +50,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@export.command()
+@export.command(short_help="A model repository for NVIDIA Triton Inference Server.")
 @_common
 @click.option("--name", help="Of the model; default: the artifact's folder.")
 @click.option("--version", default=1, show_default=True, type=NUMBER, help="Version folder.")
@@ -75,7 +75,7 @@ def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     _tell(written, as_json, f"tritonserver --model-repository={shlex.quote(str(output))}")
 
 
-@export.command()
+@export.command(short_help="A folder for onnxruntime-genai.")
 @_common
 @click.option("--target", help="ort-cpu or ort-cuda; default: the first of the artifact's.")
 @click.option(
@@ -94,7 +94,7 @@ def genai(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     _tell(written, as_json, f"python -c {shlex.quote(code)}")
 
 
-@export.command()
+@export.command(short_help="An ONNX file for onnxruntime's TensorRT-RTX provider.")
 @_common
 def epcontext(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """An ONNX file around a TensorRT-RTX plan, for onnxruntime's RTX provider.

@@ -25,6 +25,7 @@ __all__ = [
     "counts_text",
     "emit_json",
     "json_option",
+    "many_text",
     "number_text",
     "seconds_text",
     "stdout_for_json_only",
@@ -137,4 +138,12 @@ def number_text(value: float | None, digits: int = 4) -> str:
     """A number in few characters; a dash for None."""
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    whole = 10**digits - 0.5 <= abs(value) < float("inf")  # where :g has an exponent
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+
+
+def many_text(count: int, noun: str) -> str:
+    """A count with its noun: ``1 thread``, ``2 threads``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from lepton_compile.cli.onnxfile.view import shape_text
-from lepton_compile.cli.output import console, emit_json, json_option, table
+from lepton_compile.cli.output import console, emit_json, json_option, many_text, table
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.streams import say
 
@@ -301,10 +301,14 @@ def _embeddings(texts: list[str], vectors: Any, as_json: bool, what: str = "text
     if as_json:
         emit_json([{what: t, "embedding": v} for t, v in zip(texts, vectors, strict=True)])
         return
+    out = console()
+    said = f"{many_text(len(texts), 'vector')} of {vectors.shape[-1]} numbers"
+    if len(texts) == 1:  # and nothing to compare it with
+        out.print(f"{said}, which --json has")
+        return
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     alike = unit @ unit.T
-    out = console()
-    out.print(f"{len(texts)} vectors of {vectors.shape[-1]} numbers; similarity:")
+    out.print(f"{said}; similarity:")
     columns = [what, *(f"{number}>" for number in range(1, len(texts) + 1))]
     rows = [
         [f"{number} {text[:40]}", *(f"{value:.3f}" for value in alike[number - 1])]

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from lepton_compile.cli.output import bytes_text, number_text, seconds_text, table
+from lepton_compile.cli.output import bytes_text, many_text, number_text, seconds_text, table
 
 __all__ = ["bench_tables"]
 
@@ -28,10 +28,14 @@ def bench_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield table("Start", columns, rows)
     if data.get("bytes_on_disk"):
         yield f"On disk: {bytes_text(data['bytes_on_disk'])}"
-    machine = data["machine"]
-    yield (
-        f"Machine: {machine['cpu']}, {machine['logical_cpus']} CPUs, "
-        f"{machine['threads'] or 'default'} threads, {machine['os']}, Python {machine['python']}, "
+    yield _machine(data["machine"])
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    threads = many_text(machine["threads"], "thread") if machine["threads"] else "default threads"
+    return (
+        f"Machine: {machine['cpu']}, {many_text(machine['logical_cpus'], 'CPU')}, {threads}, "
+        f"{machine['os']}, Python {machine['python']}, "
         f"onnxruntime {machine.get('onnxruntime', 'not installed')}"
     )
 

@@ -11,7 +11,7 @@ from lepton_compile.report.engines import engine_sections
 from lepton_compile.report.refusals import refusal_groups
 from lepton_compile.report.tactics import tactic_sections
 
-__all__ = ["render"]
+__all__ = ["render", "render_number"]
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ def _template() -> Any:
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FunctionLoader(_read),
     )
-    environment.filters.update(size=_size, number=_number, percent=_percent, seconds=_seconds)
+    environment.filters.update(size=_size, number=render_number, percent=_percent, seconds=_seconds)
     return environment.get_template("report.html.jinja")
 
 
@@ -56,11 +56,13 @@ def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             ("Perplexity", f"{verify['perplexity']:.3f}", f"{change:+.2%} against fp32 PyTorch")
         )
     elif verify:
-        tiles.append(("Cosine", _number(verify["cosine"], 6), "to fp32 PyTorch"))
+        tiles.append(("Cosine", render_number(verify["cosine"], 6), "to fp32 PyTorch"))
     if verify and verify["argmax_agreement"] is not None:
         tiles.append(("Same argmax", _percent(verify["argmax_agreement"]), "of rows of scores"))
     if verify:
-        tiles.append(("Largest error", _number(verify["relative_error"], 3), "of the output range"))
+        tiles.append(
+            ("Largest error", render_number(verify["relative_error"], 3), "of the output range")
+        )
     tiles.append(("Build", _seconds(data["seconds"]), "wall time of the stages below"))
     return tiles
 
@@ -73,10 +75,12 @@ def _size(value: float) -> str:
     return f"{value:.2f} GB"
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def render_number(value: float | None, digits: int = 4) -> str:
+    """A number in few characters, large ones without an exponent."""
     if value is None:
         return "not finite"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    whole = isinstance(value, int) or abs(value) >= 10**digits - 0.5  # where :g has an exponent
+    return f"{round(value):,}" if whole else f"{value:.{digits}g}"
 
 
 def _percent(value: float | None) -> str:

@@ -87,6 +87,9 @@ def test_verify_passes_on_an_fp32_engine(encoder: Path, capsys: Capture) -> None
     found = answer(capsys, "verify", str(encoder))
     assert all(gate["passed"] for gate in found["gates"])
     assert found["outputs"][0]["name"] == "last_hidden_state"
+    (engine,) = found["engines"]
+    assert engine["target"] == "ort-cpu"
+    assert engine == {name: found[name] for name in engine}  # as it also stands on top
 
 
 def test_verify_a_decoder_through_its_cache(decoder: Path, capsys: Capture) -> None:

@@ -93,6 +93,13 @@ def test_each_format_has_help_and_json(name: str, capsys: Capture) -> None:
     assert main(["export", name]) == 2
 
 
+def test_summaries_of_formats_are_whole_at_eighty_columns(capsys: Capture) -> None:
+    assert main(["export", "--help"]) == 0
+    _, summaries = capsys.readouterr().out.split("Commands:")
+    assert "Triton Inference Server." in summaries
+    assert "..." not in summaries
+
+
 def test_an_unknown_format_is_wrong_usage(capsys: Capture) -> None:
     assert main(["export", "torchserve", "x"]) == 2
     assert "torchserve" in capsys.readouterr().err
