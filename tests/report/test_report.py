@@ -144,6 +144,42 @@ def test_a_part_that_was_left_out_leaves_a_whole_page(changes: dict[str, Any]) -
     assert Page(render(data(**changes))).open == []
 
 
+def test_the_same_argmax_is_of_scores_and_not_of_what_was_generated() -> None:
+    """The lowest of both, the report's own number, stood there as rows of scores."""
+    text = Page(render(data(verify=verified(argmax_agreement=0.5)))).text
+    assert "Same argmax 75.00% of rows of scores" in text
+    assert "8 tokens, 50.00% of them the reference's choice" in text
+
+
+def test_passes_that_found_nothing_are_folded_into_a_line() -> None:
+    page = render(data())
+    text = Page(page).text
+    assert "gelu 3 1 9 → 7 10 ms Found nothing to do (1, 10 ms) silu" in text
+    assert page.count("silu") == 1
+    assert "Found nothing" not in Page(render(data(passes=passes()[:1]))).text
+
+
+@pytest.mark.parametrize(
+    ("capture", "said"),
+    [
+        ({"how": "stamped", "kinds": 2, "notes": []}, "each kind of layer once"),
+        ({"how": "imported", "kinds": 0, "notes": ["a", "b"]}, "this is an ONNX file notes a; b"),
+        ({"how": "of a later version", "base": "/r"}, "of a later version recipe's folder /r"),
+    ],
+)
+def test_how_a_graph_was_made_is_said_in_words(capture: dict[str, Any], said: str) -> None:
+    text = Page(render(data(capture=capture))).text
+    assert said in text
+    assert ("kinds of layers 2" in text) == bool(capture.get("kinds"))
+
+
+def test_a_printed_page_shows_bars_and_whole_tables() -> None:
+    """Browsers leave backgrounds out, and paper does not scroll."""
+    _, _, printed = render(data()).partition("@media print")
+    assert "print-color-adjust: exact" in printed
+    assert ".card { overflow: visible; }" in printed
+
+
 def test_bench_figures_are_shown() -> None:
     timing = {"runs": 3, "p50": 1.5, "p90": 2.0, "p99": 2.5}
     case = {"name": "1x16", "engine_ms": timing, "eager_ms": None, "speedup": None}
