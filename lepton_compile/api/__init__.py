@@ -99,7 +99,20 @@ def plan(
 ) -> Plan:
     """Predict a build from the model's configuration; no weight is read and nothing is written.
 
-    The model's folder needs its ``config.json`` alone. Args, errors: as ``build``.
+    The model's folder needs its ``config.json`` alone. An ONNX file is imported, weights and all,
+    as a build does it.
+
+    Args:
+        check, verify: whether the build that is predicted would do so.
+        output, max_memory, progress, overrides, keywords: as for ``build``.
+
+    Returns:
+        A ``Plan``: ``files`` and ``peak_memory_bytes`` in bytes, ``seconds``, and for each target
+        in ``engines`` its precision, passes, ops, and what the target has no kernel for
+        (``missing``); ``as_dict()`` is JSON-ready.
+
+    Raises:
+        UsageError, RecipeError, SourceError, ExportError, PassError, EngineError: as ``build``.
     """
     section, verified = _verify_of(verify)
     place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")

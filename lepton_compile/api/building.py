@@ -30,7 +30,7 @@ from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, so
 from lepton_compile.api.refusals import weights_named
 from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.stored import with_stored_bits
-from lepton_compile.api.task import lengths_of, pooling_of, task_of
+from lepton_compile.api.task import config_of, lengths_of, pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -238,7 +238,7 @@ class Build:
         comparing: Comparing,
         library: Path | None,
     ) -> None:
-        config = _config(source)
+        config = config_of(source)
         recipe = self.recipe.for_target(target)
         precision = precision_of(recipe, target, config)
         recipe = with_stored_bits(recipe, exported, native=library is not None)
@@ -289,7 +289,7 @@ class Build:
             for e in engines
             if e.target.startswith("ort-")
         )
-        config = _config(source)
+        config = config_of(source)
         order = {e.target: [p.name for p in e.passes.passes] for e in engines}
         entries = [self._engine_entry(folder, e, source, comparing, exported) for e in engines]
         precisions = {each["target"]: each["precision"] for each in entries}
@@ -330,7 +330,7 @@ class Build:
         exported: ExportedModel,
     ) -> dict[str, Any]:
         encoder, recipe = engine.built.encoder, self.recipe.for_target(engine.target)
-        asked = precision_of(recipe, engine.target, _config(source))
+        asked = precision_of(recipe, engine.target, config_of(source))
         folder = root / engine.folder
         files = [folder / name for name in engine.built.files] or folder.rglob("*")
         inside = (p for p in files if p.is_file())
@@ -368,11 +368,6 @@ class Build:
         from lepton_compile.report import write_report
 
         write_report(artifact, **self.found.parts())
-
-
-def _config(source: Source) -> Any:
-    """The model's configuration; an ONNX file comes without one."""
-    return None if source.kind == "onnx" else source.config()
 
 
 def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:

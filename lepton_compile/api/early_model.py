@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lepton_compile.api.task import task_of
+from lepton_compile.api.task import config_of, task_of
 from lepton_compile.api.texts import check_recipe_text
 from lepton_compile.engines.tensorrt.capabilities import check_dtype
 from lepton_compile.engines.tensorrt.flavour import FLAVOURS
@@ -39,7 +39,7 @@ def check_model(recipe: Recipe, source: Source) -> None:
         generation(source)
     if task in PAIRS:
         _check_pair(recipe, source, task)
-    _check_precision(recipe, None if source.kind == "onnx" else source.config())
+    _check_precision(recipe, config_of(source))
     check_recipe_text(recipe, source)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_ir as ir
 
@@ -19,6 +20,7 @@ __all__ = [
     "Estimate",
     "check_estimate",
     "files_of",
+    "imported_bytes",
     "ops_of",
     "peak_of",
     "sample_peak",
@@ -38,6 +40,9 @@ WORD_MEMORY = TEXT_MEMORY >> 18
 PLANS = ("trt-rtx", "trt")
 BUILDER_BYTES = 2.7
 KERNEL_SOURCE = 10_000_000
+# What a build holds for a byte of an ONNX file, which is parsed once more for its digests; weights
+# in files beside it are mapped.
+PARSED = 4
 # The library of our own CPU kernels, as a compiler of 2023 makes it.
 LIBRARY_BYTES = 370_000
 # One core of a server of 2023, MiniLM and Gemma 3 270M: parameters checked in a second, and
@@ -128,6 +133,14 @@ def peak_of(target: str, model: ir.Model, parameters: int) -> int:
     largest = max((tensor.size for tensor in _tensors(model)), default=0)
     # A small model has no weight that fills what may be in flight.
     return BASE_MEMORY + min(IN_FLIGHT, FP32 * largest) + largest // 32 * 4
+
+
+def imported_bytes(file: Path, model: ir.Model) -> int:
+    """Bytes held of an ONNX file and its weights while they are compiled."""
+    size = file.stat().st_size
+    read = (value.const_value for value in model.graph.initializers.values() if value.uses())
+    weights = sum(tensor.nbytes for tensor in read if tensor is not None)
+    return PARSED * size + max(0, weights - size)
 
 
 def ops_of(model: ir.Model) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""Predict a build from the model's configuration alone.
+"""Predict a build from the model's configuration alone, or from an ONNX file.
 
-The graph is captured and lowered for real, on weights that have a shape and no values. What the
-build would write is then a matter of adding up; only time and memory are estimates.
+The graph is captured and lowered for real, on weights that have a shape and no values; a file is
+imported as it is. What the build would write is then a matter of adding up; only time and memory
+are estimates.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lepton_compile.api.estimates import (
     Estimate,
     check_estimate,
     files_of,
+    imported_bytes,
     ops_of,
     peak_of,
     sample_peak,
@@ -33,8 +35,9 @@ from lepton_compile.api.fitting import energies_for, hessians_for
 from lepton_compile.api.mixing import LENGTH
 from lepton_compile.api.pictures import sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
-from lepton_compile.api.rules import check_rules
-from lepton_compile.api.task import lengths_of, pooling_of, task_of
+from lepton_compile.api.rules import check_rules, check_weights
+from lepton_compile.api.stored import with_stored_bits
+from lepton_compile.api.task import config_of, lengths_of, pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.tensorrt.profiles import profile_count
@@ -43,6 +46,7 @@ from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.export import capture
+from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.sample_images import COMPARED
@@ -146,14 +150,36 @@ def make_plan(
     start = time.perf_counter()
     progress.stage("resolve", recipe.model)
     source = found or source_of(recipe, weights=False)
-    if source.kind == "onnx":
-        raise ExportError(
-            "an ONNX file is not planned: nothing is captured from it",
-            found=str(source.path),
-            hint="`lepton-compile inspect` shows it, `build` compiles it",
-        )
     check_model(recipe, source)
     progress.stage("capture")
+    exported = _captured(recipe, source, progress)
+    check_rules(recipe, exported)
+    captured = time.perf_counter() - start
+    layers = _layers(exported)
+    engines, notes = _engines(recipe, source, exported, progress)
+    return Plan(
+        model=recipe.model,
+        output=str(output or output_of(recipe)),
+        task=exported.task,
+        architecture=exported.architecture,
+        parameters=exported.parameters,
+        how=exported.how,
+        layers=layers,
+        engines=engines,
+        peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
+        seconds=captured + exported.parameters * len(engines) / PARAMETERS_PER_SECOND,
+        check=check_estimate(exported.parameters, len(engines)) if check else None,
+        verify=_verification(recipe, source, exported, engines) if verify else None,
+        notes=[*exported.notes, *notes, *_unseen_zeros(recipe, source)],
+    )
+
+
+def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedModel:
+    """The neutral graph on shapes alone; that of an ONNX file with the weights that are in it."""
+    if source.kind == "onnx":
+        imported = import_onnx(source, recipe.task, lengths_of(recipe)["length"])
+        check_weights(recipe, imported)
+        return imported
     task = recipe.task or task_of(source)
     exported = capture(
         source,
@@ -166,25 +192,7 @@ def make_plan(
     )
     source.check_vocabulary()
     _fill(exported.model)
-    check_rules(recipe, exported)
-    captured = time.perf_counter() - start
-    layers = _layers(exported)
-    engines, notes = _engines(recipe, source, exported, progress)
-    return Plan(
-        model=recipe.model,
-        output=str(output or output_of(recipe)),
-        task=task,
-        architecture=exported.architecture,
-        parameters=exported.parameters,
-        how=exported.how,
-        layers=layers,
-        engines=engines,
-        peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
-        seconds=captured + exported.parameters * len(engines) / PARAMETERS_PER_SECOND,
-        check=check_estimate(exported.parameters, len(engines)) if check else None,
-        verify=_verification(recipe, source, exported, engines) if verify else None,
-        notes=[*exported.notes, *notes, *_unseen_zeros(recipe, source)],
-    )
+    return exported
 
 
 def _unseen_zeros(recipe: Recipe, source: Source) -> list[str]:
@@ -214,6 +222,8 @@ def _engines(
 def _verification(
     recipe: Recipe, source: Source, exported: ExportedModel, engines: Sequence[EnginePlan]
 ) -> Estimate | None:
+    if source.kind == "onnx":  # which comes without the PyTorch model
+        return None
     reasons = runnable(recipe.target)
     held = [sum(e.files.values()) for e in engines if not reasons[e.target]]
     tokens = recipe.verify.tokens
@@ -274,10 +284,15 @@ def _engine(
     notes: list[str],
 ) -> EnginePlan:
     progress.stage("passes", target)
+    held = imported_bytes(source.path, model) if source.kind == "onnx" else 0
     place = place_of(target, recipe.target)
     recipe = recipe.for_target(target)
+    native = target == "ort-cpu" and kernels_for(recipe).native
+    if source.kind == "onnx":  # of which everything is known
+        recipe = with_stored_bits(recipe, exported, native=native)
     tactics = known_tactics(recipe, target, exported)
-    decoder = exported.task == "text-generation"
+    config, decoder = config_of(source), exported.task == "text-generation"
+    asked = precision_of(recipe, target, config)
     rounded = rounds_activations(recipe, target, decoder=decoder)
     rooms, joint = recipe.shapes.cache, recipe.profiles == "joint"
     profiles = profile_count(decoder=decoder, rooms=rooms, joint=joint)
@@ -291,24 +306,22 @@ def _engine(
         recipe,
         target,
         length=exported.length,
-        config=source.config(),
+        config=config,
         hessians=hessians,
         energies=energies,
         measure=unseen if rounded else None,
-        native=target == "ort-cpu" and kernels_for(recipe).native,
+        native=native,
         choose_kernels=tactics,
     )
-    if recipe.quantize.algorithm == "auto":
-        notes.append("bits are chosen when weights are read: this is 8 for all, the most they take")
-    if recipe.quantize.algorithm == "stored":
-        notes.append("a plan does not look at how weights are stored: this is 8 bits for all")
+    notes.extend(_eight_bits(recipe))
     report = run(model, passes, progress=progress.step, refuse=False)
     notes.extend(tactics.remarks() if tactics is not None else ())
     illegal = [p for p in report.passes if p.name.startswith("legal-")]
-    peak, ops = max(peak, peak_of(target, model, exported.parameters)), ops_of(model)
+    peak = held + max(peak, peak_of(target, model, exported.parameters))
+    ops = ops_of(model)  # of which files_of leaves nothing to count
     return EnginePlan(
         target=target,
-        precision=precision_of(recipe, target, source.config()),
+        precision=asked if recipe.quantize.bits else exported.stored or asked,
         files=files_of(place, target, model, target if place == SHARED else None, profiles),
         peak_memory_bytes=peak,
         passes={p.name: p.fired for p in report.passes if p.fired},
@@ -320,6 +333,15 @@ def _engine(
             for r in p.refusals
         ],
     )
+
+
+def _eight_bits(recipe: Recipe) -> list[str]:
+    """That weights are planned in 8 bits where nothing has said yet how many they take."""
+    if recipe.quantize.algorithm == "auto":
+        return ["bits are chosen when weights are read: this is 8 for all, the most they take"]
+    if recipe.quantize.algorithm == "stored":
+        return ["a plan does not look at how weights are stored: this is 8 bits for all"]
+    return []
 
 
 def _unread(
@@ -335,6 +357,8 @@ def _unread(
     try:
         return make(recipe, model, source, exported, progress.step)
     except RecipeError as error:
+        if source.kind == "onnx":  # which is all that a build has, too
+            raise
         notes.append(error.message)
         return None
 
@@ -363,6 +387,8 @@ def _no_values(start: int, stop: int) -> np.ndarray:
 
 def _layers(exported: ExportedModel) -> str:
     """How the layers were captured, in words; asked before lowering inlines anything."""
+    if exported.how == "imported":
+        return "nothing: an ONNX file, its layers as they are"
     if exported.how != "stamped":
         return "traced whole" if exported.how == "whole" else "traced whole, attention not captured"
     calls = sum(1 for node in exported.model.graph if node.domain == LAYER_DOMAIN)

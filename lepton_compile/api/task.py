@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import Pooling, Source
 from lepton_compile.export.task_names import infer_task
 from lepton_compile.recipe import Recipe
 
-__all__ = ["lengths_of", "pooling_of", "task_of"]
+__all__ = ["config_of", "lengths_of", "pooling_of", "task_of"]
+
+
+def config_of(source: Source) -> Any:
+    """The model's configuration; an ONNX file comes without one."""
+    return None if source.kind == "onnx" else source.config()
 
 
 def lengths_of(recipe: Recipe) -> dict[str, int | None]:

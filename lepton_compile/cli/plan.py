@@ -1,4 +1,4 @@
-"""``lepton-compile plan``: what a build would do, from the configuration alone."""
+"""``lepton-compile plan``: what a build would do, from the configuration or an ONNX file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ __all__ = ["plan"]
 def plan(
     output: str | None, no_check: bool, no_verify: bool, as_json: bool, **options: Any
 ) -> None:
-    """Predict ops, passes, disk, memory and time of a build. Reads no weights, builds nothing."""
+    """Predict ops, passes, disk, memory and time of a build. Builds nothing, and reads no weights
+    but those of an ONNX file."""
     arguments = build_arguments(options.pop("recipe"), **options)
     arguments |= {"output": output, "check": not no_check, "verify": not no_verify}
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress:

@@ -56,9 +56,9 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
     main = Body(model)
     for node in list(model.graph):
         _canonical(main, node)
-    weights = [
-        v.const_value for v in model.graph.initializers.values() if v.const_value is not None
-    ]
+    # Of one that was turned, the original is still there, and nothing reads it.
+    read = (value for value in model.graph.initializers.values() if value.uses())
+    weights = [value.const_value for value in read if value.const_value is not None]
     return ExportedModel(
         model=model,
         task=task or "other",

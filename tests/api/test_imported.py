@@ -116,6 +116,61 @@ def test_what_onnx_has_in_fp32_alone_stays_so_in_an_engine_of_halves(tmp_path: P
     np.testing.assert_allclose(found, wanted, atol=5e-3)
 
 
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_a_plan_predicts_the_engine_of_a_file(quantize: str, tmp_path: Path) -> None:
+    """Such files were not planned at all."""
+    weights = [numpy_helper.from_array(a, n) for n, a in {"up": UP, "down": DOWN}.items()]
+    path = _file(tmp_path / "m.onnx", LAYERS, weights)
+    named: dict[str, Any] = {"model": str(path), "quantize": quantize}
+    plan = lc.plan(**named, target=["ort-cpu"])
+    assert [*tmp_path.iterdir()] == [path]
+    built = lc.build(**named, output=tmp_path / "out")
+    actual = {
+        name: (built.path / name).stat().st_size
+        for name in built.manifest.files
+        if name.startswith("engines/")
+    }
+    assert plan.files == pytest.approx(actual, rel=0.1)
+    (engine,) = plan.engines
+    assert engine.precision == built.manifest.engines[0]["precision"]
+    assert engine.ops["Relu"] == 1
+    assert plan.parameters == built.manifest.model["parameters"] == UP.size + DOWN.size
+    assert "ONNX file" in plan.layers
+    assert plan.verify is None  # there is no PyTorch model
+    assert plan.peak_memory_bytes > 4 * path.stat().st_size
+
+
+def test_a_plan_refuses_what_a_build_of_a_file_refuses(tmp_path: Path) -> None:
+    weights = [numpy_helper.from_array(a, n) for n, a in {"up": UP, "down": DOWN}.items()]
+    path = str(_file(tmp_path / "m.onnx", LAYERS, weights))
+    with pytest.raises(RecipeError, match="nothing in the checkpoint is quantized"):
+        lc.plan(model=path, quantize="stored")
+    halves = [
+        numpy_helper.from_array(a.astype(np.float16), n)
+        for n, a in zip(("up", "down"), (UP, DOWN), strict=True)
+    ]
+    path = str(_file(tmp_path / "h.onnx", LAYERS, halves, "float16"))
+    with pytest.raises(RecipeError, match="no weights that ort-cpu could round"):
+        lc.plan(model=path, quantize="int8")
+
+
+def test_a_plan_names_what_a_target_has_no_kernel_for(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Det", ["x"], ["y"])]
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in (("x", [2, 3, 3]), ("y", [2]))
+    )
+    graph = helper.make_graph(nodes, "g", [x], [y])
+    path = tmp_path / "m.onnx"
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    plan = lc.plan(model=str(path), target=["ort-cpu", "ort-cuda"])
+    here, there = (engine.missing for engine in plan.engines)
+    assert here == []
+    assert there == ["the CUDA provider has no such kernel"]
+    assert "Det" in plan.engines[1].refusals[0]["node"]
+
+
 def test_a_sequence_is_no_output_of_an_engine(tmp_path: Path) -> None:
     path = _file(tmp_path / "m.onnx", LAYERS, [numpy_helper.from_array(UP, "up")])
     model = onnx.load(path)
