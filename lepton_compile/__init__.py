@@ -13,11 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lepton_compile.api import build, plan
+    from lepton_compile.api import build, load, plan
     from lepton_compile.artifact import Artifact
     from lepton_compile.errors import LeptonError
     from lepton_compile.recipe import Recipe
-    from lepton_compile.runtime import load
 
 __all__ = ["Artifact", "LeptonError", "Recipe", "__version__", "build", "load", "plan"]
 
@@ -28,7 +27,7 @@ _HOMES = {
     "LeptonError": "lepton_compile.errors",
     "Recipe": "lepton_compile.recipe",
     "build": "lepton_compile.api",
-    "load": "lepton_compile.runtime",
+    "load": "lepton_compile.api",
     "plan": "lepton_compile.api",
 }
 

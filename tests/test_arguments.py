@@ -13,7 +13,7 @@ import lepton_compile as lc
 from lepton_compile.arguments import LARGEST
 from lepton_compile.artifact import open_artifact, read_manifest
 from lepton_compile.cli import main
-from lepton_compile.errors import LeptonError, UsageError
+from lepton_compile.errors import LeptonError, RecipeError, UsageError
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_epcontext, export_genai, export_triton
 from tests.runtime import tiny
@@ -43,6 +43,19 @@ def test_what_is_no_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             OF_PATHS[name](value)
         assert caught.value.found
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+def test_an_unknown_keyword_names_the_nearest_argument_or_key(call: Any) -> None:
+    """It was told as a --set, which nobody had typed, and without the function's own arguments."""
+    with pytest.raises(RecipeError, match="Unknown key 'quantise'") as caught:
+        call("minilm/ort-cpu-int8", quantise="int8")
+    assert caught.value.where == f"{call.__name__}(quantise=...)"
+    assert caught.value.hint == "Did you mean 'quantize'?"
+    assert {"progress", "overrides", "gates"} <= {*caught.value.available}
+    with pytest.raises(RecipeError) as caught:
+        call("minilm/ort-cpu-int8", override={})
+    assert caught.value.hint == "Did you mean 'overrides'?"
 
 
 LOST = ("long" * 2000, "~nobody-has-this-name/model", "\ud800")

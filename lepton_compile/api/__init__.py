@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_compile.api.libraries import loading
 from lepton_compile.arguments import flag_of, keys_of, path_of
-from lepton_compile.errors import UsageError, located
+from lepton_compile.errors import RecipeError, UsageError, located
 from lepton_compile.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def build(
         GateError: built, but a demanded number or pass count was missed. What was measured until
             then, or until a pass failed, stays in ``<output>.failed.json`` and ``.failed.html``.
     """
+    _check_keywords(keywords, build)
     section, verified = _verify_of(verify)
     place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
     replaces = flag_of(overwrite, "overwrite")
@@ -114,6 +117,7 @@ def plan(
     Raises:
         UsageError, RecipeError, SourceError, ExportError, PassError, EngineError: as ``build``.
     """
+    _check_keywords(keywords, plan)
     section, verified = _verify_of(verify)
     place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
@@ -132,11 +136,27 @@ def plan(
         )
 
 
-def load(path: str | Path, **options: Any) -> Model:
-    """Open an artifact with the same loader that it carries."""
+def load(path: str | Path, threads: int | None = None, target: str | None = None) -> Model:
+    """Open an artifact with the same loader that it carries.
+
+    Args:
+        path: the artifact's folder.
+        threads: that the engine computes with; default: the physical cores.
+        target: the engine to open, such as ``"ort-cpu"``; default: the best that runs here.
+
+    Returns:
+        A ``Model``: ``run`` takes arrays by name; ``generate``, ``embed``, ``classify`` and others
+        do what its task can be asked for. ``manifest`` has names, types and shapes of its inputs
+        and outputs. It is a context manager; ``close`` lets the engine go.
+
+    Raises:
+        LoaderError: of ``lepton_compile.runtime``, and no ``LeptonError``, for the loader stands
+            alone: there is no artifact at ``path``, it is not intact, or no such engine of it
+            runs here. The model's methods raise it, too, for what they cannot take.
+    """
     from lepton_compile.runtime import load as open_model
 
-    return open_model(path_of(path, "path"), **options)
+    return open_model(path, threads=threads, target=target)
 
 
 def read_recipe(
@@ -165,6 +185,29 @@ def _looked_at(recipe: Recipe, *, builds: bool) -> Source | None:
     if recipe.model.startswith("hf:") or (recipe.adapter or "").startswith("hf:"):
         return None
     return source_of(recipe, weights=builds)
+
+
+def _check_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Each is a key of a recipe; what is near to one may be an argument of the function's own.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    from lepton_compile.recipe import Recipe
+
+    own = inspect.signature(function).parameters
+    known = [*Recipe.model_fields, *(name for name in own if name not in Recipe.model_fields)]
+    for name in keywords:
+        if name in Recipe.model_fields:
+            continue
+        nearest = get_close_matches(name, known, n=1)
+        raise RecipeError(
+            f"Unknown key {name!r}.",
+            where=f"{function.__name__}({name}=...)",
+            found=name,
+            available=[each for each in known if each != "keywords"],
+            hint=f"Did you mean {nearest[0]!r}?" if nearest else None,
+        )
 
 
 def _verify_of(verify: object) -> tuple[Mapping[str, Any] | None, bool]:

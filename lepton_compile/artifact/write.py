@@ -32,7 +32,13 @@ _OURS = re.compile(rf"(\d+)-[0-9a-f]+(?:{_OLD})?", re.ASCII)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: its folder and its manifest."""
+    """A finished artifact.
+
+    Attributes:
+        path: its folder.
+        manifest: what ``manifest.json`` says: task, inputs and outputs, engines, files with their
+            digests. ``manifest.as_dict()`` is JSON-ready.
+    """
 
     path: Path
     manifest: Manifest = field(repr=False)  # pages of it
@@ -136,7 +142,8 @@ class ArtifactWriter:
             "the output folder exists",
             where="output",
             found=str(self.output),
-            hint="choose another with -o, or replace the artifact with --force"
+            hint="choose another with -o, or replace the artifact with --force (in Python: "
+            "output=, overwrite=True)"
             if ours
             else "choose another with -o; it holds no artifact, so it is never replaced",
         )

@@ -155,7 +155,10 @@ class TargetOptions(Closed):
 
 
 class Recipe(Closed):
-    """A whole recipe; ``load_recipe`` makes one."""
+    """A whole recipe; ``lepton_compile.recipe.load_recipe`` makes one of a file or a mapping.
+
+    ``build`` takes any of the three. ``recipes/README.md`` describes the keys.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 

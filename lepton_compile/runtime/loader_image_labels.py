@@ -16,7 +16,7 @@ class SeesLabels(Sees, Classifies):
     """A model that labels pictures."""
 
     def classify(self, images: Sequence[Any]) -> list[Any]:
-        """Score by label of each picture, best first."""
+        """Score by label of each picture, or of each text or pair of texts, best first."""
         if self.task != "image-classification":
             return super().classify(images)
         labels, how = self.manifest["labels"] or {}, self.manifest["score"]

@@ -18,7 +18,7 @@ class SeesVectors(Sees, Embeds):
     """A model that makes a vector of each picture."""
 
     def embed(self, images: Sequence[Any], prompt: str | None = None) -> np.ndarray:
-        """Vectors (pictures, width) float32; pictures have no ``prompt``."""
+        """Vectors (rows, width) float32 of pictures, or of texts with ``prompt`` before each."""
         if self.task != "image-feature-extraction":
             return super().embed(images, prompt)
         refuse(prompt is not None, "images have no prompts")

@@ -77,6 +77,14 @@ def test_missing_path_suggests_the_hub(tmp_path: Path) -> None:
         resolve("org/name", tmp_path)
     assert caught.value.hint == "For the hub, write hf:org/name."
     with pytest.raises(SourceError, match="does not exist") as caught:
+        resolve("bert-base-uncased", tmp_path)
+    assert (
+        caught.value.hint == "For the hub, write hf:org/bert-base-uncased, with its organization."
+    )
+    with pytest.raises(SourceError, match="does not exist") as caught:
+        resolve("m.onnx", tmp_path)
+    assert caught.value.hint is None
+    with pytest.raises(SourceError, match="does not exist") as caught:
         resolve("./name", tmp_path)
     assert caught.value.hint is None
     assert "a folder" in caught.value.available

@@ -22,6 +22,7 @@ __all__ = ["resolve"]
 
 FORMS = ("hf:org/name@commit", "package:module/path", "a folder", "a .gguf or .onnx file")
 HUB_NAME = re.compile(r"^\w[\w.-]*/[\w.-]+(@\w+)?$")
+BARE_NAME = re.compile(r"^\w[\w.-]*$")
 
 
 def resolve(
@@ -66,9 +67,17 @@ def _located(model: str, base: Path, trust_remote_code: bool, weights: bool) -> 
             "The model does not exist.",
             found=str(path),
             available=FORMS,
-            hint=f"For the hub, write hf:{model}." if HUB_NAME.match(model) else None,
+            hint=_on_the_hub(model),
         )
     return _open(model, path, None, trust_remote_code, weights)
+
+
+def _on_the_hub(model: str) -> str | None:
+    """What to write where a name looks like one of the hub, as other tools take it."""
+    if HUB_NAME.match(model):
+        return f"For the hub, write hf:{model}."
+    bare = BARE_NAME.match(model) and not model.endswith((".gguf", ".onnx", ".safetensors"))
+    return f"For the hub, write hf:org/{model}, with its organization." if bare else None
 
 
 def _open(spec: str, path: Path, revision: str | None, trusted: bool, weights: bool) -> Source:
