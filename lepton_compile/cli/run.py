@@ -13,6 +13,7 @@ from lepton_compile.cli.onnxfile.view import shape_text
 from lepton_compile.cli.output import console, emit_json, json_option, many_text, table
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.streams import say
+from lepton_compile.errors import LeptonError
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _MADE = ("text", "tokens", "finish", "timings")
+_GIVEN = {
+    **dict.fromkeys(("text-generation", "text2text-generation"), "--prompt"),
+    **dict.fromkeys(("feature-extraction", "sparse-embedding", "multi-vector-embedding"), "--text"),
+    **dict.fromkeys(("fill-mask", "text-classification", "token-classification"), "--text"),
+    **dict.fromkeys(("image-classification", "image-feature-extraction"), "--image"),
+    "question-answering": "--question",
+    "automatic-speech-recognition": "--audio",
+}
+"""Task -> the option that a model for it is given something by; others take arrays alone."""
 _SHOWN = 20  # words of a sparse embedding, labels
 
 _EVERYWHERE = (
@@ -127,6 +137,7 @@ def run(
     model = load(folder, threads=threads, target=target)
     for name, reason in model.passed_over.items():
         say(f"the engine for {name} does not run here: {reason}", err=True)
+    _refuse_other_tasks(model.task, str(folder))
     if prompts:
         _generate(model, list(prompts), sampling, as_json)
     elif question is not None and context is not None:
@@ -145,15 +156,35 @@ def run(
 def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
     """Options that were typed and that nothing would come of: all but those of ``fits`` and of
     every call are for prompts, which are continued or not."""
+    idle = [name for name in _typed() if not fits.get(name, continues or name in _EVERYWHERE)]
+    if idle:
+        raise click.UsageError(f"nothing would come of {', '.join(idle)} here")
+
+
+def _typed() -> list[str]:
+    """The options of this call, each by the name that stands last in its help."""
     context = click.get_current_context()
-    typed = [
+    return [
         parameter.opts[-1]
         for parameter in context.command.params
         if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     ]
-    idle = [name for name in typed if not fits.get(name, continues or name in _EVERYWHERE)]
-    if idle:
-        raise click.UsageError(f"nothing would come of {', '.join(idle)} here")
+
+
+def _refuse_other_tasks(task: str, folder: str) -> None:
+    """What a model of this task is given by, and arrays, which any takes.
+
+    Raises:
+        LeptonError: it was given something else.
+    """
+    own = _GIVEN.get(task, "--inputs")
+    other = {*_GIVEN.values()} - {own}
+    if given := [name for name in _typed() if name in other]:
+        raise LeptonError(
+            f"a model for {task} does not take {given[0]}",
+            where=folder,
+            available=list(dict.fromkeys([own, "--inputs"])),
+        )
 
 
 def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_json: bool) -> None:
@@ -212,12 +243,6 @@ def _images(model: Model, files: list[str], as_json: bool) -> None:
     if model.task == "image-feature-extraction":
         _embeddings(files, model.embed(files), as_json, what="image")
         return
-    if model.task != "image-classification":
-        from lepton_compile.errors import UsageError
-
-        raise UsageError(
-            "this model takes no images", where="--image", found=model.task, hint="give it --text"
-        )
     _labels("image", files, model.classify(files), as_json)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from lepton_compile.cli import main
+from lepton_compile.cli.run import _GIVEN
+from lepton_compile.recipe.schema import TASKS
 from lepton_compile.runtime import LoaderError, load
 from tests.runtime import tiny
 from tests.runtime.test_loader_arguments import STRANGE, tried
@@ -188,6 +190,23 @@ def test_a_model_for_something_else_says_so(filling: Path, capsys: Capture) -> N
     asked = ["--question", QUESTION, "--context", CONTEXT]
     assert "fill-mask" in document(capsys, str(filling), *asked, code=1)["message"]
     assert "no [MASK]" in document(capsys, str(filling), "--text", "the cat", code=1)["message"]
+
+
+def test_each_task_says_what_it_is_given_by(
+    writing: Path, filling: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Of these some were told as a bug: an AttributeError for a decoder's --text."""
+    (tmp_path / "a.png").touch()
+    other = {writing: ["--text", "--audio", "--image"], filling: ["--prompt", "--audio", "--image"]}
+    for folder, own in ((writing, "--prompt"), (filling, "--text")):
+        for name in other[folder]:
+            found = document(capsys, str(folder), name, str(tmp_path / "a.png"), code=1)
+            assert f"does not take {name}" in found["message"]
+            assert found["available"] == [own, "--inputs"]
+
+
+def test_every_task_is_given_something() -> None:
+    assert {*TASKS} == {*_GIVEN}
 
 
 @pytest.fixture(scope="module")
