@@ -75,7 +75,7 @@ def build(
     # Only now: a mistake in the recipe, or the model, is told before the libraries are loaded.
     with _ONE_AT_A_TIME:
         source = _looked_at(whole, builds=True)
-        with loading():
+        with loading(watcher):
             from lepton_compile.api.building import Build
 
         return Build(
@@ -123,7 +123,7 @@ def plan(
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     with _ONE_AT_A_TIME, located(whole.model):
         source = _looked_at(whole, builds=False)
-        with loading():
+        with loading(watcher):
             from lepton_compile.api.planning import make_plan
 
         return make_plan(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.collection import uncollected
+from lepton_compile.progress import Progress
 
 __all__ = ["loading", "own_process"]
 
@@ -33,13 +34,18 @@ def own_process() -> None:
 
 
 @contextmanager
-def loading() -> Iterator[None]:
+def loading(progress: Progress | None = None) -> Iterator[None]:
     """The stages' modules are imported inside; the libraries that they need are there.
 
     In a process of somebody else's (``lc.build`` in a notebook) the libraries are complete.
+
+    Args:
+        progress: told where they have to be loaded first, which takes seconds.
     """
     with uncollected():
         if "transformers.modeling_utils" not in sys.modules:
+            if progress is not None:
+                progress.stage("load", "torch and transformers")
             _load()
         yield
     if _own:

@@ -53,3 +53,20 @@ def test_a_process_of_its_own_leaves_out_what_no_build_calls(whole: dict[str, ob
 def test_the_question_after_scipy_is_answered_truly(whole: dict[str, object]) -> None:
     assert whole["scipy"] == (find_spec("scipy") is not None)
     assert whole["restored"] == "transformers.utils.import_utils"
+
+
+TOLD = """
+from lepton_compile.api import libraries
+class Told:
+    def stage(self, name, detail=""): print(name, detail)
+    def step(self, what, done, total): print(what)
+for again in range(2):
+    with libraries.loading(Told()):
+        pass
+"""
+
+
+def test_the_seconds_of_loading_are_a_stage_and_only_where_there_is_something_to_load() -> None:
+    """A display showed nothing for them: a third of a small build."""
+    done = subprocess.run([sys.executable, "-c", TOLD], capture_output=True, text=True, check=True)
+    assert done.stdout == "load torch and transformers\n"
