@@ -30,10 +30,14 @@ def passes(as_json: bool) -> None:
     if as_json:
         emit_json(entries)
         return
-    rows = [
-        (e["name"], _targets(e["targets"]), e["counts_as"] or "", e["summary"]) for e in entries
-    ]
-    console().print(table("Passes, in order", ("pass", "targets", "counts as", "what"), rows))
+    rows = [(e["name"], _targets(e["targets"]), _what(e)) for e in entries]
+    console().print(table("Passes, in order", ("pass", "targets", "what"), rows))
+
+
+def _what(entry: dict[str, Any]) -> str:
+    """What it does, and the name by which ``passes.expect`` counts it where that is another."""
+    other = entry["counts_as"]
+    return f"{entry['summary']} (counts as {other})" if other else entry["summary"]
 
 
 def _targets(names: list[str]) -> str:

@@ -314,6 +314,19 @@ def test_names_are_whole_at_eighty_columns(
     assert {entry["name"] for entry in entries} <= words
 
 
+def test_what_a_pass_does_breaks_no_word_at_eighty_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a column of 14 it took six lines, and broke GroupQueryAttention."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["passes", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert main(["passes"]) == 0
+    shown = capsys.readouterr().out.split()
+    assert {word for entry in entries for word in entry["summary"].split()} <= {*shown}
+    assert all(entry["counts_as"] is None or "(counts" in shown for entry in entries)
+
+
 @pytest.mark.parametrize("width", [40, 60])
 @pytest.mark.parametrize("name", ["passes", "recipes", "plugins", "targets"])
 def test_narrow_terminals_lose_nothing_and_break_no_word(
