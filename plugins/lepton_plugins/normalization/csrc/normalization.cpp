@@ -18,25 +18,39 @@ struct Moments {
   float mean, inverse;
 };
 
+// The sum of what `add` makes of a sum and 8 numbers, and of `rest` of those behind the last 8. Four
+// sums at once: one would wait for itself.
+template <class Add, class Rest>
+float sum_of(const float* row, int64_t width, Add add, Rest rest) {
+  __m256 total[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
+                     _mm256_setzero_ps()};
+  int64_t i = 0;
+  for (; i + 32 <= width; i += 32) {
+    for (int k = 0; k < 4; ++k) total[k] = add(total[k], _mm256_loadu_ps(row + i + 8 * k));
+  }
+  for (; i + 8 <= width; i += 8) total[0] = add(total[0], _mm256_loadu_ps(row + i));
+  float all = sum(Eight{total[0]} + Eight{total[1]} + (Eight{total[2]} + Eight{total[3]}));
+  for (; i < width; ++i) all += rest(row[i]);
+  return all;
+}
+
 Moments moments(const Normalization& n, const float* row) {
-  const int64_t whole = n.width / 8 * 8;
   const float count = static_cast<float>(n.width);
   float mean = 0.0f;
   if (!n.rms) {
-    __m256 total = _mm256_setzero_ps();
-    for (int64_t i = 0; i < whole; i += 8) total = _mm256_add_ps(total, _mm256_loadu_ps(row + i));
-    mean = sum(Eight{total});
-    for (int64_t i = whole; i < n.width; ++i) mean += row[i];
+    mean = sum_of(
+        row, n.width, [](__m256 total, __m256 x) { return _mm256_add_ps(total, x); },
+        [](float x) { return x; });
     mean /= count;
   }
   const __m256 middle = _mm256_set1_ps(mean);
-  __m256 squares = _mm256_setzero_ps();
-  for (int64_t i = 0; i < whole; i += 8) {
-    const __m256 v = _mm256_sub_ps(_mm256_loadu_ps(row + i), middle);
-    squares = _mm256_fmadd_ps(v, v, squares);
-  }
-  float total = sum(Eight{squares});
-  for (int64_t i = whole; i < n.width; ++i) total += (row[i] - mean) * (row[i] - mean);
+  const float total = sum_of(
+      row, n.width,
+      [&](__m256 squares, __m256 x) {
+        const __m256 v = _mm256_sub_ps(x, middle);
+        return _mm256_fmadd_ps(v, v, squares);
+      },
+      [&](float x) { return (x - mean) * (x - mean); });
   const __m128 root = _mm_sqrt_ss(_mm_set_ss(total / count + n.epsilon));
   return {mean, 1.0f / _mm_cvtss_f32(root)};
 }
