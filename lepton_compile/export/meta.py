@@ -21,6 +21,8 @@ __all__ = ["build", "check_layers", "modules_of", "real_buffers"]
 
 # A real tensor of more elements is no buffer of a model, but a mistaken size in its configuration.
 LARGEST = 1 << 28
+# A vector of more is as wide as no model: rows of that width are computed with to tell norms apart.
+WIDEST = 1 << 22
 _MAKERS = (torch.ones, torch.zeros, torch.full, torch.rand, torch.randn)
 
 
@@ -37,13 +39,18 @@ class _EmptyOnMeta(TorchFunctionMode):
         if func is torch.empty:
             kwargs["device"] = "meta"
         elif _elements(func, args) > LARGEST:
-            raise ExportError(
-                "the configuration asks for a tensor that no model has",
-                found=f"{_elements(func, args):,} elements",
-                available=[f"up to {LARGEST:,}"],
-                hint="look for a size in config.json that is far too large",
-            )
+            raise _too_large(f"{_elements(func, args):,} elements", LARGEST)
         return func(*args, **kwargs)
+
+
+def _too_large(found: str, most: int, where: str | None = None) -> ExportError:
+    return ExportError(
+        "the configuration asks for a tensor that no model has",
+        where=where,
+        found=found,
+        available=[f"up to {most:,}"],
+        hint="look for a size in config.json that is far too large",
+    )
 
 
 def _elements(func: Callable[..., Any], args: Any) -> int:
@@ -84,10 +91,17 @@ def build(make: Callable[[], nn.Module]) -> nn.Module:
     with _EmptyOnMeta(), no_init_weights():
         model: Any = make().eval()
     model.tie_weights()  # which is part of giving weights their first values
-    for _, module in modules_of(model):
+    for path, module in modules_of(model):
+        _check_widths(path, module)
         _move(module)
     built: nn.Module = model
     return built
+
+
+def _check_widths(path: str, module: nn.Module) -> None:
+    for name, weight in module._parameters.items():
+        if weight is not None and weight.ndim == 1 and len(weight) > WIDEST:
+            raise _too_large(f"a vector of {len(weight):,}", WIDEST, f"{path}.{name}")
 
 
 def _move(module: nn.Module) -> None:

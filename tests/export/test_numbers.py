@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
 
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.export.meta import build
 from lepton_compile.export.source import resolve
+from tests.export import gguf_files
+from tests.small import llama
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,21 @@ def test_steps_without_a_limit_and_windows_that_are_off(tmp_path: Path) -> None:
     config = {"model_type": "llama", "sliding_window": 0, **fine}
     (tmp_path / "config.json").write_text(json.dumps(config))
     resolve(str(tmp_path), tmp_path)
+
+
+def test_sizes_of_gguf_metadata(tmp_path: Path) -> None:
+    """The graph would be traced, with rows of that width, before the weights are looked at."""
+    file = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.tiny_model("llama"))
+    data, key = file.read_bytes(), b"llama.embedding_length"
+    at = data.index(key) + len(key) + 4  # behind the type of the value
+    file.write_bytes(data[:at] + (1 << 27).to_bytes(4, "little") + data[at + 4 :])
+    with pytest.raises(SourceError, match="hidden_size is nothing that a model can have") as caught:
+        resolve(str(file), tmp_path).config()
+    assert caught.value.where == str(file)
+
+
+def test_widths_of_vectors() -> None:
+    """Rows as wide as the weight of a norm are computed with, long before it is read."""
+    with pytest.raises(ExportError, match="a tensor that no model has") as caught:
+        build(lambda: LlamaForCausalLM(llama(hidden_size=1 << 23)))
+    assert str(caught.value.where).endswith("norm.weight")

@@ -17,6 +17,7 @@ from lepton_compile.export.source.gguf_gemma4 import gemma4_rope
 from lepton_compile.export.source.gguf_metadata import number
 from lepton_compile.export.source.gguf_particular import particular
 from lepton_compile.export.source.gguf_rope import PARTIAL, rope_parameters
+from lepton_compile.export.source.numbers import check_numbers
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,7 +56,7 @@ def config_of(header: GGUFHeader) -> PretrainedConfig:
 
     Raises:
         SourceError: unknown architecture, a key that its configuration needs is missing, or
-            something that its configuration cannot express.
+            something that its configuration cannot express; or a size that no model has.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -68,7 +69,9 @@ def config_of(header: GGUFHeader) -> PretrainedConfig:
             hint="Give the Hugging Face folder of the model instead.",
         )
     try:
-        config = AutoConfig.for_model(**_config_values(header))
+        values = _config_values(header)
+        check_numbers(values, header.path)
+        config = AutoConfig.for_model(**values)
     except SourceError:
         raise
     except Exception as error:  # configurations validate themselves with types of their own

@@ -1,4 +1,4 @@
-"""Numbers of config.json that no model has, looked at before transformers takes them for others."""
+"""Numbers of a configuration that no model has, looked at before transformers takes them."""
 
 from __future__ import annotations
 
