@@ -39,6 +39,7 @@ from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError, PassError, located
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.export import export
+from lepton_compile.export.generation_rules import left_out
 from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
@@ -89,6 +90,7 @@ class Build:
     found: Findings = field(default_factory=Findings)
     _store: WeightStore = field(default_factory=WeightStore, init=False, repr=False)
     _kernels: Kernels = field(default=Kernels(False), init=False, repr=False)
+    _left_out: list[str] = field(default_factory=list, init=False, repr=False)
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
@@ -145,6 +147,7 @@ class Build:
         self.found.base = str(self.recipe.base)
         self.found.ranges = describe.ranges_of(self.recipe, exported)
         self.found.exported = exported
+        self._left_out = left_out(source, exported.task)
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -362,7 +365,7 @@ class Build:
     def _remarks(self, comparing: Comparing) -> list[str]:
         kernels = self._kernels.remark
         timed = [said for each in self.found.tactics.values() for said in each.remarks()]
-        return [*comparing.remarks(), *([kernels] if kernels else []), *timed]
+        return [*comparing.remarks(), *([kernels] if kernels else []), *timed, *self._left_out]
 
     def _report(self, artifact: Artifact) -> None:
         from lepton_compile.report import write_report

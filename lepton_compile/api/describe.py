@@ -186,7 +186,7 @@ def _generation(source: Source, folder: Path, task: str) -> dict[str, Any] | Non
 
     if task not in GENERATING:
         return None
-    found = generation(source) | (answers(source) if task in PAIRS else {})
+    found = generation(source, task) | (answers(source) if task in PAIRS else {})
     if task == SPEECH:
         write_filters(source, folder)
         found |= speech(source)

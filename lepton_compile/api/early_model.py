@@ -36,7 +36,7 @@ def check_model(recipe: Recipe, source: Source) -> None:
     task = recipe.task if known else task_of(source)
     check_idle(recipe, None if known else task)
     if task in GENERATING and source.kind != "onnx":
-        generation(source)
+        generation(source, task)
     if task in PAIRS:
         _check_pair(recipe, source, task)
     _check_precision(recipe, config_of(source))

@@ -46,6 +46,7 @@ from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.export import capture
+from lepton_compile.export.generation_rules import left_out
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.export.traced import TRACED
@@ -170,7 +171,12 @@ def make_plan(
         seconds=captured + exported.parameters * len(engines) / PARAMETERS_PER_SECOND,
         check=check_estimate(exported.parameters, len(engines)) if check else None,
         verify=_verification(recipe, source, exported, engines) if verify else None,
-        notes=[*exported.notes, *notes, *_unseen_zeros(recipe, source)],
+        notes=[
+            *exported.notes,
+            *notes,
+            *_unseen_zeros(recipe, source),
+            *left_out(source, exported.task),
+        ],
     )
 
 

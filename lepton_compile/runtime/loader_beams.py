@@ -1,8 +1,4 @@
-"""The likeliest answer as a whole, looked for along several at a time (beam search).
-
-Scores of answers, and when a better one is looked for no longer, are as in transformers with
-``early_stopping=False``: sums of logarithms by the length to the power of ``length_penalty``.
-"""
+"""The likeliest answer as a whole (beam search), scored and ended as in transformers."""
 
 from __future__ import annotations
 
@@ -24,9 +20,9 @@ MOST_PENALTY = 50  # Of more the lengths of answers have powers that no number h
 class Search:
     """Answers to one text; ``tokens`` of those under way, ``ended`` are those that are whole."""
 
-    def __init__(self, beams: int, row: Any, begun: int, penalty: float) -> None:
-        self.ends, self.limit, self.begun, self.penalty = row.ends, row.limit, begun, penalty
-        self.sums, self.open = np.full(beams, -1e9), True
+    def __init__(self, beams: int, row: Any, penalty: float) -> None:
+        self.ends, self.limit, self.begun = row.ends, row.limit, len(row.ids) - 1
+        self.sums, self.open, self.penalty = np.full(beams, -1e9), True, penalty
         self.sums[0] = 0.0  # all are alike before their first token
         self.tokens: list[list[int]] = [[] for _ in range(beams)]
         self.ended: list[tuple[float, list[int]]] = []
@@ -79,20 +75,21 @@ def search(
 def _searched(model: Any, cache: Any, rows: Sequence[Any], beams: int, penalty: float) -> None:
     cache.session = model.session.reading([row.ids.source for row in rows])
     cache.session.repeat(beams)
-    never = model.manifest["generation"]["never"]
-    found = [Search(beams, row, len(row.ids) - 1, penalty) for row in rows]
+    told, found = model.manifest["generation"], [Search(beams, row, penalty) for row in rows]
     logits = cache.start([row.ids for row in rows for _ in range(beams)])
     while True:
         chances = logits.reshape(len(rows), beams, -1)
         chances = chances - chances.max(-1, keepdims=True)
         chances -= np.log(np.exp(chances).sum(-1, keepdims=True))
-        chances[..., never] = -np.inf
-        if model.manifest["generation"]["rules"]:
-            from lepton_compile.runtime.loader_rules import rule_out
+        chances[..., told["never"] + told["first"] * (not found[0].tokens[0])] = -np.inf
+        if told["rules"]:
+            from lepton_compile.runtime.loader_rules import logarithms, rule_out
 
             for row, one, scores in zip(rows, found, chances, strict=True):
+                one.open &= not told["rules"]["early"] or len(one.ended) < beams
                 for each, tokens in zip(scores, one.tokens, strict=True):
-                    rule_out(model.manifest["generation"], each, row.ids + tokens)
+                    rule_out(told, each, row, tokens)
+            chances = logarithms(chances) if told["rules"]["renormalize"] else chances
         order = np.arange(len(rows) * beams).reshape(len(rows), beams)
         for number, one in enumerate(found):
             if one.open:

@@ -97,12 +97,13 @@ class Continues(Texts):
             if self.task != "text-generation":
                 from lepton_compile.runtime.loader_source import ready
 
-                how = ready(self, cache, rows, how)
-            if self.task == "text-generation":
-                from lepton_compile.runtime.loader_ruled import ruled
+                ready(self, cache, rows)
+            hows = [how for _ in rows]
+            if told := self.manifest.get("generation"):
+                from lepton_compile.runtime.loader_ruled import Ruled
 
-                how = ruled(how, self.manifest.get("generation") or {})
-            yield from _continued(cache, rows, how)
+                hows = [Ruled(how, told, row) for row in rows]
+            yield from _continued(cache, rows, hows, how.seed)
         except GeneratorExit:
             pass  # a stream that nobody reads on is no failure
         except BaseException:
@@ -114,15 +115,14 @@ class Continues(Texts):
             self.spare.append(cache)
 
 
-def _continued(cache: Any, rows: list[Generation], how: Any) -> Iterator[str | int]:
+def _continued(cache: Any, rows: list[Any], hows: list[Any], seed: Any) -> Iterator[str | int]:
     """Token after token until all rows have ended."""
     begin = time.perf_counter()
     logits = _run(cache.start, 0, [row.ids for row in rows])
     middle, steps = time.perf_counter(), 0
-    seed = None if how.seed is None else int(how.seed)
-    draws = np.random.default_rng(seed).spawn(len(rows))
+    draws = np.random.default_rng(None if seed is None else int(seed)).spawn(len(rows))
     while True:
-        for row, scores, draw in zip(rows, logits, draws, strict=True):
+        for row, how, scores, draw in zip(rows, hows, logits, draws, strict=True):
             if not row.finish:
                 token = how.pick(scores, row.ids + row.tokens, draw)
                 if (piece := row.push(token)) is not None:

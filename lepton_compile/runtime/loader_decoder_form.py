@@ -7,4 +7,5 @@ __all__ = ["DECODER"]
 LAYER = {"heads": int, "head_dim": int, "layer?": int}
 KEPT = {"layers": [LAYER], "states?": [{"past": str, "present": str, "shape": [int]}]}
 CACHE = {"past": str, "present": str, "max_length": int, "shared": bool, "pieces?": bool, **KEPT}
-DECODER = {"cache?": CACHE, "generation?": {"vocabulary": int, "eos?": [int]}}
+TOKENS = {"vocabulary": int, "eos?": [int], "never?": [int], "first?": [int]}
+DECODER = {"cache?": CACHE, "generation?": {**TOKENS, "rules?": {}}}

@@ -82,7 +82,7 @@ def manifest_of(root: Path) -> dict[str, Any]:
         check_form(manifest, DECODER, "manifest")
         most = (manifest["generation"] or {"vocabulary": sys.maxsize})["vocabulary"] - 1
         manifest["ranges"].setdefault("input_ids", [0, most])
-    if manifest["task"] == "text-generation" and manifest.get("generation"):
+    if manifest.get("generation"):
         from lepton_compile.runtime.loader_ruled import check_ruled
 
         check_ruled(manifest["generation"])

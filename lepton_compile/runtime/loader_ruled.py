@@ -1,43 +1,47 @@
-"""What a decoder never goes on with."""
+"""Tokens that a row may not go on with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import check_form, refuse
+from lepton_compile.runtime.loader_guard import refuse
 
-__all__ = ["check_ruled", "ruled"]
+__all__ = ["NO_TOKENS", "Ruled", "check_ruled"]
 
-RULED = {"vocabulary": int, "eos?": [int], "never?": [int], "rules?": {"*": int}}
+NO_TOKENS = "manifest.json is damaged: manifest.generation has tokens that there are not"
 
 
 def check_ruled(told: dict[str, Any]) -> None:
     """Refuse tokens that there are not."""
-    check_form(told, RULED, "manifest.generation")
-    tokens = [*(told["never"] or ()), *((told["rules"] and told["eos"]) or ())]
-    bad = max(tokens, default=0) >= told["vocabulary"]
-    refuse(bad, "manifest.json is damaged: manifest.generation has tokens that there are not")
+    for name in ("never", "first"):
+        told[name] = [*map(int, told[name] or ())]  # True is 1, and no mask
+        refuse(max(told[name], default=0) >= told["vocabulary"], NO_TOKENS)
+    if told["rules"]:
+        from lepton_compile.runtime.loader_rules import check_rules
+
+        check_rules(told)
 
 
-def ruled(how: Any, told: Mapping[str, Any]) -> Any:
-    """Sampling by the rules that the model was released with."""
-    return _Ruled(how, told) if told.get("never") or told.get("rules") else how
+class Ruled(NamedTuple):
+    """Sampling without the tokens that may not follow in a row."""
 
+    how: Any
+    told: Mapping[str, Any]
+    row: Any
 
-class _Ruled:
-    """Sampling without the tokens that may not follow."""
-
-    def __init__(self, how: Any, told: Mapping[str, Any]) -> None:
-        self.how, self.seed, self.told = how, how.seed, told
-
-    def pick(self, row: np.ndarray, seen: list[int], draw: Any) -> int:
-        """One token id from ``row``, which is overwritten."""
-        row[self.told["never"] or []] = -np.inf
-        if self.told["rules"]:
+    def pick(self, scores: np.ndarray, seen: list[int], draw: Any) -> int:
+        """One token id from ``scores``, which are overwritten."""
+        told, row = self.told, self.row
+        scores[told["never"] + told["first"] * (not row.tokens)] = -np.inf
+        if told["rules"]:
             from lepton_compile.runtime.loader_rules import rule_out
 
-            rule_out(self.told, row, seen)
-        return int(self.how.pick(row, seen, draw))
+            rule_out(told, scores, row, row.tokens)
+        if told.get("times") and row.ids[-1:] != told["plain"]:
+            from lepton_compile.runtime.loader_times import rule_times
+
+            rule_times(told, scores, row.tokens)
+        return int(self.how.pick(scores, seen, draw))

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+from lepton_compile.runtime.loader_ruled import NO_TOKENS
 
-__all__ = ["IDS", "MASK", "Begun", "Pair", "Reading", "Writing", "check_source", "ready"]
+__all__ = ["IDS", "MASK", "Begun", "Pair", "Reading", "check_source", "ready"]
 
 IDS, MASK, SOUND = "encoder_input_ids", "encoder_attention_mask", "encoder_input_features"
-TOKENS = {"start": [int], "never": [int], "first?": [int], "rules?": {"*": int}}
-PAIR = {"engines": [{"encoder": str}], "generation": TOKENS}
-NO_TOKENS = "manifest.json is damaged: manifest.generation has tokens that there are not"
+PAIR = {"engines": [{"encoder": str}], "generation": {"start": [int]}}
 
 
 def check_source(manifest: dict[str, Any]) -> None:
@@ -27,8 +26,7 @@ def check_source(manifest: dict[str, Any]) -> None:
     told, most = manifest["generation"], manifest["generation"]["vocabulary"]
     lost = [e["encoder"] for e in manifest["engines"] if e["encoder"] not in e["files"]]
     refuse(lost, f"manifest.json uses {lost} without giving their digests")
-    tokens = [*told["start"], *told["never"], *(told["first"] or ())]
-    refuse(not told["start"] or max(tokens) >= most, NO_TOKENS)
+    refuse(not told["start"] or max(told["start"]) >= most, NO_TOKENS)
     if manifest["task"] == "automatic-speech-recognition":
         from lepton_compile.runtime.loader_speech import check_sound
 
@@ -98,36 +96,13 @@ class Reading:
         return binding
 
 
-class Writing:
-    """Sampling without the tokens that no answer has, or none begins with."""
-
-    def __init__(self, how: Any, told: Mapping[str, Any], ids: list[int]) -> None:
-        self.how, self.seed, self.told, self.begun = how, how.seed, told, len(ids)
-        self.first = [*told["never"], *(told["first"] or ())]
-        self.timed = told.get("times") and ids[-1:] != told["plain"]
-
-    def pick(self, row: np.ndarray, seen: list[int], draw: Any) -> int:
-        """One token id from ``row``, which is overwritten."""
-        row[self.first if len(seen) == self.begun else self.told["never"]] = -np.inf
-        if self.told["rules"]:
-            from lepton_compile.runtime.loader_rules import rule_out
-
-            rule_out(self.told, row, seen)
-        if self.timed:
-            from lepton_compile.runtime.loader_times import rule_times
-
-            rule_times(self.told, row, seen[self.begun :])
-        return int(self.how.pick(row, seen, draw))
-
-
-def ready(model: Any, cache: Any, rows: Sequence[Any], how: Any) -> Writing:
-    """Have the encoder take what rows answer to; how their tokens are drawn."""
+def ready(model: Any, cache: Any, rows: Sequence[Any]) -> None:
+    """Have the encoder take what rows answer to."""
     cache.session = model.session.reading([row.ids.source for row in rows])
     if model.task == "automatic-speech-recognition":
         from lepton_compile.runtime.loader_speech import tell_languages
 
         tell_languages(model, cache, rows)
-    return Writing(how, model.manifest["generation"], rows[0].ids)
 
 
 class Begun(list[int]):

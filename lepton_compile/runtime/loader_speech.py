@@ -15,8 +15,9 @@ import numpy as np
 
 from lepton_compile.runtime.loader_continue import Continues, Generation
 from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+from lepton_compile.runtime.loader_ruled import NO_TOKENS
 from lepton_compile.runtime.loader_sampling import Sampling
-from lepton_compile.runtime.loader_source import NO_TOKENS, SOUND, Begun
+from lepton_compile.runtime.loader_source import SOUND, Begun
 
 __all__ = ["Transcribes", "Transcript", "Window", "check_sound", "tell_languages"]
 

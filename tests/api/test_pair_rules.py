@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,17 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 import lepton_compile as lc
 from lepton_compile.errors import SourceError
-from lepton_compile.export.generation import answers
+from lepton_compile.export.generation import generation
 from lepton_compile.export.source import resolve
-from lepton_compile.runtime.loader_rules import rule_out
+from lepton_compile.runtime.loader_rules import check_rules, rule_out
+from lepton_compile.runtime.loader_source import Begun
 from tests.api.test_pairs import SOURCES, listening
 from tests.runtime.test_emit import imported
 from tests.runtime.test_loader_forged import outcomes
 from tests.small import llama
 
 NEW = 12
+PAIR_TOKENS = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
 RULES = {"no_repeat_ngram_size": 2, "min_length": 9}
 
 
@@ -73,7 +76,7 @@ def test_answers_are_those_of_transformers(ruled: tuple[Any, Path], beams: int) 
 def test_a_loader_has_them_where_they_are_needed(ruled: tuple[Any, Path], tmp_path: Path) -> None:
     _, built = ruled
     assert "def rule_out" in (built / "loader.py").read_text()
-    listening("bart", tmp_path / "model")
+    listening("t5", tmp_path / "model")
     plain = lc.build(
         model=str(tmp_path / "model"),
         output=tmp_path / "out",
@@ -97,15 +100,20 @@ DECODER = {
 }
 
 
+def loud(model: Any) -> Any:
+    """With weights that are large enough for answers to depend on what was given."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.3 if weight.ndim > 1 else weight)
+    return model.eval()
+
+
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A decoder that the config says as much of; its answers depend on what it was given."""
     root = tmp_path_factory.mktemp("decoder")
     torch.manual_seed(3)
-    model = LlamaForCausalLM(llama()).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(torch.randn_like(weight) * 0.3 if weight.ndim > 1 else weight)
+    model = loud(LlamaForCausalLM(llama()))
     model.save_pretrained(root / "model")
     (root / "model" / "generation_config.json").write_text(json.dumps(DECODER))
     how: dict[str, Any] = {"verify": False, "check": False, "tactics": "default"}
@@ -149,6 +157,17 @@ def test_edited_rules_of_a_decoder_are_refused_or_do_not_matter(
     assert other > 10
 
 
+def _banned(rules: dict[str, Any], seen: list[int], source: list[int] | None = None) -> set[int]:
+    """Of ten tokens, with all behind the first that is seen new."""
+    told: dict[str, Any] = {"vocabulary": 10, "eos": [8, 9], "rules": dict(rules)}
+    check_rules(told)
+    ids = Begun(seen[:1])
+    ids.source = source or []
+    scores = np.zeros(10, np.float32)
+    rule_out(told, scores, SimpleNamespace(ids=ids, limit=5), seen[1:])
+    return {int(token) for token in np.flatnonzero(np.isneginf(scores))}
+
+
 @pytest.mark.parametrize(
     ("apart", "seen", "banned"),
     [
@@ -161,16 +180,38 @@ def test_edited_rules_of_a_decoder_are_refused_or_do_not_matter(
     ],
 )
 def test_what_would_be_said_twice(apart: int, seen: list[int], banned: set[int]) -> None:
-    scores = np.zeros(10, np.float32)
-    rule_out({"eos": [9], "rules": {"apart": apart}}, scores, seen)
-    assert {int(token) for token in np.flatnonzero(np.isneginf(scores))} == banned
+    assert _banned({"apart": apart}, seen) == banned
 
 
 def test_no_end_before_the_least() -> None:
     for seen, ended in (([0] * 3, True), ([0] * 4, False)):
-        scores = np.zeros(10, np.float32)
-        rule_out({"eos": [8, 9], "rules": {"least": 4}}, scores, seen)
-        assert set(np.flatnonzero(np.isneginf(scores))) == ({8, 9} if ended else set())
+        assert _banned({"least": 4}, seen) == ({8, 9} if ended else set())
+
+
+def test_no_end_before_so_many_are_new() -> None:
+    for seen, ended in (([0] * 4, True), ([0] * 5, False)):
+        assert _banned({"least_new": 4}, seen) == ({8, 9} if ended else set())
+
+
+@pytest.mark.parametrize(
+    ("size", "seen", "banned"),
+    [(1, [0], {3, 4, 5}), (2, [0, 3], {4, 5}), (3, [3, 4], {3}), (3, [0], set()), (9, [3], set())],
+)
+def test_what_its_source_says(size: int, seen: list[int], banned: set[int]) -> None:
+    assert _banned({"source_apart": size}, seen, [3, 4, 3, 5]) == banned
+
+
+@pytest.mark.parametrize(
+    ("seen", "banned"), [([0], set()), ([1], {2, 5}), ([0, 1], {2, 5}), ([4, 3, 1], {2, 5, 6})]
+)
+def test_words_of_several_tokens(seen: list[int], banned: set[int]) -> None:
+    assert _banned({"words": [[1, 2], [3, 1, 6], [1, 5]]}, seen) == banned
+
+
+def test_the_last_token_is_the_one_that_is_forced() -> None:
+    others = {*range(10)} - {7}
+    for seen, banned in (([0] * 4, set()), ([0] * 5, others)):
+        assert _banned({"last": [7], "words": [[7]]}, seen) - {7} == banned
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
@@ -179,4 +220,4 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         told = {"decoder_start_token_id": 2, "no_repeat_ngram_size": value}
         (tmp_path / "generation_config.json").write_text(json.dumps(told))
         with pytest.raises(SourceError, match="no_repeat_ngram_size is no number of tokens"):
-            answers(resolve(str(tmp_path), tmp_path))
+            generation(resolve(str(tmp_path), tmp_path))

@@ -46,13 +46,15 @@ class Case:
         return [self._answer(source, begun, told) for source in SOURCES]
 
     def _answer(self, source: list[int], begun: list[int], told: dict[str, Any]) -> list[int]:
-        written = list(begun)
-        for _ in range(NEW):
+        written, last = list(begun), told.get("rules", {}).get("last")
+        for count in range(1, NEW + 1):
             given = {"input_ids": [source], "decoder_input_ids": [written]}
             with torch.no_grad():
                 tensors = {name: torch.tensor(ids) for name, ids in given.items()}
                 scores = self.model(**tensors, use_cache=False).logits[0, -1]
             scores[told["never"]] = -torch.inf
+            if last and count == NEW:  # what the model was released to end with
+                scores[:], scores[last] = -torch.inf, 0.0
             written.append(int(scores.argmax()))
             if written[-1] in told["eos"]:
                 return written[len(begun) : -1]
@@ -119,8 +121,9 @@ def test_the_likeliest_answer_is_that_of_transformers(
         eos_token_id=told["eos"],
         pad_token_id=told["pad"],
         bad_words_ids=[[token] for token in told["never"]] or None,
+        forced_eos_token_id=told.get("rules", {}).get("last"),
     )
-    monkeypatch.setattr(case.model, "generation_config", config)  # its own forces an end
+    monkeypatch.setattr(case.model, "generation_config", config)
     expected = []
     for source in SOURCES:
         made = case.model.generate(torch.tensor([source]), generation_config=config)[0, 1:]
