@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
-__all__ = ["Engine", "generates"]
+__all__ = ["Engine", "generates", "without_rules"]
 
 
 class Engine(Protocol):
@@ -38,3 +39,18 @@ def generates(manifest: Mapping[str, Any]) -> bool:
     """Whether the loader can generate: the engine needs a cache that is kept in place."""
     cache = manifest.get("cache")
     return bool(cache and cache["shared"])
+
+
+@contextmanager
+def without_rules(model: Engine, *names: str) -> Iterator[None]:
+    """``model``, held to none of the ``names`` of its manifest's generation.
+
+    A rule takes a token that no model would choose: that says nothing of the engine's numbers.
+    """
+    told = model.manifest.get("generation") or {}
+    kept = {name: told[name] for name in names if name in told}
+    told.update({name: None if name == "rules" else [] for name in kept})
+    try:
+        yield
+    finally:
+        told.update(kept)

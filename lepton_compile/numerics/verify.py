@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lepton_compile.errors import UsageError
 from lepton_compile.numerics.answers import Answers
 from lepton_compile.numerics.compared import Feed, ends
-from lepton_compile.numerics.engine import Engine, generates
+from lepton_compile.numerics.engine import Engine, generates, without_rules
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
 from lepton_compile.numerics.reference import Reference
@@ -173,7 +173,8 @@ def _continuation(model: Engine, segment: list[int], longest: int) -> tuple[list
     if not generates(model.manifest) or not prompt or room < 1:
         return prompt, []
     least, _ = ends(model, "batch")
-    return prompt, list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
+    with without_rules(model, "never", "first", "rules"):
+        return prompt, list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
 
 
 def _confirmed(truth: Reference, prompt: list[int], tokens: list[int]) -> Agreement:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_compile.numerics.compared import Feed, ends
-from lepton_compile.numerics.engine import Engine
+from lepton_compile.numerics.engine import Engine, without_rules
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
 from lepton_compile.numerics.reference import module_of
@@ -55,7 +55,9 @@ def verify_pair(model: Engine, reference: Any, feed: Feed, progress: Progress) -
         theirs.update(wanted[before:-1], np.array(answer))
         tokens += len(answer) + (0 if hears else len(source))
         progress.step("comparing answers", number, len(sources))
-    decoded = _confirmed(writer, sources[0], _said(model, sources[0], min(ANSWER, room)))
+    with without_rules(model, "rules"):
+        said = _said(model, sources[0], min(ANSWER, room))
+    decoded = _confirmed(writer, sources[0], said)
     return {
         "segments": len(sources),
         "tokens": tokens,
