@@ -71,7 +71,10 @@ def genai_config(
             **_names(engine, cache),
         },
     }
-    return {"model": model, "search": _search(settings, room, shared=bool(cache["shared"]))}
+    search = _search(settings, room, shared=bool(cache["shared"]))
+    # Of what answers are held to the server knows this alone: it counts the prompt, as we do.
+    least = (generation.get("rules") or {}).get("least") or 0
+    return {"model": model, "search": {**search, "min_length": least}}
 
 
 def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str, Any]:
@@ -83,7 +86,6 @@ def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str
     return {
         "do_sample": False,
         "max_length": room,
-        "min_length": 0,
         "num_beams": 1,
         "repetition_penalty": 1.0,
         "past_present_share_buffer": shared,

@@ -46,6 +46,29 @@ def test_the_same_tokens_in_a_batch_of_different_lengths(endless: Artifact, tmp_
     assert found == written_by_loader(endless.path, PROMPTS, 16)
 
 
+def test_no_end_before_the_least(tmp_path: Path) -> None:
+    """All tokens that end a text are told, and how many it has at least, its prompt among them."""
+    genai = pytest.importorskip("onnxruntime_genai")
+    import lepton_compile as lc
+
+    saved("LlamaForCausalLM", llama(bos_token_id=None), tmp_path / "model")
+    told = {"eos_token_id": [*range(1, 99, 2)], "pad_token_id": 0, "min_length": 12}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(told))
+    recipe = {"model": str(tmp_path / "model"), "task": "text-generation"}
+    built = lc.build(recipe, output=tmp_path / "artifact", check=False, verify=False)
+    model = genai.Model(str(export_genai(built.path, tmp_path / "out")))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=40)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(PROMPTS[0])
+    while not generator.is_done():
+        generator.generate_next_token()
+    found = [int(token) for token in generator.get_sequence(0)][len(PROMPTS[0]) :]
+    (expected,) = written_by_loader(built.path, [PROMPTS[0]], 40 - len(PROMPTS[0]))
+    assert [token for token in found if token not in told["eos_token_id"]] == expected
+    assert 12 - len(PROMPTS[0]) <= len(expected) < 40 - len(PROMPTS[0])
+
+
 def test_a_model_made_by_hand_until_its_end(decoder: Artifact, tmp_path: Path) -> None:
     genai = pytest.importorskip("onnxruntime_genai")
     folder = export_genai(decoder.path, tmp_path / "out")

@@ -46,6 +46,13 @@ def test_sampling_is_the_models_and_greed_is_unbent(decoder: Artifact) -> None:
     assert search["repetition_penalty"] == 1.0
 
 
+def test_how_long_a_text_is_at_least(decoder: Artifact) -> None:
+    told = decoder.manifest.generation or {}
+    for rules, least in (({}, 0), ({"apart": 2}, 0), ({"least": 12}, 12)):
+        engine = changed(engine_of(decoder), generation={**told, "rules": rules})
+        assert config_of(engine)["search"]["min_length"] == least
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
