@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path, PurePosixPath
 
 from lepton_compile.arguments import path_of
@@ -56,7 +57,7 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         inside = False
     if not inside:
         raise ArtifactError("the manifest names a file outside the artifact", found=name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a name too long for a file, pathlib raises
         raise ArtifactError("a file of the artifact is missing", where=str(folder), found=name)
     if file_entry(path) != entry:
         raise ArtifactError(

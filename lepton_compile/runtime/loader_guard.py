@@ -102,7 +102,7 @@ def manifest_of(root: Path) -> dict[str, Any]:
         parts, path = PurePosixPath(name.replace("\\", "/")), root / name
         bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
         refuse(bad, f"manifest.json names a file outside the artifact: {name}")
-        refuse(not path.is_file(), f"{name} is missing from {root}")
+        refuse(not os.path.isfile(path), f"{name} is missing from {root}")
         refuse(not path.resolve().is_relative_to(root), f"{name} links to outside the artifact")
         bad = path.stat().st_size != entry["size"]
         refuse(bad, f"{name} is damaged: {path.stat().st_size} bytes, not {entry['size']}")

@@ -120,6 +120,15 @@ def test_a_path_outside(artifact: Path, name: str) -> None:
         open_artifact(artifact)
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a\ud800b", "engines", "."])
+def test_names_that_no_file_has(artifact: Path, name: str) -> None:
+    forge(artifact, lambda m: m["files"].update({name: entry(b"secret")}))
+    with pytest.raises(LoaderError, match="is missing from"):
+        load(artifact)
+    with pytest.raises(ArtifactError, match=r"is missing|outside"):
+        open_artifact(artifact)
+
+
 def test_an_absolute_path(artifact: Path) -> None:
     outside = artifact.parent / "outside.bin"
     outside.write_bytes(b"secret")
