@@ -98,8 +98,10 @@ class Build:
         output = self._output()
         try:
             artifact = self._run(output)
-        except (GateError, PassError) as error:
-            keep_failure(output, self.found, error)
+        except BaseException as error:
+            self._kernels.abandon()
+            if isinstance(error, GateError | PassError):
+                keep_failure(output, self.found, error)
             raise
         forget_failure(output)
         return artifact

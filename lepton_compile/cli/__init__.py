@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        with _ended_by_sigterm():
+        with _ended_politely():
             code = cli.main(given, prog_name="lepton-compile", standalone_mode=False)
     except SystemExit as end:  # click's way out when the reader of its help has left
         return end.code if isinstance(end.code, int) else 1
@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """A polite kill ends a build as Ctrl-C does: what was half written is removed.
+def _ended_politely() -> Iterator[None]:
+    """A polite kill, or a terminal that goes, ends a build as Ctrl-C does: what was half written
+    is removed. Who is to outlive the terminal (nohup) does.
 
     A program that calls ``main`` has its own handler back afterwards.
     """
@@ -65,8 +66,12 @@ def _ended_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only there may it be set
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heard, gone = [signal.SIGTERM], getattr(signal, "SIGHUP", None)
+    if gone is not None and signal.getsignal(gone) is signal.SIG_DFL:
+        heard.append(gone)
+    before = {each: signal.signal(each, interrupt) for each in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lepton_plugins.spec import PluginError
-from lepton_plugins.toolchain.cxx import compile_library, find_compiler
+from lepton_plugins.toolchain.cxx import Compilers, compile_library, find_compiler
 from lepton_plugins.toolchain.store import content_key, kept
 
 __all__ = [
@@ -54,13 +54,16 @@ def why_not(features: Callable[[], set[str]] | None = None) -> str | None:
     return None
 
 
-def build_library(folder: Path | None, defines: Sequence[str] = ()) -> bytes:
+def build_library(
+    folder: Path | None, defines: Sequence[str] = (), compilers: Compilers | None = None
+) -> bytes:
     """The library.
 
     Args:
         folder: where it is kept between builds, ``None`` keeps nothing.
         defines: macros that choose the kernels of a kind of processor (``linear/csrc/tiles.cpp``);
             left out, the library chooses when it is loaded.
+        compilers: what runs the compiler, for those who may not wait to the end.
 
     Raises:
         PluginError: there is no compiler, or it declines.
@@ -77,7 +80,7 @@ def build_library(folder: Path | None, defines: Sequence[str] = ()) -> bytes:
         command=compiler.command[1:],
         flags=[flags, *sources.values()],
     )
-    return kept(key, lambda: compile_library(compiler, sources, flags), folder)
+    return kept(key, lambda: compile_library(compiler, sources, flags, compilers), folder)
 
 
 def library_sources(defines: Sequence[str] = ()) -> dict[Path, tuple[str, ...]]:

@@ -174,12 +174,13 @@ def test_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "interrupted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_with_130(number: signal.Signals) -> None:
     program = (
         "import signal, sys, time; from lepton_compile.cli import cli, main\n"
         # A shell has what it starts in the background ignore Ctrl-C, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "@cli.command()\n"
         "def sleep(): print('ready', flush=True); time.sleep(60)\n"
         "from lepton_compile.cli import group; group.COMMANDS['sleep'] = ''\n"
@@ -197,10 +198,21 @@ def test_a_signal_ends_a_command_with_130(number: signal.Signals) -> None:
         assert process.wait(timeout=30) == 130
 
 
-def test_a_program_that_calls_main_keeps_its_own_handler() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+def test_a_program_that_calls_main_keeps_its_own_handlers() -> None:
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
     assert main(["plugins", "--json"]) == 0
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_what_is_to_outlive_its_terminal_does() -> None:
+    """nohup has the signal ignored, and so it stays."""
+    program = (
+        "import signal; from lepton_compile.cli import _ended_politely\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with _ended_politely(): assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def command(*arguments: str, then: str = "", **environment: str) -> tuple[int, str, str]:

@@ -78,3 +78,26 @@ def test_a_killed_build_is_cleaned_up_by_the_next(folder: Path, tmp_path: Path) 
     assert partial.name.startswith(".out.partial-")
     lc.build(model=str(folder), output=tmp_path / "out", check=False, verify=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_build_that_fails_does_not_wait_for_the_compiler(folder: Path, tmp_path: Path) -> None:
+    """It would not end before the library is compiled that nobody needs any more."""
+    slow = tmp_path / "slow"
+    slow.write_text('#!/bin/sh\n[ "$1" = --version ] && echo slow && exit\nexec sleep 600\n')
+    slow.chmod(0o755)
+    program = (
+        "import sys, lepton_compile as lc\n"
+        "from lepton_compile.progress import Progress\n"
+        "class Failing(Progress):\n"
+        "    def stage(self, name, detail):\n"
+        "        if name == 'passes': raise KeyboardInterrupt\n"
+        "how = {'quantize': 'int8', 'check': False, 'verify': False, 'progress': Failing()}\n"
+        "try: lc.build(model=sys.argv[1], output=sys.argv[2], kernels='native', **how)\n"
+        "except KeyboardInterrupt: print('ended')\n"
+    )
+    command = [sys.executable, "-c", program, str(folder), str(tmp_path / "out")]
+    environment = os.environ | {"CXX": str(slow), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+    assert done.stdout == "ended\n", done.stderr

@@ -10,13 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
 from lepton_compile.recipe import Recipe
 from lepton_plugins.spec import PluginError
+
+if TYPE_CHECKING:
+    from lepton_plugins.toolchain.cxx import Compilers
 
 __all__ = ["Kernels", "entry", "kernels_for", "uses_library"]
 
@@ -64,13 +67,24 @@ class Kernels:
         path.write_bytes(data)
         return path
 
+    def abandon(self) -> None:
+        """Wait no more for the library: the process could not end before it is compiled."""
+        if "_library" in self.__dict__:
+            self._compilers.stop()
+
+    @cached_property
+    def _compilers(self) -> Compilers:
+        from lepton_plugins.toolchain.cxx import Compilers
+
+        return Compilers()
+
     @cached_property
     def _library(self) -> Future[bytes]:
         from lepton_plugins.native import build_library
         from lepton_plugins.toolchain.store import cache_folder
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="kernels")
-        future = pool.submit(build_library, cache_folder())
+        future = pool.submit(build_library, cache_folder(), (), self._compilers)
         pool.shutdown(wait=False)
         return future
 

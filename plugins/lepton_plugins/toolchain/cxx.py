@@ -10,16 +10,18 @@ import functools
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_plugins.spec import PluginError
 
-__all__ = ["Compiler", "compile_library", "find_compiler"]
+__all__ = ["Compiler", "Compilers", "compile_library", "find_compiler"]
 
 CANDIDATES = ("c++", "g++", "clang++")
 # Position independent, no run-time library of C++ behind it, the same numbers with any compiler.
@@ -39,6 +41,35 @@ class Compiler:
     version: str
 
 
+class Compilers:
+    """The compilers that run for one library, to be stopped where nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self._lock, self._stopped = threading.Lock(), False
+        self._children: set[subprocess.Popen[str]] = set()
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        """Exit status and words of a command; it is not begun once they were stopped."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGKILL, "stopped"
+            child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            self._children.add(child)
+        out, error = child.communicate()
+        with self._lock:
+            self._children.discard(child)
+        return child.returncode, (error or out).strip()
+
+    def stop(self) -> None:
+        """Kill those that run, and begin no more."""
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.terminate()  # of its own helpers only the compiler knows
+
+
 @functools.cache
 def find_compiler() -> Compiler | None:
     """That of ``$CXX``, which may carry arguments, else the first there is on the path."""
@@ -56,50 +87,53 @@ def find_compiler() -> Compiler | None:
 
 
 def compile_library(
-    compiler: Compiler, sources: Mapping[Path, Sequence[str]], flags: Sequence[str]
+    compiler: Compiler,
+    sources: Mapping[Path, Sequence[str]],
+    flags: Sequence[str],
+    compilers: Compilers | None = None,
 ) -> bytes:
     """The shared library of ``sources``.
 
     Args:
+        compiler: what it is made by.
         sources: each with flags of its own, which most have none of.
         flags: what the processor has, such as ``-mavx2``; for all.
+        compilers: what runs it, for those who may not wait to the end.
 
     Raises:
         PluginError: the compiler declines; its words are in ``found``.
     """
+    run = functools.partial(_run, compilers or Compilers(), compiler)
     with tempfile.TemporaryDirectory(prefix="lepton-cxx-") as folder:
         objects = [Path(folder) / f"{index}.o" for index in range(len(sources))]
-        prelude = _prelude(compiler, Path(folder), flags)
+        prelude = _prelude(run, Path(folder), flags)
 
         def compiled(source: Path, made: Path) -> None:
             own = sources[source]
             # A header that was parsed for one processor does not do for another.
             parsed = [] if own else ["-include", str(prelude)]
             named = [*parsed, "-c", str(source), "-o", str(made)]
-            _run(compiler, [*COMPILE, *flags, *own, *named], source.name)
+            run([*COMPILE, *flags, *own, *named], source.name)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(compiled, sources, objects))
         library = Path(folder) / "library.so"
-        _run(compiler, [*LINK, *map(str, objects), "-o", str(library)], "the linker")
+        run([*LINK, *map(str, objects), "-o", str(library)], "the linker")
         return library.read_bytes()
 
 
-def _prelude(compiler: Compiler, folder: Path, flags: Sequence[str]) -> Path:
+def _prelude(run: Callable[..., None], folder: Path, flags: Sequence[str]) -> Path:
     """What sources include, parsed once: the intrinsics take longer than most of what uses them."""
     header = folder / "prelude.h"
     header.write_text("#include <immintrin.h>\n", encoding="utf-8")
     named = ["-x", "c++-header", str(header), "-o", f"{header}.gch"]
-    _run(compiler, [*COMPILE, *flags, *named], header.name)
+    run([*COMPILE, *flags, *named], header.name)
     return header
 
 
-def _run(compiler: Compiler, arguments: Sequence[str], where: str) -> None:
-    done = subprocess.run(
-        [*compiler.command, *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip()
+def _run(compilers: Compilers, compiler: Compiler, arguments: Sequence[str], where: str) -> None:
+    status, words = compilers.run([*compiler.command, *arguments])
+    if status:
         raise PluginError(
             "the C++ compiler declines",
             where=where,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lepton_plugins.spec import PluginError
-from lepton_plugins.toolchain.cxx import Compiler, compile_library, find_compiler
+from lepton_plugins.toolchain.cxx import Compiler, Compilers, compile_library, find_compiler
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 
@@ -102,3 +104,21 @@ def test_a_file_may_have_flags_of_its_own(tmp_path: Path) -> None:
     library.write_bytes(compile_library(_compiler(), flags, ("-O0",)))
     loaded = ctypes.CDLL(str(library))
     assert (loaded.one(), loaded.two()) == (1, 2)
+
+
+def test_compilers_that_nobody_waits_for(tmp_path: Path) -> None:
+    """One runs, and two more would: without an end a process waited until all were done."""
+    script = _source(tmp_path, "#!/bin/sh\necho begun >> $0.log\nexec sleep 600\n", "slow")
+    script.chmod(0o755)
+    compilers, told = Compilers(), Path(f"{script}.log")
+    sources = dict.fromkeys([_source(tmp_path, "", f"{n}.cpp") for n in range(3)], ())
+    with ThreadPoolExecutor(1) as pool:
+        slow = Compiler((str(script),), "slow")
+        found = pool.submit(compile_library, slow, sources, (), compilers)
+        while not told.exists() or not told.read_text():
+            time.sleep(0.01)
+        compilers.stop()
+        with pytest.raises(PluginError, match="declines"):
+            found.result(timeout=60)
+    assert told.read_text() == "begun\n"
+    assert compilers.run([str(script)])[0] != 0
