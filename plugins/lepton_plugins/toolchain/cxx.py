@@ -54,7 +54,11 @@ class Compilers:
             if self._stopped:
                 return -signal.SIGKILL, "stopped"
             child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                process_group=0,  # what it starts ends with it, and holds its pipes until then
             )
             self._children.add(child)
         out, error = child.communicate()
@@ -67,7 +71,8 @@ class Compilers:
         with self._lock:
             self._stopped = True
             for child in self._children:
-                child.terminate()  # of its own helpers only the compiler knows
+                if child.poll() is None:  # else its number may be another's by now
+                    os.killpg(child.pid, signal.SIGTERM)
 
 
 @functools.cache
@@ -103,7 +108,8 @@ def compile_library(
     Raises:
         PluginError: the compiler declines; its words are in ``found``.
     """
-    run = functools.partial(_run, compilers or Compilers(), compiler)
+    compilers = compilers or Compilers()
+    run = functools.partial(_run, compilers, compiler)
     with tempfile.TemporaryDirectory(prefix="lepton-cxx-") as folder:
         objects = [Path(folder) / f"{index}.o" for index in range(len(sources))]
         prelude = _prelude(run, Path(folder), flags)
@@ -116,7 +122,11 @@ def compile_library(
             run([*COMPILE, *flags, *own, *named], source.name)
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(compiled, sources, objects))
+            try:
+                list(pool.map(compiled, sources, objects))
+            except BaseException:  # a source that is declined, or somebody who wants to end
+                compilers.stop()
+                raise
         library = Path(folder) / "library.so"
         run([*LINK, *map(str, objects), "-o", str(library)], "the linker")
         return library.read_bytes()

@@ -108,7 +108,7 @@ def test_a_file_may_have_flags_of_its_own(tmp_path: Path) -> None:
 
 def test_compilers_that_nobody_waits_for(tmp_path: Path) -> None:
     """One runs, and two more would: without an end a process waited until all were done."""
-    script = _source(tmp_path, "#!/bin/sh\necho begun >> $0.log\nexec sleep 600\n", "slow")
+    script = _source(tmp_path, "#!/bin/sh\necho begun >> $0.log\nsleep 600\n", "slow")
     script.chmod(0o755)
     compilers, told = Compilers(), Path(f"{script}.log")
     sources = dict.fromkeys([_source(tmp_path, "", f"{n}.cpp") for n in range(3)], ())
