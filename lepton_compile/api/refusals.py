@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lepton_compile.errors import EngineError, PassError
+from lepton_compile.errors import EngineError, LeptonError, PassError
 from lepton_passes.tensors import WeightError
 
 __all__ = ["engine_failed", "weights_named"]
@@ -34,9 +34,19 @@ def weights_named() -> Iterator[None]:
     an engine, into a PassError."""
     try:
         yield
-    except WeightError as error:
+    except Exception as error:
+        if (why := _of_a_weight(error)) is None:
+            raise
         raise PassError(
             "a weight cannot be stored as the recipe asks",
-            found=str(error),
+            found=str(why),
             hint="look at it in the checkpoint; or leave it by quantize.rules (bits: none)",
         ) from error
+
+
+def _of_a_weight(error: BaseException | None) -> WeightError | None:
+    """The error of a weight that it is, or began with: onnx_ir, which reads small ones as it writes
+    a graph, raises its own around it."""
+    while error is not None and not isinstance(error, WeightError):
+        error = None if isinstance(error, LeptonError) else error.__cause__
+    return error

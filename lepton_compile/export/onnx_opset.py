@@ -78,9 +78,10 @@ def _hidden(model: ir.Model, opset: int, path: Path) -> Iterator[None]:
         if _defined(node.op_type, opset):
             continue
         if not _defined(node.op_type, OPSET) and node.op_type not in ONLY_IN_ONNXRUNTIME:
+            names = [name for name in (node.name, *(v.name for v in node.outputs)) if name]
             raise SourceError(
                 "the ONNX file has an op that does not exist",
-                where=f"{path}: {node.name or node.outputs[0].name}",
+                where=": ".join([str(path), *names[:1]]),
                 found=node.op_type,
                 hint="an op of your own needs a domain, and a function in the file as its body",
             )

@@ -6,6 +6,7 @@ of a few functions. What it lets pass would end in an error of a library, or in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
@@ -25,9 +26,12 @@ def check_sound(model: ir.Model, path: Path) -> None:
     """Refuse what no model can be.
 
     Raises:
-        SourceError: a weight without a type or of another size than its bytes, a dimension below
-            zero, or functions that call each other without end, or almost.
+        SourceError: a name that is no text, a weight without a type or of another size than its
+            bytes, a dimension below zero, or functions that call each other without end, or almost.
     """
+    strange = next((name for name in _names(model) if not isinstance(name, str | None)), None)
+    if strange is not None:
+        raise _unsound(path, f"a name that is no text, {strange!r:.60}")
     for tensor in tensors_of(model):
         if why := _unlike_its_bytes(tensor):
             raise _unsound(path, f"{tensor.name or 'a constant'}: {why}")
@@ -40,6 +44,18 @@ def check_sound(model: ir.Model, path: Path) -> None:
     made: dict[ir.OperatorIdentifier, int] = {}
     if _inlined(model, model.graph, made, path, 0) > NODES:
         raise _unsound(path, f"functions that would be over {NODES:,} nodes when they are inlined")
+
+
+def _names(model: ir.Model) -> Iterator[object]:
+    """What things are called: protobuf gives bytes for what is no UTF-8."""
+    bodies: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for body in bodies:
+        yield body.name
+        yield from (value.name for value in (*body.inputs, *body.outputs))
+        for node in ir.traversal.RecursiveGraphIterator(body):
+            yield from (node.domain, node.op_type, node.name, *node.attributes)
+            yield from (value.name for value in (*node.inputs, *node.outputs) if value is not None)
+    yield from model.graph.initializers
 
 
 def _unlike_its_bytes(tensor: ir.TensorProtocol) -> str | None:

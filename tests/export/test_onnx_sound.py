@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lepton_compile as lc
 from lepton_compile.cli import main
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import PassError, SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
 
@@ -67,6 +68,13 @@ def with_attribute() -> onnx.ModelProto:
     return model
 
 
+def renamed(old: bytes, new: bytes) -> onnx.ModelProto:
+    """What protobuf reads as bytes, for it is no UTF-8."""
+    data = product(calling("F"), op="F").SerializeToString()
+    assert old in data
+    return onnx.ModelProto.FromString(data.replace(old, new))
+
+
 def sized(tensor: TensorProto, *dims: int) -> None:
     tensor.dims[:] = dims
 
@@ -109,6 +117,8 @@ LIES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "too deep": (lambda: product(*chain(300, 1), op="F0"), "over 100 deep"),
     "a bomb": (lambda: product(*chain(40, 2), op="F0"), "over 1,000,000 nodes"),
     "an attribute of no type": (with_attribute, "an attribute without a type"),
+    "an op of no text": (lambda: renamed(b"MatMul", b"MatMu\xff"), "no text, b'MatMu\\xff'"),
+    "a value of no text": (lambda: renamed(b"\x01t", b"\x01\xff"), "no text, b'\\xff'"),
     "more inputs than it has": (lambda: product(calling("F"), op="F", inputs=2), "more inputs"),
 }
 
@@ -160,3 +170,25 @@ def test_functions_and_fields_that_are_right_are_taken(tmp_path: Path) -> None:
     model.graph.initializer.extend([fields, four, words])
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     assert import_onnx(resolve(str(tmp_path / "m.onnx"), tmp_path), None).how == "imported"
+
+
+def test_an_op_that_does_not_exist_and_makes_nothing(tmp_path: Path) -> None:
+    model = product(op="Nothing")
+    del model.graph.node[0].output[:]
+    model.graph.node[1].input[0] = "x"
+    file = tmp_path / "m.onnx"
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match="an op that does not exist") as caught:
+        import_onnx(resolve(str(file), tmp_path), None)
+    assert caught.value.where == str(file)
+
+
+def test_a_small_weight_that_is_no_number(tmp_path: Path) -> None:
+    """It is read as the graph is written, by a library that raises an error of its own."""
+    model = product()
+    model.graph.initializer[0].raw_data = np.full((8, 4), np.nan, np.float32).tobytes()
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    how: dict[str, Any] = {"check": False, "verify": False, "tactics": "default"}
+    with pytest.raises(PassError, match="a weight cannot be stored") as caught:
+        lc.build(model=str(tmp_path / "m.onnx"), output=tmp_path / "o", quantize="int8", **how)
+    assert "is no number" in str(caught.value.found)
