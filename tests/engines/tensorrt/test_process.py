@@ -217,6 +217,20 @@ def test_a_plan_that_cannot_be_written(tmp_path: Path) -> None:
     assert "nowhere" in str(raised.value.found)
 
 
+def test_a_plan_that_fills_the_disk(tmp_path: Path) -> None:
+    """A limit on the size of a file does what a disk without space does."""
+    order = order_for(tmp_path, graph(SIMPLE))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, hard))
+    try:
+        with pytest.raises(EngineError, match="the plan could not be written") as raised:
+            run_child(order, RTX)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.found == "File too large"
+    assert "free some space" in str(raised.value.hint)
+
+
 def test_attention_that_is_named_by_its_layer(tmp_path: Path) -> None:
     model = graph(f'{ATTENTION} {{ y = trt.TRT_Attention (q, k, v, "", "", n) }}')
     network: dict[str, Any] = {}

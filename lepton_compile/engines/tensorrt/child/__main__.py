@@ -131,7 +131,8 @@ def _check(built: bool, writer: Any, log: Any, recorder: Any, events: Events) ->
     _demand(events)
     if writer.failed is not None:
         reason = writer.failed.strerror or str(writer.failed)
-        raise Failure("the plan could not be written", found=reason)
+        hint = "free some space, or write elsewhere with -o; nothing was left behind"
+        raise Failure("the plan could not be written", found=reason, hint=hint)
     if built and writer.written:
         return
     lines = log.errors or [text for _, text in recorder.errors]
