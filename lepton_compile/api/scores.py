@@ -1,0 +1,32 @@
+"""Scores of words: how many a model gives, and how many are held while it is compared."""
+
+from __future__ import annotations
+
+from lepton_compile.export import ExportedModel, Source
+from lepton_compile.export.encoder_decoder import PAIRS
+from lepton_compile.numerics.sample_text import BATCH, SEGMENT
+from lepton_compile.numerics.verify_pair import ANSWER
+
+__all__ = ["vocabulary", "words"]
+
+
+def vocabulary(source: Source, exported: ExportedModel) -> int:
+    """Scores that a decoder gives for each position; 0 for an encoder."""
+    return _table(source) if exported.task == "text-generation" else 0
+
+
+def _table(source: Source) -> int:
+    """Words of the model's table."""
+    return int(source.config().get_text_config().vocab_size)
+
+
+def words(source: Source, exported: ExportedModel) -> int:
+    """Scores of words that are held while an encoder's batch is compared: those of PyTorch and the
+    engine and what they are compared by, or the pooled ones of one after the other."""
+    if exported.task in PAIRS:
+        return 4 * ANSWER * _table(source)
+    times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)
+    if not times:
+        return 0
+    tokens = BATCH * min(SEGMENT, exported.length)
+    return times * tokens * _table(source)
