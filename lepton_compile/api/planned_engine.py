@@ -68,7 +68,7 @@ def plan_engine(
     progress: Progress,
     notes: list[str],
 ) -> EnginePlan:
-    """Run the passes of a target over a graph, which they change; ``notes`` gets what is to be told.
+    """Run a target's passes over the graph, which they change; ``notes`` gets what to tell.
 
     Raises:
         RecipeError, PassError: as a build would.
