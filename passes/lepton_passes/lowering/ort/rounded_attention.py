@@ -70,7 +70,11 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
 def _head_width(node: ir.Node) -> int | None:
     if node.op_type == "GroupQueryAttention":
         return width_of(node.inputs[3])
+    heads = node.attributes.get_int("num_heads")
+    # Of layers that were joined nothing says the shape; the result is as wide as the queries.
+    if result := width_of(node.outputs[0]):
+        return result // heads
     query, *others = node.inputs
     packed = all(value is None for value in others[:1])
     width, parts = width_of(query), 3 if packed else 1
-    return width // (parts * node.attributes.get_int("num_heads")) if width else None
+    return width // (parts * heads) if width else None

@@ -89,6 +89,20 @@ def test_beside_layers_of_7_bits(packed: bool) -> None:
     assert _rounded(model) == [1]
 
 
+@pytest.mark.parametrize(("width", "fired"), [(64, 1), (32, 0)])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_result_tells_the_width_too(packed: bool, width: int, fired: int) -> None:
+    """Layers of an encoder that were joined make a value without a shape."""
+    model = _lowered(_encoder(packed, width), WeightInt8())
+    *layers, attention = model.graph
+    for node in layers:
+        node.outputs[0].shape = None
+    attention.outputs[0].shape = ir.Shape(["b", "s", 2 * width])
+    rounded = LowerRoundedAttention()
+    rounded(model)
+    assert (rounded.fired, _rounded(model)) == (fired, [fired])
+
+
 def test_a_model_without_such_layers_is_not_a_matter() -> None:
     decoder = _cached()
     decoder.graph.inputs[1].name = "past_key_values.0.key"  # layers keep 8 bits, and read 16
