@@ -24,7 +24,7 @@ from lepton_plugins.toolchain.store import cache_folder, content_key, write_whol
 
 __all__ = ["FORMAT", "Store", "tactics_folder"]
 
-FORMAT = 2
+FORMAT = 3
 """Of the files; another one where anything else is measured, or otherwise."""
 
 
