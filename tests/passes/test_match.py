@@ -7,7 +7,16 @@ import pytest
 
 from lepton_passes.body import Body
 from lepton_passes.dtypes import type_of
-from lepton_passes.match import has_blocks, heads_of, only_reader, rank_of, readers, sizes_of
+from lepton_passes.match import (
+    has_blocks,
+    heads_of,
+    is_decoder,
+    only_reader,
+    perm_of,
+    rank_of,
+    readers,
+    sizes_of,
+)
 from tests.passes.support import load
 
 
@@ -29,6 +38,9 @@ def _made(
         ("y = MatMul (x, v)", None),
         ("t = Transpose <perm = [0, 2, 1]> (x) y = MatMul (x, t)", 3),
         ("h = my.dom.Cast (x) y = Add (h, b)", None),
+        ("h = my.dom.Cast (x) y = RotaryEmbedding <num_heads = 2> (h, b, b)", 3),
+        ("h = my.dom.Cast (x) y = RotaryEmbedding (h, b, b)", None),
+        ("y = my.dom.Transpose <perm = [0, 2, 1]> (x)", None),
     ],
 )
 def test_the_rank_of_a_sum_is_that_of_its_wider_side(text: str, rank: int | None) -> None:
@@ -92,3 +104,33 @@ def test_types_that_nobody_says() -> None:
 def test_blocks_are_powers_of_two() -> None:
     assert [n for n in range(600) if has_blocks(n)] == [16, 32, 64, 128, 256]
     assert has_blocks(512, 512)
+
+
+@pytest.mark.parametrize(
+    ("shape", "heads"), [("0, 0, 2, 8", (2, 8)), ("0, 0, 2, 8, 1", None), ("0, 0, 2, -1", None)]
+)
+def test_heads_of_four_axes(shape: str, heads: tuple[int, int] | None) -> None:
+    text = f"s = Constant <value_ints = [{shape}]> () y = Reshape (x, s)"
+    assert heads_of(*_made(text, "float[a, 3, 16] x")) == heads
+
+
+@pytest.mark.parametrize(("op", "perm"), [("Transpose", (0, 2, 1)), ("my.dom.Transpose", None)])
+def test_the_permutation_of_a_standard_op(op: str, perm: tuple[int, ...] | None) -> None:
+    body, _ = _made(f"y = {op} <perm = [0, 2, 1]> (x)")
+    (node,) = body.graph
+    assert perm_of(node) == perm
+
+
+@pytest.mark.parametrize(
+    ("name", "decodes"),
+    [
+        ("past_key_values.0.key", True),
+        ("past_conv.0", True),
+        ("past_recurrent.0", True),
+        ("past_lengths", False),
+    ],
+)
+def test_a_decoder_goes_on_from_what_came_before(name: str, decodes: bool) -> None:
+    model = load("main (float[a, b] x) => (y) { y = Relu (x) }")
+    model.graph.inputs[0].name = name
+    assert is_decoder(model) == decodes

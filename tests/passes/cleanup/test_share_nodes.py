@@ -38,6 +38,34 @@ def test_shares_small_weights_by_content_and_large_ones_by_object() -> None:
     assert sorted(model.graph.initializers) == ["big", "small"]
 
 
+def test_the_largest_of_the_small_weights() -> None:
+    text = "main (float[a, b] x) => (y) { p = Add (x, w) y = Add (p, v) }"
+    weights = {name: np.ones((SMALL, 1, 1), np.float32) for name in "wv"}
+    assert check(ShareNodes(), load(text, weights), FEEDS, SAME).fired == 1
+
+
+def test_equal_bytes_of_other_types_are_two() -> None:
+    text = "main (float[a, b] x) => (y) { c = Cast <to = 1> (n) p = Add (x, f) y = Mul (p, c) }"
+    weights = {"f": np.full(3, 1.0, np.float32), "n": np.full(3, 1.0, np.float32).view(np.int32)}
+    assert check(ShareNodes(), load(text, weights), FEEDS, SAME).fired == 0
+
+
+def test_what_a_call_says_of_a_node_is_not_known() -> None:
+    """Both attributes are those of a function's caller, who may give two values."""
+    model = load(
+        """main (float[a, b] x) => (y) { y = ai.lepton.layer.Two <low = 1, high = 2> (x) }
+           <domain: "ai.lepton.layer", opset_import: ["" : 24]> Two <low, high> (x) => (y) {
+             p = HardSwish (x)
+             l = LeakyRelu <alpha: float = @low> (p)
+             h = LeakyRelu <alpha: float = @high> (p)
+             y = Add (l, h)
+           }"""
+    )
+    share = ShareNodes()
+    share(model)
+    assert share.fired == 0
+
+
 def test_keeps_names_of_outputs() -> None:
     model = load("main (float[a, b] x) => (y, z) { y = Relu (x) z = Relu (x) }")
     assert check(ShareNodes(), model, FEEDS, SAME).fired == 0
