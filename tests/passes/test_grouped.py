@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -53,6 +55,24 @@ def test_rows_take_their_integers_along(stored: Stored) -> None:
     np.testing.assert_array_equal(grid.scales.numpy(), stored.scales[::-1])
     assert grid.order is stored.order
     assert grid.form == stored.form
+
+
+@pytest.mark.parametrize(
+    ("stored", "signed"),
+    [
+        (Stored.made(16, 64, zeros=(8, 8)), True),
+        (Stored.made(16, 64, zeros=(7, 8)), False),
+        (Stored.made(16, 64, zeros=(8, 9)), False),
+        (Stored.made(16, 64, bits=8, zeros=(128, 128)), True),
+        (Stored.made(16, 64, bits=8, zeros=(8, 8)), False),
+    ],
+)
+def test_zero_points_in_the_middle_say_nothing(stored: Stored, signed: bool) -> None:
+    source = grouped(stored.tensor())
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    assert grid.signed == signed
+    assert not replace(grid, form="offsets").signed, "an offset of 8 is no zero point"
 
 
 def test_what_has_none_stays_plain() -> None:

@@ -59,6 +59,7 @@ def test_phases_weigh_as_often_as_they_come(
         (0.012, 0.0, "nbits"),  # about as exact
         (0.013, 0.0, "native"),
         (0.013, 0.02, "nbits"),  # less exact, and the model bears it
+        (0.02, 0.02, "nbits"),
         (0.03, 0.02, "native"),
         (math.nan, 0.02, "native"),
         (0.0, 0.0, "nbits"),
@@ -71,6 +72,14 @@ def test_a_faster_kernel_that_is_off_by_more_is_not_taken(
     verdict = choose(found, replace(LATENCY, budget=budget))
     assert verdict.tactic == kernel
     assert ("nbits" in verdict.vetoed) == (kernel == "native")
+
+
+def test_the_usual_kernel_is_never_vetoed() -> None:
+    """Where none gives numbers to go by, a layer stays what it was."""
+    found = measured(seconds=_timed(r1=1e-4), errors={"native": math.nan, "nbits": 0.5})
+    verdict = choose(found, LATENCY)
+    assert verdict.tactic == "native"
+    assert list(verdict.vetoed) == ["nbits"]
 
 
 def test_a_veto_says_what_was_measured() -> None:

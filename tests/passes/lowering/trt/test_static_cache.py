@@ -38,6 +38,18 @@ def test_rows_of_different_length_are_those_of_the_neutral_graph(
     assert follow(truth, Driven(model, 2), PROMPTS, steps=8) < 1e-5
 
 
+def test_attention_that_says_nothing_has_neither_window_nor_softcap() -> None:
+    model = neutral(window=-1, softcap=0.0)
+    for function in model.functions.values():
+        for node in function:
+            for name in ("window", "softcap"):
+                node.attributes.pop(name, None)
+    LowerTrtStaticCache(CAPACITY)(model)
+    made = [n for f in model.functions.values() for n in f if n.op_type == "CachedAttention"]
+    said = [(n.attributes.get_int("window"), n.attributes.get_float("softcap")) for n in made]
+    assert said == [(-1, 0.0)]
+
+
 def test_the_interface() -> None:
     model = neutral()
     LowerTrtStaticCache(CAPACITY)(model)
