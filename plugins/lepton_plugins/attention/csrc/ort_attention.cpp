@@ -223,6 +223,7 @@ struct Append {
   void copy(int64_t unit) const {
     const int64_t b = unit / kv_heads, h = unit % kv_heads;
     const size_t bytes = past[b] * in.head_dim * sizeof(float);
+    if (bytes == 0) return;  // a cache without tokens has no memory
     if (key.data != past_key.data) memcpy(key.at(b, h, 0), past_key.at(b, h, 0), bytes);
     if (value.data != past_value.data) memcpy(value.at(b, h, 0), past_value.at(b, h, 0), bytes);
   }

@@ -52,7 +52,8 @@ constexpr size_t kAhead = 8192;  // 1 KB is worse than nothing
 
 // Have what is read a while later come from memory: processors foresee a stream within a page alone.
 // Inside of its caller, for GCC leaves out calls of a function that does nothing but this.
-__attribute__((always_inline)) static inline void call_for(const uint8_t* packed, size_t bytes, const uint8_t* end) {
+__attribute__((always_inline)) static inline void call_for(const uint8_t* packed, size_t bytes,
+                                                           const uint8_t* end) {
   if (packed + kAhead >= end) return;
   for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(packed + kAhead + i);
 }
