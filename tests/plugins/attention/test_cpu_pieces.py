@@ -14,6 +14,7 @@ from tests.plugins.cpu_library import DOMAIN, needs_library
 pytestmark = needs_library
 
 LEAST = 9  # queries of a piece: those of fewer are computed in another order
+LEAST_ROUNDED = 33  # queries and heads that share keys: fewer are those of fp32
 
 
 @settings(max_examples=60, deadline=None)
@@ -33,6 +34,8 @@ LEAST = 9  # queries of a piece: those of fewer are computed in another order
 def test_the_last_queries_do_not_depend_on_where_the_first_were_read(
     first: int, second: int, heads: tuple[int, int], more: dict[str, Any]
 ) -> None:
+    if more["rounded"]:
+        second = max(second, LEAST_ROUNDED)
     whole = Cached([0], first + second, *heads, 16, 512)
     y, *caches = whole.run(DOMAIN, **more)
     rest = Cached([first], second, *heads, 16, 512)

@@ -43,7 +43,7 @@ def _attention(q: Array, k: Array, v: Array, scale: float) -> Array:
 @settings(max_examples=60, deadline=None)
 @given(
     past=st.lists(st.integers(0, 200), min_size=1, max_size=3),
-    new=st.integers(9, 150),
+    new=st.integers(33, 150),
     heads=st.sampled_from([(1, 1), (4, 1), (6, 2), (16, 1)]),
     width=st.sampled_from([8, 16, 24, 64, 80, 256]),
     more=st.fixed_dictionaries(
@@ -66,7 +66,7 @@ def test_is_close_to_fp32(
 
 
 @pytest.mark.parametrize("width", [64, 256, 512])
-@pytest.mark.parametrize("tokens", [9, 64, 65, 200])
+@pytest.mark.parametrize("tokens", [33, 64, 65, 200])
 def test_queries_and_keys_have_12_bits_and_values_7(width: int, tokens: int) -> None:
     cached = Cached([0], tokens, 2, 2, width, tokens)
     scale = 3 * width**-0.5
@@ -100,7 +100,7 @@ def test_all_processors_give_the_same_bits(width: int, defined: str) -> None:
 
 
 @pytest.mark.parametrize("causal", [0, 1])
-@pytest.mark.parametrize("tokens", [9, 64, 65, 130])
+@pytest.mark.parametrize("tokens", [33, 64, 65, 130])
 def test_encoder(tokens: int, causal: int) -> None:
     q, k, v = (_random(3, tokens, 256, seed=s) for s in range(3))
     mask = np.ones((3, tokens), np.int32)
@@ -123,7 +123,7 @@ def test_a_bias() -> None:
     assert 0 < _far(rounded, plain) <= CLOSE
 
 
-@pytest.mark.parametrize(("new", "width"), [(2, 64), (40, 520)])
+@pytest.mark.parametrize(("new", "width"), [(2, 64), (8, 64), (40, 520)])
 def test_few_queries_and_wide_heads_are_those_of_fp32(new: int, width: int) -> None:
     cached = Cached([100], new, 4, 1, width, 160)
     rounded, plain = (cached.run(DOMAIN, rotary=False, **how)[0] for how in ({"rounded": 1}, {}))

@@ -18,6 +18,7 @@ namespace {
 
 constexpr int kStrip = 64;          // rows of a block of queries, about
 constexpr int kFew = 8;             // rows that are not worth transposing keys for
+constexpr int kFewRounded = 32;      // rows that are not worth rounding keys for, either
 constexpr int64_t kPart = 128;      // least keys of a part
 constexpr int64_t kMostParts = 64;
 
@@ -103,7 +104,8 @@ bool attend_in_strips(const Parallel& parallel, const Attention& a, int64_t firs
   const int group = a.heads / a.kv_heads;
   const int64_t count = larger(1, a.queries * group / kStrip);
   const int64_t tokens = (a.queries + count - 1) / count;
-  const bool round = a.rounded && a.head_dim <= kMostRounded;
+  const bool round =
+      a.rounded && a.head_dim <= kMostRounded && a.queries * group > kFewRounded;
   RoundedKeys rounded{};
   if (round && !round_keys(parallel, a, first, end, &rounded)) return false;
   Strips strips{a, group, tokens, (a.queries + tokens - 1) / tokens, round ? &rounded : nullptr};

@@ -39,7 +39,8 @@ struct Work {
     const int64_t block = to.first + unit % to.blocks, head = unit / to.blocks;
     const int64_t b = head / a.kv_heads, h = head % a.kv_heads, start = block * kKeys;
     const int64_t filled = a.keys[b] - start;
-    if (filled <= 0) return;
+    const bool in_sight = a.window < 0 || start + kKeys > a.offset[b] - a.window;
+    if (filled <= 0 || !in_sight) return;
     const int count = static_cast<int>(filled < kKeys ? filled : kKeys);
     const RoundedBlock y = to.at(head, block);
     keys(a.key.at(b, h, start), count, y);
