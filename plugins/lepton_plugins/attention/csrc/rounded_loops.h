@@ -7,6 +7,7 @@
 namespace lepton {
 namespace {
 
+// y = x . w in words, R rows of V registers, from row m and column c on.
 template <class I, int R, int V>
 inline void words_block(const RoundedProduct& p, int m, int c) {
   using Lanes = typename I::Lanes;
@@ -42,6 +43,7 @@ inline void words_block(const RoundedProduct& p, int m, int c) {
   }
 }
 
+// y += x . w in bytes, eight keys at a time.
 template <class I, int R, int V>
 inline void bytes_block(const RoundedProduct& p, int m, int c) {
   using Lanes = typename I::Lanes;
@@ -80,6 +82,7 @@ inline void bytes_block(const RoundedProduct& p, int m, int c) {
   }
 }
 
+// Functions as arguments of templates, which they can only be as classes.
 template <class I, int R, int V>
 struct WordsBlock {
   static void run(const RoundedProduct& p, int m, int c) { words_block<I, R, V>(p, m, c); }
@@ -105,6 +108,7 @@ void rounded_multiply(const RoundedProduct& p) {
   if (c < p.columns) rounded_columns<Block, EightIntegers, R, 1>(p, c);
 }
 
+// Weights times the scales of their values, in place, and the largest of them.
 template <class Lanes>
 inline Lanes scaled_most(float* s, const float* scale, Lanes most) {
   const Lanes each = Lanes::load(s) * Lanes::load(scale);
