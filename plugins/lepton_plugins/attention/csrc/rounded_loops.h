@@ -7,6 +7,15 @@
 namespace lepton {
 namespace {
 
+template <class I, int R, int V>
+inline void clear(typename I::Sums (&sums)[R][V]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) sums[i][v] = I::none();
+  }
+}
+
 // y = x . w in words, R rows of V registers, from row m and column c on.
 template <class I, int R, int V>
 inline void words_block(const RoundedProduct& p, int m, int c) {
@@ -14,11 +23,7 @@ inline void words_block(const RoundedProduct& p, int m, int c) {
   const auto* x = static_cast<const int16_t*>(p.x) + m * p.x_row;
   const auto* w = static_cast<const int16_t*>(p.w) + 2 * c;
   typename I::Sums sums[R][V];
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) sums[i][v] = I::none();
-  }
+  clear<I>(sums);
   for (int k = 0; k < p.inner; k += 2, w += p.w_row) {
     typename I::Words row[V];
 #pragma GCC unroll 2
@@ -50,11 +55,7 @@ inline void bytes_block(const RoundedProduct& p, int m, int c) {
   const auto* x = static_cast<const uint8_t*>(p.x) + m * p.x_row;
   const auto* w = static_cast<const int8_t*>(p.w) + 4 * c;
   typename I::Sums sums[R][V];
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) sums[i][v] = I::none();
-  }
+  clear<I>(sums);
   for (int k = 0; k < p.inner; k += 8, w += 2 * p.w_row) {
     typename I::Bytes first[V], second[V];
 #pragma GCC unroll 2
