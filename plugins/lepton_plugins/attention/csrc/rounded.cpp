@@ -2,17 +2,11 @@
 
 #include <cstdlib>
 
-#include "../../toolchain/csrc/lanes.h"
+#include "../../toolchain/csrc/vector.h"
 #include "transpose.h"
 
 namespace lepton {
 namespace {
-
-float largest_magnitude(const float* x, int count) {
-  Eight widest = Eight::all(0.0f);
-  for (int i = 0; i < count; i += 8) widest = most_or_nan(widest, magnitude(Eight::load(x + i)));
-  return largest_or_nan(widest);
-}
 
 __m256i rounded(const float* x, float factor) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(factor)));
@@ -67,7 +61,7 @@ struct Work {
         const bool is = j + i < count;
         row[i] = value + (is ? j + i : 0) * a.value.token;
         const Rounding how =
-            is ? rounding(largest_magnitude(row[i], a.head_dim), kLevelsOfValues) : Rounding{};
+            is ? rounding(largest_magnitude<Eight>(row[i], a.head_dim), kLevelsOfValues) : Rounding{};
         factor[i] = how.factor;
         y.value_scale[j + i] = how.scale;
       }
@@ -79,7 +73,7 @@ struct Work {
 }  // namespace
 
 float round_words(const float* x, int count, int16_t* to) {
-  const Rounding how = rounding(largest_magnitude(x, count), kLevels);
+  const Rounding how = rounding(largest_magnitude<Eight>(x, count), kLevels);
   for (int d = 0; d < count; d += 8) {
     const __m256i wide = rounded(x + d, how.factor);
     const __m128i words =

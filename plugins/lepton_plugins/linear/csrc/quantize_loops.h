@@ -1,27 +1,13 @@
 // Activations, rounded as they come, with a scale for each block: tiles.h says to what. Rounding is to
 // nearest even; the largest magnitude of a block becomes the largest integer.
 #pragma once
-#include "../../toolchain/csrc/lanes.h"
+#include "../../toolchain/csrc/vector.h"
 #include "tiles.h"
 
 namespace lepton {
 namespace {
 
 constexpr float kLargest = 3.4028235e38f;
-
-// NaN is above all, which the processor's maximum of floats would drop.
-template <class Lanes>
-float largest_magnitude(const float* x, int count) {
-  Lanes widest = Lanes::all(0.0f);
-  int i = 0;
-  for (; i + Lanes::kLanes <= count; i += Lanes::kLanes) {
-    widest = most_or_nan(widest, magnitude(Lanes::load(x + i)));
-  }
-  if (i == count) return largest_or_nan(widest);
-  float rest[Lanes::kLanes] = {};
-  __builtin_memcpy(rest, x + i, (count - i) * sizeof(float));
-  return largest_or_nan(most_or_nan(widest, magnitude(Lanes::load(rest))));
-}
 
 // Of rows that are NaN the sums are anything: they wrap.
 int32_t plus(int32_t a, int32_t b) {

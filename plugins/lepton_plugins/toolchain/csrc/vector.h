@@ -21,6 +21,20 @@ struct Ragged {
   void store(float* p, __m256 v) const { _mm256_maskstore_ps(p, mask, v); }
 };
 
+// The largest of so many. NaN is above all, which the processor's maximum of floats would drop.
+template <class Lanes>
+static inline float largest_magnitude(const float* x, int count) {
+  Lanes widest = Lanes::all(0.0f);
+  int i = 0;
+  for (; i + Lanes::kLanes <= count; i += Lanes::kLanes) {
+    widest = most_or_nan(widest, magnitude(Lanes::load(x + i)));
+  }
+  if (i == count) return largest_or_nan(widest);
+  float rest[Lanes::kLanes] = {};
+  __builtin_memcpy(rest, x + i, (count - i) * sizeof(float));
+  return largest_or_nan(most_or_nan(widest, magnitude(Lanes::load(rest))));
+}
+
 // e^x to 2 units in the last place, 0 below -87, NaN of NaN (the second operand is what a minimum of
 // no number gives): a power of two times a polynomial on half a binary digit (coefficients: Cephes,
 // expf).
