@@ -1,11 +1,12 @@
 // First all rows of activations are rounded and interleaved, then blocks of rows go over bands of
 // tiles. Both stay in the second cache; a strip, the rows that a kernel takes at once, in the first.
-// Many strips share one spreading of a band.
+// Many strips share one spreading of a band, where there is any.
 #include "linear.h"
 
 #include <immintrin.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 namespace lepton {
@@ -26,12 +27,18 @@ size_t whole_lines(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 struct Band {
   int64_t first, last;
   Shape shape;
-  const uint8_t *tiles, *let;
+  const uint8_t *tiles, *let;  // let: null without a gate
 
   const uint8_t* tile(int64_t index) const { return tiles + offset(index); }
   const uint8_t* gated(int64_t index) const { return let + offset(index); }
-  ptrdiff_t apart() const { return static_cast<ptrdiff_t>(shape.tile_bytes()); }
-  size_t bytes_from(int64_t index) const { return (last - index) * shape.tile_bytes(); }
+
+  // `count` of them, from `index` on, each with that which it opens.
+  Tiles at(int64_t index, int count, const float* bias, bool from_memory) const {
+    const auto size = static_cast<ptrdiff_t>(shape.tile_bytes());
+    const size_t rest = from_memory ? (last - index) * size : 0;
+    if (let == nullptr) return {tile(index), size, 2 * size, count, bias, rest};
+    return {tile(index), let - tiles, size, 2 * count, bias, rest};
+  }
 
  private:
   int64_t offset(int64_t index) const {
@@ -62,7 +69,7 @@ struct Call {
     const int64_t bytes = once ? kLongBandBytes : kBandBytes;
     const int64_t by_bytes = bytes / static_cast<int64_t>(w.shape.tile_bytes()) + 1;
     const int64_t by_count = tiles / kBands + 1;
-    band_tiles = ceil_div(by_bytes < by_count ? by_bytes : by_count, kMostTiles) * kMostTiles;
+    band_tiles = ceil_div(by_bytes < by_count ? by_bytes : by_count, 2) * 2;
     bands = ceil_div(tiles, band_tiles);
     const int64_t blocks = rows == 0 ? 1 : ceil_div(rows, kBlockRows);
     strip = rows == 0 ? 1 : ceil_div(rows, ceil_div(rows, form.rows));
@@ -118,7 +125,8 @@ struct Call {
 
   Band packed(int64_t first, int64_t last) const {
     const int64_t size = static_cast<int64_t>(w.shape.tile_bytes());
-    return {first, last, w.shape, w.tiles + first * size, w.tiles + (tiles + first) * size};
+    const uint8_t* const let = w.gated ? w.tiles + (tiles + first) * size : nullptr;
+    return {first, last, w.shape, w.tiles + first * size, let};
   }
 
   // The band becomes one that is spread, in memory to be freed; where that is short, it stays.
@@ -131,7 +139,7 @@ struct Call {
     if (room == nullptr) return nullptr;
     auto* to = static_cast<uint8_t*>(room);
     apart.tiles = to;
-    apart.let = to + bytes;
+    if (w.gated) apart.let = to + bytes;
     for (int64_t i = band->first; i < band->last; ++i, to += size) {
       spread_tile(w.shape, band->tile(i), to);
       if (w.gated) spread_tile(w.shape, band->gated(i), to + bytes);
@@ -140,57 +148,57 @@ struct Call {
     return room;
   }
 
-  // The strip of rows from `first` on, times a band: its results lie together.
+  // The strip of rows from `first` on, times a band.
   void multiply(int64_t first, const Band& band) const {
     const int64_t place = first * w.shape.blocks();
     const Activations a{rows_at(first), numbers_at(first), scale + place, start + place,
                         shift_at(first)};
-    alignas(kLine) float room[kMostTiles * kMostRows * kTile];
-    const Totals totals = {room, kTile, kMostRows * kTile};
-    const bool as_they_are = !w.gated && w.bias == nullptr && w.activation == Activation::kNone;
-    const int64_t step = w.gated ? 1 : kMostTiles;
+    alignas(kLine) float room[kMostRows * kMostTiles * kTile], bias[kMostTiles * kTile] = {};
+    const Totals totals = {room, kMostTiles * kTile};
+    const bool as_they_are = !w.gated && w.activation == Activation::kNone;
+    const int64_t step = w.gated ? kMostTiles / 2 : kMostTiles;
     for (int64_t i = band.first; i < band.last; i += step) {
-      const int count = band.last - i < step ? static_cast<int>(band.last - i) : kMostTiles;
-      const Tiles pass = {band.tile(i), w.gated ? band.let - band.tiles : band.apart(), count,
-                          once ? band.bytes_from(i) : 0};
-      const Corner to = corner(first, i, a.rows);
+      const int count = static_cast<int>(band.last - i < step ? band.last - i : step);
+      const Corner to = corner(first, i, count, a.rows);
+      const Tiles tiles = band.at(i, count, bias, once);
+      read_bias(i, count, bias);
       prefetch(to);
-      if (as_they_are && (i + count) * kTile <= w.columns) {
-        multiply(band.shape, pass, a, {to.y, to.stride, kTile});
+      if (as_they_are && to.columns == count * kTile) {
+        form.multiply(band.shape, tiles, a, {to.y, to.stride});
         continue;
       }
-      multiply(band.shape, pass, a, totals);
-      if (w.gated) {
-        form.finish_gated({totals.at(0, 0), bias_at(i)}, {totals.at(1, 0), bias_at(tiles + i)},
-                          w.activation, w.gate, to);
-        continue;
-      }
-      for (int t = 0; t < count; ++t) {
-        form.finish({totals.at(t, 0), bias_at(i + t)}, w.activation, corner(first, i + t, a.rows));
-      }
+      form.multiply(band.shape, tiles, a, totals);
+      w.gated ? form.finish_gated(totals, w.activation, w.gate, to)
+              : form.finish(totals, w.activation, to);
     }
   }
 
-  // Tiles side by side share what is read of the activations. But from memory one stream is twice as
-  // fast as two (Zen 5: 29 to 34 GB/s of a core, and 14).
-  void multiply(Shape shape, const Tiles& pass, const Activations& a, const Totals& totals) const {
-    if (!once) return form.multiply(shape, pass, a, totals);
-    for (int t = 0; t < pass.count; ++t) form.multiply(shape, pass.only(t), a, totals.only(t));
-  }
-
-  Corner corner(int64_t row, int64_t tile, int count) const {
+  Corner corner(int64_t row, int64_t tile, int count, int rows_here) const {
     const int64_t results = w.results(), left = results - tile * kTile;
-    const int columns = static_cast<int>(left < kTile ? left : kTile);
-    return {y + row * results + tile * kTile, results, count, columns};
+    const int columns = static_cast<int>(left < count * kTile ? left : count * kTile);
+    return {y + row * results + tile * kTile, results, rows_here, columns};
   }
 
-  const float* bias_at(int64_t tile) const {
-    return w.bias == nullptr ? nullptr : w.bias + tile * kTile;
+  // That of `count` tiles; behind the last column, and where there is none, it stays.
+  void read_bias(int64_t tile, int count, float* bias) const {
+    if (w.bias == nullptr) return;
+    const float* from = w.bias + tile * kTile;
+    if (!w.gated) {
+      const int64_t left = w.columns - tile * kTile;
+      memcpy(bias, from, (left < count * kTile ? left : count * kTile) * sizeof(float));
+      return;
+    }
+    for (int i = 0; i < count; ++i, from += kTile, bias += 2 * kTile) {
+      memcpy(bias, from, kTile * sizeof(float));
+      memcpy(bias + kTile, from + tiles * kTile, kTile * sizeof(float));
+    }
   }
 
-  // Results lie far apart. Stores that wait for their lines would hold up the next tile.
+  // Results lie far apart: they are called for while products are computed.
   static void prefetch(const Corner& to) {
-    for (int m = 0; m < to.rows; ++m) __builtin_prefetch(to.y + m * to.stride, 1);
+    for (int m = 0; m < to.rows; ++m) {
+      for (int c = 0; c < to.columns; c += kTile) __builtin_prefetch(to.y + m * to.stride + c, 1);
+    }
   }
 };
 
@@ -222,7 +230,8 @@ void multiply_band(void* user, size_t number) {
   const int64_t last = first + call.band_tiles < call.tiles ? first + call.band_tiles : call.tiles;
   Band band = call.packed(first, last);
   const bool many = end - from >= kStripsToSpread * call.strip;
-  void* room = many && call.w.shape.bits == 4 ? call.spread(&band) : nullptr;
+  const bool spreads = many && call.form.spreads && call.w.shape.bits == 4;
+  void* room = spreads ? call.spread(&band) : nullptr;
   for (int64_t row = from; row < end; row += call.strip) call.multiply(row, band);
   free(room);
 }

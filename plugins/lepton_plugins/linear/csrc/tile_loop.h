@@ -7,7 +7,7 @@
 //   Sum      of products of one row and the 16 columns, in integers; made from its start, with
 //            add(weights, activations, distance of the next 4 bytes of the same row)
 //   Scales   of a group, or its offsets, made from their kBytes
-//   Total    of one row and the 16 columns, in fp32; clear(), add(sum, scales, scale of the
+//   Total    of one row and the 16 columns, in fp32; begin(bias), add(sum, scales, scale of the
 //            activations), shift(offsets, sum of the activations), store(where)
 #pragma once
 #include "tiles.h"
@@ -65,7 +65,7 @@ static inline void multiply_rows(Shape shape, const Tiles& tiles, const Activati
 #pragma GCC unroll 2
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
-    for (int m = 0; m < R; ++m) total[t][m].clear();  // a constructor would be one call of memset
+    for (int m = 0; m < R; ++m) total[t][m].begin(tiles.bias + t * kTile);
   }
   const uint8_t* packed = tiles.first;
   const uint8_t* const end = packed + tiles.rest;
@@ -123,16 +123,20 @@ static inline void multiply_rows(Shape shape, const Tiles& tiles, const Activati
   }
 }
 
-// Dispatch on the number of rows, R at most, and of tiles, T at most.
+// Dispatch on the number of rows, R at most; T tiles at once.
 template <class Kind, bool kOffsets, int R, int T>
 static inline void multiply_kind(Shape shape, const Tiles& tiles, const Activations& a,
                                  const Totals& totals) {
   if constexpr (R > 1) {
     if (a.rows < R) return multiply_kind<Kind, kOffsets, R - 1, T>(shape, tiles, a, totals);
   }
-  if (tiles.count == T) return multiply_rows<Kind, kOffsets, R, T>(shape, tiles, a, totals);
-  for (int t = 0; t < tiles.count; ++t) {
-    multiply_rows<Kind, kOffsets, R, 1>(shape, tiles.only(t), a, totals.only(t));
+  int t = 0;
+  // From memory one stream is twice as fast as two (Zen 5: 29 to 34 GB/s of a core, and 14).
+  for (; tiles.rest == 0 && t + T <= tiles.count; t += T) {
+    multiply_rows<Kind, kOffsets, R, T>(shape, tiles.from(t), a, totals.from(t));
+  }
+  for (; t < tiles.count; ++t) {
+    multiply_rows<Kind, kOffsets, R, 1>(shape, tiles.from(t), a, totals.from(t));
   }
 }
 
@@ -146,15 +150,13 @@ static inline void multiply_either(Shape shape, const Tiles& tiles, const Activa
   }
 }
 
-template <class Four, class Floats, class Spread, class Seven, class EightBits, int R, int T>
+template <class Four, class Floats, class Seven, class EightBits, int R, int T>
 static inline void multiply_any(Shape shape, const Tiles& tiles, const Activations& a,
                                 const Totals& totals) {
   if (shape.bits == 7) {
     multiply_kind<Seven, false, R, T>(shape, tiles, a, totals);
   } else if (shape.bits == 8) {
     multiply_either<EightBits, R, T>(shape, tiles, a, totals);
-  } else if (shape.spread) {
-    multiply_either<Spread, R, T>(shape, tiles, a, totals);
   } else if (shape.floats) {
     multiply_kind<Floats, false, R, T>(shape, tiles, a, totals);
   } else {

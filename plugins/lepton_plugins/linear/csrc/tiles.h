@@ -8,8 +8,9 @@
 //            0, 0.5, 1, 1.5, 2, 3, 4 or 6), which count twice
 //   7 bits   for each 4 rows 64 bytes: byte 4 c + r holds row r of column c plus 64
 //   8 bits   for each 2 rows 32 bytes: byte 2 c + r holds row r of column c
-// Tiles of 4 bits that many rows will pass over are spread first: scales and offsets in fp32, times 1,
-// and for each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus 8, of floats plus 12.
+// Where a form is faster so, tiles of 4 bits that many rows will pass over are spread first: scales and
+// offsets in fp32, times 1, and for each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus
+// 8, of floats plus 12.
 //
 // Activations are rounded to what lets their products be summed in small integers:
 //   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 12 * 127 < 2^15
@@ -19,14 +20,14 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "finish.h"
+#include "activation.h"
 
 namespace lepton {
 
 constexpr int kTile = 16;      // columns
 constexpr int kBlock4 = 32;    // activations that share a scale, for 4 bits
 constexpr int kMostRows = 6;   // of activations that share a pass over a tile, in any form
-constexpr int kMostTiles = 2;  // that a pass reads, in any form
+constexpr int kMostTiles = 8;  // that a call reads; an even number
 constexpr float kScaleUnit = 1.0f / 1024.0f;
 
 struct Shape {
@@ -52,14 +53,19 @@ struct Shape {
   constexpr size_t tile_bytes() const { return groups() * group_bytes(); }
 };
 
-// One tile, or two at once: a row of activations is read for both.
+// Tiles in the order in which they are read, some of them two at once, for which a row of activations is
+// read once: those of a pair lie `apart`, pairs follow each other by `next` bytes.
 struct Tiles {
   const uint8_t* first;
-  ptrdiff_t apart;  // bytes from one to the next
-  int count;        // kMostTiles at most
-  size_t rest;      // bytes from the first on that will be read from memory, or 0: they are near
+  ptrdiff_t apart, next;
+  int count;          // kMostTiles at most
+  const float* bias;  // (count, 16): what sums begin with
+  size_t rest;        // bytes from the first on that come from memory, one tile at a time; or 0
 
-  Tiles only(int t) const { return {first + t * apart, 0, 1, rest}; }
+  Tiles from(int t) const {
+    const size_t left = rest == 0 ? 0 : rest - t / 2 * next;
+    return {first + t / 2 * next + t % 2 * apart, apart, next, count - t, bias + t * kTile, left};
+  }
 };
 
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
@@ -76,13 +82,20 @@ struct Activations {
   const float* shift;  // or null, where there are no offsets
 };
 
-// Where products of rows and tiles go, 16 numbers of each: distances in floats.
+// Where products of rows and tiles go, 16 numbers of each, those of a row one behind the other.
 struct Totals {
   float* first;
-  ptrdiff_t row, tile;
+  ptrdiff_t row;  // floats from one row to the next
 
-  float* at(int t, int m) const { return first + t * tile + m * row; }
-  Totals only(int t) const { return {first + t * tile, row, 0}; }
+  float* at(int t, int m) const { return first + t * kTile + m * row; }
+  Totals from(int t) const { return {at(t, 0), row}; }
+};
+
+// y[m * stride + c] for m below `rows` and c below `columns`.
+struct Corner {
+  float* y;
+  ptrdiff_t stride;
+  int rows, columns;
 };
 
 // Where a row goes, among `rows` interleaved ones: the pointers are at its first number.
@@ -99,13 +112,16 @@ struct Place {
 struct Form {
   int rows;     // of activations, at most
   bool halves;  // sums of 4 bits are two of 16 bits each, until a block ends
+  bool spreads;  // tiles of 4 bits are worth spreading, for many rows
   // One row, x (inner), rounded. With an `order` (inner), of 4 bits alone, number i is x[order[i]].
   void (*quantize_row)(Shape shape, const float* x, const int32_t* order, const Place& to);
-  // totals = a . tile
+  // totals = bias + a . tile
   void (*multiply)(Shape shape, const Tiles& tiles, const Activations& a, const Totals& totals);
-  void (*finish)(const Products& products, Activation activation, const Corner& to);
-  void (*finish_gated)(const Products& gate, const Products& let, Activation activation,
-                       const Gate& kind, const Corner& to);
+  // y = activation(totals)
+  void (*finish)(const Totals& totals, Activation activation, const Corner& to);
+  // y = activation(gate) * let, or what another kind of gate makes of the two; tiles in turn
+  void (*finish_gated)(const Totals& totals, Activation activation, const Gate& kind,
+                       const Corner& to);
 };
 
 // Twice the floats of 4 bits, plus their middle, by their codes.

@@ -66,7 +66,10 @@ struct Sum32 {
 struct Total {
   __m256 low, high;
 
-  void clear() { low = high = _mm256_setzero_ps(); }
+  void begin(const float* bias) {
+    low = _mm256_loadu_ps(bias);
+    high = _mm256_loadu_ps(bias + 8);
+  }
 
   template <class Sum, class Scales>
   void add(const Sum& sum, const Scales& scales, float scale) {
@@ -198,12 +201,15 @@ struct EightBits : Common {
 
 constexpr int kRows = 4;
 
+void multiply(Shape shape, const Tiles& tiles, const Activations& a, const Totals& totals) {
+  if (shape.spread) return multiply_either<Spread, kRows, 1>(shape, tiles, a, totals);
+  multiply_any<Four, Floats, Seven, EightBits, kRows, 1>(shape, tiles, a, totals);
+}
+
 }  // namespace
 
 Form avx2_form() {
-  return {kRows, true, quantize_row<Eight>,
-          multiply_any<Four, Floats, Spread, Seven, EightBits, kRows, 1>,
-          finish<Eight>, finish_gated<Eight>};
+  return {kRows, true, true, quantize_row<Eight>, multiply, finish<Eight>, finish_gated<Eight>};
 }
 
 }  // namespace lepton

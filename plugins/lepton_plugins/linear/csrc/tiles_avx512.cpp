@@ -17,20 +17,12 @@ struct Scales {
   explicit Scales(const uint8_t* p) : all(halves(p) * Sixteen::all(kScaleUnit)) {}
 };
 
-struct SpreadScales {
-  static constexpr int kBytes = 4 * kTile;
-  Sixteen all;
-
-  explicit SpreadScales(const uint8_t* p)
-      : all(Sixteen::load(reinterpret_cast<const float*>(p))) {}
-};
-
 struct Total {
   Sixteen all;
 
   Total() {}
 
-  void clear() { all = Sixteen::all(0.0f); }
+  void begin(const float* bias) { all = Sixteen::load(bias); }
 
   template <class Sum, class Scales>
   void add(const Sum& sum, const Scales& scales, float scale) {
@@ -71,9 +63,6 @@ struct Kind {
   };
 };
 
-struct Spread : Kind<4, 4, 64, Bytes, bytes> {
-  using Scales = SpreadScales;
-};
 using Four = Kind<4, 4, 32, Bytes, half_bytes>;
 using Floats = Kind<4, 4, 32, Bytes, half_floats>;
 using Seven = Kind<7, 4, 64, Bytes, bytes>;
@@ -82,8 +71,8 @@ using EightBits = Kind<8, 2, 32, Words, words>;
 }  // namespace
 
 Form avx512_form() {
-  return {kMostRows, false, quantize_row<Sixteen>,
-          multiply_any<Four, Floats, Spread, Seven, EightBits, kMostRows, kMostTiles>,
+  return {kMostRows, false, false, quantize_row<Sixteen>,
+          multiply_any<Four, Floats, Seven, EightBits, kMostRows, 2>,
           finish<Sixteen>, finish_gated<Sixteen>};
 }
 
