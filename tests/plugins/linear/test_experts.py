@@ -16,8 +16,8 @@ from tests.plugins.cpu_library import DOMAIN, Array, needs_library, run
 
 pytestmark = needs_library
 
-# Of activations: erf is within 1.5e-7; the second layer rounds what the first one made, so that
-# the last bit of it may be another integer there.
+# The second layer rounds what the first one made, so that the last bit of it may be another integer
+# there.
 CLOSE = {4: 5e-3, 8: 1e-5}
 GATES = {
     0: lambda t: t,

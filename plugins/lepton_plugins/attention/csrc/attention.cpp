@@ -30,18 +30,10 @@ struct Strips {
   const RoundedKeys* rounded;
   bool short_of_memory = false;
 
-  int64_t units() const { return a.rows * a.kv_heads * strips; }
-
-  Place place(int64_t unit) const {
-    const int64_t first = unit % strips * tokens, rest = unit / strips;
-    const int64_t batch = rest / a.kv_heads;
-    return {batch, static_cast<int>(rest % a.kv_heads), first, sight(a, batch, first).from};
-  }
-
   void run(int64_t unit) {
-    const auto [batch, kv_head, first, start] = place(unit);
-    const bool last = unit + 1 == units();
-    const Place next = place(last ? unit : unit + 1);
+    const int64_t strip = unit % strips, rest = unit / strips;
+    const int kv_head = static_cast<int>(rest % a.kv_heads);
+    const int64_t batch = rest / a.kv_heads, first = strip * tokens;
     const int count = static_cast<int>(smaller(tokens, a.queries - first)) * group;
     const Kind kind = rounded != nullptr ? Kind::rounded : Kind::many;
     float* memory = static_cast<float*>(
@@ -53,7 +45,7 @@ struct Strips {
     Rows rows = rows_in(memory, count, a.head_dim, group, first, kind);
     rows.rounded = rounded;
     begin(a, batch, kv_head, rows);
-    look(a, batch, kv_head, rows, start, a.keys[batch], last ? nullptr : &next);
+    look(a, batch, kv_head, rows, 0, a.keys[batch]);
     finish(a, batch, kv_head, rows);
     free(memory);
   }
@@ -78,7 +70,7 @@ struct Parts {
     const Rows r = rows(unit);
     begin(a, batch, kv_head, r);
     const int64_t start = sight(a, batch, 0).from + part * size;
-    look(a, batch, kv_head, r, start, part + 1 == parts ? a.keys[batch] : start + size, nullptr);
+    look(a, batch, kv_head, r, start, part + 1 == parts ? a.keys[batch] : start + size);
   }
 
   void join(int64_t batch, int kv_head) const {
@@ -118,7 +110,7 @@ bool attend_in_strips(const Parallel& parallel, const Attention& a, int64_t firs
   if (round && !round_keys(parallel, a, first, end, &rounded)) return false;
   Strips strips{a, group, tokens, (a.queries + tokens - 1) / tokens, round ? &rounded : nullptr};
   parallel.run(
-      strips.units(),
+      a.rows * a.kv_heads * strips.strips,
       [](void* user, size_t i) { static_cast<Strips*>(user)->run(static_cast<int64_t>(i)); },
       &strips);
   free(rounded.memory);

@@ -30,27 +30,6 @@ void call_for(const float* bias) {
   }
 }
 
-__attribute__((always_inline)) inline void call_for(const float* row, int head_dim) {
-  for (int d = 0; d < head_dim; d += 16) {
-    _mm_prefetch(reinterpret_cast<const char*>(row + d), _MM_HINT_T0);
-  }
-}
-
-const float* query_of(const Attention& a, const Rows& r, const Place& at, int i) {
-  return a.query.at(at.batch, at.kv_head * r.group + i % r.group, at.first + i / r.group);
-}
-
-// The same for row i of what is read next: rows of several heads lie apart, too.
-__attribute__((always_inline)) inline void call_for(const Attention& a, const Rows& r, const Place& next, int i) {
-  if (next.first >= 0 && next.first + i / r.group < a.queries) {
-    call_for(query_of(a, r, next, i), a.head_dim);
-  }
-  const int64_t key = next.start + i;
-  if (r.kind != Kind::many || i >= kKeys || key >= a.keys[next.batch]) return;
-  call_for(a.key.at(next.batch, next.kv_head, key), a.head_dim);
-  call_for(a.value.at(next.batch, next.kv_head, key), a.head_dim);
-}
-
 // Whether none is NaN, which a maximum passes over.
 bool all_numbers(const float* s, int padded) {
   bool all = true;
@@ -67,10 +46,9 @@ void hide(const int32_t* shown, int from, int to, float* s) {
 
 // Turn scores into weights, in place, and rescale what there is. 0 for what is out of sight.
 void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t start,
-           int count, const Place* next) {
+           int count) {
   const int padded = (count + 7) / 8 * 8;
   for (int i = 0; i < r.count; ++i) {
-    if (next != nullptr) call_for(a, r, *next, i);
     float* s = r.scores + i * kKeys;
     const int64_t query = r.first + i / r.group;
     const Sight seen = sight(a, batch, query);
@@ -150,7 +128,8 @@ Sight sight(const Attention& a, int64_t batch, int64_t query) {
 
 void begin(const Attention& a, int64_t batch, int kv_head, const Rows& r) {
   for (int i = 0; i < r.count; ++i) {
-    const float* from = query_of(a, r, {batch, kv_head, r.first, 0}, i);
+    const float* from =
+        a.query.at(batch, kv_head * r.group + i % r.group, r.first + i / r.group);
     if (r.kind == Kind::rounded) {
       r.scale[i] = a.scale * round_words(from, a.head_dim, r.words + i * padded_width(a.head_dim));
     } else {
@@ -162,16 +141,14 @@ void begin(const Attention& a, int64_t batch, int kv_head, const Rows& r) {
   }
 }
 
-void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t from, int64_t to,
-          const Place* next) {
+void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t from, int64_t to) {
   from = larger(from, sight(a, batch, r.first).from / 8 * 8);
   to = smaller(to, sight(a, batch, r.first + (r.count - 1) / r.group).to);
   for (int64_t start = from, end; start < to; start = end) {
     end = smaller(to, (start / kKeys + 1) * kKeys);
     const KeysInSight keys{batch, kv_head, start, static_cast<int>(end - start)};
     multiply_keys(a, r, keys);
-    const Place block{batch, kv_head, -1, end};
-    weigh(a, batch, kv_head, r, start, keys.count, end < to ? &block : next);
+    weigh(a, batch, kv_head, r, start, keys.count);
     add_values(a, r, keys);
   }
 }

@@ -46,19 +46,10 @@ Sight sight(const Attention& a, int64_t batch, int64_t query);
 // Of no keys.
 void begin(const Attention& a, int64_t batch, int kv_head, const Rows& r);
 
-// Where rows begin: of a batch and a head of keys, their first query, and the first key that it sees.
-// Without queries (`first` < 0) it is a block of keys.
-struct Place {
-  int64_t batch;
-  int kv_head;
-  int64_t first, start;
-};
-
-// All keys of [from, to) that any of the rows sees, while what `next` will read is called for. Blocks end at multiples of their size and begin
+// All keys of [from, to) that any of the rows sees. Blocks end at multiples of their size and begin
 // with whole vectors, whatever is in sight: so a query gets the same numbers to the last bit whether
 // those before it are read in the same call or were in an earlier one.
-void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t from, int64_t to,
-          const Place* next);
+void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t from, int64_t to);
 
 // Results go to where they belong.
 void finish(const Attention& a, int64_t batch, int kv_head, const Rows& r);

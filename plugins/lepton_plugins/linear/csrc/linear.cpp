@@ -160,14 +160,14 @@ struct Call {
     for (int64_t i = band.first; i < band.last; i += step) {
       const int count = static_cast<int>(band.last - i < step ? band.last - i : step);
       const Corner to = corner(first, i, count, a.rows);
-      const Tiles tiles = band.at(i, count, bias, once);
+      const Tiles run = band.at(i, count, bias, once);
       read_bias(i, count, bias);
       prefetch(to);
       if (as_they_are && to.columns == count * kTile) {
-        form.multiply(band.shape, tiles, a, {to.y, to.stride});
+        form.multiply(band.shape, run, a, {to.y, to.stride});
         continue;
       }
-      form.multiply(band.shape, tiles, a, totals);
+      form.multiply(band.shape, run, a, totals);
       w.gated ? form.finish_gated(totals, w.activation, w.gate, to)
               : form.finish(totals, w.activation, to);
     }
