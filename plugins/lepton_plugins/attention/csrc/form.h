@@ -32,14 +32,22 @@ struct RoundedProduct {
   int64_t y_row;
 };
 
+// Rows of scores, kKeys apart, with what was known of each: the largest score and the sum of weights so
+// far. `factor` is what sums and totals of before are worth now. Arrays are padded to a multiple of 8.
+struct Scores {
+  int rows, count;  // count: a multiple of 8
+  float* first;
+  float *maximum, *sum, *factor;
+};
+
 struct AttentionForm {
   // y (rows, columns) (+)= x (rows, inner) . w (inner, columns); columns are a multiple of 8.
   void (*multiply)(const Size& size, const Matrix& x, const Matrix& w, bool add, float* y,
                    int64_t y_row);
   // s = cap * tanh(s / cap), a multiple of 8
   void (*soften)(float cap, int count, float* s);
-  // s = e^(s - maximum), 0 for kNone; a multiple of 8. Returns their sum.
-  float (*weights)(float* s, int count, float maximum);
+  // Scores become weights, in place: e^(s - maximum), 0 for kNone.
+  void (*weigh)(const Scores& scores);
   // y = x . w of 12 bits, two to a column
   void (*multiply_words)(const RoundedProduct& p);
   // y += x . w of 7 bits, four to a column; `inner` is a multiple of 8

@@ -86,6 +86,24 @@ void soften(float cap, int count, float* s) {
 }
 
 template <class Lanes>
+inline float largest_score(const float* s, int count) {
+  Lanes widest = Lanes::all(kNone);
+  int j = 0;
+  for (; j + Lanes::kLanes <= count; j += Lanes::kLanes) widest = most(widest, Lanes::load(s + j));
+  const float most_of_whole = largest(widest);
+  if (j == count) return most_of_whole;
+  const float rest = largest(Eight::load(s + j));
+  return most_of_whole > rest ? most_of_whole : rest;
+}
+
+// Whether none is NaN, which a maximum passes over.
+inline bool all_numbers(const float* s, int count) {
+  bool all = true;
+  for (int j = 0; j < count; j += 8) all = all && all_numbers(Eight::load(s + j));
+  return all;
+}
+
+template <class Lanes>
 inline void weigh_lanes(float* s, float maximum, Eight& total) {
   const Lanes score = Lanes::load(s);
   const Lanes weight = zero_at(score, kNone, exponential(score - Lanes::all(maximum)));
@@ -93,13 +111,40 @@ inline void weigh_lanes(float* s, float maximum, Eight& total) {
   add_to(total, weight);
 }
 
+// Weights of one row; returns their sum.
 template <class Lanes>
-float weights(float* s, int count, float maximum) {
+inline float weigh_row(float* s, int count, float maximum) {
+  if (maximum == kNone && all_numbers(s, count)) {
+    for (int j = 0; j < count; ++j) s[j] = 0.0f;
+    return 0.0f;
+  }
   Eight total = Eight::all(0.0f);
   int j = 0;
   for (; j + Lanes::kLanes <= count; j += Lanes::kLanes) weigh_lanes<Lanes>(s + j, maximum, total);
   if (j < count) weigh_lanes<Eight>(s + j, maximum, total);
   return sum(total);
+}
+
+template <class Lanes>
+void weigh(const Scores& scores) {
+  for (int first = 0; first < scores.rows; first += 8) {
+    const int end = first + 8 < scores.rows ? first + 8 : scores.rows;
+    float less[8] = {}, added[8] = {};
+    // Two loops: no row waits for what the one before it is summed to.
+    for (int i = first; i < end; ++i) {
+      const float here = largest_score<Lanes>(scores.first + i * kKeys, scores.count);
+      const float before = scores.maximum[i], now = before > here ? before : here;
+      less[i - first] = before == kNone ? kNone : before - now;
+      scores.maximum[i] = now;
+    }
+    for (int i = first; i < end; ++i) {
+      float* s = scores.first + i * kKeys;
+      added[i - first] = weigh_row<Lanes>(s, scores.count, scores.maximum[i]);
+    }
+    const Eight factor = exponential(Eight::load(less));
+    factor.store(scores.factor + first);
+    (Eight::load(scores.sum + first) * factor + Eight::load(added)).store(scores.sum + first);
+  }
 }
 
 // R rows of two registers at a time; of bytes BytesR rows of BytesV.
@@ -108,7 +153,7 @@ AttentionForm form_of() {
   using Lanes = typename Integers::Lanes;
   return {multiply<Lanes, R>,
           soften<Lanes>,
-          weights<Lanes>,
+          weigh<Lanes>,
           rounded_multiply<WordsBlock, Integers, R, 2>,
           rounded_multiply<BytesBlock, Integers, BytesR, BytesV>,
           round_weights<Lanes>};

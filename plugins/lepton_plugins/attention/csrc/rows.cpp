@@ -30,55 +30,59 @@ void call_for(const float* bias) {
   }
 }
 
-// Whether none is NaN, which a maximum passes over.
-bool all_numbers(const float* s, int padded) {
-  bool all = true;
-  for (int j = 0; j < padded; j += 8) all = all && all_numbers(Eight::load(s + j));
-  return all;
-}
-
 // What a mask says is no text.
-void hide(const int32_t* shown, int from, int to, float* s) {
-  for (int j = from; j < to; ++j) {
+void hide(const int32_t* shown, int count, float* s) {
+  const __m256 none = _mm256_set1_ps(kNone);
+  int j = 0;
+  for (; j + 8 <= count; j += 8) {
+    const __m256i here = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(shown + j));
+    const __m256i hidden = _mm256_cmpeq_epi32(here, _mm256_setzero_si256());
+    const __m256 scores = _mm256_loadu_ps(s + j);
+    _mm256_storeu_ps(s + j, _mm256_blendv_ps(scores, none, _mm256_castsi256_ps(hidden)));
+  }
+  for (; j < count; ++j) {
     if (shown[j] == 0) s[j] = kNone;
   }
 }
 
-// Turn scores into weights, in place, and rescale what there is. 0 for what is out of sight.
-void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t start,
-           int count) {
-  const int padded = (count + 7) / 8 * 8;
+bool hides(const int32_t* shown, int count) {
+  for (int j = 0; j < count; ++j) {
+    if (shown[j] == 0) return true;
+  }
+  return false;
+}
+
+// Scores as weights are made of: bounded, with their bias, and kNone for what is out of sight.
+void complete(const Attention& a, const KeysInSight& keys, const Rows& r) {
+  const int count = keys.count, padded = (count + 7) / 8 * 8;
+  const int32_t* shown = a.mask == nullptr ? nullptr : a.mask + keys.batch * a.mask_length + keys.start;
+  if (shown != nullptr && !hides(shown, count)) shown = nullptr;
   for (int i = 0; i < r.count; ++i) {
     float* s = r.scores + i * kKeys;
     const int64_t query = r.first + i / r.group;
-    const Sight seen = sight(a, batch, query);
-    const int from = static_cast<int>(larger(0, smaller(count, seen.from - start)));
-    const int to = static_cast<int>(larger(from, smaller(count, seen.to - start)));
+    const Sight seen = sight(a, keys.batch, query);
+    const int from = static_cast<int>(larger(0, smaller(count, seen.from - keys.start)));
+    const int to = static_cast<int>(larger(from, smaller(count, seen.to - keys.start)));
     if (a.softcap > 0) r.form.soften(a.softcap, padded, s);
     if (a.bias.data != nullptr) {
-      const float* bias = a.bias.at(batch, kv_head * r.group + i % r.group, query) + start;
+      const int head = keys.kv_head * r.group + i % r.group;
+      const float* bias = a.bias.at(keys.batch, head, query) + keys.start;
       call_for(bias + kKeys);
       add_bias(bias, count, s);
     }
+    if (shown != nullptr) hide(shown, count, s);
     for (int j = 0; j < from; ++j) s[j] = kNone;
     for (int j = to; j < padded; ++j) s[j] = kNone;
-    if (a.mask != nullptr) hide(a.mask + batch * a.mask_length + start, from, to, s);
-    Eight widest = Eight::load(s);
-    for (int j = 8; j < padded; j += 8) widest = most(widest, Eight::load(s + j));
-    const float before = r.maximum[i], now = before > largest(widest) ? before : largest(widest);
-    if (now == kNone && all_numbers(s, padded)) {
-      for (int j = 0; j < padded; ++j) s[j] = 0.0f;
-      continue;
-    }
-    const float total = r.form.weights(s, padded, now);
-    if (now != before) {
-      const Eight factor = exponential(Eight::all(before == kNone ? kNone : before - now));
-      r.sum[i] *= _mm256_cvtss_f32(factor.v);
-      float* t = r.total + i * a.head_dim;
-      for (int d = 0; d < a.head_dim; d += 8) (Eight::load(t + d) * factor).store(t + d);
-      r.maximum[i] = now;
-    }
-    r.sum[i] += total;
+  }
+}
+
+// What there is of values is worth less where a larger score comes up.
+void rescale(const Rows& r, int head_dim) {
+  for (int i = 0; i < r.count; ++i) {
+    if (r.factor[i] == 1.0f) continue;
+    const Eight factor = Eight::all(r.factor[i]);
+    float* t = r.total + i * head_dim;
+    for (int d = 0; d < head_dim; d += 8) (Eight::load(t + d) * factor).store(t + d);
   }
 }
 
@@ -87,10 +91,10 @@ void weigh(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_
 int64_t floats_of(int count, int head_dim, Kind kind) {
   const int64_t padded = (count + 7) / 8 * 8;
   if (kind == Kind::rounded) {
-    return static_cast<int64_t>(count) * head_dim + 4 * padded + count * kKeys +
+    return static_cast<int64_t>(count) * head_dim + 5 * padded + count * kKeys +
            count * padded_width(head_dim) / 2 + count * kKeys / 4 + 64;
   }
-  return 2 * static_cast<int64_t>(count) * head_dim + 2 * padded + count * kKeys +
+  return 2 * static_cast<int64_t>(count) * head_dim + 3 * padded + count * kKeys +
          (kind == Kind::few ? 0 : 2 * static_cast<int64_t>(head_dim) * kKeys) + 64;
 }
 
@@ -105,6 +109,7 @@ Rows rows_in(float* memory, int count, int head_dim, int group, int64_t first, K
   r.total = take(memory, static_cast<int64_t>(count) * head_dim);
   r.maximum = take(memory, count);
   r.sum = take(memory, count);
+  r.factor = take(memory, count);
   r.scores = take(memory, static_cast<int64_t>(count) * kKeys);
   if (kind == Kind::many) {
     r.keys = take(memory, static_cast<int64_t>(head_dim) * kKeys);
@@ -148,7 +153,9 @@ void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t
     end = smaller(to, (start / kKeys + 1) * kKeys);
     const KeysInSight keys{batch, kv_head, start, static_cast<int>(end - start)};
     multiply_keys(a, r, keys);
-    weigh(a, batch, kv_head, r, start, keys.count);
+    complete(a, keys, r);
+    r.form.weigh({r.count, (keys.count + 7) / 8 * 8, r.scores, r.maximum, r.sum, r.factor});
+    rescale(r, a.head_dim);
     add_values(a, r, keys);
   }
 }

@@ -20,6 +20,7 @@ struct Rows {
   float* total;          // (count, head_dim), values weighted so far
   float* maximum;
   float* sum;
+  float* factor;         // of both and `total`, when a larger maximum comes up
   float* scores;         // (count, kKeys); then weights
   float* query;          // (count, head_dim), scaled
   float* keys;           // (head_dim, kKeys); many
