@@ -6,7 +6,7 @@
 A prompt takes half of the time that attention takes in fp32 (heads of 256); a decode step is what
 it was. Queries and keys have 12 bits, which costs nothing that can be measured, weights and values
 7, which costs less than layers lose that round their inputs to 8 or 7.
-Refuses: bodies where no layer does that; heads below 64, which gain little, and above 512, whose
+Refuses: bodies where no layer does that; heads below 32, which gain little, and above 512, whose
 sums do not fit.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["LowerRoundedAttention"]
 _OPS = ("GroupQueryAttention", "MultiHeadAttention")
 # Kernels of 8 bits have activations of up to 16: who asks for them asks for those numbers.
 _BITS = (4, 7)
-_LEAST, _MOST = 64, 512
+_LEAST, _MOST = 32, 512
 
 
 class LowerRoundedAttention(LeptonPass):

@@ -89,7 +89,7 @@ def test_beside_layers_of_7_bits(packed: bool) -> None:
     assert _rounded(model) == [1]
 
 
-@pytest.mark.parametrize(("width", "fired"), [(64, 1), (32, 0)])
+@pytest.mark.parametrize(("width", "fired"), [(64, 1), (32, 1), (16, 0)])
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_result_tells_the_width_too(packed: bool, width: int, fired: int) -> None:
     """Layers of an encoder that were joined make a value without a shape."""
@@ -139,11 +139,11 @@ def _unknown() -> ir.Model:
     [
         (_beside_fp32, "no layer beside it rounds its input to 8 bits or fewer"),
         (_unknown, "the width of heads is not known"),
-        (lambda: _lowered(_cached(32), WeightInt4()), "heads of 32 are not within 64 and 512"),
-        (lambda: _lowered(_cached(576), WeightInt4()), "heads of 576 are not within 64 and 512"),
+        (lambda: _lowered(_cached(16), WeightInt4()), "heads of 16 are not within 32 and 512"),
+        (lambda: _lowered(_cached(576), WeightInt4()), "heads of 576 are not within 32 and 512"),
         (
-            lambda: _lowered(_encoder(packed=True, width=32), WeightInt4()),
-            "heads of 32 are not within 64 and 512",
+            lambda: _lowered(_encoder(packed=True, width=16), WeightInt4()),
+            "heads of 16 are not within 32 and 512",
         ),
     ],
 )
