@@ -32,6 +32,7 @@ class SharedCache:
         )
         self.keep = np.array(1, np.int64)
         self.pieces = bool(model.cache.get("pieces")) and model.target == "ort-cpu"
+        self.least = max((model.engine.get("kernels") or {}).get("piece") or 0, 16)
         self.read: list[list[int]] = [[]] * batch  # prompts that the buffers hold
 
     def close(self) -> None:
@@ -65,10 +66,12 @@ class SharedCache:
     def _held(self, at: int, ids: np.ndarray) -> int:
         """How many tokens of a prompt need not be read again.
 
-        So many are left to read that our kernels give the same logits to the last bit: they take
-        rows by 16, a few in another order. A row that had ended wrote over its last token.
+        So many are left to read, and were read, that our kernels give the same logits to the last
+        bit: they take rows by 16, a few in another order, and attend to a few in fp32. A row that
+        had ended wrote over its last token.
         """
-        before = np.array(self.read[at][:-1], np.int64)[: max(len(ids) - 16, 0)]
+        most = len(ids) - self.least if len(self.read[at]) >= self.least else 0
+        before = np.array(self.read[at][:-1], np.int64)[: max(most, 0)]
         differs = np.flatnonzero(before != ids[: len(before)])
         return int(differs[0] if len(differs) else len(before)) // 16 * 16
 

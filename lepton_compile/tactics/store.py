@@ -11,6 +11,7 @@ is as good as none, and the next build writes it anew.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -49,8 +50,9 @@ class Store:
     def latest(cls, folder: Path, machine: Machine) -> Store:
         """That of the last build on a machine whose library of kernels is not known."""
         for path in sorted(folder.glob("*.json"), key=_age):
-            kernels = str((_document(path).get("machine") or {}).get("kernels"))
-            store = cls(folder, replace(machine, kernels=kernels))
+            found = _document(path).get("machine")
+            kernels = found.get("kernels") if isinstance(found, dict) else None
+            store = cls(folder, replace(machine, kernels=str(kernels)))
             if store._path == path:
                 return store
         return cls(None, machine)
@@ -63,7 +65,7 @@ class Store:
         layers = document.get("layers")
         found = {}
         for name, entry in layers.items() if isinstance(layers, dict) else ():
-            with suppress(AttributeError, TypeError, ValueError):
+            with suppress(AttributeError, TypeError, ValueError, OverflowError):
                 found[name] = _measured(entry)
         return found
 
@@ -79,7 +81,7 @@ class Store:
 
 
 def _measured(entry: Mapping[str, Any]) -> Measured:
-    """Raises TypeError, ValueError or AttributeError where it is none."""
+    """Raises TypeError, ValueError, OverflowError or AttributeError where it is none."""
     whole = Measured(**entry)
     seconds = {
         tactic: {int(rows): float(each) for rows, each in times.items()}
@@ -88,7 +90,8 @@ def _measured(entry: Mapping[str, Any]) -> Measured:
     errors = {tactic: float(error) for tactic, error in whole.errors.items()}
     sizes = {tactic: int(size) for tactic, size in whole.bytes.items()}
     numbers = [whole.spread, *sizes.values(), *(n for t in seconds.values() for n in t.values())]
-    if not all(n > 0 for n in numbers) or not all(error >= 0 for error in errors.values()):
+    finite = all(0 < number < math.inf for number in numbers)
+    if not finite or not all(error >= 0 for error in errors.values()):
         raise ValueError("a measurement is no positive number")
     failed = {tactic: str(why) for tactic, why in whole.failed.items()}
     if not {whole.usual, *errors, *failed} <= {*NAMES}:

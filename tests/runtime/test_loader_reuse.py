@@ -23,6 +23,8 @@ LEAST = 16  # tokens that are read in any case
 EXACT = {"ai.lepton.cpu": 0.0, "": 1e-5}
 WORDS = 99
 GEMMA = {**SIZES, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 40}
+# Attention in small integers, of heads that each have keys: 33 tokens are as few as round.
+ROUNDS, LEAST_ROUNDED = "llama-int4", 33
 
 
 def kinds() -> dict[str, tuple[str, Any, str]]:
@@ -34,6 +36,7 @@ def kinds() -> dict[str, tuple[str, Any, str]]:
         "llama-int8": ("LlamaForCausalLM", llama(**long), "int8"),
         "gemma": ("Gemma3ForCausalLM", gemma, "none"),
         "gemma-int4": ("Gemma3ForCausalLM", gemma, "int4"),
+        ROUNDS: ("LlamaForCausalLM", llama(**long, num_key_value_heads=4, head_dim=64), "int4"),
     }
 
 
@@ -45,6 +48,9 @@ def model(
     name, config, bits = kinds()[request.param]
     with built(name, config, tmp_path_factory.mktemp("reuse"), bits) as opened:
         yield opened
+
+
+in_strips = pytest.mark.parametrize("model", sorted({*kinds()} - {ROUNDS}), indirect=True)
 
 
 def built(name: str, config: Any, folder: Path, bits: str = "none") -> Model:
@@ -115,6 +121,7 @@ def test_logits_are_the_same(model: Model, turns: list[tuple[int, int]], steps: 
         fresh.close()
 
 
+@in_strips
 def test_what_is_read(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(model, 1, monkeypatch)
     assert watched.reads([prompt(100)]) == [(1, 100)]
@@ -126,6 +133,21 @@ def test_what_is_read(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched.reads([prompt(LEAST)]) == [(1, LEAST)]
 
 
+@pytest.mark.parametrize("model", [ROUNDS], indirect=True)
+def test_what_is_read_where_attention_rounds(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert model.engine["kernels"]["piece"] == LEAST_ROUNDED
+    watched = Watched(model, 1, monkeypatch)
+    assert watched.reads([prompt(100)]) == [(1, 100)]
+    assert watched.reads([prompt(100, 50)]) == [(1, 150 - 96)]
+    assert watched.reads([prompt(100, 50)]) == [(1, 150 - 112)]  # 128 would leave 22
+    assert watched.reads([prompt(LEAST_ROUNDED)]) == [(1, LEAST_ROUNDED)]
+    assert watched.reads([prompt(LEAST_ROUNDED, 40)]) == [(1, LEAST_ROUNDED + 40 - 32)]
+    # What was read in fp32 is no beginning of a prompt that is not.
+    assert watched.reads([prompt(LEAST_ROUNDED - 1)]) == [(1, LEAST_ROUNDED - 1)]
+    assert watched.reads([prompt(LEAST_ROUNDED - 1, 40)]) == [(1, LEAST_ROUNDED - 1 + 40)]
+
+
+@in_strips
 def test_rows_of_a_batch_have_their_own(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(model, 3, monkeypatch)
     rows = [prompt(80), prompt(60, 30), prompt(40)]
@@ -138,6 +160,7 @@ def test_rows_of_a_batch_have_their_own(model: Model, monkeypatch: pytest.Monkey
     assert watched.reads([*rows[:2], longer[2]])[2] == (1, 60 - 32)
 
 
+@in_strips
 def test_more_room_loses_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(model, 2, monkeypatch, room=256)
     rows = [prompt(100), prompt(60)]

@@ -115,13 +115,17 @@ def test_what_is_no_measurement_is_passed_over(tmp_path: Path, changes: dict[str
         {"usual": []},
         {"spread": "high"},
         {"spread": 0},
+        {"spread": float("inf")},
         {"seconds": {"native": {"1": -1.0}, "nbits": {}}},
         {"seconds": {"native": {"one": 1.0}, "nbits": {}}},
         {"seconds": {"native": {"1": float("nan")}, "nbits": {}}},
+        {"seconds": {"native": {"1": 10**400}, "nbits": {"1": 1.0}}},
+        {"seconds": {"native": {"1": float("inf")}, "nbits": {"1": 1.0}}},
         {"seconds": {"native": {}}},
         {"errors": {"native": None, "nbits": 0.1}},
         {"errors": {"native": float("nan"), "nbits": 0.1}},
         {"bytes": {"native": 0, "nbits": 1}},
+        {"bytes": {"native": float("inf"), "nbits": 1}},
         {"failed": ["native"]},
         {"failed": {"fastest": "why"}},
     ],
@@ -159,6 +163,16 @@ def test_a_plan_reads_what_the_last_build_here_wrote(tmp_path: Path) -> None:
     assert list(Store.latest(tmp_path, here).read()) == ["last"]
     assert Store.latest(tmp_path / "nothing", here).read() == {}
     assert Store.latest(tmp_path, replace(here, processor="Processor 9002")).read() == {}
+
+
+@pytest.mark.parametrize("machine", ["text", 3, ["kernels"], None])
+def test_a_plan_passes_over_a_file_that_names_no_machine(tmp_path: Path, machine: object) -> None:
+    Store(tmp_path, replace(MACHINE, kernels="good")).add(ONE)
+    good = _file(tmp_path)
+    bad = tmp_path / "newer.json"
+    bad.write_text(json.dumps({**json.loads(good.read_text()), "machine": machine}))
+    os.utime(good, (1000, 1000))
+    assert Store.latest(tmp_path, replace(MACHINE, kernels="")).read() == ONE
 
 
 def test_it_stands_beside_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

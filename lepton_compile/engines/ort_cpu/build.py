@@ -34,7 +34,7 @@ def build(job: EngineJob) -> BuiltEngine:
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
     for path in (file for file in files if file.suffix == ".onnx"):
         check_readable(path, library)
-    details = {} if library is None else {"kernels": entry(library)}
+    details = {} if library is None else {"kernels": entry(library, job.model)}
     names = [file.name for file in files] + ([] if library is None else [library.name])
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(files[0].name, requires, details, files=names, encoder=encoder)

@@ -125,8 +125,9 @@ def uses_library(model: ir.Model) -> bool:
     return any(node.domain == CPU_DOMAIN for body in bodies for node in body)
 
 
-def entry(library: Path) -> dict[str, Any]:
-    """``kernels`` of the engine in the manifest: the library, and where it runs."""
+def entry(library: Path, model: ir.Model) -> dict[str, Any]:
+    """``kernels`` of the engine in the manifest: the library, where it runs, and in how long pieces
+    the lowered model may read a prompt."""
     from lepton_plugins.native import FEATURES, MACHINE, SYSTEM
     from lepton_plugins.toolchain.cxx import find_compiler
 
@@ -137,4 +138,21 @@ def entry(library: Path) -> dict[str, Any]:
         "machine": MACHINE,
         "features": list(FEATURES),
         "compiler": compiler.version if compiler is not None else "",
+        **({"piece": piece} if (piece := _least_piece(model)) else {}),
     }
+
+
+def _least_piece(model: ir.Model) -> int:
+    """Tokens of a piece from which on all attention that may round does; 0 where none may."""
+    from lepton_plugins.attention.spec import FEW_ROUNDED
+    from lepton_plugins.spec import CPU_DOMAIN
+
+    bodies = [model.graph, *model.functions.values()]
+    nodes = (node for body in bodies for node in body if node.domain == CPU_DOMAIN)
+    cached = (n.attributes for n in nodes if n.op_type == "GroupQueryAttention")
+    sharing = [
+        each.get_int("num_heads") // each.get_int("kv_num_heads")
+        for each in cached
+        if each.get_int("rounded", 0)
+    ]
+    return FEW_ROUNDED // min(sharing) + 1 if sharing else 0

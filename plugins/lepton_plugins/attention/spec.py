@@ -17,13 +17,17 @@ from __future__ import annotations
 
 from lepton_plugins.spec import Attribute, PluginSpec, Tensor, Tolerance
 
-__all__ = ["CACHE_DTYPES", "DTYPES", "HEAD_DIMS", "SPEC"]
+__all__ = ["CACHE_DTYPES", "DTYPES", "FEW_ROUNDED", "HEAD_DIMS", "SPEC"]
 
 DTYPES = ("float16", "bfloat16")
 CACHE_DTYPES = (*DTYPES, "int8", "float8_e4m3fn")
 
 # Smallest and largest head dimension; between them every multiple of 16.
 HEAD_DIMS = (32, 512)
+
+# Queries, counted with the heads that share keys, that attention on the CPU leaves in fp32 where it
+# may round: kFewRounded of csrc/attention.cpp.
+FEW_ROUNDED = 32
 
 _NEW = ("batch", "sequence", "kv_num_heads*head_dim")
 _CACHE = ("batch", "kv_num_heads", "capacity", "head_dim")

@@ -8,13 +8,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lepton_plugins.attention.spec import FEW_ROUNDED
 from tests.plugins.attention.test_cpu_attention import Cached
 from tests.plugins.cpu_library import DOMAIN, needs_library
 
 pytestmark = needs_library
 
 LEAST = 9  # queries of a piece: those of fewer are computed in another order
-LEAST_ROUNDED = 33  # queries and heads that share keys: fewer are those of fp32
+LEAST_ROUNDED = FEW_ROUNDED + 1  # queries and heads that share keys: fewer are those of fp32
 
 
 @settings(max_examples=60, deadline=None)

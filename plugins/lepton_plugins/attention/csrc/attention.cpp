@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kStrip = 64;          // rows of a block of queries, about
 constexpr int kFew = 8;             // rows that are not worth transposing keys for
-constexpr int kFewRounded = 32;      // rows that are not worth rounding keys for, either
+constexpr int kFewRounded = 32;     // rows that are not worth rounding keys for (spec.py has it, too)
 constexpr int64_t kPart = 128;      // least keys of a part
 constexpr int64_t kMostParts = 64;
 
