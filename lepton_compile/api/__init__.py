@@ -9,6 +9,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +137,11 @@ def plan(
         )
 
 
-def load(path: str | Path, threads: int | None = None, target: str | None = None) -> Model:
+def load(path: str | PathLike[str], threads: int | None = None, target: str | None = None) -> Model:
     """Open an artifact with the same loader that it carries.
 
     Args:
-        path: the artifact's folder.
+        path: the artifact's folder, or what ``build`` gave.
         threads: that the engine computes with; default: the physical cores.
         target: the engine to open, such as ``"ort-cpu"``; default: the best that runs here.
 

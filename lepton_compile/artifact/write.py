@@ -32,7 +32,7 @@ _OURS = re.compile(rf"(\d+)-[0-9a-f]+(?:{_OLD})?", re.ASCII)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact.
+    """A finished artifact. It is a path, too: ``lc.load(lc.build(..))``.
 
     Attributes:
         path: its folder.
@@ -42,6 +42,9 @@ class Artifact:
 
     path: Path
     manifest: Manifest = field(repr=False)  # pages of it
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def size(self) -> int:
         """Bytes of all files that the manifest vouches for."""

@@ -51,7 +51,7 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     A ``target`` asked for by name is never replaced. ``threads`` are the physical cores by default.
     """
     with failing(f"{path!r:.60} is no path"):
-        root, passed_over = Path(os.path.realpath(str(path))), dict[str, str]()
+        root, passed_over = Path(os.path.realpath(os.fspath(path))), dict[str, str]()
     manifest = manifest_of(root)
     engines = {engine["target"]: engine for engine in manifest["engines"]}
     able = [name for name in ORDER if name in engines and target in (None, name)]

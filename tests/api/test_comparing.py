@@ -22,6 +22,7 @@ from lepton_compile.errors import EngineError, PassError, SourceError
 from lepton_compile.export import Source
 from lepton_compile.export.onnx_file import import_onnx
 from tests.passes.support import load, random
+from tests.plugins.cpu_library import needs_library
 from tests.small import bert, made, saved
 
 IDS = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (float[b, s, 40] y) {
@@ -124,6 +125,17 @@ def test_ids_stay_inside_the_table(tmp_path: Path) -> None:
     assert feeds["input_ids"].shape == (2, 8)
     assert 0 <= feeds["input_ids"].min() <= feeds["input_ids"].max() < 50
     assert feeds["attention_mask"].all()
+
+
+@needs_library
+def test_attention_of_an_encoder_is_seen_to_round(tmp_path: Path) -> None:
+    """A few tokens are attended to in fp32: of a short sample the check would see nothing."""
+    model = saved("BertModel", bert(hidden_size=128, num_attention_heads=2), tmp_path / "model")
+    built = lc.build(model=model, quantize="int8", output=tmp_path / "out", verify=False)
+    done = json.loads((built.path / "report.json").read_text())["passes"]
+    (entry,) = (one for one in done if one["name"] == "lower-rounded-attention")
+    assert entry["fired"] == 2
+    assert entry["error"] > 1e-4
 
 
 def test_an_engine_that_does_not_run_here_is_never_called_executed(tmp_path: Path) -> None:

@@ -76,6 +76,21 @@ def test_constants_are_weights_and_told_apart(tmp_path: Path) -> None:
     assert 0 < _error(path, tmp_path / "out") < 0.05
 
 
+def test_an_input_called_as_ids_may_have_another_form(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["input_ids"], ["y"])]
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", "sequence", 8])
+        for n in ("input_ids", "y")
+    )
+    graph = helper.make_graph(nodes, "g", [x], [y])
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    given = RNG.standard_normal((2, 3, 8)).astype(np.float32)
+    with lc.load(lc.build(model=str(path), output=tmp_path / "out")) as model:
+        assert np.array_equal(model.run({"input_ids": given})["y"], np.maximum(given, 0))
+
+
 @pytest.mark.parametrize("kind", ["float16", "float64"])
 def test_weights_that_no_kernel_rounds_are_told(kind: str, tmp_path: Path) -> None:
     arrays = {"up": UP, "down": DOWN}

@@ -29,6 +29,15 @@ def tried(call: Any, *arguments: Any, **named: Any) -> bool:
     return False
 
 
+def test_of_paths(tmp_path: Path) -> None:
+    made = tiny.encoder(tmp_path / "made")
+    with load(made) as opened:  # what a build gives is a path
+        assert opened.path == made.path
+    assert all(tried(load, value) for value in STRANGE)
+    with pytest.raises(LoaderError, match=r"^3 is no path"):
+        load(3)
+
+
 def test_of_every_model(embedder: Model) -> None:
     feeds = {"input_ids": [[5, 6]]}
     refused = [tried(embedder.run, value) for value in STRANGE]
@@ -73,7 +82,7 @@ def test_of_load(encoder_folder: Path, how: dict[str, Any]) -> None:
     with pytest.raises(LoaderError):
         load(encoder_folder, **how)
     for path in (5, None, b"there", ["a"]):
-        with pytest.raises(LoaderError, match=r"no manifest\.json"):
+        with pytest.raises(LoaderError, match="is no path"):
             load(path, **how)
 
 

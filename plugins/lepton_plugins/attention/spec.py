@@ -26,7 +26,7 @@ CACHE_DTYPES = (*DTYPES, "int8", "float8_e4m3fn")
 HEAD_DIMS = (32, 512)
 
 # Queries, counted with the heads that share keys, that attention on the CPU leaves in fp32 where it
-# may round: kFewRounded of csrc/attention.cpp.
+# may round: kFewRounded of csrc/rounded.cpp.
 FEW_ROUNDED = 32
 
 _NEW = ("batch", "sequence", "kv_num_heads*head_dim")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lepton_plugins.attention.spec import FEW_ROUNDED
 from tests.plugins.attention.test_cpu_attention import MICROSOFT, Cached, _close, _encoder, _random
 from tests.plugins.cpu_library import DOMAIN, OTHER_PROCESSORS, Array, needs_library, run
 
@@ -110,6 +111,27 @@ def test_encoder(tokens: int, causal: int) -> None:
         ours = _encoder(DOMAIN, q, k, v, given_mask, unidirectional=causal, rounded=1)
         theirs = _encoder(MICROSOFT, q, k, v, given_mask, unidirectional=causal)
         assert _far(ours, theirs) <= CLOSE
+
+
+@pytest.mark.parametrize("length", [9, 32, 33, 90])
+def test_a_text_gets_the_numbers_that_it_gets_alone(length: int) -> None:
+    """Padding is no query: beside a long text a short one stays in fp32, too."""
+    q, k, v = (_random(2, 130, 256, seed=s) for s in range(3))
+    mask = np.ones((2, 130), np.int32)
+    mask[1, length:] = 0
+    alone = [np.ascontiguousarray(x[1:, :length]) for x in (q, k, v)]
+    beside = _encoder(DOMAIN, q, k, v, mask, rounded=1)[1:, :length]
+    ours = _encoder(DOMAIN, *alone, None, rounded=1)
+    assert np.array_equal(beside, ours)
+    assert np.array_equal(ours, _encoder(DOMAIN, *alone, None)) == (length <= FEW_ROUNDED)
+
+
+def test_padding_in_front_is_no_query_either() -> None:
+    q, k, v = (_random(1, 130, 256, seed=s) for s in range(3))
+    mask = np.zeros((1, 130), np.int32)
+    mask[0, -FEW_ROUNDED:] = 1
+    found, plain = (_encoder(DOMAIN, q, k, v, mask, rounded=n) for n in (1, 0))
+    assert np.array_equal(found, plain)
 
 
 def test_a_bias() -> None:

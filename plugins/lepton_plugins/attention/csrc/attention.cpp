@@ -18,7 +18,6 @@ namespace {
 
 constexpr int kStrip = 64;          // rows of a block of queries, about
 constexpr int kFew = 8;             // rows that are not worth transposing keys for
-constexpr int kFewRounded = 32;     // rows that are not worth rounding keys for (spec.py has it, too)
 constexpr int64_t kPart = 128;      // least keys of a part
 constexpr int64_t kMostParts = 64;
 
@@ -35,7 +34,7 @@ struct Strips {
     const int kv_head = static_cast<int>(rest % a.kv_heads);
     const int64_t batch = rest / a.kv_heads, first = strip * tokens;
     const int count = static_cast<int>(smaller(tokens, a.queries - first)) * group;
-    const Kind kind = rounded != nullptr ? Kind::rounded : Kind::many;
+    const Kind kind = rounded != nullptr && rounds(a, batch) ? Kind::rounded : Kind::many;
     float* memory = static_cast<float*>(
         aligned_alloc(64, (floats_of(count, a.head_dim, kind) * sizeof(float) + 63) / 64 * 64));
     if (memory == nullptr) {
@@ -104,8 +103,8 @@ bool attend_in_strips(const Parallel& parallel, const Attention& a, int64_t firs
   const int group = a.heads / a.kv_heads;
   const int64_t count = larger(1, a.queries * group / kStrip);
   const int64_t tokens = (a.queries + count - 1) / count;
-  const bool round =
-      a.rounded && a.head_dim <= kMostRounded && a.queries * group > kFewRounded;
+  bool round = false;
+  for (int64_t b = 0; b < a.rows && !round; ++b) round = rounds(a, b);
   RoundedKeys rounded{};
   if (round && !round_keys(parallel, a, first, end, &rounded)) return false;
   Strips strips{a, group, tokens, (a.queries + tokens - 1) / tokens, round ? &rounded : nullptr};

@@ -8,6 +8,8 @@
 namespace lepton {
 namespace {
 
+constexpr int kFewRounded = 32;  // queries that are not worth rounding keys for (spec.py has it, too)
+
 __m256i rounded(const float* x, float factor) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(factor)));
 }
@@ -34,7 +36,7 @@ struct Work {
     const int64_t b = head / a.kv_heads, h = head % a.kv_heads, start = block * kKeys;
     const int64_t filled = a.keys[b] - start;
     const bool in_sight = a.window < 0 || start + kKeys > a.offset[b] - a.window;
-    if (filled <= 0 || !in_sight) return;
+    if (filled <= 0 || !in_sight || !rounds(a, b)) return;
     const int count = static_cast<int>(filled < kKeys ? filled : kKeys);
     const RoundedBlock y = to.at(head, block);
     keys(a.key.at(b, h, start), count, y);
@@ -71,6 +73,19 @@ struct Work {
 };
 
 }  // namespace
+
+bool rounds(const Attention& a, int64_t batch) {
+  if (!a.rounded || a.head_dim > kMostRounded) return false;
+  int64_t queries = a.queries;
+  if (a.mask != nullptr) {
+    const int32_t* mask = a.mask + batch * a.mask_length;
+    int64_t from = 0, to = a.mask_length;
+    while (to > 0 && mask[to - 1] == 0) --to;
+    while (from < to && mask[from] == 0) ++from;
+    if (to - from < queries) queries = to - from;
+  }
+  return queries * (a.heads / a.kv_heads) > kFewRounded;
+}
 
 float round_words(const float* x, int count, int16_t* to) {
   const Rounding how = rounding(largest_magnitude<Eight>(x, count), kLevels);

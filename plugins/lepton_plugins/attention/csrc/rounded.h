@@ -52,6 +52,10 @@ struct RoundedKeys {
   }
 };
 
+// Whether a row of the batch has as many queries as make it worth rounding keys for. Padding does not
+// count: a text gets the numbers that it gets alone, whatever is beside it.
+bool rounds(const Attention& a, int64_t batch);
+
 // One row of numbers to 12 bits, as many as are a multiple of 16. Returns its scale.
 float round_words(const float* x, int count, int16_t* to);
 
