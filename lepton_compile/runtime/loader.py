@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lepton_compile.runtime.loader_answer import Answers
 from lepton_compile.runtime.loader_batches import Batches
@@ -99,3 +99,10 @@ class Model(
     ``manifest`` says what it takes and gives, ``target`` which of its engines was opened,
     ``passed_over`` why those that come before it were not; ``session`` is the engine itself.
     """
+
+    def __new__(cls, root: Path, manifest: Any, *_: Any) -> Self:
+        """One without the calls of other tasks."""
+        from lepton_compile.runtime.own_calls import without_others
+
+        own: type[Self] = without_others(cls, manifest)
+        return super().__new__(own)

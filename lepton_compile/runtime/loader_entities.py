@@ -23,7 +23,6 @@ class Entities(Batches):
         Tokens in a row of one label are an entity, and ``B-`` begins another; ``O`` is none. The
         score is the mean of their chances.
         """
-        refuse(self.task != "token-classification", f"a model for {self.task} finds no entities")
         labels, rows = self.manifest["labels"] or {}, self.outputs_of(texts, "logits")
         refuse(
             not all(isinstance(text, str) for text in texts), "entities are found in texts alone"

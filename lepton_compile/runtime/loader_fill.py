@@ -19,7 +19,6 @@ class Fills(Batches):
 
     def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
         """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
-        refuse(self.task != "fill-mask", f"a model for {self.task} fills no blanks")
         mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
         with failing(f"fill takes a text, found {text!r:.60}"):
             text.encode()

@@ -48,7 +48,6 @@ class Generates(Continues, Prompts):
         Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
         them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
         """
-        refuse("-generation" not in self.task, f"this model does {self.task}: it does not generate")
         how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
         how.check()
         listed = isinstance(prompt, list | tuple) or getattr(prompt, "ndim", 0) > 0

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 __all__ = [
+    "CALLS",
     "FORMAT",
     "MIN_FORMAT",
     "TENSOR",
@@ -24,6 +25,7 @@ __all__ = [
     "refuse",
 ]
 
+CALLS = "generate transcribe entities words vectors classify answer fill embed logits run"
 FORMAT, MIN_FORMAT = 1, 1
 # What is read of a manifest: a type or several, [of each], a pair, {key: of its value}. * is any
 # key, and what stands under a key with ? may be missing or null. No number is below zero.

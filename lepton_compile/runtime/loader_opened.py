@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
+from lepton_compile.runtime.loader_guard import CALLS, UnfitError, failing, refuse
 
 __all__ = ["Opened"]
 
@@ -43,8 +43,8 @@ class Opened:
     if not TYPE_CHECKING:  # so that a name which does not exist stays an error there
 
         def __getattr__(self, name: str) -> Any:
-            no = name in ("generate", "logits", "embed", "classify", "entities", "answer", "fill")
-            refuse(no, f"this model does {self.task}: its loader.py has no {name}()")
+            own = " or ".join(f"{call}()" for call in CALLS.split() if hasattr(type(self), call))
+            refuse(name in CALLS.split(), f"a model for {self.task} has no {name}(): call {own}")
             return super().__getattribute__(name)  # says what is missing
 
     def __enter__(self) -> Self:
@@ -54,8 +54,7 @@ class Opened:
         """Let the engine and its buffers go."""
         parts, self.spare, self.session = [*self.spare, self.session], [], None
         for part in parts:  # which no other thread finds any more
-            if hasattr(part, "close"):
-                part.close()
+            getattr(part, "close", dict)()
 
     __exit__ = close
 

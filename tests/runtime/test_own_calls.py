@@ -1,0 +1,51 @@
+"""A model that this package opens has the calls of its task, and says so of those of others."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from lepton_compile.runtime import LoaderError, Model, load
+from lepton_compile.runtime.emit import loader_source
+from lepton_compile.runtime.own_calls import without_others
+from tests.runtime import tiny
+from tests.runtime.manifests import all_manifests
+
+
+def emitted_names(source: str) -> set[str]:
+    """What ``Model`` in an emitted file has, but for what is private."""
+    (model,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "Model")
+    assert isinstance(model, ast.ClassDef)
+    found = {node.name for node in model.body if isinstance(node, ast.FunctionDef)}
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_each_has_the_names_of_the_file_that_its_artifact_carries() -> None:
+    kinds = {}
+    for given in all_manifests():
+        own = without_others(Model, given)
+        there = {name for name in dir(own) if not name.startswith("_") and hasattr(own, name)}
+        assert there == emitted_names(loader_source(given)), given["task"]
+        kinds[given["task"]] = there
+    assert kinds["text-generation"] - kinds["feature-extraction"] >= {"generate", "logits"}
+    assert kinds["feature-extraction"] - kinds["text-generation"] == {
+        *("embed", "outputs_of", "run_encoded"),
+    }
+
+
+def test_calls_of_other_tasks_name_the_task_and_its_own(model: Model, tmp_path: Path) -> None:
+    for call in ("transcribe", "vectors", "words", "classify", "entities", "answer", "fill"):
+        said = rf"^a model for text-generation has no {call}\(\): "
+        with pytest.raises(LoaderError, match=said + r"call generate\(\) or logits\(\) or run\(\)"):
+            getattr(model, call)(["w5"])
+    made = tiny.encoder(tmp_path / "labels", "text-classification")
+    with load(made.path, threads=1) as labels:
+        assert isinstance(labels, Model)
+        for call in ("generate", "embed", "entities"):
+            with pytest.raises(LoaderError, match=rf"{call}\(\): call classify\(\) or logits\(\)"):
+                getattr(labels, call)(["w5"])
+        with pytest.raises(AttributeError, match="'Model' object has no attribute 'pixels'"):
+            labels.pixels([])
+        assert labels.classify(["w5"])
