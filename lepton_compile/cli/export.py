@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,13 @@ def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
 )
 def genai(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """A folder for onnxruntime-genai: a decoder's engine, unchanged, and genai_config.json."""
-    from lepton_compile.serving import export_genai
+    from lepton_compile.serving import export_genai, genai_left_out
 
     with located(folder):
         written = export_genai(folder, output, **options)
+        remarks = genai_left_out(folder, options["target"])
     code = f"import onnxruntime_genai as g; g.Model({json.dumps(str(output), ensure_ascii=False)})"
-    _tell(written, as_json, f"python -c {shlex.quote(code)}")
+    _tell(written, as_json, f"python -c {shlex.quote(code)}", remarks)
 
 
 @export.command(short_help="An ONNX file for onnxruntime's TensorRT-RTX provider.")
@@ -108,16 +109,18 @@ def epcontext(folder: Path, output: Path, as_json: bool, **options: Any) -> None
     _tell(written, as_json, "never executed: it needs an RTX GPU and onnxruntime's RTX provider")
 
 
-def _tell(written: Path, as_json: bool, then: str) -> None:
+def _tell(written: Path, as_json: bool, then: str, remarks: Sequence[str] = ()) -> None:
     sizes = {
         path.relative_to(written).as_posix(): path.stat().st_size
         for path in sorted(written.rglob("*"))
         if path.is_file()
     }
     if as_json:
-        emit_json({"output": written, "files": sizes})
+        emit_json({"output": written, "files": sizes, "remarks": [*remarks]})
         return
     out = console()
     rows = [(name, bytes_text(size)) for name, size in sizes.items()]
     out.print(table(str(written), ("file", "size>"), rows))
+    for remark in remarks:
+        out.print(f"Note: {remark}", markup=False)
     out.print(then, soft_wrap=not out.is_terminal, markup=False)

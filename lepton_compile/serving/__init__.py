@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .epcontext import export_epcontext
 from .genai import export_genai
+from .genai_rules import genai_left_out
 from .triton import export_triton
 
-__all__ = ["export_epcontext", "export_genai", "export_triton"]
+__all__ = ["export_epcontext", "export_genai", "export_triton", "genai_left_out"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from lepton_compile.errors import ArtifactError
 from lepton_compile.serving.engine import ServedEngine
+from lepton_compile.serving.genai_rules import search_rules
 from lepton_compile.serving.genai_states import HINT, cache_numbers, layer_types, state_names
 from lepton_compile.serving.last_logits import LOGITS_TO_KEEP
 
@@ -72,9 +73,7 @@ def genai_config(
         },
     }
     search = _search(settings, room, shared=bool(cache["shared"]))
-    # Of what answers are held to the server knows this alone: it counts the prompt, as we do.
-    least = (generation.get("rules") or {}).get("least") or 0
-    return {"model": model, "search": {**search, "min_length": least}}
+    return {"model": model, "search": {**search, **search_rules(generation, engine.target)}}
 
 
 def _search(settings: Mapping[str, Any], room: int, *, shared: bool) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lepton_compile.artifact import Artifact
+from lepton_compile.cli import main
 from lepton_compile.errors import ArtifactError
 from lepton_compile.runtime import load
 from lepton_compile.serving import export_genai
@@ -67,6 +69,30 @@ def test_no_end_before_the_least(tmp_path: Path) -> None:
     (expected,) = written_by_loader(built.path, [PROMPTS[0]], 40 - len(PROMPTS[0]))
     assert [token for token in found if token not in told["eos_token_id"]] == expected
     assert 12 - len(PROMPTS[0]) <= len(expected) < 40 - len(PROMPTS[0])
+
+
+def test_no_pair_of_tokens_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the artifact's loader writes with that rule; of one that it cannot be told it says so."""
+    pytest.importorskip("onnxruntime_genai")
+    import lepton_compile as lc
+
+    config = llama(bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    saved("LlamaForCausalLM", config, tmp_path / "model")
+    told = {"no_repeat_ngram_size": 2, "min_new_tokens": 2}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(told))
+    recipe = {"model": str(tmp_path / "model"), "task": "text-generation"}
+    built = lc.build(recipe, output=tmp_path / "artifact", check=False, verify=False)
+    assert main(["export", "genai", str(built.path), "-o", str(tmp_path / "out"), "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)["remarks"]
+    assert "has min_new_tokens 2: left out" in said
+    found = written_by_genai(tmp_path / "out", [PROMPTS[0]], 24)
+    assert found == written_by_loader(built.path, [PROMPTS[0]], 24)
+    whole = [*PROMPTS[0], *found[0]]
+    assert len({*pairwise(whole)}) == len(whole) - 1
+    document = json.loads((tmp_path / "out/genai_config.json").read_text())
+    document["search"].pop("no_repeat_ngram_size")
+    (tmp_path / "out/genai_config.json").write_text(json.dumps(document))
+    assert written_by_genai(tmp_path / "out", [PROMPTS[0]], 24) != found, "it would have"
 
 
 def test_a_model_made_by_hand_until_its_end(decoder: Artifact, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lepton_compile.artifact import Artifact
 from lepton_compile.errors import ArtifactError
+from lepton_compile.serving import genai_left_out, genai_rules
 from lepton_compile.serving.genai_config import genai_config
+from lepton_compile.serving.genai_rules import search_rules
 from tests.serving.artifacts import changed, engine_of
 
 LAYER = {"heads": 2, "head_dim": 16, "window": None}
@@ -46,11 +49,31 @@ def test_sampling_is_the_models_and_greed_is_unbent(decoder: Artifact) -> None:
     assert search["repetition_penalty"] == 1.0
 
 
-def test_how_long_a_text_is_at_least(decoder: Artifact) -> None:
+def test_how_long_a_text_is_at_least_and_what_it_does_not_repeat(decoder: Artifact) -> None:
     told = decoder.manifest.generation or {}
-    for rules, least in (({}, 0), ({"apart": 2}, 0), ({"least": 12}, 12)):
+    for rules, least, apart in (({}, 0, 0), ({"apart": 2}, 0, 2), ({"least": 12}, 12, 0)):
         engine = changed(engine_of(decoder), generation={**told, "rules": rules})
-        assert config_of(engine)["search"]["min_length"] == least
+        search = config_of(engine)["search"]
+        assert (search["min_length"], search["no_repeat_ngram_size"]) == (least, apart)
+    assert search_rules({"rules": {"apart": 2}}, "ort-cuda") == {"min_length": 0}, "refused there"
+
+
+def test_what_it_cannot_be_told_is_named(decoder: Artifact, monkeypatch: Any) -> None:
+    engine = {"target": "ort-cuda"}
+    rules = {"apart": 3, "least": 4, "least_new": 5, "words": [[6, 7]], "last": [8]}
+    generation = {"eos": [1], "never": [9], "first": [10], "rules": rules}
+    made = replace(decoder.manifest, generation=generation)
+    monkeypatch.setattr(genai_rules, "read_manifest", lambda _: made)
+    (said,) = genai_left_out(decoder.path)
+    assert said == (
+        "the generation config has suppress_tokens and bad_words_ids [9], begin_suppress_tokens "
+        "[10], min_new_tokens 5, bad_words_ids [[6, 7]], forced_eos_token_id [8]: left out, "
+        "onnxruntime-genai cannot be told"
+    )
+    made = replace(made, engines=(engine,))
+    assert "no_repeat_ngram_size 3, min_new_tokens" in genai_left_out(decoder.path)[0]
+    made = replace(decoder.manifest, generation={"eos": [1], "rules": {"least": 4, "apart": 3}})
+    assert genai_left_out(decoder.path) == []
 
 
 @pytest.mark.parametrize(
