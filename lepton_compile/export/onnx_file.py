@@ -24,6 +24,7 @@ from lepton_passes.tensors import transposed
 
 from .export import ExportedModel
 from .external import weight_files
+from .onnx_embedded import load_onnx
 from .onnx_opset import at_our_opset
 from .onnx_sound import check_sound
 from .onnx_weights import own_weights
@@ -85,7 +86,7 @@ def _stored(model: ir.Model) -> str:
 
 def _load(path: Path) -> ir.Model:
     try:
-        return ir.load(path)
+        return load_onnx(path)
     except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
         raise SourceError(
             "the ONNX file cannot be read",

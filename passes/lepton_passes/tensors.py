@@ -7,6 +7,7 @@ way, so a chain of passes costs one block of memory, whatever the size of the we
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -148,7 +149,20 @@ def rows_of(tensor: ir.TensorProtocol, start: int, stop: int) -> np.ndarray:
     """Rows ``start..stop`` of any tensor, streamed where the tensor can."""
     if isinstance(tensor, StreamedTensor):
         return tensor.rows(start, stop)
+    if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.bitwidth >= 8 and len(tensor.shape):
+        return _read_rows(tensor, start, stop)
     return np.atleast_1d(tensor.numpy())[start:stop]
+
+
+def _read_rows(tensor: ir.ExternalTensor, start: int, stop: int) -> np.ndarray:
+    """Rows out of the file: mapped, as onnx_ir has it, what was read would stay until the end."""
+    rows, *rest = tensor.shape.numpy()
+    start, stop = min(start, rows), min(stop, rows)
+    count = math.prod(rest) * (stop - start)
+    with open(tensor.path, "rb") as file:
+        file.seek((tensor.offset or 0) + start * math.prod(rest) * (tensor.dtype.bitwidth // 8))
+        found = np.fromfile(file, tensor.dtype.numpy(), count)
+    return found.reshape(stop - start, *rest)
 
 
 def cast(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:

@@ -238,11 +238,10 @@ class Source:
         """A file, and the files that an ONNX file keeps its weights in."""
         if self.kind != "onnx":
             return [self.path]
-        import onnx_ir as ir
-
         from lepton_compile.export.external import weight_files
+        from lepton_compile.export.onnx_embedded import load_onnx
 
-        return [self.path, *weight_files(ir.load(self.path), self.path)]
+        return list(dict.fromkeys([self.path, *weight_files(load_onnx(self.path), self.path)]))
 
 
 def _started(make: Callable[[], Result], *, daemon: bool = True) -> Future[Result]:
