@@ -7,7 +7,6 @@ activations, sums of products for GPTQ) and dropped, one text of the sample at a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,6 +20,7 @@ from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.linear import linears_by_input
 from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
+from lepton_plugins.workroom import Workroom
 
 from .empty_past import empty_past, is_past
 from .lean_graph import lean
@@ -101,7 +101,7 @@ def show(
     Raises:
         PassError: onnxruntime does not run the graph.
     """
-    with tempfile.TemporaryDirectory(prefix="lepton-calibrate-") as folder:
+    with Workroom("calibrate") as folder:
         session = _opened(model, Path(folder))
         taken = {i.name: i.shape for i in session.get_inputs()}  # type: ignore[attr-defined]
         for index, feed in enumerate(feeds):

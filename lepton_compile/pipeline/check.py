@@ -9,7 +9,6 @@ rounds in a mixture of experts, as far as another choice of experts does.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolera
 from lepton_passes.emulation import Emulation, half_of
 from lepton_passes.linear import stored_precisions
 from lepton_passes.tensors import StreamedTensor
+from lepton_plugins.workroom import Workroom
 
 from .blame import first_moved
 from .empty_past import empty_past, is_past
@@ -60,7 +60,7 @@ class NumericCheck:
         self._library = library
         self._feeds = dict(feeds)
         self._precision = precision
-        self._folder = tempfile.TemporaryDirectory(prefix="lepton-check-")
+        self._folder = Workroom("check")
         self._weights = ScratchWeights(Path(self._folder.name) / "weights.bin")
         self._before: dict[str, np.ndarray] = {}
         self._graph = b""

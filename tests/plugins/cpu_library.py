@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx import helper
 from lepton_plugins.native import EMULATED, LIBRARY, build_library, why_not
 from lepton_plugins.spec import CPU_DOMAIN as DOMAIN
 from lepton_plugins.toolchain.store import cache_folder
+from lepton_plugins.workroom import Workroom
 
 __all__ = ["DOMAIN", "OTHER_PROCESSORS", "Array", "library", "needs_library", "run"]
 
@@ -30,7 +31,9 @@ Array = np.ndarray[Any, Any]
 @cache
 def library(*defines: str) -> Path:
     """The library, compiled once for all tests of a process."""
-    path = Path(mkdtemp(prefix="lepton-library-")) / LIBRARY
+    room = Workroom("library")
+    atexit.register(room.cleanup)
+    path = Path(room.name) / LIBRARY
     path.write_bytes(build_library(cache_folder(), defines))
     return path
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -21,6 +20,7 @@ from lepton_compile.export.source.tokenizer_files import (
     tokenizer_error,
     vocabulary_error,
 )
+from lepton_plugins.workroom import Workroom
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -195,10 +195,10 @@ class Source:
         return made_tokenizer(self.path) if self.kind == "folder" else None
 
     @cached_property
-    def _made_folder(self) -> TemporaryDirectory[str]:
+    def _made_folder(self) -> Workroom:
         """Where it is written; gone with the source."""
         assert self._made_tokenizer is not None
-        room = TemporaryDirectory(prefix="lepton-tokenizer-")
+        room = Workroom("tokenizer")
         write_made_tokenizer(self._made_tokenizer, Path(room.name))
         return room
 

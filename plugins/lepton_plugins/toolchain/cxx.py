@@ -12,7 +12,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_plugins.spec import PluginError
+from lepton_plugins.workroom import Workroom
 
 __all__ = ["Compiler", "Compilers", "compile_library", "find_compiler"]
 
@@ -110,7 +110,7 @@ def compile_library(
     """
     compilers = compilers or Compilers()
     run = functools.partial(_run, compilers, compiler)
-    with tempfile.TemporaryDirectory(prefix="lepton-cxx-") as folder:
+    with Workroom("cxx") as folder:
         objects = [Path(folder) / f"{index}.o" for index in range(len(sources))]
         prelude = _prelude(run, Path(folder), flags)
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,3 +127,36 @@ def test_compilers_that_nobody_waits_for(tmp_path: Path) -> None:
             found.result(timeout=60)
     assert told.read_text() == "begun\n"
     assert compilers.run([str(script)])[0] != 0
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from lepton_plugins.toolchain.cxx import Compiler, compile_library
+compile_library(Compiler((sys.argv[1],), "slow"), {Path("one.cpp"): ()}, ())
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, told = tmp_path / "scratch", tmp_path / "told"
+    scratch.mkdir()
+    slow = _source(
+        tmp_path, f"#!/bin/sh\necho $$ > {told}.new\nmv {told}.new {told}\nexec sleep 600\n"
+    )
+    slow.chmod(0o755)
+    command = [sys.executable, "-c", ENDLESS, str(slow)]
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(scratch)}) as process:
+        while not told.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    os.kill(int(told.read_text()), signal.SIGKILL)  # it would go on without who began it
+    (left,) = scratch.iterdir()
+    then = time.time() - 3600
+    os.utime(left, (then, then))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(PluginError, match="declines"):
+        compile_library(Compiler(("false",), "none"), {Path("one.cpp"): ()}, ())
+    assert list(scratch.iterdir()) == []
