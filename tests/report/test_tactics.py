@@ -106,3 +106,16 @@ def test_nothing_is_said_where_nothing_was_asked() -> None:
 def test_a_report_of_before_is_shown_without() -> None:
     old = {name: value for name, value in data().items() if name != "tactics"}
     assert "Kernels of linear layers" not in Page(render(old)).text
+
+
+def test_where_a_phone_shows_no_head_each_number_says_what_it_is() -> None:
+    text = render(data(tactics=[_entry()]))
+    (table,) = re.findall(r'<table class="kernels">.*?</table>', text, re.DOTALL)
+    head, *rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    numbers = re.findall(r'<th class="right[^"]*">(.*?)</th>', head)
+    assert numbers == ["1 row", "128 rows", "error", "times usual"]
+    assert len(rows) == 3
+    for row in rows:
+        assert re.findall(r'<td class="right[^"]*" data-of="(.*?)">', row) == numbers
+    (narrow,) = re.findall(r"@media \(max-width: 560px\) {.*?\n}", text, re.DOTALL)
+    assert "attr(data-of)" in narrow
