@@ -68,6 +68,11 @@ def left_out(source: Source, task: str) -> list[str]:
     said = Said(source)
     unknown, asked = dict(_unknown(said, task)), dict(_asked(said, task))
     told = []
+    if idle := said.idle_ends():
+        told.append(
+            f"eos_token_id {idle} of config.json ends no answer: generation_config.json, which "
+            "counts as a whole, has none"
+        )
     if asked:
         told.append(f"the generation config has {_text(asked)}: each call has to ask for it")
     if unknown:

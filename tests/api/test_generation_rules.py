@@ -179,7 +179,7 @@ def test_what_is_left_out_is_told(
     task: str, told: dict[str, Any], said: list[str], tmp_path: Path
 ) -> None:
     listening("t5", tmp_path)
-    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    (tmp_path / "generation_config.json").write_text(json.dumps(PAIR_TOKENS | told))
     found = left_out(resolve(str(tmp_path), tmp_path), task)
     assert len(found) == len(said)
     assert all(part in sentence for part, sentence in zip(said, found, strict=True))

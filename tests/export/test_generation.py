@@ -52,10 +52,10 @@ def test_ids_that_the_model_has_no_token_for_are_left_out(folder: Path) -> None:
     assert found == {"eos": [7], "bos": None, "pad": None, "vocabulary": 96}
 
 
-def test_generation_config_goes_first(folder: Path) -> None:
+def test_generation_config_counts_as_a_whole(folder: Path) -> None:
     assert generation(opened(folder))["eos"] == [2]
     (folder / "generation_config.json").write_text('{"eos_token_id": [7, 8], "pad_token_id": 5}')
-    assert generation(opened(folder)) == {"eos": [7, 8], "bos": 1, "pad": 5, "vocabulary": 96}
+    assert generation(opened(folder)) == {"eos": [7, 8], "bos": None, "pad": 5, "vocabulary": 96}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,7 @@ def test_generation_config_goes_first(folder: Path) -> None:
 def test_what_answers_begin_with_and_never_have(
     given: dict[str, Any], start: list[int], never: list[int], folder: Path
 ) -> None:
+    given = {"bos_token_id": 1, **given}
     (folder / "generation_config.json").write_text(json.dumps(given))
     assert answers(opened(folder)) == {"start": start, "never": never}
     assert generation(opened(folder)).get("never", []) == never
