@@ -97,7 +97,7 @@ def gives(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) ->
 
 
 def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return None
     try:
         return onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)

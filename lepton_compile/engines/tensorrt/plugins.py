@@ -14,7 +14,7 @@ PLUGINS = tuple((SPEC.namespace, op) for op in (SPEC.name, *(step.op for step in
 """(domain, op) of what ``plugin_files`` writes a plugin for, and of its steps that
 ``baked_plugin`` has compiled into the plan."""
 
-STANDARD = ("", "ai.onnx", "com.microsoft", "trt", "nvidia")
+STANDARD = ("", "com.microsoft", "trt", "nvidia")
 
 
 def plugin_domains(model: ir.Model) -> list[str]:

@@ -16,7 +16,7 @@ from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["inside", "own_types", "places"]
 
-_KNOWN = ("", "ai.onnx", "com.microsoft", CPU_DOMAIN)
+_KNOWN = ("", "com.microsoft", CPU_DOMAIN)
 
 
 def own_types(model: ir.Model, node: ir.Node) -> bool:

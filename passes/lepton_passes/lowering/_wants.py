@@ -13,7 +13,7 @@ import onnx_ir as ir
 from lepton_passes.body import LAYER_DOMAIN
 from lepton_passes.lowering._own_types import inside, own_types
 from lepton_passes.lowering._wide_states import is_wide
-from lepton_passes.match import PRESENT
+from lepton_passes.match import PRESENT, is_op
 
 __all__ = ["MOVES", "POINTWISE", "Want", "Wants"]
 
@@ -63,7 +63,7 @@ class Wants:
         """Whether the node computes in fp32 whatever surrounds it."""
         if node.op_type == "LinearAttention":
             return True
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain:
             return False
         if node.op_type in ALWAYS_WIDE:
             return True
@@ -81,7 +81,7 @@ class Wants:
     def _by(self, node: ir.Node, index: int) -> frozenset[Want]:
         if node in self._inside or own_types(self._model, node):
             return frozenset([Want.WIDE])
-        if node.op_type == "RotaryEmbedding" and self._islands:
+        if is_op(node, "RotaryEmbedding") and self._islands:
             return frozenset([Want.ROTARY if index in (1, 2) else Want.WIDE])
         if self.is_island(node):
             return frozenset([Want.WIDE])

@@ -26,7 +26,6 @@ from lepton_passes.tensors import StreamedTensor, mapped
 __all__ = ["LowerResidualScale"]
 
 SCALE = 64.0
-_SAME_NUMBERS = ("Identity", "KeepLast")
 
 
 class LowerResidualScale(LeptonPass):
@@ -120,7 +119,7 @@ class _Stream:
         if node.op_type == "RMSNormalization" and index == 0:
             self.read.append((body, node))
             return []
-        if node.op_type in _SAME_NUMBERS and index == 0:
+        if node.op_type == "Identity":
             return [(body, node.outputs[0])]
         if node.op_type != "Add":
             return "it reads the sums between layers, and is no norm"

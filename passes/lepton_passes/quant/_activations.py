@@ -25,6 +25,7 @@ from lepton_passes.linear import Linear, linears
 from lepton_passes.match import made_by
 from lepton_passes.quant._calibration import Calibration, parameters_of
 from lepton_passes.quant._ranges import InputRange, readable
+from lepton_passes.quant._weights import is_table
 
 __all__ = ["QuantizeActivations"]
 
@@ -69,7 +70,7 @@ class QuantizeActivations(LeptonPass):
         turned = made_by(linear.node.inputs[1], "Transpose")
         assert turned is not None
         stored = turned.inputs[0]
-        if stored is not None and any(use.node.op_type == "Gather" for use in stored.uses()):
+        if stored is not None and is_table(stored):
             return "its weight is an embedding table too"
         if any(name not in self._calibration.ranges for name in parameters_of(body, linear)):
             return "its input was not calibrated"

@@ -20,7 +20,7 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import experts_in, scorers, shared_columns
 from lepton_passes.linear import dequantized, linears, weight_of
-from lepton_passes.match import made_by
+from lepton_passes.match import is_op, made_by
 from lepton_passes.tensors import StreamedTensor
 
 __all__ = [
@@ -212,7 +212,7 @@ def stored_name(value: ir.Value) -> str:
 
 def is_table(value: ir.Value) -> bool:
     """Whether rows of a weight are looked up."""
-    return any(use.node.op_type == "Gather" for use in value.uses())
+    return any(is_op(use.node, "Gather") for use in value.uses())
 
 
 def is_router(body: Body, value: ir.Value) -> bool:

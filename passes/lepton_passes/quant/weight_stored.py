@@ -38,7 +38,7 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.experts import partner_of
 from lepton_passes.grouped import Form, Grid, grouped
 from lepton_passes.linear import weight_of
-from lepton_passes.match import has_blocks
+from lepton_passes.match import has_blocks, is_op
 from lepton_passes.quant._weights import (
     Choice,
     Choose,
@@ -236,7 +236,7 @@ def _in_order(body: Body, layer: ir.Node, order: ir.Value) -> ir.Value:
     assert x is not None
     readers = {use.node for use in x.uses()}
     for node in readers:
-        if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == -1:
+        if is_op(node, "Gather") and node.attributes.get_int("axis", 0) == -1:
             found = _numbers(body, node.inputs[1])
             if len(found) == len(wanted) and all(map(np.array_equal, found, wanted)):
                 return node.outputs[0]

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body, whole_bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.opset import newer, set_opset
+from lepton_passes.match import is_op
 
 __all__ = ["OLDER", "LowerCpuOpset"]
 
@@ -53,4 +54,4 @@ class LowerCpuOpset(LeptonPass):
 
 
 def _wants_older(node: ir.Node) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in _UP_TO_OLDER
+    return is_op(node, *_UP_TO_OLDER)

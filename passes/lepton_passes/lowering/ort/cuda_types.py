@@ -35,7 +35,7 @@ class LowerCudaTypes(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes():
-            if node.domain in ("", "ai.onnx") and (half := _without_kernel(node)) is not None:
+            if not node.domain and (half := _without_kernel(node)) is not None:
                 self._widen(body, node, half)
                 self.fire(body)
 

@@ -32,7 +32,7 @@ CONTRIB = frozenset({
 })
 # fmt: on
 PLAIN = frozenset({"AzureExecutionProvider", "CPUExecutionProvider"})
-STANDARD = ("", "ai.onnx", "ai.onnx.ml")
+STANDARD = ("", "ai.onnx.ml")
 OURS = frozenset(
     {
         "CausalConv",
@@ -148,7 +148,7 @@ def _illegal(body: Body, node: ir.Node) -> str | None:
     if node.domain not in STANDARD:
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
     opset = body.graph.opset_imports.get("", _NEWEST)
-    if node.domain in ("", "ai.onnx") and _without_kernel(node.op_type, opset):
+    if not node.domain and _without_kernel(node.op_type, opset):
         return f"it has no CPU kernel for its form at opset {opset}"
     # In front of what computes in integers, onnxruntime takes the node into its kernel.
     if dequantizes_weight(body, node) and not all(map(in_integers, readers(node.outputs[0]))):

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import LAYER_DOMAIN, Body
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.ort._cuda_kernels import computes_in, kernel_for
 from lepton_passes.lowering.ort.legal_ort_cpu import dequantizes_weight
-from lepton_passes.match import sizes_of
+from lepton_passes.match import is_op, sizes_of
 
 __all__ = ["LegalOrtCuda"]
 
@@ -59,13 +59,13 @@ class LegalOrtCuda(LeptonPass):
 
 
 def _illegal(body: Body, node: ir.Node, opset: int) -> str | None:
-    if node.domain == LAYER_DOMAIN or node.op_type in _PLACED | _WITH_BRANCHES:
+    if node.domain == LAYER_DOMAIN or is_op(node, *_PLACED, *_WITH_BRANCHES):
         return None
-    if node.op_type in _CPU_ALONE:
+    if is_op(node, *_CPU_ALONE, domain=DIALECT):
         return f"{_CPU_ALONE[node.op_type]} for ort-cpu alone"
     if node.op_identifier() in body.model.functions:
         return None  # its body moves numbers: Positions, KeepLast and their like
-    if node.domain not in ("", "ai.onnx", "com.microsoft"):
+    if node.domain not in ("", "com.microsoft"):
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
     if node.op_type == "DynamicQuantizeMatMul":
         return "the GPU has no such kernel: take quantize: int4, or compute: fp16 without quantize"

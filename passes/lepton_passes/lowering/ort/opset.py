@@ -59,7 +59,7 @@ def set_opset(model: ir.Model, opset: int) -> bool:
 
 def newer(node: ir.Node, opset: int) -> str | None:
     """What the node has that an opset has not; ops of onnxruntime in this domain are not asked."""
-    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+    if node.domain or not onnx.defs.has(node.op_type):
         return None
     try:
         known = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
@@ -78,7 +78,7 @@ def _wants_older(model: ir.Model) -> bool:
     nodes = [node for body in whole_bodies(model) for node in body.graph.all_nodes()]
     if any(newer(node, _OLDER) or _of_newer_type(node) for node in nodes):
         return False
-    standard = [node for node in nodes if node.domain in ("", "ai.onnx")]
+    standard = [node for node in nodes if not node.domain]
     return any(has_form(node, _OLDER) and not has_form(node, OPSET) for node in standard)
 
 

@@ -38,7 +38,6 @@ __all__ = ["LegalTrt"]
 
 Trap = Callable[[Body, ir.Node], Iterator[str]]
 
-STANDARD = ("", "ai.onnx")
 _PLUGIN = ("lepton", "CachedAttention")
 _TRAPS: dict[str, tuple[Trap, ...]] = {
     "Attention": (attention.standard_attention, outputs.only_first),
@@ -97,6 +96,6 @@ def _unknown(body: Body, node: ir.Node) -> str | None:
         return f"{node.domain} is the dialect of the compiler; no pass lowered the op"
     if node.op_type in NEEDS_PLUGIN:
         return "its importer needs a plugin of NVIDIA's that no wheel contains"
-    if node.op_type in OWN or (node.op_type in IMPORTED and node.domain in STANDARD):
+    if node.op_type in OWN or (node.op_type in IMPORTED and not node.domain):
         return None
     return f"TensorRT has no importer for {node.op_type} of {node.domain or 'ONNX'}"

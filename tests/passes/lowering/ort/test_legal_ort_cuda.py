@@ -61,6 +61,10 @@ def test_accepts_what_runs() -> None:
             "the domain com.example has no kernels, and the model has no body for it",
         ),
         (
+            "com.example.Constant (x)",
+            "the domain com.example has no kernels, and the model has no body for it",
+        ),
+        (
             "com.microsoft.DynamicQuantizeMatMul (x, x, x)",
             "the GPU has no such kernel: take quantize: int4, or compute: fp16 without quantize",
         ),
