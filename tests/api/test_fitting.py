@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lepton_compile.api.fitting import energies_for, hessians_for
+from lepton_compile.api.fitting import SHARE, energies_for, hessians_for
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import load_recipe
 from tests.passes.quant.rounding import model
@@ -31,6 +31,24 @@ def test_nothing_is_fitted_unless_asked_for() -> None:
     recipe = load_recipe({"model": "./m", "quantize": "int4"})
     step = lambda *_: None  # noqa: E731
     assert hessians_for(recipe, model(), _source(), None, step) is None  # type: ignore[arg-type]
+
+
+def test_matrices_keep_to_the_memory_that_a_build_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = SimpleNamespace(kind="folder", tokenizer=object)
+
+    def most(**more: Any) -> int:
+        recipe = load_recipe({**GPTQ, **more})
+        made = hessians_for(recipe, model(), source, TEXT, lambda *_: None)  # type: ignore[arg-type]
+        assert made is not None
+        return made.most
+
+    whole = most()
+    assert most(max_memory=SHARE * (whole - 1)) == whole - 1
+    # Nor does a ceiling that is far away let them take more than they do without one.
+    monkeypatch.setattr("lepton_compile.pipeline.hessians.BUDGET", whole - 1)
+    assert most(max_memory="64GB") == most() == whole - 1
 
 
 def test_columns_are_weighed_only_where_that_was_asked_for() -> None:

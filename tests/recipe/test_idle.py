@@ -142,6 +142,7 @@ def test_every_row_of_the_table_is_told_of() -> None:
         {**INT8, "objective": "memory"},
         {**DECODER, "position_ids": True},
         {"pooling": "mean", "normalize": True, "task": "feature-extraction"},
+        {"per_target": {"ort-cpu": {"attention": None, "plugin": None}}},  # nothing is written
     ],
 )
 def test_left_alone(data: dict[str, Any]) -> None:

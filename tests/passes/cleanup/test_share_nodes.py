@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from lepton_passes.cleanup.share_nodes import SMALL, ShareNodes
 from lepton_passes.contract import SAME
@@ -48,6 +49,18 @@ def test_equal_bytes_of_other_types_are_two() -> None:
     text = "main (float[a, b] x) => (y) { c = Cast <to = 1> (n) p = Add (x, f) y = Mul (p, c) }"
     weights = {"f": np.full(3, 1.0, np.float32), "n": np.full(3, 1.0, np.float32).view(np.int32)}
     assert check(ShareNodes(), load(text, weights), FEEDS, SAME).fired == 0
+
+
+def test_texts_are_left_as_they_are() -> None:
+    model = load(
+        "main (float[a, b] x) => (y) { e = Equal (n, m) c = Cast <to = 1> (e) y = Mul (x, c) }"
+    )
+    values = {v.name: v for node in model.graph for v in node.inputs if v is not None}
+    for name in "nm":
+        values[name].const_value = ir.tensor(["a", "b", "c"], name=name)
+        values[name].type, values[name].shape = ir.TensorType(ir.DataType.STRING), ir.Shape([3])
+        model.graph.register_initializer(values[name])
+    assert check(ShareNodes(), model, FEEDS, SAME).fired == 0
 
 
 def test_what_a_call_says_of_a_node_is_not_known() -> None:

@@ -243,6 +243,22 @@ def test_a_weight_outside_the_range_is_named(value: float, words: str) -> None:
     assert np.isfinite(tensor.numpy().astype(np.float32)).all()
 
 
+def test_a_number_that_becomes_a_condition_stays_one() -> None:
+    """Whatever its reader computes in: Where takes truths, and no halves."""
+    model = load(
+        """main (float[b, 8] x) => (float[b, 8] y) {
+             h = MatMul (x, w)
+             yes = Cast <to = 9> (h)
+             z = Where (yes, h, x)
+             y = MatMul (z, w)
+           }""",
+        {"w": random(8, 8, scale=0.4)},
+    )
+    before = run(model, ROWS)
+    LowerHalfPrecision(FP16)(model)
+    assert_close(before, run(model, ROWS), ROUNDING[FP16])
+
+
 RESIZED = """
 main (float[1, 2, 4, 4] x) => (float[1, 2, 8, 8] y) {
   h = Gelu (x)

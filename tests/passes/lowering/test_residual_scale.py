@@ -106,6 +106,10 @@ def test_sums_beyond_fp16_fit_in() -> None:
             "it reads the sums between layers, and is no norm",
         ),
         (
+            {"tail": "y = RMSNormalization <axis = -1> (last, two)"},  # as the weight of one
+            "it reads the sums between layers, and is no norm",
+        ),
+        (
             {"tail": f"c = ReduceMax (last) d = Cast <to = 9> (c) {BRANCH}"},
             "it reads the sums between layers, and is no norm",
         ),

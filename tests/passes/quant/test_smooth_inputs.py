@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lepton_compile.pipeline.calibrate import calibrate
 from lepton_passes.contract import SAME
-from lepton_passes.quant._calibration import Calibration
+from lepton_passes.quant._calibration import Calibration, unseen
 from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.activation_int8 import ActivationInt8
 from lepton_passes.quant.smooth_inputs import SmoothInputs
@@ -90,6 +90,14 @@ def test_refuses_an_input_whose_channels_are_alike() -> None:
         0,
         {"rounding its input loses 0.2%, which is little"},
     )
+
+
+def test_a_plan_counts_on_it() -> None:
+    """It has run nothing, and does not know what rounding loses."""
+    graph = model()
+    done = SmoothInputs(Calibration(ranges=unseen(graph)))
+    done(graph)
+    assert (done.fired, reasons(done)) == (6, [])
 
 
 def test_refuses_readers_that_do_not_all_go_to_int8() -> None:
