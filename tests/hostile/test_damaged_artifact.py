@@ -93,6 +93,17 @@ def test_a_flipped_bit(artifact: Path, name: str, where: float) -> None:
         open_artifact(artifact)
 
 
+def test_a_manifest_that_another_hand_wrote(artifact: Path) -> None:
+    """Each value is one that there may be: only the digest tells."""
+    file = artifact / "manifest.json"
+    manifest = json.loads(file.read_text("utf-8"))
+    manifest["generation"]["eos"] = [7]
+    file.write_text(json.dumps(manifest), "utf-8")
+    assert refusal(artifact).endswith("does not match its own digest")
+    with pytest.raises(ArtifactError, match="digest"):
+        open_artifact(artifact)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file(artifact: Path, name: str) -> None:
     (artifact / name).unlink()
@@ -191,9 +202,10 @@ def test_a_manifest_that_is_too_deep(artifact: Path) -> None:
         open_artifact(artifact)
 
 
-def test_a_newer_format(artifact: Path) -> None:
-    forge(artifact, lambda m: m.update(format=9, min_format=9))
-    assert refusal(artifact).endswith("format 9; this loader reads 1 to 1")
+@pytest.mark.parametrize("number", [0, 9])
+def test_another_format(artifact: Path, number: int) -> None:
+    forge(artifact, lambda m: m.update(format=number, min_format=number))
+    assert refusal(artifact).endswith(f"format {number}; this loader reads 1 to 1")
     with pytest.raises(ArtifactError, match="format"):
         open_artifact(artifact)
 

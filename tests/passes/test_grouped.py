@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.grouped import Grid, grouped, joined, rearranged, without_grid
+from lepton_passes.grouped import FloatCodes, Grid, grouped, joined, rearranged, without_grid
 from lepton_passes.tensors import StreamedTensor
 from tests.passes.quant.stored import Stored
 
@@ -55,6 +55,16 @@ def test_rows_take_their_integers_along(stored: Stored) -> None:
     np.testing.assert_array_equal(grid.scales.numpy(), stored.scales[::-1])
     assert grid.order is stored.order
     assert grid.form == stored.form
+
+
+def test_floats_stay_floats_and_have_nothing_beside_their_scales() -> None:
+    stored = Stored.made(16, 64, form="floats")
+    source = grouped(joined("both", [stored.tensor("a"), stored.tensor("b")]))
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    assert isinstance(grid.codes, FloatCodes)
+    assert grid.shifts is None
+    np.testing.assert_array_equal(grid.codes.numpy(), np.tile(stored.codes.astype(np.int8), (2, 1)))
 
 
 @pytest.mark.parametrize(

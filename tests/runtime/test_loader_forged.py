@@ -231,6 +231,26 @@ def test_of_an_engine_for_gpus_too(
         loader.load(made, target="ort-cpu", threads=1)
 
 
+def test_where_it_is_the_only_one_as_well(tmp_path: Path) -> None:
+    plan = {"trt-rtx": (plans.decoder_plan(), {})}
+    made = tiny.decoder(tmp_path / "forged", plans=plan, cpu=False).path
+    loader, file = imported(made / "loader.py"), made / "manifest.json"
+    path = ("engines", 0, "compute_capabilities")
+    file.write_text(json.dumps(edited(json.loads(file.read_text("utf-8")), path, [8.9])), "utf-8")
+    with pytest.raises(loader.LoaderError, match=r"compute_capabilities\[0\] cannot be 8\.9"):
+        loader.load(made)
+
+
+def test_of_a_decoder_that_keeps_nothing_too(decoder_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(decoder_folder, tmp_path / "forged"))
+    loader, file = imported(folder / "loader.py"), folder / "manifest.json"
+    made = edited(json.loads(file.read_text("utf-8")), ("cache",), None)
+    made = edited(made, ("generation", "vocabulary"), "64")
+    file.write_text(json.dumps(made), "utf-8")
+    with pytest.raises(loader.LoaderError, match=r"generation\.vocabulary cannot be '64'"):
+        loader.load(folder, threads=1)
+
+
 def test_what_may_be_missing_is_null(decoder_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(decoder_folder, tmp_path / "forged"))
     loader, file = imported(folder / "loader.py"), folder / "manifest.json"

@@ -69,6 +69,18 @@ def test_two_generations_may_interleave(model: Model) -> None:
     assert rest == alone
 
 
+def test_buffers_have_room_for_all_rows_and_their_answers(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is rounded up, and what is missing is in the part that nobody needs."""
+    expected = [one.tokens for one in model.generate(PROMPTS, max_new_tokens=6)]
+    monkeypatch.setattr("lepton_compile.runtime.loader_continue.ROUND", 1)
+    model.forget()
+    assert [one.tokens for one in model.generate(PROMPTS, max_new_tokens=6)] == expected
+    assert model.spare[0].capacity == max(map(len, PROMPTS)) + 6
+    model.forget()
+
+
 def test_a_closed_model_keeps_no_buffers_of_a_stream_that_ends_later(decoder_folder: Path) -> None:
     with load(decoder_folder, threads=1) as opened:
         stream = opened.generate(PROMPTS[0], max_new_tokens=4, stream=True)
@@ -154,9 +166,11 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"temperature": float("inf")}, "temperature=inf"),
         ({"top_p": 0.0}, "top_p=0.0"),
+        ({"top_p": 1.5}, "top_p=1.5"),
         ({"min_p": 1.5}, "min_p=1.5"),
         ({"top_k": -1}, "top_k=-1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty=inf"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"seed": -1}, "seed=-1"),
         ({"temperature": "hot"}, "temperature='hot'"),
@@ -181,6 +195,7 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"prompt": [5, 64]}, r"\[64\] are outside the vocabulary"),
         ({"prompt": [-1]}, "outside the vocabulary"),
         ({"prompt": [5] * 90}, "the cache holds 96"),
+        ({"prompt": [5] * 96, "max_new_tokens": None}, "96 tokens and 1 new, but the cache"),
         ({"prompt": [5] * 97}, "sequence from 1 to 96"),
         ({"prompt": [[5]] * 9}, "batch from 1 to 8"),
         ({"prompt": [[5], [6]], "stream": True}, "one prompt"),
@@ -191,6 +206,17 @@ def test_what_cannot_be_generated_is_refused(
 ) -> None:
     with pytest.raises(LoaderError, match=said):
         model.generate(**{"prompt": [5], "max_new_tokens": 16, **options})
+
+
+@pytest.mark.parametrize("how", [{"min_p": 1.0}, {"top_k": 1}, {"top_p": 1e-9}], ids=str)
+def test_the_narrowest_choice_is_the_likeliest_token(model: Model, how: dict[str, Any]) -> None:
+    found = model.generate(PROMPTS[0], max_new_tokens=8, temperature=1.5, seed=0, **how)
+    assert found.tokens == model.generate(PROMPTS[0], max_new_tokens=8).tokens
+
+
+def test_one_token_is_the_fewest(model: Model) -> None:
+    found = model.generate(PROMPTS[0], max_new_tokens=1)
+    assert found.tokens == model.generate(PROMPTS[0], max_new_tokens=8).tokens[:1]
 
 
 def test_a_value_out_of_its_range_is_told_once(model: Model) -> None:
@@ -208,6 +234,14 @@ def test_a_part_of_a_token_is_none(model: Model, name: str) -> None:
 def test_by_default_a_generation_stays_within_the_cache(model: Model) -> None:
     found = model.generate([5] * 90, stop_tokens=())
     assert len(found.tokens) == 6 or found.finish == "eos"
+
+
+def test_by_default_a_generation_has_128_tokens(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert model.cache is not None
+    monkeypatch.setitem(model.cache, "max_length", 1000)
+    assert model._limit([[5, 6]], None) == 128
 
 
 def test_an_encoder_does_not_generate(embedder: Model) -> None:

@@ -9,6 +9,7 @@ from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
 from lepton_passes.lowering.trt.cached_attention import CACHE_LENGTH, LowerTrtCachedAttention
 from lepton_passes.lowering.trt.forms import attention_forms
+from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
 from lepton_passes.match import made_by
 from lepton_plugins.attention.nodes import variants_in
@@ -81,6 +82,17 @@ def test_sinks_are_for_the_plugin_which_takes_them_in_fp32(wanted: str) -> None:
     fill_types(model)
     (kernels,) = variants_in(model)
     assert (kernels.sinks, kernels.dtype) == (True, "float16")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "plugin", "matmul"])
+def test_sinks_that_the_plugin_has_no_kernel_for_are_never_left_out(wanted: str) -> None:
+    """Nothing else has them: legal-trt refuses the model, which is in fp32."""
+    model = neutral(sinks=True)
+    lowered(model, wanted)
+    assert attention_forms(model) == {"plugin": 2}
+    legal = LegalTrt()
+    legal(model)
+    assert reasons(legal) == ["the plugin computes in FLOAT16 and BFLOAT16, not in FLOAT"]
 
 
 @pytest.mark.parametrize(("window", "softcap"), [(-1, 0.0), (3, 2.0)])

@@ -138,6 +138,9 @@ def test_a_form_that_was_asked_for_is_told_that_there_is_none(models: dict[str, 
     done = LowerTrtCachedAttention("plugin")
     done(model)
     assert reasons(done) == ["its attention is the model's own code, not plugin"] * LAYERS
+    unasked = LowerTrtCachedAttention()
+    unasked(model)
+    assert reasons(unasked) == []
 
 
 def test_caches_of_several_capacities_are_refused(models: dict[str, ir.Model]) -> None:
