@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lepton_compile.errors import GateError, RecipeError, UsageError
-from lepton_compile.numerics.gates import check_gates, enforce, with_gates
+from lepton_compile.numerics.gates import GateCheck, check_gates, enforce, with_gates
 from lepton_compile.numerics.metrics import Comparison
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, family_of, tolerance_for
 from lepton_compile.numerics.verify_report import OutputReport, VerifyReport
@@ -70,6 +70,17 @@ def test_a_demand_on_what_was_not_measured_is_missed() -> None:
     assert [str(check) for check in checks if not check.passed] == [
         "perplexity not measured, demanded <= 0.1"
     ]
+
+
+def test_a_check_tells_the_engine_and_the_side_of_the_limit() -> None:
+    check = GateCheck("cosine", 0.5, 0.9, passed=False, target="trt-rtx")
+    assert str(check) == "trt-rtx: cosine 0.5, demanded >= 0.9"
+
+
+@pytest.mark.parametrize("found", [np.inf, -np.inf, np.nan])
+def test_a_report_has_no_number_that_json_cannot_write(found: float) -> None:
+    assert GateCheck("max_error", found, 0.1, passed=False).as_dict()["found"] is None
+    assert GateCheck("max_error", 0.2, 0.1, passed=False).as_dict()["found"] == 0.2
 
 
 def test_infinite_outputs_miss_even_without_demands() -> None:

@@ -26,6 +26,7 @@ def test_difference_by_hand() -> None:
     assert (found.low, found.high, found.relative) == (0.0, 4.0, 0.5)
     assert found.cosine_min == pytest.approx(4 / math.sqrt(20))
     assert found.cosine == pytest.approx((1 + 4 / math.sqrt(20)) / 2)
+    assert (found.as_dict()["relative"], found.as_dict()["max_abs"]) == (0.5, 2.0)
 
 
 def test_a_constant_reference_has_no_range() -> None:
@@ -47,6 +48,15 @@ def test_infinite_and_nan_are_counted_apart() -> None:
     found = compared(reference, candidate)
     assert found.not_finite == 2  # NaN never equals NaN; -inf on both sides is agreement
     assert found.max_abs == 0.0
+
+
+def test_what_is_infinite_hides_no_error_beside_it() -> None:
+    """Scores of what a mask leaves out are -inf on both sides."""
+    reference = np.array([[1.0, -np.inf, 3.0, 2.0]])
+    found = compared(reference, reference + np.array([0.0, 0.0, 0.5, 0.0]))
+    assert (found.not_finite, found.max_abs, found.mean_abs) == (0, 0.5, 0.125)
+    assert (found.low, found.high) == (0.0, 3.0)
+    assert 0.99 < found.cosine_min < 1
 
 
 def test_nothing_compared_is_an_error() -> None:

@@ -72,6 +72,18 @@ def test_nothing_of_a_stop_text_ever_comes_out(text: str, stop: list[str]) -> No
     assert len(joined) in {*cuts, ends[min(ends)]}
 
 
+@given(text=st.text(alphabet="abc", min_size=1, max_size=9))
+def test_what_is_no_part_of_a_stop_text_comes_at_once(text: str) -> None:
+    for stop in ([], ["xa", "zzz"]):
+        assert pieces(SOURCE.ids(text), stop) == tuple(text)
+
+
+def test_of_stop_texts_that_come_together_the_first_ends_the_text() -> None:
+    words = Words(SOURCE, SOURCE.ids("a"), ["z", "y"])  # type: ignore[arg-type]
+    assert words.push(SOURCE.ids("xyz"), final=False) == "x"
+    assert words.stopped
+
+
 def test_an_unfinished_character_at_the_end_is_left_out() -> None:
     assert "".join(pieces(SOURCE.ids("a😀")[:-1])) == "a"
 
@@ -97,6 +109,10 @@ def test_a_prompt_that_ends_in_characters_of_several_bytes() -> None:
         prompt = [ids["▁I"], ids["▁"], *(ids[f"<0x{byte:02X}>"] for byte in said.encode())]
         made = Words(source, prompt, [])
         assert made.push([ids["▁you"], ids["▁are"]], final=True) == " you are", said
+        begun = Words(source, prompt, [])
+        for byte in "😀".encode():
+            begun.push([ids[f"<0x{byte:02X}>"]], final=False)
+        assert begun.text == "😀", said
         # Nor does one that an answer is cut off in, whether it comes at once or token by token.
         for cut in (0, 1, 2, 3):
             answer = [ids["▁you"], *prompt[2:], *(ids[f"<0x{b:02X}>"] for b in "😀".encode()[:cut])]
