@@ -85,6 +85,24 @@ def test_zero_points_in_the_middle_say_nothing(stored: Stored, signed: bool) -> 
     assert not replace(grid, form="offsets").signed, "an offset of 8 is no zero point"
 
 
+@pytest.mark.parametrize("row", [0, 15])
+@pytest.mark.parametrize("zero", [7, 9])
+def test_one_zero_point_beside_the_middle_says_something(row: int, zero: int) -> None:
+    """Wherever it stands: they are looked at in blocks of rows."""
+    stored = Stored.made(16, 64, zeros=(8, 8))
+    points = stored.shifts.astype(np.float32)
+    points[row, 1] = zero
+    source = grouped(stored.tensor())
+    grid = source.grid() if source is not None else None
+    assert isinstance(grid, Grid)
+    shifts = StreamedTensor(
+        "zeros", ir.DataType.FLOAT, points.shape, lambda a, b: points[a:b], block_bytes=16
+    )
+    changed = replace(grid, shifts=shifts)
+    assert changed.reach == (min(zero, 8), max(zero, 8))
+    assert not changed.signed
+
+
 def test_what_has_none_stays_plain() -> None:
     assert grouped(joined("both", [plain("a"), plain("b")])) is None
 

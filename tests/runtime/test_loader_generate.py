@@ -214,6 +214,10 @@ def test_the_narrowest_choice_is_the_likeliest_token(model: Model, how: dict[str
     assert found.tokens == model.generate(PROMPTS[0], max_new_tokens=8).tokens
 
 
+def test_the_first_token_of_the_vocabulary_and_the_last(model: Model) -> None:
+    assert model.generate([0, tiny.VOCABULARY - 1], max_new_tokens=1).finish
+
+
 def test_one_token_is_the_fewest(model: Model) -> None:
     found = model.generate(PROMPTS[0], max_new_tokens=1)
     assert found.tokens == model.generate(PROMPTS[0], max_new_tokens=8).tokens[:1]

@@ -207,6 +207,10 @@ def test_a_cache_that_is_fine() -> None:
         ({"attributes": 'axis = -2, mode = "circular"'}, "only linear mode is supported"),
         ({"attributes": "axis = 1"}, "the cache is written along its third axis only"),
         ({"past": "float16[b, 2, p, 8]"}, "the cache has no fixed length"),
+        (
+            {"past": "float16[b, 16, 8]", "new": "float16[b, s, 8]"},
+            "the cache has no fixed length",
+        ),
         ({"outputs": "read"}, "the written cache is no output of the network"),
         (
             {"before": "other = Relu (past)", "cache": "other"},
@@ -249,6 +253,17 @@ def test_a_cache_that_one_layer_keeps_to_itself() -> None:
     assert refused(model) == ["the written cache is no output of the network"]
 
 
+def test_a_cache_that_one_layer_is_not_given_from_outside() -> None:
+    model = neutral()
+    lowered(model)
+    (past,) = (v for v in model.graph.inputs if v.name == "past_key_values.1.key")
+    (use,) = past.uses()
+    copied = ir.node("Identity", [past])
+    model.graph.insert_before(use.node, copied)
+    use.node.replace_input_with(use.idx, copied.outputs[0])
+    assert refused(model) == ["the cache is no input of the network"]
+
+
 # -- the plugin ----------------------------------------------------------------------------
 
 
@@ -270,6 +285,23 @@ def test_the_plugin(heads: str, width: int, dtype: str, outputs: str, reason: st
           head_dim = {width}, window = 4> (q, k, k, n, c, c) }}""")
     found = refused(model)
     assert [each.startswith(reason or "") for each in found] == [True] * (reason is not None)
+
+
+@pytest.mark.parametrize(
+    ("cache", "found"),
+    [
+        ("float16", []),
+        ("int8", []),
+        ("float", ["a cache of FLOAT, where the plugin has FLOAT16, INT8 and FLOAT8E4M3FN"]),
+        ("bfloat16", ["a cache of BFLOAT16, where the plugin has FLOAT16, INT8 and FLOAT8E4M3FN"]),
+    ],
+)
+def test_caches_of_the_plugin(cache: str, found: list[str]) -> None:
+    model = load(f"""main (float16[b, s, 128] q, float16[b, s, 64] k, int32[b] n,
+          {cache}[b, 2, 16, 32] c) => (y, pk, pv) {{
+        y, pk, pv = lepton.CachedAttention <q_num_heads = 4, kv_num_heads = 2, head_dim = 32>
+          (q, k, k, n, c, c) }}""")
+    assert refused(model) == found
 
 
 # -- layers ------------------------------------------------------------------------------
