@@ -104,6 +104,7 @@ def test_floats_and_offsets_are_stacked() -> None:
         if form == "floats":
             assert isinstance(found["l1_q_weight.qkv.weight_q"], FloatCodes)
         else:
+            assert not isinstance(found["l1_q_weight.qkv.weight_q"], FloatCodes)
             offsets = found["l1_q_weight.qkv.weight_offset"]
             assert offsets is not None
             wanted = np.concatenate([stored[name].shifts for name in names[3:]])
@@ -113,6 +114,19 @@ def test_floats_and_offsets_are_stacked() -> None:
 def test_refuses_another_input() -> None:
     done = check(PackedQkv(), _model(key_input="other"), FEEDS, CLOSE)
     assert set(reasons(done)) == {"the projections read different inputs"}
+
+
+def test_refuses_what_the_model_gives_out() -> None:
+    layers = " ".join(
+        f"{name}t = Transpose <perm = [1, 0]> ({name}_w) {name} = MatMul (x, {name}t)"
+        for name in "qkv"
+    )
+    text = f"""main (float[b, s, 32] x, bool[b, s] mask) => (y, k) {{
+      {layers} y = {ATTENTION} (q, k, v, mask) }}"""
+    rows = {"q_w": 32, "k_w": 16, "v_w": 16}
+    model = load(text, {name: random(n, 32, scale=0.3) for name, n in rows.items()})
+    done = check(PackedQkv(), model, FEEDS, CLOSE)
+    assert (done.fired, reasons(done)) == (0, ["a projection is an output"])
 
 
 def test_refuses_a_missing_bias() -> None:

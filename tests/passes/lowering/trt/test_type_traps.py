@@ -126,6 +126,7 @@ def test_weights(
         ),
         ("q = QuantizeLinear (x, one, zero)", "its zero points are not constant"),
         ("q = QuantizeLinear <output_dtype = 3> (x, one)", None),
+        ("none = Constant <value = int8 {0}> () q = QuantizeLinear (x, one, none)", None),
         ("q = QuantizeLinear <output_dtype = 17> (x, scalar)", None),
     ],
 )
