@@ -35,9 +35,10 @@ GROUPED = {
         ({"algorithm": "fp16", "bits": 8}, "bits is for algorithm: rtn, .* or stored, not fp16"),
         ({"bits": 4, "activations": "static"}, "activations: static is for weights of 8 bits"),
         ({"algorithm": "fp8", "embedding": "int8"}, "with fp8, 8 bits are fp8"),
+        (4, "should be a valid dictionary"),
     ],
 )
-def test_refuses(said: dict[str, Any], why: str) -> None:
+def test_refuses(said: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Quantize.model_validate(said)
 

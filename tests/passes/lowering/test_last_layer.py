@@ -156,6 +156,7 @@ ALONG = "it works along the axis of the positions"
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
+        ({"out": ", h2"}, "all positions of what it makes are read elsewhere, too"),
         (
             {"extra": "other = Neg (h2)", "out": ", other"},
             "all positions of what it makes are read elsewhere, too",
