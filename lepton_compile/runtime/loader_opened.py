@@ -75,6 +75,10 @@ class Opened:
             from lepton_compile.runtime.loader_past import run_packed
 
             run = partial(run_packed, run)
+        if size := (self.engine.get("kernels") or {}).get("slice"):
+            from lepton_compile.runtime.loader_slices import run_slices
+
+            run = partial(run_slices, run, size * self.threads)
         with failing("the engine refused these inputs"):
             return dict(zip(names, run(names, given), strict=True))
 

@@ -39,7 +39,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
         # Where a decoder reads what an encoder gave, steps are not the same from call to call.
         same = not engine.get("encoder") and (manifest.get("cache") or {}).get("shared")
         start = start_cuda(ort, bool(same))
-    if engine.get("precision") in ("int8", "auto", "stored"):
+    if engine.get("saturates", engine.get("precision") in ("int8", "auto", "stored")):
         from lepton_compile.runtime.loader_saturation import saturates
 
         # Its exact, slower kernels for that: kOrtSessionOptionsAvx2PrecisionMode.

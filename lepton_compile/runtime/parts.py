@@ -14,7 +14,6 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the parts in the order of the file; the last one ends with what a script does."""
     task, engines, cache = manifest["task"], manifest["engines"], manifest["cache"]
     targets = {engine["target"] for engine in engines}
-    int8 = any(engine.get("precision") in ("int8", "auto", "stored") for engine in engines)
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
     hears, sees = task == "automatic-speech-recognition", task.startswith("image-")
     labels = task.endswith("-classification") and not sees
@@ -53,7 +52,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_fill": fills,
         "loader_chances": labels or answers or fills or task == "image-classification",
         "loader_ort": ort,
-        "loader_saturation": ort and int8,
+        "loader_saturation": any(map(_saturates, engines)),
+        "loader_slices": any((e.get("kernels") or {}).get("slice") for e in engines),
         "loader_kernels": ort and any(engine.get("kernels") for engine in engines),
         "loader_ort_cuda": "ort-cuda" in targets,
         "loader_ort_memory": ort and bool(cache),
@@ -132,3 +132,9 @@ def _of_plans(engines: Sequence[Mapping[str, Any]], cache: bool) -> dict[str, bo
 def _grows(engine: Mapping[str, Any]) -> bool:
     """Whether its cache has several capacities."""
     return len((engine.get("cache") or {}).get("buckets") or ()) > 1
+
+
+def _saturates(engine: Mapping[str, Any]) -> bool:
+    """Whether it is to be asked; where an engine does not say so its precision does."""
+    known = engine.get("precision") in ("int8", "auto", "stored")
+    return engine["target"].startswith("ort-") and bool(engine.get("saturates", known))

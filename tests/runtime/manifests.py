@@ -41,8 +41,9 @@ def manifest(
     positions: bool = False,
     buckets: bool = False,
     ruled: bool = False,
+    saturates: bool | None = None,
 ) -> dict[str, Any]:
-    """``shared`` None is a decoder without a cache."""
+    """``shared`` None is a decoder without a cache; what saturates has no kernels of ours."""
     pair = task in PAIRS
     cached = (task == "text-generation" or pair) and shared is not None
     return {
@@ -54,9 +55,10 @@ def manifest(
                 **({"encoder": "encoder.onnx"} if pair else {}),
                 "plugin": plugin or None,
                 "cache": {"buckets": [8, 16]} if buckets else None,
-                "kernels": {"library": "ours.so"}
-                if (precision, t) == ("int8", "ort-cpu")
+                "kernels": {"library": "ours.so", **({} if cached else {"slice": 512})}
+                if (precision, t) == ("int8", "ort-cpu") and not saturates
                 else None,
+                **({} if saturates is None else {"saturates": saturates}),
             }
             for t in targets
         ],

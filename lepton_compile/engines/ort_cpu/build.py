@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
+from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def build(job: EngineJob) -> BuiltEngine:
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
     for path in (file for file in files if file.suffix == ".onnx"):
         check_readable(path, library)
-    details = {} if library is None else {"kernels": entry(library, job.model)}
+    details: dict[str, Any] = {"saturates": multiplies_bytes(job.model)}
+    if library is not None:
+        details["kernels"] = entry(library, job.model)
     names = [file.name for file in files] + ([] if library is None else [library.name])
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(files[0].name, requires, details, files=names, encoder=encoder)

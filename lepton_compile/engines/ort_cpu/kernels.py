@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from lepton_compile.engines.ort_cpu.pieces import pieces
 from lepton_compile.errors import EngineError
 from lepton_compile.recipe import Recipe
 from lepton_plugins.spec import PluginError
@@ -126,8 +127,8 @@ def uses_library(model: ir.Model) -> bool:
 
 
 def entry(library: Path, model: ir.Model) -> dict[str, Any]:
-    """``kernels`` of the engine in the manifest: the library, where it runs, and in how long pieces
-    the lowered model may read a prompt."""
+    """``kernels`` of the engine in the manifest: the library, where it runs, and in what pieces the
+    lowered model is given its work."""
     from lepton_plugins.native import FEATURES, MACHINE, SYSTEM
     from lepton_plugins.toolchain.cxx import find_compiler
 
@@ -138,21 +139,5 @@ def entry(library: Path, model: ir.Model) -> dict[str, Any]:
         "machine": MACHINE,
         "features": list(FEATURES),
         "compiler": compiler.version if compiler is not None else "",
-        **({"piece": piece} if (piece := _least_piece(model)) else {}),
+        **pieces(model),
     }
-
-
-def _least_piece(model: ir.Model) -> int:
-    """Tokens of a piece from which on all attention that may round does; 0 where none may."""
-    from lepton_plugins.attention.spec import FEW_ROUNDED
-    from lepton_plugins.spec import CPU_DOMAIN
-
-    bodies = [model.graph, *model.functions.values()]
-    nodes = (node for body in bodies for node in body if node.domain == CPU_DOMAIN)
-    cached = (n.attributes for n in nodes if n.op_type == "GroupQueryAttention")
-    sharing = [
-        each.get_int("num_heads") // each.get_int("kv_num_heads")
-        for each in cached
-        if each.get_int("rounded", 0)
-    ]
-    return FEW_ROUNDED // min(sharing) + 1 if sharing else 0

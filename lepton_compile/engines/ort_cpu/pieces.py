@@ -1,0 +1,65 @@
+"""In what pieces a loader gives a lowered model its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["pieces"]
+
+SLICE = 512
+"""Tokens for each thread: what layers of an encoder write then lies in caches, not in memory."""
+
+
+def pieces(model: ir.Model) -> dict[str, int]:
+    """``piece`` and ``slice`` of the manifest's ``kernels``, as far as they apply.
+
+    A prompt is read in pieces of ``piece`` tokens at least, for attention of a few is in fp32. Rows
+    of an encoder are run in slices of ``slice`` tokens a thread: more would wait for memory.
+    """
+    piece = _least_piece(model)
+    return {**({"piece": piece} if piece else {}), **({"slice": SLICE} if _by_rows(model) else {})}
+
+
+def _least_piece(model: ir.Model) -> int:
+    """Tokens of a piece from which on all attention that may round does; 0 where none may."""
+    from lepton_plugins.attention.spec import FEW_ROUNDED
+
+    cached = (n.attributes for n in _own(model) if n.op_type == "GroupQueryAttention")
+    sharing = [
+        each.get_int("num_heads") // each.get_int("kv_num_heads")
+        for each in cached
+        if each.get_int("rounded", 0)
+    ]
+    return FEW_ROUNDED // min(sharing) + 1 if sharing else 0
+
+
+def _own(model: ir.Model) -> Iterator[ir.Node]:
+    from lepton_plugins.spec import CPU_DOMAIN
+
+    for body in (model.graph, *model.functions.values()):
+        yield from (node for node in body if node.domain == CPU_DOMAIN)
+
+
+def _by_rows(model: ir.Model) -> bool:
+    """Whether it reads rows of tokens, keeps no cache, and has a row for each in all that it gives.
+
+    Kernels of onnxruntime that multiply bytes round rows together, by the largest number in any.
+    """
+    if multiplies_bytes(model):
+        return False
+    inputs = {value.name: value for value in model.graph.inputs}
+    rows = [_first(value) for value in (*inputs.values(), *model.graph.outputs)]
+    return "input_ids" in inputs and len({*rows}) == 1 and isinstance(rows[0], str)
+
+
+def _first(value: ir.Value) -> int | str | None:
+    if not value.shape:
+        return None
+    size = value.shape[0]
+    return size if isinstance(size, int) else size.value
