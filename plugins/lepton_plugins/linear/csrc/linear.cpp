@@ -17,7 +17,8 @@ constexpr int64_t kBandBytes = 1 << 15;  // of tiles, at most
 constexpr int64_t kLongBandBytes = 1 << 17;  // where they are read once, in a stream
 constexpr int64_t kBands = 16;           // at least, where there are so many tiles: to share out evenly
 constexpr int64_t kStripsToSpread = 3;   // of a block, at least
-constexpr size_t kLine = 64;
+constexpr int64_t kStripsToCall = 4;     // of a block, at least, for the weights of the next band
+constexpr int64_t kLine = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -31,6 +32,18 @@ struct Band {
 
   const uint8_t* tile(int64_t index) const { return tiles + offset(index); }
   const uint8_t* gated(int64_t index) const { return let + offset(index); }
+
+  // Have one of so many parts of it come near: the first rows of a band would wait for its weights.
+  // Inside of its caller, for GCC leaves out calls of a function that does nothing but this.
+  __attribute__((always_inline)) void call_for(int64_t part, int64_t parts) const {
+    const int64_t bytes = (last - first) * static_cast<int64_t>(shape.tile_bytes());
+    const int64_t size = ceil_div(bytes, parts * kLine) * kLine;
+    const int64_t end = (part + 1) * size < bytes ? (part + 1) * size : bytes;
+    for (int64_t at = part * size; at < end; at += kLine) {
+      __builtin_prefetch(tiles + at, 0, 2);
+      if (let != nullptr) __builtin_prefetch(let + at, 0, 2);
+    }
+  }
 
   // `count` of them, from `index` on, each with that which it opens.
   Tiles at(int64_t index, int count, const float* bias, bool from_memory) const {
@@ -229,10 +242,16 @@ void multiply_band(void* user, size_t number) {
   const int64_t first = i % call.bands * call.band_tiles;
   const int64_t last = first + call.band_tiles < call.tiles ? first + call.band_tiles : call.tiles;
   Band band = call.packed(first, last);
+  const int64_t strips = ceil_div(end - from, call.strip);
   const bool many = end - from >= kStripsToSpread * call.strip;
   const bool spreads = many && call.form.spreads && call.w.shape.bits == 4;
   void* room = spreads ? call.spread(&band) : nullptr;
-  for (int64_t row = from; row < end; row += call.strip) call.multiply(row, band);
+  const int64_t following = last + call.band_tiles;
+  const Band next = call.packed(last, following < call.tiles ? following : call.tiles);
+  for (int64_t strip = 0; strip < strips; ++strip) {
+    if (strips >= kStripsToCall) next.call_for(strip, strips);
+    call.multiply(from + strip * call.strip, band);
+  }
   free(room);
 }
 
