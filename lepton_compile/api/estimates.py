@@ -40,8 +40,7 @@ WORD_MEMORY = TEXT_MEMORY >> 18
 PLANS = ("trt-rtx", "trt")
 BUILDER_BYTES = 2.7
 KERNEL_SOURCE = 10_000_000
-# What a build holds for a byte of an ONNX file, which is parsed once more for its digests; weights
-# in files beside it are mapped.
+# What a build holds for a byte of an ONNX file that is parsed, and once more for its digests.
 PARSED = 4
 # The library of our own CPU kernels, as a compiler of 2023 makes it.
 LIBRARY_BYTES = 370_000
@@ -135,12 +134,11 @@ def peak_of(target: str, model: ir.Model, parameters: int) -> int:
     return BASE_MEMORY + min(IN_FLIGHT, FP32 * largest) + largest // 32 * 4
 
 
-def imported_bytes(file: Path, model: ir.Model) -> int:
-    """Bytes held of an ONNX file and its weights while they are compiled."""
-    size = file.stat().st_size
-    read = (value.const_value for value in model.graph.initializers.values() if value.uses())
-    weights = sum(tensor.nbytes for tensor in read if tensor is not None)
-    return PARSED * size + max(0, weights - size)
+def imported_bytes(file: Path) -> int:
+    """Bytes held of an ONNX file while it is compiled: large weights stay where they are."""
+    from lepton_compile.export.onnx_embedded import parsed_bytes
+
+    return PARSED * parsed_bytes(file)
 
 
 def ops_of(model: ir.Model) -> dict[str, int]:

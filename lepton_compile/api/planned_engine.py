@@ -74,7 +74,7 @@ def plan_engine(
         RecipeError, PassError: as a build would.
     """
     progress.stage("passes", target)
-    held = imported_bytes(source.path, model) if source.kind == "onnx" else 0
+    held = imported_bytes(source.path) if source.kind == "onnx" else 0
     place, recipe = place_of(target, recipe.target), recipe.for_target(target)
     native = target == "ort-cpu" and kernels_for(recipe).native
     if source.kind == "onnx":  # of which everything is known

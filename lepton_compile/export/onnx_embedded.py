@@ -19,7 +19,7 @@ from typing import NamedTuple
 import onnx
 import onnx_ir as ir
 
-__all__ = ["load_onnx"]
+__all__ = ["load_onnx", "parsed_bytes"]
 
 LARGE = 4096  # bytes from which on a weight stays in the file
 
@@ -44,24 +44,31 @@ def load_onnx(path: Path) -> ir.Model:
     Raises:
         Exception: whatever protobuf, onnx_ir and the file system raise for a file that is no model.
     """
-    proto = _without_weights(path)
-    if proto is None:
+    data = _without_weights(path)
+    if data is None:
         return ir.load(path)
-    model = ir.serde.deserialize_model(proto)
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
 
-def _without_weights(path: Path) -> onnx.ModelProto | None:
+def parsed_bytes(path: Path) -> int:
+    """How many bytes of a file ``load_onnx`` has protobuf read."""
+    data = _without_weights(path)
+    return path.stat().st_size if data is None else len(data)
+
+
+def _without_weights(path: Path) -> bytes | None:
     """None where protobuf has to read the file as it is."""
     if path.suffix != ".onnx" or not path.stat().st_size:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             parts = [_part(data, field, path.name) for field in _fields(data, 0, len(data))]
-            return onnx.ModelProto.FromString(b"".join(parts))
+            onnx.ModelProto.FromString(found := b"".join(parts))
         except Exception:  # of protobuf, too, which says more of the whole file
             return None
+    return found
 
 
 def _part(data: mmap.mmap, field: _Field, location: str) -> bytes:

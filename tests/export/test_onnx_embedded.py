@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import lepton_compile as lc
 from lepton_compile.errors import SourceError
-from lepton_compile.export.onnx_embedded import LARGE, load_onnx
+from lepton_compile.export.onnx_embedded import LARGE, load_onnx, parsed_bytes
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
 
@@ -51,6 +51,9 @@ def a_model(rows: int = 64, layers: int = 3) -> onnx.ModelProto:
 def test_large_weights_are_read_where_they_stand(tmp_path: Path) -> None:
     proto = a_model()
     onnx.save(proto, tmp_path / "m.onnx")
+    held = sum(len(t.raw_data) for t in proto.graph.initializer if len(t.raw_data) >= LARGE)
+    size = (tmp_path / "m.onnx").stat().st_size
+    assert size - held <= parsed_bytes(tmp_path / "m.onnx") < size - held + 1000
     found = load_onnx(tmp_path / "m.onnx")
     expected = ir.serde.deserialize_model(proto)
     assert [*found.graph.initializers] == [*expected.graph.initializers]
@@ -100,6 +103,7 @@ def test_what_is_written_in_another_way_is_as_it_was(
     (tmp_path / "m.bin").write_bytes(values)
     change(proto)
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    assert parsed_bytes(tmp_path / "m.onnx") > len(values) or change is _outside
     tensor = load_onnx(tmp_path / "m.onnx").graph.initializers["w0"].const_value
     assert tensor is not None
     own = isinstance(tensor, ir.ExternalTensor) and tensor.location == "m.onnx"
