@@ -10,6 +10,7 @@ from lepton_passes.dtypes import type_of
 from lepton_passes.match import (
     has_blocks,
     heads_of,
+    in_integers,
     is_decoder,
     only_reader,
     perm_of,
@@ -17,7 +18,7 @@ from lepton_passes.match import (
     readers,
     sizes_of,
 )
-from tests.passes.support import load
+from tests.passes.support import load, random
 
 
 def _made(
@@ -93,6 +94,36 @@ def test_readers_in_branches_are_none() -> None:
     h, s = model.graph[0].outputs[0], model.graph[2].outputs[0]
     assert [node.op_type for node in readers(h)] == ["Relu"]
     assert (only_reader(h), only_reader(s)) == (None, None)
+
+
+def test_what_the_model_gives_out_has_no_only_reader() -> None:
+    for outputs, alone in (("y", True), ("y, h", False)):
+        model = load(f"main (float[a] x) => ({outputs}) {{ h = Neg (x) y = Relu (h) }}")
+        assert (only_reader(model.graph[0].outputs[0]) is not None) is alone
+
+
+@pytest.mark.parametrize(
+    ("node", "wholly"),
+    [
+        ("MatMul (a, b)", True),
+        ("MatMul (a, x)", False),
+        ("Relu (a)", False),  # which may be a weight
+        ("MatMul (a, w)", False),
+        ("Gemm (a, b, w)", True),
+        ("Clip (a, , b)", True),
+    ],
+)
+def test_what_is_computed_in_integers(node: str, wholly: bool) -> None:
+    model = load(
+        f"""main (int8[4, 4] q, int8[4, 4] r, float[4, 4] x) => (y) {{
+              one = Constant <value_float = 1.0> ()
+              a = DequantizeLinear (q, one)
+              b = DequantizeLinear (r, one)
+              y = {node}
+            }}""",
+        {"w": random(4, 4)} if "w" in node else {},
+    )
+    assert in_integers(model.graph[-1]) is wholly
 
 
 def test_types_that_nobody_says() -> None:
