@@ -12,6 +12,7 @@ from lepton_passes.match import (
     heads_of,
     in_integers,
     is_decoder,
+    largest_block,
     only_reader,
     perm_of,
     rank_of,
@@ -138,11 +139,45 @@ def test_blocks_are_powers_of_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "heads"), [("0, 0, 2, 8", (2, 8)), ("0, 0, 2, 8, 1", None), ("0, 0, 2, -1", None)]
+    ("shape", "heads"),
+    [
+        ("0, 0, 2, 8", (2, 8)),
+        ("0, 0, 2, 8, 1", None),
+        ("0, 0, 2, -1", None),
+        ("0, 0, -1, 8", None),
+        ("0, 0, 0, 8", None),  # as many as there were
+    ],
 )
 def test_heads_of_four_axes(shape: str, heads: tuple[int, int] | None) -> None:
     text = f"s = Constant <value_ints = [{shape}]> () y = Reshape (x, s)"
     assert heads_of(*_made(text, "float[a, 3, 16] x")) == heads
+
+
+@pytest.mark.parametrize(
+    ("inputs", "heads"),
+    [
+        ("float[b, s, 2, 8] x", (2, 8)),
+        ("float[b, s, h, 8] x", None),
+        ("float[b, s, 2, d] x", None),
+        ("float[b, s, 16] x", None),
+    ],
+)
+def test_heads_of_what_says_its_shape(inputs: str, heads: tuple[int, int] | None) -> None:
+    model = load(f"main ({inputs}, float[8] g) => (y) {{ y = RMSNormalization (x, g) }}")
+    body = Body(model)
+    assert heads_of(body, model.graph.inputs[0]) == heads
+    assert heads_of(body, model.graph[0].outputs[0]) == heads, "a norm keeps them"
+    assert heads_of(body, None) is None
+
+
+def test_a_norm_of_another_domain_says_nothing_of_heads() -> None:
+    model = load("main (float[b, s, 2, 8] x) => (y) { y = my.dom.RMSNormalization (x) }")
+    assert heads_of(Body(model), model.graph[0].outputs[0]) is None
+
+
+def test_the_largest_block_that_divides_the_columns() -> None:
+    found = {columns: largest_block(columns) for columns in (128, 64, 96, 48, 40)}
+    assert found == {128: 64, 64: 64, 96: 32, 48: 16, 40: None}
 
 
 @pytest.mark.parametrize(("op", "perm"), [("Transpose", (0, 2, 1)), ("my.dom.Transpose", None)])
@@ -162,6 +197,6 @@ def test_the_permutation_of_a_standard_op(op: str, perm: tuple[int, ...] | None)
     ],
 )
 def test_a_decoder_goes_on_from_what_came_before(name: str, decodes: bool) -> None:
-    model = load("main (float[a, b] x) => (y) { y = Relu (x) }")
-    model.graph.inputs[0].name = name
+    model = load("main (float[a, b] ids, float[a, b] x) => (y) { y = Add (ids, x) }")
+    model.graph.inputs[1].name = name
     assert is_decoder(model) == decodes
