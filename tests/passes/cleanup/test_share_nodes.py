@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from lepton_passes.cleanup.share_nodes import SMALL, ShareNodes
 from lepton_passes.contract import SAME
@@ -49,6 +50,15 @@ def test_equal_bytes_of_other_types_are_two() -> None:
     text = "main (float[a, b] x) => (y) { c = Cast <to = 1> (n) p = Add (x, f) y = Mul (p, c) }"
     weights = {"f": np.full(3, 1.0, np.float32), "n": np.full(3, 1.0, np.float32).view(np.int32)}
     assert check(ShareNodes(), load(text, weights), FEEDS, SAME).fired == 0
+
+
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+def test_what_callers_know_is_theirs(place: str) -> None:
+    """An input with a default is another number tomorrow; an output keeps its name."""
+    text = "main (float[a, b] x) => (y) { p = Add (x, w) y = Add (p, v) }"
+    model = load(text, {name: random(3) for name in "wv"})
+    getattr(model.graph, place).append(model.graph.initializers["v"])
+    assert check(ShareNodes(), model, FEEDS, SAME).fired == 0
 
 
 def test_texts_are_left_as_they_are() -> None:
