@@ -27,9 +27,8 @@ class SharedCache:
             for past, present, shape, dtype in past_of(model, batch, capacity)
         ]
         # Bound values point into these arrays, so that all of them stay here.
-        self.logits = np.empty(
-            (batch, 1, model.manifest["generation"]["vocabulary"]), model.outputs["logits"]["dtype"]
-        )
+        shape = batch, 1, model.manifest["generation"]["vocabulary"]
+        self.logits = np.empty(shape, model.outputs["logits"]["dtype"])
         self.keep = np.array(1, np.int64)
         self.pieces = bool(model.cache.get("pieces")) and model.target == "ort-cpu"
         self.least = max((model.engine.get("kernels") or {}).get("piece") or 0, 16)
@@ -67,13 +66,11 @@ class SharedCache:
         """How many tokens of a prompt need not be read again.
 
         So many are left to read, and were read, that our kernels give the same logits to the last
-        bit: they take rows by 16, a few in another order, and attend to a few in fp32. A row that
-        had ended wrote over its last token.
+        bit: rows go by 16, a few in other ways. A row that had ended wrote over its last token.
         """
         most = len(ids) - self.least if len(self.read[at]) >= self.least else 0
         before = np.array(self.read[at][:-1], np.int64)[: max(most, 0)]
-        differs = np.flatnonzero(before != ids[: len(before)])
-        return int(differs[0] if len(differs) else len(before)) // 16 * 16
+        return int(np.cumprod(before == ids[: len(before)]).sum()) // 16 * 16
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
         """Logits after one more token per row; a row that is not alive stays where it is."""
