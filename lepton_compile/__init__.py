@@ -9,6 +9,7 @@ Importing the package imports nothing heavy: each name is loaded on first use.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "LeptonError", "Recipe", "__version__", "build", "load", "plan"]
 
 __version__ = "0.1.0"
+
+# From 1.29 on onnxruntime reports to its makers what it runs, unless it is told before it is
+# imported. Who wants that sets the variable; what is compiled here may be nobody's business.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Artifact": "lepton_compile.artifact",

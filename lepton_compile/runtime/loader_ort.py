@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,13 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
 
         check_driver()
     check_digests(root, manifest, {engine["model"], *engine["files"]})
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports what it runs
     with failing("onnxruntime does not import", UnfitError):
         import onnxruntime as ort
     found, wanted = ([*map(int, re.findall(r"\d{1,9}", v)[:2])] for v in (ort.__version__, least))
     refuse(found < wanted, f"{install}, and found {ort.__version__}", UnfitError)
     path, options, start = root / engine["model"], ort.SessionOptions(), ort.InferenceSession
-    options.log_severity_level = 3
+    options.log_severity_level, options.intra_op_num_threads = 3, threads
     if providers[0] != CPU:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
@@ -49,7 +51,6 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
 
         register_kernels(options, path, engine)
     with failing(f"onnxruntime cannot open {path.name} with {threads} threads", UnfitError):
-        options.intra_op_num_threads = threads
         # Threads that spin for their next piece of work, not sleep, make a token a sixth faster.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
         if engine.get("encoder"):
