@@ -43,6 +43,7 @@ from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.lowering.ort.native_linear_attention import LowerNativeLinearAttention
 from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
+from lepton_passes.lowering.ort.normed_sum import LowerNormedSum
 from lepton_passes.lowering.ort.opset import LowerOpset
 from lepton_passes.lowering.ort.rounded_attention import LowerRoundedAttention
 from lepton_passes.lowering.ort.shared_attention import LowerSharedAttention
@@ -350,6 +351,8 @@ CATALOG: tuple[Entry, ...] = (
     # Between what it looks through, norms and sums, and the kernels of layers; in front of static
     # caches, whose logits are those of one position.
     Entry(LowerLastLayer, configured=_last_layer),
+    # Behind what tells by norms and sums where positions are.
+    Entry(LowerNormedSum, targets=_CPU, configured=_native(LowerNormedSum)),
     Entry(LowerBiasGelu, targets=_ORT),
     # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
     Entry(LowerNativeExperts, targets=_CPU, configured=_native(LowerNativeExperts)),

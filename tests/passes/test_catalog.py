@@ -69,6 +69,7 @@ def test_names_are_unique() -> None:
         ("packed-qkv", "lower-cached-attention"),
         ("lower-skip-norm", "lower-linear"),
         ("lower-native-head-norm", "lower-last-layer"),
+        ("lower-last-layer", "lower-normed-sum"),
         ("lower-last-layer", "lower-native-experts"),
         ("lower-native-experts", "lower-rounded-attention"),
         ("lower-native-linear", "lower-rounded-attention"),

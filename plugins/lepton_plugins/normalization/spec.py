@@ -1,7 +1,9 @@
 """The ops of ``ai.lepton.cpu`` for norms over the last axis.
 
-    s = x (+ skip)
-    y = (s - mean(s)) / sqrt(mean((s - mean(s))^2) + epsilon) * gamma + beta
+    norm(s, gamma, beta) = (s - mean(s)) / sqrt(mean((s - mean(s))^2) + epsilon) * gamma + beta
+
+    Normalization       y = norm(x, gamma, beta) + residual
+    SkipNormalization   s = norm(x, own) + skip, or x + skip;   y = norm(s, gamma, beta)
 
 With ``rms`` 1 no mean is taken off. ``SkipNormalization`` gives ``s`` too, where it is asked for.
 """
@@ -24,6 +26,7 @@ SPEC = PluginSpec(
         Tensor("skip", _FP32, _ROWS),
         Tensor("gamma", _FP32, _WIDTH),
         Tensor("beta", _FP32, _WIDTH, optional=True),
+        Tensor("own", _FP32, _WIDTH, optional=True),
     ),
     outputs=(Tensor("y", _FP32, _ROWS), Tensor("sum", _FP32, _ROWS, optional=True)),
     attributes=(

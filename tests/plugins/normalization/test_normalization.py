@@ -63,6 +63,28 @@ def test_against_the_reference(rows: int, width: int, rms: bool, biased: bool, s
     assert np.array_equal(alone, y)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 20), width=st.integers(1, 200), rms=st.booleans(), seed=st.integers(0, 99)
+)
+def test_sums_before_and_behind_give_the_bits_of_ops_of_their_own(
+    rows: int, width: int, rms: bool, seed: int
+) -> None:
+    x, skip = (_random(2, rows, width, seed=seed + s) for s in (0, 1))
+    gamma, own = (_random(width, seed=seed + s) for s in (2, 3))
+    beta = _random(width, seed=seed + 4) if seed % 2 else None
+    how = {"epsilon": EPSILON, "rms": int(rms)}
+    (plain,) = run(DOMAIN, "Normalization", [x, gamma, beta], **how)
+    (behind,) = run(DOMAIN, "Normalization", [x, gamma, beta, skip], **how)
+    assert np.array_equal(behind, plain + skip)
+    (normed,) = run(DOMAIN, "Normalization", [x, own], **how)
+    apart = run(DOMAIN, "SkipNormalization", [normed, skip, gamma, beta], outputs=2, **how)
+    joined = run(DOMAIN, "SkipNormalization", [x, skip, gamma, beta, own], outputs=2, **how)
+    (alone,) = run(DOMAIN, "SkipNormalization", [x, skip, gamma, beta, own], **how)
+    assert all(np.array_equal(a, b) for a, b in zip(joined, apart, strict=True))
+    assert np.array_equal(alone, apart[0])
+
+
 def test_a_large_mean_costs_no_digits() -> None:
     x = _random(5, 384, seed=0) + np.float32(1000)
     gamma = np.ones(384, np.float32)
@@ -76,9 +98,14 @@ def test_refuses_weights_of_another_length(width: int) -> None:
     x = _random(1, 16, seed=0)
     with pytest.raises(Exception, match="do not fit the last axis"):
         run(DOMAIN, "Normalization", [x, np.ones(width, np.float32)], epsilon=0.0, rms=1)
+    gamma, own = np.ones(16, np.float32), np.ones(width, np.float32)
+    with pytest.raises(Exception, match="do not fit the last axis"):
+        run(DOMAIN, "SkipNormalization", [x, x, gamma, None, own], epsilon=0.0, rms=1)
 
 
 def test_refuses_sides_of_other_sizes() -> None:
     x, skip, gamma = _random(2, 16, seed=0), _random(1, 16, seed=1), np.ones(16, np.float32)
     with pytest.raises(Exception, match="differ in size"):
         run(DOMAIN, "SkipNormalization", [x, skip, gamma], epsilon=0.0, rms=1)
+    with pytest.raises(Exception, match="differ in size"):
+        run(DOMAIN, "Normalization", [x, gamma, None, skip], epsilon=0.0, rms=1)

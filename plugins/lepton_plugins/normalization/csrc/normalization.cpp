@@ -63,17 +63,20 @@ void add(const float* x, const float* skip, int64_t width, float* y) {
   for (; i < width; ++i) y[i] = x[i] + skip[i];
 }
 
-void scale(const Normalization& n, const float* row, Moments m, float* y) {
+// What the moments, a gamma and a beta make of a row, in place or not.
+void scale(const Normalization& n, const float* row, const float* gamma, const float* beta,
+           float* y) {
+  const Moments m = moments(n, row);
   const __m256 mean = _mm256_set1_ps(m.mean), inverse = _mm256_set1_ps(m.inverse);
   int64_t i = 0;
   for (; i + 8 <= n.width; i += 8) {
     const __m256 v = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(row + i), mean), inverse);
-    const __m256 g = _mm256_loadu_ps(n.gamma + i);
-    const __m256 b = n.beta != nullptr ? _mm256_loadu_ps(n.beta + i) : _mm256_setzero_ps();
+    const __m256 g = _mm256_loadu_ps(gamma + i);
+    const __m256 b = beta != nullptr ? _mm256_loadu_ps(beta + i) : _mm256_setzero_ps();
     _mm256_storeu_ps(y + i, _mm256_fmadd_ps(v, g, b));
   }
   for (; i < n.width; ++i) {
-    y[i] = (row[i] - m.mean) * m.inverse * n.gamma[i] + (n.beta != nullptr ? n.beta[i] : 0.0f);
+    y[i] = (row[i] - m.mean) * m.inverse * gamma[i] + (beta != nullptr ? beta[i] : 0.0f);
   }
 }
 
@@ -85,10 +88,15 @@ void normalize_row(const Normalization& n, int64_t index) {
   float* y = n.y + at;
   if (n.skip != nullptr) {
     float* both = n.sum != nullptr ? n.sum + at : y;
+    if (n.own != nullptr) {
+      scale(n, row, n.own, nullptr, both);
+      row = both;
+    }
     add(row, n.skip + at, n.width, both);
     row = both;
   }
-  scale(n, row, moments(n, row), y);
+  scale(n, row, n.gamma, n.beta, y);
+  if (n.residual != nullptr) add(y, n.residual + at, n.width, y);
 }
 
 void normalize(const Parallel& parallel, const Normalization& n) {
