@@ -74,7 +74,7 @@ inline OrtStatus* output(const OrtApi* api, OrtKernelContext* context, size_t in
 }
 
 // Work is shared out in so many pieces: more than there are threads, as some are slower.
-constexpr size_t kMostBatches = 32;
+constexpr size_t kMostBatches = 128;
 
 // The threads of the session.
 class SessionThreads final : public Parallel {
