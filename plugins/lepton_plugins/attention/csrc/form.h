@@ -44,6 +44,11 @@ struct AttentionForm {
   // y (rows, columns) (+)= x (rows, inner) . w (inner, columns); columns are a multiple of 8.
   void (*multiply)(const Size& size, const Matrix& x, const Matrix& w, bool add, float* y,
                    int64_t y_row);
+  // For few rows: keys and values are read once, as they lie, some from memory.
+  // scores (rows, kKeys) = query (rows, inner) . keys (columns, inner)
+  void (*multiply_few)(const Size& size, const float* query, const Matrix& keys, float* scores);
+  // total (rows, columns) += scores (rows, kKeys) . values (inner, columns)
+  void (*add_few)(const Size& size, const float* scores, const Matrix& values, float* total);
   // s = cap * tanh(s / cap), a multiple of 8
   void (*soften)(float cap, int count, float* s);
   // Scores become weights, in place: e^(s - maximum), 0 for kNone.

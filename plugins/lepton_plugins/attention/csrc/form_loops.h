@@ -1,6 +1,7 @@
 // The loops of a form, over any lanes. What a multiple of 8 leaves behind whole lanes is one Eight.
 #pragma once
 #include "../../toolchain/csrc/vector.h"
+#include "few_loops.h"
 #include "form.h"
 #include "rounded_loops.h"
 
@@ -152,6 +153,8 @@ template <class Integers, int R, int BytesR, int BytesV>
 AttentionForm form_of() {
   using Lanes = typename Integers::Lanes;
   return {multiply<Lanes, R>,
+          multiply_few<Lanes>,
+          add_few<Lanes>,
           soften<Lanes>,
           weigh<Lanes>,
           rounded_multiply<WordsBlock, Integers, R, 2>,

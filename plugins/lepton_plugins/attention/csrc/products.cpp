@@ -16,37 +16,6 @@ void scores_of_block(const Attention& a, const Rows& r, const float* key, int co
                   r.scores, kKeys);
 }
 
-// scores (R, count) by dot products; keys stay in the cache for the next rows.
-template <int R>
-void dots(const float* query, int head_dim, const float* key, int64_t token, int count,
-          float* scores) {
-  for (int j = 0; j < count; ++j) {
-    const float* k = key + j * token;
-    __m256 part[R];
-#pragma GCC unroll 4
-    for (int m = 0; m < R; ++m) part[m] = _mm256_setzero_ps();
-    for (int d = 0; d < head_dim; d += 8) {
-      const __m256 v = _mm256_loadu_ps(k + d);
-#pragma GCC unroll 4
-      for (int m = 0; m < R; ++m) {
-        part[m] = _mm256_fmadd_ps(_mm256_loadu_ps(query + m * head_dim + d), v, part[m]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(Eight{part[m]});
-  }
-}
-
-void scores_of_few(const Attention& a, const Rows& r, const float* key, int count) {
-  int m = 0;
-  for (; m + 4 <= r.count; m += 4) {
-    dots<4>(r.query + m * a.head_dim, a.head_dim, key, a.key.token, count, r.scores + m * kKeys);
-  }
-  for (; m < r.count; ++m) {
-    dots<1>(r.query + m * a.head_dim, a.head_dim, key, a.key.token, count, r.scores + m * kKeys);
-  }
-}
-
 // Values of a block one behind the other: rows of several heads lie a power of two apart, or nearly,
 // and drive each other out of the first cache.
 const float* gather(const Attention& a, const Rows& r, const float* value, int count) {
@@ -65,27 +34,6 @@ void add_values_of_block(const Attention& a, const Rows& r, const float* value, 
   value = gather(a, r, value, count);
   r.form.multiply({r.count, count, a.head_dim}, {r.scores, kKeys}, {value, a.head_dim}, true,
                   r.total, a.head_dim);
-}
-
-// The same where rows are few: values are read once, as they lie, 4 keys at a time.
-void add_values_of_few(const Attention& a, const Rows& r, const float* value, int count) {
-  const int64_t token = a.value.token;
-  for (int j = 0; j < count; j += 4, value += 4 * token) {
-    const int keys = count - j < 4 ? count - j : 4;
-    for (int d = 0; d < a.head_dim; d += 8) {
-      __m256 v[4];
-      for (int k = 0; k < 4; ++k) {
-        v[k] = k < keys ? _mm256_loadu_ps(value + k * token + d) : _mm256_setzero_ps();
-      }
-      for (int i = 0; i < r.count; ++i) {
-        const float* s = r.scores + i * kKeys + j;
-        float* y = r.total + i * a.head_dim + d;
-        __m256 part = _mm256_loadu_ps(y);
-        for (int k = 0; k < 4; ++k) part = _mm256_fmadd_ps(_mm256_broadcast_ss(s + k), v[k], part);
-        _mm256_storeu_ps(y, part);
-      }
-    }
-  }
 }
 
 RoundedBlock block_of(const Attention& a, const Rows& r, const KeysInSight& keys) {
@@ -117,14 +65,20 @@ void add_rounded_values(const Attention& a, const Rows& r, const KeysInSight& ke
 void multiply_keys(const Attention& a, const Rows& r, const KeysInSight& keys) {
   if (r.kind == Kind::rounded) return scores_of_rounded(a, r, keys);
   const float* key = a.key.at(keys.batch, keys.kv_head, keys.start);
-  if (r.kind == Kind::few) return scores_of_few(a, r, key, keys.count);
+  if (r.kind == Kind::few) {
+    return r.form.multiply_few({r.count, a.head_dim, keys.count}, r.query, {key, a.key.token},
+                               r.scores);
+  }
   scores_of_block(a, r, key, keys.count);
 }
 
 void add_values(const Attention& a, const Rows& r, const KeysInSight& keys) {
   if (r.kind == Kind::rounded) return add_rounded_values(a, r, keys);
   const float* value = a.value.at(keys.batch, keys.kv_head, keys.start);
-  if (r.kind == Kind::few) return add_values_of_few(a, r, value, keys.count);
+  if (r.kind == Kind::few) {
+    return r.form.add_few({r.count, keys.count, a.head_dim}, r.scores, {value, a.value.token},
+                          r.total);
+  }
   add_values_of_block(a, r, value, keys.count);
 }
 

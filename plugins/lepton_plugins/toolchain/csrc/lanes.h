@@ -75,6 +75,9 @@ inline float sum(Eight x) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+// Sixteen lanes, added up to eight: in this order with any lanes.
+inline Eight eight_of(const Eight (&x)[2]) { return x[0] + x[1]; }
+
 // Of positive numbers and NaN, which is above all as an integer.
 inline Eight most_or_nan(Eight a, Eight b) {
   return {_mm256_castsi256_ps(

@@ -143,6 +143,8 @@ inline void keep(Sixteen&) {}
 // In the order in which eight lanes would have it, so that all processors get the same bits.
 inline void add_to(Eight& total, Sixteen x) { total = total + low_half(x) + high_half(x); }
 
+inline Eight eight_of(const Sixteen (&x)[1]) { return low_half(x[0]) + high_half(x[0]); }
+
 inline float largest(Sixteen x) { return largest(most(low_half(x), high_half(x))); }
 
 inline float largest_or_nan(Sixteen x) {

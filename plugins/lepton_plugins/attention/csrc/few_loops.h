@@ -1,0 +1,96 @@
+// Few rows, a decode step: keys and values are read once, as they lie, and mostly come from memory.
+#pragma once
+#include "../../toolchain/csrc/vector.h"
+#include "form.h"
+
+namespace lepton {
+namespace {
+
+constexpr int64_t kAhead = 2048;  // floats: 8 KB are read until memory answers
+
+// Have a row come that is read a while later: processors foresee a stream within a page alone. Inside
+// of its caller, for GCC leaves out calls of a function that does nothing but this.
+__attribute__((always_inline)) inline void call_for(const float* row, int64_t apart, int width) {
+  const float* later = row + (kAhead + width - 1) / width * apart;
+  for (int d = 0; d < width; d += 16) __builtin_prefetch(later + d);
+}
+
+// Products of R rows and one key, each summed up in 16 lanes, and what a multiple of 8 leaves in 8.
+template <class Lanes, int R>
+inline void dots(int width, const float* query, const float* key, float* scores) {
+  constexpr int kSums = 16 / Lanes::kLanes;
+  Lanes part[R][kSums];
+  Eight rest[R];
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+    for (Lanes& each : part[m]) each = Lanes::all(0.0f);
+    rest[m] = Eight::all(0.0f);
+  }
+  int d = 0;
+  for (; d + 16 <= width; d += 16) {
+#pragma GCC unroll 2
+    for (int s = 0; s < kSums; ++s) {
+      const int at = d + s * Lanes::kLanes;
+      const Lanes k = Lanes::load(key + at);
+#pragma GCC unroll 4
+      for (int m = 0; m < R; ++m) {
+        part[m][s] = fused(Lanes::load(query + m * width + at), k, part[m][s]);
+      }
+    }
+  }
+  if (d < width) {
+    const Eight k = Eight::load(key + d);
+    for (int m = 0; m < R; ++m) rest[m] = Eight::load(query + m * width + d) * k;
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) scores[m * kKeys] = sum(eight_of(part[m]) + rest[m]);
+}
+
+template <class Lanes>
+void multiply_few(const Size& size, const float* query, const Matrix& keys, float* scores) {
+  const int width = size.inner;
+  for (int j = 0; j < size.columns; ++j) {
+    const float* key = keys.first + j * keys.row;
+    call_for(key, keys.row, width);
+    int m = 0;
+    for (; m + 4 <= size.rows; m += 4) {
+      dots<Lanes, 4>(width, query + m * width, key, scores + m * kKeys + j);
+    }
+    for (; m < size.rows; ++m) {
+      dots<Lanes, 1>(width, query + m * width, key, scores + m * kKeys + j);
+    }
+  }
+}
+
+// Lanes of all rows, from column d on: four keys at a time.
+template <class Lanes>
+inline void add_few_lanes(const Size& size, int keys, const float* scores, const Matrix& values,
+                          int d, float* total) {
+  Lanes v[4];
+  for (int k = 0; k < 4; ++k) {
+    v[k] = k < keys ? Lanes::load(values.first + k * values.row + d) : Lanes::all(0.0f);
+  }
+  for (int i = 0; i < size.rows; ++i) {
+    float* y = total + i * size.columns + d;
+    Lanes part = Lanes::load(y);
+    for (int k = 0; k < 4; ++k) part = fused(Lanes::all(scores[i * kKeys + k]), v[k], part);
+    part.store(y);
+  }
+}
+
+template <class Lanes>
+void add_few(const Size& size, const float* scores, const Matrix& values, float* total) {
+  for (int j = 0; j < size.inner; j += 4) {
+    const int keys = size.inner - j < 4 ? size.inner - j : 4;
+    const Matrix four = {values.first + j * values.row, values.row};
+    for (int k = 0; k < keys; ++k) call_for(four.first + k * four.row, four.row, size.columns);
+    int d = 0;
+    for (; d + Lanes::kLanes <= size.columns; d += Lanes::kLanes) {
+      add_few_lanes<Lanes>(size, keys, scores + j, four, d, total);
+    }
+    if (d < size.columns) add_few_lanes<Eight>(size, keys, scores + j, four, d, total);
+  }
+}
+
+}  // namespace
+}  // namespace lepton
