@@ -1,7 +1,8 @@
 """The folder that an export makes: whole, or not there.
 
 Everything goes into a hidden sibling that is renamed at the end. Large files are hard links to the
-artifact's where the file system allows it, copies elsewhere.
+artifact's where the file system allows it, copies elsewhere. Folders above it that had to be made
+go again, too, where nothing comes of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -37,12 +38,15 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
         self.copy = flag_of(copy, "copy")
         name = f".{self.output.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder = self.output.parent / name
+        self._above: list[Path] = []
 
     def __enter__(self) -> OutputFolder:
         self._refuse_existing()
+        self._above = [folder for folder in self.output.parents if not folder.exists()]
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
+            self._clear()
             raise _written(error, self.output) from error
         return self
 
@@ -82,9 +86,16 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
         except OSError as failure:
             raise _written(failure, self.output) from failure
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
         if isinstance(error, OSError):
             raise _written(error, self.output) from error
+
+    def _clear(self) -> None:
+        """Leaves what was published alone, and what somebody else has put in a folder of ours."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in self._above:
+            with suppress(OSError):  # it is not empty, or was never made
+                folder.rmdir()
 
     def _target(self, name: str) -> Path:
         target = self.folder / name

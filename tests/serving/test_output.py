@@ -72,6 +72,50 @@ def test_an_error_leaves_nothing(tmp_path: Path, source: Path) -> None:
     assert source.read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize("there", [[], ["a"], ["a/b"], ["a/b", "a/b/theirs"]])
+def test_an_error_leaves_the_folders_above_as_they_were(tmp_path: Path, there: list[str]) -> None:
+    for name in there:
+        (tmp_path / name).mkdir(parents=True)
+    before = {*tmp_path.rglob("*")}
+
+    def export() -> None:
+        with OutputFolder(tmp_path / "a/b/out"):
+            assert (tmp_path / "a/b").is_dir()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        export()
+    assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("output", ["a/b/" + "x" * 250, "a/file/b/out"])
+def test_folders_that_cannot_all_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *rest: object, **options: object) -> None:
+        if path.name == "file":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ArtifactError), OutputFolder(tmp_path / output):
+        pytest.fail("nothing is written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_others_put_there_in_the_meantime_is_kept(tmp_path: Path) -> None:
+    def export() -> None:
+        with OutputFolder(tmp_path / "repo/one"):
+            (tmp_path / "repo/two").mkdir()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        export()
+    assert [p.name for p in tmp_path.rglob("*")] == ["repo", "two"]
+
+
 def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught, OutputFolder(tmp_path / "out"):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -63,7 +63,7 @@ def export_triton(
     engine = open_engine(folder, tuple(KINDS if decoder else BACKENDS), "Triton", target)
     if decoder and not engine.generates:  # whoever asks feeds the past by hand
         decoder, engine = False, open_engine(folder, tuple(BACKENDS), "Triton", target)
-    named = _checked_name(name or Path(os.path.abspath(folder)).name)
+    named = _checked_name(Path(os.path.abspath(folder)).name if name is None else name)
     samples = decoder_samples(engine) if decoder else list(encoder_samples(engine))
     if decoder:
         config = decoder_config(engine, named, copies)
@@ -112,7 +112,7 @@ def _checked_name(name: str) -> str:
     raise UsageError(
         "Triton cannot have a model of this name",
         where="--name, or the artifact's folder where it is left out",
-        found=str(name),
+        found=str(name) or "''",
         hint="--name NAME, of the letters a to z, digits, '.', '_' and '-'",
     )
 

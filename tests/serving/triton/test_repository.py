@@ -120,7 +120,7 @@ def test_files_beside_the_folder_of_an_engine_are_told(encoder: Artifact, tmp_pa
     engine = {**entry, "files": [*entry["files"], "loader.py"]}
     made = resealed(encoder, tmp_path / "made", engines=(engine,))
     with pytest.raises(ArtifactError, match="beside the folder") as caught:
-        export_triton(made.path, tmp_path, name="words")
+        export_triton(made.path, tmp_path / "repo", name="words")
     assert caught.value.found == "loader.py"
     assert [each.name for each in tmp_path.iterdir()] == ["made"]
 
@@ -181,10 +181,11 @@ def test_a_decoder_of_a_plan_alone(tmp_path: Path) -> None:
     assert (config.backend, config.parameters["target"].string_value) == ("python", "trt")
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "white space"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "white space"])
 def test_a_name_that_is_no_folder(encoder: Artifact, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="name"):
+    with pytest.raises(UsageError, match="name") as caught:
         export_triton(encoder.path, tmp_path / "repo", name=name)
+    assert caught.value.found == (name or "''")
     assert list(tmp_path.iterdir()) == []
 
 
