@@ -47,9 +47,10 @@ def inspect(path: Path, as_json: bool) -> None:
 
 def _file(path: Path, as_json: bool) -> None:
     from lepton_compile.cli.onnxfile import model_tables, summarize
-    from lepton_compile.cli.planfile import is_plan, plan_tables, summarize_plan
+    from lepton_compile.cli.planfile import check_plan, is_plan, plan_tables, summarize_plan
 
     if is_plan(path):
+        check_plan(path)
         plan = summarize_plan(path)
         data, tables = plan.as_dict(), plan_tables(plan)
     else:

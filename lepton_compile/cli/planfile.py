@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from lepton_compile.cli.output import bytes_text, table
+from lepton_compile.cli.output import bytes_text, many_text, table
+from lepton_compile.errors import SourceError
 
-__all__ = ["NOT_PARSED", "PlanSummary", "is_plan", "plan_tables", "summarize_plan"]
+__all__ = ["NOT_PARSED", "PlanSummary", "check_plan", "is_plan", "plan_tables", "summarize_plan"]
 
 NOT_PARSED = "not parsed: needs a driver"
 """TensorRT reads a plan on a GPU alone; of an artifact's, ``report.json`` has the layers."""
@@ -49,8 +50,33 @@ def is_plan(path: Path) -> bool:
     """Whether a file is one by its name or its first bytes."""
     if path.suffix in _SUFFIXES:
         return True
+    return _start(path, 4)[1:] == _MARK
+
+
+def check_plan(path: Path) -> None:
+    """What has a plan's name may be anything; an artifact's digests say that its plan is one.
+
+    Raises:
+        SourceError: the file does not begin as plans do, or ends before their header does.
+    """
+    from lepton_compile.engines.tensorrt.plan_header import LENGTH
+
+    start = _start(path, LENGTH)
+    if start[1:4] == _MARK and len(start) == LENGTH:
+        return
+    size = many_text(path.stat().st_size, "byte")
+    raise SourceError(
+        "this file is not a TensorRT plan",
+        where=str(path),
+        found=f"{size} that begin with {start[:8].hex(' ')}" if start else "an empty file",
+        available=[f"what begins with a letter and {_MARK.decode()!r}, as TensorRT writes it"],
+        hint="build it again, or copy it again as binary data",
+    )
+
+
+def _start(path: Path, length: int) -> bytes:
     with path.open("rb") as file:
-        return file.read(4)[1:] == _MARK
+        return file.read(length)
 
 
 def summarize_plan(path: Path, layers: int = 0) -> PlanSummary:
@@ -61,8 +87,7 @@ def summarize_plan(path: Path, layers: int = 0) -> PlanSummary:
     """
     from lepton_compile.engines.tensorrt.plan_header import LENGTH, read_header
 
-    with path.open("rb") as file:
-        start = file.read(LENGTH)
+    start = _start(path, LENGTH)
     found = read_header(start)
     capabilities = found.capabilities if found else ()
     return PlanSummary(

@@ -43,6 +43,34 @@ def test_a_plan_of_another_kind_is_shown_by_its_size(tmp_path: Path, content: by
     assert found.layers == NOT_PARSED
 
 
+@pytest.mark.parametrize("first", [b"f", b"p", b"v"])
+def test_plans_of_all_kinds_are_inspected(tmp_path: Path, capsys: Capture, first: bytes) -> None:
+    (tmp_path / "model.engine").write_bytes(first + b"trt" + bytes(500))
+    assert main(["inspect", str(tmp_path / "model.engine"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == 504
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (bytes(range(100)), "100 bytes that begin with 00 01 02 03 04 05 06 07"),
+        (b"ftrt", "4 bytes that begin with 66 74 72 74"),
+        (header()[:39], "39 bytes that begin with 76 74 72 74 00 00 00 00"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.plan", "model.engine", "model.trt"])
+def test_what_is_no_plan_is_refused(
+    tmp_path: Path, capsys: Capture, name: str, content: bytes, found: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert main(["inspect", str(path), "--json"]) == 1
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert said["message"] == "this file is not a TensorRT plan"
+    assert (said["where"], said["found"]) == (str(path), found)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [("a.plan", b"", True), ("a.bin", header(), True), ("a.onnx", b"\x08\x0a", False)],
