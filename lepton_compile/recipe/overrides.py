@@ -28,8 +28,9 @@ def parse_override(text: str) -> tuple[str, Any]:
 def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the recipe's data with each dotted key set.
 
-    Sections that are missing are made, and ``quantize: int4`` opens into its mapping when a key
-    inside it is set. Whether the keys exist is checked afterwards, with the whole recipe.
+    Sections that are missing are made, and ``quantize: int4`` or ``verify: false`` opens into its
+    mapping when a key inside it is set. Whether the keys exist is checked afterwards, with the
+    whole recipe.
 
     Raises:
         RecipeError: a key leads through something that is not a mapping.
@@ -44,6 +45,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
                 inner = {}
             elif name == "quantize" and isinstance(inner, str) and inner in FORMATS:
                 inner = dict(FORMATS[inner])
+            elif name == "verify" and isinstance(inner, bool):
+                inner = {"enabled": inner}
             if not isinstance(inner, dict):
                 raise RecipeError(
                     "An override leads through a value that has no keys.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -107,13 +108,16 @@ def _unknown_value(path: KeyPath, key: str, where: str, given: object) -> Recipe
 
 
 def _unknown_word(details: Any, key: str, where: str) -> RecipeError:
-    """A word that a validator of ours does not know, with those that it does."""
+    """A word or number that a validator of ours does not know, with those that it does."""
     told, given = details["ctx"], str(details["input"])
     nearest = get_close_matches(given.lower(), told["known"], n=1)
+    number = re.search(r"\d+", given)
+    if number is not None and not nearest:  # 8, 8bit or q8_0, for int8
+        nearest = [word for word in told["known"] if word.endswith(number[0])]
     return RecipeError(
         f"{key!r}: {details['msg']}.",
         where=where,
-        found=repr(given),
+        found=repr(details["input"]),
         available=told["known"],
         hint=told["hint"] or (f"Did you mean {nearest[0]!r}?" if nearest else None),
     )

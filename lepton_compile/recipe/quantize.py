@@ -33,10 +33,12 @@ FITTED = ("awq", "gptq", "weighted")
 """Algorithms that are asked for by name as if they were precisions."""
 
 
-def _unknown(word: str) -> PydanticCustomError:
-    """What is told of a word that is no precision, with what is known in its place."""
-    meant = [name for name in FITTED if name in word.lower()]
+def _unknown(word: str | float) -> PydanticCustomError:
+    """What is told of a word or number that is no precision, with what is known in its place."""
+    meant = [name for name in FITTED if name in str(word).lower()]
     hint = f"quantize: {{algorithm: {meant[0]}, bits: 4}}" if meant else ""
+    if word is False:  # as YAML reads `off` and `no`
+        hint = "quantize: none"
     said = {"word": repr(word), "known": list(FORMATS), "hint": hint}
     return PydanticCustomError("unknown_word", "unknown precision {word}", said)
 
@@ -92,8 +94,8 @@ class Quantize(Closed):
     def _expand(cls, value: Any) -> Any:
         if value is None:
             return FORMATS["none"]
-        if isinstance(value, str):
-            if value not in FORMATS:
+        if isinstance(value, str | int | float):
+            if not isinstance(value, str) or value not in FORMATS:
                 raise _unknown(value)
             return FORMATS[value]
         if isinstance(value, dict) and value.keys() == {"cache"}:

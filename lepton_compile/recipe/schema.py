@@ -87,13 +87,22 @@ class Shapes(Closed):
 
 
 class Verify(Closed):
-    """Comparison of the engine with the fp32 PyTorch model."""
+    """Comparison of the engine with the fp32 PyTorch model; one word says whether to."""
 
     enabled: bool = Field(default=True, description="Compare after the build.")
     text: Location | None = Field(
         default=None, description="Text file to compare on; relative to the recipe."
     )
     tokens: int = Field(default=512, ge=2, le=1 << 20, description="How many tokens of it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            return {"enabled": value}
+        if isinstance(value, dict | cls):
+            return value
+        raise ValueError("write true, false, or a mapping of enabled, text and tokens")
 
 
 class Gates(Closed):
@@ -174,7 +183,9 @@ class Recipe(Closed):
         default_factory=lambda: Quantize(algorithm="none"), description="Precision of weights."
     )
     shapes: Shapes = Field(default_factory=Shapes, description="Ranges of open dimensions.")
-    verify: Verify = Field(default_factory=Verify, description="Comparison with PyTorch.")
+    verify: Verify = Field(
+        default_factory=Verify, description="Comparison with PyTorch, or whether to."
+    )
     gates: Gates = Field(default_factory=Gates, description="Numbers the build must reach.")
     passes: Passes = Field(default_factory=Passes, description="Graph passes.")
     compute: Compute = Field(

@@ -191,6 +191,7 @@ def test_the_section_verify_is_not_the_switch(folder: Path, tmp_path: Path) -> N
     assert artifact.manifest.engines[0]["executed"] is True
     recipe = load_recipe({"model": folder, "verify": {"enabled": False}})
     assert lc.plan(recipe).verify is None
+    assert lc.plan({"model": folder, "verify": False}).verify is None
     assert lc.plan(recipe, verify={}).verify is not None
 
 

@@ -60,6 +60,21 @@ MISTAKES = [
     ("model: m\nquantize: int5", 2, "unknown precision 'int5'", "Did you mean 'int8'?"),
     ("model: m\nquantize: INT4", 2, "unknown precision 'INT4'", "Did you mean 'int4'?"),
     ("model: m\nquantize: int4-awq", 2, "unknown", "quantize: {algorithm: awq, bits: 4}"),
+    ("model: m\nquantize: 8", 2, "unknown precision 8", "Did you mean 'int8'?"),
+    ("model: m\nquantize: 16", 2, "unknown precision 16", "Did you mean 'fp16'?"),
+    ("model: m\nquantize: '4'", 2, "unknown precision '4'", "Did you mean 'int4'?"),
+    ("model: m\nquantize: q8_0", 2, "unknown precision 'q8_0'", "Did you mean 'int8'?"),
+    ("model: m\nquantize: off", 2, "unknown precision False", "quantize: none"),
+    ("model: m\nquantize: 4.5", 2, "unknown precision 4.5", None),
+    ("model: m\nquantize: [8]", 2, "'quantize' takes a mapping", None),
+    (
+        "model: m\nper_target: {trt: {quantize: 8}}",
+        2,
+        "'per_target.trt.quantize': unknown precision 8",
+        "Did you mean 'int8'?",
+    ),
+    ("model: m\nverify: 5", 2, "'verify': write true, false, or a mapping", None),
+    ("model: m\nverify:", 2, "'verify': write true, false, or a mapping", None),
     ("model: m\nquantize: {algorithm: rtn}", 2, "needs bits", None),
     ("model: m\nquantize: {algorithm: gptq, bits: 8}", 2, "gptq needs bits: 4", None),
     ("model: m\nquantize: {algorithm: awq, bits: 8}", 2, "awq needs bits: 4", None),
@@ -90,6 +105,14 @@ def test_named_with_its_line(
     assert found.where == f"{tmp_path / 'r.yaml'}:{line}"
     if hint is not None:
         assert found.hint == hint
+
+
+@pytest.mark.parametrize("given", [8, True, 4.5, "int5"])
+def test_what_is_no_precision_is_told_as_it_was_given(given: object) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe({"model": "m", "quantize": given})
+    assert caught.value.found == repr(given)
+    assert {"int4", "int8", "none"} <= {*caught.value.available}
 
 
 def test_missing_model(tmp_path: Path) -> None:

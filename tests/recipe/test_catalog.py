@@ -43,7 +43,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
     for name, field in model.model_fields.items():
         inner = _model(field.annotation)
         listed = "[]" if "tuple" in str(field.annotation) else ""
-        if inner is None or name in ("quantize", "rules"):
+        if inner is None or name in ("quantize", "rules", "verify"):
             found.add(prefix + name)
         if name == "per_target":  # its keys are rows of their own already
             found.add(prefix + name)

@@ -244,3 +244,11 @@ def test_a_recipe_that_was_read_is_a_recipe(recipe: Recipe) -> None:
     per_target = {"trt": {"quantize": {"cache": "int8"}, "compute_capabilities": [8.9]}}
     other = load_recipe({"model": "m", "target": ["ort-cpu", "trt"], "per_target": per_target})
     assert load_recipe(other) == other
+
+
+@pytest.mark.parametrize(("word", "enabled"), [("off", False), ("false", False), ("true", True)])
+def test_one_word_says_whether_to_verify(tmp_path: Path, word: str, enabled: bool) -> None:
+    (tmp_path / "r.yaml").write_text(f"model: m\nverify: {word}\n")
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert recipe.verify.enabled is enabled
+    assert load_recipe(recipe).verify == recipe.verify

@@ -46,6 +46,14 @@ def test_a_format_opens_into_its_keys() -> None:
     assert changed == {"quantize": {**FORMATS["int4"], "group": 64}}
 
 
+def test_whether_to_verify_opens_into_its_keys() -> None:
+    data = {"model": "m", "verify": False}
+    kept = load_recipe(data, {"verify.tokens": 7}).verify
+    assert (kept.enabled, kept.tokens) == (False, 7)
+    assert load_recipe(data, {"verify.enabled": True}).verify.enabled
+    assert not load_recipe({"model": "m"}, dict([parse_override("verify=off")])).verify.enabled
+
+
 @pytest.mark.parametrize("key", ["model.name", "quantize.group"])
 def test_no_way_through_a_value(key: str) -> None:
     with pytest.raises(RecipeError, match="has no keys") as caught:

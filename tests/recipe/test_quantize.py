@@ -35,7 +35,8 @@ GROUPED = {
         ({"algorithm": "fp16", "bits": 8}, "bits is for algorithm: rtn, .* or stored, not fp16"),
         ({"bits": 4, "activations": "static"}, "activations: static is for weights of 8 bits"),
         ({"algorithm": "fp8", "embedding": "int8"}, "with fp8, 8 bits are fp8"),
-        (4, "should be a valid dictionary"),
+        (4, "unknown precision 4"),
+        ([4], "should be a valid dictionary"),
     ],
 )
 def test_refuses(said: Any, why: str) -> None:
