@@ -19,7 +19,7 @@ from typing import NamedTuple
 import onnx
 import onnx_ir as ir
 
-__all__ = ["load_onnx", "parsed_bytes"]
+__all__ = ["load_onnx", "load_proto", "parsed_bytes"]
 
 LARGE = 4096  # bytes from which on a weight stays in the file
 
@@ -50,6 +50,18 @@ def load_onnx(path: Path) -> ir.Model:
     model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
+
+
+def load_proto(path: Path) -> onnx.ModelProto:
+    """The model of a file as protobuf has it; large weights seem to be in a file of its name.
+
+    Raises:
+        Exception: whatever protobuf and the file system raise for a file that is no model.
+    """
+    data = _without_weights(path)
+    if data is None:
+        return onnx.load(path, load_external_data=False)
+    return onnx.ModelProto.FromString(data)
 
 
 def parsed_bytes(path: Path) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["external_model", "layered_model", "quantized_model", "tiled_model"]
+__all__ = ["external_model", "large_model", "layered_model", "quantized_model", "tiled_model"]
 
 
 def _save(graph: onnx.GraphProto, path: Path, domains: dict[str, int], **extra: object) -> Path:
@@ -45,6 +45,23 @@ def quantized_model(folder: Path) -> Path:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16])
     graph = helper.make_graph(nodes, "g", [x], [y], [packed, scales, zeros, rows, row_scales, bias])
     return _save(graph, folder / "quantized.onnx", {"": 21, "com.microsoft": 1})
+
+
+def large_model(path: Path, rows: int = 1024) -> Path:
+    """A table of 8 bits and one of fp16, each of more bytes than are worth a place of their own."""
+    table = numpy_helper.from_array(np.ones((rows, 64), np.int8), "table")
+    scales = numpy_helper.from_array(np.ones(rows, np.float32), "scales")
+    halves = numpy_helper.from_array(np.ones((rows, 64), np.float16), "halves")
+    nodes = [
+        helper.make_node("DequantizeLinear", ["table", "scales"], ["whole"], axis=0),
+        helper.make_node("Cast", ["halves"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["whole", "wide"], ["sum"]),
+        helper.make_node("Gather", ["sum", "ids"], ["y"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])
+    graph = helper.make_graph(nodes, "g", [ids], [y], [table, scales, halves])
+    return _save(graph, path, {"": 21})
 
 
 def tiled_model(folder: Path) -> Path:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lepton_compile.cli import main
-from lepton_compile.cli.onnxfile.summary import Value
+from lepton_compile.cli.onnxfile.summary import Value, summarize
 from lepton_compile.cli.onnxfile.view import fold_numbered
-from tests.cli.onnx_files import external_model, layered_model, quantized_model, tiled_model
+from tests.cli.onnx_files import (
+    external_model,
+    large_model,
+    layered_model,
+    quantized_model,
+    tiled_model,
+)
 
 
 def inspected(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
@@ -86,6 +95,47 @@ def test_a_file_outside_the_folder_is_not_looked_at(
     inner.mkdir()
     found = inspected(capsys, external_model(inner, size=4, location="../secret.bin"))
     assert found["files"][0]["found"] is None
+
+
+def test_weights_that_are_left_in_the_file_are_told_as_those_that_are_read(tmp_path: Path) -> None:
+    left = summarize(large_model(tmp_path / "m.onnx"))
+    read = summarize(large_model(tmp_path / "m.pb"))  # a name that is read whole
+    assert replace(left, path=read.path) == read
+    assert left.weights == {"float16": (1, 1 << 17), "int8": (1, 1 << 16), "float": (1, 4096)}
+    assert [(each.bits, each.bytes) for each in left.quantized] == [(8, (1 << 16) + 4096)]
+    assert left.files == ()
+
+
+def test_a_file_that_says_it_is_longer_than_it_is(tmp_path: Path) -> None:
+    path = external_model(tmp_path, location="external.onnx")
+    (file,) = summarize(path).files
+    assert (file.name, file.needed, file.found) == (path.name, 1 << 40, path.stat().st_size)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from lepton_compile.cli.onnxfile.summary import summarize
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+small, large = map(Path, sys.argv[1:])
+summarize(small)  # with the libraries that it takes
+before = peak()
+summarize(large)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is told by /proc")
+def test_it_takes_a_small_part_of_the_file(tmp_path: Path) -> None:
+    small = large_model(tmp_path / "small.onnx")
+    large = large_model(tmp_path / "large.onnx", rows=1 << 18)
+    command = [sys.executable, "-c", PEAK, small, large]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert int(done.stdout) < (large.stat().st_size >> 10) // 4
 
 
 @pytest.mark.parametrize("make", [quantized_model, external_model, layered_model])

@@ -1,10 +1,10 @@
-"""The summary of an ONNX file. Data outside the file is never read."""
+"""The summary of an ONNX file. Weights are not read, in the file or outside of it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,15 +120,15 @@ def summarize(path: Path) -> ModelSummary:
         ),
         weights=_weights(tensors),
         quantized=quantized(walk.nodes(model)),
-        files=external_files([*tensors, *constants], path.parent),
+        files=tuple(_elsewhere(path, external_files([*tensors, *constants], path.parent))),
     )
 
 
 def _read(path: Path) -> Any:
-    import onnx
+    from lepton_compile.export.onnx_embedded import load_proto
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = load_proto(path)
     except OSError:
         raise
     except Exception as error:  # protobuf's own, which has no common base with Python's
@@ -136,6 +136,13 @@ def _read(path: Path) -> Any:
     if not model.ir_version or not (model.graph.node or model.graph.output):
         raise SourceError("this file is not an ONNX model", found=f"{path}: no graph in it")
     return model
+
+
+def _elsewhere(path: Path, files: Iterable[ExternalFile]) -> Iterator[ExternalFile]:
+    """Without the model's own file, where what stands in it is left."""
+    for file in files:
+        if file.name != path.name or file.found is None or file.needed > file.found:
+            yield file
 
 
 def _inputs(model: Any, carried: Mapping[str, Any]) -> Iterator[Value]:
