@@ -4,7 +4,7 @@
     api | serving                                         report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
-    errors | progress | collection | scratch | arguments  lepton_plugins.spec
+    errors | progress | collection | scratch | arguments  lepton_plugins.spec | .workroom
 
     runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
 
@@ -29,7 +29,7 @@ ERRORS, RECIPE, ARTIFACT = (
     "lepton_compile.artifact",
 )
 RUNTIME, SPEC, PASSES = "lepton_compile.runtime", "lepton_plugins.spec", "lepton_passes"
-LINEAR_SPEC = "lepton_plugins.linear.spec"
+LINEAR_SPEC, WORKROOM = "lepton_plugins.linear.spec", "lepton_plugins.workroom"
 EXPORT, PIPELINE = "lepton_compile.export", "lepton_compile.pipeline"
 ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
@@ -49,6 +49,7 @@ BASE = (
     SCRATCH,
     ARGUMENTS,
     SPEC,
+    WORKROOM,
     PASSES,
     PLUGINS,
     RECIPES,
@@ -61,7 +62,8 @@ BASE = (
 ALLOWED: dict[str, tuple[str, ...]] = {
     SPEC: (),
     LINEAR_SPEC: (SPEC,),
-    PLUGINS: (SPEC, LINEAR_SPEC),
+    WORKROOM: (),
+    PLUGINS: (SPEC, LINEAR_SPEC, WORKROOM),
     # Of a plugin, its spec and nothing else.
     PASSES: (SPEC, LINEAR_SPEC),
     RECIPES: (),
@@ -74,7 +76,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     REPORT: (ERRORS,),
     RUNTIME: (),
     RECIPE: (ERRORS, ARGUMENTS, RECIPES),
-    ARTIFACT: (ERRORS, ARGUMENTS, RUNTIME),
+    ARTIFACT: (ERRORS, ARGUMENTS, RUNTIME, WORKROOM),
     EXPORT: BASE,
     PIPELINE: BASE,
     # Later stages of the same row may look at what an earlier stage hands over.

@@ -20,7 +20,7 @@ try:
 except ImportError:  # not on Windows, where a killed process leaves its folder behind
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Workroom"]
+__all__ = ["Workroom", "locked"]
 
 YOUNG = 60  # seconds in which a folder may be made, and not be locked yet
 
@@ -37,7 +37,7 @@ class Workroom(tempfile.TemporaryDirectory[str]):
         _remove_abandoned(prefix)
         super().__init__(prefix=prefix)
         with suppress(OSError):  # a disk without locks
-            weakref.finalize(self, os.close, _locked(Path(self.name)))
+            weakref.finalize(self, os.close, locked(Path(self.name)))
 
 
 def _remove_abandoned(prefix: str) -> None:
@@ -45,12 +45,12 @@ def _remove_abandoned(prefix: str) -> None:
         with suppress(OSError):  # somebody has it, or it is another user's
             if time.time() - path.lstat().st_mtime < YOUNG:
                 continue
-            held = _locked(path)
+            held = locked(path)
             shutil.rmtree(path, ignore_errors=True)
             os.close(held)
 
 
-def _locked(path: Path) -> int:
+def locked(path: Path) -> int:
     """The open folder, which nobody else has.
 
     Raises:

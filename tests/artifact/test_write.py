@@ -146,6 +146,62 @@ def test_a_killed_build_leaves_no_artifact_and_the_next_one_cleans_up(tmp_path: 
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_numbers_of_processes_say_nothing_where_a_disk_has_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    """In another container a build that goes on has a number that nobody has here, and one that was
+    killed has, such as 1, that of somebody."""
+    monkeypatch.setattr(write_module, "_alive", lambda _: said)
+    with ArtifactWriter(tmp_path / "out") as going_on:
+        (going_on.folder / "weights.bin").touch()
+        build(tmp_path / "out")
+        assert (going_on.folder / "weights.bin").is_file()
+    (tmp_path / ".out.partial-held-00").mkdir()
+    build(tmp_path / "out", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> int:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(write_module, "locked", refuse)
+    (tmp_path / ".out.partial-held-00").mkdir()  # from where the disk has some
+    with ArtifactWriter(tmp_path / "out") as going_on:
+        (tmp_path / f".out.partial-{dead_process()}-00").mkdir()
+        build(tmp_path / "out")
+        assert going_on.folder.name.startswith(f".out.partial-{os.getpid()}-")
+        assert {*tmp_path.iterdir()} == {
+            *(going_on.folder, tmp_path / ".out.partial-held-00", tmp_path / "out")
+        }
+
+
+def test_a_build_between_its_last_renames_is_left_alone(tmp_path: Path) -> None:
+    build(tmp_path / "out", "old")
+    with ArtifactWriter(tmp_path / "out", overwrite=True) as going_on:
+        aside = (tmp_path / "out").rename(going_on.folder.with_name(f"{going_on.folder.name}-old"))
+        with ArtifactWriter(tmp_path / "out"):
+            assert aside.is_dir()
+            assert not (tmp_path / "out").exists()
+    with ArtifactWriter(tmp_path / "out", overwrite=True):  # now it is gone, and left that behind
+        assert (tmp_path / "out/engines/m.onnx").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    fds = Path("/proc/self/fd")
+    if not fds.is_dir():
+        pytest.skip("open files are told by /proc")
+    before = len(list(fds.iterdir()))
+    kept = []
+    for number in range(3):
+        with ArtifactWriter(tmp_path / "out") as writer:
+            kept.append(writer)
+        build(tmp_path / str(number))
+    assert len(list(fds.iterdir())) == before
+
+
 def dead_process() -> int:
     """The number of a process that is gone."""
     process = subprocess.Popen([sys.executable, "-c", ""])
