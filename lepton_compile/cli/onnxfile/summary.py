@@ -179,10 +179,6 @@ def _ops(model: Any) -> dict[str, dict[str, int]]:
     return ops
 
 
-def _functions(model: Any) -> tuple[str, ...]:
-    return tuple(f"{f.domain}::{f.name}" for f in model.functions if f.domain != walk.LAYERS)
-
-
 def _layers(model: Any) -> dict[str, int]:
     calls = Counter(node.op_type for node in model.graph.node if node.domain == walk.LAYERS)
     if calls:
