@@ -62,33 +62,64 @@ void multiply_few(const Size& size, const float* query, const Matrix& keys, floa
   }
 }
 
-// Lanes of all rows, from column d on: four keys at a time.
+// Some lanes of four values, from column d on; where there are fewer the others are zero.
 template <class Lanes>
-inline void add_few_lanes(const Size& size, int keys, const float* scores, const Matrix& values,
-                          int d, float* total) {
-  Lanes v[4];
+inline void read_four(int keys, const Matrix& values, int d, Lanes (&v)[4]) {
   for (int k = 0; k < 4; ++k) {
     v[k] = k < keys ? Lanes::load(values.first + k * values.row + d) : Lanes::all(0.0f);
-  }
-  for (int i = 0; i < size.rows; ++i) {
-    float* y = total + i * size.columns + d;
-    Lanes part = Lanes::load(y);
-    for (int k = 0; k < 4; ++k) part = fused(Lanes::all(scores[i * kKeys + k]), v[k], part);
-    part.store(y);
   }
 }
 
 template <class Lanes>
+inline void add_products(const Lanes (&weight)[4], const Lanes (&v)[4], float* y) {
+  Lanes part = Lanes::load(y);
+  for (int k = 0; k < 4; ++k) part = fused(weight[k], v[k], part);
+  part.store(y);
+}
+
+// R rows of total += their weights of four keys . values, from a column on, as long as lanes are whole;
+// weights stay in registers. Returns the first column that is left.
+template <class Lanes, int R>
+inline int add_four(int keys, const Size& size, int from, const float* scores,
+                    const Matrix& values, float* total) {
+  Lanes weight[R][4];
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+    for (int k = 0; k < 4; ++k) weight[m][k] = Lanes::all(scores[m * kKeys + k]);
+  }
+  int d = from;
+  for (; d + Lanes::kLanes <= size.columns; d += Lanes::kLanes) {
+    Lanes v[4];
+    read_four(keys, values, d, v);
+#pragma GCC unroll 4
+    for (int m = 0; m < R; ++m) add_products(weight[m], v, total + m * size.columns + d);
+  }
+  return d;
+}
+
+template <class Lanes, int R>
+inline void add_rows(int keys, const Size& size, const float* scores, const Matrix& values,
+                     float* total) {
+  const int whole = add_four<Lanes, R>(keys, size, 0, scores, values, total);
+  if (whole == size.columns) return;
+  for (int m = 0; m < R; ++m) {
+    add_four<Eight, 1>(keys, size, whole, scores + m * kKeys, values, total + m * size.columns);
+  }
+}
+
+template <class Lanes, int R>
 void add_few(const Size& size, const float* scores, const Matrix& values, float* total) {
   for (int j = 0; j < size.inner; j += 4) {
     const int keys = size.inner - j < 4 ? size.inner - j : 4;
     const Matrix four = {values.first + j * values.row, values.row};
     for (int k = 0; k < keys; ++k) call_for(four.first + k * four.row, four.row, size.columns);
-    int d = 0;
-    for (; d + Lanes::kLanes <= size.columns; d += Lanes::kLanes) {
-      add_few_lanes<Lanes>(size, keys, scores + j, four, d, total);
+    int m = 0;
+    for (; m + R <= size.rows; m += R) {
+      add_rows<Lanes, R>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
     }
-    if (d < size.columns) add_few_lanes<Eight>(size, keys, scores + j, four, d, total);
+    for (; m < size.rows; ++m) {
+      add_rows<Lanes, 1>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
+    }
   }
 }
 

@@ -154,7 +154,7 @@ AttentionForm form_of() {
   using Lanes = typename Integers::Lanes;
   return {multiply<Lanes, R>,
           multiply_few<Lanes>,
-          add_few<Lanes>,
+          add_few<Lanes, Lanes::kLanes / 4>,
           soften<Lanes>,
           weigh<Lanes>,
           rounded_multiply<WordsBlock, Integers, R, 2>,
