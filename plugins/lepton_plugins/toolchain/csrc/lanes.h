@@ -52,11 +52,6 @@ inline Eight zero_at(Eight x, float value, Eight y) {
 
 inline Eight magnitude(Eight x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
 
-// y, which is positive, with the sign of x.
-inline Eight with_sign(Eight y, Eight x) {
-  return {_mm256_or_ps(y.v, _mm256_and_ps(_mm256_set1_ps(-0.0f), x.v))};
-}
-
 // Compilers would broadcast all factors of a sum first, and then have no registers left.
 inline void keep(Eight& x) { asm volatile("" : "+x"(x.v)); }
 

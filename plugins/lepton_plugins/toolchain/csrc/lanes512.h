@@ -42,9 +42,6 @@ inline Sixteen zero_at(Sixteen x, float value, Sixteen y) {
   return {zero_at(x.low, value, y.low), zero_at(x.high, value, y.high)};
 }
 inline Sixteen magnitude(Sixteen x) { return {magnitude(x.low), magnitude(x.high)}; }
-inline Sixteen with_sign(Sixteen y, Sixteen x) {
-  return {with_sign(y.low, x.low), with_sign(y.high, x.high)};
-}
 
 inline Sixteen most_or_nan(Sixteen a, Sixteen b) {
   return {most_or_nan(a.low, b.low), most_or_nan(a.high, b.high)};
@@ -99,10 +96,6 @@ inline Sixteen zero_at(Sixteen x, float value, Sixteen y) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(value), _CMP_NEQ_UQ), y.v)};
 }
 inline Sixteen magnitude(Sixteen x) { return {_mm512_abs_ps(x.v)}; }
-inline Sixteen with_sign(Sixteen y, Sixteen x) {
-  const __m512i sign = _mm512_and_si512(_mm512_castps_si512(x.v), _mm512_set1_epi32(INT32_MIN));
-  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(y.v), sign))};
-}
 
 inline Sixteen most_or_nan(Sixteen a, Sixteen b) {
   return {_mm512_castsi512_ps(
