@@ -44,10 +44,10 @@ def load_onnx(path: Path) -> ir.Model:
     Raises:
         Exception: whatever protobuf, onnx_ir and the file system raise for a file that is no model.
     """
-    data = _without_weights(path)
-    if data is None:
+    proto = _without_weights(path)
+    if proto is None:
         return ir.load(path)
-    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
+    model = ir.serde.deserialize_model(proto)
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
@@ -58,29 +58,26 @@ def load_proto(path: Path) -> onnx.ModelProto:
     Raises:
         Exception: whatever protobuf and the file system raise for a file that is no model.
     """
-    data = _without_weights(path)
-    if data is None:
-        return onnx.load(path, load_external_data=False)
-    return onnx.ModelProto.FromString(data)
+    proto = _without_weights(path)
+    return onnx.load(path, load_external_data=False) if proto is None else proto
 
 
 def parsed_bytes(path: Path) -> int:
     """How many bytes of a file ``load_onnx`` has protobuf read."""
-    data = _without_weights(path)
-    return path.stat().st_size if data is None else len(data)
+    proto = _without_weights(path)
+    return path.stat().st_size if proto is None else proto.ByteSize()
 
 
-def _without_weights(path: Path) -> bytes | None:
+def _without_weights(path: Path) -> onnx.ModelProto | None:
     """None where protobuf has to read the file as it is."""
     if path.suffix != ".onnx" or not path.stat().st_size:
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             parts = [_part(data, field, path.name) for field in _fields(data, 0, len(data))]
-            onnx.ModelProto.FromString(found := b"".join(parts))
+            return onnx.ModelProto.FromString(b"".join(parts))
         except Exception:  # of protobuf, too, which says more of the whole file
             return None
-    return found
 
 
 def _part(data: mmap.mmap, field: _Field, location: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
+from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
 
@@ -46,6 +47,5 @@ def build(job: EngineJob) -> BuiltEngine:
 def _shares(model: ir.Model) -> bool:
     """Whether a layer reads another one's cache by a kernel of onnxruntime."""
     kernel = ("com.microsoft", "GroupQueryAttention")
-    graphs = (model.graph, *(function.graph for function in model.functions.values()))
-    nodes = (node for graph in graphs for node in graph)
+    nodes = all_nodes(model)
     return any((n.domain, n.op_type) == kernel and len(n.outputs) == 1 for n in nodes)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.pieces import pieces
 from lepton_compile.errors import EngineError
 from lepton_compile.recipe import Recipe
@@ -122,8 +123,7 @@ def uses_library(model: ir.Model) -> bool:
     """Whether the lowered model has an op of the library."""
     from lepton_plugins.spec import CPU_DOMAIN
 
-    bodies = [model.graph, *model.functions.values()]
-    return any(node.domain == CPU_DOMAIN for body in bodies for node in body)
+    return any(node.domain == CPU_DOMAIN for node in all_nodes(model))
 
 
 def entry(library: Path, model: ir.Model) -> dict[str, Any]:

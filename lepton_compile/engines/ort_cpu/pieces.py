@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 
 if TYPE_CHECKING:
@@ -29,21 +29,16 @@ def pieces(model: ir.Model) -> dict[str, int]:
 def _least_piece(model: ir.Model) -> int:
     """Tokens of a piece from which on all attention that may round does; 0 where none may."""
     from lepton_plugins.attention.spec import FEW_ROUNDED
+    from lepton_plugins.spec import CPU_DOMAIN
 
-    cached = (n.attributes for n in _own(model) if n.op_type == "GroupQueryAttention")
+    own = (node for node in all_nodes(model) if node.domain == CPU_DOMAIN)
+    cached = (node.attributes for node in own if node.op_type == "GroupQueryAttention")
     sharing = [
         each.get_int("num_heads") // each.get_int("kv_num_heads")
         for each in cached
         if each.get_int("rounded", 0)
     ]
     return FEW_ROUNDED // min(sharing) + 1 if sharing else 0
-
-
-def _own(model: ir.Model) -> Iterator[ir.Node]:
-    from lepton_plugins.spec import CPU_DOMAIN
-
-    for body in (model.graph, *model.functions.values()):
-        yield from (node for node in body if node.domain == CPU_DOMAIN)
 
 
 def _by_rows(model: ir.Model) -> bool:

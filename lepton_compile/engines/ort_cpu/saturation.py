@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lepton_compile.engines.ort_cpu.nodes import all_nodes
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -19,9 +21,8 @@ def multiplies_bytes(model: ir.Model) -> bool:
     """
     from lepton_plugins.spec import CPU_DOMAIN
 
-    bodies = (model.graph, *model.functions.values())
-    nodes = (node for body in bodies for node in body if node.domain != CPU_DOMAIN)
-    return any(_multiplies(node.op_type) for node in nodes)
+    others = (node for node in all_nodes(model) if node.domain != CPU_DOMAIN)
+    return any(_multiplies(node.op_type) for node in others)
 
 
 def _multiplies(op: str) -> bool:
