@@ -84,7 +84,7 @@ class Opened:
 
     def _prepare(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """``feeds`` as the arrays the inputs take, checked, and with what may be left out."""
-        refuse(not isinstance(feeds, Mapping), f"run takes arrays by input name: {feeds!r:.60}")
+        refuse(not isinstance(feeds, Mapping), f"run takes arrays by name, not {type(feeds)}")
         given = {name: self.fit(name, value) for name, value in feeds.items()}
         if self.task == "text2text-generation":
             from lepton_compile.runtime.loader_reads import with_mask
@@ -129,5 +129,5 @@ class Opened:
             low, high = ranges[name]
             where = "the vocabulary" if name.endswith("input_ids") else "its range"
             bad = array[(array < low) | (array > high)]
-            refuse(bad.size, f"{name}: {bad[:3]} are outside {where}, {low} to {high}")
+            refuse(bad.size, f"{name}: {bad[:3].tolist()} are outside {where}, {low} to {high}")
         return array

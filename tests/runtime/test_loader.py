@@ -128,8 +128,21 @@ def test_inputs_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize("feeds", [[[5, 6]], None, "w5"])
 def test_what_is_no_mapping_is_refused(embedder: Model, feeds: Any) -> None:
-    with pytest.raises(LoaderError, match="run takes arrays by input name: "):
+    with pytest.raises(LoaderError, match="run takes arrays by name, not <class"):
         embedder.run(feeds)
+
+
+def test_a_call_that_is_right_makes_no_words_of_its_arrays(embedder: Model) -> None:
+    """numpy takes 0.3 ms to tell 128 numbers: a tenth of what MiniLM takes for them."""
+
+    class Silent(np.ndarray[Any, Any]):
+        def __repr__(self) -> str:
+            raise AssertionError("nobody asked")
+
+        __str__ = __repr__
+
+    ids = np.array([[5, 6, 7]]).view(Silent)
+    assert np.isfinite(embedder.run({"input_ids": ids})["sentence_embedding"]).all()
 
 
 @pytest.mark.parametrize("ids", [[], None, 5, [[5], 6], {}, np.array(5)], ids=repr)
