@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_plugins.linear.spec import FLOATS, SCALE_UNIT, TILE, limit
+from lepton_plugins.linear.spec import FLOATS, SCALE_UNIT, TILE, block, limit
 
 __all__ = ["Unpacked", "linear", "rounded", "unpacked"]
 
@@ -51,21 +51,19 @@ def unpacked(
         halves = np.stack([bytes_ & 15, bytes_ >> 4], axis=3).astype(np.int32)
         halves = np.array(FLOATS, np.int32)[halves] if floats else halves - 8
         integers = halves.reshape(count, groups, group // 4, TILE, 4)
-    elif bits == 7:
-        integers = packed.reshape(count, groups, group // 4, TILE, 4).astype(np.int32) - 64
     else:
-        integers = packed.reshape(count, groups, group // 2, TILE, 2).view(np.int8).astype(np.int32)
+        integers = packed.reshape(count, groups, group // 4, TILE, 4).astype(np.int32)
+        integers -= 1 << (bits - 1)
     integers = integers.transpose(0, 3, 1, 2, 4).reshape(count * TILE, inner)
     scales = of_groups[0]
     return Unpacked(integers[:columns], scales, of_groups[1] if offsets else 0 * scales)
 
 
-def rounded(x: Array, bits: int, group: int, *, offsets: bool = False) -> tuple[Array, Array]:
+def rounded(x: Array, bits: int, group: int) -> tuple[Array, Array]:
     """Activations (rows, inner) as integers, and fp32 scales (rows, blocks)."""
-    block = 32 if bits == 4 else group
-    blocks = x.astype(np.float32).reshape(len(x), -1, block)
+    blocks = x.astype(np.float32).reshape(len(x), -1, block(bits, group))
     most = np.abs(blocks).max(axis=2, keepdims=True)
-    largest = np.float32(limit(bits, block, offsets=offsets))
+    largest = np.float32(limit(bits))
     factor = np.divide(largest, most, out=np.zeros_like(most), where=most > 0)
     return np.rint(blocks * factor).astype(np.int32), (most / largest)[:, :, 0]
 
@@ -87,7 +85,7 @@ def linear(
     """
     inner = x.shape[1]
     weights = unpacked(tiles, inner, columns, bits, group, offsets=offsets, floats=floats)
-    q, scale = rounded(x, bits, group, offsets=offsets)
+    q, scale = rounded(x, bits, group)
     activations = (q * scale[:, :, None].astype(np.float64)).reshape(len(x), inner)
     none = np.zeros_like(weights.scale)
     parts = weights._replace(offset=none), weights._replace(q=0 * weights.q)

@@ -14,12 +14,11 @@ says which number of x each one of a dot product is: x[order[k]].
 The input of a linear layer is rounded as it comes, with one scale for each block of a row, to as
 many levels as its products can be summed of in small integers:
 
-    bits  weights     activations                                       blocks of activations
-    4     -8..7       -127..127                                         32
+    bits  weights     activations   blocks of activations
+    4     -8..7       -127..127     32
           -12..12     the same, with floats
-    7     -63..63     -63..63                                           those of the weights
-    8     -127..127   -n..n, n = min(32767, (2^31 - 1) / (127 block))   those of the weights
-          -128..127   the same of 128, with offsets
+    7     -63..63     -63..63       the group
+    8     -128..127   -127..127     32, or the largest power of two that divides the group
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ __all__ = [
     "SPEC",
     "TILE",
     "UNITS",
+    "block",
     "limit",
 ]
 
@@ -50,15 +50,20 @@ SCALE_UNIT = 1024
 FLOATS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 """Twice the floats of E2M1, by their codes."""
 
-UNITS = {4: 32, 7: 8, 8: 2}
+UNITS = {4: 32, 7: 8, 8: 8}
 """Bits -> what the length of a group is a multiple of."""
 
 _INT32 = 2**31 - 1
 
 
-def limit(bits: int, block: int, *, offsets: bool = False) -> int:
-    """Largest magnitude of a rounded activation in blocks of ``block``."""
-    return {4: 127, 7: 63}.get(bits) or min(32767, _INT32 // ((128 if offsets else 127) * block))
+def limit(bits: int) -> int:
+    """Largest magnitude of a rounded activation."""
+    return 63 if bits == 7 else 127
+
+
+def block(bits: int, group: int) -> int:
+    """Activations that share a scale, beside weights of which ``group`` do."""
+    return group if bits == 7 else min(32, group & -group)
 
 
 _ATTRIBUTES = (

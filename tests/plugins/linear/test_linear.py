@@ -127,7 +127,7 @@ def test_against_the_reference(
 def test_offsets_are_those_of_the_weights(bits: int, seed: int, rows: int) -> None:
     """Against numpy alone, for inputs that rounding leaves as they are."""
     layer = Layer(192, 37, bits, 64, seed, form="offsets")
-    most = limit(bits, 64, offsets=True)
+    most = limit(bits)
     x = np.random.default_rng(seed).integers(-most, most + 1, (rows, 6, 32)).astype(np.float32)
     x[:, :, 0] = most
     x = x.reshape(rows, -1)
@@ -323,7 +323,7 @@ def test_rounding_uses_all_levels() -> None:
     x = _activations(4, 64, 0)
     for bits in (4, 7, 8):
         q, scale = rounded(x, bits, 32)
-        assert np.abs(q).max() == limit(bits, 32)
+        assert np.abs(q).max() == limit(bits)
         error = np.abs(q * scale[:, :, None] - x.reshape(4, 2, 32))
         assert (error <= 0.501 * scale[:, :, None]).all()
 

@@ -8,9 +8,9 @@
     then     Gelu or SiLU of the result, or of a half of it that is a gate of the other half, inside
     tied     Gather(Dequantize.., ids)           ->  QuantizedEmbedding(tiles, ids)
 
-Encoders take the 7 bits in groups of 64: twice as fast as 8, and closer to the model than one scale
-for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a decoder has
-outliers, so there weights keep their 8 bits and activations get 16.
+Encoders take the 7 bits in groups of 64: twice as fast as 8 without VNNI, and closer to the model
+than one scale for all activations of a call (MiniLM: least cosine 0.997). The residual stream of a
+decoder has outliers, so there both keep 8 bits, activations with a scale for each 32.
 Refuses: columns, or groups of them, of a length that the kernels have no steps for; fp8; layers in
 half precision, or for which a kernel of onnxruntime was measured to be the better one.
 What it refuses, and a table that no layer shares, is left to the ops of onnxruntime.

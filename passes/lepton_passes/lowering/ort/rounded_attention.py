@@ -1,12 +1,12 @@
 """Have our own attention multiply small integers where the layers beside it do.
 
-    Before   GroupQueryAttention(..), QuantizedLinear<bits=4>(..)
+    Before   GroupQueryAttention(..), QuantizedLinear(..)
     After    GroupQueryAttention<rounded=1>(..), ..
 
 A prompt takes half of the time that attention takes in fp32 (heads of 256); a decode step is what
 it was. Queries and keys have 12 bits, which costs nothing that can be measured, weights and values
 7, which costs less than layers lose that round their inputs to 8 or 7.
-Refuses: bodies where no layer does that; heads below 32, which gain little, and above 512, whose
+Refuses: bodies without such layers; heads below 32, which gain little, and above 512, whose
 sums do not fit.
 """
 
@@ -23,8 +23,6 @@ from lepton_plugins.spec import CPU_DOMAIN
 __all__ = ["LowerRoundedAttention"]
 
 _OPS = ("GroupQueryAttention", "MultiHeadAttention")
-# Kernels of 8 bits have activations of up to 16: who asks for them asks for those numbers.
-_BITS = (4, 7)
 _LEAST, _MOST = 32, 512
 
 
@@ -51,14 +49,13 @@ class LowerRoundedAttention(LeptonPass):
 
 
 def _rounds(body: Body) -> bool:
-    """Whether a layer rounds its input to 8 bits or fewer."""
-    nodes = body.nodes("QuantizedLinear", "QuantizedExperts", domain=CPU_DOMAIN)
-    return any(node.attributes.get_int("bits", 0) in _BITS for node in nodes)
+    """Whether a layer rounds what it reads."""
+    return bool(body.nodes("QuantizedLinear", "QuantizedExperts", domain=CPU_DOMAIN))
 
 
 def _refuses(body: Body, node: ir.Node) -> str | None:
     if not _rounds(body):
-        return "no layer beside it rounds its input to 8 bits or fewer"
+        return "no layer beside it rounds what it reads"
     width = _head_width(node)
     if width is None:
         return "the width of heads is not known"

@@ -110,7 +110,10 @@ def pack(
         q, heads = np.pad(q, missing), [np.pad(each, missing) for each in heads]
     if floats:
         q = _CODES[q + np.int8(12)] - np.int8(8)
-    integers = {4: _four, 7: _seven, 8: _eight}[bits](q, tiles, groups, group)
+    if bits == 4:
+        integers = _four(q, tiles, groups, group)
+    else:
+        integers = _bytes(q, 1 << (bits - 1), tiles, groups, group)
     parts = [*(_halves(each, name) for each in heads), integers.reshape(tiles, groups, -1)]
     whole: np.ndarray = np.concatenate(parts, axis=2).reshape(tiles, -1)
     return whole
@@ -142,11 +145,8 @@ def _four(q: np.ndarray, tiles: int, groups: int, group: int) -> np.ndarray:
     return packed
 
 
-def _seven(q: np.ndarray, tiles: int, groups: int, group: int) -> np.ndarray:
-    unsigned = (q + np.int8(64)).view(np.uint8).reshape(tiles, TILE, groups, group // 4, 4)
-    return np.ascontiguousarray(unsigned.transpose(0, 2, 3, 1, 4))
-
-
-def _eight(q: np.ndarray, tiles: int, groups: int, group: int) -> np.ndarray:
-    pairs = q.view(np.uint8).reshape(tiles, TILE, groups, group // 2, 2)
-    return np.ascontiguousarray(pairs.transpose(0, 2, 3, 1, 4))
+def _bytes(q: np.ndarray, middle: int, tiles: int, groups: int, group: int) -> np.ndarray:
+    """Four of a column in turn, plus the middle."""
+    unsigned = q.view(np.uint8) + np.uint8(middle)
+    fours = unsigned.reshape(tiles, TILE, groups, group // 4, 4)
+    return np.ascontiguousarray(fours.transpose(0, 2, 3, 1, 4))

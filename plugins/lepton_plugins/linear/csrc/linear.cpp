@@ -94,7 +94,7 @@ struct Call {
   int64_t pieces() const { return rows == 0 ? 0 : ceil_div(rows, block) * bands; }
 
   size_t numbers_bytes() const {
-    return whole_lines(rows * static_cast<size_t>(w.shape.inner) * w.shape.activation_bytes());
+    return whole_lines(rows * static_cast<size_t>(w.shape.inner));
   }
 
   size_t scales_bytes() const { return whole_lines(rows * w.shape.blocks() * sizeof(float)); }
@@ -118,7 +118,7 @@ struct Call {
   }
 
   int8_t* numbers_at(int64_t first) const {
-    return numbers + first * w.shape.inner * w.shape.activation_bytes();
+    return numbers + first * w.shape.inner;
   }
 
   void round(int64_t first) const {
@@ -264,8 +264,7 @@ float stored(const uint8_t* of_group, int c) {
 
 // Row k of column c among the integers of a group.
 int integer(Shape shape, const uint8_t* q, int k, int c) {
-  if (shape.bits == 8) return static_cast<int8_t>(q[32 * (k / 2) + 2 * c + k % 2]);
-  if (shape.bits == 7) return q[64 * (k / 4) + 4 * c + k % 4] - shape.middle();
+  if (shape.bits != 4) return q[64 * (k / 4) + 4 * c + k % 4] - shape.middle();
   const uint8_t both = q[32 * (k / 4) + 4 * (c % 8) + k % 4];
   const int code = c < 8 ? both & 15 : both >> 4;
   return (shape.floats ? kFloats[code] : code) - shape.middle();

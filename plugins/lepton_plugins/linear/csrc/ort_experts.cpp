@@ -88,9 +88,9 @@ class Mixture final : public Operator<Mixture> {
 
  private:
   OrtStatus* shape(int64_t inner, int64_t bits, int64_t group, int64_t offsets, Shape* made) const {
-    const int64_t unit = bits == 4 ? 32 : 2;
+    const int64_t unit = bits == 4 ? 32 : 8;
     if (group < unit || group % unit != 0 || inner % group != 0) {
-      return wrong(api_, "a block has to divide its rows, and to be a multiple of 32 for 4 bits, 2 for 8");
+      return wrong(api_, "a block has to divide its rows, and to be a multiple of 32 for 4 bits, of 8 for 8");
     }
     *made = {static_cast<int>(bits), static_cast<int>(inner), static_cast<int>(group), offsets != 0};
     return nullptr;

@@ -10,7 +10,7 @@ namespace lepton {
 namespace {
 
 constexpr int64_t kMostInner = 1 << 24;
-constexpr int64_t kMostSummed = 1 << 17;  // products that stay in 32 bits, in 7 and 8 bits
+constexpr int64_t kMostSummed = 1 << 17;  // products that stay in 32 bits, of 7 bits
 
 // What both operators know of their matrix.
 class Matrix {
@@ -25,14 +25,14 @@ class Matrix {
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "offsets", &offsets)) return s;
     if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "floats", &floats)) return s;
     if (bits != 4 && bits != 7 && bits != 8) return wrong(api, "bits has to be 4, 7 or 8");
-    const int64_t unit = bits == 4 ? 32 : bits == 7 ? 8 : 2;
+    const int64_t unit = bits == 4 ? 32 : 8;
     if (columns < 1 || columns > INT32_MAX || inner < 1 || inner > kMostInner) {
       return wrong(api, "K or N is out of range");
     }
     if (group < unit || group % unit != 0 || inner % group != 0) {
-      return wrong(api, "block_size has to divide K, and to be a multiple of 32 for 4 bits, 8 for 7, 2 for 8");
+      return wrong(api, "block_size has to divide K, and to be a multiple of 32 for 4 bits, else of 8");
     }
-    if (bits != 4 && group > kMostSummed) return wrong(api, "block_size is beyond 131,072");
+    if (bits == 7 && group > kMostSummed) return wrong(api, "block_size is beyond 131,072");
     if (offsets != 0 && bits == 7) return wrong(api, "offsets are for 4 and 8 bits");
     if (floats != 0 && (bits != 4 || offsets != 0)) {
       return wrong(api, "floats are of 4 bits, without offsets");

@@ -42,13 +42,6 @@ struct RoundedSums {
   }
 };
 
-// Largest integer such that the products of a block with int8 weights stay below 2^31. Those with
-// offsets go to -128.
-int largest16(Shape shape) {
-  const int most = INT32_MAX / ((shape.offsets ? 128 : 127) * shape.activation_block());
-  return most < INT16_MAX ? most : INT16_MAX;
-}
-
 int32_t start_of(Shape shape, Sums sums, bool halves) {
   const int32_t less = -shape.middle();
   if (shape.bits != 4 || !halves) return times(less, sums.all());
@@ -59,7 +52,7 @@ int32_t start_of(Shape shape, Sums sums, bool halves) {
 
 // Numbers become bytes, and each 4 of them go where the row's next place is.
 template <class Lanes>
-Sums place8(const float* x, int block, float factor, int rows, int8_t* q) {
+Sums place(const float* x, int block, float factor, int rows, int8_t* q) {
   const Lanes factors = Lanes::all(factor);
   RoundedSums total;
   int i = 0;
@@ -72,27 +65,9 @@ Sums place8(const float* x, int block, float factor, int rows, int8_t* q) {
   return {total.first(), total.other()};
 }
 
-template <class Lanes>
-Sums place16(const float* x, int block, float factor, int rows, int8_t* q) {
-  const Lanes factors = Lanes::all(factor);
-  RoundedSums total;
-  int i = 0;
-  for (; i + Lanes::kLanes <= block; i += Lanes::kLanes, q += 2 * Lanes::kLanes * rows) {
-    total.add(store_words(Lanes::load(x + i) * factors, q, 4 * rows));
-  }
-  int32_t rest = 0;
-  for (; i < block; i += 2, q += 4 * rows) {
-    const int16_t pair[2] = {static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[i] * factor))),
-                             static_cast<int16_t>(_mm_cvtss_si32(_mm_set_ss(x[i + 1] * factor)))};
-    rest += pair[0] + pair[1];
-    __builtin_memcpy(q, pair, 4);
-  }
-  return {plus(total.first(), rest), total.other()};
-}
-
 // In registers: parts that are stored one by one cannot be loaded as a whole at once.
 const float* gather(const float* x, const int32_t* order, float* block) {
-  for (int i = 0; i < kBlock4; i += 8, order += 8) {
+  for (int i = 0; i < kBlock; i += 8, order += 8) {
     _mm256_storeu_ps(block + i, _mm256_setr_ps(x[order[0]], x[order[1]], x[order[2]], x[order[3]],
                                                x[order[4]], x[order[5]], x[order[6]], x[order[7]]));
   }
@@ -101,11 +76,10 @@ const float* gather(const float* x, const int32_t* order, float* block) {
 
 template <class Lanes>
 void quantize_row(Shape shape, const float* x, const int32_t* order, const Place& to) {
-  float gathered[kBlock4];
+  float gathered[kBlock];
   const int rows = to.rows, block = shape.activation_block(), group_blocks = shape.group / block;
   int8_t* numbers = to.numbers;
-  const int largest = shape.bits == 4 ? 127 : shape.bits == 7 ? 63 : largest16(shape);
-  const float limit = static_cast<float>(largest);
+  const float limit = shape.bits == 7 ? 63.0f : 127.0f;
   if (order != nullptr) {
     // Out of order, no processor foresees what lines will be read.
     for (int i = 0; i < shape.inner; i += 16) __builtin_prefetch(x + i);
@@ -119,15 +93,14 @@ void quantize_row(Shape shape, const float* x, const int32_t* order, const Place
     // Infinity and NaN have no place among integers: all of the row is NaN.
     if (__builtin_expect(!(most <= kLargest), 0)) scale = __builtin_nanf("");
     to.scale[b * rows] = scale;
-    const auto place = shape.bits == 8 ? place16<Lanes> : place8<Lanes>;
-    const Sums sums = place(part, block, factor, rows, numbers);
+    const Sums sums = place<Lanes>(part, block, factor, rows, numbers);
     to.start[b * rows] = start_of(shape, sums, to.halves);
     if (to.shift != nullptr) {
       float* shift = to.shift + b / group_blocks * rows;
       const float before = b % group_blocks == 0 ? 0.0f : *shift;
       *shift = before + scale * static_cast<float>(sums.all());
     }
-    numbers += block * shape.activation_bytes() * rows;
+    numbers += block * rows;
   }
 }
 

@@ -45,7 +45,7 @@ static inline void add_step(typename Kind::Sum (&sum)[T][R], const uint8_t*& pac
     for (int t = 0; t < T; ++t) sum[t][m].add(weights[t], x + 4 * m, 4 * R);
   }
   packed += Kind::kBytes;
-  x += Kind::kDepth * (Kind::kBits == 8 ? 2 : 1) * R;
+  x += Kind::kDepth * R;
 }
 
 constexpr size_t kAhead = 8192;  // 1 KB is worse than nothing

@@ -7,15 +7,15 @@
 //            column 8 + c in its high half, both plus 8; or the codes of floats (E2M1: a sign and
 //            0, 0.5, 1, 1.5, 2, 3, 4 or 6), which count twice
 //   7 bits   for each 4 rows 64 bytes: byte 4 c + r holds row r of column c plus 64
-//   8 bits   for each 2 rows 32 bytes: byte 2 c + r holds row r of column c
+//   8 bits   the same, plus 128
 // Where a form is faster so, tiles of 4 bits that many rows will pass over are spread first: scales and
 // offsets in fp32, times 1, and for each 4 rows 64 bytes, where byte 4 c + r holds row r of column c plus
 // 8, of floats plus 12.
 //
 // Activations are rounded to what lets their products be summed in small integers:
-//   4 bits   int8, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 12 * 127 < 2^15
+//   4 bits   -127..127, a scale for each 32: 32 products in 8 pairs, 8 * 2 * 12 * 127 < 2^15
 //   7 bits   -63..63, a scale for each group: 4 products in 2 pairs, 2 * 2 * 127 * 63 < 2^15
-//   8 bits   int16, a scale for each group: all products of a group < 2^31
+//   8 bits   -127..127, a scale for each 32, or fewer: a pair of products, 2 * 128 * 127 < 2^15
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,7 +25,7 @@
 namespace lepton {
 
 constexpr int kTile = 16;      // columns
-constexpr int kBlock4 = 32;    // activations that share a scale, for 4 bits
+constexpr int kBlock = 32;     // activations that share a scale, for 4 and 8 bits
 constexpr int kMostRows = 6;   // of activations that share a pass over a tile, in any form
 constexpr int kMostTiles = 8;  // that a call reads; an even number
 constexpr float kScaleUnit = 1.0f / 1024.0f;
@@ -38,10 +38,13 @@ struct Shape {
   bool floats = false;   // 4 bits alone, without offsets
   bool spread = false;   // 4 bits alone
 
-  constexpr int activation_bytes() const { return bits == 8 ? 2 : 1; }
-  constexpr int activation_block() const { return bits == 4 ? kBlock4 : group; }
+  // Of 8 bits a group may be no multiple of a block: then that is the largest power of two that divides it.
+  constexpr int activation_block() const {
+    if (bits == 7) return group;
+    return group % kBlock == 0 ? kBlock : group & -group;
+  }
   // What weights are stored, or read, more than they are.
-  constexpr int middle() const { return bits == 4 ? (floats ? 12 : 8) : bits == 7 ? 64 : 0; }
+  constexpr int middle() const { return bits == 4 ? (floats ? 12 : 8) : bits == 7 ? 64 : 128; }
   constexpr int blocks() const { return inner / activation_block(); }
   constexpr int groups() const { return inner / group; }
   constexpr size_t scales_bytes() const { return (spread ? 4 : 2) * kTile; }  // of a group
@@ -71,7 +74,7 @@ struct Tiles {
 // Activations of a few rows, interleaved: 4 bytes of each row in turn. So are `scale` and `start`:
 // one number for each block and row, of which `start` is what a sum of products begins with so that
 // the middle of the stored weights cancels: for a form that sums 4 bits in 16 (`Form::halves`) in two
-// halves, of which the lower is for the first two of each four rows. For 8 bits it is 0. `shift`, of
+// halves, of which the lower is for the first two of each four rows. `shift`, of
 // which there is one for each group and row, is the sum of the activations as they were rounded: what
 // offsets are multiplied by.
 struct Activations {

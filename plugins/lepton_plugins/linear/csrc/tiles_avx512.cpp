@@ -35,12 +35,12 @@ struct Total {
   void store(float* to) const { all.store(to); }
 };
 
-// Numbers of `Bits` bits: steps of `Depth` are `Size` bytes of a tile.
-template <int Bits, int Depth, int Size, class Numbers, Numbers (*read)(const uint8_t*)>
+// Steps are `Size` bytes of a tile.
+template <int Bits, int Size, Bytes (*read)(const uint8_t*)>
 struct Kind {
   using Scales = lepton::Scales;
   using Total = lepton::Total;
-  static constexpr int kBits = Bits, kDepth = Depth, kBytes = Size;
+  static constexpr int kBits = Bits, kDepth = 4, kBytes = Size;
 #if defined(LEPTON_EMULATES_AVX512)
   static constexpr int kSteps = 2;
 #else
@@ -48,7 +48,7 @@ struct Kind {
 #endif
 
   struct Read {
-    Numbers all;
+    Bytes all;
 
     explicit Read(const uint8_t* p) : all(read(p)) {}
   };
@@ -63,10 +63,10 @@ struct Kind {
   };
 };
 
-using Four = Kind<4, 4, 32, Bytes, half_bytes>;
-using Floats = Kind<4, 4, 32, Bytes, half_floats>;
-using Seven = Kind<7, 4, 64, Bytes, bytes>;
-using EightBits = Kind<8, 2, 32, Words, words>;
+using Four = Kind<4, 32, half_bytes>;
+using Floats = Kind<4, 32, half_floats>;
+using Seven = Kind<7, 64, bytes>;
+using EightBits = Kind<8, 64, bytes>;
 
 }  // namespace
 

@@ -19,9 +19,6 @@ struct Ints {
 struct Bytes {
   uint8_t at[64];
 };
-struct Words {
-  int16_t at[32];
-};
 
 inline Ints all(int32_t value) {
   Ints y;
@@ -47,21 +44,8 @@ inline Bytes half_floats(const uint8_t* p) {
   return y;
 }
 
-inline Words words(const uint8_t* p) {
-  Words y;
-  for (int i = 0; i < 32; ++i) y.at[i] = static_cast<int8_t>(p[i]);
-  return y;
-}
-
 inline Ints add_products(Ints sum, const Bytes& w, const uint8_t* four) {
   for (int i = 0; i < 64; ++i) sum.at[i / 4] += w.at[i] * static_cast<int8_t>(four[i % 4]);
-  return sum;
-}
-
-inline Ints add_products(Ints sum, const Words& w, const uint8_t* two) {
-  int16_t x[2];
-  __builtin_memcpy(x, two, sizeof x);
-  for (int i = 0; i < 32; ++i) sum.at[i / 2] += w.at[i] * x[i % 2];
   return sum;
 }
 
@@ -88,9 +72,6 @@ using Ints = __m512i;
 struct Bytes {
   __m512i all;
 };
-struct Words {
-  __m512i all;
-};
 
 inline Ints all(int32_t value) { return _mm512_set1_epi32(value); }
 
@@ -112,8 +93,6 @@ inline Bytes half_floats(const uint8_t* p) {
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(once), half_bytes(p).all)};
 }
 
-inline Words words(const uint8_t* p) { return {_mm512_cvtepi8_epi16(load256(p))}; }
-
 // One row of activations, the same for all columns.
 inline __m512i repeated(const uint8_t* four) {
   int32_t value;
@@ -124,11 +103,6 @@ inline __m512i repeated(const uint8_t* four) {
 // sum[c] + the 4 products of unsigned w[4 c + i] and signed four[i]
 inline Ints add_products(Ints sum, Bytes w, const uint8_t* four) {
   return _mm512_dpbusd_epi32(sum, w.all, repeated(four));
-}
-
-// sum[c] + the 2 products of w[2 c + i] and two[i]
-inline Ints add_products(Ints sum, Words w, const uint8_t* two) {
-  return _mm512_dpwssd_epi32(sum, w.all, repeated(two));
 }
 
 inline Sixteen halves(const uint8_t* p) { return {_mm512_cvtph_ps(load256(p))}; }

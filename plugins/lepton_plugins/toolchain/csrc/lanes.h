@@ -86,21 +86,13 @@ inline float largest_or_nan(Eight x) {
   return _mm_cvtss_f32(_mm_castsi128_ps(half));
 }
 
-// Rounded to bytes or words, 4 bytes at each `step`. Returns the integers, in 8 sums.
+// Rounded to bytes, 4 of them at each `step`. Returns the integers, in 8 sums.
 inline __m256i store_bytes(Eight x, int8_t* to, int step) {
   const __m256i wide = _mm256_cvtps_epi32(x.v);
   const __m256i words = _mm256_packs_epi32(wide, wide), bytes = _mm256_packs_epi16(words, words);
   const int32_t first = _mm256_extract_epi32(bytes, 0), second = _mm256_extract_epi32(bytes, 4);
   __builtin_memcpy(to, &first, 4);
   __builtin_memcpy(to + step, &second, 4);
-  return wide;
-}
-inline __m256i store_words(Eight x, int8_t* to, int step) {
-  const __m256i wide = _mm256_cvtps_epi32(x.v);
-  alignas(32) int8_t bytes[32];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), _mm256_packs_epi32(wide, wide));
-  const int places[4] = {0, 4, 16, 20};
-  for (int i = 0; i < 4; ++i) __builtin_memcpy(to + i * step, bytes + places[i], 4);
   return wide;
 }
 

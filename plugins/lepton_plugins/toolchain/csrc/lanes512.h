@@ -50,10 +50,6 @@ inline __m256i store_bytes(Sixteen x, int8_t* to, int step) {
   const __m256i low = store_bytes(x.low, to, step);
   return _mm256_add_epi32(low, store_bytes(x.high, to + 2 * step, step));
 }
-inline __m256i store_words(Sixteen x, int8_t* to, int step) {
-  const __m256i low = store_words(x.low, to, step);
-  return _mm256_add_epi32(low, store_words(x.high, to + 4 * step, step));
-}
 
 inline Eight low_half(Sixteen x) { return x.low; }
 inline Eight high_half(Sixteen x) { return x.high; }
@@ -113,13 +109,6 @@ inline __m256i store_bytes(Sixteen x, int8_t* to, int step) {
   const __m512i wide = _mm512_cvtps_epi32(x.v);
   alignas(16) int8_t bytes[16];
   _mm_store_si128(reinterpret_cast<__m128i*>(bytes), _mm512_cvtsepi32_epi8(wide));
-  store_fours(bytes, to, step);
-  return both_halves(wide);
-}
-inline __m256i store_words(Sixteen x, int8_t* to, int step) {
-  const __m512i wide = _mm512_cvtps_epi32(x.v);
-  alignas(32) int8_t bytes[32];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(bytes), _mm512_cvtsepi32_epi16(wide));
   store_fours(bytes, to, step);
   return both_halves(wide);
 }

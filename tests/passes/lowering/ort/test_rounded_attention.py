@@ -104,12 +104,19 @@ def test_the_result_tells_the_width_too(packed: bool, width: int, fired: int) ->
 
 
 def test_a_model_without_such_layers_is_not_a_matter() -> None:
-    decoder = _cached()
-    decoder.graph.inputs[1].name = "past_key_values.0.key"  # layers keep 8 bits, and read 16
-    for model in (_cached(), _lowered(decoder, WeightInt8())):
-        rounded = LowerRoundedAttention()
-        rounded(model)
-        assert (rounded.fired, reasons(rounded), _rounded(model)) == (0, [], [0])
+    model, rounded = _cached(), LowerRoundedAttention()
+    rounded(model)
+    assert (rounded.fired, reasons(rounded), _rounded(model)) == (0, [], [0])
+
+
+def test_layers_of_8_bits_round_too() -> None:
+    model, rounded = _cached(), LowerRoundedAttention()
+    model.graph.inputs[1].name = "past_key_values.0.key"  # of a decoder, which keeps 8 bits
+    model = _lowered(model, WeightInt8())
+    (layer,) = (node for node in model.graph if node.op_type == "QuantizedLinear")
+    assert layer.attributes["bits"].as_int() == 8
+    rounded(model)
+    assert (rounded.fired, _rounded(model)) == (1, [1])
 
 
 def _beside_fp32() -> ir.Model:
@@ -137,7 +144,7 @@ def _unknown() -> ir.Model:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (_beside_fp32, "no layer beside it rounds its input to 8 bits or fewer"),
+        (_beside_fp32, "no layer beside it rounds what it reads"),
         (_unknown, "the width of heads is not known"),
         (lambda: _lowered(_cached(16), WeightInt4()), "heads of 16 are not within 32 and 512"),
         (lambda: _lowered(_cached(576), WeightInt4()), "heads of 576 are not within 32 and 512"),
