@@ -49,19 +49,22 @@ class Sampling(NamedTuple):
         if self.temperature == 0:
             return int(row.argmax())
         ids, weights = self.candidates(row)
-        return int(ids[_draw(weights, draw.random())])
+        at = _draw(weights, draw.random())
+        return at if ids is None else int(ids[at])
 
-    def candidates(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids that may be drawn, and their weights: 1 for the likeliest, not summing to one."""
-        ids = largest(row, self.top_k) if self.top_k else np.arange(len(row))
-        scores = row[ids] if self.top_k else row
-        weights = np.exp((scores - row.max()) / np.float32(max(self.temperature, 1e-30)))
+    def candidates(self, row: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """Ids that may be drawn, or None for all, and their weights: 1 for the likeliest."""
+        ids = largest(row, self.top_k) if self.top_k else None
+        weights = row if ids is None else row[ids]
+        weights -= weights.max()  # in ``row``: new memory takes longer to get than to fill
+        weights /= np.float32(max(self.temperature, 1e-30))
+        np.exp(weights, out=weights)
         if self.top_p < 1:
             keep = _nucleus(weights, self.top_p)
-            ids, weights = ids[keep], weights[keep]
+            ids, weights = keep if ids is None else ids[keep], weights[keep]
         if self.min_p > 0:
-            keep = weights >= self.min_p
-            ids, weights = ids[keep], weights[keep]
+            keep = np.flatnonzero(weights >= self.min_p)
+            ids, weights = keep if ids is None else ids[keep], weights[keep]
         return ids, weights
 
 
@@ -88,6 +91,11 @@ def _nucleus(weights: np.ndarray, top_p: float) -> np.ndarray:
 
 def largest(values: np.ndarray, count: int) -> np.ndarray:
     """Positions of the ``count`` largest values, largest first; the whole is never sorted."""
+    ids, tops = None, np.maximum.reduceat(values, np.arange(0, len(values), 256))
+    if count < len(tops):  # So many are as large as the least of the largest of blocks, or NaN.
+        ids = np.flatnonzero(~(values < np.partition(tops, -count)[-count]))
+        values = values[ids]
     whole = count >= len(values)
-    ids = np.arange(len(values)) if whole else np.argpartition(values, -count)[-count:]
-    return ids[np.argsort(-values[ids], kind="stable")]
+    best = np.arange(len(values)) if whole else np.argpartition(values, -count)[-count:]
+    best = best[np.argsort(-values[best], kind="stable")]
+    return best if ids is None else ids[best]
