@@ -2,38 +2,26 @@
 
 Everything goes to a hidden sibling of the output folder. Only when each file is hashed, described
 by the manifest and on the disk is the sibling renamed to the output's name.
-
-A build that is killed leaves the sibling, and the next one of that output removes it. Whether a
-build goes on is told by a lock that it has on the sibling, and by the number of its process, which
-is one of its own container's, only where a disk has no locks.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import re
-import secrets
 import shutil
 import tempfile
-import weakref
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
 from lepton_compile.errors import ArtifactError
-from lepton_plugins.workroom import locked
 
 from .disk import FULL, elsewhere, told
 from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
+from .sibling import Sibling
 
 __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
-
-_MARK, _HELD, _OLD = ".partial-", "held", "-old"
-_OURS = re.compile(rf"(\d+|{_HELD})-[0-9a-f]+(?:{_OLD})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -66,7 +54,7 @@ class ArtifactWriter:
 
     ``folder`` is where to write. ``seal`` hashes and writes the manifest, so that a loader can open
     the temporary folder; ``publish`` moves it to its place. Leaving the context without ``publish``
-    removes everything that was written.
+    removes everything that was written, and the folders above it that were made for it.
 
     Raises:
         ArtifactError: the output exists, or its parent cannot be written.
@@ -77,17 +65,16 @@ class ArtifactWriter:
         self.overwrite = overwrite
         self.folder = self.output
         self._manifest: Manifest | None = None
-        self._release: weakref.finalize[..., ArtifactWriter] | None = None
+        self._sibling = Sibling(self.output)
 
     def __enter__(self) -> ArtifactWriter:
-        parent = self.output.parent
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(parent, self.output.name)
+            self._sibling.remove_abandoned()
             self._refuse_existing()
-            self._make()
+            self._sibling.make()
         except OSError as error:
             raise _disk_error(error, self.output) from error
+        self.folder = self._sibling.folder
         return self
 
     def __exit__(
@@ -96,10 +83,7 @@ class ArtifactWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.folder != self.output:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if self._release is not None:
-            self._release()
+        self._sibling.drop()
         if isinstance(error, OSError) and error.errno in FULL:
             raise _disk_error(error, self.output) from error
 
@@ -128,7 +112,7 @@ class ArtifactWriter:
         self._refuse_existing()
         old = None
         if self.output.exists():
-            old = self.folder.with_name(self.folder.name + _OLD)
+            old = self._sibling.aside
             self.output.rename(old)
         try:
             self.folder.rename(self.output)
@@ -141,16 +125,6 @@ class ArtifactWriter:
             shutil.rmtree(old, ignore_errors=True)
         self.folder = self.output
         return Artifact(self.output, self._manifest)
-
-    def _make(self) -> None:
-        """The folder, which gets the name of one that is held once it is."""
-        mark, token = f".{self.output.name}{_MARK}", secrets.token_hex(4)
-        self.folder = self.output.with_name(f"{mark}{os.getpid()}-{token}")
-        self.folder.mkdir()
-        with suppress(OSError):  # a disk without locks
-            self._release = weakref.finalize(self, os.close, locked(self.folder))
-        if self._release is not None:
-            self.folder = self.folder.rename(self.output.with_name(f"{mark}{_HELD}-{token}"))
 
     def _refuse_existing(self) -> None:
         if not self.output.exists() and not self.output.is_symlink():
@@ -186,43 +160,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove_abandoned(parent: Path, name: str) -> None:
-    """Temporary folders of builds of this output that are gone.
-
-    A build that was killed between its last two renames left the artifact that it was to replace
-    beside an empty place: that one goes back.
-    """
-    for path in sorted(parent.glob(f".{glob.escape(name)}{_MARK}*")):
-        # Of the whole rest: an output may be called out.partial-1, and is another than out.
-        ours = _OURS.fullmatch(path.name.removeprefix(f".{name}{_MARK}"))
-        if ours is None or (_held(path) if ours[1] == _HELD else _alive(int(ours[1]))):
-            continue
-        if path.name.endswith(_OLD) and not (parent / name).exists():
-            path.rename(parent / name)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _held(path: Path) -> bool:
-    """Whether a build has this folder, or has moved it aside for its own."""
-    try:
-        os.close(locked(path.with_name(path.name.removesuffix(_OLD))))
-    except FileNotFoundError:  # it stands at the output, and what was moved aside can go
-        return False
-    except OSError:
-        return True
-    return False
-
-
-def _alive(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):  # no system counts that far
-            return False
-    return True
 
 
 def _disk_error(error: OSError, output: Path) -> ArtifactError:

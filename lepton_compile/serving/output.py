@@ -1,21 +1,20 @@
 """The folder that an export makes: whole, or not there.
 
 Everything goes into a hidden sibling that is renamed at the end. Large files are hard links to the
-artifact's where the file system allows it, copies elsewhere. Folders above it that had to be made
-go again, too, where nothing comes of it.
+artifact's where the file system allows it, copies elsewhere.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
 from lepton_compile.arguments import flag_of, path_of
 from lepton_compile.artifact.disk import elsewhere, told
+from lepton_compile.artifact.sibling import Sibling
 from lepton_compile.errors import ArtifactError
 
 __all__ = ["OutputFolder"]
@@ -36,17 +35,19 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
     def __init__(self, output: str | Path, *, copy: bool = False) -> None:
         self.output = path_of(output, "output").absolute()
         self.copy = flag_of(copy, "copy")
-        name = f".{self.output.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
-        self.folder = self.output.parent / name
-        self._above: list[Path] = []
+        self._sibling = Sibling(self.output)
+
+    @property
+    def folder(self) -> Path:
+        """Where to write."""
+        return self._sibling.folder
 
     def __enter__(self) -> OutputFolder:
-        self._refuse_existing()
-        self._above = [folder for folder in self.output.parents if not folder.exists()]
         try:
-            self.folder.mkdir(parents=True)
+            self._sibling.remove_abandoned()
+            self._refuse_existing()
+            self._sibling.make()
         except OSError as error:
-            self._clear()
             raise _written(error, self.output) from error
         return self
 
@@ -86,16 +87,9 @@ class OutputFolder(AbstractContextManager["OutputFolder"]):
         except OSError as failure:
             raise _written(failure, self.output) from failure
         finally:
-            self._clear()
+            self._sibling.drop()
         if isinstance(error, OSError):
             raise _written(error, self.output) from error
-
-    def _clear(self) -> None:
-        """Leaves what was published alone, and what somebody else has put in a folder of ours."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for folder in self._above:
-            with suppress(OSError):  # it is not empty, or was never made
-                folder.rmdir()
 
     def _target(self, name: str) -> Path:
         target = self.folder / name

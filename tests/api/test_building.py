@@ -90,6 +90,15 @@ def test_a_missed_demand_leaves_its_evidence_until_a_build_succeeds(
     assert _left(tmp_path) == ["out"]
 
 
+def test_the_evidence_stands_in_a_folder_that_the_build_had_made(
+    folder: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"check": False, "passes": {"expect": {"attention": 7}}}
+    with pytest.raises(GateError):
+        lc.build(model=str(folder), output=tmp_path / "a/b/out", **options)
+    assert _left(tmp_path / "a/b") == ["out.failed.html", "out.failed.json"]
+
+
 def test_counts_are_expected_of_each_target_that_has_the_pass(folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"target": ["ort-cpu", "ort-cuda"], "check": False, "verify": False}
     expect = {"attention": 2, "lower-half-precision": 3, "legal-ort-cpu": 0}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_compile.artifact import ArtifactWriter, open_artifact
+from lepton_compile.artifact import ArtifactWriter, open_artifact, sibling
 from lepton_compile.artifact import write as write_module
 from lepton_compile.errors import ArtifactError
 from tests.artifact.test_manifest import ENGINE, MANIFEST
@@ -89,6 +89,24 @@ def test_an_error_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("there", [[], ["a"], ["a/b"], ["a/b", "a/b/theirs"]])
+def test_an_error_leaves_the_folders_above_as_they_were(tmp_path: Path, there: list[str]) -> None:
+    for name in there:
+        (tmp_path / name).mkdir(parents=True)
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(ZeroDivisionError):
+        attempt(tmp_path / "a/b/out", lambda _: 1 / 0)
+    assert {*tmp_path.rglob("*")} == before
+    build(tmp_path / "a/b/out")
+    open_artifact(tmp_path / "a/b/out")
+
+
+def test_what_others_put_there_in_the_meantime_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="exists"):
+        attempt(tmp_path / "a/b/out", lambda _: (tmp_path / "a/b/out/theirs").mkdir(parents=True))
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "b", "out", "theirs"]
+
+
 def test_leaving_without_publishing_leaves_nothing(tmp_path: Path) -> None:
     with ArtifactWriter(tmp_path / "out") as writer:
         writer.seal(MANIFEST)
@@ -152,7 +170,7 @@ def test_numbers_of_processes_say_nothing_where_a_disk_has_locks(
 ) -> None:
     """In another container a build that goes on has a number that nobody has here, and one that was
     killed has, such as 1, that of somebody."""
-    monkeypatch.setattr(write_module, "_alive", lambda _: said)
+    monkeypatch.setattr(sibling, "_alive", lambda _: said)
     with ArtifactWriter(tmp_path / "out") as going_on:
         (going_on.folder / "weights.bin").touch()
         build(tmp_path / "out")
@@ -166,7 +184,7 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def refuse(_: Path) -> int:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(write_module, "locked", refuse)
+    monkeypatch.setattr(sibling, "locked", refuse)
     (tmp_path / ".out.partial-held-00").mkdir()  # from where the disk has some
     with ArtifactWriter(tmp_path / "out") as going_on:
         (tmp_path / f".out.partial-{dead_process()}-00").mkdir()

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lepton_compile.errors import ArtifactError
 from lepton_compile.serving.output import OutputFolder
+
+# An export that stops while it writes.
+PROGRAM = """
+import sys, time
+from lepton_compile.serving.output import OutputFolder
+
+with OutputFolder(sys.argv[1]) as folder:
+    folder.write("1/weights.bin", b"weights")
+    print("half way", flush=True)
+    time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -103,6 +117,22 @@ def test_folders_that_cannot_all_be_made(
     with pytest.raises(ArtifactError), OutputFolder(tmp_path / output):
         pytest.fail("nothing is written")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_export_leaves_none_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half way\n"
+        (left,) = tmp_path.iterdir()
+        with OutputFolder(tmp_path / "out"):
+            assert (left / "1/weights.bin").is_file(), "an export that is still at work lost its"
+        process.send_signal(signal.SIGKILL)
+    (tmp_path / "out").rmdir()
+    assert left.exists()
+    with OutputFolder(tmp_path / "out") as folder:
+        folder.write("config", "text")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "config"]
 
 
 def test_what_others_put_there_in_the_meantime_is_kept(tmp_path: Path) -> None:
