@@ -31,8 +31,10 @@ ROWS = 8
 """Rows of an encoder: a model that gives a few numbers for a text is judged by all of them."""
 HEARD = 2
 """Windows of sound."""
-IMPORTED = {"batch": 2, "other": 8}
-"""Sizes of the open dimensions of an imported graph: the first of an input, and the others."""
+IMPORTED = {"batch": 2, "other": 64}
+"""Sizes of the open dimensions of an imported graph: the first of an input, and the others, which
+are tokens (more than ``SHORT``, and hardly a table of positions has fewer rows) or pixels (which
+nets halve several times)."""
 LARGEST = 1 << 28
 """Numbers of one synthetic input: half a gigabyte or more of them is no sample."""
 
@@ -59,8 +61,7 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
         ids = _ids(source, min(LENGTH, exported.length), rows=1)
     else:
         ids = _ids(source, min(SHORT, exported.length), rows=ROWS)
-    mask = np.ones_like(ids)
-    mask[1::2, ids.shape[1] - ids.shape[1] // 4 :] = 0
+    mask = _padded(ids.shape)
     feeds = {"input_ids": ids, "attention_mask": mask}
     if "token_type_ids" in names:
         feeds["token_type_ids"] = np.zeros_like(ids)
@@ -77,11 +78,17 @@ def _pair(source: Source, exported: ExportedModel) -> dict[str, np.ndarray]:
         sounds = heard(sound_shape(source.config()), HEARD)
         return {SOUND: sounds, "input_ids": ids, "attention_mask": np.ones_like(ids)}
     ids = _ids(source, min(SHORT, exported.length, exported.source_length), rows=ROWS)
-    mask = np.ones_like(ids)
-    mask[1::2, ids.shape[1] - ids.shape[1] // 4 :] = 0
+    mask = _padded(ids.shape)
     own = ids[:, : max(1, ids.shape[1] // 2)]
     written = {"input_ids": own, "attention_mask": np.ones_like(own)}
     return {SOURCE_IDS: ids, SOURCE_MASK: mask, **written}
+
+
+def _padded(shape: tuple[int, ...]) -> np.ndarray:
+    """A mask of texts, (rows, tokens): the last quarter of every other row is padding."""
+    mask = np.ones(shape, np.int64)
+    mask[1::2, shape[1] - shape[1] // 4 :] = 0
+    return mask
 
 
 def _ids(source: Source, length: int, rows: int) -> np.ndarray:
@@ -100,18 +107,20 @@ def _ids(source: Source, length: int, rows: int) -> np.ndarray:
 def _imported(exported: ExportedModel) -> dict[str, np.ndarray]:
     graph = exported.model.graph
     wanted = [v for v in graph.inputs if v.name not in graph.initializers]
-    return {str(value.name): _made_up(value, seed) for seed, value in enumerate(wanted)}
+    longest = min(IMPORTED["other"], exported.length)
+    return {str(value.name): _made_up(value, seed, longest) for seed, value in enumerate(wanted)}
 
 
-def _made_up(value: ir.Value, seed: int) -> np.ndarray:
+def _made_up(value: ir.Value, seed: int, longest: int) -> np.ndarray:
     """Numbers for one input of an imported graph: ids from its table, masks of ones, else noise.
 
+    Of an ``attention_mask`` every other row is padded on the right: a mask that gets lost shows.
     Each input has a ``seed`` of its own: a graph with two of them exchanged must not look the same.
     """
     name = str(value.name)
     if value.dtype is None or value.dtype == ir.DataType.UNDEFINED or value.shape is None:
         raise PassError(f"the input {name} of the ONNX file has no type and shape to be fed by")
-    kind, shape = value.dtype.numpy(), _sizes(value.shape)
+    kind, shape = value.dtype.numpy(), _sizes(value.shape, longest)
     if math.prod(shape) > LARGEST:
         raise PassError(
             f"the input {name} of the ONNX file is too large for a check",
@@ -122,6 +131,8 @@ def _made_up(value: ir.Value, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     if value.dtype.is_floating_point():
         return random.standard_normal(shape).astype(kind)
+    if name == "attention_mask" and len(shape) == 2:
+        return _padded(shape).astype(kind)
     if "mask" in name:
         return np.ones(shape, kind)
     if "token_type" in name or "segment" in name:
@@ -134,10 +145,10 @@ def _made_up(value: ir.Value, seed: int) -> np.ndarray:
     return random.integers(0, rows, shape).astype(kind)
 
 
-def _sizes(shape: ir.Shape) -> tuple[int, ...]:
+def _sizes(shape: ir.Shape, longest: int) -> tuple[int, ...]:
     """Static dimensions as they are; of the open ones, the first is the batch."""
     return tuple(
-        size if isinstance(size, int) else IMPORTED["other" if at else "batch"]
+        size if isinstance(size, int) else longest if at else IMPORTED["batch"]
         for at, size in enumerate(shape)
     )
 

@@ -43,10 +43,22 @@ UNKNOWN = """main (int64[n, 32] steps, float[n, 32] x) => (float[n, 40] y) {
   p = MatMul (a, t)
   y = Identity (p)
 }"""
+ATTENDED = """main (float[n, s, 128] x) => (float[n, s, 128] y)
+<float[n, s, 128] q, float[n, s, 128] v, float[n, s, 128] a>
+{
+  tq = Transpose <perm = [1, 0]> (queries)
+  q = MatMul (x, tq)
+  tv = Transpose <perm = [1, 0]> (values)
+  v = MatMul (x, tv)
+  a = Attention <q_num_heads = 2, kv_num_heads = 2, scale = 0.125> (q, x, v)
+  to = Transpose <perm = [1, 0]> (last)
+  y = MatMul (a, to)
+}"""
 
 
 def _file(tmp_path: Path, text: str) -> Path:
     weights = {"table": random(50, 32), "w": random(40, 32)}
+    weights |= {name: random(128, 128) for name in ("queries", "values", "last")}
     model = load(text, {name: array for name, array in weights.items() if f"({name}" in text})
     path = tmp_path / "model.onnx"
     onnx.save(ir.serde.serialize_model(model), path)
@@ -122,9 +134,10 @@ def test_an_output_that_is_no_tensor_is_named(tmp_path: Path) -> None:
 def test_ids_stay_inside_the_table(tmp_path: Path) -> None:
     source = Source("model.onnx", "onnx", _file(tmp_path, IDS))
     feeds = check_feeds(source, import_onnx(source, None))
-    assert feeds["input_ids"].shape == (2, 8)
+    assert feeds["input_ids"].shape == (2, 64)
     assert 0 <= feeds["input_ids"].min() <= feeds["input_ids"].max() < 50
-    assert feeds["attention_mask"].all()
+    assert feeds["attention_mask"].sum(1).tolist() == [64, 48]
+    assert check_feeds(source, import_onnx(source, None, 12))["input_ids"].shape == (2, 12)
 
 
 @needs_library
@@ -135,6 +148,16 @@ def test_attention_of_an_encoder_is_seen_to_round(tmp_path: Path) -> None:
     done = json.loads((built.path / "report.json").read_text())["passes"]
     (entry,) = (one for one in done if one["name"] == "lower-rounded-attention")
     assert entry["fired"] == 2
+    assert entry["error"] > 1e-4
+
+
+@needs_library
+def test_attention_of_a_file_is_seen_to_round(tmp_path: Path) -> None:
+    path = _file(tmp_path, ATTENDED)
+    built = lc.build(model=path, quantize="int8", output=tmp_path / "out")
+    done = json.loads((built.path / "report.json").read_text())["passes"]
+    (entry,) = (one for one in done if one["name"] == "lower-rounded-attention")
+    assert entry["fired"] == 1
     assert entry["error"] > 1e-4
 
 
