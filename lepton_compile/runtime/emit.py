@@ -2,8 +2,8 @@
 
 A part is a module whose body follows its docstring, imports and ``__all__``. Its docstring becomes
 a heading, the imports of all parts are gathered at the top, and imports of one part by another are
-left out, wherever they stand: in the one file all names are there. Nothing in it is hidden from
-type checkers, for none reads it.
+left out, wherever they stand: in the one file all names are there. Nothing in it is for type
+checkers alone, or hidden from them, for none reads it.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
 function, method or ``if`` that imports it. So is an ``if`` for other tasks, and a parameter whose
@@ -153,12 +153,13 @@ class _Part:
                 yield needs
 
     def _never(self, node: ast.AST) -> bool:
-        """Whether it is an ``if`` that only other tasks get into."""
-        if not isinstance(node, ast.If) or not isinstance(node.test, ast.Compare):
+        """Whether it is an ``if`` that only other tasks, or type checkers, get into."""
+        if not isinstance(node, ast.If):
             return False
         asked = ast.unparse(node.test)
         known = {"self": self.task, "model": self.task}
-        return ".task " in asked and not eval(asked, known)
+        compares = isinstance(node.test, ast.Compare) and ".task " in asked
+        return asked == "TYPE_CHECKING" or (compares and not eval(asked, known))
 
     def text(self, methods: list[str]) -> str:
         """The body below a heading, which a part that is one function or class can do without."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -14,9 +14,72 @@ from lepton_compile.runtime.loader_sampling import Sampling
 
 __all__ = ["Generates"]
 
+if TYPE_CHECKING:  # so that it knows what a call gives; an artifact's own file does without
+    Ids = Sequence[int | np.integer[Any]] | np.ndarray
+    One = str | Ids | Sequence[Mapping[str, Any]]
+    Several = list[str] | tuple[str, ...] | Sequence[list[Any] | tuple[Any, ...] | np.ndarray]
+
+    class Asked(TypedDict, total=False):
+        """What ``generate`` takes by name beside ``stream``."""
+
+        temperature: float
+        top_k: int
+        top_p: float
+        min_p: float
+        repetition_penalty: float
+        seed: int | None
+        stop: str | Sequence[str]
+        stop_tokens: Iterable[int]
+        chat: bool | Sequence[Mapping[str, Any]] | Mapping[str, Any] | None
+        start: str | int | Sequence[str | int] | None
+        beams: int
+        length_penalty: float
+
 
 class Generates(Continues, Prompts):
     """A decoder."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def generate(
+            self,
+            prompt: One = "",
+            max_new_tokens: int | None = None,
+            *,
+            stream: Literal[False] = False,
+            **asked: Unpack[Asked],
+        ) -> Generation: ...
+
+        @overload
+        def generate(
+            self,
+            prompt: Several,
+            max_new_tokens: int | None = None,
+            *,
+            stream: Literal[False] = False,
+            **asked: Unpack[Asked],
+        ) -> list[Generation]: ...
+
+        @overload
+        def generate(
+            self,
+            prompt: One = "",
+            max_new_tokens: int | None = None,
+            *,
+            stream: Literal[True],
+            **asked: Unpack[Asked],
+        ) -> Iterator[str | int]: ...
+
+        @overload
+        def generate(
+            self,
+            prompt: One = "",
+            max_new_tokens: int | None = None,
+            *,
+            stream: bool,
+            **asked: Unpack[Asked],
+        ) -> Generation | Iterator[str | int]: ...
 
     def generate(
         self,

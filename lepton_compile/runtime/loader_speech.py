@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -70,8 +71,38 @@ class Transcript:
         self.language = language
 
 
+if TYPE_CHECKING:  # so that it knows what a call gives; an artifact's own file does without
+
+    class Asked(TypedDict, total=False):
+        """What ``transcribe`` takes by name alone."""
+
+        translate: bool
+        timestamps: bool
+        max_new_tokens: int | None
+        temperature: float
+        seed: int | None
+
+
 class Transcribes(Continues):
     """A model that writes down what it hears."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def transcribe(
+            self,
+            audio: str | PathLike[str] | np.ndarray,
+            language: str | None = None,
+            **asked: Unpack[Asked],
+        ) -> Transcript: ...
+
+        @overload
+        def transcribe(
+            self,
+            audio: list[Any] | tuple[Any, ...],
+            language: str | None = None,
+            **asked: Unpack[Asked],
+        ) -> list[Transcript]: ...
 
     def transcribe(
         self,

@@ -26,16 +26,21 @@ class _Left:
 
 
 def without_others(model: Any, manifest: Mapping[str, Any]) -> Any:
-    """Class ``model`` without the public names of parts that the artifact's own file leaves out."""
+    """Class ``model`` with the public names that its artifact's own file has, each as there."""
     return _without(model, parts_for(manifest))
 
 
 @cache
 def _without(model: Any, parts: tuple[str, ...]) -> Any:
-    of_part: dict[bool, set[str]] = {True: set(), False: set()}
-    for base in model.__mro__[1:-1]:
-        kept = base.__module__.rpartition(".")[2] in parts
-        of_part[kept] |= {name for name in vars(base) if not name.startswith("_")}
-    left = {name: _Left() for name in of_part[False] - of_part[True]}
+    own: dict[str, Any] = {}
+    left: set[str] = set()
+    for base in reversed(model.__mro__[1:-1]):
+        public = {name: what for name, what in vars(base).items() if not name.startswith("_")}
+        if base.__module__.rpartition(".")[2] in parts:
+            own |= public
+        else:
+            left |= public.keys()
+    # Calls on texts and on pictures have the same name: one that is left out hides the other.
+    names = {name: own[name] if name in own else _Left() for name in left}
     told = {"__doc__": model.__doc__, "__module__": model.__module__}
-    return type(model.__name__, (model,), told | left)
+    return type(model.__name__, (model,), told | names)

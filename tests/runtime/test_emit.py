@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import ctypes
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,10 @@ def write_all(folder: Path) -> None:
     assert len(all_loaders()) > 80
     for number, source in enumerate(all_loaders()):
         (folder / f"loader_{number}.py").write_text(source, "utf-8")
+
+
+def test_none_has_what_is_for_type_checkers_alone() -> None:
+    assert [source for source in all_loaders() if re.search("TYPE_CHECKING|overload", source)] == []
 
 
 def test_every_name_is_defined(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from tests.runtime import tiny
 from tests.runtime.manifests import all_manifests
 
 
-def emitted_names(source: str) -> set[str]:
-    """What ``Model`` in an emitted file has, but for what is private."""
+def emitted(source: str) -> dict[str, list[str]]:
+    """What ``Model`` in an emitted file has, and takes, but for what is private."""
     (model,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "Model")
     assert isinstance(model, ast.ClassDef)
-    found = {node.name for node in model.body if isinstance(node, ast.FunctionDef)}
-    return {name for name in found if not name.startswith("_")}
+    return {
+        node.name: [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
+        for node in model.body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
 
 
 def test_each_has_the_names_of_the_file_that_its_artifact_carries() -> None:
@@ -27,7 +31,11 @@ def test_each_has_the_names_of_the_file_that_its_artifact_carries() -> None:
     for given in all_manifests():
         own = without_others(Model, given)
         there = {name for name in dir(own) if not name.startswith("_") and hasattr(own, name)}
-        assert there == emitted_names(loader_source(given)), given["task"]
+        in_file = emitted(loader_source(given))
+        assert there == in_file.keys(), given["task"]
+        for name, taken in in_file.items():
+            if callable(found := inspect.getattr_static(own, name)):
+                assert inspect.signature(found).parameters.keys() >= {*taken}, (given["task"], name)
         kinds[given["task"]] = there
     assert kinds["text-generation"] - kinds["feature-extraction"] >= {"generate", "logits"}
     assert kinds["feature-extraction"] - kinds["text-generation"] == {
