@@ -134,6 +134,38 @@ def test_padding_in_front_is_no_query_either() -> None:
     assert np.array_equal(found, plain)
 
 
+@pytest.mark.parametrize("length", [9, 32, 33, 90])
+@pytest.mark.parametrize("hides", [-np.inf, float(np.finfo(np.float32).min), -1e4])
+def test_padding_that_a_bias_hides_is_no_query_either(length: int, hides: float) -> None:
+    q, k, v = (_random(2, 130, 256, seed=s) for s in range(3))
+    bias = _random(1, 4, 130, 130, seed=4).repeat(2, axis=0)
+    bias[1, ..., length:] = hides
+    alone = [np.ascontiguousarray(x[1:, :length]) for x in (q, k, v)]
+    own = np.ascontiguousarray(bias[1:, :, :length, :length])
+    attributes = {"num_heads": 4, "scale": 0.25, "unidirectional": 0}
+    beside, ours, plain = (
+        run(DOMAIN, "MultiHeadAttention", [*given, None, added], **attributes, rounded=rounded)[0]
+        for given, added, rounded in (([q, k, v], bias, 1), (alone, own, 1), (alone, own, 0))
+    )
+    assert np.array_equal(beside[1:, :length], ours)
+    assert np.array_equal(ours, plain) == (length <= FEW_ROUNDED)
+
+
+@pytest.mark.parametrize("length", [9, FEW_ROUNDED // 2, FEW_ROUNDED // 2 + 1, 90])
+def test_a_padded_prompt_gets_the_numbers_that_it_gets_alone(length: int) -> None:
+    """Two heads share a key: half as many tokens are queries enough."""
+    both, alone = (Cached([0] * rows, 130, 4, 2, 64, 130) for rows in (2, 1))
+    both.lengths[1] = length - 1
+    for name in ("q", "k", "v"):
+        setattr(alone, name, np.ascontiguousarray(getattr(both, name)[1:, :length]))
+    alone.caches = [cache[1:] for cache in both.caches]
+    alone.new, alone.lengths, alone.total = length, both.lengths[1:], np.array([length], np.int32)
+    beside = both.run(DOMAIN, rotary=True, rounded=1)[0][1:, :length]
+    ours, plain = (alone.run(DOMAIN, rotary=True, rounded=n)[0] for n in (1, 0))
+    assert np.array_equal(beside, ours)
+    assert np.array_equal(ours, plain) == (2 * length <= FEW_ROUNDED)
+
+
 def test_a_bias() -> None:
     q, k, v = (_random(2, 70, 128, seed=s) for s in range(3))
     bias = _random(1, 2, 70, 70, seed=4)

@@ -43,6 +43,7 @@ struct Attention {
   int64_t mask_length;
   Bias bias = {};
   bool rounded = false;     // many queries: products of small integers (rounded.h)
+  const int64_t* filled = nullptr;  // of each row: new tokens that are no padding; or null
 };
 
 // False if memory is short. A query that sees no key gets zeros.

@@ -339,7 +339,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     }
     if (OrtStatus* s = call.make(api_, context, heads_)) return s;
     // The lengths of rows, and the turned queries behind them.
-    const size_t lengths = (3 * call.rows() * sizeof(int64_t) + 63) / 64 * 64;
+    const size_t lengths = (4 * call.rows() * sizeof(int64_t) + 63) / 64 * 64;
     const size_t queries = call.rows() * call.queries() * call.y.dims[2] * sizeof(float);
     char* memory = static_cast<char*>(malloc(lengths + queries));
     if (memory == nullptr) return api_->CreateStatus(ORT_FAIL, "out of memory");
@@ -389,14 +389,16 @@ class GroupQuery final : public Operator<GroupQuery> {
     return nullptr;
   }
 
-  // past (3 rows): length of each row's cache before, and behind the new tokens; position of its
-  // first wanted query.
+  // past (4 rows): length of each row's cache before, and behind the new tokens; position of its
+  // first wanted query; new tokens without the padding behind them, which the mask was counted for.
   OrtStatus* lengths_of(const Call& call, int64_t* past) const {
     const int64_t rows = call.rows(), tokens = call.in.tokens;
     for (int64_t b = 0; b < rows; ++b) {
-      past[b] = tokens == call.length() ? 0 : call.seqlens.as<int32_t>()[b] + (1 - tokens);
+      const int64_t last = call.seqlens.as<int32_t>()[b];
+      past[b] = tokens == call.length() ? 0 : last + 1 - tokens;
       past[rows + b] = past[b] + tokens;
       past[2 * rows + b] = past[b] + call.first();
+      past[3 * rows + b] = last + 1 - past[b];
       if (past[b] < 0 || past[b] > call.past_key.dims[2] ||
           past[rows + b] > call.present_key.dims[2]) {
         return wrong(api_, "a row does not fit its cache");
@@ -443,7 +445,7 @@ class GroupQuery final : public Operator<GroupQuery> {
     const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), queries, query, key,
                       value, out, scale, softcap_, window_ > 0 ? window_ : -1,
                       call.bias.data == nullptr, past + rows, past + 2 * rows, nullptr, 0,
-                      call.bias, rounded_};
+                      call.bias, rounded_, past + 3 * rows};
     return attend(threads, a) ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
   }
 

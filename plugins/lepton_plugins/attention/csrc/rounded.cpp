@@ -9,6 +9,7 @@ namespace lepton {
 namespace {
 
 constexpr int kFewRounded = 32;  // queries that are not worth rounding keys for (spec.py has it, too)
+constexpr float kHidden = -1e4f;  // or less in a bias: such a key has no weight beside any other
 
 __m256i rounded(const float* x, float factor) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(factor)));
@@ -72,19 +73,34 @@ struct Work {
   }
 };
 
+// How many are left of `count` without those at either end that are hidden.
+template <class Hidden>
+int64_t between(int64_t count, Hidden hidden) {
+  int64_t from = 0;
+  while (count > 0 && hidden(count - 1)) --count;
+  while (from < count && hidden(from)) ++from;
+  return count - from;
+}
+
+// Tokens of a row that are no padding: their keys are in sight.
+int64_t filled(const Attention& a, int64_t batch) {
+  if (a.filled != nullptr) return a.filled[batch];
+  if (a.mask != nullptr) {
+    const int32_t* mask = a.mask + batch * a.mask_length;
+    return between(a.mask_length, [mask](int64_t i) { return mask[i] == 0; });
+  }
+  if (a.bias.data == nullptr) return a.queries;
+  // Where there is an order in the bias, the last query sees as much as any.
+  const float* bias = a.bias.at(batch, 0, a.queries - 1);
+  return between(a.keys[batch], [bias](int64_t i) { return bias[i] <= kHidden; });
+}
+
 }  // namespace
 
 bool rounds(const Attention& a, int64_t batch) {
-  if (!a.rounded || a.head_dim > kMostRounded) return false;
-  int64_t queries = a.queries;
-  if (a.mask != nullptr) {
-    const int32_t* mask = a.mask + batch * a.mask_length;
-    int64_t from = 0, to = a.mask_length;
-    while (to > 0 && mask[to - 1] == 0) --to;
-    while (from < to && mask[from] == 0) ++from;
-    if (to - from < queries) queries = to - from;
-  }
-  return queries * (a.heads / a.kv_heads) > kFewRounded;
+  const int64_t group = a.heads / a.kv_heads;
+  if (!a.rounded || a.head_dim > kMostRounded || a.queries * group <= kFewRounded) return false;
+  return filled(a, batch) * group > kFewRounded;
 }
 
 float round_words(const float* x, int count, int16_t* to) {
