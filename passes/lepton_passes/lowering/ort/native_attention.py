@@ -112,6 +112,8 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
         return "a bias or a cache is left to the kernel of onnxruntime"
     thirds = _thirds(body, node)
     widths = {thirds[1]} if thirds is not None else {width_of(value) for value in given[:3]}
+    if None in widths:
+        return "how wide queries, keys and values are is not known"
     width = widths.pop() if len(widths) == 1 else None
     if not width or width % (8 * node.attributes.get_int("num_heads")):
         return "heads of keys and values differ, or are no multiple of 8"

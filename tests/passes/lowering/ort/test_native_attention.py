@@ -141,10 +141,20 @@ def test_refuses(inputs: str, more: str, reason: str) -> None:
     assert reasons(native) == [reason]
 
 
+def test_refuses_heads_of_a_text_that_do_not_fill_a_register() -> None:
+    model = _plain("q = Relu (x) k = Relu (x) v = Relu (x)")
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = ir.Shape(("b", "s", 24))
+    native = LowerNativeAttention()
+    native(model)
+    assert reasons(native) == ["heads of keys and values differ, or are no multiple of 8"]
+
+
 def test_refuses_widths_it_does_not_know() -> None:
     native = LowerNativeAttention()
     native(_plain("q = Relu (x) k = Relu (x) v = Relu (x)"))
-    assert reasons(native) == ["heads of keys and values differ, or are no multiple of 8"]
+    assert reasons(native) == ["how wide queries, keys and values are is not known"]
 
 
 @pytest.mark.parametrize("name", ["float16", "double"])
