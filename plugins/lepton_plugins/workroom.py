@@ -28,20 +28,23 @@ YOUNG = 60  # seconds in which a folder may be made, and not be locked yet
 class Workroom(tempfile.TemporaryDirectory[str]):
     """A temporary folder; those of ``kind`` whose process is gone are removed before it is made.
 
+    Args:
+        above: where to make it; left out, in the folder for temporary files.
+
     Raises:
-        OSError: the folder for temporary files cannot be written.
+        OSError: the folder above cannot be written.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, above: Path | None = None) -> None:
         prefix = f"lepton-{kind}-held-"
-        _remove_abandoned(prefix)
-        super().__init__(prefix=prefix)
+        _remove_abandoned(prefix, above or Path(tempfile.gettempdir()))
+        super().__init__(prefix=prefix, dir=above)
         with suppress(OSError):  # a disk without locks
             weakref.finalize(self, os.close, locked(Path(self.name)))
 
 
-def _remove_abandoned(prefix: str) -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+def _remove_abandoned(prefix: str, above: Path) -> None:
+    for path in above.glob(f"{prefix}*"):
         with suppress(OSError):  # somebody has it, or it is another user's
             if time.time() - path.lstat().st_mtime < YOUNG:
                 continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.export import meta_model
-from lepton_compile.export.source import resolve
+from lepton_compile.export.source import package, resolve
 
 CONFIG = {
     "vocab_size": 30,
@@ -194,6 +196,28 @@ class TestPackages:
         with pytest.raises(SourceError, match="cannot join"):
             resolve("package:some_model", tmp_path)
         assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+    def test_what_a_killed_build_had_half_joined_goes_with_the_next(self, tmp_path: Path) -> None:
+        self.package(tmp_path, "def assemble(path):\n    path.write_bytes(b'joined')\n")
+        kept = resolve("package:some_model", tmp_path).path
+        left = kept.parent / "lepton-joined-held-left"
+        left.mkdir()
+        os.utime(left, (0, 0))
+        kept.write_bytes(b"damaged")
+        resolve("package:some_model", tmp_path)
+        assert not left.exists()
+
+    def test_a_cache_that_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        self.package(tmp_path, "def assemble(path):\n    path.write_bytes(b'joined')\n")
+        monkeypatch.setattr(package, "Workroom", refuse)
+        with pytest.raises(SourceError, match="cannot be kept") as caught:
+            resolve("package:some_model", tmp_path)
+        assert caught.value.found == "Permission denied"
 
 
 class TestHub:

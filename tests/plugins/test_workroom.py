@@ -20,7 +20,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from lepton_plugins.workroom import Workroom
-room = Workroom("test")
+room = Workroom("test", *map(Path, sys.argv[1:]))
 (Path(room.name) / "weights.bin").write_bytes(b"0" * 100)
 print(room.name, flush=True)
 time.sleep(600)
@@ -34,10 +34,10 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def somebody(scratch: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+def somebody(scratch: Path, *above: str) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """A process that has a folder, which is made to look old."""
     environment = os.environ | {"TMPDIR": str(scratch)}
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-c", PROGRAM, *above]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         try:
@@ -61,6 +61,20 @@ def test_that_of_a_killed_process_is_removed_by_the_next(scratch: Path) -> None:
         with Workroom("test") as own:
             assert list(scratch.iterdir()) == [Path(own)]
     assert list(scratch.iterdir()) == []
+
+
+def test_it_may_be_beside_what_it_is_for(scratch: Path) -> None:
+    cache = scratch / "cache"
+    cache.mkdir()
+    with somebody(scratch, str(cache)) as (room, process):
+        assert room.parent == cache
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with Workroom("test"):
+            assert (room / "weights.bin").is_file()
+        with Workroom("test", cache) as own:
+            assert list(cache.iterdir()) == [Path(own)]
+    assert list(cache.iterdir()) == []
 
 
 def test_that_of_a_living_process_stays(scratch: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import read_bytes
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
 from lepton_compile.export.source.package import cache_folder
+from lepton_plugins.workroom import Workroom
 
 __all__ = ["tokenizer_folder"]
 
@@ -70,7 +70,7 @@ def tokenizer_folder(header: GGUFHeader) -> Path | None:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-")
+        room = Workroom("tokenizer", folder.parent)
     except OSError as error:
         raise SourceError(
             "There is no place to keep the tokenizer of the GGUF file.",

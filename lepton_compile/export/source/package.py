@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from lepton_compile.errors import SourceError
 from lepton_plugins.toolchain.store import user_cache
+from lepton_plugins.workroom import Workroom
 
 __all__ = ["cache_folder", "locate_package"]
 
@@ -89,6 +89,7 @@ def _assembled(module: str) -> Path:
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        room = Workroom("joined", folder)
     except OSError as error:
         raise SourceError(
             "The model of a package cannot be kept in the user's cache.",
@@ -96,7 +97,7 @@ def _assembled(module: str) -> Path:
             found=error.strerror,
             hint="XDG_CACHE_HOME names another folder for caches.",
         ) from error
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+    with room as partial:
         path = Path(partial) / name
         try:
             assemble(path)
