@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
+from rich.text import Text
 
 from lepton_compile.cli.output import console
 from lepton_compile.progress import NullProgress, Progress
@@ -86,6 +88,15 @@ class PlainProgress:
         self._console.print(line, markup=False, soft_wrap=True)
 
 
+class _Detail(TextColumn):
+    """Is cut where there is no room, rather than all columns: of those, one that may wrap gives."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 class LiveProgress:
     """A finished stage leaves a line with its seconds; the current one has a bar and its step."""
 
@@ -95,7 +106,7 @@ class LiveProgress:
             TextColumn("[bold]{task.fields[stage]:<8}"),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[count]:>9}"),
-            TextColumn("[dim]{task.description}"),
+            _Detail("[dim]{task.description}", table_column=Column()),
             console=target,
             transient=True,
         )

@@ -25,12 +25,17 @@ __all__ = ["INTERRUPTED", "as_lepton_error", "report_failure", "show_error"]
 
 INTERRUPTED = 130
 LABELS = ("where", "found", "available", "next")
+# What click raises where no command is named, from 8.2 on: the help of those that there are.
+HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 def report_failure(error: BaseException, *, as_json: bool) -> int:
     """Tells the user about an exception and returns the exit code it means."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
+    if isinstance(error, HELP):
+        say(error.format_message(), err=True)
+        return UsageError.exit_code
     if os.environ.get("LEPTON_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt | click.Abort):

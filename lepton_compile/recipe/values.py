@@ -61,12 +61,12 @@ def _ends(value: Any) -> tuple[int, int]:
 
 
 def fraction_of(value: Any) -> float:
-    """``0.06``, ``6%`` or ``+6%``, as 0.06."""
+    """``0.06``, ``6%`` or ``+6%``, as 0.06; ``6e-2``, too, which is a word to YAML 1.1."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*\+?(\d+(?:\.\d+)?)\s*%\s*", value)
+        match = re.fullmatch(r"\s*\+?(\d+(?:\.\d+)?)(?:\s*%|([eE][-+]?\d+))\s*", value)
         if match is None:
             raise ValueError("write a share as 6% or 0.06")
-        value = float(match[1]) / 100
+        value = float(match[1] + match[2]) if match[2] else float(match[1]) / 100
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("write a share as 6% or 0.06")
     if not 0 <= value <= sys.float_info.max:

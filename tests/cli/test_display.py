@@ -94,3 +94,16 @@ def test_on_a_terminal_the_tensor_and_the_count_are_shown() -> None:
     assert "✓ capture" in text
     assert "18 layers [2 kinds]" in text
     assert "✓ write" in text
+
+
+def test_a_long_detail_leaves_the_stage_its_room() -> None:
+    stream = io.StringIO()
+    live = LiveProgress(Console(file=stream, force_terminal=True, width=60, color_system=None))
+    with live.display:
+        live.stage("verify", "not done, no engine runs here: " + "a reason of many words " * 4)
+        live.display.refresh()
+        shown = stream.getvalue()
+        live.end()
+    last = shown.splitlines()[-1]
+    assert "verify  " in last
+    assert last.endswith("…")

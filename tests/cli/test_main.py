@@ -44,6 +44,19 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         assert summary in done.stdout
 
 
+@pytest.mark.parametrize("arguments", [[], ["export"]])
+def test_who_names_no_command_is_told_which_there_are(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    told = captured.err or captured.out  # click before 8.2 has it on stdout, as asked for
+    assert code == (2 if captured.err else 0)
+    assert told.startswith("Usage: lepton-compile")
+    assert "error" not in told
+    assert "Commands:" in told
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help_and_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0

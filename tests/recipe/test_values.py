@@ -52,7 +52,10 @@ def test_no_ranges(value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("+6%", 0.06), ("6%", 0.06), ("0.5 %", 0.005), (0.06, 0.06), (0, 0.0), (1, 1.0)],
+    [
+        *(("+6%", 0.06), ("6%", 0.06), ("0.5 %", 0.005), (0.06, 0.06), (0, 0.0), (1, 1.0)),
+        *(("6e-2", 0.06), ("1.5E-3", 0.0015), ("0e0", 0.0)),
+    ],
 )
 def test_shares(value: Any, expected: float) -> None:
     assert fraction_of(value) == pytest.approx(expected)
@@ -60,7 +63,20 @@ def test_shares(value: Any, expected: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["six", "-6%", -0.1, True, None, float("inf"), float("nan"), "0.06", 10**320, "9" * 400 + "%"],
+    [
+        "six",
+        "-6%",
+        -0.1,
+        True,
+        None,
+        float("inf"),
+        float("nan"),
+        "0.06",
+        10**320,
+        "9" * 400 + "%",
+        "9e999",
+        "-1e-3",
+    ],
 )
 def test_no_shares(value: Any) -> None:
     with pytest.raises(ValueError, match="share"):
