@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,18 @@ def test_threads_and_targets(decoder_folder: Path) -> None:
         assert model.session.get_session_options().intra_op_num_threads == model.threads
     with pytest.raises(LoaderError, match=r"no engine for trt-rtx .* \['ort-cpu'\]"):
         load(decoder_folder, target="trt-rtx")
+
+
+def test_idle_threads_leave_the_processor_to_other_models(decoder_folder: Path) -> None:
+    """By default they keep it for longer than a token takes."""
+    with load(decoder_folder, threads=2) as model:
+        model.generate([5], max_new_tokens=2)
+        before = time.process_time()
+        time.sleep(0.05)
+        used = time.process_time() - before
+        said = model.session.get_session_options()
+        assert said.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
+    assert used < 0.01
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, "2", [2]])
