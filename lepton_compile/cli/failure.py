@@ -38,7 +38,7 @@ def report_failure(error: BaseException, *, as_json: bool) -> int:
         return UsageError.exit_code
     if os.environ.get("LEPTON_DEBUG") == "1":
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if _interrupted(error):
         if as_json:
             emit_json({"error": "Interrupted", "message": "interrupted"})
         say("interrupted; nothing half-written is left behind", err=True)
@@ -71,6 +71,20 @@ def as_lepton_error(error: BaseException) -> LeptonError:
         f"unexpected {type(error).__name__}: {error}",
         hint="run again with LEPTON_DEBUG=1 for the traceback, and report it: this is a bug",
     )
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C ended it, also where a library tells of it in its own words."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, KeyboardInterrupt | click.Abort):
+            return True
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            waiting += [each.__cause__, each.__context__]
+    return False
 
 
 def show_error(error: LeptonError, target: Console) -> None:

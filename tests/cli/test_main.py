@@ -187,6 +187,23 @@ def test_interruption_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_interrupted_imports_are_130_whatever_the_library_makes_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for cause in (KeyboardInterrupt(), _chained(RuntimeError("of onnx"), KeyboardInterrupt())):
+        error = _chained(ImportError("initialization failed"), cause)
+        assert report_failure(error, as_json=False) == 130
+        assert capsys.readouterr().err.count("interrupted") == 1
+    other = _chained(ImportError("initialization failed"), OSError("no such file"))
+    other.__context__ = other  # a loop is no reason to look for ever
+    assert report_failure(other, as_json=False) == 1
+
+
+def _chained(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_with_130(number: signal.Signals) -> None:
     program = (
