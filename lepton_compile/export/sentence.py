@@ -153,6 +153,12 @@ def of_texts(source: Source) -> dict[str, Any]:
 
 
 def _pooling_kind(file: Path) -> str:
+    if not file.is_file():
+        raise SourceError(
+            "The settings of the pooling are missing.",
+            where=str(file),
+            hint="Download the folder again, or set pooling: to mean, cls, max, lasttoken or none.",
+        )
     settings = read_object(file)
     # Newer files name the mode, or several; older ones have a switch for each.
     found = settings.get("pooling_mode")

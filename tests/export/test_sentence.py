@@ -81,6 +81,15 @@ def test_poolings_that_cannot_be_compiled(settings: dict[str, Any], folder: Path
         pooling(source)
 
 
+def test_a_pooling_without_its_settings(folder: Path) -> None:
+    source = sentence_transformer(folder, {}, "Transformer", "Pooling")
+    (file,) = folder.glob("*_Pooling/config.json")
+    file.unlink()
+    with pytest.raises(SourceError, match="settings of the pooling are missing") as caught:
+        pooling(source)
+    assert caught.value.where == str(file)
+
+
 @pytest.mark.parametrize(
     "modules",
     [

@@ -317,6 +317,36 @@ def test_folders_without_weights(file: str | None, message: str, tmp_path: Path)
         resolve(str(tmp_path), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["b-Q8_0.gguf", "a.gguf", "README.md"], ["a.gguf", "b-Q8_0.gguf"]),
+        (["onnx/model.onnx", "0_Transformer/config.json", "modules.json"], ["0_Transformer"]),
+        (["refs/main", "snapshots/abc/config.json"], ["snapshots/abc"]),
+        ([f"{n}/config.json" for n in range(9)], [*"01234"]),
+    ],
+    ids=["gguf", "modules", "cache", "many"],
+)
+def test_folders_that_hold_a_model_further_in(
+    files: list[str], named: list[str], tmp_path: Path
+) -> None:
+    for each in files:
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / each).write_text("{}")
+    with pytest.raises(SourceError, match=r"no config\.json") as caught:
+        resolve(str(tmp_path), tmp_path)
+    places = ", ".join(str(tmp_path / each) for each in named)
+    assert f": {places}{' and 4 more' * (len(files) == 9)}." in str(caught.value.hint)
+
+
+def test_an_adapter_in_place_of_a_model_names_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    with pytest.raises(SourceError, match="an adapter, not a model") as caught:
+        resolve(str(tmp_path), tmp_path)
+    assert "org/base" in str(caught.value.found)
+    assert "--adapter" in str(caught.value.hint)
+
+
 FACTORS = {
     "rope_type": "longrope",
     "original_max_position_embeddings": 32,

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG
 from lepton_compile.export.checkpoint.quantized import check_settings
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of
+from lepton_compile.export.source.no_model import adapter_alone, no_model
 from lepton_compile.export.source.numbers import check_numbers
 from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.rope import check_rope
@@ -43,11 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The contents of config.json. Raises SourceError."""
     path = folder / "config.json"
     if not path.is_file():
-        raise SourceError(
-            "The folder is not a Hugging Face model: it has no config.json.",
-            where=str(folder),
-            available=sorted(p.name for p in folder.iterdir())[:20],
-        )
+        raise no_model(folder)
     return read_object(path)
 
 
@@ -147,12 +145,8 @@ def check_weights(folder: Path) -> None:
     endings = (*PICKLE_ENDINGS, PICKLE_INDEX)
     if pickles := sorted(p.name for p in folder.iterdir() if p.name.endswith(endings)):
         raise pickled(str(folder), pickles)
-    if (folder / "adapter_config.json").is_file():
-        raise SourceError(
-            "The folder holds an adapter, not a model.",
-            where=str(folder),
-            hint="Name its base as the model, and this folder with --adapter.",
-        )
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise adapter_alone(folder)
     raise SourceError(
         "The folder holds no weights.",
         where=str(folder),
