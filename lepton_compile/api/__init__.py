@@ -170,9 +170,10 @@ def read_recipe(
 
     given = {key: value for key, value in keywords.items() if value is not None}
     dotted = keys_of(overrides, "overrides")
+    options = given.keys() - dotted.keys()
     if recipe is None:
-        return load_recipe(given, dotted)
-    return load_recipe(recipe, {**given, **dotted})
+        return load_recipe(given, dotted, options=options)
+    return load_recipe(recipe, {**given, **dotted}, options=options)
 
 
 def _looked_at(recipe: Recipe, *, builds: bool) -> Source | None:

@@ -46,9 +46,9 @@ class GateCheck:
 
     def __str__(self) -> str:
         sign = "<=" if self.name in AT_MOST else ">="
-        found = "not measured" if self.found is None else f"{self.found:.6g}"
+        found = "not measured" if self.found is None else _told(self.found, self.demanded)
         engine = f"{self.target}: " if self.target else ""
-        return f"{engine}{self.name} {found}, demanded {sign} {self.demanded:.6g}"
+        return f"{engine}{self.name} {found}, demanded {sign} {self.demanded:.15g}"
 
     def as_dict(self) -> dict[str, object]:
         """The check as JSON-ready data."""
@@ -95,6 +95,13 @@ def enforce(checks: Sequence[GateCheck]) -> None:
         found="; ".join(map(str, missed)),
         hint="choose a higher precision under `quantize:`, or relax the demand under `gates:`",
     )
+
+
+def _told(found: float, demanded: float) -> str:
+    """A few digits, and all where those would be the demand's: ``1, demanded >= 1`` tells nobody
+    what is missing."""
+    few = f"{found:.6g}"
+    return repr(found) if float(few) == demanded else few
 
 
 def _check(name: str, found: float | None, demanded: float) -> GateCheck:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import catalog
 from lepton_compile.recipe.document import Document, parse_document
 from lepton_compile.recipe.idle import check_idle
-from lepton_compile.recipe.overrides import apply_overrides
+from lepton_compile.recipe.overrides import apply_overrides, option_of
 from lepton_compile.recipe.problems import recipe_error
 from lepton_compile.recipe.schema import Recipe
 from lepton_compile.recipe.values import text_of
@@ -28,7 +28,10 @@ MODELS = (".gguf", ".onnx", ".safetensors")
 
 
 def load_recipe(
-    spec: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+    spec: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    options: Collection[str] = (),
 ) -> Recipe:
     """Read and check a recipe.
 
@@ -37,6 +40,8 @@ def load_recipe(
             was read before. Relative paths inside start from the file's folder; for data, from the
             working folder.
         overrides: dotted key -> value, applied before the check.
+        options: top-level keys, of the data or the overrides, that came as options of a command or
+            keywords of a call: mistakes in them are told there.
 
     Raises:
         RecipeError: not found, not readable, or a mistake; each with file, line and nearest key.
@@ -46,6 +51,7 @@ def load_recipe(
     if overrides:
         written, document = document, _overridden(document, overrides)
         before = spec if isinstance(spec, Recipe) else _alone(written, document.data.get("model"))
+    document.places |= {(key,): option_of(key) for key in options}
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:

@@ -10,7 +10,16 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.recipe.document import parse_scalar
 from lepton_compile.recipe.quantize import FORMATS
 
-__all__ = ["apply_overrides", "parse_override"]
+__all__ = ["apply_overrides", "option_of", "parse_override"]
+
+# Keys that commands have an option for; Python takes each as a keyword.
+OPTIONS = ("model", "adapter", "task", "target", "quantize", "tactics", "max_memory")
+
+
+def option_of(key: str) -> str:
+    """Where a key stands that no file has, for who typed it in a shell and who called ``build``."""
+    keyword = f"{key}=…"
+    return f"--{key.replace('_', '-')} (in Python: {keyword})" if key in OPTIONS else keyword
 
 
 def parse_override(text: str) -> tuple[str, Any]:

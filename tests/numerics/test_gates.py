@@ -77,6 +77,13 @@ def test_a_check_tells_the_engine_and_the_side_of_the_limit() -> None:
     assert str(check) == "trt-rtx: cosine 0.5, demanded >= 0.9"
 
 
+def test_a_near_miss_does_not_look_like_the_demand() -> None:
+    told = str(GateCheck("cosine", 1 - 2**-27, 1.0, passed=False))
+    assert told == "cosine 0.9999999925494194, demanded >= 1"
+    told = str(GateCheck("cosine", 0.99, 0.9999999, passed=False))
+    assert told == "cosine 0.99, demanded >= 0.9999999"
+
+
 @pytest.mark.parametrize("found", [np.inf, -np.inf, np.nan])
 def test_a_report_has_no_number_that_json_cannot_write(found: float) -> None:
     assert GateCheck("max_error", found, 0.1, passed=False).as_dict()["found"] is None

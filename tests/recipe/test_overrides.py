@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lepton_compile.api import read_recipe
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import apply_overrides, load_recipe, parse_override
 from lepton_compile.recipe.quantize import FORMATS
@@ -75,3 +76,23 @@ def test_a_section_that_an_override_makes_is_placed_at_it(tmp_path: Path) -> Non
         load_recipe(tmp_path / "r.yaml", {"gate.cosine": 0.9})
     assert caught.value.where == "--set gate.cosine"
     assert caught.value.hint == "Did you mean 'gates'?"
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "where"),
+    [
+        ({"max_memory": "lots"}, {}, "--max-memory (in Python: max_memory=…)"),
+        ({"target": ["ort-gpu"]}, {}, "--target (in Python: target=…)"),
+        ({"pooling": "most"}, {}, "pooling=…"),
+        ({"quantize": "int8"}, {"quantize.bits": 5}, "--set quantize.bits"),
+        ({"max_memory": "1GB"}, {"max_memory": "lots"}, "--set max_memory"),
+    ],
+)
+@pytest.mark.parametrize("recipe", [None, {"model": "m"}], ids=["alone", "recipe"])
+def test_a_mistake_is_where_it_was_typed(
+    recipe: Any, given: dict[str, Any], overrides: dict[str, Any], where: str
+) -> None:
+    named = {"model": "m"} if recipe is None else {}
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(recipe, overrides, **named, **given)
+    assert caught.value.where == where
