@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["FULL", "elsewhere", "told"]
+__all__ = ["FULL", "elsewhere", "room", "told"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -15,7 +15,14 @@ def told(error: OSError) -> str:
     return f"{words}: {error.filename}" if error.filename else words
 
 
+def room(error: OSError) -> str:
+    """How to make room where there is none; empty where that is not what is wrong."""
+    if error.errno == errno.EFBIG:
+        return "raise the limit on the size of a file (ulimit -f)"
+    return "free some space there" if error.errno in FULL else ""
+
+
 def elsewhere(error: OSError) -> str:
     """What to do where an output could not be written."""
-    full = error.errno in FULL
-    return f"{'free some space, or ' * full}write elsewhere with -o; nothing was left behind"
+    more = room(error)
+    return f"{more}{', or ' * bool(more)}write elsewhere with -o; nothing was left behind"

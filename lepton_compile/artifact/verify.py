@@ -50,13 +50,17 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
     pure, path = PurePosixPath(name.replace("\\", "/")), folder / name
-    inside = not pure.is_absolute() and ".." not in pure.parts
+    inside = named = not pure.is_absolute() and ".." not in pure.parts
     try:
-        inside = inside and path.resolve().is_relative_to(folder.resolve())
+        inside = named and path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file has
         inside = False
     if not inside:
-        raise ArtifactError("the manifest names a file outside the artifact", found=name)
+        raise ArtifactError(
+            "the manifest names a file outside the artifact",
+            found=name,
+            hint="a link leads there: open a copy without links (cp -rL)" if named else None,
+        )
     if not os.path.isfile(path):  # of a name too long for a file, pathlib raises
         raise ArtifactError("a file of the artifact is missing", where=str(folder), found=name)
     if file_entry(path) != entry:

@@ -17,7 +17,7 @@ from types import TracebackType
 
 from lepton_compile.errors import ArtifactError
 
-from .disk import FULL, elsewhere, told
+from .disk import FULL, elsewhere, room, told
 from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
 from .sibling import Sibling
 
@@ -169,7 +169,7 @@ def _disk_error(error: OSError, output: Path) -> ArtifactError:
             "the folder for temporary files could not be written",
             where=scratch,
             found=error.strerror or str(error),
-            hint="free some space there, or name a folder on a larger disk in the environment "
+            hint=f"{room(error) or 'make it writable'}, or name another folder in the environment "
             "variable TMPDIR; nothing was left behind",
         )
     return ArtifactError(

@@ -105,9 +105,9 @@ def manifest_of(root: Path) -> dict[str, Any]:
         bad = parts.is_absolute() or ".." in parts.parts or path.drive != root.drive
         refuse(bad, f"manifest.json names a file outside the artifact: {name}")
         refuse(not os.path.isfile(path), f"{name} is missing from {root}")
-        refuse(not path.resolve().is_relative_to(root), f"{name} links to outside the artifact")
-        bad = path.stat().st_size != entry["size"]
-        refuse(bad, f"{name} is damaged: {path.stat().st_size} bytes, not {entry['size']}")
+        size, bad = path.stat().st_size, not path.resolve().is_relative_to(root)
+        refuse(bad, f"{name} links to outside the artifact: open a copy without links (cp -rL)")
+        refuse(size != entry["size"], f"{name} is damaged: {size} bytes, not {entry['size']}")
     engines = {n for e in manifest["engines"] for n in [e["model"], *e["files"]]}
     lost = {*engines, *filter(None, (manifest["tokenizer"] or {}).values())} - files.keys()
     refuse(lost, f"manifest.json uses {sorted(lost)} without giving their digests")

@@ -15,8 +15,20 @@ import pytest
 
 from lepton_compile.artifact import ArtifactWriter, open_artifact, sibling
 from lepton_compile.artifact import write as write_module
+from lepton_compile.artifact.disk import elsewhere
 from lepton_compile.errors import ArtifactError
 from tests.artifact.test_manifest import ENGINE, MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("number", "todo"),
+    [(errno.ENOSPC, "free some space"), (errno.EFBIG, "ulimit -f"), (errno.EACCES, "write else")],
+)
+def test_what_to_do_about_a_disk(number: int, todo: str) -> None:
+    told = elsewhere(OSError(number, os.strerror(number)))
+    assert told.startswith(todo) or todo in told.split(", or ")[0]
+    assert told.count("write elsewhere") == 1
+
 
 # A build that stops, or fills the disk, while it writes.
 PROGRAM = """
