@@ -7,6 +7,7 @@ by the manifest and on the disk is the sibling renamed to the output's name.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from lepton_compile.errors import ArtifactError
 
@@ -23,6 +25,7 @@ from .sibling import Sibling
 
 __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
 
+REPORT_FILE = "report.json"
 
 @dataclass(frozen=True)
 class Artifact:
@@ -32,6 +35,8 @@ class Artifact:
         path: its folder.
         manifest: what ``manifest.json`` says: task, inputs and outputs, engines, files with their
             digests. ``manifest.as_dict()`` is JSON-ready.
+
+    ``report()`` has what was measured.
     """
 
     path: Path
@@ -43,6 +48,27 @@ class Artifact:
     def size(self) -> int:
         """Bytes of all files that the manifest vouches for."""
         return sum(entry.size for entry in self.manifest.files.values())
+
+    def report(self) -> dict[str, Any]:
+        """What the build measured, as ``report.json`` has it: ``verify`` (accuracy), ``gates``,
+        ``passes``, ``seconds``, ``bench`` and more; None where something was not measured.
+
+        Raises:
+            ArtifactError: the file is not there, or no report; no digest vouches for it.
+        """
+        file = self.path / REPORT_FILE
+        try:
+            found = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ArtifactError(
+                "the report of the artifact cannot be read",
+                where=str(file),
+                found=str(error),
+                hint="an engine runs without; building again writes it",
+            ) from error
+        if not isinstance(found, dict):
+            raise ArtifactError("this is no report", where=str(file), found=f"{found!r:.60}")
+        return found
 
 
 class ArtifactWriter:

@@ -32,7 +32,9 @@ def _left(path: Path) -> list[str]:
 def test_a_build_runs_and_equals_pytorch(folder: Path, tmp_path: Path) -> None:
     artifact = lc.build(model=str(folder), output=tmp_path / "out")
     assert artifact.manifest.engines[0]["executed"] is True
-    assert (artifact.path / "report.json").is_file()
+    report = artifact.report()
+    assert report["verify"]["tokens"] > 0
+    assert {gate["name"]: gate["passed"] for gate in report["gates"]}["max_error"] is True
     ids = [5, 17, 3, 42, 8]
     reference = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
     with torch.no_grad():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_compile.artifact import ArtifactWriter, open_artifact, sibling
+from lepton_compile.artifact import Artifact, ArtifactWriter, open_artifact, sibling
 from lepton_compile.artifact import write as write_module
 from lepton_compile.artifact.disk import elsewhere
 from lepton_compile.errors import ArtifactError
@@ -305,3 +305,20 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
         build(tmp_path / "file" / "out")
     assert str(caught.value.found).endswith(str(tmp_path / "file"))
     assert "space" not in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "no report")]
+)
+def test_a_report_that_is_not_there_or_damaged(
+    text: str | None, message: str, tmp_path: Path
+) -> None:
+    artifact = Artifact(tmp_path, MANIFEST)
+    (tmp_path / "report.json").write_text('{"gates": []}')
+    assert artifact.report() == {"gates": []}
+    (tmp_path / "report.json").unlink()
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        artifact.report()
+    assert caught.value.where == str(tmp_path / "report.json")

@@ -336,7 +336,9 @@ def test_folders_that_hold_a_model_further_in(
     with pytest.raises(SourceError, match=r"no config\.json") as caught:
         resolve(str(tmp_path), tmp_path)
     places = ", ".join(str(tmp_path / each) for each in named)
-    assert f": {places}{' and 4 more' * (len(files) == 9)}." in str(caught.value.hint)
+    hint = str(caught.value.hint)
+    assert f": {places}{' and 4 more' * (len(files) == 9)}." in hint
+    assert ("pooling: mean" in hint) == ("modules.json" in files)
 
 
 def test_an_adapter_in_place_of_a_model_names_its_base(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG
+from lepton_compile.export.source.modules import MODULES
 from lepton_compile.export.source.objects import read_object
 
 __all__ = ["adapter_alone", "no_model"]
@@ -45,7 +46,9 @@ def _meant(folder: Path) -> str | None:
         return f"Name the file: {_some(files)}."
     found = chain.from_iterable(folder.glob(each) for each in BELOW)
     if places := sorted(str(path.parent) for path in found):
-        return f"Name the folder that holds the model: {_some(places)}."
+        pooled = (folder / MODULES).is_file()  # of sentence-transformers, whose list stays behind
+        more = ", and the pooling that its modules say (pooling: mean)" * pooled
+        return f"Name the folder that holds the model{more}: {_some(places)}."
     return "Name the folder that save_pretrained wrote, or download it again, whole."
 
 
