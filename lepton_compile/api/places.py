@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from lepton_compile.errors import located
 from lepton_compile.export import Source, resolve
+from lepton_compile.export.source.adapter import locate_adapter
 from lepton_compile.recipe import Recipe
 
 __all__ = ["ENGINES", "SHARED", "copies_of", "output_of", "place_of", "source_of"]
@@ -27,13 +28,11 @@ FILES = (".gguf", ".onnx")
 def source_of(recipe: Recipe, *, weights: bool = True) -> Source:
     """The model of a recipe, with its adapter. Args, errors: as ``resolve``."""
     with located(recipe.place("model")):
-        return resolve(
-            recipe.model,
-            recipe.base,
-            recipe.trust_remote_code,
-            adapter=recipe.adapter,
-            weights=weights,
-        )
+        source = resolve(recipe.model, recipe.base, recipe.trust_remote_code, weights=weights)
+    if recipe.adapter is not None:
+        with located(recipe.place("adapter")):
+            source.adapter = locate_adapter(recipe.adapter, recipe.base, weights=weights)
+    return source
 
 
 def copies_of(model: ir.Model, targets: Sequence[str]) -> Iterator[tuple[str, ir.Model]]:

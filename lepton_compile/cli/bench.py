@@ -36,6 +36,7 @@ def bench(
     measured alone and the reason is said. The figures go into the artifact's report, too.
     """
     from lepton_compile.api.refusals import engine_failed
+    from lepton_compile.artifact import read_manifest
     from lepton_compile.cli.speed_view import bench_tables
     from lepton_compile.errors import SourceError
     from lepton_compile.numerics import bench as measure
@@ -44,6 +45,7 @@ def bench(
 
     alone = "asked for with --no-eager"
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress, located(folder):
+        read_manifest(folder)  # what is no artifact is no engine that fails to open
         progress.stage("resolve", str(folder))
         with engine_failed("no engine of this artifact opens", str(folder)):
             model, source, reference = load(folder, threads=threads), None, None

@@ -116,12 +116,10 @@ def _document(spec: str | Path | Mapping[str, Any] | Recipe) -> tuple[Document, 
         return Document("recipe", dict(spec)), Path.cwd()
     path = path_of(spec, "recipe")
     if (path / "config.json").is_file() or path.suffix in MODELS:
-        raise RecipeError(
-            "This is a model, not a recipe." if path.exists() else "There is no such model.",
-            found=str(spec),
-            available=["a YAML file", "the name of a shipped recipe"],
-            hint=f"--model {_typed(path)} compiles it without a recipe.",
-        )
+        what = "This is a model, not a recipe." if path.exists() else "There is no such model."
+        raise _not_a_recipe(what, path)
+    if path.is_dir() and str(spec) not in catalog.names():
+        raise _not_a_recipe("This is a folder, not a recipe.", path)
     if not path.is_file():
         path = catalog.find(str(spec))
     try:
@@ -131,6 +129,15 @@ def _document(spec: str | Path | Mapping[str, Any] | Recipe) -> tuple[Document, 
             "The recipe cannot be read.", where=str(path), found=str(error)
         ) from error
     return parse_document(text, str(path)), path.absolute().parent
+
+
+def _not_a_recipe(what: str, path: Path) -> RecipeError:
+    return RecipeError(
+        what,
+        found=str(path),
+        available=["a YAML file", "the name of a shipped recipe"],
+        hint=f"--model {_typed(path)} compiles a model without a recipe.",
+    )
 
 
 def _typed(path: Path) -> str:

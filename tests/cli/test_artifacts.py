@@ -124,6 +124,13 @@ def test_verify_without_the_source_says_where_it_should_be(
     assert missing in found["found"]
 
 
+@pytest.mark.parametrize("command", ["verify", "bench", "inspect"])
+def test_a_folder_that_is_no_artifact(command: str, tmp_path: Path, capsys: Capture) -> None:
+    found = answer(capsys, command, str(tmp_path), code=1)
+    assert found["error"] == "ArtifactError"
+    assert "no manifest.json" in found["hint"]
+
+
 def test_verify_and_bench_take_no_model_for_another(
     encoder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,7 +142,7 @@ def test_what_is_not_merged(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("left", "message"),
     [
-        (None, "not a folder"),
+        (None, "does not exist"),
         ("adapter_model.safetensors", "cannot be read"),
         ("adapter_config.json", "has no weights"),
         ("adapter_model.bin", "pickled"),

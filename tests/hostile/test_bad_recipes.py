@@ -151,5 +151,16 @@ def test_not_text(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(RecipeError, match="a folder, not a recipe") as caught:
         load_recipe(tmp_path)
+    assert f"--model {tmp_path}" in str(caught.value.hint)
+
+
+def test_a_folder_with_the_name_of_a_shipped_recipe_is_not_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "minilm" / "ort-cpu-int8").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("minilm/ort-cpu-int8").quantize.bits == 8
+    with pytest.raises(RecipeError, match="a folder, not a recipe"):
+        load_recipe("minilm")

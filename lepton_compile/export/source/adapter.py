@@ -50,7 +50,11 @@ def locate_adapter(spec: str, base: Path, *, weights: bool = True) -> Adapter:
     else:
         path, revision = placed(spec, base, "adapter"), None
     if not path.is_dir():
-        raise SourceError("The adapter is not a folder.", found=str(path))
+        raise SourceError(
+            "The adapter is not a folder." if path.exists() else "The adapter does not exist.",
+            found=str(path),
+            available=["hf:org/name@commit", "a folder that PEFT's save_pretrained wrote"],
+        )
     read_settings(path)
     if weights and not (path / ADAPTER_WEIGHTS).is_file():
         pickles = sorted(p.name for p in path.iterdir() if p.name.endswith(PICKLE_ENDINGS))
