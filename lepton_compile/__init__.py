@@ -4,6 +4,9 @@
     artifact = lc.build("recipe.yaml", output="out/minilm")
     model = lc.load("out/minilm")
 
+What stands in the way of a build or plan is a ``LeptonError``; where a demanded number was missed
+it is a ``GateError``, with the ``report``. What a loaded model declines is a ``LoaderError``.
+
 Importing the package imports nothing heavy: each name is loaded on first use.
 """
 
@@ -15,11 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lepton_compile.api import build, load, plan
+    from lepton_compile.api.planning import Plan
     from lepton_compile.artifact import Artifact
-    from lepton_compile.errors import LeptonError
+    from lepton_compile.errors import GateError, LeptonError
     from lepton_compile.recipe import Recipe
+    from lepton_compile.runtime import LoaderError, Model
 
-__all__ = ["Artifact", "LeptonError", "Recipe", "__version__", "build", "load", "plan"]
+__all__ = [
+    "Artifact",
+    "GateError",
+    "LeptonError",
+    "LoaderError",
+    "Model",
+    "Plan",
+    "Recipe",
+    "__version__",
+    "build",
+    "load",
+    "plan",
+]
 
 __version__ = "0.1.0"
 
@@ -29,7 +46,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Artifact": "lepton_compile.artifact",
+    "GateError": "lepton_compile.errors",
     "LeptonError": "lepton_compile.errors",
+    "LoaderError": "lepton_compile.runtime",
+    "Model": "lepton_compile.runtime",
+    "Plan": "lepton_compile.api.planning",
     "Recipe": "lepton_compile.recipe",
     "build": "lepton_compile.api",
     "load": "lepton_compile.api",

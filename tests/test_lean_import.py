@@ -42,6 +42,11 @@ def exists(name: str) -> bool:
         return False
 
 
+def test_what_a_script_catches_is_light() -> None:
+    names = ("LeptonError", "GateError", "LoaderError", "Model", "Artifact")
+    assert loaded_by("import lepton_compile as lc; " + "; ".join(f"lc.{n}" for n in names)) == []
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_import_is_light(name: str) -> None:
     if not exists(name):
