@@ -14,7 +14,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import catalog
 from lepton_compile.recipe.document import Document, parse_document
 from lepton_compile.recipe.idle import check_idle
-from lepton_compile.recipe.overrides import apply_overrides, option_of
+from lepton_compile.recipe.overrides import OPTIONS, apply_overrides, option_of
 from lepton_compile.recipe.problems import recipe_error
 from lepton_compile.recipe.schema import Recipe
 from lepton_compile.recipe.values import text_of
@@ -51,7 +51,9 @@ def load_recipe(
     if overrides:
         written, document = document, _overridden(document, overrides)
         before = spec if isinstance(spec, Recipe) else _alone(written, document.data.get("model"))
-    document.places |= {(key,): option_of(key) for key in options}
+    # A keyword that no option is for stands in the call alone, unless it replaces a line of a file.
+    named = (key for key in options if key in OPTIONS or (key,) in document.places)
+    document.places |= {(key,): option_of(key) for key in named}
     try:
         recipe = Recipe.model_validate(document.data)
     except ValidationError as error:

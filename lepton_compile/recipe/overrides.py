@@ -10,7 +10,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.recipe.document import parse_scalar
 from lepton_compile.recipe.quantize import FORMATS
 
-__all__ = ["apply_overrides", "option_of", "parse_override"]
+__all__ = ["OPTIONS", "apply_overrides", "option_of", "parse_override"]
 
 # Keys that commands have an option for; Python takes each as a keyword.
 OPTIONS = ("model", "adapter", "task", "target", "quantize", "tactics", "max_memory")

@@ -83,7 +83,6 @@ def test_a_section_that_an_override_makes_is_placed_at_it(tmp_path: Path) -> Non
     [
         ({"max_memory": "lots"}, {}, "--max-memory (in Python: max_memory=…)"),
         ({"target": ["ort-gpu"]}, {}, "--target (in Python: target=…)"),
-        ({"pooling": "most"}, {}, "pooling=…"),
         ({"quantize": "int8"}, {"quantize.bits": 5}, "--set quantize.bits"),
         ({"max_memory": "1GB"}, {"max_memory": "lots"}, "--set max_memory"),
     ],
@@ -96,3 +95,11 @@ def test_a_mistake_is_where_it_was_typed(
     with pytest.raises(RecipeError) as caught:
         read_recipe(recipe, overrides, **named, **given)
     assert caught.value.where == where
+
+
+def test_a_keyword_without_an_option_is_told_where_it_replaces_a_value() -> None:
+    for recipe, where in (({"model": "m", "pooling": "mean"}, "pooling=…"), (None, "recipe")):
+        named = {"model": "m"} if recipe is None else {}
+        with pytest.raises(RecipeError) as caught:
+            read_recipe(recipe, **named, pooling="most")
+        assert caught.value.where == where
