@@ -42,7 +42,6 @@ _STATING = _RANDOM | {
 _STATED = ("to", "output_dtype", "dtype")
 _NORMS_BY_WEIGHT = frozenset(["RMSNormalization"])
 _GATHERED = frozenset(["GatherBlockQuantized"])
-# Outputs 1 and 2, mean and deviation, are fp32 whatever is normalized.
 _WITH_STATISTICS = frozenset(
     ["LayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"]
 )
@@ -92,6 +91,8 @@ def takes(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) ->
 
 def gives(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) -> bool:
     """The same of an output."""
+    if _is_statistic(node, index):
+        return dtype == ir.DataType.FLOAT
     schema = _schema(node, opset)
     return schema is None or _allows(schema.outputs, index, dtype)
 
@@ -174,7 +175,7 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
         return ir.DataType.BOOL
     if op in _INT64 or (op == "TopK" and index == 1):
         return ir.DataType.INT64
-    if op in _WITH_STATISTICS and index in (1, 2):
+    if _is_statistic(node, index):
         return ir.DataType.FLOAT
     if node.domain == CPU_DOMAIN:  # whatever its weights are packed in
         return ir.DataType.FLOAT
@@ -190,6 +191,11 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
     if op == "QuantizeLinear" and len(node.inputs) < 3:
         return ir.DataType.UINT8
     return _first_known(node.inputs[_TYPED_BY.get(op, 0) :])
+
+
+def _is_statistic(node: ir.Node, index: int) -> bool:
+    """Whether an output is a mean or a deviation, which are fp32 whatever is normalized."""
+    return node.op_type in _WITH_STATISTICS and index in (1, 2)
 
 
 def _named(node: ir.Node) -> ir.DataType | None:

@@ -19,13 +19,15 @@ zero stays in fp32 and is reported. A weight beyond the range fails when it is w
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies, sweep
 from lepton_passes.contract import ROUNDING, LeptonPass, Tolerance
-from lepton_passes.dtypes import fill_types, gives, set_type, states_type, takes
+from lepton_passes.dtypes import HALVES, fill_types, gives, set_type, states_type, takes
 from lepton_passes.lowering._own_types import own_types, places
 from lepton_passes.lowering._wants import MOVES, POINTWISE, Want, Wants
 from lepton_passes.lowering._wide_states import is_wide, wide_states
@@ -36,8 +38,8 @@ __all__ = ["LowerHalfPrecision"]
 
 FLOAT = ir.DataType.FLOAT
 _TINY = 16
-# Places and factors, which kernels read in fp32.
-_MEASURES = {"Resize": (1, 2)}
+# A region, which kernels read in fp32; of other inputs ONNX itself says so.
+_MEASURES = {"Resize": (1,)}
 # A value that half precision moves across the edge between two steps moves by a whole step.
 _ON_A_GRID = Tolerance(error=0.1, cosine=0.99)
 
@@ -98,7 +100,7 @@ class LowerHalfPrecision(LeptonPass):
         dtype = self._type_for(body, node)
         for index, value in enumerate(node.inputs):
             wanted = dtype if _takes(node, index, dtype) else FLOAT
-            if value is not None and _is_float_kind(value) and value.dtype != wanted:
+            if _is_float_kind(value) and value.dtype != wanted:
                 node.replace_input_with(index, self._cast(body, node, value, wanted))
         for index, value in enumerate(node.outputs):
             if _is_float(value):
@@ -110,9 +112,9 @@ class LowerHalfPrecision(LeptonPass):
         """Give a node, and the nodes in its branches, what they read in the types it came in."""
         for reader, index in places(node):
             value = reader.inputs[index]
-            if value is None or not _is_float_kind(value):
+            if not _is_float_kind(value):
                 continue
-            was = self._were.get(value, value.dtype)
+            was = self._were.get(value)
             if was is not None and was != value.dtype:
                 reader.replace_input_with(index, self._cast(body, node, value, was))
 
@@ -128,14 +130,14 @@ class LowerHalfPrecision(LeptonPass):
         """The type a node computes in."""
         if self._wants.is_island(node) or self._vanishing(body, node):
             return FLOAT
-        computed = [v for v in node.inputs if v is not None and _is_float_kind(v)]
+        computed = [v for v in node.inputs if _is_float_kind(v)]
         computed = [v for v in computed if body.weights(v) is None and not _is_constant(v)]
         wide = all(v.dtype == FLOAT for v in computed)
         wanted = {want for out in node.outputs for want in self._wants.of(out)}
         if node.op_type in MOVES:
-            if node.op_type == "Gather" and not computed:
+            if not computed:
                 return FLOAT if wanted == {Want.ROTARY} else self._half
-            return FLOAT if wide and computed else self._half
+            return FLOAT if wide else self._half
         if node.op_type in POINTWISE and wide and computed and Want.HALF not in wanted:
             return FLOAT
         return self._half
@@ -143,7 +145,7 @@ class LowerHalfPrecision(LeptonPass):
     def _vanishing(self, body: Body, node: ir.Node) -> bool:
         """Whether a constant of the node, such as an epsilon, would become zero."""
         for value in node.inputs:
-            if value is None or not _is_float(value) or _size_of(value) > _TINY:
+            if not _is_float(value) or _size_of(value) > _TINY:
                 continue
             array = body.constant(value)
             if array is not None and ((array != 0) & (_saturated(array, self._numpy) == 0)).any():
@@ -165,7 +167,7 @@ class LowerHalfPrecision(LeptonPass):
     def _call_layer(self, body: Body, call: ir.Node) -> None:
         function = body.model.functions[call.op_identifier()]
         for index, (inner, outer) in enumerate(zip(function.inputs, call.inputs, strict=False)):
-            if outer is None or inner.dtype is None or not _is_float_kind(outer):
+            if inner.dtype is None or not _is_float_kind(outer):
                 continue
             if outer.dtype != inner.dtype:
                 call.replace_input_with(index, self._cast(body, call, outer, inner.dtype))
@@ -230,16 +232,12 @@ def _takes(node: ir.Node, index: int, dtype: ir.DataType) -> bool:
     return index not in _MEASURES.get(node.op_type, ()) and takes(node, index, dtype)
 
 
-def _is_float(value: ir.Value | None) -> bool:
+def _is_float(value: ir.Value | None) -> TypeGuard[ir.Value]:
     return value is not None and value.dtype == FLOAT
 
 
-def _is_float_kind(value: ir.Value | None) -> bool:
-    return value is not None and value.dtype in (
-        FLOAT,
-        ir.DataType.FLOAT16,
-        ir.DataType.BFLOAT16,
-    )
+def _is_float_kind(value: ir.Value | None) -> TypeGuard[ir.Value]:
+    return value is not None and value.dtype in (FLOAT, *HALVES)
 
 
 def _is_constant(value: ir.Value) -> bool:
@@ -250,7 +248,7 @@ def _is_constant(value: ir.Value) -> bool:
 def _size_of(value: ir.Value) -> int:
     if value.shape is None:
         return 0
-    return int(np.prod([d if isinstance(d, int) else _TINY + 1 for d in value.shape] or [1]))
+    return int(np.prod([d if isinstance(d, int) else _TINY + 1 for d in value.shape]))
 
 
 def _saturated(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
