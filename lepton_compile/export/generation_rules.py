@@ -32,6 +32,8 @@ UNKNOWN = {
     "dola_layers": None,
     "diversity_penalty": 0.0,
     "num_beam_groups": 1,
+    "token_healing": False,
+    "max_time": None,
 }
 UNKNOWN_DRAWS = {"typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}
 HEARD = ("temperature",)  # What transcribe() takes.
@@ -81,8 +83,10 @@ def left_out(source: Source, task: str) -> list[str]:
 
 
 def _asked(said: Said, task: str) -> Iterator[tuple[str, Any]]:
-    known = {**CALLS, **(BEAMS if task == READS and _changes(said, "num_beams", 1) else {})}
-    yield from _changing(said, {n: v for n, v in known.items() if task != SPEECH or n in HEARD})
+    if task != SPEECH:
+        yield from _changing(said, CALLS)
+    if task == READS and _changes(said, "num_beams", 1):
+        yield from _changing(said, BEAMS)
     if said.rule("do_sample") is True:
         drawn = [name for name in DRAWS if task != SPEECH or name in HEARD]
         yield from _changing(said, {"do_sample": False, **dict.fromkeys(drawn)})
@@ -121,6 +125,6 @@ def _text(found: Mapping[str, Any]) -> str:
 def _bad_words(said: Said) -> Iterator[list[int]]:
     words = said.rule("bad_words_ids")
     for word in words if isinstance(words, list) else ():
-        ids = isinstance(word, list) and word and all(type(each) is int for each in word)
+        ids = isinstance(word, list) and all(type(each) is int for each in word)
         if ids and said.known(word) == word:
             yield word
