@@ -20,7 +20,7 @@ def starts(model: Any, sources: list[list[int]], start: Any) -> list[Begun]:
     """
     able = model.task == "text2text-generation"
     refuse(not able, f"start and beams are of no use: this model does {model.task}")
-    refuse(not sources or not all(sources), "the text is empty")
+    refuse(not all(sources), "the text is empty")
     width = max(map(len, sources))
     model.fit(IDS, [ids + [ids[0]] * (width - len(ids)) for ids in sources])
     first, *rest = model.manifest["generation"]["start"]
