@@ -138,7 +138,7 @@ class LowerHalfPrecision(LeptonPass):
             if not computed:
                 return FLOAT if wanted == {Want.ROTARY} else self._half
             return FLOAT if wide else self._half
-        if node.op_type in POINTWISE and wide and computed and Want.HALF not in wanted:
+        if node.op_type in POINTWISE and wide and Want.HALF not in wanted:
             return FLOAT
         return self._half
 
@@ -201,7 +201,6 @@ class LowerHalfPrecision(LeptonPass):
         if key not in self._casts:
             made = self._made(body, before, value, dtype)
             made.shape = value.shape if made.shape is None else made.shape
-            set_type(made, dtype)
             self._casts[key] = made
         return self._casts[key]
 
