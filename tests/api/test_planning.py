@@ -1,0 +1,86 @@
+"""A plan is what a build does: its passes, what they decline, its ops, files, and what is told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import lepton_compile as lc
+from tests.export.harness import save
+from tests.export.zoo_pairs import PAIRS
+from tests.small import bert, llama, saved
+
+PAIR = "text2text-generation"
+HOW: dict[str, Any] = {"verify": False, "check": False, "tactics": "default"}
+
+
+def _written(folder: Path) -> Counter[str]:
+    """How often each op occurs in graphs that a build wrote."""
+    found: Counter[str] = Counter()
+    for file in folder.rglob("*.onnx"):
+        model = onnx.load(file, load_external_data=False)
+        functions = {(f.domain, f.name): f.node for f in model.functions}
+        assert not functions, "layers are inlined"
+        found.update(
+            f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in model.graph.node
+        )
+    return found
+
+
+# Of masks and positions, which both graphs of a pair read.
+MADE_TWICE = {
+    "Add", "Cast", "Concat", "Constant", "Expand", "GatherND", "Range", "Shape", "Squeeze",
+    "Unsqueeze",
+}  # fmt: skip
+ONE_KIND = "2 layers, 1 kind traced once each"
+MODELS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "decoder": (lambda folder: saved("LlamaForCausalLM", llama(), folder), ONE_KIND),
+    "encoder": (lambda folder: saved("BertModel", bert(), folder), ONE_KIND),
+    "bart": (
+        lambda folder: save(PAIRS["bart"][0], PAIR, folder),
+        "5 layers, 2 kinds traced once each",
+    ),
+    "t5": (
+        lambda folder: save(PAIRS["t5"][0], PAIR, folder),
+        "traced whole, attention not captured",
+    ),
+}
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_plan_is_what_a_build_does(kind: str, quantize: str, tmp_path: Path) -> None:
+    make, layers = MODELS[kind]
+    make(tmp_path / "model")
+    named = {"model": str(tmp_path / "model"), "quantize": quantize, **HOW}
+    plan = lc.plan(**named, output=tmp_path / "out")
+    built = lc.build(**named, output=tmp_path / "out")
+    report = json.loads((built.path / "report.json").read_text())
+    (engine,), (made,) = plan.engines, report["engines"]
+    assert plan.output == str(built.path)
+    assert (plan.task, plan.how) == (report["task"], report["capture"]["how"])
+    assert plan.architecture == report["model"]["architecture"]
+    assert plan.parameters == report["model"]["parameters"]
+    assert plan.layers == layers
+    assert (engine.target, engine.precision) == (made["target"], made["precision"])
+    assert engine.passes == {p["name"]: p["fired"] for p in report["passes"] if p["fired"]}
+    declined = [
+        (p["name"], r["node"], r["reason"]) for p in report["passes"] for r in p["refusals"]
+    ]
+    assert [(r["pass"], r["node"], r["reason"]) for r in engine.refusals] == declined
+    assert engine.missing == []
+    written = _written(built.path)
+    if report["task"] == PAIR:
+        written = Counter({op: n for op, n in written.items() if op not in MADE_TWICE})
+    assert {op: n for op, n in engine.ops.items() if op in written} == written
+    assert engine.ops.keys() - written.keys() <= MADE_TWICE
+    sizes = {f["name"]: f["size"] for f in report["files"] if f["name"] in made["files"]}
+    assert plan.files == pytest.approx(sizes, rel=0.15)
+    remarks = [said for said in report["remarks"] if "left out as asked" not in said]
+    assert plan.notes == [*report["capture"]["notes"], *remarks]
