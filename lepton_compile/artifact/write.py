@@ -27,6 +27,7 @@ __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
 
 REPORT_FILE = "report.json"
 
+
 @dataclass(frozen=True)
 class Artifact:
     """A finished artifact. It is a path, too: ``lc.load(lc.build(..))``.
