@@ -18,6 +18,7 @@ __all__ = [
     "FORMAT",
     "MANIFEST_FILE",
     "MIN_FORMAT",
+    "REPORT_FILE",
     "UNKNOWN_LENGTH",
     "UNSIGNED_FILES",
     "FileEntry",
@@ -35,8 +36,9 @@ MANIFEST_FILE = "manifest.json"
 UNKNOWN_LENGTH = 1 << 20
 """Where ``sequence`` ends when nothing is known of it: more than any model takes."""
 
-# Written after the manifest, for people; nothing is loaded from them.
-UNSIGNED_FILES = frozenset({MANIFEST_FILE, "report.json", "report.html"})
+REPORT_FILE = "report.json"
+# Written after the manifest, for people; no engine is loaded from them.
+UNSIGNED_FILES = frozenset({MANIFEST_FILE, REPORT_FILE, "report.html"})
 
 
 _ENTRIES = {

@@ -20,12 +20,10 @@ from typing import Any
 from lepton_compile.errors import ArtifactError
 
 from .disk import FULL, elsewhere, room, told
-from .manifest import MANIFEST_FILE, UNSIGNED_FILES, FileEntry, Manifest
+from .manifest import MANIFEST_FILE, REPORT_FILE, UNSIGNED_FILES, FileEntry, Manifest
 from .sibling import Sibling
 
 __all__ = ["Artifact", "ArtifactWriter", "file_entry"]
-
-REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True)
