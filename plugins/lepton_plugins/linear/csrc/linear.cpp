@@ -166,15 +166,16 @@ struct Call {
     const int64_t place = first * w.shape.blocks();
     const Activations a{rows_at(first), numbers_at(first), scale + place, start + place,
                         shift_at(first)};
-    alignas(kLine) float room[kMostRows * kMostTiles * kTile], bias[kMostTiles * kTile] = {};
+    alignas(kLine) float room[kMostRows * kMostTiles * kTile], copied[kMostTiles * kTile];
     const Totals totals = {room, kMostTiles * kTile};
-    const bool as_they_are = !w.gated && w.activation == Activation::kNone;
+    // Rows of results lie apart, so that totals that are read again are near only in a place of their own.
+    const bool once_each = w.shape.group == w.shape.activation_block() && !w.shape.offsets;
+    const bool as_they_are = !w.gated && w.activation == Activation::kNone && once_each;
     const int64_t step = w.gated ? kMostTiles / 2 : kMostTiles;
     for (int64_t i = band.first; i < band.last; i += step) {
       const int count = static_cast<int>(band.last - i < step ? band.last - i : step);
       const Corner to = corner(first, i, count, a.rows);
-      const Tiles run = band.at(i, count, bias, once);
-      read_bias(i, count, bias);
+      const Tiles run = band.at(i, count, bias(i, count, copied), once);
       prefetch(to);
       if (as_they_are && to.columns == count * kTile) {
         form.multiply(band.shape, run, a, {to.y, to.stride});
@@ -192,19 +193,23 @@ struct Call {
     return {y + row * results + tile * kTile, results, rows_here, columns};
   }
 
-  // That of `count` tiles; behind the last column, and where there is none, it stays.
-  void read_bias(int64_t tile, int count, float* bias) const {
-    if (w.bias == nullptr) return;
+  // That of `count` tiles, in place or copied; zero where there is none.
+  const float* bias(int64_t tile, int count, float* copied) const {
+    static const float kNone[kMostTiles * kTile] = {};
+    if (w.bias == nullptr) return kNone;
     const float* from = w.bias + tile * kTile;
-    if (!w.gated) {
-      const int64_t left = w.columns - tile * kTile;
-      memcpy(bias, from, (left < count * kTile ? left : count * kTile) * sizeof(float));
-      return;
+    if (w.gated) {
+      for (int i = 0; i < count; ++i, from += kTile) {
+        memcpy(copied + 2 * i * kTile, from, kTile * sizeof(float));
+        memcpy(copied + (2 * i + 1) * kTile, from + tiles * kTile, kTile * sizeof(float));
+      }
+      return copied;
     }
-    for (int i = 0; i < count; ++i, from += kTile, bias += 2 * kTile) {
-      memcpy(bias, from, kTile * sizeof(float));
-      memcpy(bias + kTile, from + tiles * kTile, kTile * sizeof(float));
-    }
+    const int64_t left = w.columns - tile * kTile;
+    if (left >= count * kTile) return from;
+    memset(copied, 0, count * kTile * sizeof(float));
+    memcpy(copied, from, left * sizeof(float));
+    return copied;
   }
 
   // Results lie far apart: they are called for while products are computed.

@@ -7,8 +7,6 @@
 namespace lepton {
 namespace {
 
-constexpr float kLargest = 3.4028235e38f;
-
 // Of rows that are NaN the sums are anything: they wrap.
 int32_t plus(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
@@ -51,11 +49,13 @@ int32_t start_of(Shape shape, Sums sums, bool halves) {
 }
 
 // Numbers become bytes, and each 4 of them go where the row's next place is.
-template <class Lanes>
-Sums place(const float* x, int block, float factor, int rows, int8_t* q) {
+template <class Lanes, int kLength>
+Sums place(const float* x, int length, float factor, int rows, int8_t* q) {
+  const int block = kLength == 0 ? length : kLength;
   const Lanes factors = Lanes::all(factor);
   RoundedSums total;
   int i = 0;
+#pragma GCC unroll 8
   for (; i + Lanes::kLanes <= block; i += Lanes::kLanes, q += Lanes::kLanes * rows) {
     total.add(store_bytes(Lanes::load(x + i) * factors, q, 4 * rows));
   }
@@ -74,34 +74,59 @@ const float* gather(const float* x, const int32_t* order, float* block) {
   return block;
 }
 
+constexpr int kSome = 64;  // blocks of a row, whose scales are computed together
+
+// From the largest magnitude of each block its scale, and the factor that makes integers of its numbers.
+// Infinity and NaN have no place among integers: all of the row is NaN.
+template <class Lanes>
+void scales_of(float limit, float (&scale)[kSome], float (&factor)[kSome]) {
+  const Lanes most_integer = Lanes::all(limit), zero = Lanes::all(0.0f);
+  for (int i = 0; i < kSome; i += Lanes::kLanes) {
+    const Lanes most = Lanes::load(scale + i);
+    zero_at(most, 0.0f, most_integer / most).store(factor + i);
+    fused(most, zero, most / most_integer).store(scale + i);
+  }
+}
+
+// Blocks have kLength numbers, or where that is 0 as many as the shape says.
+template <class Lanes, int kLength>
+void quantize_blocks(Shape shape, const float* x, const int32_t* order, const Place& to) {
+  alignas(64) float gathered[kBlock], scale[kSome] = {}, factor[kSome];
+  const int block = kLength == 0 ? shape.activation_block() : kLength;
+  const int rows = to.rows, blocks = shape.inner / block, group_blocks = shape.group / block;
+  const float limit = shape.bits == 7 ? 63.0f : 127.0f;
+  const auto part = [&](int b) {
+    return order == nullptr ? x + b * block : gather(x, order + b * block, gathered);
+  };
+  int8_t* numbers = to.numbers;
+  for (int first = 0; first < blocks; first += kSome) {
+    const int count = blocks - first < kSome ? blocks - first : kSome;
+    for (int i = 0; i < count; ++i) scale[i] = largest_magnitude<Lanes>(part(first + i), block);
+    scales_of<Lanes>(limit, scale, factor);
+    for (int i = 0; i < count; ++i, numbers += block * rows) {
+      const int b = first + i;
+      const Sums sums = place<Lanes, kLength>(part(b), block, factor[i], rows, numbers);
+      to.scale[b * rows] = scale[i];
+      to.start[b * rows] = start_of(shape, sums, to.halves);
+      if (to.shift != nullptr) {
+        float* shift = to.shift + b / group_blocks * rows;
+        const float before = b % group_blocks == 0 ? 0.0f : *shift;
+        *shift = before + scale[i] * static_cast<float>(sums.all());
+      }
+    }
+  }
+}
+
 template <class Lanes>
 void quantize_row(Shape shape, const float* x, const int32_t* order, const Place& to) {
-  float gathered[kBlock];
-  const int rows = to.rows, block = shape.activation_block(), group_blocks = shape.group / block;
-  int8_t* numbers = to.numbers;
-  const float limit = shape.bits == 7 ? 63.0f : 127.0f;
   if (order != nullptr) {
     // Out of order, no processor foresees what lines will be read.
     for (int i = 0; i < shape.inner; i += 16) __builtin_prefetch(x + i);
   }
-  for (int b = 0; b < shape.blocks(); ++b) {
-    const float* part = x + b * block;
-    if (order != nullptr) part = gather(x, order + b * block, gathered);
-    const float most = largest_magnitude<Lanes>(part, block);
-    const float factor = most > 0 ? limit / most : 0.0f;
-    float scale = most / limit;
-    // Infinity and NaN have no place among integers: all of the row is NaN.
-    if (__builtin_expect(!(most <= kLargest), 0)) scale = __builtin_nanf("");
-    to.scale[b * rows] = scale;
-    const Sums sums = place<Lanes>(part, block, factor, rows, numbers);
-    to.start[b * rows] = start_of(shape, sums, to.halves);
-    if (to.shift != nullptr) {
-      float* shift = to.shift + b / group_blocks * rows;
-      const float before = b % group_blocks == 0 ? 0.0f : *shift;
-      *shift = before + scale * static_cast<float>(sums.all());
-    }
-    numbers += block * rows;
-  }
+  const int block = shape.activation_block();
+  if (block == kBlock) return quantize_blocks<Lanes, kBlock>(shape, x, order, to);
+  if (block == kLongBlock) return quantize_blocks<Lanes, kLongBlock>(shape, x, order, to);
+  quantize_blocks<Lanes, 0>(shape, x, order, to);
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ namespace lepton {
 
 constexpr int kTile = 16;      // columns
 constexpr int kBlock = 32;     // activations that share a scale, for 4 and 8 bits
+constexpr int kLongBlock = 64;  // the same of 7 bits, mostly
 constexpr int kMostRows = 6;   // of activations that share a pass over a tile, in any form
 constexpr int kMostTiles = 8;  // that a call reads; an even number
 constexpr float kScaleUnit = 1.0f / 1024.0f;

@@ -62,17 +62,31 @@ struct Sum32 {
 struct Total {
   __m256 low, high;
 
-  void begin(const float* bias) {
-    low = _mm256_loadu_ps(bias);
-    high = _mm256_loadu_ps(bias + 8);
+  void load(const float* from) {
+    low = _mm256_loadu_ps(from);
+    high = _mm256_loadu_ps(from + 8);
   }
 
-  template <class Sum, class Scales>
-  void add(const Sum& sum, const Scales& scales, float scale) {
+  template <class Sum>
+  void begin(const Sum& sum, float scale) {
     const Sum32 whole = sum.whole();
     const __m256 s = _mm256_set1_ps(scale);
-    low = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.low), _mm256_mul_ps(scales.low, s), low);
-    high = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.high), _mm256_mul_ps(scales.high, s), high);
+    low = _mm256_mul_ps(_mm256_cvtepi32_ps(whole.low), s);
+    high = _mm256_mul_ps(_mm256_cvtepi32_ps(whole.high), s);
+  }
+
+  template <class Sum>
+  void add(const Sum& sum, float scale) {
+    const Sum32 whole = sum.whole();
+    const __m256 s = _mm256_set1_ps(scale);
+    low = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.low), s, low);
+    high = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole.high), s, high);
+  }
+
+  template <class Scales>
+  void add(const Total& part, const Scales& scales) {
+    low = _mm256_fmadd_ps(part.low, scales.low, low);
+    high = _mm256_fmadd_ps(part.high, scales.high, high);
   }
 
   template <class Scales>
@@ -94,7 +108,7 @@ struct Common {
 };
 
 struct Four : Common {
-  static constexpr int kBits = 4, kDepth = 4, kBytes = 32, kSteps = 8;
+  static constexpr int kDepth = 4, kBytes = 32, kSteps = 8;
 
   struct Bytes {
     __m256i low, high;
@@ -153,7 +167,7 @@ struct Spread : Four {
 };
 
 struct Seven : Common {
-  static constexpr int kBits = 7, kDepth = 8, kBytes = 128, kSteps = 1;
+  static constexpr int kDepth = 8, kBytes = 128, kSteps = 1;
 
   struct Read {
     __m256i low, high, next_low, next_high;
@@ -179,7 +193,7 @@ struct Seven : Common {
 // Magnitudes of weights times activations that have their signs: bytes with a middle would leave 16
 // bits, and so there is none to cancel.
 struct EightBits : Common {
-  static constexpr int kBits = 8, kDepth = 4, kBytes = 64, kSteps = 2;
+  static constexpr int kDepth = 4, kBytes = 64, kSteps = 2;
 
   struct Read {
     __m256i low, high, low_size, high_size;
@@ -213,7 +227,7 @@ struct EightBits : Common {
 constexpr int kRows = 4;
 
 void multiply(Shape shape, const Tiles& tiles, const Activations& a, const Totals& totals) {
-  if (shape.spread) return multiply_either<Spread, kRows, 1>(shape, tiles, a, totals);
+  if (shape.spread) return multiply_four<Spread, kRows, 1>(shape, tiles, a, totals);
   multiply_any<Four, Floats, Seven, EightBits, kRows, 1>(shape, tiles, a, totals);
 }
 

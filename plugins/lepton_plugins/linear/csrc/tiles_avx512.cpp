@@ -22,29 +22,31 @@ struct Total {
 
   Total() {}
 
-  void begin(const float* bias) { all = Sixteen::load(bias); }
+  void load(const float* from) { all = Sixteen::load(from); }
 
-  template <class Sum, class Scales>
-  void add(const Sum& sum, const Scales& scales, float scale) {
-    all = fused(floats(sum.all), scales.all * Sixteen::all(scale), all);
-  }
+  template <class Sum>
+  void begin(const Sum& sum, float scale) { all = floats(sum.all) * Sixteen::all(scale); }
 
-  template <class Scales>
+  template <class Sum>
+  void add(const Sum& sum, float scale) { all = fused(floats(sum.all), Sixteen::all(scale), all); }
+
+  void add(const Total& part, const Scales& scales) { all = fused(part.all, scales.all, all); }
+
   void shift(const Scales& offsets, float by) { all = fused(offsets.all, Sixteen::all(by), all); }
 
   void store(float* to) const { all.store(to); }
 };
 
 // Steps are `Size` bytes of a tile.
-template <int Bits, int Size, Bytes (*read)(const uint8_t*)>
+template <int Size, Bytes (*read)(const uint8_t*)>
 struct Kind {
   using Scales = lepton::Scales;
   using Total = lepton::Total;
-  static constexpr int kBits = Bits, kDepth = 4, kBytes = Size;
+  static constexpr int kDepth = 4, kBytes = Size;
 #if defined(LEPTON_EMULATES_AVX512)
   static constexpr int kSteps = 2;
 #else
-  static constexpr int kSteps = 8;
+  static constexpr int kSteps = 16;
 #endif
 
   struct Read {
@@ -63,16 +65,15 @@ struct Kind {
   };
 };
 
-using Four = Kind<4, 32, half_bytes>;
-using Floats = Kind<4, 32, half_floats>;
-using Seven = Kind<7, 64, bytes>;
-using EightBits = Kind<8, 64, bytes>;
+using Four = Kind<32, half_bytes>;
+using Floats = Kind<32, half_floats>;
+using EightBits = Kind<64, bytes>;  // or 7
 
 }  // namespace
 
 Form avx512_form() {
   return {kMostRows, false, false, quantize_row<Sixteen>,
-          multiply_any<Four, Floats, Seven, EightBits, kMostRows, 2>,
+          multiply_any<Four, Floats, EightBits, EightBits, kMostRows, 2>,
           finish<Sixteen>, finish_gated<Sixteen>};
 }
 
