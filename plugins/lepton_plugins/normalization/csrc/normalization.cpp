@@ -6,7 +6,7 @@
 namespace lepton {
 namespace {
 
-constexpr int64_t kBand = 1 << 14;  // numbers that are worth a thread of their own
+constexpr int64_t kBand = 1 << 13;  // numbers that are worth a thread of their own
 
 struct Bands {
   const Normalization& n;
