@@ -267,12 +267,12 @@ float stored(const uint8_t* of_group, int c) {
   return _cvtsh_ss(half) * kScaleUnit;
 }
 
-// Row k of column c among the integers of a group.
-int integer(Shape shape, const uint8_t* q, int k, int c) {
-  if (shape.bits != 4) return q[64 * (k / 4) + 4 * c + k % 4] - shape.middle();
-  const uint8_t both = q[32 * (k / 4) + 4 * (c % 8) + k % 4];
-  const int code = c < 8 ? both & 15 : both >> 4;
-  return (shape.floats ? kFloats[code] : code) - shape.middle();
+// Rows k to k + 3 of column c among the integers of a group, as they are stored, a byte for each.
+int32_t four_of(Shape shape, const uint8_t* q, int k, int c) {
+  const bool halves = shape.bits == 4;
+  uint32_t four;
+  __builtin_memcpy(&four, halves ? q + 8 * k + 4 * (c % 8) : q + 16 * k + 4 * c, sizeof four);
+  return static_cast<int32_t>(halves ? four >> (c < 8 ? 0 : 4) & 0x0F0F0F0F : four);
 }
 
 }  // namespace
@@ -307,12 +307,18 @@ void column(const Weights& w, int64_t index, float* y) {
   const Shape& shape = w.shape;
   const uint8_t* p = w.tiles + index / kTile * static_cast<int64_t>(shape.tile_bytes());
   const int c = static_cast<int>(index % kTile);
+  const __m128i floats = _mm_load_si128(reinterpret_cast<const __m128i*>(kFloats));
+  const __m256i middle = _mm256_set1_epi32(shape.middle());
   for (int g = 0; g < shape.inner; g += shape.group, p += shape.group_bytes()) {
-    const float scale = stored(p, c);
-    const float offset = shape.offsets ? stored(p + shape.scales_bytes(), c) : 0.0f;
+    const __m256 scale = _mm256_set1_ps(stored(p, c));
+    const __m256 offset =
+        shape.offsets ? _mm256_set1_ps(stored(p + shape.scales_bytes(), c)) : _mm256_setzero_ps();
     const uint8_t* q = p + shape.head_bytes();
-    for (int k = 0; k < shape.group; ++k) {
-      *y++ = __builtin_fmaf(scale, static_cast<float>(integer(shape, q, k, c)), offset);
+    for (int k = 0; k < shape.group; k += 8, y += 8) {
+      __m128i eight = _mm_set_epi32(0, 0, four_of(shape, q, k + 4, c), four_of(shape, q, k, c));
+      if (shape.floats) eight = _mm_shuffle_epi8(floats, eight);
+      const __m256i integers = _mm256_sub_epi32(_mm256_cvtepu8_epi32(eight), middle);
+      _mm256_storeu_ps(y, _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(integers), offset));
     }
   }
 }
