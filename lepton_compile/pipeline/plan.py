@@ -33,6 +33,10 @@ OF_CPU = ("auto", "stored")
 # themselves, and would keep both: 130 MB of 690 in a plan of Gemma 3 270M in bf16. Quantized ones
 # they keep twice if they come apart.
 TENSORRT = ("trt-rtx", "trt")
+# Columns of a decoder's weights that share a scale in 8 bits: where kernels round activations by
+# the same blocks, and where ours do, by 32. With 128 for 64 prompts of Gemma 3 270M take 0.96 of
+# the time (Zen 5), and the KL divergence from fp32 is 0.0049 for 0.0044.
+BLOCK, OWN_BLOCK = 64, 128
 
 
 def passes_for(
@@ -69,12 +73,13 @@ def passes_for(
     """
     check_names(recipe, target)
     choose, half = _choose(recipe.quantize, target), compute_dtype(recipe, target, config)
+    own = native and LowerNativeLinear.name not in recipe.passes.disable
     settings = Settings(
         choose=choose,
         hessians=(hessians or {}) if recipe.quantize.algorithm == "gptq" else None,
         energies=_energies(recipe.quantize, energies or {}),
         eight=ir.DataType.FLOAT8E4M3FN if recipe.quantize.algorithm == "fp8" else ir.DataType.INT8,
-        blocks=target not in TENSORRT,
+        longest_block=0 if target in TENSORRT else OWN_BLOCK if own else BLOCK,
         calibration=Calibration(measure) if measure is not None else None,
         # Level 4 computes in int8, for which kernels of GPUs have no use.
         accuracy_level=4 if target == "ort-cpu" else 0,
@@ -90,11 +95,10 @@ def passes_for(
         cache=cache_type(recipe, target, half),
         cache_measure=cache_measure,
         lacking="TensorRT" if target in TENSORRT else "",
-        own_forms=native and LowerNativeLinear.name not in recipe.passes.disable,
+        own_forms=own,
         alike=target in TENSORRT and recipe.profiles == "joint",
     )
-    made = (entry.instance(settings) for entry in _entries(recipe, target))
-    return [each for each in made if each is not None]
+    return [each for entry in _entries(recipe, target) if (each := entry.instance(settings))]
 
 
 def _entries(recipe: Recipe, target: str) -> list[Entry]:

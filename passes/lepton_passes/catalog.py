@@ -81,7 +81,7 @@ class Settings:
     Attributes:
         choose: format of each weight; ``None`` quantizes nothing.
         eight: what 8 bits are: INT8 or FLOAT8E4M3FN.
-        blocks: decoders have int8 scales by block, for which the target has kernels.
+        longest_block: of the int8 scales of a decoder; 0 where there are no kernels for blocks.
         calibration: of what 8-bit layers read, which is then rounded to 8 bits too; ``None`` leaves
             it as it is.
         hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
@@ -109,7 +109,7 @@ class Settings:
 
     choose: Choose | None = None
     eight: ir.DataType = ir.DataType.INT8
-    blocks: bool = True
+    longest_block: int = 64
     calibration: Calibration | None = None
     hessians: Mapping[str, np.ndarray] | None = None
     energies: Mapping[str, np.ndarray] | None = None
@@ -184,7 +184,7 @@ def _smooth(settings: Settings) -> LeptonPass | None:
 def _int8(settings: Settings) -> LeptonPass | None:
     if settings.choose is None or settings.eight != ir.DataType.INT8:
         return None
-    return WeightInt8(settings.choose, blocks=settings.blocks)
+    return WeightInt8(settings.choose, longest=settings.longest_block)
 
 
 def _stored(settings: Settings) -> LeptonPass | None:

@@ -278,13 +278,15 @@ def _positive_pair(shape: Sequence[int]) -> tuple[int, int] | None:
     return (shape[2], shape[3]) if shape[2] > 0 and shape[3] > 0 else None
 
 
-def largest_block(columns: int) -> int | None:
-    """Block length for 8 bits: the largest power of two from 64 down to 16 that fits.
+def largest_block(columns: int, longest: int = 64) -> int | None:
+    """Block length for 8 bits: the largest power of two from ``longest`` down to 16 that fits.
 
-    The kernel rounds activations by block too. Blocks of 128 cost Gemma 3 270M another percent of
-    perplexity; blocks of 64 decode as fast, blocks of 32 a quarter slower.
+    Kernels of onnxruntime round activations by block too: blocks of 128 cost Gemma 3 270M another
+    percent of perplexity there; blocks of 64 decode as fast, blocks of 32 a quarter slower.
     """
-    return next((size for size in (64, 32, 16) if columns % size == 0), None)
+    return next(
+        (size for size in (128, 64, 32, 16) if size <= longest and columns % size == 0), None
+    )
 
 
 def has_blocks(columns: int, most: int = 256) -> bool:

@@ -178,6 +178,8 @@ def test_a_norm_of_another_domain_says_nothing_of_heads() -> None:
 def test_the_largest_block_that_divides_the_columns() -> None:
     found = {columns: largest_block(columns) for columns in (128, 64, 96, 48, 40)}
     assert found == {128: 64, 64: 64, 96: 32, 48: 16, 40: None}
+    assert [largest_block(columns, 128) for columns in (256, 192, 40)] == [128, 64, None]
+    assert largest_block(128, 0) is None
 
 
 @pytest.mark.parametrize(("op", "perm"), [("Transpose", (0, 2, 1)), ("my.dom.Transpose", None)])

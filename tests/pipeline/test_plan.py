@@ -13,6 +13,7 @@ from lepton_compile.recipe.quantize import Quantize
 from lepton_passes.quant._calibration import unseen
 from lepton_passes.quant.scale_inputs import ScaleInputs
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
+from lepton_passes.quant.weight_int8 import WeightInt8
 from lepton_passes.quant.weight_stored import WeightStored
 
 
@@ -29,6 +30,26 @@ def test_fp32_quantizes_nothing() -> None:
 @pytest.mark.parametrize("quantize", ["int8", "int4", {"algorithm": "none", "embedding": "int8"}])
 def test_weights_are_quantized_when_asked_for(quantize: object) -> None:
     assert {"weight-int8", "weight-int4"} <= set(_names(quantize=quantize))
+
+
+@pytest.mark.parametrize(
+    ("target", "native", "disable", "block"),
+    [
+        ("ort-cpu", True, [], 128),
+        ("ort-cpu", True, ["lower-native-linear"], 64),
+        ("ort-cpu", False, [], 64),
+        ("ort-cuda", False, [], 64),
+        ("trt-rtx", False, [], None),
+    ],
+)
+def test_blocks_of_8_bits_are_as_long_as_kernels_bear(
+    target: str, native: bool, disable: list[str], block: int | None
+) -> None:
+    recipe = {"model": "m", "target": target, "quantize": "int8", "passes": {"disable": disable}}
+    passes = passes_for(load_recipe(recipe), target, native=native)
+    (rounds,) = (each for each in passes if isinstance(each, WeightInt8))
+    rounds._decoder = True
+    assert rounds.group_for(1024, None) == block
 
 
 def test_awq_scales_inputs_and_weighs_what_they_are_then() -> None:

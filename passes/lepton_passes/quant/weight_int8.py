@@ -2,8 +2,8 @@
 
 Before   MatMul(x, Transpose(W))
 After    MatMul(x, Transpose(DequantizeLinear<axis=0>(W_q INT8 (N, K), W_scale (N,))))
-         in a decoder <axis=1, block_size=64>(W_q, W_scale (N, K / 64)): its kernel reads scales
-         by block anyway, and they cost a third of the error
+         in a decoder <axis=1, block_size=64>(W_q, W_scale (N, K / 64)), or 128: its kernel reads
+         scales by block anyway, and they cost a third of the error
 Refuses  a weight that another op reads too; an embedding table of few rows.
 """
 
@@ -27,7 +27,7 @@ class WeightInt8(QuantizeWeights):
 
     Args:
         choose: format of each parameter; left out, this format for all.
-        blocks: the target has kernels for scales by block.
+        longest: block of a decoder's scales, at most; 0 where the target has no kernels for blocks.
     """
 
     name = "weight-int8"
@@ -40,9 +40,9 @@ class WeightInt8(QuantizeWeights):
         "int4": Tolerance(error=0.05, cosine=0.995),
     }
 
-    def __init__(self, choose: Choose | None = None, *, blocks: bool = True) -> None:
+    def __init__(self, choose: Choose | None = None, *, longest: int = 64) -> None:
         super().__init__(choose)
-        self._blocks = blocks
+        self._longest = longest
         self._decoder = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -50,7 +50,7 @@ class WeightInt8(QuantizeWeights):
         return super().call(model)
 
     def group_for(self, columns: int, group: int | None) -> int | None:
-        return largest_block(columns) if self._decoder and self._blocks else None
+        return largest_block(columns, self._longest) if self._decoder else None
 
     def refuses(self, columns: int, group: int | None) -> str | None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lepton_passes.contract import Tolerance
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.experts import EXPERTS, Settings, experts
@@ -73,19 +75,22 @@ def test_leaves_tables_by_position() -> None:
     assert (done.fired, done.refusals) == (0, [])
 
 
-def test_a_decoder_has_scales_by_block() -> None:
-    text = """main (float[b, s, 96] x, float[b, h, p, d] pkv) => (y, z) {
+@pytest.mark.parametrize(
+    ("columns", "longest", "block"), [(96, 64, 32), (256, 64, 64), (256, 128, 128)]
+)
+def test_a_decoder_has_scales_by_block(columns: int, longest: int, block: int) -> None:
+    text = f"""main (float[b, s, {columns}] x, float[b, h, p, d] pkv) => (y, z) {{
       t = Transpose <perm = [1, 0]> (w)
       y = MatMul (x, t)
       z = Identity (pkv)
-    }"""
-    graph = load(text, {"w": random(8, 96)})
+    }}"""
+    graph = load(text, {"w": random(8, columns)})
     graph.graph.inputs[1].name = "past_key_values.0.key"
-    feeds = {"x": random(1, 2, 96), "past_key_values.0.key": random(1, 1, 1, 1)}
-    assert check(WeightInt8(), graph, feeds, CLOSE8).fired == 1
+    feeds = {"x": random(1, 2, columns), "past_key_values.0.key": random(1, 1, 1, 1)}
+    assert check(WeightInt8(longest=longest), graph, feeds, CLOSE8).fired == 1
     node = next(n for n in graph.graph if n.op_type == "DequantizeLinear")
-    assert node.attributes["block_size"].as_int() == 32
-    assert graph.graph.initializers["w_scale"].shape == (8, 3)
+    assert node.attributes["block_size"].as_int() == block
+    assert graph.graph.initializers["w_scale"].shape == (8, columns // block)
 
 
 def test_experts_are_rounded_and_what_chooses_them_is_not() -> None:
