@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pieces"]
 
-SLICE = 512
+SLICE = 256
 """Tokens for each thread: what layers of an encoder write then lies in caches, not in memory."""
 
 
