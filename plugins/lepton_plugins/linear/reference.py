@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lepton_plugins.linear.spec import FLOATS, SCALE_UNIT, TILE, block, limit
+from lepton_plugins.linear.spec import FLOATS, LEAST, SCALE_UNIT, TILE, block, limit
 
 __all__ = ["Unpacked", "linear", "rounded", "unpacked"]
 
@@ -64,7 +64,7 @@ def rounded(x: Array, bits: int, group: int) -> tuple[Array, Array]:
     blocks = x.astype(np.float32).reshape(len(x), -1, block(bits, group))
     most = np.abs(blocks).max(axis=2, keepdims=True)
     largest = np.float32(limit(bits))
-    factor = np.divide(largest, most, out=np.zeros_like(most), where=most > 0)
+    factor = np.divide(largest, most, out=np.zeros_like(most), where=most >= LEAST)
     return np.rint(blocks * factor).astype(np.int32), (most / largest)[:, :, 0]
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "EMBEDDING",
     "EXPERTS",
     "FLOATS",
+    "LEAST",
     "SCALE_UNIT",
     "SPEC",
     "TILE",
@@ -52,6 +53,9 @@ FLOATS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 UNITS = {4: 32, 7: 8, 8: 8}
 """Bits -> what the length of a group is a multiple of."""
+
+LEAST = 2.0**-120
+"""Blocks of activations below it are zeros: the factor that makes integers would be infinite."""
 
 _INT32 = 2**31 - 1
 

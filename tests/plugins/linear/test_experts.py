@@ -139,11 +139,11 @@ def _tokens(count: int, chosen: int, mixture: Mixture) -> tuple[Array, Array, Ar
     ("activation", "gated"), [*((gate, True) for gate in sorted(GATES)), (4, False)]
 )
 @pytest.mark.parametrize("tokens", [1, 2, 41])
-@pytest.mark.parametrize(("bits", "group"), [(4, 32), (8, 16)])
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (4, 64), (8, 16), (8, 64)])
 def test_against_the_reference(
     bits: int, group: int, tokens: int, activation: int, gated: bool
 ) -> None:
-    mixture = Mixture(6, 64, 32, bits, group, gated=gated)
+    mixture = Mixture(6, 128, 64, bits, group, gated=gated)
     given = _tokens(tokens, 3, mixture)
     found, wanted = mixture.run(*given, activation), mixture.wanted(*given, activation)
     assert found.shape == wanted.shape
@@ -171,10 +171,15 @@ def test_biases_and_gates_of_several_parts(
 
 @pytest.mark.parametrize("tokens", [1, 41])
 @pytest.mark.parametrize(
-    ("bits", "group", "form"), [(4, 32, "offsets"), (8, 16, "offsets"), (4, 32, "floats")]
+    ("bits", "group", "form"),
+    [
+        *((4, group, form) for group in (32, 64) for form in ("offsets", "floats")),
+        (8, 16, "offsets"),
+        (8, 64, "offsets"),
+    ],
 )
 def test_offsets_and_floats_of_experts(bits: int, group: int, form: str, tokens: int) -> None:
-    mixture = Mixture(6, 64, 32, bits, group, form=form)
+    mixture = Mixture(6, 128, 64, bits, group, form=form)
     given = _tokens(tokens, 3, mixture)
     found, wanted = mixture.run(*given, 3), mixture.wanted(*given, 3)
     assert np.abs(found - wanted).max() <= CLOSE[bits] * np.abs(wanted).max()

@@ -66,46 +66,46 @@ Sums place(const float* x, int length, float factor, int rows, int8_t* q) {
 }
 
 // In registers: parts that are stored one by one cannot be loaded as a whole at once.
-const float* gather(const float* x, const int32_t* order, float* block) {
-  for (int i = 0; i < kBlock; i += 8, order += 8) {
-    _mm256_storeu_ps(block + i, _mm256_setr_ps(x[order[0]], x[order[1]], x[order[2]], x[order[3]],
-                                               x[order[4]], x[order[5]], x[order[6]], x[order[7]]));
+const float* gather(const float* x, const int32_t* order, int count, float* to) {
+  for (int i = 0; i < count; i += 8, order += 8) {
+    _mm256_storeu_ps(to + i, _mm256_setr_ps(x[order[0]], x[order[1]], x[order[2]], x[order[3]],
+                                            x[order[4]], x[order[5]], x[order[6]], x[order[7]]));
   }
-  return block;
+  return to;
 }
 
 constexpr int kSome = 64;  // blocks of a row, whose scales are computed together
 
-// From the largest magnitude of each block its scale, and the factor that makes integers of its numbers.
-// Infinity and NaN have no place among integers: all of the row is NaN.
+// From the largest magnitude of each of `count` blocks its scale, and the factor that makes integers of its
+// numbers. Infinity and NaN have no place among integers: all of the row is NaN. Blocks of which the factor
+// would be infinite are zeros.
 template <class Lanes>
-void scales_of(float limit, float (&scale)[kSome], float (&factor)[kSome]) {
+void scales_of(float limit, int count, float (&scale)[kSome], float (&factor)[kSome]) {
   const Lanes most_integer = Lanes::all(limit), zero = Lanes::all(0.0f);
-  for (int i = 0; i < kSome; i += Lanes::kLanes) {
+  for (int i = 0; i < count; i += Lanes::kLanes) {
     const Lanes most = Lanes::load(scale + i);
-    zero_at(most, 0.0f, most_integer / most).store(factor + i);
+    zero_below(most, kLeast, most_integer / most).store(factor + i);
     fused(most, zero, most / most_integer).store(scale + i);
   }
 }
 
-// Blocks have kLength numbers, or where that is 0 as many as the shape says.
+// Blocks have kLength numbers, or where that is 0 as many as the shape says; 32 where there is an order.
 template <class Lanes, int kLength>
 void quantize_blocks(Shape shape, const float* x, const int32_t* order, const Place& to) {
-  alignas(64) float gathered[kBlock], scale[kSome] = {}, factor[kSome];
+  alignas(64) float gathered[kSome * kBlock], scale[kSome] = {}, factor[kSome];
   const int block = kLength == 0 ? shape.activation_block() : kLength;
   const int rows = to.rows, blocks = shape.inner / block, group_blocks = shape.group / block;
   const float limit = shape.bits == 7 ? 63.0f : 127.0f;
-  const auto part = [&](int b) {
-    return order == nullptr ? x + b * block : gather(x, order + b * block, gathered);
-  };
   int8_t* numbers = to.numbers;
   for (int first = 0; first < blocks; first += kSome) {
     const int count = blocks - first < kSome ? blocks - first : kSome;
-    for (int i = 0; i < count; ++i) scale[i] = largest_magnitude<Lanes>(part(first + i), block);
-    scales_of<Lanes>(limit, scale, factor);
+    const float* some = x + first * block;
+    if (order != nullptr) some = gather(x, order + first * block, count * block, gathered);
+    for (int i = 0; i < count; ++i) scale[i] = largest_magnitude<Lanes>(some + i * block, block);
+    scales_of<Lanes>(limit, count, scale, factor);
     for (int i = 0; i < count; ++i, numbers += block * rows) {
       const int b = first + i;
-      const Sums sums = place<Lanes, kLength>(part(b), block, factor[i], rows, numbers);
+      const Sums sums = place<Lanes, kLength>(some + i * block, block, factor[i], rows, numbers);
       to.scale[b * rows] = scale[i];
       to.start[b * rows] = start_of(shape, sums, to.halves);
       if (to.shift != nullptr) {

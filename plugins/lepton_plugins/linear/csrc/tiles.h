@@ -26,10 +26,11 @@ namespace lepton {
 
 constexpr int kTile = 16;      // columns
 constexpr int kBlock = 32;     // activations that share a scale, for 4 and 8 bits
-constexpr int kLongBlock = 64;  // the same of 7 bits, mostly
+constexpr int kLongBlock = 64;  // the same for 7 bits, mostly
 constexpr int kMostRows = 6;   // of activations that share a pass over a tile, in any form
 constexpr int kMostTiles = 8;  // that a call reads; an even number
 constexpr float kScaleUnit = 1.0f / 1024.0f;
+constexpr float kLeast = 0x1p-120f;  // of activations: blocks of which all are smaller are zeros
 
 struct Shape {
   int bits;    // 4, 7 or 8
@@ -44,6 +45,8 @@ struct Shape {
     if (bits == 7) return group;
     return group % kBlock == 0 ? kBlock : group & -group;
   }
+  // Whether a group is one block and no more: its totals are then added to once, and stay in registers.
+  constexpr bool one_block() const { return group == activation_block() && !offsets; }
   // What weights are stored, or read, more than they are.
   constexpr int middle() const { return bits == 4 ? (floats ? 12 : 8) : bits == 7 ? 64 : 128; }
   constexpr int blocks() const { return inner / activation_block(); }
