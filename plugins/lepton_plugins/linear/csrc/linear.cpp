@@ -169,8 +169,7 @@ struct Call {
     alignas(kLine) float room[kMostRows * kMostTiles * kTile], copied[kMostTiles * kTile];
     const Totals totals = {room, kMostTiles * kTile};
     // Rows of results lie apart, so that totals that are read again are near only in a place of their own.
-    const bool once_each = w.shape.group == w.shape.activation_block() && !w.shape.offsets;
-    const bool as_they_are = !w.gated && w.activation == Activation::kNone && once_each;
+    const bool as_they_are = !w.gated && w.activation == Activation::kNone && w.shape.one_block();
     const int64_t step = w.gated ? kMostTiles / 2 : kMostTiles;
     for (int64_t i = band.first; i < band.last; i += step) {
       const int count = static_cast<int>(band.last - i < step ? band.last - i : step);

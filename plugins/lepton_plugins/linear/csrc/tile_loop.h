@@ -107,6 +107,7 @@ static inline void add_block(typename Kind::Total (&part)[T][R], int length, Str
 
 // Parts, one for a group, get the scales of the weights and are added up to totals. Registers hold the sums of
 // a block and one of the two: totals, where a group is one block (kOne), else parts, and totals are in memory.
+// kLength is that of add_block.
 template <class Kind, int kLength, bool kOne, bool kOffsets, int R, int T>
 static inline void multiply_rows(Shape shape, const Tiles& tiles, const Activations& a,
                                  const Totals& totals) {
@@ -127,7 +128,7 @@ static inline void multiply_rows(Shape shape, const Tiles& tiles, const Activati
     for (int b = length; !kOne && b < shape.group; b += length) {
       add_block<Kind, kLength, false, R, T>(part, length, from);
     }
-    // Read behind the products, which leave no registers.
+    // Read behind the products, which leave no registers. Without offsets the second is of integers, and unused.
     const Each<typename Kind::Scales, T> scales(head, from.apart);
     const Each<typename Kind::Scales, T> offsets(head + Kind::Scales::kBytes, from.apart);
 #pragma GCC unroll 8
@@ -170,45 +171,44 @@ static inline void multiply_kind(Shape shape, const Tiles& tiles, const Activati
   }
 }
 
+// Groups that have no offsets.
 template <class Kind, int kLength, int R, int T>
-static inline void multiply_groups(Shape shape, const Tiles& tiles, const Activations& a,
-                                   const Totals& totals) {
-  if (shape.offsets) {
-    multiply_kind<Kind, kLength, false, true, R, T>(shape, tiles, a, totals);
+static inline void multiply_plain(Shape shape, const Tiles& tiles, const Activations& a,
+                                  const Totals& totals) {
+  if (shape.one_block()) {
+    multiply_kind<Kind, kLength, true, false, R, T>(shape, tiles, a, totals);
   } else {
     multiply_kind<Kind, kLength, false, false, R, T>(shape, tiles, a, totals);
   }
 }
 
-template <class Kind, int R, int T>
-static inline void multiply_four(Shape shape, const Tiles& tiles, const Activations& a,
-                                 const Totals& totals) {
-  if (shape.group == kBlock && !shape.offsets) {
-    multiply_kind<Kind, kBlock, true, false, R, T>(shape, tiles, a, totals);
+template <class Kind, int kLength, int R, int T>
+static inline void multiply_either(Shape shape, const Tiles& tiles, const Activations& a,
+                                   const Totals& totals) {
+  if (shape.offsets) {
+    multiply_kind<Kind, kLength, false, true, R, T>(shape, tiles, a, totals);
   } else {
-    multiply_groups<Kind, kBlock, R, T>(shape, tiles, a, totals);
+    multiply_plain<Kind, kLength, R, T>(shape, tiles, a, totals);
   }
 }
 
-// What is written out are the lengths that most layers have.
+// Known at compile time are the lengths of blocks that most layers have. Of 7 bits a group is one.
 template <class Four, class Floats, class Seven, class EightBits, int R, int T>
 static inline void multiply_any(Shape shape, const Tiles& tiles, const Activations& a,
                                 const Totals& totals) {
   const int length = shape.activation_block();
   if (shape.bits == 4 && shape.floats) {
-    multiply_four<Floats, R, T>(shape, tiles, a, totals);
+    multiply_plain<Floats, kBlock, R, T>(shape, tiles, a, totals);
   } else if (shape.bits == 4) {
-    multiply_four<Four, R, T>(shape, tiles, a, totals);
+    multiply_either<Four, kBlock, R, T>(shape, tiles, a, totals);
   } else if (shape.bits == 7 && length == kLongBlock) {
     multiply_kind<Seven, kLongBlock, true, false, R, T>(shape, tiles, a, totals);
   } else if (shape.bits == 7) {
-    multiply_kind<Seven, 0, false, false, R, 1>(shape, tiles, a, totals);
-  } else if (length == kLongBlock && !shape.offsets) {
-    multiply_kind<EightBits, kLongBlock, false, false, R, T>(shape, tiles, a, totals);
+    multiply_kind<Seven, 0, true, false, R, T>(shape, tiles, a, totals);
   } else if (length == kBlock) {
-    multiply_groups<EightBits, kBlock, R, T>(shape, tiles, a, totals);
+    multiply_either<EightBits, kBlock, R, T>(shape, tiles, a, totals);
   } else {
-    multiply_groups<EightBits, 0, R, 1>(shape, tiles, a, totals);
+    multiply_either<EightBits, 0, R, T>(shape, tiles, a, totals);
   }
 }
 

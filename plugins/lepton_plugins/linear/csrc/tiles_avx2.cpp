@@ -227,7 +227,7 @@ struct EightBits : Common {
 constexpr int kRows = 4;
 
 void multiply(Shape shape, const Tiles& tiles, const Activations& a, const Totals& totals) {
-  if (shape.spread) return multiply_four<Spread, kRows, 1>(shape, tiles, a, totals);
+  if (shape.spread) return multiply_either<Spread, kBlock, kRows, 1>(shape, tiles, a, totals);
   multiply_any<Four, Floats, Seven, EightBits, kRows, 1>(shape, tiles, a, totals);
 }
 
