@@ -51,6 +51,10 @@ class Layer:
             self.offset = random.normal(0, 0.2, self.scale.shape).astype(np.float32)
         self.pack()
         self.bias = random.standard_normal(columns).astype(np.float32)
+        self._made = f"({inner}, {columns}, {bits}, {group}, {seed}, {extreme=}, {form=})"
+
+    def __repr__(self) -> str:
+        return type(self).__name__ + self._made
 
     def pack(self) -> None:
         """Make tiles of what it is now."""
