@@ -18,6 +18,7 @@ __all__ = [
     "FORMAT",
     "MANIFEST_FILE",
     "MIN_FORMAT",
+    "PAGE_FILE",
     "REPORT_FILE",
     "UNKNOWN_LENGTH",
     "UNSIGNED_FILES",
@@ -36,9 +37,9 @@ MANIFEST_FILE = "manifest.json"
 UNKNOWN_LENGTH = 1 << 20
 """Where ``sequence`` ends when nothing is known of it: more than any model takes."""
 
-REPORT_FILE = "report.json"
+REPORT_FILE, PAGE_FILE = "report.json", "report.html"
 # Written after the manifest, for people; no engine is loaded from them.
-UNSIGNED_FILES = frozenset({MANIFEST_FILE, REPORT_FILE, "report.html"})
+UNSIGNED_FILES = frozenset({MANIFEST_FILE, REPORT_FILE, PAGE_FILE})
 
 
 _ENTRIES = {

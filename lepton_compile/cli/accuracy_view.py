@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from lepton_compile.cli.output import number_text, table
+from lepton_compile.report.page import digits_apart
 
 __all__ = ["percent", "verify_tables"]
 
@@ -42,10 +43,7 @@ def verify_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
             f"Generated {data['decode_tokens']} tokens through the cache: "
             f"{percent(data['decode_agreement'])} are the reference's choice"
         )
-    checks = [
-        (c["name"], number_text(c["found"], 5), number_text(c["demanded"], 5), _verdict(c))
-        for c in data.get("gates", ())
-    ]
+    checks = [(c["name"], *_sides(c), _verdict(c)) for c in data.get("gates", ())]
     if checks:
         yield table("Gates", ("number", "found>", "demanded>", "verdict"), checks)
 
@@ -53,6 +51,12 @@ def verify_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
 def percent(value: float | None) -> str:
     """A share in percent; a dash for None."""
     return "-" if value is None else f"{value:.2%}"
+
+
+def _sides(check: Mapping[str, Any]) -> tuple[str, str]:
+    found, demanded = check["found"], check["demanded"]
+    digits = digits_apart(found, demanded)
+    return number_text(found, digits), number_text(demanded, digits)
 
 
 def _verdict(check: Mapping[str, Any]) -> str:

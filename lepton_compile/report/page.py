@@ -11,7 +11,10 @@ from lepton_compile.report.engines import engine_sections
 from lepton_compile.report.refusals import refusal_groups
 from lepton_compile.report.tactics import tactic_sections
 
-__all__ = ["render", "render_number"]
+__all__ = ["digits_apart", "render", "render_number"]
+
+DOUBLE = 17
+"""Digits that tell any two numbers of Python apart."""
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -40,6 +43,7 @@ def _template() -> Any:
         loader=jinja2.FunctionLoader(_read),
     )
     environment.filters.update(size=_size, number=render_number, percent=_percent, seconds=_seconds)
+    environment.globals["digits_apart"] = digits_apart
     return environment.get_template("report.html.jinja")
 
 
@@ -102,6 +106,16 @@ def render_number(value: float | None, digits: int = 4) -> str:
         return "not finite"
     whole = isinstance(value, int) or abs(value) >= 10**digits - 0.5  # where :g has an exponent
     return f"{round(value):,}" if whole else f"{value:.{digits}g}"
+
+
+def digits_apart(found: float | None, demanded: float, least: int = 5) -> int:
+    """How many digits of two numbers to show, so that those which differ are seen to: what misses
+    a demand by little would look as if it had been met."""
+    digits = least
+    if found is not None and found != demanded:
+        while digits < DOUBLE and f"{found:.{digits}g}" == f"{demanded:.{digits}g}":
+            digits += 1
+    return digits
 
 
 def _percent(value: float | None) -> str:

@@ -10,7 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.table import Table
 
+from lepton_compile.artifact.manifest import MANIFEST_FILE, PAGE_FILE, REPORT_FILE, UNSIGNED_FILES
+from lepton_compile.cli.accuracy_view import verify_tables
 from lepton_compile.errors import ArtifactError
 from lepton_compile.report import add_bench, render, report_data, write_report
 from lepton_compile.report.data import REPORT_FORMAT
@@ -132,6 +135,29 @@ def test_the_page_shows_the_numbers_and_the_refusals() -> None:
 
 
 @pytest.mark.parametrize(
+    ("found", "demanded", "said"),
+    [
+        (0.9949999, 0.995, "0.9949999 0.995"),
+        (0.995, 0.995, "0.995 0.995"),
+        (0.0400001, 0.04, "0.0400001 0.04"),
+        (0.98, 0.995, "0.98 0.995"),
+        (123456.5, 123456.0, "123456.5 123456"),
+        (math.nextafter(1, 0), 1.0, "0.9999999999999999 1"),
+    ],
+)
+def test_what_misses_a_demand_by_little_does_not_look_as_if_it_met_it(
+    found: float, demanded: float, said: str
+) -> None:
+    gate = {"name": "cosine", "found": found, "demanded": demanded, "passed": found == demanded}
+    verdict = "kept" if gate["passed"] else "missed"
+    assert f"cosine {said} {verdict}" in Page(render(data(gates=[gate]))).text
+    *_, table = verify_tables({**verified(), "precision": "int8", "gates": [gate]})
+    assert isinstance(table, Table)
+    row = [next(iter(column.cells)) for column in table.columns]
+    assert row == ["cosine", *said.split(), verdict]
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"verify": None, "gates": []},
@@ -247,7 +273,8 @@ def test_a_failure_a_remark_and_further_engines_are_shown() -> None:
 def test_both_files_are_written_and_nothing_else(tmp_path: Path) -> None:
     artifact = SimpleNamespace(path=tmp_path, manifest=SimpleNamespace(as_dict=manifest))
     write_report(artifact, seconds={"capture": 1.0}, capture={}, passes=passes())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PAGE_FILE, REPORT_FILE]
+    assert {MANIFEST_FILE, PAGE_FILE, REPORT_FILE} == UNSIGNED_FILES  # which say the same names
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["bytes"] == 2_000_010
     assert [file["name"] for file in found["files"]] == ["weights.bin", "loader.py"]
