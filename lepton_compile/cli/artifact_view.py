@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from lepton_compile.artifact import read_manifest
-from lepton_compile.artifact.manifest import MANIFEST_FILE
+from lepton_compile.artifact.manifest import MANIFEST_FILE, PAGE_FILE, REPORT_FILE
 from lepton_compile.cli.onnxfile import ModelSummary, model_tables, summarize
 from lepton_compile.cli.output import bytes_text, number_text, table
 from lepton_compile.cli.planfile import PlanSummary, is_plan, plan_tables, summarize_plan
@@ -54,7 +54,7 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
     read_manifest(folder)
     manifest = read_json(folder / MANIFEST_FILE)
     states = {name: _state(folder, name, entry) for name, entry in manifest["files"].items()}
-    report = read_json(folder / "report.json")
+    report = read_json(folder / REPORT_FILE)
     graphs = {
         name: _summary(folder / file, len(_layers(report, target)))
         for target, name, file in _graphs(manifest)
@@ -112,7 +112,7 @@ def _report(report: Any) -> Iterator[RenderableType]:
     try:
         yield from list(report_parts(report or {}))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        yield f"Note: report.json cannot be shown: {type(error).__name__}: {escape(str(error))}"
+        yield f"Note: {REPORT_FILE} cannot be shown: {type(error).__name__}: {escape(str(error))}"
 
 
 def _graphs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -155,13 +155,13 @@ def _engines(manifest: Mapping[str, Any]) -> RenderableType:
 
 def build_lines(folder: Path) -> Iterator[RenderableType]:
     """What to say after a build."""
-    manifest, report = read_json(folder / "manifest.json"), read_json(folder / "report.json") or {}
+    manifest, report = read_json(folder / MANIFEST_FILE), read_json(folder / REPORT_FILE) or {}
     size = sum(entry["size"] for entry in manifest["files"].values())
     engines = ", ".join(f"{e['target']} {e['precision']}" for e in manifest["engines"])
     yield f"[bold]{folder}[/]  {engines}, {bytes_text(size)}"
     yield from report_parts(report)
-    if (folder / "report.html").is_file():
-        yield f"Report: {folder / 'report.html'}"
+    if (folder / PAGE_FILE).is_file():
+        yield f"Report: {folder / PAGE_FILE}"
     unseen = [e["target"] for e in manifest["engines"] if not e.get("executed")]
     if unseen:
         yield f"executed: false ({', '.join(unseen)}: built, never run)"

@@ -37,6 +37,7 @@ def bench(
     """
     from lepton_compile.api.refusals import engine_failed
     from lepton_compile.artifact import read_manifest
+    from lepton_compile.artifact.manifest import PAGE_FILE
     from lepton_compile.cli.speed_view import bench_tables
     from lepton_compile.errors import SourceError
     from lepton_compile.numerics import bench as measure
@@ -73,4 +74,4 @@ def bench(
     for part in bench_tables(data):
         console().print(part)
     if kept:
-        console().print(f"Kept in {folder / 'report.html'}")
+        console().print(f"Kept in {folder / PAGE_FILE}")

@@ -56,12 +56,13 @@ def build(
 
 
 def _summary(folder: Path) -> dict[str, object]:
+    from lepton_compile.artifact.manifest import MANIFEST_FILE, REPORT_FILE
     from lepton_compile.cli.artifact_view import read_json
 
     return {
         "artifact": str(folder),
-        "manifest": read_json(folder / "manifest.json"),
-        "report": read_json(folder / "report.json"),
+        "manifest": read_json(folder / MANIFEST_FILE),
+        "report": read_json(folder / REPORT_FILE),
     }
 
 

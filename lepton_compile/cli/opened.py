@@ -52,12 +52,13 @@ def _placed(folder: Path, recorded: str) -> str:
     """A path of the recipe's as seen from the folder that it was in, if it is there still; as it
     was written where it is not, or is no path."""
     from lepton_compile.arguments import placed
+    from lepton_compile.artifact.manifest import REPORT_FILE
     from lepton_compile.export.json_file import read_json
 
     if recorded.startswith(("hf:", "package:")):
         return recorded
     try:
-        base = read_json(folder / "report.json")["capture"]["base"]
+        base = read_json(folder / REPORT_FILE)["capture"]["base"]
         path = placed(recorded, Path(base), "model")
     except (OSError, ValueError, LookupError, TypeError):
         return recorded
