@@ -7,9 +7,9 @@ checkers alone, or hidden from them, for none reads it.
 
 A part that an artifact has no use for is left out, and what needs it goes with it: the innermost
 function, method or ``if`` that imports it. So is an ``if`` for other tasks, and a parameter whose
-line says that it is for another one. The classes that ``Model`` inherits from become one: their
-methods stand in it. ``load`` imports numpy for the whole file, once the artifact's files are
-checked.
+line says that it is for another one; of an ``if`` for this task what is in it stays. The classes
+that ``Model`` inherits from become one: their methods stand in it. ``load`` imports numpy for the
+whole file, once the artifact's files are checked.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = ["emit", "loader_source"]
 
 PACKAGE = "lepton_compile.runtime"
 WIDTH = 100  # of the lines that set parts apart
+INDENT = 4
 NUMPY = "numpy as np"
 OF_TASK = re.compile(r"  # for (\S+)$")
 HIDDEN = re.compile(r"^    if not TYPE_CHECKING:.*\n\n((?: {8}.*\n|\n)+)", re.MULTILINE)
@@ -126,8 +128,13 @@ class _Part:
 
     def _kept(self, numbers: Iterable[int]) -> str:
         lines = self.source.splitlines()
-        text = "\n".join(lines[n - 1] for n in numbers if n not in self.dropped).strip("\n")
-        return re.sub("\n{4,}", "\n\n\n", text)
+        kept = (lines[n - 1][INDENT * self._out[n] :] for n in numbers if n not in self.dropped)
+        return re.sub("\n{4,}", "\n\n\n", "\n".join(kept).strip("\n"))
+
+    @cached_property
+    def _out(self) -> Counter[int]:
+        """How many steps a line moves out of an ``if`` that this task always gets into."""
+        return Counter(n for node in self.parents if self._fate(node) for n in _lines(node))
 
     @cached_property
     def dropped(self) -> set[int]:
@@ -137,6 +144,9 @@ class _Part:
         for number, line in enumerate(lines, 1):
             if (of := OF_TASK.search(line)) and of[1] != self.task.task:
                 found.add(number)
+        for node in self.parents:
+            if isinstance(node, ast.If) and self._fate(node):
+                found.update(range(node.lineno, node.body[0].lineno))
         return found | {n + 1 for n in found if not lines[n] and lines[n + 1]}
 
     def _needless(self) -> Iterator[ast.AST]:
@@ -146,20 +156,22 @@ class _Part:
             if _is_ours(node) and node.module not in self.emitted and node not in self.tree.body:
                 while not isinstance(needs, ast.FunctionDef | ast.If):
                     needs = self.parents[needs]
-            if _is_ours(node) or self._never(node):
+            if _is_ours(node) or self._fate(node) is False:
                 assert not getattr(needs, "orelse", []), (
                     f"{self.name}: an else of {ast.unparse(node)}"
                 )
                 yield needs
 
-    def _never(self, node: ast.AST) -> bool:
-        """Whether it is an ``if`` that only other tasks, or type checkers, get into."""
-        if not isinstance(node, ast.If):
+    def _fate(self, node: ast.AST) -> bool | None:
+        """False of an ``if`` that only other tasks, or type checkers, get into; True of one that
+        this task always does; None of all else."""
+        asked = ast.unparse(node.test) if isinstance(node, ast.If) else ""
+        if asked == "TYPE_CHECKING":
             return False
-        asked = ast.unparse(node.test)
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Compare)):
+            return None
         known = {"self": self.task, "model": self.task}
-        compares = isinstance(node.test, ast.Compare) and ".task " in asked
-        return asked == "TYPE_CHECKING" or (compares and not eval(asked, known))
+        return bool(eval(asked, known)) if ".task " in asked else None
 
     def text(self, methods: list[str]) -> str:
         """The body below a heading, which a part that is one function or class can do without."""

@@ -10,10 +10,7 @@ from typing import Any
 
 from lepton_compile.runtime.loader_guard import UnfitError, check_digests, failing, refuse
 
-__all__ = ["PROVIDERS", "open_onnxruntime"]
-
-CPU = "CPUExecutionProvider"
-PROVIDERS = {"ort-cpu": [CPU], "ort-cuda": ["CUDAExecutionProvider", CPU]}
+__all__ = ["open_onnxruntime"]
 
 
 def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> Any:
@@ -22,11 +19,12 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     package, least = next(named, ("onnxruntime", ">=1"))
     install = f"this engine needs {package}{least}: pip install '{package}{least}'"
     refuse(not find_spec("onnxruntime"), install, UnfitError)
-    providers = PROVIDERS[engine["target"]]
-    if providers[0] != CPU:
-        from lepton_compile.runtime.loader_ort_cuda import check_driver
+    providers = ["CPUExecutionProvider"]
+    if engine["target"] == "ort-cuda":
+        from lepton_compile.runtime.loader_ort_cuda import PROVIDERS, check_driver
 
         check_driver()
+        providers = PROVIDERS
     check_digests(root, manifest, {engine["model"], *engine["files"]})
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports what it runs
     with failing("onnxruntime does not import", UnfitError):
@@ -35,7 +33,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     refuse(found < wanted, f"{install}, and found {ort.__version__}", UnfitError)
     path, options, start = root / engine["model"], ort.SessionOptions(), ort.InferenceSession
     options.log_severity_level, options.intra_op_num_threads = 3, threads
-    if providers[0] != CPU:
+    if "CUDAExecutionProvider" in providers:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 
         # Where a decoder reads what an encoder gave, steps are not the same from call to call.

@@ -15,8 +15,9 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
 
-__all__ = ["BITS", "CudaSession", "bfloat16_zeros", "check_driver", "start_cuda"]
+__all__ = ["BITS", "PROVIDERS", "CudaSession", "bfloat16_zeros", "check_driver", "start_cuda"]
 
+PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 BITS = "uint16"  # numpy has no bfloat16: an array holds the bits.
 EAGER = -1  # Number of runs that are not captured.

@@ -25,7 +25,8 @@ class Texts(Opened):
             made = Tokenizer.from_file(str(self.path / name))
         self.pad = (made.padding or {}).get("pad_id", 0)
         made.no_padding()
-        made.no_truncation()
+        if self.task in ("text-generation", "text2text-generation"):
+            made.no_truncation()
         if self.task not in ("text-generation", "text2text-generation"):
             most, own = self.manifest["ranges"]["sequence"][1], self.manifest["embedding"] or {}
             made.enable_truncation(min(most, own.get("max_tokens") or most))

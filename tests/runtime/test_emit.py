@@ -37,6 +37,13 @@ def test_none_has_what_is_for_type_checkers_alone() -> None:
     assert [source for source in all_loaders() if re.search("TYPE_CHECKING|overload", source)] == []
 
 
+def test_what_a_task_always_does_asks_for_no_task() -> None:
+    asks = re.compile(r"^ *if (?:self|model)\.task (?:[!=]=|in|not in) [^:]*:$", re.MULTILINE)
+    kept = {found for source in all_loaders() for found in asks.findall(source)}
+    assert {found for found in kept if " or " not in found} == set()
+    assert asks.search('    if self.task not in ("text-generation",):\n')
+
+
 def test_every_name_is_defined(tmp_path: Path) -> None:
     write_all(tmp_path)
     assert not faults(tmp_path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lepton_compile.runtime import loader_ort, loader_ort_memory
+from lepton_compile.runtime import loader_ort_cuda, loader_ort_memory
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU provider in the place of CUDA's."""
-    monkeypatch.setitem(loader_ort.PROVIDERS, "ort-cuda", ["CPUExecutionProvider"])
+    monkeypatch.setattr(loader_ort_cuda, "PROVIDERS", ["CPUExecutionProvider"])
+    monkeypatch.setattr(loader_ort_cuda, "check_driver", lambda: None)
     monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
