@@ -38,12 +38,16 @@ DEFAULT_BITS = {"MatMulNBits": 4, "GatherBlockQuantized": 4, "QMoE": 4}
 BITS = {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2, "FLOAT4E2M1": 4, "INT8": 8, "UINT8": 8}
 
 
+_Stored = tuple[str, int, str, bool]
+"""A weight by its name, and how it is stored: bits, block, whether there are zero points."""
+
+
 @dataclass(frozen=True)
 class QuantizedWeights:
     """Weights stored the same way.
 
     Attributes:
-        op: the op that reads them.
+        op: the op that reads them; all of them, by name, where a weight has several readers.
         bits: bits of one weight.
         block: weights that share a scale; ``row`` or ``tensor`` where it is not a number.
         count: how many weights, each stored tensor once.
@@ -107,8 +111,12 @@ def external_files(tensors: Iterable[Any], folder: Path) -> tuple[ExternalFile, 
 def quantized(
     visited: Iterable[tuple[Any, Mapping[str, Any]]],
 ) -> tuple[QuantizedWeights, ...]:
-    """The quantized weights among the nodes, grouped by op, bits and block; largest first."""
-    seen: dict[tuple[str, int, str, bool], dict[str, int]] = {}
+    """The quantized weights among the nodes, grouped by op, bits and block; largest first.
+
+    What several ops read, as an embedding and a head that are tied do, counts once.
+    """
+    ops: dict[_Stored, set[str]] = {}
+    parts: dict[_Stored, dict[str, int]] = {}
     for node, weights in visited:
         for places in OPERANDS.get(node.op_type, ()):
             weight, scale, zeros = (_operand(node, weights, at) for at in places)
@@ -118,14 +126,20 @@ def quantized(
             bits, block = _bits(node, weight, values), _block(node, weight, scale, values)
             offsets = values.get(OFFSETS.get(node.op_type, {}).get(places[0], "offsets"), 0)
             shifted = block.isdigit() and (zeros is not None or bool(offsets))
-            key = (node.op_type, bits, block, shifted)
-            total = sum(size(part) for part in (weight, scale, zeros) if part is not None)
-            seen.setdefault(key, {})[weight.name] = total
-    groups = [
-        QuantizedWeights(op, bits, block, len(g), sum(g.values()), zeros)
-        for (op, bits, block, zeros), g in seen.items()
+            key = (weight.name, bits, block, shifted)
+            ops.setdefault(key, set()).add(node.op_type)
+            sizes = {part.name: size(part) for part in (weight, scale, zeros) if part is not None}
+            parts.setdefault(key, {}).update(sizes)
+    groups: dict[tuple[str, int, str, bool], list[int]] = {}
+    for key, found in parts.items():
+        _, bits, block, shifted = key
+        readers = (", ".join(sorted(ops[key])), bits, block, shifted)
+        groups.setdefault(readers, []).append(sum(found.values()))
+    alike = [
+        QuantizedWeights(op, bits, block, len(g), sum(g), shifted)
+        for (op, bits, block, shifted), g in groups.items()
     ]
-    return tuple(sorted(groups, key=lambda group: -group.bytes))
+    return tuple(sorted(alike, key=lambda group: -group.bytes))
 
 
 def _operand(node: Any, weights: Mapping[str, Any], at: int | None) -> Any:
