@@ -7,6 +7,7 @@ report and the manifest.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from lepton_compile.api.demands import Demands, gates_of
 from lepton_compile.api.memory import CHECKED, FP32, MemoryCeiling, Watched
-from lepton_compile.api.sample import check_feeds
+from lepton_compile.api.sample import check_feeds, fewer_feeds
 from lepton_compile.api.texts import read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
@@ -54,6 +55,7 @@ class Comparing:
         self.wanted = verify
         self.unfit: dict[str, str] = {}
         self.feeds: Mapping[str, np.ndarray] = {}
+        self._fewer: list[dict[str, np.ndarray]] = []
         self.unchecked = self._why_unchecked(exported, check)
 
     def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
@@ -63,6 +65,7 @@ class Comparing:
             return lacks
         try:
             self.feeds = check_feeds(self._source, exported)
+            self._fewer = fewer_feeds(exported) if self._source.kind == "onnx" else []
         except PassError as error:
             return error.message
         return ""
@@ -70,13 +73,26 @@ class Comparing:
     def begin(self, check: NumericCheck, model: ir.Model) -> bool:
         """Run the graph as it is; False where an imported one does not take synthetic inputs."""
         try:
-            check.start(model)
+            self._start(check, model)
         except PassError as error:
             if self._source.kind != "onnx":
                 raise
-            self.unchecked = f"the ONNX file does not run on synthetic inputs: {error.found}"
+            why = error.found or error.message
+            self.unchecked = f"the ONNX file does not run on synthetic inputs: {why}"
             return False
         return True
+
+    def _start(self, check: NumericCheck, model: ir.Model) -> None:
+        """On fewer tokens where it does not run on those: nothing says how many it has room for."""
+        try:
+            check.start(model)
+        except PassError:
+            for feeds in self._fewer:
+                with suppress(PassError):
+                    check.start(model, feeds)
+                    self.feeds = feeds
+                    return
+            raise
 
     def of_passes(self, target: str) -> str:
         """What to say of the stage: the target, and why its passes are not compared."""

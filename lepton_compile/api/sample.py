@@ -23,7 +23,7 @@ from lepton_compile.export.encoder_decoder import (
 from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.numerics.sample_text import random_segments, segments, within
 
-__all__ = ["check_feeds"]
+__all__ = ["check_feeds", "fewer_feeds"]
 
 LENGTH = 48
 SHORT = 40  # more than attention leaves in fp32 where it may round: a check is to see that, too
@@ -35,6 +35,8 @@ IMPORTED = {"batch": 2, "other": 64}
 """Sizes of the open dimensions of an imported graph: the first of an input, and the others, which
 are tokens (more than ``SHORT``, and hardly a table of positions has fewer rows) or pixels (which
 nets halve several times)."""
+FEWER = (32, 16, 8)
+"""Sizes to try where a graph does not run on so many: its table of positions may be short."""
 LARGEST = 1 << 28
 """Numbers of one synthetic input: half a gigabyte or more of them is no sample."""
 
@@ -51,7 +53,7 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
         SourceError: the tokenizer gives tokens that the model does not know.
     """
     if source.kind == "onnx":
-        return _imported(exported)
+        return _imported(exported, IMPORTED["other"])
     if sees(exported):
         return {PIXELS: pixels_for(source, exported, ROWS)}
     names = {value.name for value in exported.model.graph.inputs}
@@ -104,10 +106,21 @@ def _ids(source: Source, length: int, rows: int) -> np.ndarray:
     return np.array(found[:rows], dtype=np.int64)
 
 
-def _imported(exported: ExportedModel) -> dict[str, np.ndarray]:
+def fewer_feeds(exported: ExportedModel) -> list[dict[str, np.ndarray]]:
+    """Inputs of an imported graph with fewer and fewer tokens; none where its sizes are fixed.
+
+    Raises:
+        PassError: as ``check_feeds``.
+    """
+    made = [_imported(exported, size) for size in (IMPORTED["other"], *FEWER)]
+    shapes = [[array.shape for array in feeds.values()] for feeds in made]
+    return [feeds for at, feeds in enumerate(made) if shapes[at] != shapes[max(at - 1, 0)]]
+
+
+def _imported(exported: ExportedModel, most: int) -> dict[str, np.ndarray]:
     graph = exported.model.graph
     wanted = [v for v in graph.inputs if v.name not in graph.initializers]
-    longest = min(IMPORTED["other"], exported.length)
+    longest = min(most, exported.length)
     return {str(value.name): _made_up(value, seed, longest) for seed, value in enumerate(wanted)}
 
 

@@ -80,13 +80,15 @@ class NumericCheck:
         self._weights.close()
         self._folder.cleanup()
 
-    def start(self, model: ir.Model) -> None:
-        """Run the graph as it is: what the first pass is compared with.
+    def start(self, model: ir.Model, feeds: Mapping[str, np.ndarray] | None = None) -> None:
+        """Run the graph as it is: what the first pass is compared with. ``feeds`` take the place of
+        those that were given before.
 
         Raises:
             CheckpointError: the weights hold numbers that are not finite.
             PassError: the graph does not run, or gives such numbers all the same.
         """
+        self._feeds = self._feeds if feeds is None else dict(feeds)
         self._chooses = any(body.nodes("Experts", domain=DIALECT) for body in bodies(model))
         self._look_at(model)
         self._before = self._outputs(model)

@@ -18,6 +18,7 @@ from lepton_compile.api.findings import Findings, keep_failure
 from lepton_compile.errors import PassError, RecipeError, SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
+from lepton_compile.pipeline import NumericCheck
 
 RNG = np.random.default_rng(0)
 UP = RNG.standard_normal((64, 128)).astype(np.float32)
@@ -108,6 +109,41 @@ def test_halves_are_compared_too(tmp_path: Path) -> None:
     path = _file(tmp_path / "m.onnx", LAYERS, weights, "float16")
     artifact = lc.build(model=str(path), output=tmp_path / "out")
     assert artifact.manifest.engines[0]["compared"]["passes"] is True
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(70, [64]), (20, [64, 32, 16]), (4, [64, 32, 16, 8])])
+def test_passes_are_compared_on_as_many_tokens_as_there_are_positions(
+    rows: int, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of 20 rows left passes uncompared, and nothing but a failure tells of it."""
+    tables = {"words": UP, "positions": UP[:1].repeat(rows, 0), "zero": np.int64([0])}
+    weights = [numpy_helper.from_array(a, n) for n, a in (tables | {"down": DOWN}).items()]
+    nodes = [
+        helper.make_node("Gather", ["words", "input_ids"], ["h"]),
+        helper.make_node("Shape", ["input_ids"], ["count"], start=1),
+        helper.make_node("Slice", ["positions", "zero", "count", "zero"], ["p"]),
+        helper.make_node("Add", ["h", "p"], ["r"]),
+        helper.make_node("MatMul", ["r", "down"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "sequence", 64])
+    graph, path = helper.make_graph(nodes, "g", [x], [y], weights), tmp_path / "m.onnx"
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    tried: list[int] = []
+
+    def outputs(check: NumericCheck, model: Any) -> Any:
+        size = check._feeds["input_ids"].shape[1]
+        if size not in tried:
+            tried.append(size)
+        return whole(check, model)
+
+    whole = NumericCheck._outputs
+    monkeypatch.setattr(NumericCheck, "_outputs", outputs)
+    artifact = lc.build(model=str(path), output=tmp_path / "out", quantize="int8")
+    assert tried == sizes
+    told = artifact.manifest.engines[0]["compared"]["passes"]
+    assert told is True if rows >= sizes[-1] else "does not run on synthetic inputs" in told
 
 
 def test_what_onnx_has_in_fp32_alone_stays_so_in_an_engine_of_halves(tmp_path: Path) -> None:
