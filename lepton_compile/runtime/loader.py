@@ -56,11 +56,12 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     engines = {engine["target"]: engine for engine in manifest["engines"]}
     able = [name for name in ORDER if name in engines and target in (None, name)]
     refuse(not able, f"no engine for {target or [*ORDER]} here; there is {[*engines]}")
-    refuse(threads not in (None, *range(1, 1025)), f"threads are 1 to 1024, not {threads!r:.60}")
+    fits = threads is None or (f"{threads}".isdecimal() and threads in range(1, 1025))  # not True
+    refuse(not fits, f"threads are 1 to 1024, not {threads!r:.60}")
     globals()["np"] = __import__("numpy")  # at the top it would be most of what an import takes
     for name in able:
         try:
-            return Model(root, manifest, engines[name], threads or _cores(), passed_over)
+            return Model(root, manifest, engines[name], int(threads or _cores()), passed_over)
         except UnfitError as reason:
             passed_over[name] = str(reason)
     why = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())

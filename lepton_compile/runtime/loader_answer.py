@@ -29,7 +29,7 @@ class Answers(Batches):
         with failing("the question and its context cannot be encoded"):
             (question + context).encode()
             windows = [w for w in self._windows(question, context) if 1 in w.sequence_ids]
-        wrong = not isinstance(longest, int | np.integer) or longest < 1
+        wrong = longest is True or not isinstance(longest, int | np.integer) or longest < 1
         refuse(wrong, f"out of its range: {longest=!r:.60}")
         best = (-np.inf, 0.0, (0, 0))
         for window, found in zip(windows, self.run_encoded(windows, [*needed]), strict=True):

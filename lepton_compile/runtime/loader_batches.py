@@ -16,20 +16,27 @@ __all__ = ["Batches"]
 class Batches(Texts):
     """An encoder."""
 
-    def outputs_of(self, texts: Sequence[Any], name: str, lead: str = "") -> list[np.ndarray]:
-        """Output ``name`` of each text, behind ``lead``, or pair of texts, without padding."""
-        wrong, encode = f"give a list of texts, not {texts!r:.60}", self.tokenizer.encode_batch
-        refuse(isinstance(texts, str), wrong)
-        with failing(wrong):
-            encoded = encode([lead + text for text in texts] if lead else [*texts])
-        refuse(not encoded or not all(map(len, encoded)), "there are no texts, or a text is empty")
-        return [found[name] for found in self.run_encoded(encoded, [name])]
+    def outputs_of(self, texts: Any, name: str, lead: str | None = None) -> list[np.ndarray]:
+        """Output ``name`` of each text, as ``_encoded`` takes them, without padding."""
+        return [found[name] for found in self.run_encoded(self._encoded(texts, lead), [name])]
+
+    def _encoded(self, texts: Any, lead: str | None = None, by: Any = None) -> list[Any]:
+        """Texts as encodings, each behind ``lead``; with None there may be pairs among them."""
+        given: list[Any] = []
+        with failing(f"give a list of texts, not {texts!r:.60}"):
+            for n, text in enumerate(texts):
+                with failing(f"number {n} of them is {text!r:.60}"):
+                    given.append(text if lead is None else lead + text)
+                    "".join(text if lead is None else given[n:]).encode()
+            refuse(isinstance(texts, str) or not given, "there are no texts in it")
+            return list((by or self.tokenizer).encode_batch(given))
 
     def run_encoded(self, encoded: Sequence[Any], names: list[str]) -> list[dict[str, np.ndarray]]:
         """The outputs of each encoding, without padding; those of like length run together."""
         refuse({*names} - self.outputs.keys(), f"there is no {names}, but {[*self.outputs]}")
         sizes = [len(one) for one in encoded]
         order = sorted(range(len(encoded)), key=sizes.__getitem__)
+        refuse(0 in sizes, f"the text at {order[:1]} is empty")
         (rows, most), (width, _) = (self.manifest["ranges"][d] for d in ("batch", "sequence"))
         own = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         columns = {name: column for name, column in own.items() if name in self.inputs}

@@ -47,26 +47,30 @@ class Search:
 
 
 def search(
-    model: Any, rows: Sequence[Any], asked: tuple[Any, Any], how: Sampling, more: Any
+    model: Any, rows: Sequence[Any], asked: Any, how: Sampling, more: Any, plain: Any = ()
 ) -> Iterator[str | int]:
     """Put the best answer that is found into each row; there are no pieces of it before.
 
-    ``asked`` are beams and length_penalty, ``more`` is what they do not go with.
+    ``asked`` are beams and length_penalty, ``more`` is what they do not go with. One beam is none:
+    the answer comes as ``plain`` pieces.
     """
     (beams, penalty), (least, most) = asked, model.manifest["ranges"]["batch"]
     wrong = f"beams are 1 or more, and length_penalty -50 to 50: {beams!r:.60}, {penalty!r:.60}"
     with failing(wrong):
-        refuse(index(beams) < 1 or not abs(float(penalty)) <= MOST_PENALTY, wrong)
+        beams, penalty = index(beams), float(penalty)
+    refuse(bool in map(type, asked) or beams < 1 or not abs(penalty) <= MOST_PENALTY, wrong)
+    if beams == 1:
+        return iter(plain)
     refuse(more, "beams go with neither stream nor stop")
-    plain = Sampling(seed=how.seed, max_new_tokens=how.max_new_tokens)
-    refuse(how != plain, "beams go with none of temperature, top_k, top_p, min_p and penalties")
+    greedy = Sampling(seed=how.seed, max_new_tokens=how.max_new_tokens)
+    refuse(how != greedy, "beams go with none of temperature, top_k, top_p, min_p and penalties")
     refuse(beams > most, f"{beams} beams are {beams} rows, and the engine takes {most}")
     for at in range(0, len(rows), together := most // beams):
         group = [*rows[at : at + together]]
         group += group[-1:] * (-(-least // beams) - len(group))  # an engine may take no fewer
         cache = model._buffers(len(group) * beams, len(group[0].ids), group[0].limit)
         try:
-            _searched(model, cache, group, beams, float(penalty))
+            _searched(model, cache, group, beams, penalty)
         finally:
             cache.close()
     return iter(())

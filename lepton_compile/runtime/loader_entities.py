@@ -9,7 +9,6 @@ import numpy as np
 
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_chances import softmax
-from lepton_compile.runtime.loader_guard import refuse
 
 __all__ = ["Entities"]
 
@@ -23,10 +22,7 @@ class Entities(Batches):
         Tokens in a row of one label are an entity, and ``B-`` begins another; ``O`` is none. The
         score is the mean of their chances.
         """
-        labels, rows = self.manifest["labels"] or {}, self.outputs_of(texts, "logits")
-        refuse(
-            not all(isinstance(text, str) for text in texts), "entities are found in texts alone"
-        )
+        labels, rows = self.manifest["labels"] or {}, self.outputs_of(texts, "logits", "")
         encoded = self.tokenizer.encode_batch([*texts])
         parts = zip(texts, encoded, rows, strict=True)
         return [_grouped(text, one, row, labels) for text, one, row in parts]

@@ -25,7 +25,7 @@ class Fills(Batches):
             encoded = tokenizer.encode(text)
         number = tokenizer.token_to_id(mask) if mask else None
         refuse(number is None, "this artifact's tokenizer has no mask token")
-        wrong = not isinstance(top_k, int | np.integer) or top_k < 1
+        wrong = top_k is True or not isinstance(top_k, int | np.integer) or top_k < 1
         refuse(wrong, f"out of its range: {top_k=!r:.60}")
         blanks = [at for at, token in enumerate(encoded.ids) if token == number]
         refuse(not blanks, f"there is no {mask} in the text")

@@ -112,7 +112,7 @@ class Generates(Continues, Prompts):
         them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
         """
         how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
-        how.check()
+        how = how.checked()
         listed = isinstance(prompt, list | tuple) or getattr(prompt, "ndim", 0) > 0
         first = next(iter(prompt), None) if listed else None
         many = isinstance(first, str | list | tuple | np.ndarray)
@@ -124,7 +124,7 @@ class Generates(Continues, Prompts):
             from lepton_compile.runtime.loader_reads import starts
 
             filled[:] = starts(self, filled, start)
-        limit = self._limit(filled, max_new_tokens)
+        limit = self._limit(filled, how.max_new_tokens)
         ends, stops = self._ends(stop, stop_tokens)
         rows = [Generation(self, ids, limit, ends, stops, stream) for ids in filled]
         for row in rows[len(prompts) :]:
@@ -133,7 +133,7 @@ class Generates(Continues, Prompts):
         if repr(beams) != "1":
             from lepton_compile.runtime.loader_beams import search
 
-            pieces = search(self, rows, (beams, length_penalty), how, stream or stops)
+            pieces = search(self, rows, (beams, length_penalty), how, stream or stops, pieces)
         if not stream:
             list(pieces)  # to the end
         return pieces if stream else rows[: len(prompts)] if many else rows[0]
@@ -154,5 +154,5 @@ def _all_of(name: str, given: Any, kinds: tuple[type, ...], what: str) -> list[A
     wrong = f"{name} takes {what}, found {given!r:.60}"
     with failing(wrong):
         values = [*given]
-    refuse(not all(isinstance(value, kinds) for value in values), wrong)
+    refuse(not all(isinstance(v, kinds) and not isinstance(v, bool) for v in values), wrong)
     return values

@@ -24,22 +24,27 @@ class Sampling(NamedTuple):
     seed: int | None = None
     max_new_tokens: int | None = None
 
-    def check(self) -> None:
-        """Refuse what is out of its range, or no number of its kind."""
+    def checked(self) -> Sampling:
+        """The same in Python's own numbers; what is out of its range, or of another kind, is
+        refused."""
         ranges: dict[str, Callable[[Any], bool]] = {
             "temperature": lambda value: 0 <= value < np.inf,
-            "top_k": lambda value: index(value) >= 0,
+            "top_k": lambda value: value >= 0,
             "top_p": lambda value: 0 < value <= 1,
             "min_p": lambda value: 0 <= value <= 1,
             "repetition_penalty": lambda value: 0 < value < np.inf,
-            "seed": lambda value: value is None or index(value) >= 0,
-            "max_new_tokens": lambda value: value is None or index(value) >= 1,
+            "seed": lambda value: value >= 0,
+            "max_new_tokens": lambda value: value >= 1,
         }
+        made: dict[str, Any] = {}
         for name, value in self._asdict().items():
+            if value is (usual := self._field_defaults[name]):
+                continue
             wrong = f"out of its range: {name}={value!r:.60}"
             with failing(wrong):  # by text, an array, a part of a token
-                fine = bool(ranges[name](value))
-            refuse(not fine, wrong)
+                made[name] = float(value + 0) if isinstance(usual, float) else index(value)
+            refuse(isinstance(value, bool | np.bool_) or not ranges[name](made[name]), wrong)
+        return self._replace(**made)
 
     def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
         """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""

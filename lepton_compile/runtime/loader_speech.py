@@ -124,7 +124,7 @@ class Transcribes(Continues):
 
         Returns a Transcript (.text, .tokens, .language), for a list of sounds a list of them.
         """
-        how = Sampling(temperature, seed=seed, max_new_tokens=max_new_tokens)
+        how = Sampling(temperature, seed=seed, max_new_tokens=max_new_tokens).checked()
         many = isinstance(audio, list | tuple)
         sounds = [self._samples(one) for one in (audio if many else [audio])]
         refuse(not sounds, "there is no sound")
@@ -152,7 +152,7 @@ class Transcribes(Continues):
 
     def write(self, heard: Sequence[Any], *, max_new_tokens: int | None = None) -> list[Window]:
         """What is said in windows, of which the ``features`` are given."""
-        how = Sampling(max_new_tokens=max_new_tokens)
+        how = Sampling(max_new_tokens=max_new_tokens).checked()
         rows = self._rows(len(heard), self.begun(), how)
         for row, features in zip(rows, heard, strict=True):
             row.ids.source = features
@@ -160,7 +160,6 @@ class Transcribes(Continues):
         return rows
 
     def _rows(self, count: int, start: list[int], how: Sampling) -> list[Window]:
-        how.check()
         limit = self._limit([start], how.max_new_tokens or self._room() - len(start))
         ends = {*(self.manifest["generation"]["eos"] or ())}
         return [Window(self, Begun(start), limit, ends, [], False) for _ in range(count)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_batches import Batches
-from lepton_compile.runtime.loader_guard import failing, refuse
+from lepton_compile.runtime.loader_guard import refuse
 
 __all__ = ["ROLES", "Vectors"]
 
@@ -27,13 +27,11 @@ class Vectors(Batches):
 
         A document scores ``(query @ document.T).max(axis=1).sum()`` for a query.
         """
-        own, wrong = self.manifest["embedding"], f"give a list of texts, not {texts!r:.60}"
+        own = self.manifest["embedding"]
         refuse(role not in own["roles"], f"there is no role {role!r}, but {[*own['roles']]}")
-        refuse(isinstance(texts, str), wrong)
         how, tokenizer = own["roles"][role], self._tokenizers[role]
-        with failing(wrong):
-            encoded = tokenizer.encode_batch([how["prompt"] + text for text in texts])
-        refuse(not encoded or not all(map(len, encoded)), "there are no texts, or a text is empty")
+        encoded = self._encoded(texts, how["prompt"], tokenizer)
+        refuse(not all(map(len, encoded)), "a text is empty")
         if grows := how["expansion"]:
             most, token = (
                 self.manifest["ranges"]["sequence"][1],

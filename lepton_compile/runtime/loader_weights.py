@@ -20,8 +20,8 @@ class Weighs(Embeds):
         self, texts: Sequence[str], prompt: str | None = None, top_k: int | None = None
     ) -> list[dict[str, float]]:
         """Of each text the tokens that weigh anything, or the ``top_k`` heaviest, by weight."""
-        wrong = top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1)
-        refuse(wrong, f"out of its range: {top_k=!r:.60}")
+        bad = top_k is True or not isinstance(top_k, int | np.integer | None)
+        refuse(bad or (top_k is not None and top_k < 1), f"out of its range: {top_k=!r:.60}")
         return [self._words(row, top_k) for row in self.embed(texts, prompt)]
 
     def _words(self, row: Any, top_k: int | None) -> dict[str, float]:

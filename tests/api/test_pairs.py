@@ -276,6 +276,18 @@ def test_calls_that_cannot_be_carried_out(
         model.generate(prompt, **how)
 
 
+def test_beams_of_numpy_are_as_many(spoken: Path) -> None:
+    """One was a search, which takes no temperature."""
+    how: dict[str, Any] = {"temperature": 0.9, "seed": 3, "max_new_tokens": 6}
+    with lc.load(spoken) as model:
+        wanted = model.generate([5, 6], **how).tokens
+        assert model.generate([5, 6], beams=np.int64(1), **how).tokens == wanted  # type: ignore[call-overload]
+        pieces = model.generate([5, 6], beams=np.int64(1), stream=True, **how)  # type: ignore[call-overload]
+        assert "".join(pieces) == model.generate([5, 6], **how).text
+        three = [model.generate([5, 6], beams=n, max_new_tokens=6) for n in (3, np.uint8(3))]  # type: ignore[call-overload]
+        assert three[0].tokens == three[1].tokens
+
+
 def test_an_encoder_that_was_changed_is_not_opened(spoken: Path, tmp_path: Path) -> None:
     shutil.copytree(spoken, tmp_path / "copy")
     file = tmp_path / "copy" / "engines" / "ort-cpu" / "encoder.onnx"

@@ -101,8 +101,9 @@ def test_a_masked_language_model_is_told_to_be_one(encoder: Path, tmp_path: Path
             "prompts": {},
             "prompt": None,
         }
-        with pytest.raises(LoaderError, match="out of its range: top_k=0"):
-            model.words(TEXTS, top_k=0)
+        for wrong in (0, True):
+            with pytest.raises(LoaderError, match=f"out of its range: top_k={wrong}"):
+                model.words(TEXTS, top_k=wrong)
         with pytest.raises(LoaderError, match="give a list of texts"):
             model.words("x")
     script = [sys.executable, str(built.path / "loader.py"), "--text", "hello", "--threads", "1"]

@@ -192,7 +192,7 @@ def test_idle_threads_leave_the_processor_to_other_models(decoder_folder: Path) 
     assert used < 0.01
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, "2", [2]])
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1.5, 2.0, True, "2", [2], np.array([1, 2])])
 def test_threads_that_no_machine_has(decoder_folder: Path, threads: Any) -> None:
     """A hundred thousand were waited for; less than one were as many as there are cores."""
     with pytest.raises(LoaderError, match="threads are 1 to 1024"):

@@ -95,6 +95,56 @@ def test_of_load_where_links_go_in_a_circle(tmp_path: Path) -> None:
 
 def test_of_a_text_without_a_token(embedder: Model) -> None:
     """Its mean was not a number."""
-    for texts in ([""], ["w5", " "]):
-        with pytest.raises(LoaderError, match="a text is empty"):
+    for texts, at in (([""], 0), (["w5", " "], 1)):
+        with pytest.raises(LoaderError, match=rf"the text at \[{at}\] is empty"):
             embedder.embed(texts)
+
+
+BAD: tuple[Any, ...] = (None, 3, b"w5", float("nan"), "w5 \udcff", {}, object())
+
+
+def test_of_one_text_among_many(embedder: Model, tmp_path: Path) -> None:
+    """What is wrong with it is told with its place: who has thousands looks there."""
+    pairs = (["w5", None], ("w5", "w6 \udcff"), [["w5"], "w6"])
+    with load(tiny.encoder(tmp_path / "labels", "text-classification").path, threads=1) as model:
+        for bad in (*BAD[:5], *BAD[6:], *pairs):
+            with pytest.raises(LoaderError, match=r"give a list of texts.*: number 40 of them is "):
+                model.classify(["w5 w6"] * 40 + [bad, "w7"])
+    with load(tiny.encoder(tmp_path / "tokens", "token-classification").path, threads=1) as model:
+        for call in (embedder.embed, model.entities):
+            for bad in (*BAD, *pairs, ["w5", "w6"], ("w5", "w6"), ["w5"]):  # a pair is no text
+                with pytest.raises(LoaderError, match=": number 40 of them is "):
+                    call(["w5 w6"] * 40 + [bad, "w7"])
+
+
+def test_of_texts_in_other_containers(embedder: Model) -> None:
+    texts, several = ["w5 w6", "w7"], (tuple, iter, np.array, dict.fromkeys)
+    for made in several:
+        assert np.array_equal(embedder.embed(made(texts)), embedder.embed(texts))  # type: ignore[operator]
+    assert tried(embedder.embed, np.array([texts]))
+
+
+def test_numbers_of_numpy_are_numbers(model: Model) -> None:
+    """Of eight bits they had sums and negatives of eight bits."""
+    usual: dict[str, Any] = {"temperature": 0.9, "top_k": 5, "seed": 3, "max_new_tokens": 6}
+    usual |= {"top_p": 0.75, "min_p": 0.125, "repetition_penalty": 1.25}
+    expected = model.generate([5] * 40, **usual).tokens
+    whole, real = (np.uint8, np.int8, np.int64, np.array), (np.float16, np.float32, np.float64)
+    for name, value in usual.items():
+        for kind in real if isinstance(value, float) else whole:
+            if name == "temperature":
+                value = float(kind(value))
+            found = model.generate([5] * 40, **usual | {name: kind(value)}).tokens
+            wanted = model.generate([5] * 40, **usual | {name: value}).tokens
+            assert found == wanted, (name, kind)
+            assert name == "temperature" or wanted == expected
+
+
+def test_true_is_no_number(model: Model, tmp_path: Path) -> None:
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    for name in (*names, "max_new_tokens"):
+        for value in (True, np.True_):
+            with pytest.raises(LoaderError, match=f"out of its range: {name}="):
+                model.generate([5], **{name: value})
+    with pytest.raises(LoaderError, match="stop_tokens takes token ids"):
+        model.generate([5], stop_tokens=[True])

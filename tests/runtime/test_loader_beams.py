@@ -243,6 +243,8 @@ def test_what_no_answer_can_go_on_with_is_refused() -> None:
     ("beams", "penalty", "how", "more", "words"),
     [
         (0, 1.0, {}, (), "beams are 1 or more"),
+        (True, 1.0, {}, (), "beams are 1 or more"),
+        (2, True, {}, (), "length_penalty -50 to 50"),
         (2.5, 1.0, {}, (), "beams are 1 or more"),
         ("2", 1.0, {}, (), "beams are 1 or more"),
         (2, float("nan"), {}, (), "length_penalty -50 to 50"),
