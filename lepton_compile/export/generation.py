@@ -49,7 +49,8 @@ def answers(source: Source) -> dict[str, Any]:
     answer has: what scores they get means nothing (padding, of Marian).
 
     Raises:
-        SourceError: an id is something else than a whole number, or there is none to begin with.
+        SourceError: an id is something else than a whole number, there is none to begin with, or
+            what answers begin with ends them.
     """
     said = Said(source)
     names = ("decoder_start_token_id", "bos_token_id")
@@ -61,8 +62,17 @@ def answers(source: Source) -> dict[str, Any]:
             found="no decoder_start_token_id, and no bos_token_id",
             hint="Write decoder_start_token_id into config.json, as the model was released with.",
         )
-    start = [first, *said.rule_ids("forced_bos_token_id", many=False)]
-    return {"start": start, "never": never(said)}
+    forced = said.rule_ids("forced_bos_token_id", many=False)
+    if {*forced} & {*said.ids("eos_token_id")}:
+        raise SourceError(
+            "Each answer ends with the token that it is forced to begin with: transformers writes "
+            "nothing.",
+            where=str(source.path),
+            found=f"forced_bos_token_id {forced[0]}, which is an eos_token_id, too",
+            hint="Write null, or the token that is meant, as forced_bos_token_id into "
+            "generation_config.json.",
+        )
+    return {"start": [first, *forced], "never": never(said)}
 
 
 def speech(source: Source) -> dict[str, Any]:

@@ -84,6 +84,17 @@ def test_what_answers_begin_with_and_never_have(
     assert generation(opened(folder)).get("never", []) == never
 
 
+def test_answers_that_end_with_what_they_are_forced_to_begin_with(folder: Path) -> None:
+    """transformers writes nothing then, and a loader would go on."""
+    told = {"decoder_start_token_id": 2, "forced_bos_token_id": 8, "eos_token_id": [2, 8]}
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    with pytest.raises(SourceError, match="Each answer ends with the token") as caught:
+        answers(opened(folder))
+    assert "forced_bos_token_id 8, which is an eos_token_id, too" in str(caught.value)
+    (folder / "generation_config.json").write_text(json.dumps(told | {"eos_token_id": 2}))
+    assert answers(opened(folder))["start"] == [2, 8]  # what stands for the beginning may end
+
+
 @pytest.mark.parametrize("name", ["no_repeat_ngram_size", "min_length"])
 @pytest.mark.parametrize("value", ["x", -1])
 def test_rules_of_a_decoder_are_looked_at_first(name: str, value: Any, folder: Path) -> None:
