@@ -18,6 +18,7 @@ __all__ = ["Agreement", "Comparison", "Difference", "Perplexity", "plain"]
 
 Array = npt.NDArray[np.generic]
 Float64 = npt.NDArray[np.float64]
+Float = npt.NDArray[np.float32] | Float64
 
 BLOCK_ELEMENTS = 1 << 19
 """Elements converted to float64 at a time: 4 MiB for each temporary."""
@@ -91,14 +92,19 @@ class Comparison:
             self._add(truth, found)
 
     def _add(self, truth: Float64, found: Float64) -> None:
-        usable = np.isfinite(truth) & np.isfinite(found)
-        self._not_finite += int(np.count_nonzero(~usable & (truth != found)))
-        if not usable.all():
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = truth - found
+        np.abs(error, out=error)
+        largest = float(error.max())
+        if not math.isfinite(largest):  # else all numbers are finite, and need no look of their own
+            usable = np.isfinite(truth) & np.isfinite(found)
+            self._not_finite += int(np.count_nonzero(~usable & (truth != found)))
             truth, found = np.where(usable, truth, 0.0), np.where(usable, found, 0.0)
-        error = np.abs(truth - found)
+            error = np.abs(truth - found)
+            largest = float(error.max())
         self._elements += truth.size
         self._rows += len(truth)
-        self._max = max(self._max, float(error.max()))
+        self._max = max(self._max, largest)
         self._sum += float(error.sum())
         self._low = min(self._low, float(truth.min()))
         self._high = max(self._high, float(truth.max()))
@@ -147,7 +153,8 @@ class Agreement:
         Raises:
             ValueError: the shapes differ.
         """
-        for truth, found in _blocks(reference, candidate):
+        _demand_same_shape(reference, candidate)
+        for truth, found in zip(_rows(reference), _rows(candidate), strict=True):
             self._add(truth, found.argmax(axis=-1))
 
     def update_choices(self, reference: Array, chosen: npt.NDArray[np.integer]) -> None:
@@ -159,16 +166,19 @@ class Agreement:
         if len(reference) != len(chosen):
             raise ValueError(f"{len(reference)} rows of logits for {len(chosen)} choices")
         start = 0
-        for truth, _ in _blocks(reference, reference):
+        for truth in _rows(reference):
             self._add(truth, chosen[start : start + len(truth)])
             start += len(truth)
 
-    def _add(self, truth: Float64, chosen: npt.NDArray[np.integer]) -> None:
+    def _add(self, truth: Float, chosen: npt.NDArray[np.integer]) -> None:
         rows = np.arange(len(truth))
         best = truth.argmax(axis=-1)
         same = best == chosen
-        gap = truth[rows, best] - truth[rows, chosen]
-        tied = ~same & (gap <= TIE * (truth.max(axis=-1) - truth.min(axis=-1)))
+        top, other, low = (
+            numbers.astype(np.float64)
+            for numbers in (truth[rows, best], truth[rows, chosen], truth.min(axis=-1))
+        )
+        tied = ~same & (top - other <= TIE * (top - low))
         self.total += len(rows)
         self.agreed += int(np.count_nonzero(same | tied))
         self.ties += int(np.count_nonzero(tied))
@@ -199,9 +209,10 @@ class Perplexity:
         if len(logits) != len(targets):
             raise ValueError(f"{len(logits)} rows of logits for {len(targets)} targets")
         start = 0
-        for block, _ in _blocks(logits, logits):
-            top = block.max(axis=-1, keepdims=True)
-            totals = top[:, 0] + np.log(np.exp(block - top).sum(axis=-1))
+        for block in _rows(logits):
+            top = block.max(axis=-1, keepdims=True).astype(np.float64)
+            below = np.subtract(block, top, dtype=np.float64)
+            totals = top[:, 0] + np.log(np.exp(below, out=below).sum(axis=-1))
             stop = start + len(block)
             self._surprise += float(
                 (totals - block[np.arange(len(block)), targets[start:stop]]).sum()
@@ -225,22 +236,40 @@ def plain(value: float) -> float | None:
 
 def _blocks(reference: Array, candidate: Array) -> Iterator[tuple[Float64, Float64]]:
     """Both arrays as matrices of rows, a block of rows at a time, in float64."""
+    _demand_same_shape(reference, candidate)
+    for left, right in zip(_rows(reference), _rows(candidate), strict=True):
+        yield left.astype(np.float64), right.astype(np.float64)
+
+
+def _demand_same_shape(reference: Array, candidate: Array) -> None:
     if reference.shape != candidate.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {candidate.shape}")
-    if not reference.size:
+
+
+def _rows(array: Array) -> Iterator[Float]:
+    """A matrix of rows, a block of rows at a time. Numbers of fp32 stay what they are: to compare
+    them with each other needs no more. All others are in float64."""
+    if not array.size:
         return
-    width = reference.shape[-1] if reference.ndim else 1
-    left, right = reference.reshape(-1, width), candidate.reshape(-1, width)
-    step = max(1, BLOCK_ELEMENTS // width)
-    for start in range(0, len(left), step):
-        rows = slice(start, start + step)
-        yield left[rows].astype(np.float64), right[rows].astype(np.float64)
+    width = array.shape[-1] if array.ndim else 1
+    matrix, step = array.reshape(-1, width), max(1, BLOCK_ELEMENTS // width)
+    kind: type = np.float32 if array.dtype == np.float32 else np.float64
+    for start in range(0, len(matrix), step):
+        yield matrix[start : start + step].astype(kind, copy=False)
 
 
 def _cosines(truth: Float64, found: Float64) -> Float64:
     """Cosine of each row; two zero rows are alike, a zero row and another one are not."""
-    scale = np.linalg.norm(truth, axis=-1) * np.linalg.norm(found, axis=-1)
+    scale = _lengths(truth) * _lengths(found)
     dots = np.einsum("ij,ij->i", truth, found)
-    alike = (truth == found).all(axis=-1).astype(np.float64)
+    alike = np.zeros_like(scale)
+    if not (scale > 0.0).all():
+        alike = (truth == found).all(axis=-1).astype(np.float64)
     ratio: Float64 = np.clip(np.divide(dots, scale, out=alike, where=scale > 0.0), -1.0, 1.0)
     return ratio
+
+
+def _lengths(rows: Float64) -> Float64:
+    """What numpy's norm gives, which copies all of them first."""
+    lengths: Float64 = np.sqrt(np.square(rows).sum(axis=-1))
+    return lengths

@@ -128,6 +128,24 @@ def test_streaming_equals_whole(
     assert pieces == pytest.approx(whole)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("odd", [0.0, np.nan, np.inf])
+def test_numbers_as_they_come_say_the_same_as_in_float64(dtype: type, odd: float) -> None:
+    random = np.random.default_rng(3)
+    reference = random.normal(size=(6, 40)).astype(dtype)
+    candidate = reference + random.normal(scale=0.3, size=reference.shape).astype(dtype)
+    reference[2, 5] = candidate[2, 5] = candidate[4, 7] = odd
+    reference[5] = 0
+    reference[1, :2] = reference[1].max() + 1  # a tie
+    targets = random.integers(0, 40, 6)
+    with np.errstate(invalid="ignore"):  # of perplexity: infinity less infinity
+        found = _all_metrics([(reference, candidate, targets)])
+        exact = [array.astype(np.float64) for array in (reference, candidate)]
+        wanted = _all_metrics([(exact[0], exact[1], targets)])
+    np.testing.assert_array_equal(found, wanted)
+    assert 0 < found[-3] < found[-2], "some choices agree and some do not"
+
+
 def _all_metrics(pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[float]:
     comparison, agreement, perplexity = Comparison(), Agreement(), Perplexity()
     for reference, candidate, targets in pieces:
