@@ -7,6 +7,8 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
+from lepton_passes.tensors import StreamedTensor
+
 __all__ = ["ScratchWeights"]
 
 _INLINE_BYTES = 1024
@@ -16,17 +18,22 @@ class ScratchWeights:
     """The scratch file of weights, and where each tensor lies in it.
 
     A weight goes there once, keyed by the tensor, however many graphs read it; a runtime maps the
-    file, so weights are not held in memory either.
+    file, so weights are not held in memory either. Until the file is closed its rows are read from
+    there: a pass that packs what another one has rounded does not have it rounded again.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO = path.open("wb")
+        self._file: BinaryIO = path.open("w+b")
         self._placed: dict[int, tuple[int, int]] = {}
         self._alive: list[ir.TensorProtocol] = []  # an id is unique only while its object lives
+        self._read_here: list[StreamedTensor] = []
 
     def close(self) -> None:
-        """Close the file; whoever made its folder removes it."""
+        """Close the file; whoever made its folder removes it. Tensors make their rows again."""
+        for tensor in self._read_here:
+            tensor.make_again()
+        self._read_here.clear()
         self._file.close()
 
     def externalized(self, model: ir.Model) -> bytes:
@@ -41,7 +48,6 @@ class ScratchWeights:
             for value, tensor in zip(values, kept, strict=True):
                 assert tensor is not None
                 value.const_value = self._external(value, tensor)
-            self._file.flush()
             data: bytes = ir.serde.serialize_model(model).SerializeToString()
         finally:
             for value, tensor in zip(values, kept, strict=True):
@@ -54,6 +60,9 @@ class ScratchWeights:
             tensor.tofile(self._file)  # type: ignore[attr-defined]  # of every tensor class
             self._placed[id(tensor)] = (offset, self._file.tell() - offset)
             self._alive.append(tensor)
+            self._file.flush()
+            if isinstance(tensor, StreamedTensor) and tensor.read_from(self._file.fileno(), offset):
+                self._read_here.append(tensor)
         offset, length = self._placed[id(tensor)]
         return ir.ExternalTensor(
             self._path.name,

@@ -32,6 +32,7 @@ BLOCK_BYTES = 4 << 20
 WORKERS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
 PARALLEL_BYTES = 32 << 20
 TRANSPOSED_BYTES = 64 << 20
+STORED_BITS = (4, 8, 16, 32, 64)  # of the types whose stored bytes are read back
 
 
 class WeightError(ValueError):
@@ -51,7 +52,7 @@ class StreamedTensor(TensorBase):
         block_bytes: size of a block of rows, as fp32, when all of them are read.
     """
 
-    __slots__ = ("_block_bytes", "_dtype", "_read", "_shape")
+    __slots__ = ("_block_bytes", "_dtype", "_read", "_shape", "_stored")
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class StreamedTensor(TensorBase):
         self._dtype = dtype
         self._shape = ir.Shape(tuple(shape), frozen=True)
         self._read = read
+        self._stored: Callable[[int, int], np.ndarray] | None = None
         self._block_bytes = block_bytes
 
     # The protocol has attributes here; for a reader of them a property is the same.
@@ -85,15 +87,43 @@ class StreamedTensor(TensorBase):
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows ``start..stop`` along axis 0."""
-        return self._read(start, stop)
+        return (self._stored or self._read)(start, stop)
+
+    def read_from(self, file: int, offset: int) -> bool:
+        """Read rows from a file where ``tofile`` has put them, until ``make_again``: what is made
+        of this tensor next does not make its rows once more.
+
+        Args:
+            file: descriptor of the file.
+            offset: where the first row begins.
+
+        Returns:
+            False where its rows are not whole bytes, or are in a file already: all is as before.
+        """
+        row, rest = divmod(self.size // max(1, self._rows) * self._dtype.bitwidth, 8)
+        if rest or self._dtype.bitwidth not in STORED_BITS or self._stored is not None:
+            return False
+        shape = self._shape.numpy()[1:]
+
+        def read(start: int, stop: int) -> np.ndarray:
+            count = max(0, min(stop, self._rows) - start)
+            data = _bytes_at(file, offset + start * row, count * row)
+            return _unpacked(data, self._dtype).reshape(count, *shape)
+
+        self._stored = read
+        return True
+
+    def make_again(self) -> None:
+        """Make rows as at first: the file of ``read_from`` goes."""
+        self._stored = None
 
     def blocks(self, block_bytes: int | None = None) -> Iterator[np.ndarray]:
         """All rows in order, in blocks of about ``block_bytes`` in fp32."""
         for start, stop in self._ranges(block_bytes or self._block_bytes):
-            yield self._read(start, stop)
+            yield self.rows(start, stop)
 
     def numpy(self) -> np.ndarray:
-        return self._read(0, self._rows).reshape(self._shape.numpy())
+        return self.rows(0, self._rows).reshape(self._shape.numpy())
 
     def __array__(
         self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None
@@ -131,7 +161,7 @@ class StreamedTensor(TensorBase):
                 yield ahead.popleft().result()
 
     def _packed_rows(self, start: int, stop: int) -> bytes:
-        return _packed(self._read(start, stop), self._dtype)
+        return _packed(self.rows(start, stop), self._dtype)
 
     def _ranges(self, block_bytes: int) -> Iterator[tuple[int, int]]:
         count = self._rows
@@ -230,3 +260,26 @@ def _packed(block: np.ndarray, dtype: ir.DataType) -> bytes:
             nibbles = np.append(nibbles, np.uint8(0))
         return (nibbles[0::2] | (nibbles[1::2] << 4)).astype(np.uint8).tobytes()
     return np.ascontiguousarray(block).tobytes()
+
+
+def _unpacked(data: np.ndarray, dtype: ir.DataType) -> np.ndarray:
+    """The elements of which ``_packed`` made these bytes, in one dimension."""
+    if dtype.bitwidth != 4:
+        return data.view(dtype.numpy())
+    nibbles = np.empty(2 * data.size, np.uint8)
+    nibbles[0::2], nibbles[1::2] = data & 0x0F, data >> 4
+    if dtype == ir.DataType.INT4:  # the sign is carried through, as in what passes round
+        nibbles ^= 8
+        nibbles -= 8
+    return nibbles.view(dtype.numpy())
+
+
+def _bytes_at(file: int, offset: int, count: int) -> np.ndarray:
+    data = np.empty(count, np.uint8)
+    left = data.data
+    while left:  # a call moves at most 2 GiB
+        moved = os.preadv(file, [left], offset)
+        if not moved:
+            raise EOFError(f"a file of weights ends {len(left)} bytes early")
+        left, offset = left[moved:], offset + moved
+    return data

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_compile.errors import CheckpointError, PassError
+from lepton_compile.pipeline import check
 from lepton_compile.pipeline.check import NumericCheck
 from lepton_passes.contract import CHOOSING, LeptonPass
 from lepton_passes.lowering.half_precision import LowerHalfPrecision
@@ -16,7 +17,7 @@ from lepton_passes.lowering.ort.linear import LowerLinear
 from lepton_passes.lowering.ort.silu import LowerSilu
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int8 import WeightInt8
-from lepton_passes.tensors import StreamedTensor
+from lepton_passes.tensors import StreamedTensor, mapped
 from tests.passes.experts import Settings, experts, routed
 from tests.passes.support import load, random
 
@@ -53,6 +54,28 @@ def test_a_weight_is_read_once(folder: Path) -> None:
         assert len(list(folder.iterdir())) == 1
     assert reads == [(0, 40)]
     assert list(folder.iterdir()) == []
+
+
+def test_what_is_made_of_a_weight_does_not_make_it_again(folder: Path) -> None:
+    model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
+    w, reads = random(40, 32), []
+
+    def read(start: int, stop: int) -> np.ndarray:
+        reads.append((start, stop))
+        return w[start:stop]
+
+    whole = StreamedTensor("w", ir.DataType.FLOAT, w.shape, read)
+    halves = [mapped(whole, "half", lambda rows: rows / 2) for _ in range(2)]
+    with NumericCheck(FEEDS, "fp32") as check:
+        model.graph.initializers["w"].const_value = whole
+        check.start(model)
+        model.graph.initializers["w"].const_value = halves[0]
+        with pytest.raises(PassError, match="more than it may"):
+            check(model, LowerLinear())
+        assert halves[1].numpy().tobytes() == (w / 2).tobytes()
+        assert reads == [(0, 40)]
+    assert halves[1].numpy().tobytes() == (w / 2).tobytes(), "the file is gone"
+    assert len(reads) == 2
 
 
 def test_a_graph_without_layers_is_written_out_once(
@@ -133,6 +156,18 @@ def test_next_to_nothing_is_like_itself(folder: Path, size: float) -> None:
         quantize = WeightInt8()
         quantize(model)
         assert check(model, quantize) <= 1e-8
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 10])
+def test_directions_are_compared_a_part_at_a_time(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_AT_A_TIME", size)
+    one, other = random(5, 7, seed=1), random(5, 7, seed=2)
+    wanted = np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other)
+    assert check._cosine(one, other) == pytest.approx(wanted, abs=1e-6)
+    assert check._cosine(one, -one) == pytest.approx(-1)
+    assert check._cosine(one, np.zeros_like(one)) == 0
 
 
 def test_padding_is_not_compared(folder: Path) -> None:
