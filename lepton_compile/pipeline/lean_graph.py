@@ -107,8 +107,11 @@ def _looked_up(body: Body) -> list[tuple[ir.Node, ir.Node]]:
 
 
 def _in_blocks(table: ir.Node) -> bool:
+    """Four bits by blocks of a row."""
     q, size = table.inputs[0], table.attributes.get_int("block_size", 0)
-    return q is not None and q.dtype in FOUR_BITS and size >= LEAST_BLOCK
+    if q is None or q.dtype not in FOUR_BITS or q.shape is None or q.shape.rank() != 2:
+        return False
+    return table.attributes.get_int("axis", 1) in (1, -1) and size >= LEAST_BLOCK
 
 
 def _in_bytes(table: ir.Node) -> bool:

@@ -46,6 +46,16 @@ def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
     np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
 
 
+def test_four_bits_by_blocks_of_a_column_are_left_alone() -> None:
+    q = np.random.default_rng(0).integers(-8, 8, (40, 64))
+    text = TIED.replace("x =", "w = DequantizeLinear <axis = 0, block_size = 20> (q, s)\n x =")
+    graph = load(text, {"q": ir.tensor(q.tolist(), ir.DataType.INT4), "s": random(2, 64)})
+    wanted = run(graph, IDS)[0]
+    made = lean(graph)
+    assert ops(made) == ["DequantizeLinear", "Gather", "FusedMatMul"]
+    np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [0, 32])
 def test_rows_of_bytes_are_looked_up_before_they_are_dequantized(size: int) -> None:
     graph = _table_of_bytes(size)
