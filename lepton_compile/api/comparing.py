@@ -52,10 +52,10 @@ class Comparing:
     ) -> None:
         self._recipe, self._source, self.ceiling = recipe, source, ceiling
         self._parameters, self._task = exported.parameters, exported.task
+        self._length = exported.length
         self.wanted = verify
         self.unfit: dict[str, str] = {}
         self.feeds: Mapping[str, np.ndarray] = {}
-        self._fewer: list[dict[str, np.ndarray]] = []
         self.unchecked = self._why_unchecked(exported, check)
 
     def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
@@ -65,7 +65,6 @@ class Comparing:
             return lacks
         try:
             self.feeds = check_feeds(self._source, exported)
-            self._fewer = fewer_feeds(exported) if self._source.kind == "onnx" else []
         except PassError as error:
             return error.message
         return ""
@@ -87,7 +86,9 @@ class Comparing:
         try:
             check.start(model)
         except PassError:
-            for feeds in self._fewer:
+            if self._source.kind != "onnx":
+                raise
+            for feeds in fewer_feeds(model, self._length, self.feeds):
                 with suppress(PassError):
                     check.start(model, feeds)
                     self.feeds = feeds

@@ -4,6 +4,7 @@ pictures, or what fits."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
         SourceError: the tokenizer gives tokens that the model does not know.
     """
     if source.kind == "onnx":
-        return _imported(exported, IMPORTED["other"])
+        return _imported(exported.model, min(IMPORTED["other"], exported.length))
     if sees(exported):
         return {PIXELS: pixels_for(source, exported, ROWS)}
     names = {value.name for value in exported.model.graph.inputs}
@@ -106,21 +107,26 @@ def _ids(source: Source, length: int, rows: int) -> np.ndarray:
     return np.array(found[:rows], dtype=np.int64)
 
 
-def fewer_feeds(exported: ExportedModel) -> list[dict[str, np.ndarray]]:
-    """Inputs of an imported graph with fewer and fewer tokens; none where its sizes are fixed.
+def fewer_feeds(
+    model: ir.Model, length: int, feeds: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of an imported graph with fewer and fewer tokens than ``feeds``, ``length`` at most;
+    none where its sizes are fixed."""
+    shapes = _shapes(feeds)
+    for size in FEWER:
+        made = _imported(model, min(size, length))
+        if _shapes(made) != shapes:
+            shapes = _shapes(made)
+            yield made
 
-    Raises:
-        PassError: as ``check_feeds``.
-    """
-    made = [_imported(exported, size) for size in (IMPORTED["other"], *FEWER)]
-    shapes = [[array.shape for array in feeds.values()] for feeds in made]
-    return [feeds for at, feeds in enumerate(made) if shapes[at] != shapes[max(at - 1, 0)]]
+
+def _shapes(feeds: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
+    return [array.shape for array in feeds.values()]
 
 
-def _imported(exported: ExportedModel, most: int) -> dict[str, np.ndarray]:
-    graph = exported.model.graph
+def _imported(model: ir.Model, longest: int) -> dict[str, np.ndarray]:
+    graph = model.graph
     wanted = [v for v in graph.inputs if v.name not in graph.initializers]
-    longest = min(most, exported.length)
     return {str(value.name): _made_up(value, seed, longest) for seed, value in enumerate(wanted)}
 
 
