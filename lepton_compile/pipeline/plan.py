@@ -15,6 +15,7 @@ from lepton_passes.catalog import CATALOG, Entry, Settings
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
+from lepton_passes.match import BLOCK
 from lepton_passes.quant._calibration import Calibration, Measure
 from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
@@ -33,10 +34,10 @@ OF_CPU = ("auto", "stored")
 # themselves, and would keep both: 130 MB of 690 in a plan of Gemma 3 270M in bf16. Quantized ones
 # they keep twice if they come apart.
 TENSORRT = ("trt-rtx", "trt")
-# Columns of a decoder's weights that share a scale in 8 bits: where kernels round activations by
-# the same blocks, and where ours do, by 32. With 128 for 64 prompts of Gemma 3 270M take 0.96 of
-# the time (Zen 5), and the KL divergence from fp32 is 0.0049 for 0.0044.
-BLOCK, OWN_BLOCK = 64, 128
+# Of our own kernels, which round activations by 32 whatever the weights share. With 128 for 64
+# prompts of Gemma 3 270M take 0.96 of the time (Zen 5), and the KL divergence from fp32 is 0.0049
+# for 0.0044.
+OWN_BLOCK = 128
 
 
 def passes_for(

@@ -55,6 +55,7 @@ from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.rotary_tables import LowerTrtRotaryTables
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
+from lepton_passes.match import BLOCK
 from lepton_passes.quant._calibration import Calibration
 from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant._weights import Choose
@@ -109,7 +110,7 @@ class Settings:
 
     choose: Choose | None = None
     eight: ir.DataType = ir.DataType.INT8
-    longest_block: int = 64
+    longest_block: int = BLOCK
     calibration: Calibration | None = None
     hessians: Mapping[str, np.ndarray] | None = None
     energies: Mapping[str, np.ndarray] | None = None

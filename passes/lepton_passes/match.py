@@ -9,6 +9,7 @@ import onnx_ir as ir
 from lepton_passes.body import DIALECT, Body
 
 __all__ = [
+    "BLOCK",
     "NORMS",
     "PAST",
     "PRESENT",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 NORMS = ("RMSNormalization", "LayerNormalization")
+BLOCK = 64
+"""Weights that share a scale in 8 bits, where kernels round activations by the same blocks."""
 SEQUENCE_MAJOR = (0, 2, 1, 3)
 """The permutation between (batch, heads, sequence, width) and (batch, sequence, heads, width)."""
 
@@ -278,7 +281,7 @@ def _positive_pair(shape: Sequence[int]) -> tuple[int, int] | None:
     return (shape[2], shape[3]) if shape[2] > 0 and shape[3] > 0 else None
 
 
-def largest_block(columns: int, longest: int = 64) -> int | None:
+def largest_block(columns: int, longest: int = BLOCK) -> int | None:
     """Block length for 8 bits: the largest power of two from ``longest`` down to 16 that fits.
 
     Kernels of onnxruntime round activations by block too: blocks of 128 cost Gemma 3 270M another

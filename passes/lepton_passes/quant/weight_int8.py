@@ -14,7 +14,7 @@ from functools import partial
 import onnx_ir as ir
 
 from lepton_passes.contract import CLOSE, Tolerance
-from lepton_passes.match import is_decoder, largest_block
+from lepton_passes.match import BLOCK, is_decoder, largest_block
 from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._scales import quantize_int8, quantize_int8_blocks
 from lepton_passes.quant._weights import Choose, QuantizeWeights
@@ -40,7 +40,7 @@ class WeightInt8(QuantizeWeights):
         "int4": Tolerance(error=0.05, cosine=0.995),
     }
 
-    def __init__(self, choose: Choose | None = None, *, longest: int = 64) -> None:
+    def __init__(self, choose: Choose | None = None, *, longest: int = BLOCK) -> None:
         super().__init__(choose)
         self._longest = longest
         self._decoder = False
