@@ -35,17 +35,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_weight_is_read_once(folder: Path) -> None:
-    model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
-    w, reads = random(40, 32), []
+def _watched(w: np.ndarray) -> tuple[StreamedTensor, list[tuple[int, int]]]:
+    """A weight that is read lazily, and which rows have been."""
+    reads: list[tuple[int, int]] = []
 
     def read(start: int, stop: int) -> np.ndarray:
         reads.append((start, stop))
         return w[start:stop]
 
-    model.graph.initializers["w"].const_value = StreamedTensor(
-        "w", ir.DataType.FLOAT, w.shape, read
-    )
+    return StreamedTensor("w", ir.DataType.FLOAT, w.shape, read), reads
+
+
+def test_a_weight_is_read_once(folder: Path) -> None:
+    model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
+    model.graph.initializers["w"].const_value, reads = _watched(random(40, 32))
     with NumericCheck(FEEDS, "fp32") as check:
         check.start(model)
         lower = LowerLinear()
@@ -58,13 +61,8 @@ def test_a_weight_is_read_once(folder: Path) -> None:
 
 def test_what_is_made_of_a_weight_does_not_make_it_again(folder: Path) -> None:
     model = load(TEXT, {"table": random(50, 32), "w": random(40, 32)})
-    w, reads = random(40, 32), []
-
-    def read(start: int, stop: int) -> np.ndarray:
-        reads.append((start, stop))
-        return w[start:stop]
-
-    whole = StreamedTensor("w", ir.DataType.FLOAT, w.shape, read)
+    w = random(40, 32)
+    whole, reads = _watched(w)
     halves = [mapped(whole, "half", lambda rows: rows / 2) for _ in range(2)]
     with NumericCheck(FEEDS, "fp32") as check:
         model.graph.initializers["w"].const_value = whole

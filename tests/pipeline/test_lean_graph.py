@@ -26,6 +26,15 @@ def _table_of_bytes(size: int) -> ir.Model:
     return load(text, {"q": q, "s": random(40, 2) if size else random(40)})
 
 
+def _table_of_four_bits(axis: int, size: int) -> ir.Model:
+    """``TIED`` with a table of int4: a scale for each ``size`` numbers along an axis."""
+    q = np.random.default_rng(0).integers(-8, 8, (40, 64))
+    how = f"axis = {axis}, block_size = {size}"
+    text = TIED.replace("x =", f"w = DequantizeLinear <{how}> (q, s)\n x =")
+    scales = [n // size if at == axis else n for at, n in enumerate(q.shape)]
+    return load(text, {"q": ir.tensor(q.tolist(), ir.DataType.INT4), "s": random(*scales)})
+
+
 def test_a_matrix_that_is_turned_over_is_taken_as_it_lies() -> None:
     graph = load(TIED, {"w": random(40, 64)})
     wanted = run(graph, IDS)[0]
@@ -36,9 +45,7 @@ def test_a_matrix_that_is_turned_over_is_taken_as_it_lies() -> None:
 
 
 def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
-    q = np.random.default_rng(0).integers(-8, 8, (40, 64))
-    text = TIED.replace("x =", "w = DequantizeLinear <axis = 1, block_size = 32> (q, s)\n x =")
-    graph = load(text, {"q": ir.tensor(q.tolist(), ir.DataType.INT4), "s": random(40, 2)})
+    graph = _table_of_four_bits(1, 32)
     wanted = run(graph, IDS)[0]
     made = lean(graph)
     assert ops(made) == ["DequantizeLinear", "GatherBlockQuantized", "FusedMatMul"]
@@ -47,9 +54,7 @@ def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
 
 
 def test_four_bits_by_blocks_of_a_column_are_left_alone() -> None:
-    q = np.random.default_rng(0).integers(-8, 8, (40, 64))
-    text = TIED.replace("x =", "w = DequantizeLinear <axis = 0, block_size = 20> (q, s)\n x =")
-    graph = load(text, {"q": ir.tensor(q.tolist(), ir.DataType.INT4), "s": random(2, 64)})
+    graph = _table_of_four_bits(0, 20)
     wanted = run(graph, IDS)[0]
     made = lean(graph)
     assert ops(made) == ["DequantizeLinear", "Gather", "FusedMatMul"]
