@@ -147,7 +147,7 @@ class NumericCheck:
         self._half = half_of(model)
         if self._half is not None:
             model = self._emulation(model)
-        model = lean(with_unsigned_weights(model))
+        model = lean(with_unsigned_weights(model, self._weights.once), self._weights.once)
         ordered = in_order(model)
         with on_scratch_disk():
             self._graph = graph = self._weights.externalized(model)

@@ -15,6 +15,9 @@ from onnx_ir.passes.common import InlinePass
 from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.match import made_by, perm_of
 
+from .four_bits import mostly_four_bits, product_of_four_bits
+from .scratch import Once, anew
+
 __all__ = ["in_order", "lean"]
 
 MICROSOFT = "com.microsoft"
@@ -24,18 +27,25 @@ PIECE = 1 << 24
 """Elements of a table of bytes that are dequantized at a time."""
 
 
-def lean(model: ir.Model) -> ir.Model:
+def lean(model: ir.Model, once: Once = anew) -> ir.Model:
     """``model``, or a copy that computes the same, where it has such tables.
 
-    Products with a matrix turned over take it as it lies, those with a large table of 8 bits a
-    piece of it at a time; rows of a table of 4 or 8 bits are looked up before they are dequantized.
+    Products with a matrix turned over take it as it lies, those with 4 bits as they are stored,
+    those with a large table of 8 bits a piece of it at a time; rows of a table of 4 or 8 bits are
+    looked up before they are dequantized.
+
+    Args:
+        once: keeps what is made of weights for the next graph that has them.
     """
     if not any(_turned(body) or _looked_up(body) for body in bodies(model)):
         return model
     copy = model.clone()
+    packs = mostly_four_bits(copy)
     for body in bodies(copy):
         for product, matrix in _turned(body):
-            body.replace(product.outputs[0], _product(body, product, matrix))
+            table = made_by(matrix, "DequantizeLinear") if packs else None
+            made = product_of_four_bits(body, product, table, once) if table is not None else None
+            body.replace(product.outputs[0], made or _product(body, product, matrix))
         for gather, table in _looked_up(body):
             rows = _rows_of_blocks if _in_blocks(table) else _rows_of_bytes
             body.replace(gather.outputs[0], rows(body, gather, table, gather.inputs[1]))

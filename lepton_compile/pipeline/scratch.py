@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,9 +10,17 @@ import onnx_ir as ir
 
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["ScratchWeights"]
+__all__ = ["Once", "Remake", "ScratchWeights", "anew"]
 
 _INLINE_BYTES = 1024
+
+Remake = Callable[[ir.TensorProtocol], StreamedTensor]
+Once = Callable[[ir.TensorProtocol, str, Remake], StreamedTensor]
+
+
+def anew(tensor: ir.TensorProtocol, form: str, remake: Remake) -> StreamedTensor:
+    """What ``remake`` makes of a tensor: ``ScratchWeights.once`` for a graph that runs once."""
+    return remake(tensor)
 
 
 class ScratchWeights:
@@ -28,6 +37,16 @@ class ScratchWeights:
         self._placed: dict[int, tuple[int, int]] = {}
         self._alive: list[ir.TensorProtocol] = []  # an id is unique only while its object lives
         self._read_here: list[StreamedTensor] = []
+        self._remade: dict[tuple[int, str], StreamedTensor] = {}
+
+    def once(self, tensor: ir.TensorProtocol, form: str, remake: Remake) -> StreamedTensor:
+        """The tensor in another form, so called: as ``remake`` made it for an earlier graph, or
+        makes it now. In that form it goes to the file once, too."""
+        key = (id(tensor), form)
+        if key not in self._remade:
+            self._remade[key] = remake(tensor)
+            self._alive.append(tensor)
+        return self._remade[key]
 
     def close(self) -> None:
         """Close the file; whoever made its folder removes it. Tensors make their rows again."""

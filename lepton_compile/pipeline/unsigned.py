@@ -14,14 +14,20 @@ import onnx_ir as ir
 from lepton_passes.body import bodies, sweep
 from lepton_passes.tensors import StreamedTensor, rows_of
 
+from .scratch import Once, anew
+
 __all__ = ["with_unsigned_weights"]
 
 MICROSOFT = "com.microsoft"
 ZERO = np.array(128, dtype=np.uint8)
 
 
-def with_unsigned_weights(model: ir.Model) -> ir.Model:
-    """``model``, or a copy that computes the same, where it has DynamicQuantizeMatMul."""
+def with_unsigned_weights(model: ir.Model, once: Once = anew) -> ir.Model:
+    """``model``, or a copy that computes the same, where it has DynamicQuantizeMatMul.
+
+    Args:
+        once: keeps what is made of weights for the next graph that has them.
+    """
     if not any(body.nodes("DynamicQuantizeMatMul", domain=MICROSOFT) for body in bodies(model)):
         return model
     copy = model.clone()
@@ -30,7 +36,8 @@ def with_unsigned_weights(model: ir.Model) -> ir.Model:
             weight = node.inputs[1]
             if weight is None or weight.dtype != ir.DataType.INT8 or not body.weights(weight):
                 continue
-            made = body.derive([weight], f"{weight.name}:unsigned", lambda t: _unsigned(t[0]))
+            name = f"{weight.name}:unsigned"
+            made = body.derive([weight], name, lambda t: once(t[0], "unsigned", _unsigned))
             zero = body.constant_node(node, ZERO)
             node.resize_inputs(max(4, len(node.inputs)))
             node.replace_input_with(1, made)

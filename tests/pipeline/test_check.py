@@ -91,6 +91,23 @@ def test_a_graph_without_layers_is_written_out_once(
     assert len(written) == 1
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_other_forms_of_weights_are_written_once(folder: Path, bits: int) -> None:
+    """Packed for a product of 4 bits, or unsigned for one of bytes, however many graphs run."""
+    model = load(TEXT, {"table": random(50, 64), "w": random(40, 64)})
+    model.graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    (WeightInt4() if bits == 4 else WeightInt8())(model)
+    if bits == 8:
+        LowerLinear(lambda *_: "dynamic")(model)
+    sizes = []
+    with NumericCheck(FEEDS, f"int{bits}") as check:
+        check.start(model)
+        for _ in range(2):
+            check(model, LowerSilu())
+            sizes.append(next(folder.glob("*/weights.bin")).stat().st_size)
+    assert sizes[0] == sizes[1]
+
+
 def test_kernels_round_as_they_will_in_the_engine(folder: Path) -> None:
     """MatMulNBits of accuracy level 4 rounds what it multiplies, but only over packed weights."""
     found = {}

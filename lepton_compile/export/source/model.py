@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lepton_compile.collection import uncollected
 from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
 from lepton_compile.export.source.chat_template import chat_template
@@ -210,7 +211,7 @@ class Source:
         from transformers import AutoTokenizer
 
         # Whatever the library or the model's own code raises.
-        with told_as(partial(tokenizer_error, folder)):
+        with told_as(partial(tokenizer_error, folder)), uncollected():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
