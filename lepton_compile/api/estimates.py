@@ -12,7 +12,6 @@ from lepton_compile.api.memory import CHECKED, FP32
 from lepton_compile.engines.model_file import WEIGHTS_FILE, graph_sizes
 from lepton_compile.engines.ort_cpu.kernels import uses_library
 from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
-from lepton_compile.numerics.answers import KEPT
 from lepton_compile.numerics.sample_text import SEGMENT
 from lepton_plugins.native import LIBRARY
 
@@ -72,22 +71,23 @@ def verify_estimate(
     unread: int = 0,
     mapped: int = 0,
     words: int = 0,
+    head: int = 0,
 ) -> Estimate:
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
     Args:
-        vocabulary: of a decoder, whose engine is closed before that model is loaded.
+        vocabulary: of a decoder: its engine is closed while the layers of that model are held.
         unread: weights that are loaded with it and take no part: those that see.
         mapped: bytes of weight files that are held until it is loaded.
         words: scores of words that an encoder's batch of texts holds, several times over.
+        head: weights of a decoder behind its layers, which are held beside the engine.
     """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
     model, engine = FP32 * (parameters + unread), max(engine_bytes)
     scores = FP32 * SEGMENT * vocabulary
-    apart = vocabulary and len(engine_bytes) == 1 and FP32 * tokens * vocabulary <= KEPT
-    held = model + engine + max(mapped, 2 * scores, FP32 * words)
-    if apart:
-        held = max(model + max(mapped, scores), engine + 2 * scores)
+    held = model + engine + max(mapped, FP32 * words)
+    if vocabulary:
+        held = max(model + mapped, FP32 * head + engine + 2 * scores)
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + WORD_MEMORY * vocabulary + held)
 
 

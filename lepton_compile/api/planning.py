@@ -23,7 +23,7 @@ from lepton_compile.api.placeholders import fill
 from lepton_compile.api.places import copies_of, output_of, source_of
 from lepton_compile.api.planned_engine import EnginePlan, plan_engine
 from lepton_compile.api.rules import check_rules, check_weights
-from lepton_compile.api.scores import vocabulary, words
+from lepton_compile.api.scores import head, vocabulary, words
 from lepton_compile.api.task import lengths_of, pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.export import ExportedModel, Source
@@ -199,7 +199,8 @@ def _verification(
     unread = reference_parameters(source, exported.task, compiled) - compiled
     mapped = mapped_bytes(source, compiled + unread)
     several = words(source, exported)
-    return verify_estimate(compiled, tokens, held, scores, unread, mapped, several)
+    behind = head(source, exported)
+    return verify_estimate(compiled, tokens, held, scores, unread, mapped, several, behind)
 
 
 def _layers(exported: ExportedModel) -> str:

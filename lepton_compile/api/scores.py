@@ -7,12 +7,18 @@ from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.numerics.verify_pair import ANSWER
 
-__all__ = ["vocabulary", "words"]
+__all__ = ["head", "vocabulary", "words"]
 
 
 def vocabulary(source: Source, exported: ExportedModel) -> int:
     """Scores that a decoder gives for each position; 0 for an encoder."""
     return _table(source) if exported.task == "text-generation" else 0
+
+
+def head(source: Source, exported: ExportedModel) -> int:
+    """Weights that make a decoder's scores; 0 for an encoder."""
+    width = getattr(source.config().get_text_config(), "hidden_size", 0)
+    return vocabulary(source, exported) * int(width)
 
 
 def _table(source: Source) -> int:

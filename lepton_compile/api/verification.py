@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def verify_engines(
                     tokens=demands.tokens,
                     progress=watcher,
                     release=model.close,
+                    reopened=partial(_opened, path, target, threads),
                 )
         checks = check_gates(report, demands.gates[target])
         label = target if len(targets) > 1 else ""
@@ -111,14 +113,18 @@ def verify_engines(
     return found
 
 
+def _opened(path: Path, target: str, threads: int | None) -> Model:
+    from lepton_compile.runtime import load
+
+    with engine_failed("the engine does not open", target):
+        return load(path, threads=threads, target=target)
+
+
 def _open(
     path: Path, target: str, threads: int | None, unfit: dict[str, str] | None
 ) -> Model | None:
-    from lepton_compile.runtime import load
-
     try:
-        with engine_failed("the engine does not open", target):
-            return load(path, threads=threads, target=target)
+        return _opened(path, target, threads)
     except EngineError as error:
         said = error.found or ""
         if unfit is None or not said.startswith(UNFIT):

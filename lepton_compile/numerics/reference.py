@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 class Later:
-    """A model that is loaded when it is first needed, and then kept.
+    """A model that is loaded when it is first needed, and then kept until it is forgotten.
 
     Args:
         load: what gives it.
@@ -23,6 +23,10 @@ class Later:
 
     def __init__(self, load: Callable[[], Any]) -> None:
         self.module = cache(load)
+
+    def forget(self) -> None:
+        """Let the model go; it is loaded again when it is needed again."""
+        self.module.cache_clear()
 
 
 def module_of(given: Any) -> Any:
@@ -36,15 +40,11 @@ class Reference:
     Args:
         module: the model, in evaluation mode, or what loads it.
         embedding: the manifest's ``embedding``: how to pool, and the name of the pooled output.
-        decoder: the model would return a cache; it is told not to build one.
     """
 
-    def __init__(
-        self, module: Any, embedding: Mapping[str, Any] | None = None, *, decoder: bool = False
-    ) -> None:
+    def __init__(self, module: Any, embedding: Mapping[str, Any] | None = None) -> None:
         self._given = module
         self._embedding = embedding
-        self._decoder = decoder
 
     @property
     def _module(self) -> Any:
@@ -70,9 +70,8 @@ class Reference:
         import torch
 
         tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
-        extra = {"use_cache": False} if self._decoder else {}
         with torch.inference_mode():
-            found = self._module(**tensors, **extra)
+            found = self._module(**tensors)
         pooled = self._embedding["output"] if self._embedding else None
         outputs = {n: found[n].to(torch.float32).numpy() for n in names if n != pooled}
         if self._embedding and pooled in names:

@@ -1,8 +1,8 @@
 """An engine against the fp32 PyTorch model, on the sample text, one segment after the other.
 
 Decoders: logits of every position of every segment, perplexity of both, and a greedy continuation
-through the cache that the reference is asked to confirm; the engine is asked first and may be
-closed before the reference is loaded (``verify_pair`` has what reads one text and writes another).
+through the cache that the reference is asked to confirm; the engine may be closed while the layers
+of the reference are in memory (``verify_pair`` has what reads one text and writes another).
 Encoders: paragraphs in padded batches; padding is left out of every number. Where a text has one
 score, agreement is of pairs of texts.
 An engine that takes no fewer rows or tokens than so many is fed copies of a row and padding.
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lepton_compile.errors import UsageError
-from lepton_compile.numerics.answers import Answers
 from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine, generates, without_rules
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
 from lepton_compile.numerics.reference import Reference
+from lepton_compile.numerics.reference_scores import ReferenceScores
 from lepton_compile.numerics.sample_text import (
     BATCH,
     SEGMENT,
@@ -61,6 +62,7 @@ def verify(
     tokens: int | None = None,
     progress: Progress | None = None,
     release: Callable[[], None] = lambda: None,
+    reopened: Callable[[], AbstractContextManager[Engine]] | None = None,
 ) -> VerifyReport:
     """Compares an engine with its reference on the sample text, one that sees on pictures.
 
@@ -74,8 +76,8 @@ def verify(
         text: another text in place of the sample.
         tokens: stop after the segment or batch that reaches so many tokens; None takes all.
         progress: told after each segment.
-        release: called when the engine is not needed any more, where that is before the reference
-            runs: closes it.
+        release: called before the layers of a decoder's reference are in memory: closes the engine.
+        reopened: the engine once more, for when they are gone; left out, it stayed open.
 
     Raises:
         UsageError: there is nothing to compare on in the text.
@@ -91,13 +93,14 @@ def verify(
             found="the sample text" if text is None else repr(text),
             hint="see that the tokenizer has a vocabulary, or name another text",
         )
-    truth = Reference(reference, model.manifest.get("embedding"), decoder=decoder)
     feed = Feed(tokenizer, text, tokens)
     if task in PAIRS:
         found = verify_pair(model, reference, feed, watcher)
     elif decoder:
-        found = _verify_decoder(model, truth, feed, watcher, release)
+        again = reopened or (lambda: nullcontext(model))
+        found = _verify_decoder(model, reference, feed, watcher, release, again)
     else:
+        truth = Reference(reference, model.manifest.get("embedding"))
         found = _verify_encoder(model, truth, feed, watcher)
     return VerifyReport(
         task=task,
@@ -119,35 +122,37 @@ def _sample(task: str, tokenizer: Any, text: str | None) -> str:
 
 def _verify_decoder(
     model: Engine,
-    truth: Reference,
+    reference: Any,
     feed: Feed,
     progress: Progress,
     release: Callable[[], None],
+    reopened: Callable[[], AbstractContextManager[Engine]],
 ) -> dict[str, Any]:
     rows, _ = ends(model, "batch")
     length = max(SEGMENT // rows, PROMPT + CONTINUATION)  # each row has its own, large logits
     longest = min(length, ends(model, "sequence")[1])
     parts = feed.enough(_decoder_parts(model, feed, longest))
-    answers = Answers(model, parts, rows, progress)
-    said = _continuation(model, parts[0], longest)
-    if answers.kept:
-        release()
+    prompt, said = _continuation(model, parts[0], longest)
+    release()
+    texts = [*parts, prompt + said[:-1]] if said else parts
+    truth = ReferenceScores(reference, texts, progress)
     logits, ours, theirs = Output("logits"), Perplexity(), Perplexity()
 
     # A function, so that the logits of one segment are gone when the next one is run.
-    def compare(index: int, part: list[int]) -> None:
-        wanted = truth.run({"input_ids": np.array([part], np.int64)}, ["logits"])["logits"][0]
+    def compare(engine: Engine, index: int, part: list[int]) -> None:
+        wanted, got = truth.of(index), _logits(engine, part, rows)
         follows = np.array(part[1:], np.int64)
-        for start, got in answers.pieces(index):
-            stop = start + len(got)
-            logits.update(wanted[start:stop], got)
-            ours.update(got[: len(follows) - start], follows[start:stop])
+        logits.update(wanted, got)
+        ours.update(got[:-1], follows)
         theirs.update(wanted[:-1], follows)
 
-    for index, part in enumerate(parts):
-        compare(index, part)
-        progress.step("comparing segments", index + 1, len(parts))
-    decoded = _confirmed(truth, *said)
+    with reopened() as engine:
+        for index, part in enumerate(parts):
+            compare(engine, index, part)
+            progress.step("comparing segments", index + 1, len(parts))
+    decoded = Agreement()
+    if said:  # each token, after the same ones before it
+        decoded.update_choices(truth.of(len(parts))[len(prompt) - 1 :], np.array(said))
     return {
         "segments": len(parts),
         "tokens": sum(map(len, parts)),
@@ -157,6 +162,13 @@ def _verify_decoder(
         "decode_tokens": decoded.total,
         "decode_agreement": decoded.ratio if decoded.total else None,
     }
+
+
+def _logits(model: Engine, part: Sequence[int], rows: int) -> npt.NDArray[Any]:
+    """Of each position, ``(tokens, vocabulary)``; the text is fed in ``rows`` copies."""
+    ids = np.array([part], np.int64).repeat(rows, 0)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    return np.asarray(model.run(feeds, ["logits"])["logits"][0])
 
 
 def _decoder_parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
@@ -175,16 +187,6 @@ def _continuation(model: Engine, segment: list[int], longest: int) -> tuple[list
     least, _ = ends(model, "batch")
     with without_rules(model, "never", "first", "rules"):
         return prompt, list(model.generate([prompt] * least, max_new_tokens=room)[0].tokens)
-
-
-def _confirmed(truth: Reference, prompt: list[int], tokens: list[int]) -> Agreement:
-    """Each token checked against the reference after the same prefix."""
-    agreement = Agreement()
-    if tokens:
-        ids = np.array([prompt + tokens[:-1]], np.int64)
-        rows = truth.run({"input_ids": ids}, ["logits"])["logits"][0, len(prompt) - 1 :]
-        agreement.update_choices(rows, np.array(tokens))
-    return agreement
 
 
 def _verify_encoder(

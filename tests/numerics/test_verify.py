@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from weakref import ref
 
 import numpy as np
@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from lepton_compile.errors import UsageError
-from lepton_compile.numerics import answers
 from lepton_compile.numerics.gates import check_gates
 from lepton_compile.numerics.reference import Later, pool
 from lepton_compile.numerics.tolerance import tolerance_for
@@ -132,6 +131,13 @@ class Watched(TorchEngine):
         self.given: list[ref[np.ndarray]] = []
         self.open = True
 
+    def __enter__(self) -> Self:
+        self.open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def run(self, *args: Any) -> dict[str, np.ndarray]:
         assert self.open
         assert all(array() is None for array in self.given)
@@ -144,41 +150,36 @@ class Watched(TorchEngine):
         return super().generate(*args, **options)
 
     def close(self) -> None:
-        """It takes no more calls."""
+        """It takes no more calls, until it is opened again."""
         self.open = False
 
 
-def test_an_engine_is_closed_before_the_reference_is_loaded(llama: LlamaForCausalLM) -> None:
-    engine, loaded = Watched(llama, decoder_manifest(), 0.01), []
+def test_an_engine_and_the_layers_of_the_reference_are_never_in_memory_together(
+    llama: LlamaForCausalLM,
+) -> None:
+    engine, loaded = Watched(llama, decoder_manifest(), 0.01), list[ref[torch.nn.Module]]()
 
     def load() -> LlamaForCausalLM:
-        loaded.append(engine.open)
-        assert all(array() is None for array in engine.given)
-        return llama
+        assert not engine.open
+        module = copy.deepcopy(llama)
+        loaded.append(ref(module.model.layers))
+        return module
+
+    def reopened() -> Watched:
+        assert [layers() for layers in loaded] == [None]
+        return engine
 
     how = (Characters(), "text-generation")
-    report = verify(engine, Later(load), *how, tokens=200, release=engine.close)
-    assert loaded == [False]
+    reference = Later(load)
+    report = verify(engine, reference, *how, tokens=200, release=engine.close, reopened=reopened)
+    assert not engine.open
     assert len(engine.given) == report.segments > 1
     open_ = verify(TorchEngine(llama, decoder_manifest(), 0.01), llama, *how, tokens=200)
     assert replace(report, seconds=0) == replace(open_, seconds=0)
-
-
-def test_an_engine_stays_open_where_its_logits_are_too_many(
-    llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, how = Watched(llama, decoder_manifest(), 0.01), (Characters(), "text-generation")
-    shelved = verify(engine, llama, *how, tokens=200, release=engine.close)
-    monkeypatch.setattr(answers, "PIECE", 1)
-    apart = verify(Watched(llama, decoder_manifest(), 0.01), llama, *how, tokens=200)
-    monkeypatch.setattr(answers, "KEPT", 4 * VOCABULARY * 100)
-    engine = Watched(llama, decoder_manifest(), 0.01)
-    live = verify(engine, llama, *how, tokens=200, release=engine.close)
-    assert engine.open
-    assert live.perplexity == pytest.approx(shelved.perplexity, rel=1e-12)
-    assert apart.perplexity == pytest.approx(shelved.perplexity, rel=1e-12)
-    assert live.outputs[0].difference.max_abs == shelved.outputs[0].difference.max_abs
-    assert apart.outputs[0].difference.max_abs == shelved.outputs[0].difference.max_abs
+    assert llama.model.layers, "a model that was given is as it was"
+    engine.open, loaded[:] = True, []
+    again = verify(engine, reference, *how, tokens=200, release=engine.close, reopened=reopened)
+    assert replace(again, seconds=0) == replace(open_, seconds=0), "of the next engine"
 
 
 def test_perplexity_is_that_of_the_whole_text(llama: LlamaForCausalLM) -> None:

@@ -1,0 +1,85 @@
+"""What the fp32 model says of several texts, when its layers have made way for an engine.
+
+The model, an engine, and what each says of a text would be the peak of most builds: scores of a
+vocabulary of 262,144 take a megabyte a token. The states that the model makes them of take a few
+kilobytes. So its layers read all texts first and are let go; its head is asked for the scores of
+one text after the other, beside the engine that they are compared with. A model that cannot be
+taken apart so stays whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_compile.numerics.reference import Later, module_of
+from lepton_compile.progress import Progress
+from lepton_compile.scratch import give_back_freed
+
+if TYPE_CHECKING:
+    import torch
+
+    from lepton_compile.numerics.reference_head import Head
+
+__all__ = ["ReferenceScores"]
+
+AT_ONCE = 4
+"""Texts of one length that the layers read together: larger products are faster."""
+
+
+class ReferenceScores:
+    """Scores that a decoder of transformers gives for texts. Making one runs the layers.
+
+    Args:
+        reference: the model in evaluation mode; or ``Later``, what loads it: of that the layers are
+            freed, and it loads the model anew for who asks next.
+        texts: token ids, at least one text, and one id a text.
+        progress: told as the layers go through the texts.
+    """
+
+    def __init__(self, reference: Any, texts: Sequence[Sequence[int]], progress: Progress) -> None:
+        from lepton_compile.numerics.reference_head import take_apart
+
+        self._module, self._texts = module_of(reference), texts
+        self._head = take_apart(self._module, texts[0])
+        if self._head is None:
+            return
+        self._states = _states(self._head, texts, progress)
+        if isinstance(reference, Later):
+            self._head.let_go()
+            reference.forget()
+            give_back_freed()
+
+    def of(self, index: int) -> npt.NDArray[np.float32]:
+        """Of each position of a text, ``(tokens, vocabulary)``."""
+        from lepton_compile.numerics.reference_head import scores_of
+
+        if self._head is not None:
+            found = self._head.scores(self._states[index][None])
+        else:
+            found = scores_of(self._module, [self._texts[index]])
+        return np.asarray(found[0].numpy())
+
+
+def _states(
+    head: Head, texts: Sequence[Sequence[int]], progress: Progress
+) -> dict[int, torch.Tensor]:
+    """Index of a text -> what the layers make of it, ``(tokens, width)``."""
+    found: dict[int, torch.Tensor] = {}
+    for together in _of_one_length(texts):
+        made = head.states([texts[index] for index in together])
+        found.update(zip(together, made, strict=True))
+        progress.step("running PyTorch's layers", len(found), len(texts))
+    return found
+
+
+def _of_one_length(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices of texts that need no padding beside each other, a few at a time."""
+    lengths: dict[int, list[int]] = {}
+    for index, text in enumerate(texts):
+        lengths.setdefault(len(text), []).append(index)
+    for same in lengths.values():
+        yield from (same[at : at + AT_ONCE] for at in range(0, len(same), AT_ONCE))
