@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -118,7 +118,8 @@ class Continues(Texts):
 def _continued(cache: Any, rows: list[Any], hows: list[Any], seed: Any) -> Iterator[str | int]:
     """Token after token until all rows have ended."""
     begin = time.perf_counter()
-    logits = _run(cache.start, 0, [row.ids for row in rows])
+    with failing("the engine failed on the prompts"):
+        logits = cache.start([row.ids for row in rows])
     middle, steps = time.perf_counter(), 0
     draws = np.random.default_rng(None if seed is None else int(seed)).spawn(len(rows))
     while True:
@@ -132,7 +133,8 @@ def _continued(cache: Any, rows: list[Any], hows: list[Any], seed: Any) -> Itera
             break
         steps += 1
         last = [row.tokens[-1] if row.tokens else 0 for row in rows]
-        logits = _run(cache.step, steps, last, alive)
+        with failing(f"the engine failed after {steps} new tokens of {len(rows)} rows"):
+            logits = cache.step(last, alive)
     seconds = time.perf_counter() - middle
     rate = sum(max(len(row.tokens) - 1, 0) for row in rows) / seconds
     for row in rows:
@@ -172,10 +174,3 @@ class Generation:
         piece = self._words.push(new, final=bool(self.finish))
         self.finish = "stop" if self._words.stopped else self.finish
         return piece or None
-
-
-def _run(call: Callable[..., np.ndarray], made: int, *given: Any) -> np.ndarray:
-    """What the engine gives; its failure with the place where it happened."""
-    where = f"after {made} new tokens of {len(given[0])} rows" if made else "on the prompts"
-    with failing(f"the engine failed {where}"):
-        return call(*given)

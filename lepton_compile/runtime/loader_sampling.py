@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
 from operator import index
 from typing import Any, NamedTuple
 
@@ -27,23 +27,16 @@ class Sampling(NamedTuple):
     def checked(self) -> Sampling:
         """The same in Python's own numbers; what is out of its range, or of another kind, is
         refused."""
-        ranges: dict[str, Callable[[Any], bool]] = {
-            "temperature": lambda value: 0 <= value < np.inf,
-            "top_k": lambda value: value >= 0,
-            "top_p": lambda value: 0 < value <= 1,
-            "min_p": lambda value: 0 <= value <= 1,
-            "repetition_penalty": lambda value: 0 < value < np.inf,
-            "seed": lambda value: value >= 0,
-            "max_new_tokens": lambda value: value >= 1,
-        }
-        made: dict[str, Any] = {}
+        least = {"top_p": 5e-324, "repetition_penalty": 5e-324, "max_new_tokens": 1}  # not 0
+        most, made = {"top_p": 1, "min_p": 1}, dict[str, Any]()
         for name, value in self._asdict().items():
             if value is (usual := self._field_defaults[name]):
                 continue
             wrong = f"out of its range: {name}={value!r:.60}"
             with failing(wrong):  # by text, an array, a part of a token
                 made[name] = float(value + 0) if isinstance(usual, float) else index(value)
-            refuse(isinstance(value, bool | np.bool_) or not ranges[name](made[name]), wrong)
+            fits = least.get(name, 0) <= made[name] <= most.get(name, sys.float_info.max)
+            refuse(isinstance(value, bool | np.bool_) or not fits, wrong)
         return self._replace(**made)
 
     def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:

@@ -22,9 +22,8 @@ class Scores(Opened):
         """
         with failing(f"logits takes token ids, or rows of them: {ids!r:.60}"):
             rows = ids if np.ndim(ids[0]) else [ids]
-            lengths = [len(row) for row in rows]
-        gaps = [[0] * (max(lengths) - length) for length in lengths]
-        mask = [[1] * len(row) + gap for row, gap in zip(rows, gaps, strict=True)]
+            width = max(len(row) for row in rows)
+        whole = [[*row, *[0] * (width - len(row))] for row in rows]
+        mask = np.arange(width) < np.array([[len(row)] for row in rows])
         mask = mask if attention_mask is None else attention_mask
-        whole = [[*row, *gap] for row, gap in zip(rows, gaps, strict=True)]
         return self.run({"input_ids": whole, "attention_mask": mask}, ["logits"])["logits"]
