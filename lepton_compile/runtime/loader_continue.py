@@ -24,8 +24,10 @@ class Continues(Texts):
     def new_cache(self, batch: int, capacity: int) -> Any:
         """What holds the keys and values of ``batch`` rows while they are continued."""
         refuse(self.session is None, "this model is closed")
-        if hasattr(self.session, "new_cache"):
-            return self.session.new_cache(batch, capacity)
+        if self.target.startswith("trt"):
+            from lepton_compile.runtime.loader_trt_decoder import Decoder
+
+            return Decoder.new_cache(self.session, batch, capacity)
         if not self.cache:
             from lepton_compile.runtime.loader_no_cache import NoCache
 
@@ -73,21 +75,23 @@ class Continues(Texts):
 
     def _buffers(self, batch: int, longest: int, limit: int) -> Any:
         """A cache with room for prompts and answers: that of the last call if it is enough."""
-        ahead = getattr(self.session, "ahead", 0)  # of caches that grow
-        need = longest + (min(ahead, limit) or limit)
+        need = longest + limit
+        room = -(-need // ROUND) * ROUND
+        if ahead := getattr(self.session, "ahead", 0):
+            from lepton_compile.runtime.loader_trt_buckets import at_first
+
+            need = room = at_first(longest, limit, ahead)
         cache = None
         with suppress(IndexError):  # this is the first call, or others have them
             cache = self.spare.pop()
-        room = need if ahead else -(-need // ROUND) * ROUND
-        if cache is not None:
-            if cache.batch >= batch and cache.capacity >= need:
-                return cache
-            if cache.batch >= batch and getattr(cache, "pieces", False):
-                with failing(f"no room for {batch} rows of {longest} tokens and {limit} new"):
+        with failing(f"no room for {batch} rows of {longest} tokens and {limit} new"):
+            if cache is not None and cache.batch >= batch:
+                if cache.capacity < need and getattr(cache, "pieces", False):
                     cache.widen(min(max(room, 2 * cache.capacity), self._room()))
-                return cache
-            cache.close()
-        with failing(f"no cache for {batch} rows of {longest} tokens and {limit} new"):
+                if cache.capacity >= need:
+                    return cache
+            if cache is not None:
+                cache.close()
             return self.new_cache(batch, min(room, self._room()))
 
     def _pieces(self, rows: list[Any], how: Any, limit: int) -> Iterator[str | int]:

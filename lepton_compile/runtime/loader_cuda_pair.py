@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_guard import failing
-from lepton_compile.runtime.loader_ort_memory import DEVICES
+from lepton_compile.runtime.loader_ort_cuda import DEVICE
 from lepton_compile.runtime.loader_source import Pair
 
 __all__ = ["CudaPair", "reorder"]
@@ -36,7 +36,7 @@ class _Resident:
         for name, value in given.items():
             binding.bind_ortvalue_input(name, value)
         for name in names:
-            binding.bind_output(name, DEVICES["ort-cuda"])
+            binding.bind_output(name, DEVICE)
         self._session.run_with_iobinding(binding)
         return list(binding.get_outputs())
 

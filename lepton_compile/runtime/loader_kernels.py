@@ -11,7 +11,7 @@ from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
 __all__ = ["register_kernels"]
 
 
-def register_kernels(options: Any, model: Path, engine: Mapping[str, Any]) -> None:
+def register_kernels(options: Any, root: Path, engine: Mapping[str, Any]) -> None:
     """Give a session the operators of the engine's library, whose digest has been checked."""
     import platform
 
@@ -19,8 +19,7 @@ def register_kernels(options: Any, model: Path, engine: Mapping[str, Any]) -> No
     here, built = (platform.system(), platform.machine()), (kernels["system"], kernels["machine"])
     wrong = f"its kernels are for {' on '.join(built)}, this is {' on '.join(here)}"
     refuse(here != built, f"{wrong}: build with kernels: builtin", UnfitError)
-    library = model.with_name(Path(kernels["library"]).name)
-    listed = PurePosixPath(engine["model"]).with_name(library.name).as_posix() in engine["files"]
-    refuse(not listed, f"the engine's files do not list {library.name}")
+    library = PurePosixPath(engine["model"]).parent / kernels["library"]
+    refuse(str(library) not in engine["files"], f"the engine's files do not list {library.name}")
     with failing(f"onnxruntime does not take {library.name}", UnfitError):
-        options.register_custom_ops_library(str(library))
+        options.register_custom_ops_library(str(root / library))

@@ -71,7 +71,7 @@ class Opened:
             from lepton_compile.runtime.loader_states import check_unpadded
 
             check_unpadded(self, names, given)
-        if self.cache and (self.cache["shared"] or hasattr(self.session, "new_cache")):
+        if self.cache and (self.cache["shared"] or self.target.startswith("trt")):
             from lepton_compile.runtime.loader_past import run_packed
 
             run = partial(run_packed, run)

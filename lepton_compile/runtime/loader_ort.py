@@ -47,7 +47,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     if engine.get("kernels"):
         from lepton_compile.runtime.loader_kernels import register_kernels
 
-        register_kernels(options, path, engine)
+        register_kernels(options, root, engine)
     with failing(f"onnxruntime cannot open {path.name} with {threads} threads", UnfitError):
         # Threads that spin for work make a token a sixth faster; beyond 0.1 ms they hinder others.
         options.add_session_config_entry("session.intra_op.spin_duration_us", "100")

@@ -15,9 +15,18 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import UnfitError, failing, refuse
 
-__all__ = ["BITS", "PROVIDERS", "CudaSession", "bfloat16_zeros", "check_driver", "start_cuda"]
+__all__ = [
+    "BITS",
+    "DEVICE",
+    "PROVIDERS",
+    "CudaSession",
+    "bfloat16_zeros",
+    "check_driver",
+    "start_cuda",
+]
 
 PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+DEVICE = "cuda"
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 BITS = "uint16"  # numpy has no bfloat16: an array holds the bits.
 EAGER = -1  # Number of runs that are not captured.
@@ -97,10 +106,10 @@ def _numbered(graph: int) -> Any:
     return options
 
 
-def bfloat16_zeros(shape: tuple[int, ...], device: str) -> Any:
+def bfloat16_zeros(shape: tuple[int, ...]) -> Any:
     """An OrtValue of zeros in bfloat16."""
     from onnxruntime import OrtValue
 
-    value = OrtValue.ortvalue_from_shape_and_type(list(shape), BFLOAT16, device, 0)
+    value = OrtValue.ortvalue_from_shape_and_type(list(shape), BFLOAT16, DEVICE, 0)
     value.update_inplace(np.zeros(shape, BITS))
     return value

@@ -43,9 +43,7 @@ def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
     return held
 
 
-def run_packed(
-    run: Callable[..., list[np.ndarray]], names: list[str], given: dict[str, np.ndarray]
-) -> list[np.ndarray]:
+def run_packed(run: Callable[..., Any], names: list[str], given: dict[str, np.ndarray]) -> Any:
     """Outputs for rows that may be padded on the left, of an engine that wants them to the left."""
     mask = given["attention_mask"]
     if not (mask[:, 1:] > mask[:, :-1]).any():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_ort_memory import DEVICES, zeros
 from lepton_compile.runtime.loader_past import past_of
 
 __all__ = ["PastCache"]
@@ -21,8 +21,15 @@ class PastCache:
     """
 
     def __init__(self, model: Any, batch: int, capacity: int) -> None:
+        from onnxruntime import OrtValue
+
         self.model, self.batch, self.capacity = model, batch, capacity
-        self.device, self.session = DEVICES[model.target], model.session
+        self.device = "cpu"
+        if model.target == "ort-cuda":
+            from lepton_compile.runtime.loader_ort_cuda import DEVICE
+
+            self.device = DEVICE
+        self.session, self.value = model.session, OrtValue.ortvalue_from_numpy
 
     def close(self) -> None:
         """Let the buffers go."""
@@ -38,10 +45,19 @@ class PastCache:
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         for length, group in groupby(order, lengths.__getitem__):
             numbers = list(group)
-            empty = [zeros(s, d, self.device) for *_, s, d in past_of(self.model, len(numbers), 0)]
-            past = self._run(numbers, np.array([rows[n] for n in numbers]), length, empty)
+            past = [*self._empty(len(numbers))]
+            past = self._run(numbers, np.array([rows[n] for n in numbers]), length, past)
             self.groups.append((numbers, length, past))
         return self.logits
+
+    def _empty(self, rows: int) -> Iterator[Any]:
+        for *_, shape, dtype in past_of(self.model, rows, 0):
+            if dtype == "bfloat16":
+                from lepton_compile.runtime.loader_ort_cuda import bfloat16_zeros
+
+                yield bfloat16_zeros(shape)
+                continue
+            yield self.value(np.zeros(shape, dtype), self.device, 0)
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
         """Logits after one more token per row; groups without a row that is alive stop."""
@@ -55,9 +71,7 @@ class PastCache:
 
     def _run(self, numbers: list[int], ids: np.ndarray, total: int, past: list[Any]) -> list[Any]:
         """Run rows ``numbers``, which have ``total`` tokens by now; their cache afterwards."""
-        from onnxruntime import OrtValue
-
-        value, ones = OrtValue.ortvalue_from_numpy, np.ones((len(ids), total), np.int64)
+        ones = np.ones((len(ids), total), np.int64)
         given = {"input_ids": ids, "attention_mask": ones, "logits_to_keep": np.array(1)}
         if "position_ids" in self.model.inputs:
             from lepton_compile.runtime.loader_positions import counted
@@ -65,7 +79,7 @@ class PastCache:
             given["position_ids"] = counted(ones, ids.shape[1])
         binding, names = self.session.io_binding(), list(past_of(self.model, 1, 0))
         for name in given.keys() & self.model.inputs.keys():
-            binding.bind_ortvalue_input(name, value(np.asarray(given[name], np.int64)))
+            binding.bind_ortvalue_input(name, self.value(np.asarray(given[name], np.int64)))
         binding.bind_output("logits", "cpu")
         for (before, after, *_), held in zip(names, past, strict=True):
             binding.bind_ortvalue_input(before, held)

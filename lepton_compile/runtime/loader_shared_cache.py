@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lepton_compile.runtime.loader_ort_memory import DEVICES, zeros
 from lepton_compile.runtime.loader_past import past_of
 
 __all__ = ["SharedCache"]
@@ -20,12 +19,21 @@ class SharedCache:
         from onnxruntime import OrtValue
 
         self.batch, self.capacity, self.session = batch, capacity, model.session
-        self.device, self.inputs = DEVICES[model.target], model.inputs
-        self.value = OrtValue.ortvalue_from_numpy
-        self.buffers = [
-            (past, present, zeros(shape, dtype, self.device))
-            for past, present, shape, dtype in past_of(model, batch, capacity)
-        ]
+        self.device, self.inputs, self.value = "cpu", model.inputs, OrtValue.ortvalue_from_numpy
+        if model.target == "ort-cuda":
+            from lepton_compile.runtime.loader_ort_cuda import DEVICE
+
+            self.device = DEVICE
+        self.buffers = list[tuple[str, str, Any]]()
+        for past, present, shape, dtype in past_of(model, batch, capacity):
+            if dtype == "bfloat16":
+                from lepton_compile.runtime.loader_ort_cuda import bfloat16_zeros
+
+                self.buffers.append((past, present, bfloat16_zeros(shape)))
+                continue
+            # What lies beyond a row's end may be multiplied by zero: it must not be NaN.
+            zeros = self.value(np.zeros(shape, dtype), self.device, 0)
+            self.buffers.append((past, present, zeros))
         # Bound values point into these arrays, so that all of them stay here.
         shape = batch, 1, model.manifest["generation"]["vocabulary"]
         self.logits = np.empty(shape, model.outputs["logits"]["dtype"])
@@ -40,11 +48,9 @@ class SharedCache:
 
     def widen(self, capacity: int) -> None:
         """Make room for more tokens; what is held stays."""
-        for at, (past, present, old) in enumerate(self.buffers):
-            held = old.numpy()
-            made = np.zeros((*held.shape[:2], capacity, held.shape[3]), held.dtype)
-            made[:, :, : self.capacity] = held
-            self.buffers[at] = past, present, self.value(made)
+        more = (0, 0), (0, 0), (0, capacity - self.capacity), (0, 0)
+        for at, (past, present, held) in enumerate(self.buffers):
+            self.buffers[at] = past, present, self.value(np.pad(held.numpy(), more))
         self.capacity = capacity
 
     def start(self, rows: list[list[int]]) -> np.ndarray:
@@ -57,10 +63,10 @@ class SharedCache:
             ids = np.array(list(group), np.int64)
             held = self._held(at, ids[0]) if self.pieces and len(ids) == 1 else 0
             self.binding = self.bound(slice(at, at := at + len(ids)))
-            self._run(ids[:, held:], np.ones_like(ids))
+            scores = self._run(ids[:, held:], np.ones_like(ids))
         self.read[: len(rows)] = map(list, rows)  # callers have those themselves
         self.binding = self.bound(slice(0, len(rows)))
-        return self._scores()
+        return scores
 
     def _held(self, at: int, ids: np.ndarray) -> int:
         """How many tokens of a prompt need not be read again.
@@ -76,11 +82,7 @@ class SharedCache:
         """Logits after one more token per row; a row that is not alive stays where it is."""
         self.lengths += alive
         mask = np.arange(self.lengths.max()) < self.lengths[:, None]
-        self._run(np.array(tokens, np.int64)[:, None], mask.astype(np.int64))
-        return self._scores()
-
-    def _scores(self) -> np.ndarray:
-        return self.logits[: len(self.lengths), 0].astype(np.float32, copy=False)
+        return self._run(np.array(tokens, np.int64)[:, None], mask.astype(np.int64))
 
     def bound(self, rows: slice, logits: Any = None) -> Any:
         """A binding to the buffers of some rows."""
@@ -96,7 +98,8 @@ class SharedCache:
             binding.bind_output(present, *where)
         return binding
 
-    def _run(self, ids: np.ndarray, mask: np.ndarray) -> None:
+    def _run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Logits of all rows, once those that are bound have been read."""
         # Binding copies to a device: an array that changes later would go on with its old numbers.
         self.binding.bind_ortvalue_input("input_ids", self.value(ids))
         self.binding.bind_ortvalue_input("attention_mask", self.value(mask))
@@ -106,3 +109,4 @@ class SharedCache:
             places = counted(mask, ids.shape[1])
             self.binding.bind_ortvalue_input("position_ids", self.value(places))
         self.session.run_with_iobinding(self.binding)
+        return self.logits[: len(self.lengths), 0].astype(np.float32, copy=False)

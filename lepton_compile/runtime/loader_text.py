@@ -23,11 +23,11 @@ class Texts(Opened):
             from tokenizers import Tokenizer
         with failing(f"{name} is no tokenizer"):
             made = Tokenizer.from_file(str(self.path / name))
-        self.pad = (made.padding or {}).get("pad_id", 0)
-        made.no_padding()
         if self.task in ("text-generation", "text2text-generation"):
             made.no_truncation()
         if self.task not in ("text-generation", "text2text-generation"):
+            self.pad = (made.padding or {}).get("pad_id", 0)
             most, own = self.manifest["ranges"]["sequence"][1], self.manifest["embedding"] or {}
             made.enable_truncation(min(most, own.get("max_tokens") or most))
+        made.no_padding()
         return made

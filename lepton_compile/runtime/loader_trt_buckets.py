@@ -6,7 +6,12 @@ from typing import Any
 
 from lepton_compile.runtime.loader_guard import LoaderError
 
-__all__ = ["grow"]
+__all__ = ["at_first", "grow"]
+
+
+def at_first(longest: int, limit: int, ahead: int) -> int:
+    """Tokens that a row has room for when it begins: not all that may come, for caches grow."""
+    return longest + min(ahead, limit)
 
 
 def grow(cache: Any, need: int) -> None:

@@ -56,7 +56,6 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_slices": any((e.get("kernels") or {}).get("slice") for e in engines),
         "loader_kernels": ort and any(engine.get("kernels") for engine in engines),
         "loader_ort_cuda": "ort-cuda" in targets,
-        "loader_ort_memory": ort and bool(cache),
         "loader_shared_cache": ort and shared,
         "loader_shared_states": ort and shared and bool(cache.get("states")),
         **_of_cuda("ort-cuda" in targets, pair, cache),

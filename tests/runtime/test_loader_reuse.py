@@ -84,9 +84,9 @@ class Watched:
         self.given = list[tuple[int, int]]()
         run = self.cache._run
 
-        def noted(ids: np.ndarray, mask: np.ndarray) -> None:
+        def noted(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
             self.given.append(ids.shape)
-            run(ids, mask)
+            return run(ids, mask)
 
         monkeypatch.setattr(self.cache, "_run", noted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lepton_compile.runtime import loader_ort_cuda, loader_ort_memory
+from lepton_compile.runtime import loader_cuda_pair, loader_ort_cuda
 
 
 @pytest.fixture
@@ -12,4 +12,5 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU provider in the place of CUDA's."""
     monkeypatch.setattr(loader_ort_cuda, "PROVIDERS", ["CPUExecutionProvider"])
     monkeypatch.setattr(loader_ort_cuda, "check_driver", lambda: None)
-    monkeypatch.setitem(loader_ort_memory.DEVICES, "ort-cuda", "cpu")
+    for module in (loader_ort_cuda, loader_cuda_pair):
+        monkeypatch.setattr(module, "DEVICE", "cpu")
