@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["Shelf", "Shelved", "give_back_freed", "on_scratch_disk"]
+__all__ = ["Shelf", "Shelved", "give_back_freed", "on_scratch_disk", "scratch_lacks"]
 
 
 @contextmanager
@@ -23,6 +24,14 @@ def on_scratch_disk() -> Iterator[None]:
     except OSError as error:
         error.filename = tempfile.gettempdir()
         raise
+
+
+def scratch_lacks(needed: int, what: str) -> str:
+    """Why the disk for temporary files has no room for ``needed`` bytes; empty where it has."""
+    if needed <= shutil.disk_usage(tempfile.gettempdir()).free:
+        return ""
+    # In words that do not change from run to run: they stand in the manifest.
+    return f"{what} are {needed / 1e9:.2f} GB, the disk for temporary files (TMPDIR) has less"
 
 
 def give_back_freed() -> None:

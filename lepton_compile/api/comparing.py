@@ -26,8 +26,21 @@ from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.pipeline import NumericCheck
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
+from lepton_compile.scratch import scratch_lacks
 
-__all__ = ["Comparing"]
+__all__ = ["Comparing", "no_room_to_check", "no_room_to_verify"]
+
+
+def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
+    """Why the per-pass check of so many parameters has to be left out; empty where it has room."""
+    lacks = ceiling.lacks(0, mapped=int(CHECKED * parameters))
+    return lacks or scratch_lacks(FP32 * parameters, "the check's weights")
+
+
+def no_room_to_verify(ceiling: MemoryCeiling, source: Source, task: str, parameters: int) -> str:
+    """The same of the verification, for which the fp32 model is loaded."""
+    loaded = reference_parameters(source, task, parameters)
+    return ceiling.lacks(FP32 * loaded, mapped=mapped_bytes(source, loaded))
 
 
 class Comparing:
@@ -61,7 +74,7 @@ class Comparing:
     def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
         if not check:
             return "left out as asked"
-        if lacks := self.ceiling.lacks(int(CHECKED * self._parameters)):
+        if lacks := no_room_to_check(self.ceiling, self._parameters):
             return lacks
         try:
             self.feeds = check_feeds(self._source, exported)
@@ -157,10 +170,7 @@ class Comparing:
             return "left out as asked"
         if self._source.kind == "onnx":
             return "an ONNX file comes without the PyTorch model"
-        if self.ceiling.limit is None:
-            return ""
-        loaded = reference_parameters(self._source, self._task, self._parameters)
-        return self.ceiling.lacks(FP32 * loaded + mapped_bytes(self._source, loaded))
+        return no_room_to_verify(self.ceiling, self._source, self._task, self._parameters)
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:

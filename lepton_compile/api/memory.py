@@ -1,8 +1,10 @@
-"""A ceiling on the memory of a build."""
+"""A ceiling on the memory of a build: the recipe's, or what there is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from lepton_compile.errors import EngineError
 from lepton_compile.progress import Progress
@@ -10,6 +12,12 @@ from lepton_compile.progress import Progress
 __all__ = ["MemoryCeiling", "Watched"]
 
 Step = Callable[[str, int, int], None]
+
+GROUP = Path("/sys/fs/cgroup")
+"""Of a container: its control group."""
+
+LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""What such a group of version 2, or 1, may hold at most; it is killed at the next page."""
 
 FP32 = 4
 CHECKED = 4.4
@@ -21,7 +29,7 @@ class MemoryCeiling:
     """Watches resident memory at every step of a build.
 
     Args:
-        limit: bytes; None watches nothing.
+        limit: bytes; with None nothing is watched, and what is left is that of the machine.
         holding: options that would spare memory and are not given, such as ``--no-check``.
     """
 
@@ -53,13 +61,19 @@ class MemoryCeiling:
 
         return watched
 
-    def lacks(self, needed: int, what: str = "the fp32 model") -> str:
-        """Why there is no room for ``needed`` bytes more; empty where there is."""
-        if self.limit is None or _resident() + needed <= self.limit:
-            return ""
+    def lacks(self, needed: int, what: str = "the fp32 model", mapped: int = 0) -> str:
+        """Why there is no room for ``needed`` bytes more; empty where there is.
+
+        Args:
+            mapped: bytes of files beside them. They are resident while there is room, and so they
+                count below a ceiling; a machine lets them go before it lacks memory.
+        """
         # In words that do not change from run to run: they stand in the manifest.
-        more = f"about {_size(needed)} beside what the build holds"
-        return f"{what} needs {more}, the ceiling is {_size(self.limit)}"
+        more = f"{what} needs about {_size(needed + mapped)} beside what the build holds"
+        if self.limit is not None:
+            fits = _resident() + needed + mapped <= self.limit
+            return "" if fits else f"{more}, the ceiling is {_size(self.limit)}"
+        return "" if needed <= _free() else f"{more}, this machine has {_size(_machine())}"
 
     def _hint(self) -> str:
         if not self.holding:
@@ -74,6 +88,25 @@ class Watched:
     def __init__(self, progress: Progress, ceiling: MemoryCeiling) -> None:
         self.stage = progress.stage
         self.step = ceiling.watch(progress.step)
+
+
+def _machine() -> int:
+    """Bytes of memory that there are for this process, in use or not: its container's."""
+    import psutil
+
+    found = [psutil.virtual_memory().total]
+    for name in LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            found.append(int((GROUP / name).read_text()))
+    return int(min(found))
+
+
+def _free() -> int:
+    """Bytes that this process may take without being killed for them."""
+    import psutil
+
+    unused = psutil.virtual_memory().available + psutil.swap_memory().free
+    return int(min(unused, _machine() - _resident()))
 
 
 def _size(size: int) -> str:

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from lepton_compile.api.comparing import no_room_to_check, no_room_to_verify
 from lepton_compile.api.early_model import check_model
 from lepton_compile.api.estimates import (
     Estimate,
     check_estimate,
     verify_estimate,
 )
+from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.pictures import sees
 from lepton_compile.api.placeholders import fill
 from lepton_compile.api.places import copies_of, output_of, source_of
@@ -114,22 +116,30 @@ def make_plan(
     captured = time.perf_counter() - start
     layers = _layers(exported)
     engines, notes = _engines(recipe, source, exported, progress)
+    ceiling, size = MemoryCeiling(recipe.max_memory), exported.parameters
+    unchecked = no_room_to_check(ceiling, size) if check else ""
+    verify = verify and source.kind != "onnx"  # which comes without the PyTorch model
+    unverified = no_room_to_verify(ceiling, source, exported.task, size) if verify else ""
     return Plan(
         model=recipe.model,
         output=str(output or output_of(recipe)),
         task=exported.task,
         architecture=exported.architecture,
-        parameters=exported.parameters,
+        parameters=size,
         how=exported.how,
         layers=layers,
         engines=engines,
         peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
-        seconds=captured + exported.parameters * len(engines) / PARAMETERS_PER_SECOND,
-        check=check_estimate(exported.parameters, len(engines)) if check else None,
-        verify=_verification(recipe, source, exported, engines) if verify else None,
+        seconds=captured + size * len(engines) / PARAMETERS_PER_SECOND,
+        check=check_estimate(size, len(engines)) if check and not unchecked else None,
+        verify=_verification(recipe, source, exported, engines)
+        if verify and not unverified
+        else None,
         notes=[
             *exported.notes,
             *notes,
+            *([f"passes will not be compared: {unchecked}"] if unchecked else []),
+            *([f"engines will not be verified: {unverified}"] if unverified else []),
             *_unseen_zeros(recipe, source),
             *left_out(source, exported.task),
         ],
@@ -184,8 +194,6 @@ def _engines(
 def _verification(
     recipe: Recipe, source: Source, exported: ExportedModel, engines: Sequence[EnginePlan]
 ) -> Estimate | None:
-    if source.kind == "onnx":  # which comes without the PyTorch model
-        return None
     reasons = runnable(recipe.target)
     held = [sum(e.files.values()) for e in engines if not reasons[e.target]]
     tokens = recipe.verify.tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import lepton_compile as lc
+from lepton_compile.api import memory
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.sample import check_feeds
 from lepton_compile.api.verification import runnable
@@ -200,3 +202,64 @@ def test_the_hint_of_the_ceiling_names_what_is_on() -> None:
             watched("writing", 0, 1)
         assert str(caught.value.hint).startswith(hint)
         assert "--no-check" not in str(caught.value.hint)
+
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 16 GiB, 10 of them and 2 of swap free; what its control group is asked for."""
+    now = SimpleNamespace(total=16 * GIB, available=10 * GIB)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: now)
+    monkeypatch.setattr("psutil.swap_memory", lambda: SimpleNamespace(free=2 * GIB))
+    monkeypatch.setattr(memory, "_resident", lambda: GIB)
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("limits", "room", "has"),
+    [
+        ({}, 12 * GIB, "17.18"),
+        ({"memory.max": "max\n"}, 12 * GIB, "17.18"),
+        ({"memory.max": f"{4 * GIB}\n"}, 3 * GIB, "4.29"),
+        ({"memory/memory.limit_in_bytes": f"{4 * GIB}\n"}, 3 * GIB, "4.29"),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 12 * GIB, "17.18"),
+    ],
+)
+def test_without_a_ceiling_there_is_what_the_machine_has(
+    machine: Path, limits: dict[str, str], room: int, has: str
+) -> None:
+    """Or a container: what asks for more of it is killed, after minutes and without a word."""
+    for name, text in limits.items():
+        (machine / name).parent.mkdir(exist_ok=True)
+        (machine / name).write_text(text)
+    ceiling = MemoryCeiling(None)
+    assert ceiling.lacks(room, mapped=100 * GIB) == "", "files make way"
+    lacks = ceiling.lacks(room + 1, "the model")
+    assert lacks.startswith("the model needs about")
+    assert lacks.endswith(f"this machine has {has} GB")
+
+
+def test_files_count_below_a_ceiling(machine: Path) -> None:
+    ceiling = MemoryCeiling(4 * GIB)
+    assert ceiling.lacks(2 * GIB, mapped=GIB) == ""
+    assert "the ceiling is 4.29 GB" in ceiling.lacks(2 * GIB, mapped=GIB + 1)
+
+
+def test_what_has_no_room_on_this_machine_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved("BertModel", bert(num_hidden_layers=1), tmp_path / "model")
+    monkeypatch.setattr(memory, "_free", lambda: 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    compared, remarks = _built(tmp_path / "model", tmp_path, task="feature-extraction")
+    assert "the disk for temporary files (TMPDIR) has less" in str(compared["passes"])
+    assert "the fp32 model needs about" in str(compared["engine"])
+    assert "this machine has" in str(compared["engine"])
+    assert len(remarks) == 2
+    plan = lc.plan(model=str(tmp_path / "model"), task="feature-extraction")
+    assert (plan.check, plan.verify) == (None, None)
+    told = [note.partition(":")[0] for note in plan.notes]
+    assert told == ["passes will not be compared", "engines will not be verified"]
