@@ -73,7 +73,11 @@ class MemoryCeiling:
         if self.limit is not None:
             fits = _resident() + needed + mapped <= self.limit
             return "" if fits else f"{more}, the ceiling is {_size(self.limit)}"
-        return "" if needed <= _free() else f"{more}, this machine has {_size(_machine())}"
+        return (
+            ""
+            if needed <= _free()
+            else f"{more}, this machine or its container has {_size(_machine())}"
+        )
 
     def _hint(self) -> str:
         if not self.holding:
