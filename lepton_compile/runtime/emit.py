@@ -164,10 +164,12 @@ class _Part:
 
     def _fate(self, node: ast.AST) -> bool | None:
         """False of an ``if`` that only other tasks, or type checkers, get into; True of one that
-        this task always does; None of all else."""
+        this task always does, or that asks for a call that it has; None of all else."""
         asked = ast.unparse(node.test) if isinstance(node, ast.If) else ""
         if asked == "TYPE_CHECKING":
             return False
+        if asked.startswith("hasattr(Model, "):  # without the call there is no part for it either
+            return True
         if not (isinstance(node, ast.If) and isinstance(node.test, ast.Compare)):
             return None
         known = {"self": self.task, "model": self.task}

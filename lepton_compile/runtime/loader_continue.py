@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Continues(Texts):
 
     def _limit(self, prompts: list[list[int]], wanted: int | None) -> int:
         """How many new tokens there will be at most, once the prompts are found to fit."""
-        refuse(not prompts or not all(prompts), "the prompt is empty")
+        refuse(not all(prompts), "the prompt is empty")
         width, room = max(map(len, prompts)), self._room()
         self.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         limit = max(min(128, room - width), 1) if wanted is None else wanted
@@ -94,20 +95,19 @@ class Continues(Texts):
                 cache.close()
             return self.new_cache(batch, min(room, self._room()))
 
-    def _pieces(self, rows: list[Any], how: Any, limit: int) -> Iterator[str | int]:
+    def _pieces(self, rows: list[Any], how: Any) -> Iterator[str | int]:
         """What each token completes, as it comes."""
-        cache = self._buffers(len(rows), max(len(row.ids) for row in rows), limit)
+        cache = self._buffers(len(rows), max(len(row.ids) for row in rows), rows[0].limit)
         try:
             if self.task != "text-generation":
                 from lepton_compile.runtime.loader_source import ready
 
                 ready(self, cache, rows)
-            hows = [how for _ in rows]
             if told := self.manifest.get("generation"):
                 from lepton_compile.runtime.loader_ruled import Ruled
 
-                hows = [Ruled(how, told, row) for row in rows]
-            yield from _continued(cache, rows, hows, how.seed)
+                how = Ruled(how, told, how.seed)
+            yield from _continued(cache, rows, how)
         except GeneratorExit:
             pass  # a stream that nobody reads on is no failure
         except BaseException:
@@ -119,23 +119,22 @@ class Continues(Texts):
             self.spare.append(cache)
 
 
-def _continued(cache: Any, rows: list[Any], hows: list[Any], seed: Any) -> Iterator[str | int]:
+def _continued(cache: Any, rows: list[Any], how: Any) -> Iterator[str | int]:
     """Token after token until all rows have ended."""
     begin = time.perf_counter()
     with failing("the engine failed on the prompts"):
         logits = cache.start([row.ids for row in rows])
-    middle, steps = time.perf_counter(), 0
-    draws = np.random.default_rng(None if seed is None else int(seed)).spawn(len(rows))
-    while True:
-        for row, how, scores, draw in zip(rows, hows, logits, draws, strict=True):
+    middle = time.perf_counter()
+    draws = np.random.default_rng(how.seed).spawn(len(rows))
+    for steps in count(1):
+        for row, scores, draw in zip(rows, logits, draws, strict=True):
             if not row.finish:
-                token = how.pick(scores, row.ids + row.tokens, draw)
+                token = how.pick(scores, row, draw)
                 if (piece := row.push(token)) is not None:
                     yield piece
         alive = [not row.finish for row in rows]
         if not any(alive):
             break
-        steps += 1
         last = [row.tokens[-1] if row.tokens else 0 for row in rows]
         with failing(f"the engine failed after {steps} new tokens of {len(rows)} rows"):
             logits = cache.step(last, alive)
@@ -155,16 +154,16 @@ class Generation:
     def __init__(
         self, model: Any, ids: list[int], limit: int, ends: set[int], stops: list[str], live: bool
     ) -> None:
-        self.ids, self.limit, self.ends = ids, limit, ends
+        self.ids, self.limit, self.ends, self._model = ids, limit, ends, model
         self.tokens, self.finish, self.timings = list[int](), "", dict[str, float]()
-        self._words = Words(model, ids, stops) if stops or model.manifest["tokenizer"] else None
-        self._live = bool(self._words and (stops or live))
+        live = live and bool(model.manifest["tokenizer"])
+        self._words = Words(model, ids, stops) if stops or live else None
 
     @property
     def text(self) -> str | None:
         """The new text, None where the artifact has no tokenizer."""
-        if self._words and not self._live:  # who deals in ids never waits for a tokenizer
-            self._live = True
+        if not self._words and self._model.manifest["tokenizer"]:  # not before: ids need none
+            self._words = Words(self._model, self.ids, [])
             self._words.push(self.tokens, final=True)
         return self._words.text if self._words else None
 
@@ -173,7 +172,7 @@ class Generation:
         new = [] if token in self.ends else [token]
         self.tokens += new
         self.finish = "length" if len(self.tokens) == self.limit else "" if new else "eos"
-        if not self._words or not self._live:
+        if not self._words:
             return token if new else None
         piece = self._words.push(new, final=bool(self.finish))
         self.finish = "stop" if self._words.stopped else self.finish

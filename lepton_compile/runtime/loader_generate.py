@@ -129,7 +129,7 @@ class Generates(Continues, Prompts):
         rows = [Generation(self, ids, limit, ends, stops, stream) for ids in filled]
         for row in rows[len(prompts) :]:
             row.finish = "filling"
-        pieces = self._pieces(rows, how, limit)
+        pieces = self._pieces(rows, how)
         if repr(beams) != "1":
             from lepton_compile.runtime.loader_beams import search
 

@@ -30,11 +30,11 @@ class Ruled(NamedTuple):
 
     how: Any
     told: Mapping[str, Any]
-    row: Any
+    seed: int | None
 
-    def pick(self, scores: np.ndarray, seen: list[int], draw: Any) -> int:
-        """One token id from ``scores``, which are overwritten."""
-        told, row = self.told, self.row
+    def pick(self, scores: np.ndarray, row: Any, draw: Any) -> int:
+        """One token id for ``row`` from ``scores``, which are overwritten."""
+        told = self.told
         scores[told["never"] + told["first"] * (not row.tokens)] = -np.inf
         if told["rules"]:
             from lepton_compile.runtime.loader_rules import rule_out
@@ -44,4 +44,4 @@ class Ruled(NamedTuple):
             from lepton_compile.runtime.loader_times import rule_times
 
             rule_times(told, scores, row.tokens)
-        return int(self.how.pick(scores, seen, draw))
+        return int(self.how.pick(scores, row, draw))

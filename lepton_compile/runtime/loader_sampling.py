@@ -39,14 +39,14 @@ class Sampling(NamedTuple):
             refuse(isinstance(value, bool | np.bool_) or not fits, wrong)
         return self._replace(**made)
 
-    def pick(self, row: np.ndarray, seen: list[int], draw: np.random.Generator) -> int:
-        """One token id from ``row``, the (vocabulary,) logits, which may be overwritten."""
+    def pick(self, scores: np.ndarray, row: Any, draw: np.random.Generator) -> int:
+        """One token id for ``row`` from its (vocabulary,) logits, which may be overwritten."""
         if (penalty := self.repetition_penalty) != 1:
-            old = row[seen]
-            row[seen] = np.where(old > 0, old / penalty, old * penalty)
+            old = scores[seen := row.ids + row.tokens]
+            scores[seen] = np.where(old > 0, old / penalty, old * penalty)
         if self.temperature == 0:
-            return int(row.argmax())
-        ids, weights = self.candidates(row)
+            return int(scores.argmax())
+        ids, weights = self.candidates(scores)
         at = _draw(weights, draw.random())
         return at if ids is None else int(ids[at])
 

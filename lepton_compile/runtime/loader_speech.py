@@ -242,7 +242,7 @@ class Transcribes(Continues):
                 while len(batch) < least:  # an engine may take no fewer
                     batch.append(Window(self, batch[0].ids, limit, set(), [], False))
                     batch[-1].finish = "filling"
-                list(self._pieces([*batch], how, limit))
+                list(self._pieces([*batch], how))
                 for row in batch:
                     row.ids.source = None  # of an hour it is a tenth of a gigabyte
 

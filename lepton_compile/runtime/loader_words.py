@@ -14,23 +14,19 @@ class Words:
 
     def __init__(self, source: Any, ids: list[int], stop: list[str]) -> None:
         self.text, self.stopped, self._held = "", False, ""
-        self._source, self._stop = source, stop
-        self._window, self._read = ids[-16:], -1
+        self._decode, self._stop = source.tokenizer.decode, stop
+        # The end of the prompt decides about a leading space, if its characters are whole.
+        ends = (ids[-count:] for count in range(4, 17))
+        self._window = next((end for end in ends if BROKEN not in self._decode(end)), [])
+        self._read = len(self._window)  # tokens that are shown
 
     def push(self, tokens: list[int], final: bool) -> str:
         """The piece of text that is certain once ``tokens`` are known; all of it if ``final``."""
-        decode = self._source.tokenizer.decode
-        if self._read < 0:
-            # The end of the prompt decides about a leading space, if its characters are whole;
-            # _read counts the tokens shown.
-            ends = (self._window[-count:] for count in range(4, 17))
-            self._window = next((end for end in ends if BROKEN not in decode(end)), [])
-            self._read = len(self._window)
         self._window = self._window + tokens
-        before, size = decode(self._window[: self._read]), len(self._window)
+        before, size = self._decode(self._window[: self._read]), len(self._window)
         # Bytes that are no character spoil whole ones before them: at the end they are left out.
         sizes = range(size, self._read, -1) if final else [size]
-        texts = (decode(self._window[:size]) for size in sizes)
+        texts = (self._decode(self._window[:size]) for size in sizes)
         now = next((text for text in texts if not text.endswith(BROKEN)), before)
         if len(now) > len(before):
             self._window, self._read = self._window[self._read :], len(self._window) - self._read

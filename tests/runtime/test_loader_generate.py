@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -306,7 +307,7 @@ def test_a_draw_falls_where_the_running_sum_passes_it(size: int) -> None:
 def test_draws_come_as_often_as_their_chances() -> None:
     row = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     random, how = np.random.default_rng(0), Sampling(temperature=1.0)
-    found = Counter(how.pick(row.copy(), [], random) for _ in range(4000))
+    found = Counter(how.pick(row.copy(), None, random) for _ in range(4000))
     assert [found[n] / 4000 for n in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
 
 
@@ -317,8 +318,8 @@ def test_the_penalty_follows_its_definition(
 ) -> None:
     seen = data.draw(st.lists(st.integers(0, len(row) - 1), min_size=1, max_size=8))
     expected = truth.penalized(row, seen, penalty)
-    changed = row.copy()
-    picked = Sampling(repetition_penalty=penalty).pick(changed, seen, np.random.default_rng(0))
+    changed, written = row.copy(), SimpleNamespace(ids=seen[:2], tokens=seen[2:])
+    picked = Sampling(repetition_penalty=penalty).pick(changed, written, np.random.default_rng(0))
     assert changed == pytest.approx(expected, rel=1e-5)
     assert expected[picked] == pytest.approx(expected.max(), rel=1e-5)
 
