@@ -9,6 +9,7 @@ packages are not installed, which they know how to live with.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,9 +29,12 @@ _own = False
 
 
 def own_process() -> None:
-    """Say that nobody else uses the libraries in this process."""
+    """Say that nobody else uses the libraries in this process; before they are imported."""
     global _own
     _own = True
+    from lepton_compile.runtime.loader import cores
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # OpenMP knows of no container's quota
 
 
 @contextmanager

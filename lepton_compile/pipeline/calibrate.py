@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import PassError
+from lepton_compile.runtime.loader import cores
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.linear import linears_by_input
@@ -179,7 +180,7 @@ def _opened(model: ir.Model, folder: Path) -> object:
         weights.close()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
+    options.log_severity_level, options.intra_op_num_threads = 4, cores()
     # A few texts are run, each of its own length: memory kept for the next run, and weights packed
     # for it beside the mapped file, cost more than they save.
     options.enable_cpu_mem_arena = False

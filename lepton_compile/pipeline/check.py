@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, LeptonError, PassError
+from lepton_compile.runtime.loader import cores
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import DIALECT, bodies
 from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolerance
@@ -165,7 +166,7 @@ class NumericCheck:
             path.write_bytes(graph)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
+        options.log_severity_level, options.intra_op_num_threads = 4, cores()
         # A session runs once: memory kept for its next run, and packed weights, are of no use. Its
         # nodes run as they are listed: else the weights of all layers would be dequantized first.
         options.enable_cpu_mem_arena = False

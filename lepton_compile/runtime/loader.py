@@ -11,6 +11,8 @@ the best that runs here is taken, and ``model.passed_over`` says why those befor
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,12 +45,13 @@ from lepton_compile.runtime.loader_weights import Weighs
 __all__ = ["LoaderError", "Model", "load"]
 
 ORDER = ("trt", "trt-rtx", "ort-cuda", "ort-cpu")  # Which engine to take first.
+GROUP = Path("/sys/fs/cgroup")  # Of a container: its control group, of version 2 or 1.
 
 
 def load(path: Any, threads: int | None = None, target: str | None = None) -> Model:
     """Check the artifact in folder ``path``, then open the best of its engines that runs here.
 
-    A ``target`` asked for by name is never replaced. ``threads`` are the physical cores by default.
+    A ``target`` asked for by name is never replaced. ``threads`` are those of ``cores`` by default.
     """
     with failing(f"{path!r:.60} is no path"):
         root, passed_over = Path(os.path.realpath(os.fspath(path))), dict[str, str]()
@@ -61,18 +64,23 @@ def load(path: Any, threads: int | None = None, target: str | None = None) -> Mo
     globals()["np"] = __import__("numpy")  # at the top it would be most of what an import takes
     for name in able:
         try:
-            return Model(root, manifest, engines[name], int(threads or _cores()), passed_over)
+            return Model(root, manifest, engines[name], int(threads or cores()), passed_over)
         except UnfitError as reason:
             passed_over[name] = str(reason)
     why = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
     raise LoaderError(f"no engine that was asked for runs here. {why}")
 
 
-def _cores() -> int:
-    """Physical cores this process may use: hyperthreads of one core count once."""
+def cores() -> int:
+    """Cores this process may use, not hyperthreads: at most what a container has time for."""
     cpus = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     files = [Path(f"/sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") for n in cpus]
-    return len({file.read_text() if file.exists() else str(file) for file in files})
+    counts = [len({file.read_text() if file.exists() else str(file) for file in files})]
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            quota, period = map(int, " ".join((GROUP / n).read_text() for n in names).split())
+            counts.append(max(1, quota // period % sys.maxsize))  # -1 is none
+    return min(counts)
 
 
 class Model(

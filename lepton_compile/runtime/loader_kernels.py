@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,8 +14,6 @@ __all__ = ["register_kernels"]
 
 def register_kernels(options: Any, root: Path, engine: Mapping[str, Any]) -> None:
     """Give a session the operators of the engine's library, whose digest has been checked."""
-    import platform
-
     kernels = engine["kernels"]
     here, built = (platform.system(), platform.machine()), (kernels["system"], kernels["machine"])
     wrong = f"its kernels are for {' on '.join(built)}, this is {' on '.join(here)}"

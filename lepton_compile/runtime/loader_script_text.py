@@ -13,9 +13,8 @@ __all__ = ["about"]
 
 def about(model: Any, text: list[str], question: Any = None) -> Iterator[str]:
     """What the model's task makes of each text, as JSON."""
-    found: Any = ()
     if model.task == "feature-extraction":
-        found = ({"embedding": row} for row in model.embed(text).tolist())
+        found: Any = ({"embedding": row} for row in model.embed(text).tolist())
     if model.task == "sparse-embedding":
         found = ({"words": words} for words in model.words(text))
     if model.task == "multi-vector-embedding":
