@@ -150,7 +150,7 @@ def cache_measure_for(
 
 def _has_sample(source: Source, exported: ExportedModel) -> bool:
     """Whether there is something to run: pictures, or a text that a tokenizer can read."""
-    return sees(exported) or (source.kind != "onnx" and source.tokenizer() is not None)
+    return sees(exported) or source.tokenizer_folder() is not None
 
 
 def fitting_feeds(

@@ -17,7 +17,7 @@ GPTQ = {"model": "./m", "quantize": {"algorithm": "gptq", "bits": 4}}
 
 
 def _source(kind: str = "folder") -> Any:
-    return SimpleNamespace(kind=kind, tokenizer=lambda: None)
+    return SimpleNamespace(kind=kind, tokenizer_folder=lambda: None)
 
 
 @pytest.mark.parametrize("kind", ["folder", "onnx"])
@@ -36,7 +36,7 @@ def test_nothing_is_fitted_unless_asked_for() -> None:
 def test_matrices_keep_to_the_memory_that_a_build_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = SimpleNamespace(kind="folder", tokenizer=object)
+    source = SimpleNamespace(kind="folder", tokenizer_folder=object)
 
     def most(**more: Any) -> int:
         recipe = load_recipe({**GPTQ, **more})
