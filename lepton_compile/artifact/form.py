@@ -78,8 +78,7 @@ def _check_listed(manifest: dict[str, Any]) -> None:
 
 def _library(engine: dict[str, Any]) -> str:
     """Where the loader looks for the kernels of an engine: beside its model."""
-    name = PurePosixPath(engine["kernels"]["library"]).name
-    return PurePosixPath(engine["model"]).with_name(name).as_posix()
+    return str(PurePosixPath(engine["model"]).parent / engine["kernels"]["library"])
 
 
 def _check_cache(cache: dict[str, Any]) -> None:

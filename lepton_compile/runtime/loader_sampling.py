@@ -25,8 +25,7 @@ class Sampling(NamedTuple):
     max_new_tokens: int | None = None
 
     def checked(self) -> Sampling:
-        """The same in Python's own numbers; what is out of its range, or of another kind, is
-        refused."""
+        """The same in Python's own numbers; what is out of its range, or none, is refused."""
         least = {"top_p": 5e-324, "repetition_penalty": 5e-324, "max_new_tokens": 1}  # not 0
         most, made = {"top_p": 1, "min_p": 1}, dict[str, Any]()
         for name, value in self._asdict().items():
@@ -50,11 +49,11 @@ class Sampling(NamedTuple):
         at = _draw(weights, draw.random())
         return at if ids is None else int(ids[at])
 
-    def candidates(self, row: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    def candidates(self, scores: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Ids that may be drawn, or None for all, and their weights: 1 for the likeliest."""
-        ids = largest(row, self.top_k) if self.top_k else None
-        weights = row if ids is None else row[ids]
-        weights -= weights.max()  # in ``row``: new memory takes longer to get than to fill
+        ids = largest(scores, self.top_k) if self.top_k else None
+        weights = scores if ids is None else scores[ids]
+        weights -= weights.max()  # in ``scores``: new memory takes longer to get than to fill
         weights /= np.float32(max(self.temperature, 1e-30))
         np.exp(weights, out=weights)
         if self.top_p < 1:

@@ -22,7 +22,7 @@ class Words:
 
     def push(self, tokens: list[int], final: bool) -> str:
         """The piece of text that is certain once ``tokens`` are known; all of it if ``final``."""
-        self._window = self._window + tokens
+        self._window += tokens
         before, size = self._decode(self._window[: self._read]), len(self._window)
         # Bytes that are no character spoil whole ones before them: at the end they are left out.
         sizes = range(size, self._read, -1) if final else [size]
