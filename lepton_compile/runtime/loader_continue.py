@@ -25,7 +25,7 @@ class Continues(Texts):
     def new_cache(self, batch: int, capacity: int) -> Any:
         """What holds the keys and values of ``batch`` rows while they are continued."""
         refuse(self.session is None, "this model is closed")
-        if self.target.startswith("trt"):
+        if self.cache and self.target.startswith("trt"):
             from lepton_compile.runtime.loader_trt_decoder import Decoder
 
             return Decoder.new_cache(self.session, batch, capacity)

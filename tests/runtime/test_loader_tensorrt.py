@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from lepton_compile.runtime import LoaderError, Model
+from lepton_compile.runtime.loader_no_cache import NoCache
+from lepton_compile.runtime.loader_trt_decoder import DeviceCache
 from tests.runtime import plans, tiny
 from tests.runtime.double import HostDevice
 from tests.runtime.on_double import BUCKETS, GROWING, PROMPTS, Opener, contexts_of, engine
@@ -89,6 +91,13 @@ def test_what_stays_on_the_device_cannot_be_given_or_asked_for(opened: Opener) -
         other.run({"input_ids": [[5]], **dict.fromkeys(names, past)})
     with pytest.raises(LoaderError, match="stay on the device"):
         other.run({"input_ids": [[5]]}, ["present.0.key"])
+
+
+def test_a_decoder_without_a_cache_reads_all_again(opened: Opener) -> None:
+    other = opened(plans.decoder_plan())
+    assert isinstance(other.new_cache(1, 8), DeviceCache)
+    other.cache = None
+    assert isinstance(other.new_cache(1, 8), NoCache)
 
 
 @pytest.mark.parametrize("cache", ["INT8", "FP8"])
