@@ -152,11 +152,13 @@ class ArtifactWriter:
         return Artifact(self.output, self._manifest)
 
     def _refuse_existing(self) -> None:
-        if not self.output.exists() and not self.output.is_symlink():
+        linked = self.output.is_symlink()
+        if not self.output.exists() and not linked:
             return
-        ours = (self.output / MANIFEST_FILE).is_file()
-        if self.overwrite and ours and not self.output.is_symlink():
+        ours = (self.output / MANIFEST_FILE).is_file() and not linked
+        if self.overwrite and ours:
             return
+        never = "is a link" if linked else "holds no artifact"
         raise ArtifactError(
             "the output folder exists",
             where="output",
@@ -164,7 +166,7 @@ class ArtifactWriter:
             hint="choose another with -o, or replace the artifact with --force (in Python: "
             "output=, overwrite=True)"
             if ours
-            else "choose another with -o; it holds no artifact, so it is never replaced",
+            else f"choose another with -o; it {never}, so it is never replaced",
         )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lepton_compile.artifact import FORMAT, FileEntry, Manifest
+from lepton_compile.artifact.manifest import _digest
 from lepton_compile.errors import ArtifactError
 
 ENGINE = {"target": "ort-cpu", "model": "m.onnx", "files": ["m.onnx"], "requires": {}}
@@ -30,8 +33,6 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
     document = json.loads(MANIFEST.to_json())
     change(document)
     document.pop("digest")
-    from lepton_compile.artifact.manifest import _digest
-
     return json.dumps({**document, "digest": _digest(document)})
 
 
@@ -44,6 +45,15 @@ def test_the_digest_is_of_the_canonical_json() -> None:
     assert document["digest"] == MANIFEST.digest()
     shuffled = dict(reversed(document.items()))
     assert Manifest.from_json(json.dumps(shuffled, indent=7)) == MANIFEST
+    canonical = b'{"a":["\\u00fc"],"b":1}'  # as other readers of FORMAT.md make it
+    assert _digest({"b": 1, "a": ["ü"]}) == hashlib.sha256(canonical).hexdigest()
+
+
+def test_only_a_model_that_sees_says_something_of_pictures() -> None:
+    """An older version reads no field that it does not know."""
+    assert "image" not in json.loads(MANIFEST.to_json())
+    seeing = replace(MANIFEST, image={"size": [8, 8]})
+    assert Manifest.from_json(seeing.to_json()) == seeing
 
 
 def test_any_change_breaks_the_digest() -> None:
@@ -56,6 +66,12 @@ def test_any_change_breaks_the_digest() -> None:
 def test_what_is_not_json(text: str) -> None:
     with pytest.raises(ArtifactError, match="not JSON"):
         Manifest.from_json(text.encode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null"])
+def test_what_is_json_of_something_else(text: str) -> None:
+    with pytest.raises(ArtifactError, match="not an object"):
+        Manifest.from_json(text)
 
 
 @pytest.mark.parametrize(

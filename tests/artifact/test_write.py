@@ -79,6 +79,7 @@ def test_what_is_published_is_whole(tmp_path: Path) -> None:
     artifact = open_artifact(tmp_path / "deep" / "out")
     assert set(artifact.manifest.files) == {"engines/m.onnx"}
     assert artifact.size() == 1
+    assert repr(artifact) == f"Artifact(path={artifact.path!r})"
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
 
 
@@ -91,7 +92,21 @@ def test_nothing_stands_at_the_output_before_the_end(tmp_path: Path) -> None:
         assert writer.publish().path == tmp_path / "out"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
+def test_all_is_on_the_disk_before_it_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that fails right after a build has the whole artifact, or none."""
+    flushed: set[int] = set()
+    monkeypatch.setattr(
+        write_module.os, "fsync", lambda handle: flushed.add(os.fstat(handle).st_ino)
+    )
+    build(tmp_path / "out")
+    assert flushed == {path.stat().st_ino for path in (tmp_path, *tmp_path.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken"), KeyboardInterrupt(), PermissionError(errno.EACCES, "broken")]
+)
 def test_an_error_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail(_: ArtifactWriter) -> None:
         raise error
@@ -125,6 +140,52 @@ def test_leaving_without_publishing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_cannot_be_made_changes_nothing(tmp_path: Path, there: bool) -> None:
+    """A name that has room for no mark: what it is made in is named after it."""
+    output = tmp_path / "above" / ("x" * 250)
+    if there:
+        build(tmp_path / "old")
+        output.parent.mkdir()
+        (tmp_path / "old").rename(output)
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(ArtifactError, match="could not be written"):
+        build(output, overwrite=True)
+    assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_cannot_be_moved_to_its_place_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    if there:
+        build(tmp_path / "out", "old")
+    before, rename = {*tmp_path.rglob("*")}, Path.rename
+
+    def refuse_new(path: Path, target: Path) -> Path:
+        if target == tmp_path / "out" and not path.name.endswith("-old"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(PermissionError):
+        build(tmp_path / "out", "new", overwrite=True)
+    assert {*tmp_path.rglob("*")} == before
+    assert not there or (tmp_path / "out/engines/m.onnx").read_text() == "old"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_link_is_never_replaced(tmp_path: Path, there: bool) -> None:
+    if there:
+        build(tmp_path / "elsewhere")
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(ArtifactError, match="the output folder exists") as caught:
+        build(tmp_path / "out", overwrite=True)
+    assert caught.value.hint == "choose another with -o; it is a link, so it is never replaced"
+    assert {*tmp_path.rglob("*")} == before
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_no_artifact_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "out").mkdir()
@@ -138,8 +199,11 @@ def test_a_folder_that_is_no_artifact_is_never_replaced(tmp_path: Path, overwrit
 
 def test_an_artifact_is_replaced_only_when_asked(tmp_path: Path) -> None:
     build(tmp_path / "out", "old")
-    with pytest.raises(ArtifactError, match="the output folder exists"):
-        build(tmp_path / "out", "new")
+    with (
+        pytest.raises(ArtifactError, match="the output folder exists"),
+        ArtifactWriter(tmp_path / "out"),
+    ):
+        pytest.fail("a build began that can have no place")
     assert (tmp_path / "out/engines/m.onnx").read_text() == "old"
     build(tmp_path / "out", "new", overwrite=True)
     open_artifact(tmp_path / "out")
@@ -283,6 +347,7 @@ def test_a_full_disk_gives_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "the artifact could not be written" in done.stdout
     assert "nothing was left behind" in done.stdout
+    assert str(tmp_path / "out") in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
