@@ -92,7 +92,7 @@ class Comparison:
             self._add(truth, found)
 
     def _add(self, truth: Float64, found: Float64) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore"):
             error = truth - found
         np.abs(error, out=error)
         largest = float(error.max())
@@ -211,7 +211,7 @@ class Perplexity:
         start = 0
         for block in _rows(logits):
             top = block.max(axis=-1, keepdims=True).astype(np.float64)
-            below = np.subtract(block, top, dtype=np.float64)
+            below = block - top
             totals = top[:, 0] + np.log(np.exp(below, out=below).sum(axis=-1))
             stop = start + len(block)
             self._surprise += float(
@@ -249,9 +249,7 @@ def _demand_same_shape(reference: Array, candidate: Array) -> None:
 def _rows(array: Array) -> Iterator[Float]:
     """A matrix of rows, a block of rows at a time. Numbers of fp32 stay what they are: to compare
     them with each other needs no more. All others are in float64."""
-    if not array.size:
-        return
-    width = array.shape[-1] if array.ndim else 1
+    width = array.shape[-1]
     matrix, step = array.reshape(-1, width), max(1, BLOCK_ELEMENTS // width)
     kind: type = np.float32 if array.dtype == np.float32 else np.float64
     for start in range(0, len(matrix), step):

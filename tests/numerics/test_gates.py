@@ -84,8 +84,8 @@ def test_a_near_miss_does_not_look_like_the_demand() -> None:
     assert told == "cosine 0.99, demanded >= 0.9999999"
 
 
-@pytest.mark.parametrize("found", [np.inf, -np.inf, np.nan])
-def test_a_report_has_no_number_that_json_cannot_write(found: float) -> None:
+@pytest.mark.parametrize("found", [np.inf, -np.inf, np.nan, None])
+def test_a_report_has_no_number_that_json_cannot_write(found: float | None) -> None:
     assert GateCheck("max_error", found, 0.1, passed=False).as_dict()["found"] is None
     assert GateCheck("max_error", 0.2, 0.1, passed=False).as_dict()["found"] == 0.2
 

@@ -40,12 +40,26 @@ def test_zero_rows_are_alike_and_unlike_others() -> None:
     zeros, ones = np.zeros((1, 3)), np.ones((1, 3))
     assert compared(zeros, zeros).cosine == 1.0
     assert compared(zeros, ones).cosine == 0.0
+    assert compared(zeros, np.array([[0.0, 1.0, 0.0]])).cosine == 0.0
+    assert compared(np.append(zeros, ones, 0), np.append(zeros, ones, 0)).cosine_min == 1.0
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_a_relative_error_has_no_unit(unit: float) -> None:
+    reference = np.array([[0.0, 4.0]])
+    assert compared(reference * unit, (reference + 1) * unit).relative == pytest.approx(0.25)
+
+
+def test_large_integers_are_not_rounded_before_they_are_compared() -> None:
+    reference = np.array([[1 << 24, 3]])
+    assert compared(reference, reference + 1).mean_abs == 1.0
 
 
 def test_infinite_and_nan_are_counted_apart() -> None:
     reference = np.array([[1.0, -np.inf, np.nan, 2.0]])
     candidate = np.array([[1.0, -np.inf, np.nan, np.inf]])
-    found = compared(reference, candidate)
+    with np.errstate(invalid="raise"):  # nor does a user hear of infinity less infinity
+        found = compared(reference, candidate)
     assert found.not_finite == 2  # NaN never equals NaN; -inf on both sides is agreement
     assert found.max_abs == 0.0
 
@@ -62,8 +76,14 @@ def test_what_is_infinite_hides_no_error_beside_it() -> None:
 def test_nothing_compared_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing"):
         Comparison().result()
+    assert Agreement().ratio == 1.0
+    assert math.isnan(Perplexity().value)
+
+
+@pytest.mark.parametrize("metric", [Comparison, Agreement])
+def test_shapes_must_match(metric: type[Comparison | Agreement]) -> None:
     with pytest.raises(ValueError, match="shapes differ"):
-        Comparison().update(np.zeros((2, 3)), np.zeros((3, 2)))
+        metric().update(np.zeros((2, 3)), np.zeros((3, 2)))
 
 
 def test_agreement_counts_ties_apart() -> None:
@@ -71,15 +91,19 @@ def test_agreement_counts_ties_apart() -> None:
     reference = np.array([[1.0, 0.0], [1.0, 1.0 - 1e-7], [0.0, 1.0]])
     agreement.update(np.append(reference, [[0], [-1], [0]], 1), np.array([[2.0, 1, 0]] * 3))
     assert (agreement.total, agreement.agreed, agreement.ties) == (3, 2, 0)
+    assert agreement.ratio == pytest.approx(2 / 3)
     swapped = Agreement()
     swapped.update(np.array([[1.0, 1.0 - 1e-7, -1.0]]), np.array([[0.0, 1.0, 0.0]]))
     assert (swapped.agreed, swapped.ties) == (1, 1)
 
 
-def test_a_clear_change_of_choice_is_no_tie() -> None:
+@pytest.mark.parametrize(
+    ("row", "ties"), [([1.0, 0.99, -1.0], 0), ([1e-6, 0.0, -1e-6], 0), ([3.0, 3.0, 3.0], 1)]
+)
+def test_a_tie_is_told_by_the_range_of_its_row(row: list[float], ties: int) -> None:
     agreement = Agreement()
-    agreement.update_choices(np.array([[1.0, 0.99, -1.0]]), np.array([1]))
-    assert (agreement.agreed, agreement.ratio) == (0, 0.0)
+    agreement.update_choices(np.array([row, [9.0, 0.0, 0.0]]), np.array([1, 0]))
+    assert (agreement.agreed, agreement.ties) == (1 + ties, ties)
 
 
 def test_perplexity_of_a_uniform_guess_is_the_vocabulary() -> None:
@@ -90,10 +114,10 @@ def test_perplexity_of_a_uniform_guess_is_the_vocabulary() -> None:
 
 def test_perplexity_survives_large_logits() -> None:
     perplexity = Perplexity()
-    perplexity.update(np.array([[1e4, 0.0]], np.float32), np.array([0]))
+    perplexity.update(np.array([[1500.0, 0.0], [9.0, -1500.0]], np.float32), np.array([0, 0]))
     assert perplexity.value == pytest.approx(1.0)
-    perplexity.update(np.array([[1e4, 0.0]], np.float32), np.array([1]))
-    assert perplexity.value == math.inf
+    perplexity.update(np.array([[1500.0, 0.0]] * 2, np.float32), np.array([1, 1]))
+    assert perplexity.value == math.inf  # e to the 750 is more than a number holds
 
 
 @pytest.mark.parametrize("wrong", [Perplexity().update, Agreement().update_choices])
@@ -148,10 +172,13 @@ def test_numbers_as_they_come_say_the_same_as_in_float64(dtype: type, odd: float
 
 def _all_metrics(pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[float]:
     comparison, agreement, perplexity = Comparison(), Agreement(), Perplexity()
+    chosen = Agreement()
     for reference, candidate, targets in pieces:
         comparison.update(reference, candidate)
         agreement.update(reference, candidate)
+        chosen.update_choices(reference, candidate.argmax(-1))
         perplexity.update(candidate, targets)
+    assert vars(chosen) == vars(agreement)
     numbers = [float(value or 0) for value in comparison.result().as_dict().values()]
     return [*numbers, agreement.agreed, agreement.total, perplexity.value]
 
@@ -163,3 +190,5 @@ def test_a_copy_is_equal_in_every_metric(seed: int, width: int) -> None:
     found = compared(reference, reference.copy())
     assert (found.max_abs, found.relative, found.not_finite) == (0.0, 0.0, 0)
     assert found.cosine_min == pytest.approx(1.0)
+    turned = compared(reference, -reference)
+    assert -1.0 <= turned.cosine_min <= found.cosine <= 1.0
