@@ -12,9 +12,10 @@ import onnx
 import pytest
 
 import lepton_compile as lc
+from lepton_compile.api import estimates, planning
 from tests.export.harness import save
 from tests.export.zoo_pairs import PAIRS
-from tests.small import bert, llama, saved
+from tests.small import bert, byte_tokenizer, llama, saved
 
 PAIR = "text2text-generation"
 HOW: dict[str, Any] = {"verify": False, "check": False, "tactics": "default"}
@@ -84,3 +85,63 @@ def test_a_plan_is_what_a_build_does(kind: str, quantize: str, tmp_path: Path) -
     assert plan.files == pytest.approx(sizes, rel=0.15)
     remarks = [said for said in report["remarks"] if "left out as asked" not in said]
     assert plan.notes == [*report["capture"]["notes"], *remarks]
+
+
+@pytest.mark.parametrize("sampled", [{"activations": "static"}, {"cache": "int8"}])
+def test_a_plan_has_the_memory_of_a_sample_that_is_run(
+    sampled: dict[str, str], tmp_path: Path
+) -> None:
+    llama().save_pretrained(tmp_path)
+    more, plain = (
+        lc.plan(model=tmp_path, task="text-generation", target="trt-rtx", quantize=quantize)
+        for quantize in ({"bits": 8, **sampled}, {"bits": 8})
+    )
+    assert more.peak_memory_bytes > plain.peak_memory_bytes
+
+
+def test_a_plan_has_the_memory_of_scores_by_which_bits_are_chosen(tmp_path: Path) -> None:
+    """And of their derivatives, of as many tokens as are looked at."""
+    words = 50_000
+    llama(vocab_size=words, max_position_embeddings=256).save_pretrained(tmp_path)
+    byte_tokenizer(tmp_path)
+    short, longer, longest = (
+        lc.plan(
+            model=tmp_path, task="text-generation", quantize="auto", shapes={"sequence": length}
+        ).peak_memory_bytes
+        for length in (8, 128, 256)
+    )
+    assert longer - short == 2 * 4 * (128 - 8) * words
+    assert longest == longer
+
+
+def test_a_plan_adds_up_its_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And compares those alone that run here."""
+    bert().save_pretrained(tmp_path)
+    monkeypatch.setattr(planning, "PARAMETERS_PER_SECOND", 1e-6)  # a capture takes no time beside
+    refused = {"trt-rtx": "there is no GPU", "ort-cpu": ""}
+    monkeypatch.setattr(planning, "runnable", lambda targets: {t: refused[t] for t in targets})
+    given: dict[str, Any] = {"model": tmp_path, "task": "feature-extraction"}
+    alone, gpu, both = (
+        lc.plan(**given, target=target) for target in ("ort-cpu", "trt-rtx", ["ort-cpu", "trt-rtx"])
+    )
+    assert both.files == alone.files | gpu.files
+    assert both.seconds == pytest.approx(2e6 * both.parameters)
+    assert both.peak_memory_bytes == max(alone.peak_memory_bytes, gpu.peak_memory_bytes)
+    assert alone.peak_memory_bytes != gpu.peak_memory_bytes
+    assert (gpu.verify, both.verify) == (None, alone.verify)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "own", "compared"),
+    [(100, False, 100), (9_000, False, planning.SAMPLE_TOKENS), (9_000, True, 9_000)],
+)
+def test_a_plan_compares_as_many_tokens_as_there_are(
+    tokens: int, own: bool, compared: int, tmp_path: Path
+) -> None:
+    llama().save_pretrained(tmp_path)
+    (tmp_path / "mine.txt").write_text("A text.")
+    text = {"text": str(tmp_path / "mine.txt")} if own else {}
+    plan = lc.plan(model=tmp_path, task="text-generation", verify={"tokens": tokens, **text})
+    assert plan.verify is not None
+    seconds = plan.parameters * compared / estimates.COMPARED_PER_SECOND
+    assert plan.verify.seconds == pytest.approx(seconds)

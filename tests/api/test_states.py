@@ -70,8 +70,10 @@ def test_the_manifest_has_the_states(case: Case) -> None:
 
 
 def test_no_loop_over_tokens_is_left(case: Case) -> None:
-    wanted, planned = HYBRIDS[case.name], lc.plan(model=str(case.folder)).engines[0]
+    wanted, plan = HYBRIDS[case.name], lc.plan(model=str(case.folder))
+    (planned,) = plan.engines
     assert planned.missing == []
+    assert plan.layers.startswith(f"{len(wanted.layers)} layers, {wanted.kinds} kind")
     assert planned.ops.get("com.microsoft::CausalConvWithState", 0) == wanted.conv
     assert planned.ops.get("com.microsoft::LinearAttention", 0) == wanted.recurrent
     assert "Scan" not in planned.ops

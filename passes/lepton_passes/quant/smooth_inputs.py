@@ -129,16 +129,18 @@ class SmoothInputs(LeptonPass):
 
 
 def _factors(name: str, seen: InputRange, weights: Sequence[ir.TensorProtocol]) -> StreamedTensor:
-    """``s`` (width,) fp32, computed when it is first read."""
+    """``s`` (width,) fp32, computed when it is first read; 1 where the sample showed nothing."""
+    width = int(weights[0].shape.numpy()[1])
 
     @cache
     def chosen() -> np.ndarray:
+        if not seen.rows:
+            return np.ones(width, dtype=np.float32)
         columns = np.max([np.abs(w).max(axis=0) for w in _blocks(weights)], axis=0)
         candidates = np.stack([_candidate(seen, columns, a) for a in EXPONENTS])
         best = int(np.argmin(_expected_errors(seen, weights, candidates)))
         return np.asarray(candidates[best])
 
-    width = int(weights[0].shape.numpy()[1])
     return StreamedTensor(
         name, ir.DataType.FLOAT, (width,), lambda start, stop: chosen()[start:stop]
     )

@@ -93,11 +93,12 @@ def test_refuses_an_input_whose_channels_are_alike() -> None:
 
 
 def test_a_plan_counts_on_it() -> None:
-    """It has run nothing, and does not know what rounding loses."""
+    """It has run nothing, and does not know what rounding loses; passes may read the factors."""
     graph = model()
     done = SmoothInputs(Calibration(ranges=unseen(graph)))
     done(graph)
     assert (done.fired, reasons(done)) == (6, [])
+    assert _factors(graph).tolist() == [1] * WIDTH
 
 
 def test_refuses_readers_that_do_not_all_go_to_int8() -> None:
