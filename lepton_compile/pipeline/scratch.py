@@ -90,5 +90,4 @@ class ScratchWeights:
             tensor.dtype,
             shape=ir.Shape(tensor.shape.numpy()),
             name=value.name or "",
-            base_dir=str(self._path.parent),
         )

@@ -53,6 +53,18 @@ def test_rows_of_four_bits_are_looked_up_before_they_are_dequantized() -> None:
     np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
 
 
+def test_a_table_that_is_no_head_is_looked_up_as_well() -> None:
+    text = """main (int64[b, s] ids) => (float[b, s, 64] y) {
+      w = DequantizeLinear <axis = 1, block_size = 16> (q, s)
+      y = Gather (w, ids)
+    }"""
+    q = np.random.default_rng(0).integers(-8, 8, (40, 64))
+    graph = load(text, {"q": ir.tensor(q.tolist(), ir.DataType.INT4), "s": random(40, 4)})
+    made = lean(graph)
+    assert ops(made) == ["GatherBlockQuantized"]
+    np.testing.assert_array_equal(run(made, IDS)[0], run(graph, IDS)[0])
+
+
 def test_four_bits_by_blocks_of_a_column_are_left_alone() -> None:
     graph = _table_of_four_bits(0, 20)
     wanted = run(graph, IDS)[0]
@@ -139,6 +151,28 @@ def test_layers_are_lean_too() -> None:
             }""",
             {"w": ir.tensor([[1] * 64] * 40, ir.DataType.INT4), "s": random(40, 8)},
         ),
+        # One scale for all; to half precision; more tables than one.
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = 0> (w, s)
+              y = Gather (t, ids)
+            }""",
+            {"w": np.ones((40, 64), np.int8), "s": np.array(0.5, np.float32)},
+        ),
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = 0> (w, s)
+              y = Gather (t, ids)
+            }""",
+            {"w": np.ones((40, 64), np.int8), "s": random(40).astype(np.float16)},
+        ),
+        (
+            """main (int64[b] ids) => (y) {
+              t = DequantizeLinear <axis = -1, block_size = 32> (w, s)
+              y = Gather (t, ids)
+            }""",
+            {"w": ir.tensor([[[1] * 64] * 40] * 2, ir.DataType.INT4), "s": random(2, 40, 2)},
+        ),
     ],
 )
 def test_what_is_no_such_table_stays(text: str, weights: dict[str, np.ndarray]) -> None:
@@ -158,6 +192,7 @@ def test_a_product_with_many_bytes_is_made_piece_by_piece(
     pieces = [n.outputs[0] for n in made.graph if n.op_type == "DequantizeLinear"]
     assert len(pieces) == 4, "three of the table, and the rows that are looked up"
     np.testing.assert_allclose(run(made, IDS)[0], wanted, rtol=1e-5, atol=1e-4)
+    assert ops(lean(_table_of_four_bits(1, 32))).count("FusedMatMul") == 1
 
 
 def test_weights_are_dequantized_where_their_layer_is() -> None:
@@ -187,3 +222,5 @@ def test_a_graph_without_weights_to_dequantize_keeps_its_functions() -> None:
         {"w": random(32, 32)},
     )
     assert in_order(graph) is graph
+    flat = _table_of_bytes(0)
+    assert in_order(flat) is flat

@@ -35,6 +35,7 @@ GROUPED = {
         ({"algorithm": "fp16", "bits": 8}, "bits is for algorithm: rtn, .* or stored, not fp16"),
         ({"bits": 4, "activations": "static"}, "activations: static is for weights of 8 bits"),
         ({"algorithm": "fp8", "embedding": "int8"}, "with fp8, 8 bits are fp8"),
+        ({"bits": 4, "rules": [{"match": "", "bits": 8}]}, "at least 1 character"),
         (4, "unknown precision 4"),
         ([4], "should be a valid dictionary"),
     ],
@@ -129,3 +130,9 @@ def test_an_algorithm_for_a_precision_is_told_how_to_write_it(word: str, meant: 
     hint = f"quantize: {{algorithm: {meant}, bits: 4}}"
     assert (caught.value.hint == hint) == (meant is not None)
     assert "int4" in caught.value.available
+
+
+def test_what_yaml_makes_of_off_is_told_how_to_write_it() -> None:
+    with pytest.raises(RecipeError, match="unknown precision False") as caught:
+        load_recipe({"model": "m", "quantize": False})
+    assert caught.value.hint == "quantize: none"

@@ -271,6 +271,8 @@ def _two_layers(first: str, more: str = "", width: int = WIDTH) -> ir.Model:
     arrays = {"w": random(width, width, scale=0.1), "u": random(width, width, seed=1, scale=0.1)}
     if "bias" in first:
         arrays["bias"] = random(1, seed=2)
+    if "norm" in first:
+        arrays["norm"] = np.ones(width, np.float32)
     return load(text, arrays)
 
 
@@ -284,6 +286,11 @@ def _two_layers(first: str, more: str = "", width: int = WIDTH) -> ir.Model:
             "n = MatMul (x, wt)",
             "v = Identity (w)\n z = MatMul (x, v)",
             "the weight of the layer in front of it is read by something else, too",
+        ),
+        (
+            "n = RMSNormalization <axis = -1> (x, norm)",
+            "z = MatMul (n, wt)\n v = Identity (w)",
+            "its weight is read by something else, too",
         ),
         ("z = MatMul (x, wt)\n n = Add (x, z)", "", "Add makes its input"),
         (
