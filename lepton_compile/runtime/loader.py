@@ -42,7 +42,7 @@ from lepton_compile.runtime.loader_text import Texts
 from lepton_compile.runtime.loader_vectors import Vectors
 from lepton_compile.runtime.loader_weights import Weighs
 
-__all__ = ["LoaderError", "Model", "load"]
+__all__ = ["LoaderError", "Model", "cores", "load"]
 
 ORDER = ("trt", "trt-rtx", "ort-cuda", "ort-cpu")  # Which engine to take first.
 GROUP = Path("/sys/fs/cgroup")  # Of a container: its control group, of version 2 or 1.
