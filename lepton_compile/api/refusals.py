@@ -16,16 +16,16 @@ __all__ = ["engine_failed", "weights_named"]
 
 
 @contextmanager
-def engine_failed(message: str, where: str) -> Iterator[None]:
-    """Turn what a loader raises inside into an EngineError with this message."""
+def engine_failed(
+    message: str, where: str, hint: str = "LEPTON_DEBUG=1 shows where it began"
+) -> Iterator[None]:
+    """Turn what a loader raises inside into an EngineError with this message and hint."""
     from lepton_compile.runtime import LoaderError
 
     try:
         yield
     except LoaderError as error:
-        raise EngineError(
-            message, where=where, found=str(error), hint="LEPTON_DEBUG=1 shows where it began"
-        ) from error
+        raise EngineError(message, where=where, found=str(error), hint=hint) from error
 
 
 @contextmanager

@@ -7,12 +7,15 @@ from pathlib import Path
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import reference_of, source_of, source_option
+from lepton_compile.cli.opened import comparing, reference_of, source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
 from lepton_compile.errors import located
 
 __all__ = ["bench"]
+
+RUNNABLE = "`lepton-compile targets` says what this machine can run; LEPTON_DEBUG=1 shows more"
+IMPORTED = "the file may take fewer tokens than it says: build it with `shapes: {sequence: 1..N}`"
 
 
 @click.command()
@@ -48,7 +51,7 @@ def bench(
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress, located(folder):
         read_manifest(folder)  # what is no artifact is no engine that fails to open
         progress.stage("resolve", str(folder))
-        with engine_failed("no engine of this artifact opens", str(folder)):
+        with engine_failed("no engine of this artifact opens", str(folder), RUNNABLE):
             model, source, reference = load(folder, threads=threads), None, None
         if eager:
             try:
@@ -61,7 +64,10 @@ def bench(
         progress.stage(
             "bench", "the engine alone" if reference is None else "the engine and PyTorch in turn"
         )
-        with engine_failed("the engine fails while it is measured", model.target):
+        imported = (model.manifest.get("model") or {}).get("model_type") is None
+        hint = IMPORTED if imported else "LEPTON_DEBUG=1 shows where it began"
+        failed = engine_failed("the engine fails while it is measured", model.target, hint)
+        with comparing(model.manifest, spec), failed:
             report = measure(
                 model, reference, artifact=folder, source=source, rounds=rounds, progress=progress
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from lepton_compile.export import Source
 
-__all__ = ["precision_of", "reference_of", "source_of", "source_option"]
+__all__ = ["comparing", "precision_of", "reference_of", "source_of", "source_option"]
 
 # What a model computes goes by these.
 DECIDING = re.compile(r"\.(safetensors|gguf|py)$|(^|/)(adapter_)?config\.json$")
@@ -85,6 +86,26 @@ def _check_same(source: Source, lock: Mapping[str, Any]) -> None:
             found=f"another {', '.join(summarize(other))}",
             hint="name the model that it was made from with --model; any that is named is taken",
         )
+
+
+@contextmanager
+def comparing(manifest: Mapping[str, Any], spec: str | None) -> Iterator[None]:
+    """Around what runs the engine and its source: one named with ``--model`` is taken as it is, and
+    need not take what the engine takes. Raises SourceError where PyTorch fails on it."""
+    from lepton_compile.errors import LeptonError, SourceError
+
+    try:
+        yield
+    except Exception as error:
+        if spec is None or isinstance(error, LeptonError | MemoryError | OSError):
+            raise
+        made_from = manifest["model"].get("architecture") or "another"
+        raise SourceError(
+            "the model named does not compute on what the engine takes",
+            where="--model",
+            found=f"{spec}: {type(error).__name__}: {error}",
+            hint=f"name the {made_from} that the artifact was made from",
+        ) from error
 
 
 def reference_of(source: Source, task: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from lepton_compile.cli.onnxfile.view import shape_text
 from lepton_compile.cli.output import console, emit_json, json_option, many_text, table
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.streams import say
-from lepton_compile.errors import LeptonError
+from lepton_compile.errors import LeptonError, UsageError, told_as
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -265,8 +266,6 @@ def _answer(model: Model, question: str, context: str, as_json: bool) -> None:
 
 
 def _content(text: str) -> str:
-    from lepton_compile.errors import UsageError
-
     if not text.startswith("@"):
         return text
     try:
@@ -345,18 +344,9 @@ def _embeddings(texts: list[str], vectors: Any, as_json: bool, what: str = "text
 def _arrays(model: Model, inputs: Path, output: Path | None, as_json: bool) -> None:
     import numpy as np
 
-    from lepton_compile.errors import UsageError
-
-    try:
-        with np.load(inputs, allow_pickle=False) as archive:
-            feeds = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise UsageError(
-            "the inputs cannot be read",
-            where=str(inputs),
-            found=str(error),
-            hint="np.savez makes it",
-        ) from error
+    # np.load would take other files, and speak of pickles.
+    with told_as(partial(_unread, inputs)), inputs.open("rb") as file:
+        feeds = dict(np.lib.npyio.NpzFile(file))
     results = model.run(feeds)
     if output is not None:
         np.savez(output, allow_pickle=False, **results)
@@ -368,6 +358,15 @@ def _arrays(model: Model, inputs: Path, output: Path | None, as_json: bool) -> N
         for name, array in results.items()
     ]
     console().print(table("Outputs", ("name", "type", "shape", "lowest .. highest"), rows))
+
+
+def _unread(inputs: Path, error: BaseException) -> UsageError:
+    return UsageError(
+        "the inputs cannot be read",
+        where=str(inputs),
+        found=str(error),
+        hint="np.savez makes such a file: arrays by the names of inputs",
+    )
 
 
 def _extent(array: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -15,12 +15,13 @@ __all__ = ["bench_tables"]
 def bench_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Measurements (``BenchReport.as_dict``), one table after the other."""
     columns: tuple[str, ...]
+    eager = any(case["eager_ms"] for case in data["cases"])
     columns = ("case", "p50>", "p90>", "p99>", "eager p50>", "eager p90>", "times eager>")
-    yield table("Latency in ms", columns, [_case(case) for case in data["cases"]])
+    yield _cases("Latency in ms", columns, [_case(case) for case in data["cases"]], eager)
     if data.get("eager_left_out"):
         yield f"PyTorch eager was not run: {data['eager_left_out']}"
     columns = ("case", "tokens>", "eager tokens>", "rows>", "eager rows>")
-    yield table("Rates per second", columns, [_rates(case) for case in data["cases"]])
+    yield _cases("Rates per second", columns, [_rates(case) for case in data["cases"]], eager)
     starts = [("engine", data.get("start")), ("PyTorch eager", data.get("eager_start"))]
     rows = [(name, *_start(start)) for name, start in starts if start]
     if rows:
@@ -29,6 +30,14 @@ def bench_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     if data.get("bytes_on_disk"):
         yield f"On disk: {bytes_text(data['bytes_on_disk'])}"
     yield _machine(data["machine"])
+
+
+def _cases(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], eager: bool
+) -> RenderableType:
+    """A table, without the columns of PyTorch ``eager`` where it was not run."""
+    kept = [at for at, name in enumerate(columns) if eager or "eager" not in name]
+    return table(title, [columns[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

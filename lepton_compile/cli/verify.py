@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import source_of, source_option
+from lepton_compile.cli.opened import comparing, source_of, source_option
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
 from lepton_compile.errors import located
@@ -71,7 +71,10 @@ def verify(
                 text, words, source, manifest["task"], where="--text", error=UsageError
             )
         progress.stage("verify", f"{', '.join(chosen)} against fp32 PyTorch")
-        found = verify_engines(folder, chosen, source, demands, threads=threads, progress=progress)
+        with comparing(manifest, spec):
+            found = verify_engines(
+                folder, chosen, source, demands, threads=threads, progress=progress
+            )
     _tell(found, as_json)
 
 

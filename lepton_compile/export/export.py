@@ -27,7 +27,7 @@ from .lengths import longest_sequence
 from .made_weights import made_weights
 from .model import Graph, build_graph
 from .source import Source
-from .task_names import AUTO_CLASSES, auto_class
+from .task_names import AUTO_CLASSES, auto_class, check_known
 from .tasks import CacheUse, Pooling, TaskModule, task_module
 from .text_part import own_name, text_part
 from .ties import tied_of, untie
@@ -297,13 +297,7 @@ def meta_model(source: Source, task: str) -> nn.Module:
         options["trust_remote_code"] = True
     if AUTO_CLASSES[task] == "AutoModel" and hasattr(config, "add_pooling_layer"):
         options["add_pooling_layer"] = False
-    known = getattr(auto, "_model_mapping", {type(config): auto})
-    if type(config) not in known and not hasattr(config, "auto_map"):
-        raise ExportError(
-            f"transformers has no model of this architecture for the task {task}",
-            found=type(config).__name__,
-            hint="choose another task, or a model of another architecture",
-        )
+    check_known(auto, config, task)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
     try:
         if layers > MOST_LAYERS:

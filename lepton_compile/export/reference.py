@@ -20,7 +20,7 @@ from lepton_compile.export.multi_vector import token_vectors
 from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
-from lepton_compile.export.task_names import auto_class
+from lepton_compile.export.task_names import auto_class, check_known
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.ties import tied_of, untie
 from lepton_compile.export.vision import interpolation
@@ -41,15 +41,19 @@ def load_reference(source: Source, task: str) -> nn.Module:
     the first packed and takes minutes, and wants other libraries, or a GPU, for the rest.
 
     Raises:
-        ExportError: the task is not one of those that can be compiled.
+        ExportError: the task is not one of those that can be compiled, or no model of this
+            architecture does it.
         SourceError: the model cannot be loaded, or the source has no PyTorch model (``.onnx``).
     """
     if source.kind == "onnx":
         raise SourceError(
-            "An ONNX file has no PyTorch model to compare with.", found=str(source.path)
+            "An ONNX file has no PyTorch model to compare with.",
+            found=str(source.path),
+            hint="compare with what its own tool computes: `lepton-compile run DIR --inputs FILE`",
         )
     auto = _class(source, task)
     config = vision_part(source.config(), task) or source.config()
+    check_known(auto, config, task)
     model = _loaded(source, auto, config) if _as_it_lies(source) else _filled(source, auto, config)
     if task in IMAGE_TASKS:
         model.forward = partial(model.forward, **interpolation(model, image_shape(source)))

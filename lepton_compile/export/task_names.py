@@ -11,7 +11,7 @@ from lepton_compile.errors import ExportError
 
 from .vision_part import image_class, reads_images
 
-__all__ = ["AUTO_CLASSES", "auto_class", "infer_task"]
+__all__ = ["AUTO_CLASSES", "auto_class", "check_known", "infer_task"]
 
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
@@ -60,6 +60,17 @@ def auto_class(config: Any, task: str) -> Any:
         return auto
     name = reads._model_mapping[type(config)].__name__
     return reads if name.endswith("EncoderModel") else auto
+
+
+def check_known(auto: Any, config: Any, task: str) -> None:
+    """Refuse what ``auto``, the class of a task, makes no model of. Raises ExportError."""
+    known = getattr(auto, "_model_mapping", {type(config): auto})
+    if type(config) not in known and not hasattr(config, "auto_map"):
+        raise ExportError(
+            f"transformers has no model of this architecture for the task {task}",
+            found=type(config).__name__,
+            hint="choose another task, or a model of another architecture",
+        )
 
 
 def infer_task(architecture: str, *, pair: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""ONNX files for tests of ``inspect``, made by hand."""
+"""ONNX files for tests of commands, made by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["external_model", "large_model", "layered_model", "quantized_model", "tiled_model"]
+__all__ = [
+    "external_model",
+    "few_positions_model",
+    "large_model",
+    "layered_model",
+    "quantized_model",
+    "tiled_model",
+]
 
 
 def _save(graph: onnx.GraphProto, path: Path, domains: dict[str, int], **extra: object) -> Path:
@@ -124,3 +131,20 @@ def layered_model(folder: Path, layers: int = 3) -> Path:
     graph = helper.make_graph(nodes, "g", [first], [last], weights)
     domains = {"": 21, "ai.lepton.layer": 1}
     return _save(graph, folder / "layered.onnx", domains, functions=[function])
+
+
+def few_positions_model(folder: Path, positions: int = 20) -> Path:
+    """Ids to rows of a table, with a table of so many positions added, which no shape tells."""
+    tables = {"words": np.ones((64, 8)), "places": np.ones((positions, 8))}
+    weights = [numpy_helper.from_array(a.astype(np.float32), n) for n, a in tables.items()]
+    weights.append(numpy_helper.from_array(np.int64([0]), "zero"))
+    nodes = [
+        helper.make_node("Gather", ["words", "input_ids"], ["h"]),
+        helper.make_node("Shape", ["input_ids"], ["count"], start=1),
+        helper.make_node("Slice", ["places", "zero", "count", "zero"], ["p"]),
+        helper.make_node("Add", ["h", "p"], ["y"]),
+    ]
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "sequence", 8])
+    graph = helper.make_graph(nodes, "g", [ids], [y], weights)
+    return _save(graph, folder / "few.onnx", {"": 18})

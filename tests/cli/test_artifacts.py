@@ -13,7 +13,8 @@ import pytest
 
 from lepton_compile.cli import main
 from lepton_compile.cli.output import bytes_text
-from tests.small import byte_tokenizer
+from tests.cli.onnx_files import few_positions_model
+from tests.small import byte_tokenizer, llama, saved
 
 Capture = pytest.CaptureFixture[str]
 
@@ -116,6 +117,23 @@ def test_verify_against_another_model_misses_the_gates(
     assert found["outputs"][0]["cosine"] < 0
 
 
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_a_model_of_other_sizes_or_tasks_is_told_as_the_one_that_was_named(
+    decoder: Path, encoder: Path, tmp_path: Path, capsys: Capture, command: str
+) -> None:
+    narrow = str(saved("LlamaForCausalLM", llama(vocab_size=50), tmp_path / "narrow"))
+    told = answer(capsys, command, str(decoder), "--model", narrow, code=1)
+    assert (told["error"], told["where"]) == ("SourceError", "--model")
+    assert narrow in told["found"]
+    assert "LlamaForCausalLM" in told["hint"]
+    (tmp_path / "seeing").mkdir()
+    (tmp_path / "seeing/config.json").write_text('{"model_type": "vit"}')
+    shutil.copy(encoder.parent / "model/model.safetensors", tmp_path / "seeing")
+    told = answer(capsys, command, str(decoder), "--model", str(tmp_path / "seeing"), code=1)
+    assert told["error"] == "ExportError"
+    assert told["found"] == "ViTConfig"
+
+
 def test_verify_without_the_source_says_where_it_should_be(
     encoder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -167,6 +185,30 @@ def test_bench_an_encoder(encoder: Path, capsys: Capture) -> None:
     assert found["machine"]["onnxruntime"]
 
 
+def test_bench_shows_no_columns_of_what_was_not_run(
+    decoder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(decoder, copy)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["bench", str(copy), "--rounds", "1", "--no-eager"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^ case +p50 +p90 +p99 *$", shown, re.MULTILINE)
+    assert re.search(r"^ case +tokens +rows *$", shown, re.MULTILINE)
+
+
+def test_bench_of_a_file_with_few_positions_names_the_way_out(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    file, out = str(few_positions_model(tmp_path)), str(tmp_path / "out")
+    assert main(["build", "--model", file, "-o", out, "-q"]) == 0
+    told = answer(capsys, "bench", out, "--rounds", "1", code=1)
+    assert "shapes: {sequence: 1..N}" in told["hint"]
+    held = ["--set", "shapes.sequence=1..20", "--force", "-q"]
+    assert main(["build", "--model", file, "-o", out, *held]) == 0
+    assert len(answer(capsys, "bench", out, "--rounds", "1")["cases"]) == 3
+
+
 def test_bench_a_decoder(decoder: Path, tmp_path: Path, capsys: Capture) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(decoder, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -198,9 +240,16 @@ def test_arrays_in_and_out(encoder: Path, tmp_path: Path, capsys: Capture) -> No
 def test_arrays_that_are_none_are_wrong_usage(
     encoder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    (tmp_path / "in.npz").write_text("no archive")
-    found = answer(capsys, "run", str(encoder), "--inputs", str(tmp_path / "in.npz"), code=2)
-    assert "cannot be read" in found["message"]
+    np.savez(tmp_path / "whole.npz", input_ids=np.array([[5, 6, 7]]))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    other = whole.replace(np.array([5]).tobytes(), np.array([9]).tobytes())
+    np.save(tmp_path / "one.npy", np.ones(3))
+    one = (tmp_path / "one.npy").read_bytes()
+    for content in (b"no archive", whole[:60], other, one):
+        (tmp_path / "in.npz").write_bytes(content)
+        found = answer(capsys, "run", str(encoder), "--inputs", str(tmp_path / "in.npz"), code=2)
+        assert "cannot be read" in found["message"]
+        assert "pickle" not in found["found"]
 
 
 def test_run_wants_one_kind_of_input(encoder: Path, capsys: Capture) -> None:
