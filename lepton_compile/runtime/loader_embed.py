@@ -20,6 +20,6 @@ class Embeds(Batches):
         own = self.manifest["embedding"] or {"output": "last_hidden_state"}
         prompts = {"": "", **(own.get("prompts") or {})}
         name = (own.get("prompt") or "") if prompt is None else prompt
-        refuse(name not in [*prompts], f"there is no prompt {name!r}, but {[*prompts][1:]}")
+        refuse(name not in [*prompts], f"there is no prompt {name!r}; there are {[*prompts][1:]}")
         rows = self.outputs_of(texts, own["output"], prompts[name])
         return np.stack([row.mean(axis=0) if row.ndim == 2 else row for row in rows])

@@ -26,16 +26,22 @@ class Sampling(NamedTuple):
 
     def checked(self) -> Sampling:
         """The same in Python's own numbers; what is out of its range, or none, is refused."""
-        least = {"top_p": 5e-324, "repetition_penalty": 5e-324, "max_new_tokens": 1}  # not 0
-        most, made = {"top_p": 1, "min_p": 1}, dict[str, Any]()
+        most, least, made = sys.float_info.max, 5e-324, dict[str, Any]()
+        ranges = {
+            "top_p": (least, 1, "above 0, up to 1"),
+            "min_p": (0, 1, "from 0 to 1"),
+            "repetition_penalty": (least, most, "above 0"),
+            "max_new_tokens": (1, most, "from 1 on"),
+        }
         for name, value in self._asdict().items():
             if value is (usual := self._field_defaults[name]):
                 continue
-            wrong = f"out of its range: {name}={value!r:.60}"
+            low, high, said = ranges.get(name, (0, most, "from 0 on"))
+            kind = "finite" if isinstance(usual, float) else "whole"
+            wrong = f"out of its range: {name}={value!r:.60}, not a {kind} number {said}"
             with failing(wrong):  # by text, an array, a part of a token
                 made[name] = float(value + 0) if isinstance(usual, float) else index(value)
-            fits = least.get(name, 0) <= made[name] <= most.get(name, sys.float_info.max)
-            refuse(isinstance(value, bool | np.bool_) or not fits, wrong)
+            refuse(isinstance(value, bool | np.bool_) or not low <= made[name] <= high, wrong)
         return self._replace(**made)
 
     def pick(self, scores: np.ndarray, row: Any, draw: np.random.Generator) -> int:

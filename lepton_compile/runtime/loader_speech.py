@@ -205,7 +205,7 @@ class Transcribes(Continues):
         sound = self.manifest["generation"]["sound"]
         if isinstance(audio, str) or hasattr(audio, "__fspath__"):
             return _read(audio, sound["rate"])
-        wrong = f"a sound is a path of a .wav file, or an array of samples: {audio!r:.60}"
+        wrong = f"a sound is a path of a .wav file, or an array of floats: {audio!r:.60}"
         with failing(wrong):
             samples = np.asarray(audio)
         refuse(samples.ndim != 1 or samples.dtype.kind != "f" or not samples.size, wrong)

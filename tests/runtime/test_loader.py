@@ -288,11 +288,13 @@ def test_what_the_script_can_neither_read_nor_write_is_one_line(
     np.savez(tmp_path / "in.npz", input_ids=np.array([[5, 6, 7]]))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "in.npz").read_bytes()[:60])
     (tmp_path / "empty.npz").touch()
+    (tmp_path / "text.npz").write_text("[[5, 6, 7]]")
     nowhere = ["--output", tmp_path / "nowhere" / "out.npz"]
-    for name, more in (("cut", []), ("empty", []), ("in", nowhere)):
+    for name, more in (("cut", []), ("empty", []), ("text", []), ("in", nowhere)):
         done = script(encoder_folder, "--inputs", tmp_path / f"{name}.npz", *more)
         assert (done.returncode, done.stderr[:7]) == (1, "error: "), done.stderr
         assert len(done.stderr.splitlines()) == 1
+        assert "pickle" not in done.stderr
 
 
 def test_the_script_escapes_what_the_terminal_cannot_show(tmp_path: Path) -> None:
