@@ -117,7 +117,7 @@ def _sample(task: str, tokenizer: Any, text: str | None) -> str:
         return "what PyTorch transcribes of synthetic audio"
     if tokenizer is None:
         return "random ids, as there is no tokenizer"
-    return "the sample text" if text is None else "the recipe's text"
+    return "the sample text" if text is None else "the text that was given"
 
 
 def _verify_decoder(

@@ -209,10 +209,11 @@ def test_a_printed_page_shows_bars_and_whole_tables() -> None:
 def test_bench_figures_are_shown() -> None:
     timing = {"runs": 3, "p50": 1.5, "p90": 2.0, "p99": 2.5}
     case = {"name": "1x16", "engine_ms": timing, "eager_ms": None, "speedup": None}
-    machine = {"cpu": "A Processor", "threads": 2}
-    text = Page(render(data(bench={"cases": [case], "machine": machine}))).text
-    assert "1x16 1.5 2 2.5" in text
-    assert "A Processor, 2 threads" in text
+    for threads, told in ((2, "2 threads."), (1, "1 thread."), (None, "default threads.")):
+        machine = {"cpu": "A Processor", "threads": threads}
+        text = Page(render(data(bench={"cases": [case], "machine": machine}))).text
+        assert "1x16 1.5 2 2.5" in text
+        assert f"A Processor, {told}" in text
 
 
 def test_what_a_builder_said_is_escaped_and_folded() -> None:
