@@ -82,7 +82,9 @@ def test_prompts_go_in_front(built: Path) -> None:
         assert np.array_equal(model.embed(["w5 w6"]), [led])  # by default
         assert np.array_equal(model.embed(["w5 w6"], prompt="query"), [led])
         assert np.array_equal(model.embed(["w5 w6"], prompt="document"), [plain])
-        with pytest.raises(LoaderError, match=r"no prompt 'passage', but \['document', 'query'\]"):
+        with pytest.raises(
+            LoaderError, match=r"no prompt 'passage'; there are \['document', 'query'\]"
+        ):
             model.embed(["w5 w6"], prompt="passage")
         for prompt in ("", "query"):
             with pytest.raises(LoaderError, match="give a list of texts"):
