@@ -44,7 +44,7 @@ class Opened:
 
         def __getattr__(self, name: str) -> Any:
             own = " or ".join(f"{call}()" for call in CALLS.split() if hasattr(type(self), call))
-            refuse(name in CALLS.split(), f"a model for {self.task} has no {name}(): call {own}")
+            refuse(name in CALLS.split(), f"loader.py has no {name}() for {self.task}: call {own}")
             return super().__getattribute__(name)  # says what is missing
 
     def __enter__(self) -> Self:

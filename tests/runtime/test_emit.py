@@ -184,15 +184,27 @@ def test_the_kind_of_cache_is_the_one_of_the_manifest() -> None:
 def test_calls_that_were_left_out_say_so(encoder_folder: Path, decoder_folder: Path) -> None:
     with imported(encoder_folder / "loader.py").load(encoder_folder) as model:
         for call in ("generate", "logits", "classify", "answer", "fill"):
-            with pytest.raises(Exception, match=rf"feature-extraction.* no {call}\(\)") as caught:
+            with pytest.raises(
+                Exception,
+                match=rf"no {call}\(\) for feature-extraction: call embed\(\) or run\(\)$",
+            ) as caught:
                 getattr(model, call)("w5")
             assert type(caught.value).__name__ == "LoaderError"
         with pytest.raises(AttributeError, match="'Model' object has no attribute 'sing'"):
             model.sing("w5")
-    said = r"text-generation has no embed\(\): call generate\(\) or logits\(\) or run\(\)"
+    said = r"no embed\(\) for text-generation: call generate\(\) or logits\(\) or run\(\)$"
     decoder = imported(decoder_folder / "loader.py").load(decoder_folder)
     with decoder as model, pytest.raises(Exception, match=said):
         model.embed(["w5"])
+
+
+def test_a_loader_of_another_artifact_says_that_it_lacks_the_call(
+    encoder_folder: Path, decoder_folder: Path
+) -> None:
+    said = r"^loader.py has no generate\(\) for text-generation: call embed\(\) or run\(\)$"
+    decoder = imported(encoder_folder / "loader.py").load(decoder_folder)
+    with decoder as model, pytest.raises(Exception, match=said):
+        model.generate("w5")
 
 
 def test_an_engine_that_was_left_out_is_passed_over(tmp_path: Path) -> None:

@@ -45,14 +45,15 @@ def test_each_has_the_names_of_the_file_that_its_artifact_carries() -> None:
 
 def test_calls_of_other_tasks_name_the_task_and_its_own(model: Model, tmp_path: Path) -> None:
     for call in ("transcribe", "vectors", "words", "classify", "entities", "answer", "fill"):
-        said = rf"^a model for text-generation has no {call}\(\): "
+        said = rf"^loader.py has no {call}\(\) for text-generation: "
         with pytest.raises(LoaderError, match=said + r"call generate\(\) or logits\(\) or run\(\)"):
             getattr(model, call)(["w5"])
     made = tiny.encoder(tmp_path / "labels", "text-classification")
     with load(made.path, threads=1) as labels:
         assert isinstance(labels, Model)
         for call in ("generate", "embed", "entities"):
-            with pytest.raises(LoaderError, match=rf"{call}\(\): call classify\(\) or logits\(\)"):
+            said = rf"{call}\(\) for text-classification: call classify\(\) or logits\(\)"
+            with pytest.raises(LoaderError, match=said):
                 getattr(labels, call)(["w5"])
         with pytest.raises(AttributeError, match="'Model' object has no attribute 'pixels'"):
             labels.pixels([])
