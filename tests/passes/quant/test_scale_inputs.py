@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from lepton_compile.pipeline.calibrate import observe
 from lepton_compile.pipeline.energies import Energies
 from lepton_passes.contract import CLOSE
+from lepton_passes.quant import scale_inputs
 from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.scale_inputs import STEPS, ScaleInputs
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
+from lepton_passes.tensors import rows_of
 from tests.passes.experts import routed, scored
 from tests.passes.quant.quantizing import FEEDS as TIED_FEEDS
 from tests.passes.quant.quantizing import model as tied
@@ -37,6 +40,7 @@ from tests.passes.quant.scaling import (
 )
 from tests.passes.support import Counted, check, load, ops, random, reasons
 
+NORMS = ["layers0_norm", "layers0_norm2", "layers1_norm", "layers1_norm2"]
 LAYERS = [f"layers{n}_{name}" for n in (0, 1) for name in LINEARS]
 
 
@@ -231,6 +235,47 @@ def test_no_row_is_read_by_the_pass_itself() -> None:
     read = weight.rows_read
     made.numpy()
     assert weight.rows_read == read + INNER  # factors are found once
+
+
+@pytest.mark.parametrize(("small", "read"), [(1 << 22, 1000), (0, 256)])
+def test_some_rows_from_all_over_tell_of_a_large_weight(
+    small: int, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a small one are read at once."""
+    monkeypatch.setattr(scale_inputs, "_SMALL", small)
+    weight = Counted(1000, 8)
+    found = scale_inputs._some_rows(weight.tensor())
+    assert weight.rows_read == read
+    numbers = [np.flatnonzero((weight.w == row).all(axis=1))[0] for row in found]
+    slices = np.array(numbers).reshape(8, 32)
+    assert (np.diff(slices) == 1).all()
+    assert (numbers[0], numbers[-1]) == (0, 999)
+    assert np.ptp(np.diff(slices[:, 0])) <= 1
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 3)])
+@pytest.mark.parametrize("cuts", [[0, 12], [0, 3, 12], [0, 4, 9, 12], [0, 6, 7, 12]])
+def test_rows_are_divided_wherever_they_are_cut(shape: tuple[int, ...], cuts: list[int]) -> None:
+    """Those of values, of queries, keys and values in one matrix that is read a part at a time."""
+    rows, factors = random(*shape), np.array([0.5, 2, 3, 4, 8], np.float32)
+    divided = scale_inputs._rows_over([ir.tensor(rows), ir.tensor(factors)], 4)
+    parts = [rows_of(divided, start, stop) for start, stop in pairwise(cuts)]
+    wanted = np.concatenate([rows[:4], (rows[4:9].T / factors).T, rows[9:]])
+    np.testing.assert_array_equal(np.concatenate(parts), wanted)
+
+
+def test_a_reader_with_larger_numbers_counts_no_more_than_the_others() -> None:
+    seen = {name: np.array(each) for name, each in energies(model()).items()}
+    divided = []
+    for size in (1, 1 << 10):
+        graph = model()
+        for name in ("layers0_wv", "layers1_wk"):  # which want other factors than the rest
+            large = _initializer(graph, name) * np.float32(size)
+            graph.graph.initializers[name].const_value = ir.tensor(large, name=name)
+        ScaleInputs(None, ScaledEnergies(seen))(graph)
+        divided.append({n: _initializer(graph, f"{n}:divided") for n in NORMS})
+    for name in NORMS:
+        np.testing.assert_array_equal(divided[0][name], divided[1][name])
 
 
 _NO_VALUES = "Attention makes its input, of values that take no factors"

@@ -83,6 +83,7 @@ def test_rows_do_not_depend_on_how_they_are_cut(rows: int) -> None:
     w = np.random.default_rng(1).standard_normal((rows, 64)).astype(np.float32)
     for quantize in (quantize_int8, lambda part: quantize_int4(part, 32)):
         whole = quantize(w)
+        assert [each.dtype for each in whole] == [np.int8, np.float32]
         parts = [quantize(part) for part in np.array_split(w, 3) if len(part)]
         for index in (0, 1):
             np.testing.assert_array_equal(whole[index], np.concatenate([p[index] for p in parts]))
@@ -102,7 +103,7 @@ def test_int4_keeps_what_lies_on_levels_already(seed: int, group: int, stored: s
     rng = np.random.default_rng(seed)
     codes = rng.integers(-8, 8, (6, 4, group))
     codes[:, :, : group // 2] //= rng.integers(1, 4)  # groups whose largest value is on no end
-    codes = np.clip(codes, *((-3, 3) if seed % 2 else (-8, 7)))
+    codes = np.clip(codes, *((0, 5), (-3, 3), (-8, 7), (-5, 0))[seed % 4])
     scales = rng.uniform(0.001, 2, (6, 4, 1)).astype(np.float32)
     w = (codes * scales).reshape(6, -1).astype(np.float32)
     if stored == "bf16":
@@ -116,10 +117,12 @@ def test_int4_keeps_what_lies_on_levels_already(seed: int, group: int, stored: s
 def test_rows_on_levels_do_not_change_the_others() -> None:
     rng = np.random.default_rng(0)
     w = rng.standard_normal((4, 64)).astype(np.float32)
+    w[0, :32] = rng.integers(-5, 6, 32) * np.float32(0.3)  # but for its second group
     alone = quantize_int4(w[[0, 1, 3]], 32)
     w[2] = rng.integers(-5, 6, 64) * np.float32(0.3)
     w[2, :2] = 5 * np.float32(0.3)
     q, scale = quantize_int4(w, 32)
+    assert (q.dtype, scale.dtype) == (np.int8, np.float32)
     np.testing.assert_array_equal(q[[0, 1, 3]], alone[0])
     np.testing.assert_array_equal(scale[[0, 1, 3]], alone[1])
     np.testing.assert_allclose(q[2] * scale[2].repeat(32), w[2], rtol=1e-6)
