@@ -91,9 +91,19 @@ def test_rows_do_not_depend_on_how_they_are_cut(rows: int) -> None:
 
 def test_zeros_stay_zeros() -> None:
     w = np.zeros((2, 32), np.float32)
-    for q, scale in (quantize_int8(w), quantize_int4(w, 32)):
+    with np.errstate(all="raise"):  # nor does a user hear of nothing by nothing
+        minded = quantize_int4(w, 32, importance=np.ones(32))
+        found = (quantize_int8(w), quantize_int4(w, 32), minded)
+    for q, scale in found:
         assert not q.any()
         assert np.isfinite(scale).all()
+
+
+def test_a_value_alone_is_kept_however_little_its_column_counts() -> None:
+    w, importance = np.zeros((1, 32), np.float32), np.ones(32)
+    w[0, 3], importance[3] = 5, 0.01
+    q, scale = quantize_int4(w, 32, importance=importance)
+    np.testing.assert_allclose(_dequantized(q, scale, 32), w, rtol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
