@@ -14,15 +14,14 @@ __all__ = ["add_past", "past_of", "run_packed"]
 
 def past_of(model: Any, batch: int, length: int) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
     """Names of past and present, shape and dtype, of keys and values by layer, then of states."""
-    cache = model.cache
-    for place, layer in enumerate(cache["layers"]):
+    for place, layer in enumerate(model.cache["layers"]):
         number = place if layer["layer"] is None else layer["layer"]
         for at in ({"layer": number, "kind": kind} for kind in ("key", "value")):
             with failing("manifest.json is damaged: manifest.cache and manifest.inputs differ"):
-                past, present = (cache[way].format(**at) for way in ("past", "present"))
+                past, present = (model.cache[way].format(**at) for way in ("past", "present"))
                 dtype = model.inputs[past]["dtype"]
             yield past, present, (batch, layer["heads"], length, layer["head_dim"]), dtype
-    if cache.get("states"):
+    if model.cache.get("states"):
         from lepton_compile.runtime.loader_states import states_of
 
         yield from states_of(model, batch)

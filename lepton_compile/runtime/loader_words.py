@@ -36,8 +36,7 @@ class Words:
         """Hold back an end that may become a stop text; drop all that follows a whole one."""
         hits = [at for stop in self._stop if (at := text.find(stop)) >= 0]
         held = [n for stop in self._stop for n in range(len(stop)) if text.endswith(stop[:n])]
-        cut = len(text) - (0 if final else max(held, default=0))
-        if hits:
-            cut, self.stopped = min(hits), True
+        certain = len(text) - (0 if final else max(held, default=0))
+        cut, self.stopped = min(hits, default=certain), bool(hits)
         self.text, self._held = self.text + text[:cut], text[cut:]
         return text[:cut]
