@@ -20,6 +20,8 @@ LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 """What such a group of version 2, or 1, may hold at most; it is killed at the next page."""
 
 FP32 = 4
+SMALL = 10_000_000
+"""Below it a size in GB would be nothing: that of a ceiling without its unit."""
 CHECKED = 4.4
 """Bytes of a parameter in the per-pass check: fp32, mapped from a scratch file, and what lies
 between layers; of rounded weights, those that are dequantized at a time are fewer."""
@@ -79,6 +81,14 @@ class MemoryCeiling:
             else f"{more}, this machine or its container has {_size(_machine())}"
         )
 
+    def below(self, peak: int) -> str:
+        """What to say of a ceiling below the ``peak`` that a plan estimates, which is rather high;
+        empty where it is not."""
+        if self.limit is None or peak <= self.limit:
+            return ""
+        more = f"more than the ceiling of {_size(self.limit)}"
+        return f"a build needs about {_size(peak)}, {more}, and may fail: raise --max-memory"
+
     def _hint(self) -> str:
         if not self.holding:
             return "raise --max-memory"
@@ -114,7 +124,7 @@ def _free() -> int:
 
 
 def _size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e9:.2f} GB" if size >= SMALL else f"{size:,} bytes"
 
 
 def _resident() -> int:

@@ -120,6 +120,12 @@ def make_plan(
     unchecked = no_room_to_check(ceiling, size) if check else ""
     verify = verify and source.kind != "onnx"  # which comes without the PyTorch model
     unverified = no_room_to_verify(ceiling, source, exported.task, size) if verify else ""
+    peak = max(e.peak_memory_bytes for e in engines)
+    said = {
+        "": ceiling.below(peak),
+        "passes will not be compared: ": unchecked,
+        "engines will not be verified: ": unverified,
+    }
     return Plan(
         model=recipe.model,
         output=str(output or output_of(recipe)),
@@ -129,7 +135,7 @@ def make_plan(
         how=exported.how,
         layers=layers,
         engines=engines,
-        peak_memory_bytes=max(e.peak_memory_bytes for e in engines),
+        peak_memory_bytes=peak,
         seconds=captured + size * len(engines) / PARAMETERS_PER_SECOND,
         check=check_estimate(size, len(engines)) if check and not unchecked else None,
         verify=_verification(recipe, source, exported, engines)
@@ -138,10 +144,9 @@ def make_plan(
         notes=[
             *exported.notes,
             *notes,
-            *([f"passes will not be compared: {unchecked}"] if unchecked else []),
-            *([f"engines will not be verified: {unverified}"] if unverified else []),
             *_unseen_zeros(recipe, source),
             *left_out(source, exported.task),
+            *(f"{what}{why}" for what, why in said.items() if why),
         ],
     )
 

@@ -152,7 +152,7 @@ def test_without_a_tokenizer_there_is_no_text(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("kind", "limit", "found"),
-    [("folder", 1, "the ceiling is 0.00 GB"), ("onnx", None, "without the PyTorch model")],
+    [("folder", 1, "the ceiling is 1 bytes"), ("onnx", None, "without the PyTorch model")],
 )
 def test_without_the_fp32_model_nothing_can_be_measured(
     kind: str, limit: int | None, found: str

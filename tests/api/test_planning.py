@@ -145,3 +145,17 @@ def test_a_plan_compares_as_many_tokens_as_there_are(
     assert plan.verify is not None
     seconds = plan.parameters * compared / estimates.COMPARED_PER_SECOND
     assert plan.verify.seconds == pytest.approx(seconds)
+
+
+def test_a_plan_tells_what_a_ceiling_has_no_room_for(tmp_path: Path) -> None:
+    """It said nothing of the ceiling, which a build keeps to."""
+    model = str(saved("BertModel", bert(), tmp_path / "model"))
+
+    def told(ceiling: int | None) -> list[str]:
+        return lc.plan(model=model, tactics="default", max_memory=ceiling).notes
+
+    assert told(None) == told(10**12)
+    below, check, verification = told(4)
+    assert below.endswith("more than the ceiling of 4 bytes, and may fail: raise --max-memory")
+    assert check.startswith("passes will not be compared: the fp32 model needs about")
+    assert verification.startswith("engines will not be verified: the fp32 model needs about")
