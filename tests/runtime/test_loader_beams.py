@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnxruntime import OrtValue
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -201,6 +201,17 @@ def expected(row: Row, beams: int, penalty: float, told: dict[str, Any]) -> tupl
     kind=st.sampled_from([Grown, InPlace]),
     least=st.integers(1, 8),
 )
+@example(  # what fills up a batch is one row again and again, or there are more than 8
+    sources=[[1], [2]],
+    begun=[0],
+    limit=4,
+    ends={2},
+    beams=2,
+    penalty=1.0,
+    told={"never": [], "first": [], "rules": None},
+    kind=Grown,
+    least=8,
+)
 def test_answers_are_those_of_transformers(
     sources: list[list[int]],
     begun: list[int],
@@ -220,12 +231,12 @@ def test_answers_are_those_of_transformers(
     assert all(cache.closed and least <= cache.rows <= most for cache in caches)
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_a_search_ends_where_transformers_does(early: bool) -> None:
+@pytest.mark.parametrize(("early", "kind"), [(False, InPlace), (True, Grown)])
+def test_a_search_ends_where_transformers_does(early: bool, kind: type[Cache]) -> None:
     """Of longer answers that would score higher it hears no more, as little as they do."""
     rules = {**RULES, "early": early}
     rows = [row_of([number], [0], 12, {2, 3, 6}) for number in range(20)]
-    answered(Grown, rows, 3, 3.0, rules=rules)
+    answered(kind, rows, 3, 3.0, rules=rules)
     told = {"never": [], "first": [], "rules": rules}
     assert [(row.tokens, row.finish) for row in rows] == [
         expected(row, 3, 3.0, told) for row in rows
