@@ -102,7 +102,7 @@ def test_agreement_counts_ties_apart() -> None:
 )
 def test_a_tie_is_told_by_the_range_of_its_row(row: list[float], ties: int) -> None:
     agreement = Agreement()
-    agreement.update_choices(np.array([row, [9.0, 0.0, 0.0]]), np.array([1, 0]))
+    agreement.update_choices(np.array([row, [9.0, 0.0, -9.0]]), np.array([1, 0]))
     assert (agreement.agreed, agreement.ties) == (1 + ties, ties)
 
 
