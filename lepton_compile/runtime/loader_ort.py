@@ -13,15 +13,10 @@ __all__ = ["open_onnxruntime"]
 
 
 def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> Any:
-    """A session: first what can be told without reading a file, then digests, then it is opened."""
+    """A session: first what can be told without reading a file, then digests, then the runtime."""
     named = (item for item in engine["requires"].items() if item[0].startswith("onnxruntime"))
     package, least = next(named, ("onnxruntime", ">=1"))
     install = f"this engine needs {package}{least}: pip install '{package}{least}'"
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports what it runs
-    with failing(install, UnfitError):
-        import onnxruntime as ort
-    found, wanted = ([*map(int, re.findall(r"\d{1,9}", v)[:2])] for v in (ort.__version__, least))
-    refuse(found < wanted, f"{install}, and found {ort.__version__}", UnfitError)
     providers = ["CPUExecutionProvider"]
     if engine["target"] == "ort-cuda":
         from lepton_compile.runtime.loader_ort_cuda import PROVIDERS, check_driver
@@ -29,6 +24,11 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
         check_driver()
         providers = PROVIDERS
     check_digests(root, manifest, {engine["model"], *engine["files"]})
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports what it runs
+    with failing(install, UnfitError):
+        import onnxruntime as ort
+    found, wanted = ([*map(int, re.findall(r"\d{1,9}", v)[:2])] for v in (ort.__version__, least))
+    refuse(found < wanted, f"{install}, and found {ort.__version__}", UnfitError)
     path, options, start = root / engine["model"], ort.SessionOptions(), ort.InferenceSession
     options.log_severity_level, options.intra_op_num_threads = 3, threads
     if "CUDAExecutionProvider" in providers:
