@@ -24,6 +24,9 @@ SHARED = f"{ENGINES}/ort"
 
 FILES = (".gguf", ".onnx")
 
+NAMELESS = "model"
+"""What many a model's file or folder is called: the one that it lies in tells more."""
+
 
 def source_of(recipe: Recipe, *, weights: bool = True) -> Source:
     """The model of a recipe, with its adapter. Args, errors: as ``resolve``."""
@@ -57,7 +60,13 @@ def output_of(recipe: Recipe) -> Path:
     """The folder of the artifact where a build is not told one."""
     if recipe.output is not None:
         return Path(recipe.output)
-    name = recipe.model.rstrip("/").split("/")[-1].split(":")[-1].split("@")[0]
-    if name.endswith(FILES):  # of a folder, such as Qwen2.5-0.5B, the whole is its name
-        name = Path(name).stem
-    return Path("out") / f"{name.strip('.') or 'model'}-{recipe.quantize.format}"
+    parts = [_stem(part) for part in recipe.model.rstrip("/").rpartition(":")[2].split("/")]
+    name = next((part for part in reversed(parts) if part != NAMELESS), "")
+    return Path("out") / f"{name.strip('.') or NAMELESS}-{recipe.quantize.format}"
+
+
+def _stem(part: str) -> str:
+    """A part of a model's place without its revision and ending; of a folder, such as
+    Qwen2.5-0.5B, the whole is its name."""
+    name = part.split("@")[0]
+    return Path(name).stem if name.endswith(FILES) else name
