@@ -17,7 +17,7 @@ from lepton_compile.recipe.idle import check_idle
 from lepton_compile.recipe.overrides import OPTIONS, apply_overrides, option_of
 from lepton_compile.recipe.problems import recipe_error
 from lepton_compile.recipe.schema import Recipe
-from lepton_compile.recipe.values import text_of
+from lepton_compile.recipe.values import plain_of, text_of
 
 __all__ = ["load_recipe"]
 
@@ -55,7 +55,7 @@ def load_recipe(
     named = (key for key in options if key in OPTIONS or (key,) in document.places)
     document.places |= {(key,): option_of(key) for key in named}
     try:
-        recipe = Recipe.model_validate(document.data)
+        recipe = Recipe.model_validate(plain_of(document.data))
     except ValidationError as error:
         raise recipe_error(error, document) from None
     recipe._base, recipe._places, recipe._before = base, document.places, before
@@ -79,7 +79,7 @@ def _overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
 def _alone(document: Document, model: object) -> Recipe | None:
     """What is written, without overrides, which may name the model; None where it is no recipe."""
     try:
-        return Recipe.model_validate({"model": model, **document.data})
+        return Recipe.model_validate({"model": model, **plain_of(document.data)})
     except ValidationError:
         return None
 

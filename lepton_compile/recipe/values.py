@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -21,6 +22,7 @@ __all__ = [
     "Range",
     "bytes_of",
     "fraction_of",
+    "plain_of",
     "range_of",
     "text_of",
 ]
@@ -88,6 +90,16 @@ def bytes_of(value: Any) -> int:
 def text_of(value: Any) -> Any:
     """A ``pathlib.Path``, which Python callers have, as the text it stands for."""
     return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def plain_of(value: Any) -> Any:
+    """Numbers of numpy, which sweeps in Python have, as Python's own, however deep they lie."""
+    if isinstance(value, Mapping):
+        return {key: plain_of(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_of, value))
+    of_numpy = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    return value.item() if of_numpy else value
 
 
 def _location_of(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lepton_compile.errors import RecipeError
@@ -126,3 +127,22 @@ def test_sizes(value: Any, expected: int) -> None:
 def test_no_sizes(value: Any) -> None:
     with pytest.raises(ValueError, match="memory"):
         bytes_of(value)
+
+
+def test_numbers_of_numpy_are_pythons_own() -> None:
+    """A sweep in Python has them."""
+    given = {
+        "model": "./m",
+        "quantize": {"bits": np.int64(4), "group": np.arange(65)[64]},
+        "shapes": {"batch": (np.int32(1), np.int32(8)), "sequence": [1, np.uint16(64)]},
+        "gates": {"cosine": np.float32(0.5)},
+    }
+    plain = {
+        "model": "./m",
+        "quantize": {"bits": 4, "group": 64},
+        "shapes": {"batch": (1, 8), "sequence": [1, 64]},
+        "gates": {"cosine": 0.5},
+    }
+    assert load_recipe(given).model_dump() == load_recipe(plain).model_dump()
+    with pytest.raises(RecipeError, match="'shapes' takes a mapping"):
+        load_recipe({"model": "./m", "shapes": np.ones(2)})
