@@ -22,13 +22,17 @@ from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
-from lepton_compile.export.reference import mapped_bytes, reference_parameters
+from lepton_compile.export.reference import (
+    mapped_bytes,
+    reference_parameters,
+    streamed_parameters,
+)
 from lepton_compile.pipeline import NumericCheck
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.scratch import scratch_lacks
 
-__all__ = ["Comparing", "no_room_to_check", "no_room_to_verify"]
+__all__ = ["Comparing", "no_room_to_check", "room_to_verify"]
 
 
 def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
@@ -37,10 +41,18 @@ def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
     return lacks or scratch_lacks(FP32 * parameters, "the check's weights")
 
 
-def no_room_to_verify(ceiling: MemoryCeiling, source: Source, task: str, parameters: int) -> str:
-    """The same of the verification, for which the fp32 model is loaded."""
+def room_to_verify(
+    ceiling: MemoryCeiling, source: Source, task: str, parameters: int
+) -> tuple[int, str]:
+    """Weights of the fp32 model that the verification holds at a time: all, or where those have no
+    room and it can be told so, those of a layer and what stands around; and why it has to be left
+    out, empty where it has room."""
     loaded = reference_parameters(source, task, parameters)
-    return ceiling.lacks(FP32 * loaded, mapped=mapped_bytes(source, loaded))
+    lacks = ceiling.lacks(FP32 * loaded, mapped=mapped_bytes(source, loaded))
+    held = streamed_parameters(source, task) if lacks else None
+    if held is None:
+        return loaded, lacks
+    return held, ceiling.lacks(FP32 * held, "the fp32 model, a layer at a time,")
 
 
 class Comparing:
@@ -161,7 +173,12 @@ class Comparing:
             demanded,
             progress=Watched(progress, self.ceiling),
             unfit=self.unfit,
+            streamed=self._room[0] < self._parameters,
         )
+
+    @cached_property
+    def _room(self) -> tuple[int, str]:
+        return room_to_verify(self.ceiling, self._source, self._task, self._parameters)
 
     @cached_property
     def _never(self) -> str:
@@ -170,7 +187,7 @@ class Comparing:
             return "left out as asked"
         if self._source.kind == "onnx":
             return "an ONNX file comes without the PyTorch model"
-        return no_room_to_verify(self.ceiling, self._source, self._task, self._parameters)
+        return self._room[1]
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:

@@ -68,7 +68,7 @@ def verify_estimate(
     tokens: int,
     engine_bytes: Sequence[int],
     vocabulary: int = 0,
-    unread: int = 0,
+    loaded: int = 0,
     mapped: int = 0,
     words: int = 0,
     head: int = 0,
@@ -77,13 +77,14 @@ def verify_estimate(
 
     Args:
         vocabulary: of a decoder: its engine is closed while the layers of that model are held.
-        unread: weights that are loaded with it and take no part: those that see.
+        loaded: its weights that are held at a time: more than ``parameters`` where some take no
+            part, such as those that see, less where one layer is held after the other.
         mapped: bytes of weight files that are held until it is loaded.
         words: scores of words that an encoder's batch of texts holds, several times over.
         head: weights of a decoder behind its layers, which are held beside the engine.
     """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
-    model, engine = FP32 * (parameters + unread), max(engine_bytes)
+    model, engine = FP32 * loaded, max(engine_bytes)
     scores = FP32 * SEGMENT * vocabulary
     held = model + engine + max(mapped, FP32 * words)
     if vocabulary:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lepton_compile.api.comparing import no_room_to_check, no_room_to_verify
+from lepton_compile.api.comparing import no_room_to_check, room_to_verify
 from lepton_compile.api.early_model import check_model
 from lepton_compile.api.estimates import (
     Estimate,
@@ -34,7 +34,7 @@ from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.export import capture
 from lepton_compile.export.generation_rules import left_out
 from lepton_compile.export.onnx_file import import_onnx
-from lepton_compile.export.reference import mapped_bytes, reference_parameters
+from lepton_compile.export.reference import mapped_bytes
 from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.sample_images import COMPARED
 from lepton_compile.progress import Progress
@@ -119,7 +119,7 @@ def make_plan(
     ceiling, size = MemoryCeiling(recipe.max_memory), exported.parameters
     unchecked = no_room_to_check(ceiling, size) if check else ""
     verify = verify and source.kind != "onnx"  # which comes without the PyTorch model
-    unverified = no_room_to_verify(ceiling, source, exported.task, size) if verify else ""
+    held, unverified = room_to_verify(ceiling, source, exported.task, size) if verify else (0, "")
     peak = max(e.peak_memory_bytes for e in engines)
     said = {
         "": ceiling.below(peak),
@@ -138,7 +138,7 @@ def make_plan(
         peak_memory_bytes=peak,
         seconds=captured + size * len(engines) / PARAMETERS_PER_SECOND,
         check=check_estimate(size, len(engines)) if check and not unchecked else None,
-        verify=_verification(recipe, source, exported, engines)
+        verify=_verification(recipe, source, exported, engines, held)
         if verify and not unverified
         else None,
         notes=[
@@ -197,8 +197,13 @@ def _engines(
 
 
 def _verification(
-    recipe: Recipe, source: Source, exported: ExportedModel, engines: Sequence[EnginePlan]
+    recipe: Recipe,
+    source: Source,
+    exported: ExportedModel,
+    engines: Sequence[EnginePlan],
+    loaded: int,
 ) -> Estimate | None:
+    """``loaded``: weights of the fp32 model that are held at a time."""
     reasons = runnable(recipe.target)
     held = [sum(e.files.values()) for e in engines if not reasons[e.target]]
     tokens = recipe.verify.tokens
@@ -209,11 +214,10 @@ def _verification(
     if not held:
         return None
     compiled, scores = exported.parameters, vocabulary(source, exported)
-    unread = reference_parameters(source, exported.task, compiled) - compiled
-    mapped = mapped_bytes(source, compiled + unread)
+    mapped = mapped_bytes(source, loaded) if loaded >= compiled else 0
     several = words(source, exported)
     behind = head(source, exported)
-    return verify_estimate(compiled, tokens, held, scores, unread, mapped, several, behind)
+    return verify_estimate(compiled, tokens, held, scores, loaded, mapped, several, behind)
 
 
 def _layers(exported: ExportedModel) -> str:

@@ -62,6 +62,7 @@ def verify_engines(
     threads: int | None = None,
     progress: Progress | None = None,
     unfit: dict[str, str] | None = None,
+    streamed: bool = False,
 ) -> list[Verified]:
     """Compare engines of the artifact at ``path`` with the fp32 model of ``source``.
 
@@ -71,6 +72,7 @@ def verify_engines(
     Args:
         unfit: takes the engines that are intact and do not run here, with the reason, so that the
             others are verified all the same; left out, they are errors.
+        streamed: hold a layer of the fp32 model at a time.
 
     Raises:
         SourceError: the fp32 model cannot be loaded.
@@ -85,7 +87,7 @@ def verify_engines(
     def loaded() -> Any:
         watcher.step("loading the fp32 model", 0, 1)
         give_back_freed()
-        return load_reference(source, task)
+        return load_reference(source, task, streamed=streamed)
 
     task, reference = "", Later(loaded)
     for target in targets:

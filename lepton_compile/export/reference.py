@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from torch import nn
 
@@ -20,25 +19,30 @@ from lepton_compile.export.multi_vector import token_vectors
 from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
+from lepton_compile.export.streamed_reference import fill, held_parameters, stream_layers
 from lepton_compile.export.task_names import auto_class, check_known
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.ties import tied_of, untie
 from lepton_compile.export.vision import interpolation
 from lepton_compile.export.vision_part import IMAGE_TASKS, image_shape, vision_part
 from lepton_compile.export.weights import bind
+from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["load_reference", "mapped_bytes", "reference_parameters"]
+__all__ = ["load_reference", "mapped_bytes", "reference_parameters", "streamed_parameters"]
 
 HALF = 2
 """Bytes of a number in fp16 or bf16."""
 
 
-def load_reference(source: Source, task: str) -> nn.Module:
+def load_reference(source: Source, task: str, *, streamed: bool = False) -> nn.Module:
     """The model of ``source`` in fp32 on the CPU, in evaluation mode.
 
     A folder is loaded by transformers: a model of several parts as a whole. A GGUF file, weights
     that are quantized already and adapters are read through our own checkpoint: transformers keeps
     the first packed and takes minutes, and wants other libraries, or a GPU, for the rest.
+
+    Args:
+        streamed: hold a layer at a time; ``streamed_parameters`` says how much that is.
 
     Raises:
         ExportError: the task is not one of those that can be compiled, or no model of this
@@ -54,7 +58,8 @@ def load_reference(source: Source, task: str) -> nn.Module:
     auto = _class(source, task)
     config = vision_part(source.config(), task) or source.config()
     check_known(auto, config, task)
-    model = _loaded(source, auto, config) if _as_it_lies(source) else _filled(source, auto, config)
+    load = _streamed if streamed else _loaded if _as_it_lies(source) else _filled
+    model = load(source, auto, config)
     if task in IMAGE_TASKS:
         model.forward = partial(model.forward, **interpolation(model, image_shape(source)))
     if dense := _dense_in(source, task):
@@ -74,6 +79,19 @@ def reference_parameters(source: Source, task: str, compiled: int) -> int:
     except Exception:  # what other parts need may not be there, and this part does not ask for it
         return compiled
     return max(compiled, sum(parameter.numel() for parameter in whole.parameters()))
+
+
+def streamed_parameters(source: Source, task: str) -> int | None:
+    """How many weights ``load_reference`` holds at once of a decoder that it streams; None where it
+    cannot: of other tasks, of one of several parts, of layers that share weights."""
+    config = source.config()
+    if task != "text-generation" or text_part(config, task) is not None:
+        return None
+    made = _class(source, task)
+    try:
+        return held_parameters(build(lambda: made.from_config(config)))
+    except Exception:  # whatever a model's own code raises
+        return None
 
 
 def mapped_bytes(source: Source, parameters: int) -> int:
@@ -182,6 +200,25 @@ def _without_bars() -> Iterator[None]:
 
 def _filled(source: Source, auto: Any, config: Any) -> nn.Module:
     """Built from the configuration and filled in blocks of rows."""
+    model, tensors = _unfilled(source, auto, config)
+    state = model.state_dict()
+    for name, tensor in tensors.items():
+        fill(state[name], tensor)
+    return model
+
+
+def _streamed(source: Source, auto: Any, config: Any) -> nn.Module:
+    """The same, its layers filled as they run."""
+    model, tensors = _unfilled(source, auto, config)
+    stream_layers(model, tensors)
+    return model
+
+
+def _unfilled(
+    source: Source, auto: Any, config: Any
+) -> tuple[nn.Module, dict[str, StreamedTensor]]:
+    """Built from the configuration, its weights not written, which takes no memory yet; and the
+    checkpoint's tensors by the names in its state, each storage once."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -192,24 +229,13 @@ def _filled(source: Source, auto: Any, config: Any) -> nn.Module:
     model.tie_weights()
     checkpoint, rename = weights_of(source, model)
     untie(model, checkpoint, rename)
-    state: dict[str, torch.Tensor] = model.state_dict()
     tied = tied_of(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     tensors = bind(
-        shapes,
+        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         checkpoint,
         tied=tied,
         prefix=model.base_model_prefix,
         ignore=model._keys_to_ignore_on_load_unexpected or [],
         rename=rename,
     )
-    for name, tensor in tensors.items():
-        if name in tied:
-            continue  # the same storage as its partner
-        start = 0
-        for block in tensor.blocks():
-            rows = torch.from_numpy(block.astype(np.float32))
-            state[name][start : start + len(block)].copy_(rows)
-            start += len(block)
-    filled: nn.Module = model
-    return filled
+    return model, {name: tensor for name, tensor in tensors.items() if name not in tied}

@@ -23,9 +23,11 @@ from lepton_compile.cli import main
 from lepton_compile.errors import EngineError, PassError, SourceError
 from lepton_compile.export import Source
 from lepton_compile.export.onnx_file import import_onnx
+from lepton_compile.export.reference import load_reference, streamed_parameters
+from lepton_compile.export.source import resolve
 from tests.passes.support import load, random
 from tests.plugins.cpu_library import needs_library
-from tests.small import bert, made, saved
+from tests.small import bert, llama, made, saved
 
 IDS = """main (int64[b, s] input_ids, int64[b, s] attention_mask) => (float[b, s, 40] y) {
   x = Gather (table, input_ids)
@@ -263,3 +265,28 @@ def test_what_has_no_room_on_this_machine_is_left_out_and_said(
     assert (plan.check, plan.verify) == (None, None)
     told = [note.partition(":")[0] for note in plan.notes]
     assert told == ["passes will not be compared", "engines will not be verified"]
+
+
+def test_a_decoder_is_verified_a_layer_at_a_time_where_the_whole_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved("LlamaForCausalLM", llama(num_hidden_layers=4), tmp_path / "model")
+    how: dict[str, Any] = {"model": str(tmp_path / "model"), "check": False}
+    whole = lc.build(**how, output=tmp_path / "whole").report()["verify"]
+    held = streamed_parameters(resolve(str(tmp_path / "model"), tmp_path), "text-generation")
+    assert held is not None
+    monkeypatch.setattr(memory, "_free", lambda: 4 * held)
+    asked = []
+
+    def loaded(*given: Any, **options: Any) -> Any:
+        asked.append(options)
+        return load_reference(*given, **options)
+
+    monkeypatch.setattr("lepton_compile.export.reference.load_reference", loaded)
+    assert lc.plan(**how).verify is not None
+    streamed = lc.build(**how, output=tmp_path / "streamed").report()["verify"]
+    assert asked == [{"streamed": True}]
+    assert {**streamed, "seconds": 0} == {**whole, "seconds": 0}
+    monkeypatch.setattr(memory, "_free", lambda: 4 * held - 1)
+    (note,) = lc.plan(**how).notes
+    assert "the fp32 model, a layer at a time, needs about" in note
