@@ -17,6 +17,7 @@ import onnx_ir as ir
 from lepton_compile.api.demands import Demands, gates_of
 from lepton_compile.api.memory import CHECKED, FP32, MemoryCeiling, Watched
 from lepton_compile.api.sample import check_feeds, fewer_feeds
+from lepton_compile.api.scores import head, vocabulary
 from lepton_compile.api.texts import read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
@@ -27,12 +28,16 @@ from lepton_compile.export.reference import (
     reference_parameters,
     streamed_parameters,
 )
+from lepton_compile.numerics.sample_text import SEGMENT
 from lepton_compile.pipeline import NumericCheck
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.scratch import scratch_lacks
 
 __all__ = ["Comparing", "no_room_to_check", "room_to_verify"]
+
+SCALES = 5
+"""An engine's bytes are at most as many quarters of those of its weights' bits."""
 
 
 def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
@@ -42,17 +47,21 @@ def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
 
 
 def room_to_verify(
-    ceiling: MemoryCeiling, source: Source, task: str, parameters: int
+    ceiling: MemoryCeiling, recipe: Recipe, source: Source, exported: ExportedModel
 ) -> tuple[int, str]:
     """Weights of the fp32 model that the verification holds at a time: all, or where those have no
     room and it can be told so, those of a layer and what stands around; and why it has to be left
     out, empty where it has room."""
-    loaded = reference_parameters(source, task, parameters)
+    loaded = reference_parameters(source, exported.task, exported.parameters)
     lacks = ceiling.lacks(FP32 * loaded, mapped=mapped_bytes(source, loaded))
-    held = streamed_parameters(source, task) if lacks else None
+    held = streamed_parameters(source, exported.task) if lacks else None
     if held is None:
         return loaded, lacks
-    return held, ceiling.lacks(FP32 * held, "the fp32 model, a layer at a time,")
+    behind = FP32 * (head(source, exported) + 2 * SEGMENT * vocabulary(source, exported))
+    engine = exported.parameters * (recipe.quantize.bits or FP32 * 8) // 8 * SCALES // 4
+    what = "the fp32 model, a layer at a time,"
+    beside = ceiling.lacks(behind, "what is behind its layers, and the engine,", mapped=engine)
+    return held, ceiling.lacks(FP32 * held, what) or beside
 
 
 class Comparing:
@@ -76,7 +85,7 @@ class Comparing:
         verify: bool,
     ) -> None:
         self._recipe, self._source, self.ceiling = recipe, source, ceiling
-        self._parameters, self._task = exported.parameters, exported.task
+        self._exported = exported
         self._length = exported.length
         self.wanted = verify
         self.unfit: dict[str, str] = {}
@@ -86,7 +95,7 @@ class Comparing:
     def _why_unchecked(self, exported: ExportedModel, check: bool) -> str:
         if not check:
             return "left out as asked"
-        if lacks := no_room_to_check(self.ceiling, self._parameters):
+        if lacks := no_room_to_check(self.ceiling, exported.parameters):
             return lacks
         try:
             self.feeds = check_feeds(self._source, exported)
@@ -173,12 +182,12 @@ class Comparing:
             demanded,
             progress=Watched(progress, self.ceiling),
             unfit=self.unfit,
-            streamed=self._room[0] < self._parameters,
+            streamed=self._room[0] < self._exported.parameters,
         )
 
     @cached_property
     def _room(self) -> tuple[int, str]:
-        return room_to_verify(self.ceiling, self._source, self._task, self._parameters)
+        return room_to_verify(self.ceiling, self._recipe, self._source, self._exported)
 
     @cached_property
     def _never(self) -> str:

@@ -119,7 +119,7 @@ def make_plan(
     ceiling, size = MemoryCeiling(recipe.max_memory), exported.parameters
     unchecked = no_room_to_check(ceiling, size) if check else ""
     verify = verify and source.kind != "onnx"  # which comes without the PyTorch model
-    held, unverified = room_to_verify(ceiling, source, exported.task, size) if verify else (0, "")
+    held, unverified = room_to_verify(ceiling, recipe, source, exported) if verify else (0, "")
     peak = max(e.peak_memory_bytes for e in engines)
     said = {
         "": ceiling.below(peak),

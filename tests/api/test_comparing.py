@@ -16,6 +16,7 @@ import torch
 
 import lepton_compile as lc
 from lepton_compile.api import memory
+from lepton_compile.api.comparing import room_to_verify
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.sample import check_feeds
 from lepton_compile.api.verification import runnable
@@ -25,6 +26,7 @@ from lepton_compile.export import Source
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.reference import load_reference, streamed_parameters
 from lepton_compile.export.source import resolve
+from lepton_compile.recipe import load_recipe
 from tests.passes.support import load, random
 from tests.plugins.cpu_library import needs_library
 from tests.small import bert, llama, made, saved
@@ -290,3 +292,23 @@ def test_a_decoder_is_verified_a_layer_at_a_time_where_the_whole_has_no_room(
     monkeypatch.setattr(memory, "_free", lambda: 4 * held - 1)
     (note,) = lc.plan(**how).notes
     assert "the fp32 model, a layer at a time, needs about" in note
+
+
+def test_the_engine_has_to_have_room_beside_what_is_behind_the_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = made("LlamaForCausalLM", llama(num_hidden_layers=4))
+    module.save_pretrained(tmp_path)
+    exported: Any = SimpleNamespace(task="text-generation", parameters=module.num_parameters())
+    recipe = load_recipe({"model": str(tmp_path), "quantize": "int8"})
+    source = resolve(str(tmp_path), tmp_path)
+    held = streamed_parameters(source, exported.task)
+    monkeypatch.setattr(memory, "_resident", lambda: 0)
+    engine = exported.parameters * 5 // 4
+    behind = 4 * (99 * 64 + 2 * 128 * 99)  # the head, and scores of both
+    assert 4 * held < behind + engine < 4 * exported.parameters  # type: ignore[operator]
+    for limit, lacks in ((behind + engine, ""), (behind + engine - 1, "and the engine, needs")):
+        found, why = room_to_verify(MemoryCeiling(limit), recipe, source, exported)
+        assert found == held
+        assert lacks in why
+        assert bool(why) == bool(lacks)
