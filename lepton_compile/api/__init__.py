@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_compile.api.libraries import loading
+from lepton_compile.api.libraries import keep_to_cores, loading
 from lepton_compile.arguments import flag_of, keys_of, path_of
 from lepton_compile.errors import RecipeError, UsageError, located
 from lepton_compile.progress import NullProgress, Progress
@@ -179,6 +179,7 @@ def read_recipe(
 
 def _looked_at(recipe: Recipe, *, builds: bool) -> Source | None:
     """The recipe's model, where this machine has it; None where it may have to be fetched."""
+    keep_to_cores()
     from lepton_compile.api.early import check_buildable, check_early
     from lepton_compile.api.places import source_of
 

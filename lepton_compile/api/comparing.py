@@ -17,7 +17,7 @@ import onnx_ir as ir
 from lepton_compile.api.demands import Demands, gates_of
 from lepton_compile.api.memory import CHECKED, FP32, MemoryCeiling, Watched
 from lepton_compile.api.sample import check_feeds, fewer_feeds
-from lepton_compile.api.scores import head, vocabulary
+from lepton_compile.api.scores import behind_layers
 from lepton_compile.api.texts import read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import Artifact
@@ -28,7 +28,6 @@ from lepton_compile.export.reference import (
     reference_parameters,
     streamed_parameters,
 )
-from lepton_compile.numerics.sample_text import SEGMENT
 from lepton_compile.pipeline import NumericCheck
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -57,7 +56,7 @@ def room_to_verify(
     held = streamed_parameters(source, exported.task) if lacks else None
     if held is None:
         return loaded, lacks
-    behind = FP32 * (head(source, exported) + 2 * SEGMENT * vocabulary(source, exported))
+    behind = FP32 * behind_layers(source, exported)
     engine = exported.parameters * (recipe.quantize.bits or FP32 * 8) // 8 * SCALES // 4
     what = "the fp32 model, a layer at a time,"
     beside = ceiling.lacks(behind, "what is behind its layers, and the engine,", mapped=engine)
@@ -86,7 +85,6 @@ class Comparing:
     ) -> None:
         self._recipe, self._source, self.ceiling = recipe, source, ceiling
         self._exported = exported
-        self._length = exported.length
         self.wanted = verify
         self.unfit: dict[str, str] = {}
         self.feeds: Mapping[str, np.ndarray] = {}
@@ -122,7 +120,7 @@ class Comparing:
         except PassError:
             if self._source.kind != "onnx":
                 raise
-            for feeds in fewer_feeds(model, self._length, self.feeds):
+            for feeds in fewer_feeds(model, self._exported.length, self.feeds):
                 with suppress(PassError):
                     check.start(model, feeds)
                     self.feeds = feeds

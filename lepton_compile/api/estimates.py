@@ -12,7 +12,6 @@ from lepton_compile.api.memory import CHECKED, FP32
 from lepton_compile.engines.model_file import WEIGHTS_FILE, graph_sizes
 from lepton_compile.engines.ort_cpu.kernels import uses_library
 from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
-from lepton_compile.numerics.sample_text import SEGMENT
 from lepton_plugins.native import LIBRARY
 
 __all__ = [
@@ -71,7 +70,7 @@ def verify_estimate(
     loaded: int = 0,
     mapped: int = 0,
     words: int = 0,
-    head: int = 0,
+    behind: int = 0,
 ) -> Estimate:
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
@@ -81,14 +80,13 @@ def verify_estimate(
             part, such as those that see, less where one layer is held after the other.
         mapped: bytes of weight files that are held until it is loaded.
         words: scores of words that an encoder's batch of texts holds, several times over.
-        head: weights of a decoder behind its layers, which are held beside the engine.
+        behind: numbers that are held beside a decoder's engine, its layers gone.
     """
     seconds = len(engine_bytes) * parameters * tokens / COMPARED_PER_SECOND
     model, engine = FP32 * loaded, max(engine_bytes)
-    scores = FP32 * SEGMENT * vocabulary
     held = model + engine + max(mapped, FP32 * words)
     if vocabulary:
-        held = max(model + mapped, FP32 * head + engine + 2 * scores)
+        held = max(model + mapped, FP32 * behind + engine)
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + WORD_MEMORY * vocabulary + held)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from lepton_compile.collection import uncollected
 from lepton_compile.progress import Progress
 
-__all__ = ["loading", "own_process"]
+__all__ = ["keep_to_cores", "loading", "own_process"]
 
 # Of torch's compiler for GPUs, which nothing here uses; our kernels import triton themselves.
 HIDDEN = "triton"
@@ -29,12 +29,18 @@ _own = False
 
 
 def own_process() -> None:
-    """Say that nobody else uses the libraries in this process; before they are imported."""
+    """Say that nobody else uses the libraries in this process."""
     global _own
     _own = True
-    from lepton_compile.runtime.loader import cores
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # OpenMP knows of no container's quota
+
+def keep_to_cores() -> None:
+    """Tell OpenMP, which knows of no container's quota, how many threads there may be in a process
+    of its own; before numpy or torch are imported."""
+    if _own:
+        from lepton_compile.runtime.loader import cores
+
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
 @contextmanager
@@ -46,6 +52,7 @@ def loading(progress: Progress | None = None) -> Iterator[None]:
     Args:
         progress: told where they have to be loaded first, which takes seconds.
     """
+    keep_to_cores()
     with uncollected():
         if "transformers.modeling_utils" not in sys.modules:
             if progress is not None:

@@ -75,11 +75,9 @@ class MemoryCeiling:
         if self.limit is not None:
             fits = _resident() + needed + mapped <= self.limit
             return "" if fits else f"{more}, the ceiling is {_size(self.limit)}"
-        return (
-            ""
-            if needed <= _free()
-            else f"{more}, this machine or its container has {_size(_machine())}"
-        )
+        if needed <= _free():
+            return ""
+        return f"{more}, this machine or its container has {_size(_machine())}"
 
     def below(self, peak: int) -> str:
         """What to say of a ceiling below the ``peak`` that a plan estimates, which is rather high;

@@ -25,7 +25,7 @@ from lepton_compile.api.placeholders import fill
 from lepton_compile.api.places import copies_of, output_of, source_of
 from lepton_compile.api.planned_engine import EnginePlan, plan_engine
 from lepton_compile.api.rules import check_rules, check_weights
-from lepton_compile.api.scores import head, vocabulary, words
+from lepton_compile.api.scores import behind_layers, vocabulary, words
 from lepton_compile.api.task import lengths_of, pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.export import ExportedModel, Source
@@ -216,7 +216,7 @@ def _verification(
     compiled, scores = exported.parameters, vocabulary(source, exported)
     mapped = mapped_bytes(source, loaded) if loaded >= compiled else 0
     several = words(source, exported)
-    behind = head(source, exported)
+    behind = behind_layers(source, exported)
     return verify_estimate(compiled, tokens, held, scores, loaded, mapped, several, behind)
 
 

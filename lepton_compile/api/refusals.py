@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from lepton_compile.errors import EngineError, LeptonError, PassError
 from lepton_passes.tensors import WeightError
 
-__all__ = ["engine_failed", "weights_named"]
+__all__ = ["BEGAN", "engine_failed", "weights_named"]
+
+BEGAN = "LEPTON_DEBUG=1 shows where it began"
 
 
 @contextmanager
-def engine_failed(
-    message: str, where: str, hint: str = "LEPTON_DEBUG=1 shows where it began"
-) -> Iterator[None]:
+def engine_failed(message: str, where: str, hint: str = BEGAN) -> Iterator[None]:
     """Turn what a loader raises inside into an EngineError with this message and hint."""
     from lepton_compile.runtime import LoaderError
 

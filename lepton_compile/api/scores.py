@@ -7,7 +7,7 @@ from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.numerics.verify_pair import ANSWER
 
-__all__ = ["head", "vocabulary", "words"]
+__all__ = ["behind_layers", "vocabulary", "words"]
 
 
 def vocabulary(source: Source, exported: ExportedModel) -> int:
@@ -15,10 +15,11 @@ def vocabulary(source: Source, exported: ExportedModel) -> int:
     return _table(source) if exported.task == "text-generation" else 0
 
 
-def head(source: Source, exported: ExportedModel) -> int:
-    """Weights that make a decoder's scores; 0 for an encoder."""
-    width = getattr(source.config().get_text_config(), "hidden_size", 0)
-    return vocabulary(source, exported) * int(width)
+def behind_layers(source: Source, exported: ExportedModel) -> int:
+    """Numbers that are held beside a decoder's engine while it is compared: the weights that make
+    scores, and the scores of both for a segment; 0 for an encoder."""
+    width = int(getattr(source.config().get_text_config(), "hidden_size", 0))
+    return vocabulary(source, exported) * (width + 2 * SEGMENT)
 
 
 def _table(source: Source) -> int:

@@ -38,7 +38,7 @@ def bench(
     The model it came from has to be there for the comparison; where it is not, the engine is
     measured alone and the reason is said. The figures go into the artifact's report, too.
     """
-    from lepton_compile.api.refusals import engine_failed
+    from lepton_compile.api.refusals import BEGAN, engine_failed
     from lepton_compile.artifact import read_manifest
     from lepton_compile.artifact.manifest import PAGE_FILE
     from lepton_compile.cli.speed_view import bench_tables
@@ -65,7 +65,7 @@ def bench(
             "bench", "the engine alone" if reference is None else "the engine and PyTorch in turn"
         )
         imported = (model.manifest.get("model") or {}).get("model_type") is None
-        hint = IMPORTED if imported else "LEPTON_DEBUG=1 shows where it began"
+        hint = IMPORTED if imported else BEGAN
         failed = engine_failed("the engine fails while it is measured", model.target, hint)
         with comparing(model.manifest, spec), failed:
             report = measure(

@@ -30,7 +30,7 @@ from .meta import modules_of
 from .refusal import OwnCodeError, untraceable
 from .rehearsal import examples, without_trace
 
-__all__ = ["NO_LAYERS", "Chain", "LayerTrace", "Place", "stamping"]
+__all__ = ["NO_LAYERS", "Chain", "LayerTrace", "Place", "layers_of", "stamping"]
 
 NO_LAYERS = "the model has no layers that transformers marks as such"
 
@@ -331,7 +331,7 @@ def stamping(outer: nn.Module, model: nn.Module, capture: Capture) -> Iterator[L
         ExportError: the model has none.
     """
     trace = LayerTrace(capture)
-    layers = _layers(model)
+    layers = layers_of(model)
     if not layers:
         raise ExportError(NO_LAYERS)
     homes = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n, _ in layers]
@@ -348,7 +348,7 @@ def stamping(outer: nn.Module, model: nn.Module, capture: Capture) -> Iterator[L
             parent._modules[name] = layer
 
 
-def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def layers_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The outermost checkpointing layers, by their path: one inside another is part of it."""
     found: list[tuple[str, nn.Module]] = []
     for path, module in modules_of(model):

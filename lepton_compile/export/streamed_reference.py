@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lepton_compile.export.chain import layers_of
 from lepton_compile.export.ties import tied_of
 from lepton_passes.tensors import StreamedTensor
 
@@ -27,7 +27,7 @@ def stream_layers(model: nn.Module, tensors: Mapping[str, StreamedTensor]) -> No
         model: in fp32, its weights not yet written.
         tensors: of each name of its state but those that share another's.
     """
-    layers = _layers(model)
+    layers = dict(layers_of(model))
     for name, layer in layers.items():
         own = {
             each: tensors[f"{name}.{each}"]
@@ -50,7 +50,7 @@ def held_parameters(model: nn.Module) -> int | None:
     Args:
         model: on the meta device, or its weights not yet written.
     """
-    layers = _layers(model)
+    layers = dict(layers_of(model))
     inside = [{id(p): p.numel() for p in layer.parameters()} for layer in layers.values()]
     tied = tied_of(model)
     shared = {*tied, *tied.values()}
@@ -70,16 +70,6 @@ def fill(into: torch.Tensor, tensor: StreamedTensor) -> None:
         rows = torch.from_numpy(block.astype(np.float32))
         into[start : start + len(block)].copy_(rows)
         start += len(block)
-
-
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The outermost modules that transformers marks as layers, by name."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, GradientCheckpointingLayer) and not inside:
-            found[name] = module
-    return found
 
 
 def _load(layer: nn.Module, own: Mapping[str, StreamedTensor]) -> None:

@@ -42,9 +42,8 @@ NAMED = 8  # weights that a message names
 _NARROWEST_FIRST = ("int4", "int8", "fp32")
 _NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
 _NOTHING = 1e-300  # below what two norms of fp32 make
-_AT_A_TIME = (
-    1 << 13
-)  # numbers in float64: above 10,000 OpenBLAS waits for threads, on busy cores long
+# Numbers in float64: of more than 10,000 OpenBLAS gives some to threads, which busy cores delay.
+_AT_A_TIME = 1 << 13
 
 
 class NumericCheck:

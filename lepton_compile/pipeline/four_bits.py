@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.lowering.ort.packing import nbits
 
 from .scratch import Once
 
@@ -22,7 +21,6 @@ __all__ = ["mostly_four_bits", "product_of_four_bits"]
 MICROSOFT = "com.microsoft"
 BLOCKS = (16, 32, 64, 128, 256)  # of MatMulNBits
 IN_FP32 = 1  # its accuracy_level: activations are not rounded
-SIGN = np.uint8(8)  # of 4 bits; flipped, they count from a zero of 8
 FEW = 8  # what is packed of a weight in fp32 is as large as of so many in 4 bits
 
 
@@ -72,21 +70,8 @@ def product_of_four_bits(
     rows, columns = tensors[0].shape.numpy()
     if columns % size:
         return None
-    pack = partial(_packed, size=size)
+    pack = partial(nbits, shape=(rows, columns // size, size // 2))
     packed = body.derive([q], f"{q.name}:packed", lambda t: once(t[0], f"packed {size}", pack))
     how = {"N": rows, "K": columns, "bits": 4, "block_size": size, "accuracy_level": IN_FP32}
     inputs = [product.inputs[0], packed, scale]
     return body.emit(product, "MatMulNBits", inputs, how, domain=MICROSOFT).outputs[0]
-
-
-def _packed(q: ir.TensorProtocol, size: int) -> StreamedTensor:
-    """INT4 (N, K) as UINT8 (N, K / size, size / 2): two to a byte, the first in its low half."""
-    rows, columns = q.shape.numpy()
-
-    def read(start: int, stop: int) -> np.ndarray:
-        nibbles = (np.asarray(rows_of(q, start, stop)).view(np.uint8) & 0x0F) ^ SIGN
-        data = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
-        return data.reshape(-1, columns // size, size // 2)
-
-    shape = (rows, columns // size, size // 2)
-    return StreamedTensor(f"{q.name}:packed", ir.DataType.UINT8, shape, read)

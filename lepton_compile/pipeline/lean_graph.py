@@ -43,9 +43,8 @@ def lean(model: ir.Model, once: Once = anew) -> ir.Model:
     packs = mostly_four_bits(copy)
     for body in bodies(copy):
         for product, matrix in _turned(body):
-            table = made_by(matrix, "DequantizeLinear") if packs else None
-            made = product_of_four_bits(body, product, table, once) if table is not None else None
-            body.replace(product.outputs[0], made or _product(body, product, matrix))
+            made = _product(body, product, matrix, once if packs else None)
+            body.replace(product.outputs[0], made)
         for gather, table in _looked_up(body):
             rows = _rows_of_blocks if _in_blocks(table) else _rows_of_bytes
             body.replace(gather.outputs[0], rows(body, gather, table, gather.inputs[1]))
@@ -64,9 +63,14 @@ def in_order(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _product(body: Body, product: ir.Node, matrix: ir.Value) -> ir.Value:
-    """The product with ``matrix`` as it lies; with one of many bytes, piece by piece."""
+def _product(body: Body, product: ir.Node, matrix: ir.Value, once: Once | None) -> ir.Value:
+    """The product with ``matrix`` as it lies; with one of many bytes, piece by piece. ``once`` is
+    None where nothing may be packed."""
     x, table = product.inputs[0], made_by(matrix, "DequantizeLinear")
+    if table is not None and once is not None:
+        made = product_of_four_bits(body, product, table, once)
+        if made is not None:
+            return made
     q = table.inputs[0] if table is not None and _in_bytes(table) else None
     if table is None or q is None or q.shape is None:
         return _turned_product(body, product, x, matrix)

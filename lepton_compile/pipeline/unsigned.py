@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import bodies, sweep
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.lowering.ort.packing import nbits
+from lepton_passes.tensors import StreamedTensor
 
 from .scratch import Once, anew
 
@@ -48,8 +49,4 @@ def with_unsigned_weights(model: ir.Model, once: Once = anew) -> ir.Model:
 
 def _unsigned(q: ir.TensorProtocol) -> StreamedTensor:
     """INT8 as UINT8 whose zero is 128: the sign bit flips."""
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.asarray(rows_of(q, start, stop)).view(np.uint8) ^ ZERO
-
-    return StreamedTensor(f"{q.name}:unsigned", ir.DataType.UINT8, q.shape.numpy(), read)
+    return nbits(q, tuple(q.shape.numpy()))

@@ -62,9 +62,10 @@ def group() -> Iterator[Path]:
 
 
 PROGRAM = """
-from lepton_compile.api.libraries import own_process
+from lepton_compile.api.libraries import keep_to_cores, own_process
 from lepton_compile.runtime.loader import cores
 own_process()
+keep_to_cores()
 import torch
 print(cores(), torch.get_num_threads())
 """
