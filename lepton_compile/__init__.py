@@ -17,8 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lepton_compile.api import build, load, plan
+    from lepton_compile.api import build, load, plan, rebuild
     from lepton_compile.api.planning import Plan
+    from lepton_compile.api.rebuilding import Rebuilt
     from lepton_compile.artifact import Artifact
     from lepton_compile.errors import GateError, LeptonError
     from lepton_compile.recipe import Recipe
@@ -31,11 +32,13 @@ __all__ = [
     "LoaderError",
     "Model",
     "Plan",
+    "Rebuilt",
     "Recipe",
     "__version__",
     "build",
     "load",
     "plan",
+    "rebuild",
 ]
 
 __version__ = "0.1.0"
@@ -51,10 +54,12 @@ _HOMES = {
     "LoaderError": "lepton_compile.runtime",
     "Model": "lepton_compile.runtime",
     "Plan": "lepton_compile.api.planning",
+    "Rebuilt": "lepton_compile.api.rebuilding",
     "Recipe": "lepton_compile.recipe",
     "build": "lepton_compile.api",
     "load": "lepton_compile.api",
     "plan": "lepton_compile.api",
+    "rebuild": "lepton_compile.api",
 }
 
 

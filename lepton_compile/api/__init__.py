@@ -1,4 +1,4 @@
-"""The Python surface: ``build``, ``plan`` and ``load``.
+"""The Python surface: ``build``, ``rebuild``, ``plan`` and ``load``.
 
 ``build`` is the only function that joins the stages; each arrow of the flow is one call in it.
 """
@@ -20,12 +20,13 @@ from lepton_compile.progress import NullProgress, Progress
 
 if TYPE_CHECKING:
     from lepton_compile.api.planning import Plan
+    from lepton_compile.api.rebuilding import Rebuilt
     from lepton_compile.artifact import Artifact
     from lepton_compile.export import Source
     from lepton_compile.recipe import Recipe
     from lepton_compile.runtime import Model
 
-__all__ = ["build", "load", "plan", "read_recipe"]
+__all__ = ["build", "load", "plan", "read_recipe", "rebuild"]
 
 # torch's tracing and what transformers is told for a capture are of the process, not of a thread.
 _ONE_AT_A_TIME = threading.RLock()
@@ -88,6 +89,65 @@ def build(
             overwrite=replaces,
             progress=watcher,
         ).run()
+
+
+def rebuild(
+    path: str | PathLike[str],
+    *,
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Rebuilt:
+    """Build an artifact again from what its manifest pins, and prove that the bytes are the same.
+
+    The manifest has the recipe, digests of all files of the model, and what was decided by
+    measuring: kernels, and the bits of ``auto``. Nothing is measured again, and nothing compared
+    with PyTorch.
+
+    Args:
+        path: an artifact, whose own files are checked first, or a ``manifest.json`` alone, wherever
+            it is kept: with ``output`` that is as good as the artifact.
+        model: where the model is by now; its files have to be the same.
+        output: keep what was built in this folder, with the manifest of then. It must not exist.
+        overwrite: replace an artifact that stands at ``output``.
+        trust_remote_code: Python files that come with the model may run.
+        progress: told about stages and steps.
+
+    Returns:
+        A ``Rebuilt``: the ``manifest`` of both, the new ``artifact`` where there is an ``output``,
+        and in ``changes`` which versions are others and made no difference.
+
+    Raises:
+        GateError: what was built is not the same: which files, and what is other than it was.
+        UsageError: an argument is of another type than it is said to be.
+        SourceError: the model is not there, or not the one that was built from.
+        ArtifactError: there is no artifact at ``path``, or it is not intact.
+        ExportError, PassError, EngineError: the stage that failed.
+    """
+    from lepton_compile.artifact import manifest_in, open_artifact
+
+    given, place = path_of(path, "path"), _output_of(output)
+    where = None if model is None else str(path_of(model, "model"))
+    replaces, trusted = (
+        flag_of(overwrite, "overwrite"),
+        flag_of(trust_remote_code, "trust_remote_code"),
+    )
+    watcher = _progress_of(progress)
+    manifest = manifest_in(given) if given.is_file() else open_artifact(given).manifest
+    with _ONE_AT_A_TIME, located(given):
+        from lepton_compile.api.recorded import Recorded
+
+        recorded = Recorded(manifest, given)
+        recipe = recorded.recipe(where, trusted=trusted)
+        source = _looked_at(recipe, builds=True)
+        with loading(watcher):
+            from lepton_compile.api.rebuilding import run_again
+
+        return run_again(
+            recipe, source, recorded, output=place, overwrite=replaces, progress=watcher
+        )
 
 
 def plan(

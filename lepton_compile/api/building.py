@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from lepton_compile.api import describe
+from lepton_compile.api.changes import changes
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry
@@ -27,6 +28,7 @@ from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.pictures import picture_shape, sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
+from lepton_compile.api.recorded import Recorded
 from lepton_compile.api.refusals import weights_named
 from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.stored import with_stored_bits
@@ -58,6 +60,7 @@ __all__ = ["Build"]
 
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int4"}
+AGAIN = "built again as the manifest says, to the same bytes: the build before compared them"
 # Passes whose kernels extend caches in place.
 IN_PLACE = ("lower-cached-attention", "lower-biased-cached-attention")
 
@@ -78,6 +81,7 @@ class Build:
 
     Attributes:
         source: its model, where that was found before; the hub's is fetched in its stage.
+        recorded: an earlier build, whose decisions are taken and whose bytes are to come out.
     """
 
     recipe: Recipe
@@ -87,6 +91,7 @@ class Build:
     verify: bool
     overwrite: bool
     progress: Progress
+    recorded: Recorded | None = None
     found: Findings = field(default_factory=Findings)
     _store: WeightStore = field(default_factory=WeightStore, init=False, repr=False)
     _kernels: Kernels = field(default=Kernels(False), init=False, repr=False)
@@ -100,7 +105,7 @@ class Build:
             artifact = self._run(output)
         except BaseException as error:
             self._kernels.abandon()
-            if isinstance(error, GateError | PassError):
+            if isinstance(error, GateError | PassError) and self.recorded is None:
                 keep_failure(output, self.found, error)
             raise
         forget_failure(output)
@@ -113,7 +118,10 @@ class Build:
         with ArtifactWriter(output, overwrite=self.overwrite) as writer:
             with self._stage("resolve", self.recipe.model):
                 source = self.source or source_of(self.recipe)
-                check_model(self.recipe, source)
+                if self.recorded is None:
+                    check_model(self.recipe, source)
+                else:
+                    self.recorded.check_inputs(source)
             # Capture is one busy thread; the digests of what is built from, and the kernels, are
             # ready when it ends.
             source.start_digests()
@@ -135,11 +143,15 @@ class Build:
                 )
                 emit(writer.folder, manifest.as_dict())
                 artifact = writer.seal(manifest)
+                if self.recorded is not None:
+                    self.recorded.demand_same(artifact.manifest)
+                    self.found.changes = changes(self.recorded.manifest, artifact.manifest)
+                    artifact = writer.seal(self.recorded.manifest)
                 self.found.manifest = artifact.manifest.as_dict()
             self._verify(artifact, comparing)
             with self._stage("finish"):
                 if comparing.unfit:
-                    artifact = writer.seal(_corrected(artifact.manifest, comparing))
+                    artifact = writer.seal(comparing.corrected(artifact.manifest))
                 self._report(artifact)
                 return writer.publish()
 
@@ -249,11 +261,15 @@ class Build:
         recipe = with_stored_bits(recipe, exported, native=library is not None)
         energies = energies_for(recipe, model, source, exported, step)
         if recipe.quantize.algorithm == "auto":
-            assert energies is not None
-            recipe, self.found.choices[target] = chosen_bits(
-                recipe, model, source, exported, energies, comparing.ceiling, step
-            )
-        self.found.tactics |= tactics_for(recipe, library, source, exported, self.progress.step)
+            if self.recorded is None:
+                assert energies is not None
+                recipe, self.found.choices[target] = chosen_bits(
+                    recipe, model, source, exported, energies, comparing.ceiling, step
+                )
+            else:
+                recipe = self.recorded.bits(recipe, target)
+        if self.recorded is None:
+            self.found.tactics |= tactics_for(recipe, library, source, exported, self.progress.step)
         passes = passes_for(
             recipe,
             target,
@@ -263,7 +279,9 @@ class Build:
             energies=energies,
             measure=measure_for(recipe, target, source, exported, step),
             native=library is not None,
-            choose_kernels=self.found.tactics.get(target),
+            choose_kernels=self.recorded.kernels(target)
+            if self.recorded is not None
+            else self.found.tactics.get(target),
             cache_measure=cache_measure_for(recipe, source, exported, step),
         )
         report = self.found.passes[target]
@@ -365,6 +383,8 @@ class Build:
         enforce([check for each in self.found.verified for check in each.gates])
 
     def _remarks(self, comparing: Comparing) -> list[str]:
+        if self.recorded is not None:
+            return [AGAIN]
         kernels = self._kernels.remark
         timed = [said for each in self.found.tactics.values() for said in each.remarks()]
         return [*comparing.remarks(), *([kernels] if kernels else []), *timed, *self._left_out]
@@ -373,14 +393,3 @@ class Build:
         from lepton_compile.report import write_report
 
         write_report(artifact, **self.found.parts())
-
-
-def _corrected(manifest: Manifest, comparing: Comparing) -> Manifest:
-    """Engines that were to be verified and did not open were never executed."""
-    engines = [
-        {**e, "executed": False, "compared": comparing.entry(e["target"])}
-        if e["target"] in comparing.unfit
-        else e
-        for e in manifest.engines
-    ]
-    return replace(manifest, engines=tuple(engines))

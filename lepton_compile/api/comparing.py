@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +21,7 @@ from lepton_compile.api.sample import check_feeds, fewer_feeds
 from lepton_compile.api.scores import behind_layers
 from lepton_compile.api.texts import read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
-from lepton_compile.artifact import Artifact
+from lepton_compile.artifact import Artifact, Manifest
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.reference import (
@@ -162,6 +163,17 @@ class Comparing:
             for target, why in reasons.items()
             if why
         ]
+
+    def corrected(self, manifest: Manifest) -> Manifest:
+        """What the manifest says once it has turned out which engines do not open here: these
+        were never executed."""
+        engines = [
+            {**e, "executed": False, "compared": self.entry(e["target"])}
+            if e["target"] in self.unfit
+            else e
+            for e in manifest.engines
+        ]
+        return replace(manifest, engines=tuple(engines))
 
     def verify(self, artifact: Artifact, targets: list[str], progress: Progress) -> list[Verified]:
         """Compare the engines of ``targets``; those that turn out not to open go to ``unfit``."""

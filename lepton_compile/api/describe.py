@@ -216,9 +216,24 @@ def lock_entry(
         "revision": source.revision,
         "inputs": source.digests(),
         "calibration": digest() if fitted else None,
+        **({"machine": _machine()} if fitted else {}),
         "passes": dict(passes),
         **({"chosen": dict(chosen)} if chosen else {}),
         "recipe": _plain(recipe.model_dump(exclude={"output", "verify", "gates", "description"})),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    """What the last bits of sums over a sample follow from."""
+    import torch
+
+    from lepton_compile.tactics import this_machine
+
+    machine = this_machine(None)
+    return {
+        "processor": machine.processor,
+        "features": list(machine.features),
+        "threads": torch.get_num_threads(),
     }
 
 

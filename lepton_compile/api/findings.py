@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lepton_compile.api.changes import Changes
 from lepton_compile.api.verification import Verified
 from lepton_compile.errors import LeptonError
 from lepton_compile.export import ExportedModel
@@ -39,6 +40,7 @@ class Findings:
         verified: engines that were compared with PyTorch.
         manifest: as it was sealed; None before that.
         remarks: what was left out that is done by default, and why.
+        changes: of a build that repeats an earlier one, what is other than it was then.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Findings:
     verified: Sequence[Verified] = ()
     manifest: Mapping[str, Any] | None = None
     remarks: list[str] = field(default_factory=list)
+    changes: Changes = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
         """The arguments of ``report_data`` beside the manifest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .manifest import FORMAT, MIN_FORMAT, FileEntry, Manifest
-from .verify import open_artifact, read_manifest
+from .verify import manifest_in, open_artifact, read_manifest
 from .write import Artifact, ArtifactWriter
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ArtifactWriter",
     "FileEntry",
     "Manifest",
+    "manifest_in",
     "open_artifact",
     "read_manifest",
 ]

@@ -23,12 +23,24 @@ MODEL = {
     "trust_remote_code?": bool,
 }
 PROFILE = {end: {"*": [int]} for end in ("min", "opt", "max")}
+TACTICS = {"layers": [{"kernel": str}]}
 ENGINE = {
     "precision": str,
     "executed?": bool,
     "kernels?": {"library": str, "system": str, "machine": str},
     "attention?": {"layers": int, "forms": {"*": int}},
     "profiles?": [{"name": str, **PROFILE}],
+    "network?": str,
+    "tactics?": TACTICS,
+}
+LOCK = {
+    "inputs?": {"*": str},
+    "revision?": str,
+    "calibration?": str,
+    "passes?": {"*": [str]},
+    "recipe?": {},
+    "chosen?": {"*": {}},
+    "machine?": {"processor?": str, "threads?": int},
 }
 GATES = {"*": {"*?": (int, float)}}
 TEXT = {"path": str, "sha256": str}
@@ -36,6 +48,8 @@ OURS = {
     "lepton": str,
     "model": MODEL,
     "engines": [ENGINE],
+    "lock?": LOCK,
+    "tools?": {"*": str},
     "demands?": {"gates?": GATES, "tokens?": int, "text?": TEXT},
 }
 

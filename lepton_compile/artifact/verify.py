@@ -13,7 +13,7 @@ from .form import check_manifest
 from .manifest import MANIFEST_FILE, FileEntry, Manifest
 from .write import Artifact, file_entry
 
-__all__ = ["open_artifact", "read_manifest"]
+__all__ = ["manifest_in", "open_artifact", "read_manifest"]
 
 
 def open_artifact(folder: str | Path) -> Artifact:
@@ -41,6 +41,11 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ArtifactError(
             "this folder is no artifact", found=str(folder), hint=f"it has no {MANIFEST_FILE}"
         )
+    return manifest_in(file)
+
+
+def manifest_in(file: Path) -> Manifest:
+    """The manifest that a file holds, wherever it lies. Errors: as ``read_manifest``."""
     text = file.read_bytes()
     with located(file):
         manifest = Manifest.from_json(text)

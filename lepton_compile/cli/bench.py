@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import comparing, reference_of, source_of, source_option
+from lepton_compile.cli.opened import comparing, reference_of, source_options
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
 from lepton_compile.errors import located
@@ -20,7 +20,7 @@ IMPORTED = "the file may take fewer tokens than it says: build it with `shapes: 
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=PathType())
-@source_option
+@source_options
 @click.option("--eager/--no-eager", default=True, help="Run PyTorch beside it (the default).")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds per case.")
 @click.option("--threads", type=click.IntRange(min=1))
@@ -28,6 +28,7 @@ IMPORTED = "the file may take fewer tokens than it says: build it with `shapes: 
 def bench(
     folder: Path,
     spec: str | None,
+    trusted: bool,
     eager: bool,
     rounds: int | None,
     threads: int | None,
@@ -38,6 +39,7 @@ def bench(
     The model it came from has to be there for the comparison; where it is not, the engine is
     measured alone and the reason is said. The figures go into the artifact's report, too.
     """
+    from lepton_compile.api.origin import origin_of
     from lepton_compile.api.refusals import BEGAN, engine_failed
     from lepton_compile.artifact import read_manifest
     from lepton_compile.artifact.manifest import PAGE_FILE
@@ -55,7 +57,7 @@ def bench(
             model, source, reference = load(folder, threads=threads), None, None
         if eager:
             try:
-                source = source_of(folder, model.manifest, spec)
+                source = origin_of(folder, model.manifest, spec, trusted)
                 reference = reference_of(source, model.task)
             except (ImportError, SourceError) as error:
                 if spec:

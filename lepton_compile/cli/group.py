@@ -14,6 +14,7 @@ COMMANDS = {
     "plan": "Predict what a build would do and cost; builds nothing.",
     "run": "Run an artifact: generate, embed, classify, or arrays in and out.",
     "verify": "Compare an artifact with the fp32 PyTorch model it came from.",
+    "rebuild": "Build an artifact again, and prove that the bytes are the same.",
     "bench": "Measure an artifact's speed and memory, next to PyTorch eager.",
     "inspect": "Show an artifact, or any ONNX file.",
     "export": "Write an artifact in the form another server loads.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import comparing, source_of, source_option
+from lepton_compile.cli.opened import comparing, source_options
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
 from lepton_compile.errors import located
@@ -22,7 +22,7 @@ __all__ = ["verify"]
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=PathType())
-@source_option
+@source_options
 @click.option("--target", metavar="X[,Y]", help="Engines to verify; default: all that run here.")
 @click.option(
     "--text",
@@ -38,6 +38,7 @@ __all__ = ["verify"]
 def verify(
     folder: Path,
     spec: str | None,
+    trusted: bool,
     target: str | None,
     text: Path | None,
     tokens: int | None,
@@ -54,6 +55,7 @@ def verify(
         from dataclasses import replace
 
         from lepton_compile.api.demands import recorded_demands
+        from lepton_compile.api.origin import origin_of
         from lepton_compile.api.texts import check_long_enough, read_text
         from lepton_compile.api.verification import verify_engines
         from lepton_compile.artifact import read_manifest
@@ -65,7 +67,7 @@ def verify(
         words = read_text(text, where="--text", error=UsageError) if text else None
         demands = recorded_demands(manifest, gates, words)
         demands = replace(demands, tokens=tokens or demands.tokens)
-        source = source_of(folder, manifest, spec)
+        source = origin_of(folder, manifest, spec, trusted)
         if text and words:
             check_long_enough(
                 text, words, source, manifest["task"], where="--text", error=UsageError

@@ -112,6 +112,20 @@ def test_layers_of_both_kinds_in_one_engine(model: Path, tmp_path: Path) -> None
     assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.9995
 
 
+def test_what_was_chosen_is_taken_by_a_build_that_repeats_it(
+    model: Path, tmp_path: Path, cache: Path
+) -> None:
+    """Though nothing is known of the machine any more, or something else."""
+    _remember(DOWN)
+    built = _built(model, tmp_path / "out")
+    for path in cache.glob("*.json"):
+        path.unlink()
+    _remember(QKV)
+    lc.rebuild(built, output=tmp_path / "again")
+    assert _files(tmp_path / "again") == _files(built)
+    assert _files(_built(model, tmp_path / "other")) != _files(built)
+
+
 def test_what_was_chosen_is_recorded(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,6 +103,14 @@ def test_the_same_build_chooses_the_same(
     assert again.manifest.as_dict() == first.manifest.as_dict()
 
 
+def test_a_build_that_repeats_it_searches_nothing(
+    builds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lepton_compile.api.building.chosen_bits", None)
+    first, _ = builds["binding"]
+    assert lc.rebuild(first).manifest == first.manifest
+
+
 def test_what_the_lock_has_is_a_recipe_without_a_search(
     builds: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:

@@ -176,6 +176,36 @@ def test_verify_and_bench_take_no_model_for_another(
     assert answer(capsys, "verify", "out", code=1)["found"] == "another model.safetensors"
 
 
+def test_rebuild_proves_the_bytes(encoder: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    found = answer(capsys, "rebuild", str(encoder), "-o", str(out))
+    manifest = json.loads((encoder / "manifest.json").read_text("utf-8"))
+    assert (found["same"], found["digest"]) == (True, manifest["digest"])
+    assert (found["files"], found["artifact"]) == (len(manifest["files"]), str(out))
+    assert answer(capsys, "rebuild", str(encoder), "-o", str(out), code=1)["where"] == "output"
+    assert main(["rebuild", str(encoder), "-o", str(out), "--force"]) == 0
+    shown = capsys.readouterr().out
+    assert f"The same to the last bit: {found['files']} files" in shown
+    assert str(out) in shown
+    assert answer(capsys, "rebuild", str(tmp_path), code=1)["error"] == "ArtifactError"
+    assert answer(capsys, "rebuild", str(encoder / "loader.py"), code=1)["error"] == "ArtifactError"
+
+
+def test_rebuild_tells_what_differs(
+    encoder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 3, and the versions of then."""
+    monkeypatch.setattr("lepton_compile.api.describe.tool_versions", lambda: {"torch": "0.1"})
+    assert main(["rebuild", str(encoder)]) == 0
+    assert re.search(r"torch +\S+ +0\.1", capsys.readouterr().out)
+    emit = "lepton_compile.api.building.emit"
+    monkeypatch.setattr(emit, lambda folder, _: (folder / "loader.py").write_text("pass"))
+    found = answer(capsys, "rebuild", str(encoder), code=3)
+    assert found["found"].startswith("another loader.py; ")
+    assert found["report"]["other"] == ["loader.py"]
+    assert found["report"]["changes"]["torch"][1] == "0.1"
+
+
 def test_bench_an_encoder(encoder: Path, capsys: Capture) -> None:
     found = answer(capsys, "bench", str(encoder), "--rounds", "1", "--no-eager")
     assert [case["name"] for case in found["cases"]] == ["1x16", "1x64", "32x64"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -80,7 +81,7 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
         details["plugin"] = None
         if baked is None:
             details["plugin"] = write_plugin(job.model, plugin, capabilities, flavour, job.step)
-        write_model(job.model, scratch, job.step)
+        details["network"] = _digest(write_model(job.model, scratch, job.step))
         order = _order(flavour, scratch, profiles, capabilities, timing_cache, baked)
         order.write(scratch / "order.json")
         limit = job.recipe.max_memory
@@ -139,6 +140,15 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """SHA-256 of what the builder is given: two plans of one network may differ in a few bytes."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -91,7 +91,8 @@ def check_config(folder: Path, trust_remote_code: bool) -> None:
                 "The model needs Python code that comes with it.",
                 where=where,
                 found=f"auto_map: {json.dumps(config['auto_map'])}",
-                hint="Read that code; if you trust it, set trust_remote_code: true.",
+                hint="Read that code; if you trust it, set trust_remote_code: true; an artifact is "
+                "compared or rebuilt with --trust-remote-code.",
             )
     settings, place = _quantization(folder)
     if settings:

@@ -1,0 +1,87 @@
+"""The model that an artifact came from, found again: what it is compared with, or rebuilt from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_compile.arguments import placed
+from lepton_compile.artifact.manifest import REPORT_FILE
+from lepton_compile.errors import SourceError
+from lepton_compile.export import Source, resolve
+from lepton_compile.export.checkpoint.names import summarize
+from lepton_compile.export.json_file import read_json
+
+__all__ = ["base_of", "origin_of", "place_again"]
+
+# What a model computes goes by these.
+DECIDING = re.compile(r"\.(safetensors|gguf|py)$|(^|/)(adapter_)?config\.json$")
+
+
+def origin_of(folder: Path, manifest: Mapping[str, Any], spec: str | None, trusted: bool) -> Source:
+    """The source that the artifact in ``folder`` was built from, or the one named instead.
+
+    Args:
+        trusted: Python files that come with it may run. That whoever built the artifact trusted
+            them is no reason to.
+
+    Raises:
+        SourceError: it is not there any more, is another one by now, needs code that is not
+            trusted, or no source is named.
+    """
+    recorded = manifest.get("model") or {}
+    where, adapter = spec or recorded.get("source"), recorded.get("adapter")
+    if not where:
+        raise SourceError(
+            "the manifest does not say what the artifact was made from",
+            where="manifest.model.source",
+            hint="name it with --model",
+        )
+    if spec is None:
+        where = place_again(folder, where)
+    source = resolve(where, Path.cwd(), trusted, adapter=adapter and place_again(folder, adapter))
+    if spec is None:
+        _check_same(source, manifest.get("lock") or {})
+    return source
+
+
+def place_again(folder: Path, recorded: str) -> str:
+    """A path of the recipe's as seen from the folder that it was in, if it is there still; as it
+    was written where it is not, or is no path."""
+    if recorded.startswith(("hf:", "package:")):
+        return recorded
+    base = base_of(folder)
+    if base is None:
+        return recorded
+    path = placed(recorded, base, "model")
+    return str(path) if path.exists() else recorded
+
+
+def base_of(folder: Path) -> Path | None:
+    """The folder that the artifact's recipe was in, as the report has it; None where it does not
+    say, or is not there."""
+    try:
+        return Path(read_json(folder / REPORT_FILE)["capture"]["base"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _check_same(source: Source, lock: Mapping[str, Any]) -> None:
+    """Refuse weights, configuration, code and adapter that are not those of the build.
+
+    The hub's at the commit that was built from are: whole files need not be read.
+    """
+    was = lock.get("inputs") or {}
+    if source.adapter is None and source.revision and source.revision == lock.get("revision"):
+        return
+    known = {name: digest for name, digest in was.items() if DECIDING.search(name)}
+    now = source.digests() if known else {}
+    if other := [name for name, digest in known.items() if now.get(name) != digest]:
+        raise SourceError(
+            "the model is not what the artifact was made from",
+            where=str(source.path),
+            found=f"another {', '.join(summarize(other))}",
+            hint="name the model that it was made from with --model; any that is named is taken",
+        )

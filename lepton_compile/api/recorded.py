@@ -1,0 +1,195 @@
+"""What an earlier build pinned, as its manifest has it: for one that is to give the same bytes.
+
+A recipe leaves things open that a build decides by measuring: which kernels are fast, which bits
+``auto`` may take. The manifest has these decisions, the digests of what went in, and those of all
+that came out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lepton_compile.api.changes import changes, hint_of
+from lepton_compile.api.origin import base_of, place_again
+from lepton_compile.artifact import Manifest
+from lepton_compile.errors import ArtifactError, GateError, SourceError
+from lepton_compile.export import Source
+from lepton_compile.export.checkpoint.names import summarize
+from lepton_compile.recipe import Quantize, Recipe
+from lepton_compile.recipe.schema import TARGETS
+from lepton_compile.recipe.values import plain_of
+from lepton_passes.lowering.ort.choices import Choice, Choose, Layer
+
+__all__ = ["Recorded"]
+
+# Of the manifest, what no loader reads: how a build was checked, and what it was made with.
+UNREAD = ("model", "demands", "lock", "tools", "lepton", "files")
+UNREAD_OF_ENGINE = ("executed", "compared", "tactics", "kernels")
+OWN = "lower-native"  # how names of passes begin that need kernels of our own
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The manifest of the build that is repeated, and the artifact or file that has it."""
+
+    manifest: Manifest
+    path: Path
+
+    def recipe(self, model: str | None, *, trusted: bool) -> Recipe:
+        """The recipe that was built.
+
+        What it demanded is left out: the bytes are to be the same, whatever they were held to.
+
+        Args:
+            model: where the model is by now, in place of what is recorded.
+            trusted: Python files that come with the model may run.
+
+        Raises:
+            ArtifactError: no recipe is recorded, or one of another version.
+        """
+        said, adapter = self.manifest.model, self.manifest.model.get("adapter")
+        recorded = self.manifest.lock.get("recipe") or {}
+        written = {key: value for key, value in recorded.items() if value is not None}
+        own, passes = written.get("per_target") or {}, written.get("passes") or {}
+        try:
+            replaced = {
+                "model": model or place_again(self.path, said.get("source") or ""),
+                "adapter": adapter and place_again(self.path, adapter),
+                "trust_remote_code": trusted,
+                "verify": False,
+                "passes": {"disable": passes.get("disable") or []},
+                "kernels": "native" if self._native() else "builtin",
+                "per_target": {name: _said(each) for name, each in own.items()},
+            }
+            recipe = Recipe.model_validate(plain_of({**written, **replaced}))
+        except (ValidationError, AttributeError) as error:
+            raise ArtifactError(
+                "the manifest has no recipe that this version reads",
+                where="manifest.lock.recipe",
+                found=" ".join(str(error).split())[:200],
+                hint=f"it was built by lepton-compile {self.manifest.lepton}",
+            ) from error
+        # A file may say something of targets that an option left out: it is no mistake here, too.
+        recipe._before = recipe.model_copy(update={"target": TARGETS})
+        recipe._base = base_of(self.path) or recipe.base
+        return recipe
+
+    def check_inputs(self, source: Source) -> None:
+        """Refuse a model of which any file is another.
+
+        Raises:
+            SourceError: one is; or the manifest says nothing of files.
+        """
+        was, now = self.manifest.lock.get("inputs"), source.digests()
+        if not was:
+            raise SourceError(
+                "the manifest has no digests of what was built from", where="manifest.lock.inputs"
+            )
+        if was == now:
+            return
+        lists = {
+            "another {}": [name for name in was if now.get(name, was[name]) != was[name]],
+            "no {}": [name for name in was if name not in now],
+            "{} besides": [name for name in now if name not in was],
+        }
+        raise SourceError(
+            "the model is not what the artifact was made from",
+            where=str(source.path),
+            found="; ".join(
+                said.format(", ".join(summarize(names))) for said, names in lists.items() if names
+            ),
+            hint="name the model that it was made from with --model",
+        )
+
+    def bits(self, recipe: Recipe, target: str) -> Recipe:
+        """The recipe with the bits that ``auto`` became.
+
+        Raises:
+            ArtifactError: none are recorded, or no bits.
+        """
+        try:
+            chosen = Quantize.model_validate(self.manifest.lock["chosen"][target])
+        except (ValidationError, LookupError, TypeError) as error:
+            raise _damaged(f"lock.chosen.{target}", error) from error
+        return recipe.model_copy(update={"quantize": chosen})
+
+    def kernels(self, target: str) -> Choose | None:
+        """Chooses kernels of quantized linear layers as they were chosen; None where none were.
+
+        Raises:
+            ArtifactError: what is recorded is no choice.
+        """
+        engine = next((e for e in self.manifest.engines if e["target"] == target), {})
+        if not (tactics := engine.get("tactics")):
+            return None
+        try:
+            chosen = dict(map(_choice, tactics["layers"]))
+        except (LookupError, TypeError) as error:
+            raise _damaged(f"engines.{target}.tactics.layers", error) from error
+
+        def choose(layers: Sequence[Layer]) -> Mapping[Layer, Choice]:
+            return {layer: chosen[layer] for layer in layers if layer in chosen}
+
+        return choose
+
+    def demand_same(self, built: Manifest) -> None:
+        """Hold a build to the bytes that are recorded.
+
+        Raises:
+            GateError: a file, or what a loader reads of the manifest, is another.
+        """
+        then, now = self.manifest.files, built.files
+        names = sorted(then.keys() | now.keys())
+        other = [name for name in names if then.get(name) != now.get(name)]
+        was, became = _read_by_loaders(self.manifest), _read_by_loaders(built)
+        other += [f"manifest.{key}" for key in was if was[key] != became[key]]
+        if not other:
+            return
+        equal, found = sum(then.get(n) == now.get(n) for n in names), changes(self.manifest, built)
+        missed = GateError(
+            "built again, it is not the same",
+            where=str(self.path),
+            found=f"another {', '.join(summarize(other))}; {equal} of {len(names)} files are equal",
+            hint=hint_of(found, of_plans={*other} <= self._plans()),
+        )
+        missed.report = {"other": other, "changes": found}
+        raise missed
+
+    def _plans(self) -> set[str]:
+        """Files that another builder makes of the network that it is given."""
+        return {engine["model"] for engine in self.manifest.engines if engine.get("network")}
+
+    def _native(self) -> bool:
+        """Whether the engine was lowered to kernels of our own."""
+        passes = self.manifest.lock.get("passes") or {}
+        return any(name.startswith(OWN) for name in passes.get("ort-cpu", ()))
+
+
+def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one target, what it has for itself."""
+    return {k: v for k, v in options.items() if v is not None and k != "gates"}
+
+
+def _choice(entry: Mapping[str, Any]) -> tuple[Layer, Choice]:
+    layer = {name: value for name, value in entry.items() if name != "kernel"}
+    return Layer(**layer), Choice(entry["kernel"], "as the artifact has it")
+
+
+def _read_by_loaders(manifest: Manifest) -> dict[str, Any]:
+    said = {key: value for key, value in manifest.as_dict().items() if key not in UNREAD}
+    said["engines"] = [
+        {key: value for key, value in engine.items() if key not in UNREAD_OF_ENGINE}
+        for engine in manifest.engines
+    ]
+    return said
+
+
+def _damaged(where: str, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        "the manifest is damaged", where=f"manifest.{where}", found=str(error)[:200]
+    )
