@@ -24,6 +24,7 @@ from lepton_compile.api.fitting import (
     hessians_for,
     measure_for,
 )
+from lepton_compile.api.libraries import in_one_order
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
 from lepton_compile.api.pictures import picture_shape, sees
@@ -133,10 +134,11 @@ class Build:
             self._know(source, exported)
             comparing = Comparing(self.recipe, source, exported, ceiling, self.check, self.verify)
             signature = describe.signature_of(exported.model)
-            engines = [
-                self._engine(writer.folder, target, model, source, exported, step, comparing)
-                for target, model in copies_of(exported.model, self.recipe.target)
-            ]
+            with in_one_order():
+                engines = [
+                    self._engine(writer.folder, target, model, source, exported, step, comparing)
+                    for target, model in copies_of(exported.model, self.recipe.target)
+                ]
             with self._stage("seal"):
                 manifest = self._manifest(
                     writer.folder, source, exported, pooling, signature, engines, comparing

@@ -14,7 +14,7 @@ Changes = Mapping[str, tuple[str, str]]
 
 NONE = "none"
 OURS = "lepton-compile"
-COMPUTED = ("processor", "threads")
+COMPUTED = ("processor", "features")
 """The last bits of sums over a sample follow from these, and with them what is fitted to it."""
 
 BUG = "nothing that is recorded is other than it was: report it, for this is a bug"
@@ -43,8 +43,7 @@ def hint_of(found: Changes, *, of_plans: bool = False) -> str:
     told = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in found.items())
     pins = [f"{name}=={was}" for name, (was, _) in found.items() if _is_package(name, was)]
     ways = [f"pip install {' '.join(pins)}"] if pins else []
-    ways += ["build on such a processor"] if "processor" in found else []
-    ways += [f"set OMP_NUM_THREADS={found['threads'][0]}"] if "threads" in found else []
+    ways += ["build on such a processor"] if found.keys() & {*COMPUTED} else []
     return f"{told}: {', and '.join(ways)}" if ways else told
 
 
@@ -66,4 +65,4 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield f"passes of {target}", ", ".join(map(str, names))
     for name in COMPUTED:
         if value := (lock.get("machine") or {}).get(name):
-            yield name, str(value)
+            yield name, value if isinstance(value, str) else " ".join(value)

@@ -225,16 +225,10 @@ def lock_entry(
 
 def _machine() -> dict[str, Any]:
     """What the last bits of sums over a sample follow from."""
-    import torch
-
     from lepton_compile.tactics import this_machine
 
     machine = this_machine(None)
-    return {
-        "processor": machine.processor,
-        "features": list(machine.features),
-        "threads": torch.get_num_threads(),
-    }
+    return {"processor": machine.processor, "features": list(machine.features)}
 
 
 def tool_versions() -> Mapping[str, str]:

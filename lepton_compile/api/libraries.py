@@ -19,7 +19,7 @@ from typing import Any
 from lepton_compile.collection import uncollected
 from lepton_compile.progress import Progress
 
-__all__ = ["keep_to_cores", "loading", "own_process"]
+__all__ = ["in_one_order", "keep_to_cores", "loading", "own_process"]
 
 # Of torch's compiler for GPUs, which nothing here uses; our kernels import triton themselves.
 HIDDEN = "triton"
@@ -41,6 +41,16 @@ def keep_to_cores() -> None:
         from lepton_compile.runtime.loader import cores
 
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
+
+@contextmanager
+def in_one_order() -> Iterator[None]:
+    """Products of numpy are summed by one thread inside: several add in another order, and what is
+    fitted to the sums would depend on how many cores there are."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @contextmanager

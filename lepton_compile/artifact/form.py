@@ -40,7 +40,7 @@ LOCK = {
     "passes?": {"*": [str]},
     "recipe?": {},
     "chosen?": {"*": {}},
-    "machine?": {"processor?": str, "threads?": int},
+    "machine?": {"processor?": str, "features?": [str]},
 }
 GATES = {"*": {"*?": (int, float)}}
 TEXT = {"path": str, "sha256": str}

@@ -198,14 +198,13 @@ def test_what_is_fitted_to_a_sample_names_its_machine(tmp_path: Path) -> None:
     awq = {"algorithm": "awq", "bits": 4}
     built = _built(folder, tmp_path / "out", task="text-generation", quantize=awq)
     lock = open_artifact(built).manifest.lock
-    assert lock["machine"]["threads"] >= 1
+    assert "avx" in lock["machine"]["features"]
     assert lc.rebuild(built).changes == {}
-    other = {**lock, "machine": {"processor": "another", "threads": 99}}
+    other = {**lock, "machine": {"processor": "another", "features": ["sse"]}}
     found = lc.rebuild(_forged(built, tmp_path / "copy", lock=other)).changes
-    assert found["threads"][0] == "99"
-    hint = hint_of(found)
-    assert "set OMP_NUM_THREADS=99" in hint
-    assert "build on such a processor" in hint
+    assert found["processor"][0] == "another"
+    assert found["features"][0] == "sse"
+    assert "build on such a processor" in hint_of(found)
 
 
 def test_code_that_somebody_else_trusted_is_not_run(artifact: Path, tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_code_that_somebody_else_trusted_is_not_run(artifact: Path, tmp_path: Pa
 def test_a_lock_that_somebody_edited_is_no_bug(artifact: Path, tmp_path: Path, part: str) -> None:
     """What it says is taken, or refused with an error of ours."""
     whole = json.loads((artifact / MANIFEST).read_text())
-    whole["lock"] |= {"chosen": {"ort-cpu": {"bits": 4}}, "machine": {"threads": 1}}
+    whole["lock"] |= {"chosen": {"ort-cpu": {"bits": 4}}, "machine": {"features": ["fma"]}}
     whole["engines"][0]["tactics"] = {"layers": [{"columns": 64, "kernel": "native"}]}
     paths, outcomes = [("lock", *path) for path in places({part: whole["lock"][part]})], set()
     for path in [*paths, ("engines", 0, "tactics", "layers", 0, "columns")]:

@@ -11,6 +11,8 @@ import pytest
 import torch
 import transformers
 
+from tests.small import byte_tokenizer, llama, saved
+
 BUILD = """
 import sys
 import lepton_compile as lc
@@ -67,6 +69,32 @@ def test_hashes_do_not_decide(task: str, outputs: list[Path]) -> None:
     built = [_files(output / task) for output in outputs]
     assert "manifest.json" in built[0]
     assert built[0] == built[1]
+
+
+FITTED = """
+import sys
+import lepton_compile as lc
+
+model, output = sys.argv[1:]
+how = {"algorithm": "gptq", "bits": 4}
+lc.build(model=model, quantize=how, output=output, tactics="default", check=False, verify=False)
+"""
+
+
+def test_threads_do_not_decide_what_is_fitted_to_a_sample(tmp_path: Path) -> None:
+    """Several add in another order than one: wide enough here for a BLAS to take several."""
+    wide = {"vocab_size": 260, "hidden_size": 512, "intermediate_size": 512}
+    folder = saved("LlamaForCausalLM", llama(**wide, num_hidden_layers=1), tmp_path / "llama")
+    byte_tokenizer(folder)
+    for threads in ("1", "2"):
+        command = [sys.executable, "-c", FITTED, str(folder), str(tmp_path / threads)]
+        subprocess.run(command, env=os.environ | _threads(threads), check=True)
+    assert _files(tmp_path / "1") == _files(tmp_path / "2")
+
+
+def _threads(count: str) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, count)
 
 
 def _files(output: Path) -> dict[str, bytes]:

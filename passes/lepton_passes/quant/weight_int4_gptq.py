@@ -13,8 +13,8 @@ Scales are chosen before, as for rounding to nearest, with the diagonal of ``H``
 error. A row that rounding to nearest would serve better on the sample keeps that.
 
 A weight is computed when it is first read and then kept, packed, in a nameless file: whoever reads
-it again reads that. In memory are one ``H``, its factor and a block of rows. The numbers come out
-the same on the same machine with as many threads; another BLAS adds in another order.
+it again reads that. In memory are one ``H``, its factor and a block of rows. Products are added in
+the order of the BLAS, of the processor, and of its threads unless there is one.
 """
 
 from __future__ import annotations
@@ -249,8 +249,21 @@ def inverse_factor(hessian: np.ndarray, order: np.ndarray) -> np.ndarray:
         except np.linalg.LinAlgError:  # rounding made it indefinite
             damping *= 10
             continue
-        return np.triu(np.linalg.inv(lower)[::-1, ::-1]).astype(np.float32)
+        return np.triu(_inverse(lower)[::-1, ::-1]).astype(np.float32)
     raise ValueError("the Hessian of the sample is not positive semidefinite")
+
+
+def _inverse(lower: np.ndarray) -> np.ndarray:
+    """Of a lower triangular matrix, half by half: numpy's own takes it for any, and four times as
+    long."""
+    if len(lower) <= _PANEL:
+        return np.tril(np.linalg.inv(lower))
+    half = len(lower) // 2
+    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    found = np.zeros_like(lower)
+    found[:half, :half], found[half:, half:] = first, last
+    found[half:, :half] = -last @ (lower[half:, :half] @ first)
+    return found
 
 
 def column_order(hessian: np.ndarray) -> np.ndarray:

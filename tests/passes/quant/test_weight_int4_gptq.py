@@ -85,13 +85,14 @@ def test_independent_inputs_of_one_size_leave_rounding_to_nearest(ordered: bool)
     np.testing.assert_allclose(scale, quantize_int4(w, 32, MORE_LEVELS)[1], rtol=1e-5)
 
 
-def test_the_factor_is_that_of_the_inverse() -> None:
-    x = _inputs(300, 32, seed=4)
+@pytest.mark.parametrize("width", [32, 77, 192])  # whole, and in halves that are not alike
+def test_the_factor_is_that_of_the_inverse(width: int) -> None:
+    x = _inputs(300, width, seed=4)
     hessian = x.T @ x
     order = column_order(hessian)
     factor = inverse_factor(hessian, order).astype(np.float64)
     assert np.array_equal(factor, np.triu(factor))
-    damped = hessian.astype(np.float64) + 0.01 * np.trace(hessian) / 32 * np.eye(32)
+    damped = hessian.astype(np.float64) + 0.01 * np.trace(hessian) / width * np.eye(width)
     wanted = np.linalg.inv(damped[np.ix_(order, order)])
     np.testing.assert_allclose(factor.T @ factor, wanted, rtol=1e-3, atol=1e-5 * wanted.max())
 
