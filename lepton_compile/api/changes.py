@@ -19,8 +19,8 @@ COMPUTED = ("processor", "features")
 
 BUG = "nothing that is recorded is other than it was: report it, for this is a bug"
 PLANS = (
-    "TensorRT was given the same network; its builder numbers parts of a plan now and then in "
-    "another way: build it again, or compare both by what they compute"
+    "TensorRT was given the same network, of which its builder does not make the same plan each "
+    "time: build it again, or compare both by what they compute"
 )
 
 
