@@ -34,7 +34,7 @@ from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_compile.scratch import scratch_lacks
 
-__all__ = ["Comparing", "no_room_to_check", "room_to_verify"]
+__all__ = ["Comparing", "no_room_to_check", "room_beside", "room_to_verify"]
 
 SCALES = 5
 """An engine's bytes are at most as many quarters of those of its weights' bits."""
@@ -46,20 +46,31 @@ def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
     return lacks or scratch_lacks(FP32 * parameters, "the check's weights")
 
 
-def room_to_verify(
+def room_beside(
     ceiling: MemoryCeiling, recipe: Recipe, source: Source, exported: ExportedModel
 ) -> tuple[int, str]:
-    """Weights of the fp32 model that the verification holds at a time: all, or where those have no
-    room and it can be told so, those of a layer and what stands around; and why it has to be left
-    out, empty where it has room."""
-    loaded = reference_parameters(source, exported.task, exported.parameters)
+    """What ``room_to_verify`` finds beside an engine that is not there yet."""
+    engine = exported.parameters * (recipe.quantize.bits or FP32 * 8) // 8 * SCALES // 4
+    return room_to_verify(ceiling, source, exported.task, exported.parameters, engine)
+
+
+def room_to_verify(
+    ceiling: MemoryCeiling, source: Source, task: str, parameters: int, engine: int
+) -> tuple[int, str]:
+    """Weights of the fp32 model that a verification holds at a time: all, or where those have no
+    room and it can be told so, those of a layer and what stands around; and why it cannot be
+    carried out, empty where it has room.
+
+    Args:
+        parameters: that were compiled.
+        engine: its bytes.
+    """
+    loaded = reference_parameters(source, task, parameters)
     lacks = ceiling.lacks(FP32 * loaded, mapped=mapped_bytes(source, loaded))
-    held = streamed_parameters(source, exported.task) if lacks else None
+    held = streamed_parameters(source, task) if lacks else None
     if held is None:
         return loaded, lacks
-    behind = FP32 * behind_layers(source, exported)
-    engine = exported.parameters * (recipe.quantize.bits or FP32 * 8) // 8 * SCALES // 4
-    what = "the fp32 model, a layer at a time,"
+    behind, what = FP32 * behind_layers(source, task), "the fp32 model, a layer at a time,"
     beside = ceiling.lacks(behind, "what is behind its layers, and the engine,", mapped=engine)
     return held, ceiling.lacks(FP32 * held, what) or beside
 
@@ -197,7 +208,7 @@ class Comparing:
 
     @cached_property
     def _room(self) -> tuple[int, str]:
-        return room_to_verify(self.ceiling, self._recipe, self._source, self._exported)
+        return room_beside(self.ceiling, self._recipe, self._source, self._exported)
 
     @cached_property
     def _never(self) -> str:

@@ -71,7 +71,7 @@ class MemoryCeiling:
                 count below a ceiling; a machine lets them go before it lacks memory.
         """
         # In words that do not change from run to run: they stand in the manifest.
-        more = f"{what} needs about {_size(needed + mapped)} beside what the build holds"
+        more = f"{what} needs about {_size(needed + mapped)} beside what is held"
         if self.limit is not None:
             fits = _resident() + needed + mapped <= self.limit
             return "" if fits else f"{more}, the ceiling is {_size(self.limit)}"

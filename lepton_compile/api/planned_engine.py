@@ -126,7 +126,7 @@ def _sampling_peak(
     """Bytes held by what looks at the calibration text."""
     peak = sample_peak(model, hessians.most if hessians is not None else 0)
     if recipe.quantize.algorithm == "auto":
-        scores = min(LENGTH, exported.length) * vocabulary(source, exported)
+        scores = min(LENGTH, exported.length) * vocabulary(source, exported.task)
         loaded = reference_parameters(source, exported.task, exported.parameters)
         peak = max(peak, search_peak(loaded, scores, mapped_bytes(source, loaded)))
     return peak

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lepton_compile.api.comparing import no_room_to_check, room_to_verify
+from lepton_compile.api.comparing import no_room_to_check, room_beside
 from lepton_compile.api.early_model import check_model
 from lepton_compile.api.estimates import (
     Estimate,
@@ -119,7 +119,7 @@ def make_plan(
     ceiling, size = MemoryCeiling(recipe.max_memory), exported.parameters
     unchecked = no_room_to_check(ceiling, size) if check else ""
     verify = verify and source.kind != "onnx"  # which comes without the PyTorch model
-    held, unverified = room_to_verify(ceiling, recipe, source, exported) if verify else (0, "")
+    held, unverified = room_beside(ceiling, recipe, source, exported) if verify else (0, "")
     peak = max(e.peak_memory_bytes for e in engines)
     said = {
         "": ceiling.below(peak),
@@ -213,10 +213,10 @@ def _verification(
         tokens = COMPARED * exported.length
     if not held:
         return None
-    compiled, scores = exported.parameters, vocabulary(source, exported)
+    compiled, scores = exported.parameters, vocabulary(source, exported.task)
     mapped = mapped_bytes(source, loaded) if loaded >= compiled else 0
     several = words(source, exported)
-    behind = behind_layers(source, exported)
+    behind = behind_layers(source, exported.task)
     return verify_estimate(compiled, tokens, held, scores, loaded, mapped, several, behind)
 
 

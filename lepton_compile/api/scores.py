@@ -10,16 +10,16 @@ from lepton_compile.numerics.verify_pair import ANSWER
 __all__ = ["behind_layers", "vocabulary", "words"]
 
 
-def vocabulary(source: Source, exported: ExportedModel) -> int:
+def vocabulary(source: Source, task: str) -> int:
     """Scores that a decoder gives for each position; 0 for an encoder."""
-    return _table(source) if exported.task == "text-generation" else 0
+    return _table(source) if task == "text-generation" else 0
 
 
-def behind_layers(source: Source, exported: ExportedModel) -> int:
+def behind_layers(source: Source, task: str) -> int:
     """Numbers that are held beside a decoder's engine while it is compared: the weights that make
     scores, and the scores of both for a segment; 0 for an encoder."""
     width = int(getattr(source.config().get_text_config(), "hidden_size", 0))
-    return vocabulary(source, exported) * (width + 2 * SEGMENT)
+    return vocabulary(source, task) * (width + 2 * SEGMENT)
 
 
 def _table(source: Source) -> int:

@@ -58,7 +58,7 @@ def bench(
         if eager:
             try:
                 source = origin_of(folder, model.manifest, spec, trusted)
-                reference = reference_of(source, model.task)
+                reference = reference_of(model.manifest, source)
             except (ImportError, SourceError) as error:
                 if spec:
                     raise

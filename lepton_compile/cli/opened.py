@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from lepton_compile.export import Source
 
-__all__ = ["comparing", "reference_of", "source_options"]
+__all__ = ["comparing", "reference_of", "room_of", "source_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,8 +55,27 @@ def comparing(manifest: Mapping[str, Any], spec: str | None) -> Iterator[None]:
         ) from error
 
 
-def reference_of(source: Source, task: str) -> Any:
-    """The fp32 torch module."""
+def room_of(manifest: Mapping[str, Any], source: Source) -> tuple[bool, str]:
+    """Whether the fp32 model has room a layer at a time alone, and why it has none at all; empty
+    where it has."""
+    from lepton_compile.api.comparing import room_to_verify
+    from lepton_compile.api.memory import MemoryCeiling
+
+    parameters = (manifest.get("model") or {}).get("parameters")
+    if source.kind == "onnx" or not parameters:  # whoever loads it tells; nobody knows
+        return False, ""
+    engine = sum(entry["size"] for entry in manifest["files"].values())
+    ceiling, task = MemoryCeiling(None), manifest["task"]
+    held, lacks = room_to_verify(ceiling, source, task, parameters, engine)
+    return held < parameters, lacks
+
+
+def reference_of(manifest: Mapping[str, Any], source: Source) -> Any:
+    """The fp32 torch module. Raises SourceError where it has no room as a whole."""
+    from lepton_compile.errors import SourceError
     from lepton_compile.export.reference import load_reference
 
-    return load_reference(source, task)
+    streamed, lacks = room_of(manifest, source)
+    if streamed or lacks:
+        raise SourceError(lacks or "the fp32 model has no room as a whole")
+    return load_reference(source, manifest["task"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import comparing, source_options
+from lepton_compile.cli.opened import comparing, room_of, source_options
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
 from lepton_compile.errors import located
@@ -59,7 +59,7 @@ def verify(
         from lepton_compile.api.texts import check_long_enough, read_text
         from lepton_compile.api.verification import verify_engines
         from lepton_compile.artifact import read_manifest
-        from lepton_compile.errors import UsageError
+        from lepton_compile.errors import EngineError, UsageError
 
         progress.stage("resolve", str(folder))
         manifest = read_manifest(folder).as_dict()
@@ -74,8 +74,21 @@ def verify(
             )
         progress.stage("verify", f"{', '.join(chosen)} against fp32 PyTorch")
         with comparing(manifest, spec):
+            streamed, lacks = room_of(manifest, source)
+            if lacks:
+                raise EngineError(
+                    "there is no room for the fp32 model that the artifact is compared with",
+                    found=lacks,
+                    hint="verify where there is more memory; the artifact itself is as it was",
+                )
             found = verify_engines(
-                folder, chosen, source, demands, threads=threads, progress=progress
+                folder,
+                chosen,
+                source,
+                demands,
+                threads=threads,
+                progress=progress,
+                streamed=streamed,
             )
     _tell(found, as_json)
 

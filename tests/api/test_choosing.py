@@ -228,7 +228,7 @@ def test_there_must_be_room_and_quiet(model: Path) -> None:
     why = made["ort-cpu"].why_not()
     assert source._digests is not None
     assert source._digests.done()
-    assert why.startswith("timing kernels needs about 0.20 GB beside what the build holds")
+    assert why.startswith("timing kernels needs about 0.20 GB beside what is held")
     roomy = psutil.Process().memory_info().rss + (1 << 30)
     recipe = load_recipe({"model": str(model), "quantize": "int4", "max_memory": roomy})
     made = tactics_for(recipe, library(), source, exported, lambda *_: None)

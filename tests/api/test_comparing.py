@@ -16,7 +16,7 @@ import torch
 
 import lepton_compile as lc
 from lepton_compile.api import memory
-from lepton_compile.api.comparing import room_to_verify
+from lepton_compile.api.comparing import room_beside
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.sample import check_feeds
 from lepton_compile.api.verification import runnable
@@ -308,7 +308,7 @@ def test_the_engine_has_to_have_room_beside_what_is_behind_the_layers(
     behind = 4 * (99 * 64 + 2 * 128 * 99)  # the head, and scores of both
     assert 4 * held < behind + engine < 4 * exported.parameters  # type: ignore[operator]
     for limit, lacks in ((behind + engine, ""), (behind + engine - 1, "and the engine, needs")):
-        found, why = room_to_verify(MemoryCeiling(limit), recipe, source, exported)
+        found, why = room_beside(MemoryCeiling(limit), recipe, source, exported)
         assert found == held
         assert lacks in why
         assert bool(why) == bool(lacks)

@@ -13,6 +13,8 @@ import pytest
 
 from lepton_compile.cli import main
 from lepton_compile.cli.output import bytes_text
+from lepton_compile.export import resolve
+from lepton_compile.export.reference import load_reference, streamed_parameters
 from tests.cli.onnx_files import few_positions_model
 from tests.small import byte_tokenizer, llama, saved
 
@@ -91,6 +93,37 @@ def test_verify_passes_on_an_fp32_engine(encoder: Path, capsys: Capture) -> None
     (engine,) = found["engines"]
     assert engine["target"] == "ort-cpu"
     assert engine == {name: found[name] for name in engine}  # as it also stands on top
+
+
+def test_verify_where_the_model_has_room_a_layer_at_a_time_or_none(
+    decoder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = answer(capsys, "verify", str(decoder))
+    source = resolve(str(decoder.parent / "model"), decoder)
+    held = streamed_parameters(source, "text-generation")
+    assert held is not None
+    asked = []
+
+    def loaded(*given: Any, **options: Any) -> Any:
+        asked.append(options)
+        return load_reference(*given, **options)
+
+    monkeypatch.setattr("lepton_compile.export.reference.load_reference", loaded)
+    for free, streamed in ((4 * held, True), (1 << 40, False)):
+        monkeypatch.setattr("lepton_compile.api.memory._free", lambda free=free: free)
+        found = answer(capsys, "verify", str(decoder))
+        assert asked.pop() == {"streamed": streamed}
+        assert {**found, "engines": 0, "seconds": 0} == {**whole, "engines": 0, "seconds": 0}
+    monkeypatch.setattr("lepton_compile.api.memory._free", lambda: 4 * held - 1)
+    told = answer(capsys, "verify", str(decoder), code=1)
+    assert "no room for the fp32 model" in told["message"]
+    assert "a layer at a time, needs about" in told["found"]
+    assert not asked
+    timed = answer(capsys, "bench", str(decoder), "--rounds", "1")
+    assert "a layer at a time, needs about" in timed["eager_left_out"]
+    monkeypatch.setattr("lepton_compile.api.memory._free", lambda: 4 * held)
+    timed = answer(capsys, "bench", str(decoder), "--rounds", "1")
+    assert timed["eager_left_out"] == "the fp32 model has no room as a whole"
 
 
 def test_verify_a_decoder_through_its_cache(decoder: Path, capsys: Capture) -> None:
