@@ -89,7 +89,7 @@ def verify_engines(
         give_back_freed()
         return load_reference(source, task, streamed=streamed)
 
-    task, reference = "", Later(loaded)
+    task, reference = "", Later(loaded, streamed=streamed)
     for target in targets:
         opened = _open(path, target, threads, unfit)
         if opened is None:

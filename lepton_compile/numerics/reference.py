@@ -19,10 +19,12 @@ class Later:
 
     Args:
         load: what gives it.
+        streamed: it reads its layers anew whenever it runs.
     """
 
-    def __init__(self, load: Callable[[], Any]) -> None:
+    def __init__(self, load: Callable[[], Any], *, streamed: bool = False) -> None:
         self.module = cache(load)
+        self.streamed = streamed
 
     def forget(self) -> None:
         """Let the model go; it is loaded again when it is needed again."""

@@ -9,7 +9,7 @@ taken apart so stays whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,10 @@ __all__ = ["ReferenceScores"]
 AT_ONCE = 4
 """Texts of one length that the layers read together: larger products are faster."""
 
+TOKENS = 512
+"""That layers read together which come from a checkpoint each time: reading them takes longer than
+what they compute, and a token takes hundreds of kilobytes inside a layer."""
+
 
 class ReferenceScores:
     """Scores that a decoder of transformers gives for texts. Making one runs the layers.
@@ -47,10 +51,13 @@ class ReferenceScores:
         self._head = take_apart(self._module, texts[0])
         if self._head is None:
             return
-        self._states = _states(self._head, texts, progress)
-        if isinstance(reference, Later):
+        later = reference if isinstance(reference, Later) else None
+        in_one = later is not None and later.streamed
+        groups = _in_few(texts) if in_one else _of_one_length(texts)
+        self._states = _states(self._head, texts, groups, progress)
+        if later is not None:
             self._head.let_go()
-            reference.forget()
+            later.forget()
             give_back_freed()
 
     def of(self, index: int) -> npt.NDArray[np.float32]:
@@ -65,15 +72,32 @@ class ReferenceScores:
 
 
 def _states(
-    head: Head, texts: Sequence[Sequence[int]], progress: Progress
+    head: Head,
+    texts: Sequence[Sequence[int]],
+    groups: Iterable[Sequence[int]],
+    progress: Progress,
 ) -> dict[int, torch.Tensor]:
-    """Index of a text -> what the layers make of it, ``(tokens, width)``."""
+    """Index of a text -> what the layers make of it, ``(tokens, width)``.
+
+    Shorter texts of a group are filled up behind: no token of a decoder sees what comes after it.
+    """
     found: dict[int, torch.Tensor] = {}
-    for together in _of_one_length(texts):
-        made = head.states([texts[index] for index in together])
-        found.update(zip(together, made, strict=True))
+    for together in groups:
+        longest = max(len(texts[index]) for index in together)
+        made = head.states([[*texts[i], *[0] * (longest - len(texts[i]))] for i in together])
+        for index, states in zip(together, made, strict=True):
+            found[index] = states[: len(texts[index])].clone()
         progress.step("running PyTorch's layers", len(found), len(texts))
     return found
+
+
+def _in_few(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices of texts, as many together as keep to ``TOKENS``, the longest first."""
+    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    while order:
+        count = max(1, TOKENS // len(texts[order[0]]))
+        yield order[:count]
+        del order[:count]
 
 
 def _of_one_length(texts: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -13,8 +14,8 @@ import transformers
 from transformers import LlamaForCausalLM
 
 from lepton_compile.numerics.reference import Later
-from lepton_compile.numerics.reference_head import take_apart
-from lepton_compile.numerics.reference_scores import AT_ONCE, ReferenceScores
+from lepton_compile.numerics.reference_head import Head, take_apart
+from lepton_compile.numerics.reference_scores import AT_ONCE, ReferenceScores, _in_few
 from lepton_compile.progress import NullProgress
 from tests import small
 from tests.export.zoo import DECODERS, MORE_DECODERS
@@ -94,6 +95,32 @@ def test_a_model_that_cannot_be_taken_apart_stays_whole(kind: type[LlamaForCausa
     module = kind(small.llama()).eval()
     assert take_apart(module, TEXTS[0]) is None
     assert_said(ReferenceScores(Later(lambda: module), TEXTS, NullProgress()), module)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_layers_that_are_read_each_time_read_all_texts_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of other lengths beside each other say what they say alone."""
+    torch.manual_seed(0)
+    module = transformers.AutoModelForCausalLM.from_config(ZOO[name]()).eval()
+    truth, read, states = copy.deepcopy(module), list[tuple[int, int]](), Head.states
+
+    def told(head: Head, texts: Any) -> Any:
+        read.append((len(texts), len(texts[0])))
+        return states(head, texts)
+
+    monkeypatch.setattr(Head, "states", told)
+    found = ReferenceScores(Later(lambda: module, streamed=True), TEXTS, NullProgress())
+    assert read[1:] == ([] if name == "opt" else [(len(TEXTS), 3)])  # behind the probe
+    assert_said(found, truth)
+
+
+def test_more_texts_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lepton_compile.numerics.reference_scores.TOKENS", 6)
+    groups = [*_in_few(TEXTS)]
+    assert [len(group) for group in groups] == [2, 2, 2, 2]
+    assert sorted(index for group in groups for index in group) == [*range(len(TEXTS))]
 
 
 def test_texts_of_one_length_are_read_together() -> None:
