@@ -17,9 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lepton_compile.api import build, load, plan, rebuild
+    from lepton_compile.api import bench, build, load, plan, rebuild, verify
     from lepton_compile.api.planning import Plan
     from lepton_compile.api.rebuilding import Rebuilt
+    from lepton_compile.api.verifying import Verification
     from lepton_compile.artifact import Artifact
     from lepton_compile.errors import GateError, LeptonError
     from lepton_compile.recipe import Recipe
@@ -34,11 +35,14 @@ __all__ = [
     "Plan",
     "Rebuilt",
     "Recipe",
+    "Verification",
     "__version__",
+    "bench",
     "build",
     "load",
     "plan",
     "rebuild",
+    "verify",
 ]
 
 __version__ = "0.1.0"
@@ -56,10 +60,13 @@ _HOMES = {
     "Plan": "lepton_compile.api.planning",
     "Rebuilt": "lepton_compile.api.rebuilding",
     "Recipe": "lepton_compile.recipe",
+    "Verification": "lepton_compile.api.verifying",
+    "bench": "lepton_compile.api",
     "build": "lepton_compile.api",
     "load": "lepton_compile.api",
     "plan": "lepton_compile.api",
     "rebuild": "lepton_compile.api",
+    "verify": "lepton_compile.api",
 }
 
 

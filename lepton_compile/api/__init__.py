@@ -1,35 +1,36 @@
-"""The Python surface: ``build``, ``rebuild``, ``plan`` and ``load``.
+"""The Python surface: ``build``, ``verify``, ``rebuild``, ``bench``, ``plan`` and ``load``.
 
 ``build`` is the only function that joins the stages; each arrow of the flow is one call in it.
 """
 
 from __future__ import annotations
 
-import inspect
-import threading
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_compile.api.libraries import keep_to_cores, loading
-from lepton_compile.arguments import flag_of, keys_of, path_of
-from lepton_compile.errors import RecipeError, UsageError, located
-from lepton_compile.progress import NullProgress, Progress
+from lepton_compile.api.calls import (
+    ONE_AT_A_TIME,
+    check_keywords,
+    folder_of,
+    looked_at,
+    progress_of,
+    verify_of,
+)
+from lepton_compile.api.existing import bench, rebuild, verify
+from lepton_compile.api.libraries import loading
+from lepton_compile.arguments import flag_of, keys_of
+from lepton_compile.errors import located
+from lepton_compile.progress import Progress
 
 if TYPE_CHECKING:
     from lepton_compile.api.planning import Plan
-    from lepton_compile.api.rebuilding import Rebuilt
     from lepton_compile.artifact import Artifact
-    from lepton_compile.export import Source
     from lepton_compile.recipe import Recipe
     from lepton_compile.runtime import Model
 
-__all__ = ["build", "load", "plan", "read_recipe", "rebuild"]
-
-# torch's tracing and what transformers is told for a capture are of the process, not of a thread.
-_ONE_AT_A_TIME = threading.RLock()
+__all__ = ["bench", "build", "load", "plan", "read_recipe", "rebuild", "verify"]
 
 
 def build(
@@ -69,14 +70,14 @@ def build(
         GateError: built, but a demanded number or pass count was missed. What was measured until
             then, or until a pass failed, stays in ``<output>.failed.json`` and ``.failed.html``.
     """
-    _check_keywords(keywords, build)
-    section, verified = _verify_of(verify)
-    place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
+    check_keywords(keywords, build)
+    section, verified = verify_of(verify)
+    place, watcher, checked = folder_of(output), progress_of(progress), flag_of(check, "check")
     replaces = flag_of(overwrite, "overwrite")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     # Only now: a mistake in the recipe, or the model, is told before the libraries are loaded.
-    with _ONE_AT_A_TIME:
-        source = _looked_at(whole, builds=True)
+    with ONE_AT_A_TIME:
+        source = looked_at(whole, builds=True)
         with loading(watcher):
             from lepton_compile.api.building import Build
 
@@ -89,65 +90,6 @@ def build(
             overwrite=replaces,
             progress=watcher,
         ).run()
-
-
-def rebuild(
-    path: str | PathLike[str],
-    *,
-    model: str | Path | None = None,
-    output: str | Path | None = None,
-    overwrite: bool = False,
-    trust_remote_code: bool = False,
-    progress: Progress | None = None,
-) -> Rebuilt:
-    """Build an artifact again from what its manifest pins, and prove that the bytes are the same.
-
-    The manifest has the recipe, digests of all files of the model, and what was decided by
-    measuring: kernels, and the bits of ``auto``. Nothing is measured again, and nothing compared
-    with PyTorch.
-
-    Args:
-        path: an artifact, whose own files are checked first, or a ``manifest.json`` alone, wherever
-            it is kept: with ``output`` that is as good as the artifact.
-        model: where the model is by now; its files have to be the same.
-        output: keep what was built in this folder, with the manifest of then. It must not exist.
-        overwrite: replace an artifact that stands at ``output``.
-        trust_remote_code: Python files that come with the model may run.
-        progress: told about stages and steps.
-
-    Returns:
-        A ``Rebuilt``: the ``manifest`` of both, the new ``artifact`` where there is an ``output``,
-        and in ``changes`` which versions are others and made no difference.
-
-    Raises:
-        GateError: what was built is not the same: which files, and what is other than it was.
-        UsageError: an argument is of another type than it is said to be.
-        SourceError: the model is not there, or not the one that was built from.
-        ArtifactError: there is no artifact at ``path``, or it is not intact.
-        ExportError, PassError, EngineError: the stage that failed.
-    """
-    from lepton_compile.artifact import manifest_in, open_artifact
-
-    given, place = path_of(path, "path"), _output_of(output)
-    where = None if model is None else str(path_of(model, "model"))
-    replaces, trusted = (
-        flag_of(overwrite, "overwrite"),
-        flag_of(trust_remote_code, "trust_remote_code"),
-    )
-    watcher = _progress_of(progress)
-    manifest = manifest_in(given) if given.is_file() else open_artifact(given).manifest
-    with _ONE_AT_A_TIME, located(given):
-        from lepton_compile.api.recorded import Recorded
-
-        recorded = Recorded(manifest, given)
-        recipe = recorded.recipe(where, trusted=trusted)
-        source = _looked_at(recipe, builds=True)
-        with loading(watcher):
-            from lepton_compile.api.rebuilding import run_again
-
-        return run_again(
-            recipe, source, recorded, output=place, overwrite=replaces, progress=watcher
-        )
 
 
 def plan(
@@ -178,12 +120,12 @@ def plan(
     Raises:
         UsageError, RecipeError, SourceError, ExportError, PassError, EngineError: as ``build``.
     """
-    _check_keywords(keywords, plan)
-    section, verified = _verify_of(verify)
-    place, watcher, checked = _output_of(output), _progress_of(progress), flag_of(check, "check")
+    check_keywords(keywords, plan)
+    section, verified = verify_of(verify)
+    place, watcher, checked = folder_of(output), progress_of(progress), flag_of(check, "check")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
-    with _ONE_AT_A_TIME, located(whole.model):
-        source = _looked_at(whole, builds=False)
+    with ONE_AT_A_TIME, located(whole.model):
+        source = looked_at(whole, builds=False)
         with loading(watcher):
             from lepton_compile.api.planning import make_plan
 
@@ -235,63 +177,3 @@ def read_recipe(
     if recipe is None:
         return load_recipe(given, dotted, options=options)
     return load_recipe(recipe, {**given, **dotted}, options=options)
-
-
-def _looked_at(recipe: Recipe, *, builds: bool) -> Source | None:
-    """The recipe's model, where this machine has it; None where it may have to be fetched."""
-    keep_to_cores()
-    from lepton_compile.api.early import check_buildable, check_early
-    from lepton_compile.api.places import source_of
-
-    check_early(recipe)
-    if builds:
-        check_buildable(recipe)
-    if recipe.model.startswith("hf:") or (recipe.adapter or "").startswith("hf:"):
-        return None
-    return source_of(recipe, weights=builds)
-
-
-def _check_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Each is a key of a recipe; what is near to one may be an argument of the function's own.
-
-    Raises:
-        RecipeError: one is not.
-    """
-    from lepton_compile.recipe import Recipe
-
-    own = inspect.signature(function).parameters
-    known = [*Recipe.model_fields, *(name for name in own if name not in Recipe.model_fields)]
-    for name in keywords:
-        if name in Recipe.model_fields:
-            continue
-        nearest = get_close_matches(name, known, n=1)
-        raise RecipeError(
-            f"Unknown key {name!r}.",
-            where=f"{function.__name__}({name}=...)",
-            found=name,
-            available=[each for each in known if each != "keywords"],
-            hint=f"Did you mean {nearest[0]!r}?" if nearest else None,
-        )
-
-
-def _verify_of(verify: object) -> tuple[Mapping[str, Any] | None, bool]:
-    """The recipe's key of that name, where it is given, and whether to verify."""
-    if isinstance(verify, Mapping):
-        return verify, True
-    return None, flag_of(verify, "verify, where it is no mapping,")
-
-
-def _output_of(output: object) -> Path | None:
-    return None if output is None else path_of(output, "output")
-
-
-def _progress_of(progress: Any) -> Progress:
-    """Nobody, where nobody watches."""
-    if progress is None:
-        return NullProgress()
-    if not all(callable(getattr(progress, name, None)) for name in ("stage", "step")):
-        raise UsageError(
-            "progress has the methods stage and step", found=f"{progress!r:.80}", available=["None"]
-        )
-    watcher: Progress = progress
-    return watcher

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import comparing, reference_of, source_options
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
+from lepton_compile.cli.source_options import source_options, told_at_options
 from lepton_compile.errors import located
 
 __all__ = ["bench"]
-
-RUNNABLE = "`lepton-compile targets` says what this machine can run; LEPTON_DEBUG=1 shows more"
-IMPORTED = "the file may take fewer tokens than it says: build it with `shapes: {sequence: 1..N}`"
 
 
 @click.command()
@@ -39,46 +38,29 @@ def bench(
     The model it came from has to be there for the comparison; where it is not, the engine is
     measured alone and the reason is said. The figures go into the artifact's report, too.
     """
-    from lepton_compile.api.origin import origin_of
-    from lepton_compile.api.refusals import BEGAN, engine_failed
-    from lepton_compile.artifact import read_manifest
-    from lepton_compile.artifact.manifest import PAGE_FILE
-    from lepton_compile.cli.speed_view import bench_tables
-    from lepton_compile.errors import SourceError
-    from lepton_compile.numerics import bench as measure
-    from lepton_compile.report import add_bench
-    from lepton_compile.runtime import load
-
-    alone = "asked for with --no-eager"
     with stdout_for_json_only(as_json), watching(quiet=as_json) as progress, located(folder):
-        read_manifest(folder)  # what is no artifact is no engine that fails to open
-        progress.stage("resolve", str(folder))
-        with engine_failed("no engine of this artifact opens", str(folder), RUNNABLE):
-            model, source, reference = load(folder, threads=threads), None, None
-        if eager:
-            try:
-                source = origin_of(folder, model.manifest, spec, trusted)
-                reference = reference_of(model.manifest, source)
-            except (ImportError, SourceError) as error:
-                if spec:
-                    raise
-                alone = str(error).splitlines()[0]
-        progress.stage(
-            "bench", "the engine alone" if reference is None else "the engine and PyTorch in turn"
-        )
-        imported = (model.manifest.get("model") or {}).get("model_type") is None
-        hint = IMPORTED if imported else BEGAN
-        failed = engine_failed("the engine fails while it is measured", model.target, hint)
-        with comparing(model.manifest, spec), failed:
-            report = measure(
-                model, reference, artifact=folder, source=source, rounds=rounds, progress=progress
+        from lepton_compile.api.benching import run_bench
+
+        with told_at_options():
+            data, kept = run_bench(
+                folder,
+                model=spec,
+                eager=eager,
+                rounds=rounds,
+                threads=threads,
+                trusted=trusted,
+                progress=progress,
             )
-    left_out = alone if reference is None else None
-    data = report.as_dict() | {"target": model.target, "eager_left_out": left_out}
-    kept = add_bench(folder, data)
     if as_json:
         emit_json(data)
-        return
+    else:
+        _show(data, folder, kept)
+
+
+def _show(data: Mapping[str, Any], folder: Path, kept: bool) -> None:
+    from lepton_compile.artifact.manifest import PAGE_FILE
+    from lepton_compile.cli.speed_view import bench_tables
+
     for part in bench_tables(data):
         console().print(part)
     if kept:

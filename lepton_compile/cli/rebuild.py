@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.opened import source_options
 from lepton_compile.cli.output import (
     bytes_text,
     console,
@@ -19,6 +18,7 @@ from lepton_compile.cli.output import (
     table,
 )
 from lepton_compile.cli.paths import PathType
+from lepton_compile.cli.source_options import source_options
 
 if TYPE_CHECKING:
     from lepton_compile.api.rebuilding import Rebuilt

@@ -1,0 +1,84 @@
+"""Calls from Python about an artifact that exists: verified, and measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lepton_compile as lc
+from lepton_compile.api import verifying
+from tests.small import bert, saved
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> lc.Artifact:
+    folder = tmp_path_factory.mktemp("bert")
+    model = saved("BertModel", bert(), folder / "model")
+    recipe = {"model": str(model), "task": "feature-extraction"}
+    return lc.build(recipe, output=folder / "out", check=False, verify=False)
+
+
+def test_verify_gives_what_the_command_shows(artifact: lc.Artifact) -> None:
+    found = lc.verify(artifact, tokens=40)
+    (engine,) = found.engines
+    assert engine.target == "ort-cpu"
+    assert all(gate.passed for gate in engine.gates)
+    assert {gate.name for gate in engine.gates} >= {"not_finite", "cosine"}
+    data = json.loads(json.dumps(found.as_dict()))
+    assert data["engines"][0]["outputs"] == data["outputs"]
+
+
+def test_a_missed_gate_brings_the_numbers(artifact: lc.Artifact) -> None:
+    with pytest.raises(lc.GateError, match="missed") as caught:
+        lc.verify(artifact, gates={"max_error": 0, "cosine": None}, target="ort-cpu")
+    gates = (caught.value.report or {})["gates"]
+    assert isinstance(gates, list)
+    assert {gate["name"]: gate["passed"] for gate in gates} == {
+        "not_finite": True,
+        "max_error": False,
+    }
+
+
+def test_a_text_of_ones_own(artifact: lc.Artifact, tmp_path: Path) -> None:
+    with pytest.raises(lc.LeptonError, match="cannot be read") as caught:
+        lc.verify(artifact, text=tmp_path / "none.txt")
+    assert caught.value.where == "text"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tokens": 0},
+        {"threads": "2"},
+        {"gates": {"speed": 1}},
+        {"gates": [1]},
+        {"target": ["ort-gpu"]},
+        {"model": 7},
+        {"trust_remote_code": "no"},
+        {"progress": print},
+    ],
+)
+def test_arguments_of_another_type_are_told(artifact: lc.Artifact, wrong: Any) -> None:
+    with pytest.raises(lc.LeptonError) as caught:
+        lc.verify(artifact, **wrong)
+    assert caught.value.exit_code == 2
+
+
+def test_bench_measures_and_keeps_it(
+    artifact: lc.Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = lc.bench(artifact, eager=False, rounds=1)
+    assert [case["name"] for case in data["cases"]] == ["1x16", "1x64", "32x64"]
+    assert artifact.report()["bench"]["cases"] == data["cases"]
+    assert data["eager_left_out"]
+    beside = lc.bench(artifact, rounds=1)
+    assert beside["eager_left_out"] is None
+    assert beside["cases"][0]["eager_ms"]["runs"]
+    monkeypatch.setattr(verifying, "room_to_verify", lambda *_: (0, "it has no room"))
+    assert lc.bench(artifact, rounds=1)["eager_left_out"]
+    with pytest.raises(lc.LeptonError) as caught:
+        lc.bench(artifact, rounds=0)
+    assert caught.value.exit_code == 2
