@@ -15,7 +15,7 @@ from lepton_compile.api import describe
 from lepton_compile.api.changes import changes
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
-from lepton_compile.api.demands import demands_entry
+from lepton_compile.api.demands import demands_entry, ways_out
 from lepton_compile.api.early_model import check_model
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
@@ -382,7 +382,8 @@ class Build:
             if targets:
                 self.found.verified = comparing.verify(artifact, targets, self.progress)
         self.found.remarks = self._remarks(comparing)
-        enforce([check for each in self.found.verified for check in each.gates])
+        checks = [check for each in self.found.verified for check in each.gates]
+        enforce(checks, ways_out(self.recipe))
 
     def _remarks(self, comparing: Comparing) -> list[str]:
         if self.recorded is not None:

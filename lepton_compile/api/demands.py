@@ -18,7 +18,7 @@ from lepton_compile.numerics.gates import with_gates
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
 from lepton_compile.recipe import Gates, Recipe
 
-__all__ = ["Demands", "demands", "demands_entry", "gates_of", "recorded_demands"]
+__all__ = ["Demands", "demands", "demands_entry", "gates_of", "recorded_demands", "ways_out"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,15 @@ def gates_of(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> dict[s
         target: demands(precision, task, recipe.for_target(target).gates)
         for target, precision in precisions.items()
     }
+
+
+def ways_out(recipe: Recipe) -> str:
+    """What loses less than the precision of a recipe, for whoever misses a demand with it."""
+    given = [recipe.for_target(target).quantize for target in recipe.target]
+    if not any(each.bits == 4 and each.algorithm == "rtn" for each in given):
+        return "choose a higher precision"
+    bits = "auto chooses bits by the gates, " if recipe.target == ("ort-cpu",) else ""
+    return f"{bits}{{algorithm: awq, bits: 4, embedding: int8}} loses less, int8 least"
 
 
 def demands_entry(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> dict[str, Any]:

@@ -83,8 +83,12 @@ def check_gates(report: VerifyReport, tolerance: Tolerance) -> tuple[GateCheck, 
     return tuple(checks)
 
 
-def enforce(checks: Sequence[GateCheck]) -> None:
-    """Raises one GateError that lists every missed demand; returns when there is none."""
+def enforce(checks: Sequence[GateCheck], ways: str = "choose a higher precision") -> None:
+    """Raises one GateError that lists every missed demand; returns when there is none.
+
+    Args:
+        ways: what would lose less, as the recipe is.
+    """
     missed = [check for check in checks if not check.passed]
     if not missed:
         return
@@ -93,7 +97,7 @@ def enforce(checks: Sequence[GateCheck]) -> None:
         f"{len(missed)} demanded {many} missed",
         where="gates",
         found="; ".join(map(str, missed)),
-        hint="choose a higher precision under `quantize:`, or relax the demand under `gates:`",
+        hint=f"{ways} under `quantize:`, or relax the demand under `gates:`",
     )
 
 

@@ -14,8 +14,10 @@ import torch
 import transformers
 
 import lepton_compile as lc
+from lepton_compile.api.demands import ways_out
 from lepton_compile.api.estimates import KERNEL_SOURCE
 from lepton_compile.errors import ArtifactError, EngineError, GateError, RecipeError
+from lepton_compile.numerics.gates import GateCheck, enforce
 from lepton_compile.recipe import load_recipe
 from tests.small import bert, llama, saved
 
@@ -90,6 +92,27 @@ def test_a_missed_demand_leaves_its_evidence_until_a_build_succeeds(
     assert f"No artifact: {caught.value.message}" in page
     lc.build(model=str(folder), output=tmp_path / "out", check=False, verify=False)
     assert _left(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("quantize", "target", "way"),
+    [
+        ("int4", ["ort-cpu"], "auto chooses bits by the gates, {algorithm: awq, bits: 4, embedd"),
+        ("int4", ["ort-cpu", "ort-cuda"], "{algorithm: awq, bits: 4, embedding: int8} loses less"),
+        ("int8", ["ort-cpu"], "choose a higher precision"),
+        ({"algorithm": "awq", "bits": 4}, ["ort-cpu"], "choose a higher precision"),
+    ],
+)
+def test_who_misses_a_gate_is_told_what_loses_less(
+    quantize: Any, target: list[str], way: str
+) -> None:
+    recipe = load_recipe({"model": "-", "quantize": quantize, "target": target})
+    missed = GateCheck("perplexity", 0.3, 0.06, passed=False)
+    with pytest.raises(GateError) as caught:
+        enforce([missed], ways_out(recipe))
+    assert (caught.value.hint or "").startswith(way)
+    for word in ("auto", "int8", {"algorithm": "awq", "bits": 4, "embedding": "int8"}):
+        load_recipe({"model": "-", "quantize": word})  # what is named is a recipe
 
 
 def test_the_evidence_stands_in_a_folder_that_the_build_had_made(
