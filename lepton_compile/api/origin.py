@@ -14,7 +14,7 @@ from lepton_compile.export import Source, resolve
 from lepton_compile.export.checkpoint.names import summarize
 from lepton_compile.export.json_file import read_json
 
-__all__ = ["base_of", "origin_of", "place_again"]
+__all__ = ["base_of", "origin_of", "place_again", "source_again"]
 
 # What a model computes goes by these.
 DECIDING = re.compile(r"\.(safetensors|gguf|py)$|(^|/)(adapter_)?config\.json$")
@@ -40,11 +40,21 @@ def origin_of(folder: Path, manifest: Mapping[str, Any], spec: str | None, trust
             hint="name it with --model",
         )
     if spec is None:
-        where = place_again(folder, where)
+        where = source_again(folder, manifest)
     source = resolve(where, Path.cwd(), trusted, adapter=adapter and place_again(folder, adapter))
     if spec is None:
         _check_same(source, manifest.get("lock") or {})
     return source
+
+
+def source_again(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Where the model was; of the hub at the commit that was built from, whatever was asked for: a
+    branch goes on. Empty where nothing is recorded."""
+    recorded = str((manifest.get("model") or {}).get("source") or "")
+    revision = (manifest.get("lock") or {}).get("revision")
+    if recorded.startswith("hf:") and revision:
+        return f"{recorded.partition('@')[0]}@{revision}"
+    return place_again(folder, recorded)
 
 
 def place_again(folder: Path, recorded: str) -> str:

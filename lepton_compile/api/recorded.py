@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lepton_compile.api.changes import changes, hint_of
-from lepton_compile.api.origin import base_of, place_again
+from lepton_compile.api.origin import base_of, place_again, source_again
 from lepton_compile.artifact import Manifest
 from lepton_compile.errors import ArtifactError, GateError, SourceError
 from lepton_compile.export import Source
@@ -52,13 +52,13 @@ class Recorded:
         Raises:
             ArtifactError: no recipe is recorded, or one of another version.
         """
-        said, adapter = self.manifest.model, self.manifest.model.get("adapter")
+        adapter = self.manifest.model.get("adapter")
         recorded = self.manifest.lock.get("recipe") or {}
         written = {key: value for key, value in recorded.items() if value is not None}
         own, passes = written.get("per_target") or {}, written.get("passes") or {}
         try:
             replaced = {
-                "model": model or place_again(self.path, said.get("source") or ""),
+                "model": model or source_again(self.path, self.manifest.as_dict()),
                 "adapter": adapter and place_again(self.path, adapter),
                 "trust_remote_code": trusted,
                 "verify": False,

@@ -184,6 +184,26 @@ def test_what_an_option_left_out_is_no_mistake(model: Path, tmp_path: Path) -> N
     assert lc.rebuild(built).manifest.digest() == built.manifest.digest()
 
 
+@pytest.mark.parametrize("asked", ["hf:org/name", "hf:org/name@main"])
+def test_a_model_of_the_hub_is_that_of_the_commit(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """The branch has gone on since; snapshots are laid out as the hub's library keeps them."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository, commits = tmp_path / "models--org--name", ("a" * 40, "b" * 40)
+    for commit in commits:
+        shutil.copytree(model, repository / "snapshots" / commit)
+    _flip(repository / "snapshots" / commits[1] / "model.safetensors")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commits[0])
+    recipe = {**RECIPE, "model": asked, "verify": False, "check": False}
+    built = lc.build(recipe, output=tmp_path / "out")
+    (repository / "refs/main").write_text(commits[1])
+    assert lc.rebuild(built).manifest.lock["revision"] == commits[0]
+    assert lc.verify(built, tokens=40).engines
+
+
 def test_several_targets_of_one_artifact(model: Path, tmp_path: Path) -> None:
     own = {"ort-cuda": {"quantize": "fp16"}}
     built = _built(model, tmp_path / "out", target=["ort-cpu", "ort-cuda"], per_target=own)
