@@ -37,7 +37,9 @@ from lepton_compile.runtime.loader_images import Sees
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
+from lepton_compile.runtime.loader_special import Special
 from lepton_compile.runtime.loader_speech import Transcribes
+from lepton_compile.runtime.loader_template import Templated
 from lepton_compile.runtime.loader_text import Texts
 from lepton_compile.runtime.loader_vectors import Vectors
 from lepton_compile.runtime.loader_weights import Weighs
@@ -91,6 +93,7 @@ class Model(
     Generates,
     Continues,
     Prompts,
+    Templated,
     Vectors,
     Weighs,
     Embeds,
@@ -100,6 +103,7 @@ class Model(
     Fills,
     Batches,
     Texts,
+    Special,
     Scores,
     Opened,
 ):

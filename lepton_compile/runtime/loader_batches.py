@@ -34,13 +34,12 @@ class Batches(Texts):
     def run_encoded(self, encoded: Sequence[Any], names: list[str]) -> list[dict[str, np.ndarray]]:
         """The outputs of each encoding, without padding; those of like length run together."""
         refuse({*names} - self.outputs.keys(), f"there is no {names}, but {[*self.outputs]}")
-        sizes = [len(one) for one in encoded]
+        sizes, found = [*map(len, encoded)], [dict[str, np.ndarray]() for _ in encoded]
         order = sorted(range(len(encoded)), key=sizes.__getitem__)
         refuse(0 in sizes, f"the text at {order[:1]} is empty")
         (rows, most), (width, _) = (self.manifest["ranges"][d] for d in ("batch", "sequence"))
         own = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         columns = {name: column for name, column in own.items() if name in self.inputs}
-        found: list[dict[str, np.ndarray]] = [{} for _ in encoded]
         for at in range(0, len(order), together := max(rows, min(32, most), 1)):
             part = order[at : at + together]
             for n in part:

@@ -69,9 +69,9 @@ class Continues(Texts):
         """How many new tokens there will be at most, once the prompts are found to fit."""
         refuse(not all(prompts), "the prompt is empty")
         width, room = max(map(len, prompts)), self._room()
-        self.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         limit = max(min(128, room - width), 1) if wanted is None else wanted
         refuse(width + limit > room, f"{width} tokens and {limit} new, but the cache holds {room}")
+        self.fit("input_ids", [ids + [ids[0]] * (width - len(ids)) for ids in prompts])
         return limit
 
     def _buffers(self, batch: int, longest: int, limit: int) -> Any:

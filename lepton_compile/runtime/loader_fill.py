@@ -9,17 +9,17 @@ import numpy as np
 from lepton_compile.runtime.loader_batches import Batches
 from lepton_compile.runtime.loader_chances import softmax
 from lepton_compile.runtime.loader_guard import failing, refuse
-from lepton_compile.runtime.loader_special import special_tokens
+from lepton_compile.runtime.loader_special import Special
 
 __all__ = ["Fills"]
 
 
-class Fills(Batches):
+class Fills(Batches, Special):
     """An encoder that fills blanks."""
 
     def fill(self, text: str, top_k: int = 5) -> list[list[dict[str, Any]]]:
         """For each mask token of ``text`` the likeliest: word, token, score, and the whole text."""
-        mask, tokenizer = special_tokens(self).get("mask_token"), self.tokenizer
+        tokenizer, mask = self.tokenizer, self.special_tokens.get("mask_token")
         with failing(f"fill takes a text, found {text!r:.60}"):
             text.encode()
             encoded = tokenizer.encode(text)

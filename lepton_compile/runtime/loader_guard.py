@@ -132,6 +132,6 @@ def check_form(value: Any, form: Any, where: str) -> None:
 def check_digests(root: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse if one of the files has another SHA-256 than the manifest says."""
     for n in sorted(names):
-        with (root / n).open("rb") as file:
+        with failing(f"{n} cannot be read"), (root / n).open("rb") as file:
             bad = hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][n]["sha256"]
-        refuse(bad, f"{n} is damaged: its SHA-256 is not the one in manifest.json")
+        refuse(bad, f"{n} is damaged, or was replaced: its SHA-256 is not the manifest's")

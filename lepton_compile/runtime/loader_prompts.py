@@ -45,9 +45,8 @@ class Prompts(Texts):
 
     def chat_text(self, messages: Sequence[Mapping[str, Any]], /, **named: Any) -> str:
         """The chat template over ``messages``, with what else it asks for ``named``."""
-        if name := (self.manifest["tokenizer"] or {}).get("chat_template"):
+        if (self.manifest["tokenizer"] or {}).get("chat_template"):
             from lepton_compile.runtime.loader_template import rendered
 
-            known = {"messages": messages, **named}
-            return rendered(self, (self.path / name).read_text(encoding="utf-8"), known)
+            return rendered(self, {"messages": messages, **named})
         raise LoaderError("this artifact has no chat template: give the prompt as plain text")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 import numpy as np
 
 from lepton_compile.runtime.loader_continue import Continues, Generation
-from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+from lepton_compile.runtime.loader_guard import check_digests, check_form, failing, refuse
 from lepton_compile.runtime.loader_ruled import NO_TOKENS
 from lepton_compile.runtime.loader_sampling import Sampling
 from lepton_compile.runtime.loader_source import SOUND, Begun
@@ -182,6 +182,7 @@ class Transcribes(Continues):
         """Shares of frequencies in bands: (frequencies, bands)."""
         name = self.manifest["generation"]["sound"]["filters"]
         with failing(f"{name} is no array"):
+            check_digests(self.path, self.manifest, [name])
             return np.asarray(np.load(self.path / name, allow_pickle=False))
 
     def begun(

@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import LoaderError, failing, refuse
-from lepton_compile.runtime.loader_special import special_tokens
+from lepton_compile.runtime.loader_guard import LoaderError, check_digests, failing, refuse
+from lepton_compile.runtime.loader_special import Special
 
-__all__ = ["environment", "rendered"]
+__all__ = ["Templated", "environment", "rendered"]
 
 
-def rendered(model: Any, source: str, given: Mapping[str, Any]) -> str:
-    """The template ``source`` over what is ``given`` by name, ready for the answer."""
+class Templated(Special):
+    """A model with a chat template."""
+
+    @cached_property
+    def chat_template(self) -> Any:
+        """The template, compiled once: that takes longer than to render it."""
+        name = self.manifest["tokenizer"]["chat_template"]
+        check_digests(self.path, self.manifest, [name])
+        source = (self.path / name).read_text(encoding="utf-8")
+        return environment().from_string(source, self.special_tokens)
+
+
+def rendered(model: Any, given: Mapping[str, Any]) -> str:
+    """The chat template of ``model`` over what is ``given`` by name, ready for the answer."""
     known = {"tools": None, "documents": None, "add_generation_prompt": True, **given}
     try:
-        template = environment().from_string(source)
-        return str(template.render({**special_tokens(model), **known}))
+        return str(model.chat_template.render(known))
     except LoaderError:
         raise
     except Exception as error:  # a template is a program, and may fail as any other

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from lepton_compile.runtime.loader_guard import failing, refuse
+from lepton_compile.runtime.loader_guard import check_digests, failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 
 __all__ = ["Texts"]
@@ -22,6 +22,7 @@ class Texts(Opened):
         with failing("text needs tokenizers: pip install tokenizers"):
             from tokenizers import Tokenizer
         with failing(f"{name} is no tokenizer"):
+            check_digests(self.path, self.manifest, [name])
             made = Tokenizer.from_file(str(self.path / name))
         if self.task in ("text-generation", "text2text-generation"):
             made.no_truncation()

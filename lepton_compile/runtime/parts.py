@@ -39,7 +39,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_positions": any(value["name"] == "position_ids" for value in manifest["inputs"]),
         "loader_text": decoder or encoder,
         **_of_writing(task, template, manifest.get("generation") or {}),
-        "loader_special": (decoder and template) or fills,
+        "loader_special": (decoder and template and not hears) or fills,
         "loader_batches": encoder,
         "loader_embed": embeds,
         "loader_weights": words,

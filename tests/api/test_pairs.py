@@ -256,7 +256,7 @@ def test_options_of_a_shell_arrive(
         ([5], {"start": 2.5}, "start takes names of tokens or ids"),
         ([5], {"start": [True]}, "start takes names of tokens or ids"),
         ([5], {"start": [300]}, "outside the vocabulary"),
-        ([5], {"start": list(range(64))}, "sequence from 1 to 64, found 65"),
+        ([5], {"start": list(range(64))}, "65 tokens and 1 new, but the cache holds 64"),
         ([5], {"beams": 0}, "beams are 1 or more"),
         ([5], {"beams": 2.5}, "beams are 1 or more"),
         ([5], {"beams": 2, "length_penalty": float("nan")}, "length_penalty -50 to 50"),

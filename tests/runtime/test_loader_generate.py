@@ -197,7 +197,7 @@ def test_a_penalty_keeps_tokens_from_coming_back(model: Model) -> None:
         ({"prompt": [-1]}, "outside the vocabulary"),
         ({"prompt": [5] * 90}, "the cache holds 96"),
         ({"prompt": [5] * 96, "max_new_tokens": None}, "96 tokens and 1 new, but the cache"),
-        ({"prompt": [5] * 97}, "sequence from 1 to 96"),
+        ({"prompt": [5] * 97}, "97 tokens and 16 new, but the cache holds 96"),
         ({"prompt": [[5]] * 9}, "batch from 1 to 8"),
         ({"prompt": [[5], [6]], "stream": True}, "one prompt"),
     ],

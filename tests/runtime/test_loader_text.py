@@ -199,13 +199,13 @@ def test_a_template_may_refuse_and_cannot_escape(model: Model, tmp_path: Path) -
 
 
 def test_without_a_template_or_jinja2_the_error_is_plain(
-    model: Model, embedder: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = load(tiny.decoder(tmp_path / "plain", template=None).path, threads=1)
     with pytest.raises(LoaderError, match="no chat template"):
         other.generate("w5", chat=True, max_new_tokens=4)
     monkeypatch.setitem(sys.modules, "jinja2.sandbox", None)
-    with pytest.raises(LoaderError, match="pip install jinja2"):
+    with load(decoder_folder) as model, pytest.raises(LoaderError, match="pip install jinja2"):
         model.generate("w5", chat=True, max_new_tokens=4)
 
 

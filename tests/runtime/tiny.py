@@ -365,7 +365,7 @@ def _byte_characters(text: str) -> str:
 
 def _write_tokenizer(folder: Path, kind: str, template: str | None) -> dict[str, str | None]:
     (folder / "tokenizer.json").write_text(tokenizer_json(kind), "utf-8")
-    config = {"bos_token": {"content": "<bos>"}, "eos_token": "<eos>"}
+    config = {"bos_token": {"content": "<bos>"}, "eos_token": "<eos>", "add_bos_token": True}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
     files: dict[str, str | None] = {"file": "tokenizer.json", "config": "tokenizer_config.json"}
     if template is None:
