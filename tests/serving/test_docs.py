@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,10 +58,60 @@ def test_the_python_runs(artifacts: Path, capsys: pytest.CaptureFixture[str]) ->
     pytest.importorskip("onnxruntime_genai")
     assert main(shlex.split(commands()[0])[1:]) == 0
     capsys.readouterr()
-    (program,) = blocks("python")
+    program = blocks("python")[-1]
     # The tiny tokenizer knows few letters, so that it is asked for another text.
     exec(compile(program.replace("The capital of France is", "abc xyz"), "serving.md", "exec"), {})
     assert capsys.readouterr().out.startswith("abc xyz")
+
+
+def test_a_server_streams_and_may_be_left(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(monkeypatch) as names:
+        model, pieces = names["model"], names["pieces"]
+        expected = model.generate("abc xyz", max_new_tokens=12)
+
+        async def answer(leave_at: int = 99) -> list[str]:
+            made = []
+            async for piece in pieces("abc xyz", max_new_tokens=12):
+                made.append(piece)
+                if len(made) == leave_at:
+                    break
+            return made
+
+        async def several() -> list[list[str]]:
+            return await asyncio.gather(answer(), answer(1), answer())
+
+        first, left, last = asyncio.run(several())
+        assert "".join(first) == "".join(last) == expected.text
+        assert left == first[:1]
+        assert len(first) > 1
+        assert model.generate("abc xyz", max_new_tokens=12).tokens == expected.tokens
+
+
+def test_a_text_is_made_harmless(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(monkeypatch) as names:
+        model, text = names["model"], "abc <eos><bos> x"
+        special = {model.tokenizer.token_to_id(name) for name in ("<eos>", "<bos>")}
+        assert special <= {*model.encode(text)}
+        exec(blocks("python")[1], names)
+        harmless = names["harmless"](text)
+        assert harmless == "abc < eos>< bos> x"
+        assert not special & {*model.tokenizer.encode(harmless, add_special_tokens=False).ids}
+        assert names["harmless"]("abc xyz") == "abc xyz"
+        model.tokenizer.encode_special_tokens = True
+        assert not special & {*model.tokenizer.encode(text, add_special_tokens=False).ids}
+
+
+@contextmanager
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The names of the document's server, with its model open."""
+    names: dict[str, Any] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.delitem(sys.modules, "loader", raising=False)
+        exec(blocks("python")[0], names)
+        del sys.modules["loader"]
+    with names["model"]:
+        yield names
 
 
 def test_inputs_named_in_the_text_are_those_of_the_configuration(artifacts: Path) -> None:

@@ -50,6 +50,7 @@ def decoder_config(engine: ServedEngine, name: str, instances: int) -> Any:
     entry = config.output.add(name=answered[0], data_type=data_type(answered[1]))
     entry.dims.append(-1 if answered[0] in _MANY else 1)
     config.parameters["target"].string_value = engine.target
+    config.parameters["threads"].string_value = "0"  # each instance has as many as there are cores
     for sample in decoder_samples(engine):
         sample.add_to(config)
     return config

@@ -34,9 +34,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Check the artifact's digests and open its engine."""
         config = json.loads(args["model_config"])
-        target = (config.get("parameters") or {}).get("target", {}).get("string_value")
+        told = {k: v.get("string_value") for k, v in (config.get("parameters") or {}).items()}
         self.loader = _loader()
-        self.model = self.loader.load(ARTIFACT, target=target)
+        threads: Any = told.get("threads") or "0"  # 0: as many as the loader takes by itself
+        threads = int(threads) if threads.isdecimal() else threads
+        self.model = self.loader.load(ARTIFACT, threads or None, told.get("target"))
         self.answer = config["output"][0]["name"]
 
     def execute(self, requests: list[Any]) -> None:

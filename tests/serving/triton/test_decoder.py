@@ -35,3 +35,4 @@ def test_an_engine_for_a_gpu_gets_one(decoder: Artifact) -> None:
     config = decoder_config(engine, "m", 1)
     assert config.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
     assert config.parameters["target"].string_value == "ort-cuda"
+    assert config.parameters["threads"].string_value == "0"

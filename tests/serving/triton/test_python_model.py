@@ -100,6 +100,34 @@ def test_ids_where_there_is_no_tokenizer(tmp_path: Path) -> None:
     server.model.finalize()
 
 
+@pytest.mark.parametrize("told", ["2", "0", None])
+def test_threads_are_those_of_the_configuration(
+    told: str | None, decoder: Artifact, tmp_path: Path
+) -> None:
+    folder = export_triton(decoder.path, tmp_path / "repo", name="writer")
+    told_to(folder, told)
+    server = Server(folder)
+    assert server.model.model.threads == (int(told or 0) or server.model.loader.cores())
+    assert server.infer(text_input=PROMPT, max_tokens=2).error is None
+    server.model.finalize()
+
+
+def test_threads_that_are_none_are_refused(decoder: Artifact, tmp_path: Path) -> None:
+    folder = export_triton(decoder.path, tmp_path / "repo", name="writer")
+    told_to(folder, "two")
+    with pytest.raises(Exception, match="threads are 1 to 1024, not 'two'"):
+        Server(folder)
+
+
+def told_to(folder: Path, threads: str | None) -> None:
+    """Give the configuration another number of threads, or none as older exports have."""
+    file, entry = folder / "config.pbtxt", 'key: "threads"\n  value {\n    string_value: "0"\n'
+    text = file.read_text()
+    assert text.count(entry) == 1
+    named = entry.replace("threads", "threads" if threads else "other")
+    file.write_text(text.replace(entry, named.replace('"0"', f'"{threads or 0}"')))
+
+
 def test_a_damaged_artifact_is_not_served(decoder: Artifact, tmp_path: Path) -> None:
     folder = export_triton(decoder.path, tmp_path / "repo", name="writer", copy=True)
     with (folder / "1/artifact/engines/ort-cpu/model.onnx").open("r+b") as file:
