@@ -147,8 +147,8 @@ def _continued(cache: Any, rows: list[Any], how: Any) -> Iterator[str | int]:
 class Generation:
     """What one prompt led to.
 
-    ``tokens`` are the new ids without the one that ended it, ``finish`` is "eos", "stop" or
-    "length", ``timings`` are the seconds and tokens per second of the whole batch.
+    ``tokens`` are the new ids without an ending token, ``finish`` is "eos" (such a token), "stop"
+    (a text) or "length", ``timings`` are the seconds and tokens per second of the whole batch.
     """
 
     def __init__(

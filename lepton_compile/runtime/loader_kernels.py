@@ -20,5 +20,5 @@ def register_kernels(options: Any, root: Path, engine: Mapping[str, Any]) -> Non
     refuse(here != built, f"{wrong}: build with kernels: builtin", UnfitError)
     library = PurePosixPath(engine["model"]).parent / kernels["library"]
     refuse(str(library) not in engine["files"], f"the engine's files do not list {library.name}")
-    with failing(f"onnxruntime does not take {library.name}", UnfitError):
+    with failing(f"{library.name} does not load (kernels: builtin needs none)", UnfitError):
         options.register_custom_ops_library(str(root / library))

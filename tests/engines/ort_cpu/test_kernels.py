@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import lepton_compile as lc
@@ -156,6 +157,22 @@ def test_a_compiler_that_declines_is_quoted(
 def test_another_machine_is_told(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with pytest.raises((UnfitError, LoaderError), match="its kernels are for Linux on x86_64"):
+        lc.load(native)
+
+
+@needs_library
+def test_a_library_that_may_not_run_is_told_with_the_way_out(
+    native: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system that is mounted noexec."""
+
+    class Options(onnxruntime.SessionOptions):
+        def register_custom_ops_library(self, path: str) -> None:
+            raise RuntimeError(f"{Path(path).name}: failed to map segment from shared object")
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    said = rf"{LIBRARY} does not load \(kernels: builtin needs none\): {LIBRARY}: failed to map"
+    with pytest.raises(LoaderError, match=said):
         lc.load(native)
 
 
