@@ -49,6 +49,7 @@ def test_one_engine_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     assert main(["verify", str(built.path), "--json"]) == 0
     assert all(gate["passed"] for gate in json.loads(capsys.readouterr().out)["gates"])
+    assert lc.rebuild(built).manifest == built.manifest
     assert main(["inspect", str(built.path)]) == 0
     shown = "".join(capsys.readouterr().out.split())
     assert f"adapter{lora}" in shown

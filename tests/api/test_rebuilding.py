@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 import lepton_compile as lc
 from lepton_compile.api.changes import changes, hint_of
@@ -225,6 +226,39 @@ def test_what_is_fitted_to_a_sample_names_its_machine(tmp_path: Path) -> None:
     assert found["processor"][0] == "another"
     assert found["features"][0] == "sse"
     assert "build on such a processor" in hint_of(found)
+
+
+def _t5() -> Any:
+    sizes = {"vocab_size": 260, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4}
+    return transformers.T5Config(**sizes, num_layers=2, decoder_start_token_id=0)
+
+
+def _vit() -> Any:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return transformers.ViTConfig(**sizes, intermediate_size=128, image_size=32, patch_size=8)
+
+
+def _lfm2() -> Any:
+    kinds = {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2}
+    sizes = {"vocab_size": 260, "hidden_size": 64, "intermediate_size": 128}
+    return transformers.Lfm2Config(**sizes, **kinds, num_hidden_layers=2, num_attention_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("T5ForConditionalGeneration", _t5),
+        ("ViTForImageClassification", _vit),
+        ("Lfm2ForCausalLM", _lfm2),
+    ],
+)
+def test_every_kind_of_model(kind: str, config: Callable[[], Any], tmp_path: Path) -> None:
+    """The manifest alone brings back what was fitted into the recipe from the model."""
+    folder = saved(kind, config(), tmp_path / "model")
+    recipe = {"model": str(folder), "quantize": "int4", "tactics": "default"}
+    built = lc.build(recipe, output=tmp_path / "out", check=False, verify=False)
+    lc.rebuild(built.path / MANIFEST, output=tmp_path / "again")
+    assert _files(tmp_path / "again") == _files(built.path)
 
 
 def test_code_that_somebody_else_trusted_is_not_run(artifact: Path, tmp_path: Path) -> None:

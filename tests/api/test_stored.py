@@ -43,6 +43,7 @@ def test_a_file_of_several_types(tmp_path: Path) -> None:
     assert found == {("QuantizedLinear", 4): 2 * 2 + 1, ("QuantizedLinear", 8): 2}
     manifest = json.loads((tmp_path / "kept" / "manifest.json").read_text())
     assert manifest["engines"][0]["precision"] == "stored"
+    assert lc.rebuild(tmp_path / "kept").manifest.digest() == manifest["digest"]
     rounded = error_of(path, tmp_path / "four", expected, quantize="int4", **recipe)
     assert rounded > 4 * error
 
