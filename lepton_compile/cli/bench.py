@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+from lepton_compile.cli.output import (
+    console,
+    emit_json,
+    json_option,
+    show,
+    stdout_for_json_only,
+)
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.source_options import source_options, told_at_options
 from lepton_compile.errors import located
@@ -61,7 +67,6 @@ def _show(data: Mapping[str, Any], folder: Path, kept: bool) -> None:
     from lepton_compile.artifact.manifest import PAGE_FILE
     from lepton_compile.cli.speed_view import bench_tables
 
-    for part in bench_tables(data):
-        console().print(part)
+    show(bench_tables(data))
     if kept:
         console().print(f"Kept in {folder / PAGE_FILE}")

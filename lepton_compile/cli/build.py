@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import RenderableType
 
 from lepton_compile.cli.display import watching
-from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
+from lepton_compile.cli.output import emit_json, json_option, show, stdout_for_json_only
 from lepton_compile.cli.recipe_options import build_arguments, build_options, recipe_options
 
 __all__ = ["build"]
@@ -47,12 +45,16 @@ def build(
             artifact = build_artifact(**arguments, output=output, progress=progress)
     except LeptonError as error:
         if error.report is not None and not (quiet or as_json):
-            _print_report(error.report)
+            from lepton_compile.cli.report_view import report_parts
+
+            show(report_parts(error.report))
         raise
     if as_json:
         emit_json(_summary(Path(artifact.path)))
     elif not quiet:
-        _show(Path(artifact.path))
+        from lepton_compile.cli.artifact_view import build_lines
+
+        show(build_lines(Path(artifact.path)))
 
 
 def _summary(folder: Path) -> dict[str, object]:
@@ -64,21 +66,3 @@ def _summary(folder: Path) -> dict[str, object]:
         "manifest": read_json(folder / MANIFEST_FILE),
         "report": read_json(folder / REPORT_FILE),
     }
-
-
-def _show(folder: Path) -> None:
-    from lepton_compile.cli.artifact_view import build_lines
-
-    _print(build_lines(folder))
-
-
-def _print_report(report: Any) -> None:
-    from lepton_compile.cli.report_view import report_parts
-
-    _print(report_parts(report))
-
-
-def _print(parts: Iterable[RenderableType]) -> None:
-    out = console()
-    for part in parts:
-        out.print(part)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lepton_compile.cli.output import console, emit_json, json_option
+from lepton_compile.cli.output import console, emit_json, json_option, show
 from lepton_compile.cli.paths import PathType
 
 __all__ = ["inspect"]
@@ -38,9 +38,7 @@ def inspect(path: Path, as_json: bool) -> None:
     if as_json:
         emit_json(data)
     else:
-        out = console()
-        for part in artifact_tables(data):
-            out.print(part)
+        show(artifact_tables(data))
     if not intact:
         click.get_current_context().exit(1)
 
@@ -59,7 +57,5 @@ def _file(path: Path, as_json: bool) -> None:
     if as_json:
         emit_json(data)
         return
-    out = console()
-    out.print(f"{path}", style="bold")
-    for part in tables:
-        out.print(part)
+    console().print(f"{path}", style="bold")
+    show(tables)

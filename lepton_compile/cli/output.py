@@ -6,13 +6,13 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
 import click
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from lepton_compile.cli.narrow import RoomyTable
@@ -28,6 +28,7 @@ __all__ = [
     "many_text",
     "number_text",
     "seconds_text",
+    "show",
     "stdout_for_json_only",
     "table",
 ]
@@ -57,8 +58,15 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
+def show(parts: Iterable[RenderableType]) -> None:
+    """Prints one part after the other on stdout."""
+    out = console()
+    for part in parts:
+        out.print(part)
+
+
 def emit_json(data: object) -> None:
-    """Writes one JSON document to stdout; letters that it has not as JSON spells them."""
+    """Writes one JSON document to stdout; letters that its encoding lacks are escaped."""
     told = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
     say(json.dumps(clean(data), indent=2, ensure_ascii=not told))
 

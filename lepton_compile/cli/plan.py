@@ -12,11 +12,11 @@ from lepton_compile.cli.display import watching
 from lepton_compile.cli.output import (
     bytes_text,
     clean,
-    console,
     counts_text,
     emit_json,
     json_option,
     seconds_text,
+    show,
     stdout_for_json_only,
     table,
 )
@@ -44,10 +44,8 @@ def plan(
     if as_json:
         emit_json(data)
         return
-    out = console()
     assert isinstance(data, Mapping)
-    for part in _parts(data):
-        out.print(part)
+    show(_parts(data))
 
 
 def _parts(data: Mapping[str, Any]) -> Iterator[RenderableType]:
