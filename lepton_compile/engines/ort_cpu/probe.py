@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from lepton_compile.engines.probe import TargetState, installed
 
-__all__ = ["LEAST", "newer_than", "probe"]
+__all__ = ["LEAST", "at_least", "probe"]
 
 LEAST = "1.30"
 """The oldest onnxruntime that has every kernel our graphs use."""
@@ -22,13 +22,13 @@ def probe() -> TargetState:
         return TargetState(
             name, True, False, reason="onnxruntime is not installed", install=install
         )
-    if not newer_than(version, LEAST):
+    if not at_least(version, LEAST):
         reason = f"onnxruntime {LEAST} or newer is needed"
         return TargetState(name, True, False, version, reason=reason, install=_upgrade())
     return TargetState(name, True, True, version)
 
 
-def newer_than(version: str, least: str) -> bool:
+def at_least(version: str, least: str) -> bool:
     """Whether ``version`` is at least ``least``, by major and minor number."""
     return _numbers(version) >= _numbers(least)
 

@@ -6,13 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lepton_compile.engines.gpu import gpu_text
-from lepton_compile.engines.ort_cpu.probe import newer_than
+from lepton_compile.engines.ort_cpu.probe import at_least
 from lepton_compile.engines.probe import TargetState, installed
 
 __all__ = ["LEAST", "PACKAGE", "probe"]
 
 PACKAGE = "onnxruntime-gpu"
-# What its kernels were asked of, and the first that has all of them.
+# The version that the kernels were tried with, and the first that has all of them.
 LEAST = "1.31"
 PROVIDER = "libonnxruntime_providers_cuda.so"
 
@@ -40,7 +40,7 @@ def _missing(version: str | None) -> tuple[str, str]:
             # Both packages hold the same import package, and the CPU's would stay in the way.
             install = f"pip uninstall -y onnxruntime && {install}"
         return f"{PACKAGE} is not installed", install
-    if not newer_than(version, LEAST):
+    if not at_least(version, LEAST):
         return f"{PACKAGE} {LEAST} or newer is needed", install.replace("install", "install -U")
     if installed("onnxruntime") and not _has_provider():
         again = f"pip uninstall -y onnxruntime && pip install --force-reinstall {PACKAGE}"

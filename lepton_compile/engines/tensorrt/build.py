@@ -86,10 +86,10 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
         order.write(scratch / "order.json")
         limit = job.recipe.max_memory
         built = run_child(scratch / "order.json", flavour, step=job.step, look=look, limit=limit)
-        if flavour.capabilities:
-            with open(order.plan, "rb") as file:
+        with open(order.plan, "rb") as file:
+            if flavour.capabilities:
                 check_header(file.read(LENGTH), built["version"], capabilities)
-        _sync(Path(order.plan))
+            os.fsync(file.fileno())
         if details["plugin"]:
             os.replace(plugin, job.folder / PLUGIN_FOLDER)
         os.replace(order.plan, job.folder / PLAN_FILE)
@@ -149,11 +149,6 @@ def _digest(files: Iterable[Path]) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _report(built: Event, network: Event) -> dict[str, Any]:

@@ -44,9 +44,6 @@ class Order:
         baked: architecture, such as 90, of the kernels that the plan takes in; None where it has
             none.
         timing_cache: file that is read if it exists and written after the build.
-        optimization_level: how long the builder may search, 0 to 5; None is its default.
-        workspace: bytes of scratch memory a kernel may use; None is all there is.
-        detailed: keep what the inspector can tell about each layer in the plan.
     """
 
     module: str
@@ -60,9 +57,6 @@ class Order:
     plugins: list[str] = field(default_factory=list)
     baked: int | None = None
     timing_cache: str | None = None
-    optimization_level: int | None = None
-    workspace: int | None = None
-    detailed: bool = True
 
     def write(self, path: Path) -> None:
         """As JSON."""

@@ -24,15 +24,10 @@ def probe_flavour(flavour: Flavour) -> TargetState:
     if not reason and installed("cuda-bindings") is None:
         reason, install = "cuda-bindings is not installed", flavour.install
     builds = bool(flavour.capabilities) or not reason or bool(install)
-    return TargetState(
-        flavour.target,
-        builds,
-        not reason,
-        version,
-        gpu_text(),
-        reason if builds is False or not flavour.capabilities else _only_builds(reason),
-        install,
-    )
+    runs = not reason
+    if reason and flavour.capabilities:
+        reason = f"it builds here; to run: {reason}"
+    return TargetState(flavour.target, builds, runs, version, gpu_text(), reason, install)
 
 
 def _absent(flavour: Flavour, device: str) -> TargetState:
@@ -46,10 +41,6 @@ def _absent(flavour: Flavour, device: str) -> TargetState:
     return TargetState(
         flavour.target, False, False, device=gpu_text(), reason=reason, install=install
     )
-
-
-def _only_builds(reason: str) -> str:
-    return f"it builds here; to run: {reason}" if reason else ""
 
 
 def _no_device(flavour: Flavour, found: tuple[Gpu, ...], known: Driver | None) -> str:

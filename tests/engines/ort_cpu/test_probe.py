@@ -46,5 +46,5 @@ def test_the_gpu_package_serves_as_well(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_versions_are_compared_as_numbers() -> None:
-    assert module.newer_than("1.100", "1.30")
-    assert not module.newer_than("1.3", "1.30")
+    assert module.at_least("1.100", "1.30")
+    assert not module.at_least("1.3", "1.30")

@@ -73,8 +73,7 @@ def _build(order: Order, events: Events) -> NoReturn:
     events.send("step", what="reading the graph", done=0, total=0)
     started = time.perf_counter()
     with explained(plugins):
-        given = order.model, order.baked is not None
-        graph, _parser = network.parse(builder, log, given[0], baked=given[1])
+        graph, _parser = network.parse(builder, log, order.model, baked=order.baked is not None)
     events.send("network", **network.describe(graph))
     _demand(events)
     seconds["parse"] = time.perf_counter() - started

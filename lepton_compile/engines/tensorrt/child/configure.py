@@ -46,12 +46,7 @@ def configure(
         config.hardware_compatibility_level = level
     if order.plugins or order.baked is not None:
         config.set_preview_feature(trt.PreviewFeature.ALIASED_PLUGIN_IO_10_03, True)
-    if order.optimization_level is not None:
-        config.builder_optimization_level = order.optimization_level
-    if order.workspace is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace)
-    if order.detailed:
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if order.timing_cache is not None:
         _use_timing_cache(config, Path(order.timing_cache))
     return config
