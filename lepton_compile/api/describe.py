@@ -63,7 +63,7 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     quantized table of embeddings is read without a look at its bounds.
     """
     wanted = recipe.shapes.sequence
-    if sees(exported):  # which has as many parts as it has
+    if sees(exported):  # images of one size have one number of patches
         return {"batch": list(recipe.shapes.batch), "sequence": [exported.length] * 2}
     low = wanted[0] if wanted and exported.task not in GENERATING else 1
     found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
@@ -150,9 +150,10 @@ def picture_entry(
     """The same of pictures: which output is their vector. None where the model gives none."""
     if pooling is None or len(outputs) < 2:
         return None
-    entry = {"pooling": pooling.kind, "dense": [], "normalize": pooling.normalize}
     return {
-        **entry,
+        "pooling": pooling.kind,
+        "dense": [],
+        "normalize": pooling.normalize,
         "output": outputs[-1]["name"],
         "max_tokens": None,
         "prompts": {},

@@ -1,4 +1,4 @@
-"""Where keys of a recipe change anything: one row for each key that not every build has use for.
+"""What builds a key of a recipe changes: one row for each key that not all have a use for.
 
 A row names the values that ask for something, and the targets and tasks that give it. What no row
 names changes every build, or asks for what is so anyway: a default, ``kernels: builtin``,
@@ -26,9 +26,8 @@ PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
 READING = tuple(task for task in TEXTS if task != "automatic-speech-recognition")
 SCORED = tuple(task for task in PLAIN if task not in EMBEDDING + FEATURES)
 
-OF_TEXTS = "vision models are compared on images"
 AS_IT_IS = "an ONNX file has the outputs that it was made with"
-UNREAD = "a speech model is compared on synthetic audio"
+UNREAD = "vision models are compared on images, speech models on synthetic audio"
 UNCOMPARED = "an ONNX file comes without the PyTorch model, and is compared with nothing"
 
 
