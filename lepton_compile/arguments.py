@@ -11,7 +11,7 @@ from lepton_compile.errors import UsageError
 
 __all__ = ["LARGEST", "flag_of", "keys_of", "number_of", "path_of", "placed"]
 
-# What Triton's configuration holds, and more than any of these numbers can mean.
+# The largest integer that Triton's configuration holds, and more than any of these can mean.
 LARGEST = (1 << 31) - 1
 
 

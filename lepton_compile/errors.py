@@ -140,8 +140,8 @@ class GateError(LeptonError):
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether something went wrong, rather than that somebody wants to end: a library in Rust that
-    panics raises what is no ``Exception``."""
+    """Whether something went wrong, rather than somebody asking the program to end. A library in
+    Rust that panics raises something that is no ``Exception``."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -158,7 +158,7 @@ def told_as(ours: Callable[[BaseException], LeptonError]) -> Iterator[None]:
 
 @contextmanager
 def located(where: object) -> Iterator[None]:
-    """An error of ours that comes out of it without a place is told to be at ``where``."""
+    """Gives each error of ours that passes through without a place the place ``where``."""
     try:
         yield
     except LeptonError as error:

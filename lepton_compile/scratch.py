@@ -17,8 +17,8 @@ __all__ = ["Shelf", "Shelved", "give_back_freed", "on_scratch_disk", "scratch_la
 
 @contextmanager
 def on_scratch_disk() -> Iterator[None]:
-    """Errors of the disk name the folder for temporary files: a full one says no name of its own,
-    and would be taken for the output's."""
+    """Errors of the disk inside name the folder for temporary files: that of a full disk names no
+    file, and would be taken for one of the output."""
     try:
         yield
     except OSError as error:

@@ -144,8 +144,8 @@ def load(path: str | PathLike[str], threads: int | None = None, target: str | No
 
     Args:
         path: the artifact's folder, or what ``build`` gave.
-        threads: that the engine computes with; default: the physical cores, in a container no more
-            than its quota of processors' time is enough for.
+        threads: how many the engine computes with; default: the physical cores, in a container no
+            more than its CPU quota is enough for.
         target: the engine to open, such as ``"ort-cpu"``; default: the best that runs here.
 
     Returns:

@@ -46,7 +46,7 @@ def looked_at(recipe: Recipe, *, builds: bool) -> Source | None:
 
 
 def check_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Each is a key of a recipe; what is near to one may be an argument of the function's own.
+    """Each is a key of a recipe; of another the nearest key or argument of ``function`` is named.
 
     Raises:
         RecipeError: one is not.

@@ -37,7 +37,7 @@ from lepton_compile.scratch import scratch_lacks
 __all__ = ["Comparing", "no_room_to_check", "room_beside", "room_to_verify"]
 
 SCALES = 5
-"""An engine's bytes are at most as many quarters of those of its weights' bits."""
+"""An engine has at most so many quarters of the bytes that the bits of its weights come to."""
 
 
 def no_room_to_check(ceiling: MemoryCeiling, parameters: int) -> str:
@@ -57,9 +57,9 @@ def room_beside(
 def room_to_verify(
     ceiling: MemoryCeiling, source: Source, task: str, parameters: int, engine: int
 ) -> tuple[int, str]:
-    """Weights of the fp32 model that a verification holds at a time: all, or where those have no
-    room and it can be told so, those of a layer and what stands around; and why it cannot be
-    carried out, empty where it has room.
+    """How many weights of the fp32 model a verification holds at a time: all, or, where those have
+    no room and the model runs a layer at a time, those of a layer and of what is around the layers.
+    And why it cannot be carried out; empty where it has room.
 
     Args:
         parameters: that were compiled.
@@ -126,7 +126,7 @@ class Comparing:
         return True
 
     def _start(self, check: NumericCheck, model: ir.Model) -> None:
-        """On fewer tokens where it does not run on those: nothing says how many it has room for."""
+        """An imported graph that fails runs on fewer tokens: nothing says how many it takes."""
         try:
             check.start(model)
         except PassError:

@@ -1,4 +1,4 @@
-"""Mistakes that a recipe shows beside its model, found before anything is captured."""
+"""Mistakes that show once a recipe is held against its model, before anything is captured."""
 
 from __future__ import annotations
 

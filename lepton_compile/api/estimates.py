@@ -29,8 +29,8 @@ __all__ = [
 # What capture and the libraries hold, and what one weight in flight costs; measured on Linux.
 BASE_MEMORY = 480 << 20
 IN_FLIGHT = 220 << 20
-# A text that is run: its tokenizer, and what layers read; with Gemma 3 270M, and for a word of its
-# vocabulary.
+# Running a text, with its tokenizer and what layers read, as measured with Gemma 3 270M; and the
+# share of a word of its vocabulary.
 TEXT_MEMORY = 400 << 20
 WORD_MEMORY = TEXT_MEMORY >> 18
 # TensorRT: what its builder holds for a parameter beside the plan, and a profile's kernels in a
@@ -75,9 +75,10 @@ def verify_estimate(
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
     Args:
-        vocabulary: of a decoder: its engine is closed while the layers of that model are held.
-        loaded: its weights that are held at a time: more than ``parameters`` where some take no
-            part, such as those that see, less where one layer is held after the other.
+        vocabulary: words of a decoder, whose engine is closed while layers of that model are held;
+            0 for other models.
+        loaded: weights of that model that are held at a time: more than ``parameters`` where some
+            take no part, such as those that see, less where one layer is held after the other.
         mapped: bytes of weight files that are held until it is loaded.
         words: scores of words that an encoder's batch of texts holds, several times over.
         behind: numbers that are held beside a decoder's engine, its layers gone.
@@ -112,9 +113,9 @@ def search_peak(parameters: int, scores: int, mapped: int = 0) -> int:
 def files_of(
     folder: str, target: str, model: ir.Model, stem: str | None = None, profiles: int = 1
 ) -> dict[str, int]:
-    """Bytes of each file of an engine in ``folder``; at most so many where others lie there, whose
-    weights it may share. ``stem`` is of its names there, ``profiles`` how many a plan has. The
-    model is of no use afterwards."""
+    """Bytes of each file of an engine in ``folder``; an upper bound where other engines lie there,
+    whose weights it may share. Its files are named by ``stem`` then; ``profiles`` is how many a
+    plan has. The model is of no use afterwards."""
     weights = _weights(model)
     if target in PLANS:
         return {f"{folder}/model.plan": weights + profiles * KERNEL_SOURCE}

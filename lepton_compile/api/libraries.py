@@ -126,7 +126,7 @@ def _hidden(package: str) -> Iterator[None]:
 
 @contextmanager
 def _without(utils: Any, name: str) -> Iterator[None]:
-    """A question of transformers after a package is answered with no."""
+    """``utils.<name>``, which asks whether a package is installed, answers no."""
     asked = getattr(utils, name, None)
     if asked is None:
         yield

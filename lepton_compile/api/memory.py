@@ -17,14 +17,14 @@ GROUP = Path("/sys/fs/cgroup")
 """Of a container: its control group."""
 
 LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
-"""What such a group of version 2, or 1, may hold at most; it is killed at the next page."""
+"""Its files, of version 2 and 1, that say what it may hold: it is killed at the next page."""
 
 FP32 = 4
 SMALL = 10_000_000
 """Below it a size in GB would be nothing: that of a ceiling without its unit."""
 CHECKED = 4.4
 """Bytes of a parameter in the per-pass check: fp32, mapped from a scratch file, and what lies
-between layers; of rounded weights, those that are dequantized at a time are fewer."""
+between layers. Rounded weights take fewer: only some are dequantized at a time."""
 
 
 class MemoryCeiling:
@@ -80,8 +80,8 @@ class MemoryCeiling:
         return f"{more}, this machine or its container has {_size(_machine())}"
 
     def below(self, peak: int) -> str:
-        """What to say of a ceiling below the ``peak`` that a plan estimates, which is rather high;
-        empty where it is not."""
+        """What to say where the ceiling is below the ``peak`` that a plan estimates, rather high
+        than low; empty where it is not."""
         if self.limit is None or peak <= self.limit:
             return ""
         more = f"more than the ceiling of {_size(self.limit)}"

@@ -29,7 +29,7 @@ __all__ = ["budget_of", "chosen_bits"]
 
 LENGTH = 128
 TOKENS = 384
-"""Of the calibration text that choices are measured on: parts of one, this many in all."""
+"""Tokens of a part of the calibration text that choices are measured on, and of all parts."""
 
 MARGIN = 0.75
 """Part of the budget that a choice may use on the calibration text: on another it loses more or
@@ -98,9 +98,9 @@ def chosen_bits(
 def budget_of(recipe: Recipe, task: str) -> float:
     """The loss that the recipe's gates allow, those of the precision where it has none.
 
-    Perplexity is the exponential of what the divergence adds to. By Pinsker's inequality the
-    chances that move are in the mean at most the root of half the divergence: here, as many as
-    answers may change.
+    The divergence adds to the logarithm of perplexity. By Pinsker's inequality the probability
+    that moves is in the mean at most the root of half the divergence; here it may be as much as
+    the share of answers that may change.
     """
     given, usual = demands(PRECISION, task, recipe.gates), tolerance_for(PRECISION, task)
     family = family_of(task)
@@ -143,7 +143,7 @@ def _some(feeds: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.nda
 
 
 def _with_own_words(chosen: Mapping[str, Any], quantize: Quantize) -> dict[str, Any]:
-    """What was chosen behind what the recipe says itself."""
+    """What was chosen, with what the recipe says itself in front of it."""
     own = quantize.model_dump(exclude_unset=True, exclude={"algorithm", "rules"})
     rules = [rule.model_dump(exclude_unset=True) for rule in quantize.rules]
     return {**chosen, **own, "rules": [*rules, *chosen["rules"]]}

@@ -1,4 +1,4 @@
-"""Pictures for a captured model that sees: of its size, made as its own files say."""
+"""Sample pictures for a captured vision model, of its size and preprocessed as its files say."""
 
 from __future__ import annotations
 

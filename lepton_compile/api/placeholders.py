@@ -29,7 +29,7 @@ def fill(model: ir.Model) -> None:
 
 
 def _any_values(name: str, shape: Sequence[int]) -> Callable[[int, int], np.ndarray]:
-    """Numbers of which no pass makes anything, others for each name."""
+    """Numbers that mean nothing to any pass, different ones for each name."""
     number = 0.5 + zlib.crc32(name.encode()) / 2**33
     return lambda start, stop: np.full((stop - start, *shape[1:]), number, np.float32)
 

@@ -25,7 +25,7 @@ SHARED = f"{ENGINES}/ort"
 FILES = (".gguf", ".onnx")
 
 NAMELESS = "model"
-"""What many a model's file or folder is called: the one that it lies in tells more."""
+"""The name of many a model's file or folder: that of the folder around it tells more."""
 
 
 def source_of(recipe: Recipe, *, weights: bool = True) -> Source:

@@ -107,7 +107,7 @@ def plan_engine(
     notes.extend(tactics.remarks() if tactics is not None else ())
     peak = held + max(peak, peak_of(target, model, exported.parameters))
     refusals = [(p.name, r) for p in report.passes for r in p.refusals]
-    ops = ops_of(model)  # of which files_of leaves nothing to count
+    ops = ops_of(model)  # before files_of, which leaves nothing to count
     return EnginePlan(
         target=target,
         precision=asked if recipe.quantize.bits else exported.stored or asked,
@@ -150,7 +150,8 @@ def _unread(
     progress: Progress,
     notes: list[str],
 ) -> Any:
-    """Never read in a plan; a folder that has its configuration alone has no text to fit to."""
+    """What ``make`` gives, which a plan never reads; None, and a note, where the model's folder has
+    no tokenizer yet."""
     try:
         return make(recipe, model, source, exported, progress.step)
     except RecipeError as error:

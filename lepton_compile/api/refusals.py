@@ -1,6 +1,6 @@
 """What a loader or a weight's reader refuses, as an error of the compiler.
 
-Neither imports anything of the package, so their errors are outside our tree: who catches
+Neither imports anything of the package, so their errors are outside our tree: whoever catches
 ``LeptonError`` around a build would miss them, and they do not say which engine it was.
 """
 
@@ -45,8 +45,8 @@ def weights_named() -> Iterator[None]:
 
 
 def _of_a_weight(error: BaseException | None) -> WeightError | None:
-    """The error of a weight that it is, or began with: onnx_ir, which reads small ones as it writes
-    a graph, raises its own around it."""
+    """The error of a weight that it is or was caused by: onnx_ir reads small weights as it writes a
+    graph, and raises an error of its own around theirs."""
     while error is not None and not isinstance(error, WeightError):
         error = None if isinstance(error, LeptonError) else error.__cause__
     return error

@@ -28,8 +28,8 @@ def _table(source: Source) -> int:
 
 
 def words(source: Source, exported: ExportedModel) -> int:
-    """Scores of words that are held while an encoder's batch is compared: those of PyTorch and the
-    engine and what they are compared by, or the pooled ones of one after the other."""
+    """Scores of words that are held while an encoder's batch is compared: those of PyTorch, of
+    the engine and of the comparison; or, where they are pooled, those of one model at a time."""
     if exported.task in PAIRS:
         return 4 * ANSWER * _table(source)
     times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)

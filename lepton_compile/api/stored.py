@@ -1,4 +1,4 @@
-"""``quantize: stored`` and ``auto``: what they become by what the checkpoint has quantized."""
+"""What ``quantize: stored`` and ``auto`` become for a checkpoint that is quantized already."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def with_stored_bits(recipe: Recipe, exported: ExportedModel, *, native: bool) -
     are.
 
     Args:
-        native: whether the engine has our own kernels, for groups with offsets and small floats, of
-            which tables have none.
+        native: whether the engine has our own kernels, which take groups with offsets and small
+            floats; there are none such for tables.
 
     Raises:
         RecipeError: nothing in the checkpoint is quantized, and ``stored`` asks for that.

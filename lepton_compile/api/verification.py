@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Verified", "runnable", "verify_engines"]
 
 UNFIT = "no engine that was asked for runs here"
-"""How the loader begins where an engine is of another machine."""
+"""How the loader's message begins where an engine is for another machine."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The hidden folder beside an output in which it is made, and what is removed where that fails.
 
 A process that is killed leaves its folder, and the next one of that output removes it. Whether one
-goes on is told by a lock that it has on the folder, and by the number of its process, which is one
-of its own container's, only where a disk has no locks.
+still runs is told by its lock on the folder; only where a disk has no locks, by its process number,
+which means nothing in another container.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Sibling:
         return self.folder.with_name(self.folder.name + _OLD)
 
     def make(self) -> None:
-        """The folder, which gets the name of one that is held once it is, and those above it.
+        """Make the folder and those above it; its name says that it is held, once it is locked.
 
         Raises:
             OSError: they cannot be made; none is left.
@@ -57,8 +57,8 @@ class Sibling:
             raise
 
     def drop(self) -> None:
-        """Removes the folder, where it still has this name, and those above that nothing came of:
-        not what somebody else has put something in."""
+        """Removes the folder, where it still has this name, and those above that were made for it,
+        unless somebody else has put something in."""
         if self.folder != self.output:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self._release is not None:

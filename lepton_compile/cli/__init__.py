@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _ended_politely() -> Iterator[None]:
     """A polite kill, or a terminal that goes, ends a build as Ctrl-C does: what was half written
-    is removed. Who is to outlive the terminal (nohup) does.
+    is removed. A process that is to outlive its terminal (nohup) does.
 
     A program that calls ``main`` has its own handler back afterwards.
     """

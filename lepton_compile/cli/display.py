@@ -44,9 +44,9 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
 
 
 def _moves(target: Console) -> bool:
-    """Whether a line can be written over: FORCE_COLOR asks for colours where that cannot be, as in
-    the log of a CI; a dumb terminal keeps every line, and signs that are spelled out, where the
-    encoding has them not, take more room than the display knows of."""
+    """Whether a line can be written over. FORCE_COLOR asks for colours also where that cannot be,
+    as in the log of a CI; a dumb terminal keeps every line; and signs that the encoding lacks are
+    spelled out, which takes more room than the display knows of."""
     written_over = target.is_terminal and target.file.isatty() and not target.is_dumb_terminal
     return written_over and not target.options.ascii_only
 
@@ -89,7 +89,7 @@ class PlainProgress:
 
 
 class _Detail(TextColumn):
-    """Is cut where there is no room, rather than all columns: of those, one that may wrap gives."""
+    """Text that is cut where there is no room. Its column may wrap, so that it alone gives way."""
 
     def render(self, task: Task) -> Text:
         text = super().render(task)

@@ -25,7 +25,7 @@ __all__ = ["INTERRUPTED", "as_lepton_error", "report_failure", "show_error"]
 
 INTERRUPTED = 130
 LABELS = ("where", "found", "available", "next")
-# What click raises where no command is named, from 8.2 on: the help of those that there are.
+# What click raises from 8.2 on where no command is named; its message is the help.
 HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 

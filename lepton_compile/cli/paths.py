@@ -13,7 +13,7 @@ __all__ = ["PathType"]
 
 
 class PathType(click.Path):
-    """``click.Path`` that gives a ``pathlib.Path``, and asks no system for names that none has."""
+    """``click.Path`` that gives a ``pathlib.Path``, and refuses names that no file can have."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)

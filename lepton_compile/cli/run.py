@@ -30,7 +30,7 @@ _GIVEN = {
     "question-answering": "--question",
     "automatic-speech-recognition": "--audio",
 }
-"""Task -> the option that a model for it is given something by; others take arrays alone."""
+"""Task -> the option that its models take; those of other tasks take arrays alone."""
 _SHOWN = 20  # words of a sparse embedding, labels
 
 _EVERYWHERE = (
@@ -155,8 +155,8 @@ def run(
 
 
 def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
-    """Options that were typed and that nothing would come of: all but those of ``fits`` and of
-    every call are for prompts, which are continued or not."""
+    """Refuse options that were typed and would change nothing. Those that are neither in ``fits``
+    nor for every call are for prompts."""
     idle = [name for name in _typed() if not fits.get(name, continues or name in _EVERYWHERE)]
     if idle:
         raise click.UsageError(f"nothing would come of {', '.join(idle)} here")
@@ -173,7 +173,7 @@ def _typed() -> list[str]:
 
 
 def _refuse_other_tasks(task: str, folder: str) -> None:
-    """What a model of this task is given by, and arrays, which any takes.
+    """Only the option of the model's task is taken, and arrays, which any model takes.
 
     Raises:
         LeptonError: it was given something else.

@@ -1,4 +1,4 @@
-"""Where text leaves the process: readers that stop reading, letters that a stream has not."""
+"""Where text leaves the process: readers that stop reading, letters that a stream lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 __all__ = ["StreamConsole", "say", "spell_letters"]
 
 SPELLED = {"\N{MULTIPLICATION SIGN}": "x", "·": "-", "✓": "+", "…": "..."}
-"""Signs of our own, for streams that have not got them."""
+"""Signs of our own -> what stands for them in streams that lack them."""
 
 
 class StreamConsole(Console):
@@ -44,7 +44,7 @@ def _read_by_nobody(*, stderr: bool) -> None:
 
 
 def spell_letters() -> None:
-    """Has stdout and stderr write what their encoding has not in letters that it has."""
+    """Make stdout and stderr spell letters that their encoding lacks with those that it has."""
     codecs.register_error("lepton-spelled", _spelled)
     for stream in (sys.stdout, sys.stderr):  # None where it is closed
         if isinstance(stream, io.TextIOWrapper):

@@ -24,7 +24,7 @@ __all__ = ["TOOLS", "Tool", "target_lines", "target_states", "targets", "tool_st
 
 @dataclass(frozen=True)
 class Tool:
-    """What is no target, and what a target or an export takes.
+    """Something that is no target, and that a target or an export needs.
 
     Attributes:
         name: what it is for, as the table names it.

@@ -45,7 +45,7 @@ def generates(manifest: Mapping[str, Any]) -> bool:
 def without_rules(model: Engine, *names: str) -> Iterator[None]:
     """``model``, held to none of the ``names`` of its manifest's generation.
 
-    A rule takes a token that no model would choose: that says nothing of the engine's numbers.
+    A rule puts a token where the model would choose another: that says nothing of its numbers.
     """
     told = model.manifest.get("generation") or {}
     kept = {name: told[name] for name in names if name in told}

@@ -102,8 +102,8 @@ def enforce(checks: Sequence[GateCheck], ways: str = "choose a higher precision"
 
 
 def _told(found: float, demanded: float) -> str:
-    """A few digits, and all where those would be the demand's: ``1, demanded >= 1`` tells nobody
-    what is missing."""
+    """A few digits, or all where the few are the demand's: ``1, demanded >= 1`` tells nobody what
+    is missing."""
     few = f"{found:.6g}"
     return repr(found) if float(few) == demanded else few
 

@@ -4,7 +4,7 @@ The model, an engine, and what each says of a text would be the peak of most bui
 vocabulary of 262,144 take a megabyte a token. The states that the model makes them of take a few
 kilobytes. So its layers read all texts first and are let go; its head is asked for the scores of
 one text after the other, beside the engine that they are compared with. A model that cannot be
-taken apart so stays whole.
+taken apart like this stays whole.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ReferenceScores:
     """Scores that a decoder of transformers gives for texts. Making one runs the layers.
 
     Args:
-        reference: the model in evaluation mode; or ``Later``, what loads it: of that the layers are
-            freed, and it loads the model anew for who asks next.
+        reference: the model in evaluation mode; or ``Later``, what loads it: the layers are
+            freed then, and the model is loaded anew for whoever asks next.
         texts: token ids, at least one text, and one id a text.
         progress: told as the layers go through the texts.
     """

@@ -1,9 +1,9 @@
 """Pictures that engines are compared on, made of numbers: none are shipped, and all are free.
 
 Each is one of many with the spectrum of photographs (an amplitude that falls with the frequency),
-and in front of it slopes of colour, round and straight shapes with edges, and stripes: what models
-that see respond to. They are the same everywhere but for the last bit of a few of their bytes.
-Those that weights are fitted to are others than those that are compared on.
+and in front of it slopes of colour, round and straight shapes with edges, and stripes: what vision
+models respond to. They are the same everywhere but for the last bit of a few of their bytes.
+Weights are fitted to other pictures than engines are compared on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def normalized(given: Bytes, made: Mapping[str, Any] | None, channels: int = 3) 
 
     Args:
         made: ``image`` of the manifest: what each byte is multiplied by, the mean, the deviation.
-        channels: of a model that takes others than three colours, as many as it takes.
+        channels: how many the model takes; the three colours come round again where it takes more.
     """
     how: Mapping[str, Any] = made or HALVES
     mean, std = (np.array(how[key], np.float32) for key in ("mean", "std"))

@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float32]
 
 
 def sounds(rate: int, longest: float) -> list[Array]:
-    """Samples from -1 to 1, a sound after the other; each time the same.
+    """Samples from -1 to 1, one sound after the other; each time the same.
 
     Args:
         rate: samples a second.

@@ -75,7 +75,7 @@ def token_ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
             hint="Compare them with those that the model was released with.",
         )
 
-    with told_as(failed):  # one that was loaded may still name a token that it has not
+    with told_as(failed):  # one that loads may still name a token that it lacks
         encoded = tokenizer.encode(text, add_special_tokens=special, **quiet)
     return list(getattr(encoded, "ids", encoded))
 
@@ -133,8 +133,8 @@ def within(vocabulary: int | None, tokenizer: Any, parts: list[list[int]]) -> li
         vocabulary: how many; None where its configuration does not say.
 
     Raises:
-        SourceError: the tokenizer gives a token that the model has no row for. That it has such
-            tokens alone is no mistake: some are for pictures.
+        SourceError: the tokenizer gives a token that the model has no row for. That it merely
+            has such tokens is no mistake: some are for pictures.
     """
     known = math.inf if vocabulary is None else vocabulary
     unknown = sorted({token for part in parts for token in part if token >= known})

@@ -5,7 +5,7 @@ through the cache that the reference is asked to confirm; the engine may be clos
 of the reference are in memory (``verify_pair`` has what reads one text and writes another).
 Encoders: paragraphs in padded batches; padding is left out of every number. Where a text has one
 score, agreement is of pairs of texts.
-An engine that takes no fewer rows or tokens than so many is fed copies of a row and padding.
+An engine that takes a least number of rows or tokens is fed copies of a row, and padding.
 """
 
 from __future__ import annotations

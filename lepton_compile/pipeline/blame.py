@@ -31,7 +31,7 @@ def first_moved(
         moved: whether an output, before and after, differs.
 
     Returns:
-        ``None`` where no value of that name and shape stands in both.
+        ``None`` where no value that both graphs have in one shape differs.
     """
     import onnx
 

@@ -41,8 +41,8 @@ ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
 _NARROWEST_FIRST = ("int4", "int8", "fp32")
 _NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
-_NOTHING = 1e-300  # below what two norms of fp32 make
-# Numbers in float64: of more than 10,000 OpenBLAS gives some to threads, which busy cores delay.
+_NOTHING = 1e-300  # less than a product of norms of fp32
+# Numbers made float64 at a time: from 10,000 on OpenBLAS takes threads, which busy cores delay.
 _AT_A_TIME = 1 << 13
 
 
@@ -52,8 +52,8 @@ class NumericCheck:
     Args:
         feeds: sample inputs by name, caches left out (they start empty). Rows may be padded on the
             right, where ``attention_mask`` is 0; padding is not compared.
-        precision: fp32, int8 or int4: which of a pass' tolerances holds. Once weights have fewer
-            bits, because they came so or by a rule, that of those does, as for the kernels that
+        precision: fp32, int8 or int4: which of a pass' tolerances holds. Once some weights have
+            fewer bits, because they came so or by a rule, theirs holds, also for the kernels that
             they are lowered to.
         library: kernels of our own that a pass may lower to.
     """
@@ -243,7 +243,8 @@ def _all_finite(array: np.ndarray) -> bool:
 
 def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
     """As a part of the output's size. Of what is no number (bool, text) it is the part of the
-    entries that differ, and of integers, which may be levels or names of classes, the lesser."""
+    entries that differ, and of integers, which may be levels or names of classes, the lesser
+    of the two."""
     if (before.shape, before.dtype.kind) != (after.shape, after.dtype.kind):
         return float("inf")
     if np.array_equal(before, after):
@@ -260,7 +261,7 @@ def _relative_error(before: np.ndarray, after: np.ndarray) -> float:
 def _distance(before: np.ndarray, after: np.ndarray) -> float:
     if not _all_finite(after):
         return float("inf")
-    # The range alone is next to nothing where few texts get a number each, and much the same one.
+    # Where few texts get a number each, and much the same one, the range alone is next to nothing.
     span = float(before.max() - before.min())
     size = max(span, float(np.abs(before).max()))
     return float(np.abs(after - before).max()) / max(size, 1e-9)

@@ -21,7 +21,7 @@ __all__ = ["mostly_four_bits", "product_of_four_bits"]
 MICROSOFT = "com.microsoft"
 BLOCKS = (16, 32, 64, 128, 256)  # of MatMulNBits
 IN_FP32 = 1  # its accuracy_level: activations are not rounded
-FEW = 8  # what is packed of a weight in fp32 is as large as of so many in 4 bits
+FEW = 8  # a weight in fp32 is as large, packed, as so many in 4 bits
 
 
 def mostly_four_bits(model: ir.Model) -> bool:
@@ -39,7 +39,7 @@ def mostly_four_bits(model: ir.Model) -> bool:
 
 
 def _may_be_multiplied(value: ir.Value) -> bool:
-    """A matrix in fp32 that is not looked up: scales of blocks are told from others no further."""
+    """A matrix in fp32 that is not looked up; scales of blocks are not told apart from weights."""
     if value.dtype != ir.DataType.FLOAT or value.shape is None or value.shape.rank() != 2:
         return False
     return any(node.op_type != "Gather" for node, _ in value.uses())

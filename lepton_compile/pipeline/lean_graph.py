@@ -1,7 +1,7 @@
 """A graph whose large tables take less memory to compute with.
 
 Loaders have onnxruntime fuse what surrounds a table of the vocabulary; a check and a calibration
-run without its optimizations, where a table that is turned over, or dequantized for the sake of a
+run without its optimizations, where a table that is transposed, or dequantized for the sake of a
 few rows, is written out whole. For a small model that is more than all its weights. And where
 layers are functions, the weights of all of them are dequantized before the first one runs.
 """
@@ -30,7 +30,7 @@ PIECE = 1 << 24
 def lean(model: ir.Model, once: Once = anew) -> ir.Model:
     """``model``, or a copy that computes the same, where it has such tables.
 
-    Products with a matrix turned over take it as it lies, those with 4 bits as they are stored,
+    Products with a transposed matrix take it as it lies, those with 4 bits as they are stored,
     those with a large table of 8 bits a piece of it at a time; rows of a table of 4 or 8 bits are
     looked up before they are dequantized.
 
@@ -95,7 +95,7 @@ def _turned_product(body: Body, before: ir.Node, x: ir.Value | None, matrix: ir.
 
 
 def _turned(body: Body) -> list[tuple[ir.Node, ir.Value]]:
-    """Products in fp32 with a matrix that is turned over, and the matrix as it lies."""
+    """Products in fp32 with a transposed matrix, and the matrix as it lies."""
     found = []
     for node in body.nodes("MatMul"):
         source = made_by(node.inputs[1], "Transpose")

@@ -30,13 +30,13 @@ ROUNDED = ("rtn", "weighted", "awq", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
 OF_CPU = ("auto", "stored")
 # Builders with arithmetic in fp8 and static scales, and without int8 scales by block. They take
-# types at their word, where kernels of onnxruntime widen inside. Plain matrices they stack
-# themselves, and would keep both: 130 MB of 690 in a plan of Gemma 3 270M in bf16. Quantized ones
-# they keep twice if they come apart.
+# types at their word, where kernels of onnxruntime widen inside. They stack plain matrices
+# themselves, and of those stacked by us would keep both: 130 MB of 690 in a plan of Gemma 3 270M in
+# bf16. Quantized ones they keep twice if they come apart.
 TENSORRT = ("trt-rtx", "trt")
-# Of our own kernels, which round activations by 32 whatever the weights share. With 128 for 64
-# prompts of Gemma 3 270M take 0.96 of the time (Zen 5), and the KL divergence from fp32 is 0.0049
-# for 0.0044.
+# Weights that share a scale in our own kernels, which round activations by 32 all the same. With
+# 128 in place of 64, prompts of Gemma 3 270M take 0.96 of the time (Zen 5), and the KL divergence
+# from fp32 is 0.0049 in place of 0.0044.
 OWN_BLOCK = 128
 
 
@@ -119,7 +119,7 @@ def _energies(
 def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:
     """Whether layers with weights of 8 bits read rounded activations, for which a sample is run.
 
-    On their own word encoders in int8 and everything in fp8. The residual stream of a decoder has
+    Encoders in int8 do so unasked, and everything in fp8. The residual stream of a decoder has
     outliers that one int8 scale does not survive, so there it must be asked for.
     """
     quantize = recipe.quantize

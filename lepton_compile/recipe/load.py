@@ -70,7 +70,7 @@ def _overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
     for key in overrides:
         path = tuple(key.split("."))
         places = {each: place for each, place in places.items() if each[: len(path)] != path}
-        # Sections above it that no file has are made for it, and are wrong where it is.
+        # Sections above it that no file has are made for it: a mistake in them is its own.
         opened = [path[:end] for end in range(1, len(path)) if path[0] not in document.data]
         places |= dict.fromkeys([*opened, path], f"--set {key}")
     return Document(document.name, data, places)

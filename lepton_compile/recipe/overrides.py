@@ -17,7 +17,7 @@ OPTIONS = ("model", "adapter", "task", "target", "quantize", "tactics", "max_mem
 
 
 def option_of(key: str) -> str:
-    """Where a key stands that no file has, for who typed it in a shell and who called ``build``."""
+    """The place of a key that is in no file, as a shell and as a caller from Python know it."""
     keyword = f"{key}=…"
     return f"--{key.replace('_', '-')} (in Python: {keyword})" if key in OPTIONS else keyword
 

@@ -142,8 +142,8 @@ class Quantize(Closed):
     def weight(self, name: str, *, embedding: bool = False) -> tuple[int, int | None] | None:
         """Bits and group of the parameter ``name``; None keeps it in floating point.
 
-        Until ``auto`` has chosen, or ``stored`` has looked, it says 8 bits, which is the most that
-        it mostly comes to.
+        Until ``auto`` has chosen, or ``stored`` has looked, it says 8 bits, the most that either
+        usually comes to.
         """
         for rule in self.rules:
             if fnmatchcase(name, rule.match):

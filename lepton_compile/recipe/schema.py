@@ -122,7 +122,7 @@ class Gates(Closed):
     @field_validator("cosine", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        """A whole number, which is none that fits where it has hundreds of digits."""
+        """A whole number as a float; those out of range, of any length, are refused as they are."""
         return float(value) if type(value) is int and -1 <= value <= 1 else value
 
 

@@ -47,8 +47,8 @@ class ServedEngine:
 
     @property
     def generates(self) -> bool:
-        """Whether the artifact's loader continues prompts: of an imported graph it knows no past,
-        and nothing else that the graph may want beside a text."""
+        """Whether the artifact's loader continues prompts: it can feed an imported graph no past,
+        nor anything else that the graph may want beside a text."""
         # Engines that list inputs of their own say nothing of optional ones: they have none.
         asked = [v["name"] for v in self.inputs if not v.get("optional")]
         others = [name for name in asked if name not in _TEXT]

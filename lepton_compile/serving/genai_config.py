@@ -17,9 +17,9 @@ __all__ = ["PROVIDERS", "genai_config"]
 PROVIDERS: Mapping[str, list[dict[str, Any]]] = {"ort-cpu": [], "ort-cuda": [{"cuda": {}}]}
 """Target -> ``provider_options``; the CPU needs none."""
 
-# The kinds of model for which the server does nothing by name that our graph has not in it. What
-# is missing here is "decoder", the plain kind: phi3 above all, whose name makes the server read a
-# prompt again at 4097 tokens, for the second rotary table of a graph that is not ours.
+# The kinds of model by whose name the server does nothing that our graph is not made for. Others
+# are "decoder", the plain kind: phi3 above all, whose name makes the server read a prompt again at
+# 4097 tokens, for a second rotary table that our graph does not have.
 _TYPES = frozenset(
     {"gemma", "gemma2", "gemma3_text", "lfm2", "llama", "mistral", "qwen2", "qwen3", "smollm3"}
 )

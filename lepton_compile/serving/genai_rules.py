@@ -10,7 +10,7 @@ from lepton_compile.artifact import read_manifest
 
 __all__ = ["genai_left_out", "search_rules"]
 
-# What a generation config calls what the manifest has, where it has it.
+# Key of the manifest -> what a generation config calls it.
 _TOKENS = {"never": "suppress_tokens and bad_words_ids", "first": "begin_suppress_tokens"}
 _RULES = {
     "apart": "no_repeat_ngram_size",

@@ -1,8 +1,8 @@
 """A layer by itself, lowered with each kernel by the passes that a build uses.
 
-Weights are normal numbers that come round again, inputs have heavy tails (Student's t with 3
+Weights are normal numbers, repeated; inputs have heavy tails (Student's t with 3
 degrees of freedom): real activations have outliers, and that is where kernels that round them
-differ. On these numbers the kernels stand to each other as they do in Gemma 3 270M and MiniLM.
+differ. On these numbers the kernels compare as they do in Gemma 3 270M and MiniLM.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def feeds_of(layer: Layer, rows: int) -> dict[str, np.ndarray]:
 
 
 def repeated(model: ir.Model, copies: int) -> bytes:
-    """The file of a model that does the same several times, each time with weights of its own: rows
-    of a matrix in another order, for onnxruntime keeps once what kernels make of equal bytes, which
-    then lies in the caches."""
+    """The file of a model that does the same several times, each time with the rows of
+    its weights in another order: what kernels make of equal bytes onnxruntime keeps once, and it
+    would then lie in the caches."""
     proto = ir.to_proto(model)
     graph = proto.graph
     parts = [graph.node, graph.initializer, graph.output]
@@ -109,7 +109,7 @@ def repeated(model: ir.Model, copies: int) -> bytes:
 
 
 def _turn(tensor: onnx.TensorProto, rows: int) -> None:
-    """Have the last rows come first."""
+    """Move the last ``rows`` rows to the front."""
     row = len(tensor.raw_data) // max(tensor.dims[0], 1) if len(tensor.dims) > 1 else 0
     at = len(tensor.raw_data) - rows * row
     if 0 < at < len(tensor.raw_data):

@@ -21,7 +21,7 @@ MARGIN = 1.3
 that are timed alone are not a model, whose layers share caches and memory."""
 
 CLEARLY = 1.25
-"""Error by that of the usual kernel, up to which another one is as exact."""
+"""Error over that of the usual kernel, up to which another kernel counts as no less exact."""
 
 NAMES: Mapping[Tactic, str] = {
     "native": "our kernel",

@@ -23,7 +23,7 @@ BUSY = 1.5
 """Spread of times from which on a machine has too much else to do to be measured."""
 
 ROUNDS, SLOW_ROUNDS = 7, 3
-SLOW = 4e-3  # seconds of a call that more rounds are too dear for
+SLOW = 4e-3  # seconds of a call from which on more rounds cost too much
 MOST_EVICTED = 64 << 20
 AHEAD = 0.95
 
@@ -83,5 +83,5 @@ def _by_name(taken: Sequence[Mapping[K, float]]) -> dict[K, list[float]]:
 
 
 def spread(times: Mapping[K, list[float]]) -> float:
-    """The usual time of a call by the least, of the rival where that is most."""
+    """Median time of a call over the least, of the rival where that is largest."""
     return max(float(np.median(each)) / min(each) for each in times.values())

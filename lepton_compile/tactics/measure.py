@@ -30,11 +30,11 @@ SMALLEST = 1 << 16
 """Weights of a layer that is worth timing: below, a call costs more than its kernel."""
 
 LARGEST = 1 << 20
-"""Weights that are timed: of a larger layer the first outputs, whose number is all that differs."""
+"""Weights that are timed at most: of a larger layer its first outputs, as all take equally long."""
 
 FEW = 32
-"""Rows up to which a layer is short work: several of them are one call, as they are in a model, so
-that what a call itself takes does not matter."""
+"""Rows up to which a layer is short work: several copies of it are timed in one call, as in a
+model, so that what the call itself takes does not matter."""
 
 _COPIES = 6
 _EXACT_ROWS, _EXACT_OUTPUTS = 32, 256
@@ -51,7 +51,7 @@ class Measured:
         errors: of the result, as a part of its size.
         bytes: of the weights in the engine's file.
         failed: candidates that do not run here, and why.
-        spread: the usual time of a call by the least, at most; large where the machine is busy.
+        spread: median time of a call over the least, at most; large where the machine is busy.
     """
 
     usual: Tactic

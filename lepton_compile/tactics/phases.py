@@ -22,10 +22,10 @@ PROMPT = REPLY = 128
 TEXTS = 32
 ROWS = 512
 
-# What the kernels of a layer may be off by, by what the model may lose: both are squares of it. Two
-# models that were measured say how much. Gemma 3 270M loses 0.41 % of perplexity to MatMulNBits,
-# which is off by 0.0107 on the numbers of candidates.py; MiniLM loses 0.002 of its cosine to our
-# kernels of 7 bits, which are off by 0.0244.
+# How far the kernels of a layer may be off, by what the model may lose, which goes with the square
+# of that. Two models that were measured say how much: Gemma 3 270M loses 0.41 % of perplexity to
+# MatMulNBits, which is off by 0.0107 on the numbers of candidates.py; MiniLM loses 0.002 of its
+# cosine to our kernels of 7 bits, which are off by 0.0244.
 _BY_PERPLEXITY = 0.0107 / math.sqrt(0.0041)
 _BY_COSINE = 0.0244 / math.sqrt(0.002)
 

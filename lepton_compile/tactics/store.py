@@ -26,7 +26,7 @@ from lepton_plugins.toolchain.store import cache_folder, content_key, write_whol
 __all__ = ["FORMAT", "Store", "tactics_folder"]
 
 FORMAT = 3
-"""Of the files; another one where anything else is measured, or otherwise."""
+"""Of the files: another number where something else is measured, or in another way."""
 
 
 def tactics_folder() -> Path:

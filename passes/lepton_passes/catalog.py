@@ -93,7 +93,7 @@ class Settings:
         dynamic: there is a kernel that rounds activations as they come.
         half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
         islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
-        attention: form of cached attention in TensorRT engines: auto, native, mask, slice, plugin.
+        attention: form of cached attention in TensorRT engines, as ``attention`` of a recipe.
         capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
         rooms: capacities between which a static cache may choose, several or none.
         stacks: projections of one input become one matrix.
@@ -355,7 +355,7 @@ CATALOG: tuple[Entry, ...] = (
     # Behind what tells by norms and sums where positions are.
     Entry(LowerNormedSum, targets=_CPU, configured=_native(LowerNormedSum)),
     Entry(LowerBiasGelu, targets=_ORT),
-    # Late, as what follows: they round activations. Ours first, for what the other has no kernel.
+    # Late, like what follows: they round activations. Ours first: the other has fewer kernels.
     Entry(LowerNativeExperts, targets=_CPU, configured=_native(LowerNativeExperts)),
     Entry(LowerExperts, targets=_ORT, configured=_experts),
     # Late: until here everything is computed in fp32, and an error belongs to one pass. Ours first:

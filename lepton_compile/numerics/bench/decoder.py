@@ -109,7 +109,7 @@ def _engine(model: Any, prompts: list[list[int]], new: int) -> Phases:
 def steps(
     model: Any, prompts: list[list[int]], new: int, before: Callable[[Any], None] = lambda _: None
 ) -> Phases:
-    """Seconds of the prompts and of each token; ``before`` has the cache first, and counts."""
+    """Seconds of the prompts and of each token; ``before`` gets the cache first, and is timed."""
     cache, alive = model.new_cache(len(prompts), len(prompts[0]) + new), [True] * len(prompts)
     seconds = []
     try:

@@ -20,7 +20,7 @@ from lepton_compile.scratch import Shelf
 __all__ = ["Directions", "Likelihood", "Objective", "Pictures", "Weights"]
 
 _ROWS, _PART = 64, 8
-"""Of scores that are added up at a time, and of those that are worked on at a time."""
+"""Rows of scores that are added up at a time, and rows that are worked on at a time."""
 
 
 class Objective(Protocol):
@@ -49,7 +49,7 @@ class Likelihood:
     """Scores: the Kullback-Leibler divergence of the chances that they stand for.
 
     For a language model it is the rise of the logarithm of perplexity, on text of its own. The
-    scalar is the logarithm of how likely an answer is that is drawn by these chances.
+    scalar is the logarithm of the chance of an answer, which is drawn by these chances.
 
     Args:
         names: outputs whose last axis are scores.
@@ -113,10 +113,10 @@ def _chances(scores: Any) -> Any:
 
 
 def _slopes(scores: Any, generator: Any) -> Any:
-    """Derivatives, with respect to ``scores``, of how likely an answer is that is drawn by them."""
+    """Derivatives, with respect to ``scores``, of the log chance of an answer drawn by them."""
     import torch
 
-    # Chances over times of an exponential clock: the largest is drawn as often as its chance.
+    # Chances over draws of an exponential distribution: each is the largest as often as its chance.
     slopes = torch.empty(scores.shape).exponential_(1, generator=generator)
     for part in _parts(len(scores)):
         own = scores[part].detach().requires_grad_()

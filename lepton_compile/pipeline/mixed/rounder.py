@@ -14,7 +14,7 @@ from .units import Part, Unit
 __all__ = ["Rounder", "blocks_of"]
 
 _ELEMENTS = 1 << 22
-"""Of a weight that are worked on at a time."""
+"""Elements of a weight that are worked on at a time."""
 
 
 class Rounder:
@@ -48,7 +48,7 @@ class Rounder:
         return found if torch.equal(found.data[:1], row) else None
 
     def energy(self, part: Part) -> np.ndarray | None:
-        """Of what its columns read; None for a table that is only looked up."""
+        """Mean squares of what its columns read; None for a table that is only looked up."""
         return self._energies.get(part.name)
 
     def apply(self, units: Sequence[Unit], bits: Sequence[int | None]) -> None:
