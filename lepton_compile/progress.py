@@ -6,11 +6,15 @@ not at all; a library caller who does not care passes nothing and gets ``NullPro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["STAGES", "NullProgress", "Progress"]
+__all__ = ["STAGES", "NullProgress", "Progress", "Step"]
 
 STAGES = ("resolve", "capture", "passes", "build", "seal", "verify", "finish")
+
+Step = Callable[[str, int, int], None]
+"""What is being done, how many steps are done, and of how many."""
 
 
 class Progress(Protocol):

@@ -199,7 +199,7 @@ def lock_entry(
     source: Source,
     passes: Mapping[str, list[str]],
     chosen: Mapping[str, Mapping[str, Any]],
-    picture: tuple[int, int] | None = None,
+    picture: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Everything the bytes of the artifact depend on; ``chosen`` is what auto became by target,
     ``picture`` the rows and columns that a model which sees is fitted to."""

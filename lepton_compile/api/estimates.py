@@ -66,11 +66,11 @@ def verify_estimate(
     parameters: int,
     tokens: int,
     engine_bytes: Sequence[int],
-    vocabulary: int = 0,
-    loaded: int = 0,
-    mapped: int = 0,
-    words: int = 0,
-    behind: int = 0,
+    vocabulary: int,
+    loaded: int,
+    mapped: int,
+    words: int,
+    behind: int,
 ) -> Estimate:
     """Of the verification: one engine after the other, and the fp32 PyTorch model.
 
@@ -91,7 +91,7 @@ def verify_estimate(
     return Estimate(seconds, BASE_MEMORY + IN_FLIGHT + WORD_MEMORY * vocabulary + held)
 
 
-def sample_peak(model: ir.Model, matrices: int = 0) -> int:
+def sample_peak(model: ir.Model, matrices: int) -> int:
     """Bytes held while a sample runs through the neutral graph: its fp32 weights but for tables,
     whose rows are looked up, and ``matrices`` of what layers read."""
     weights = [
@@ -103,7 +103,7 @@ def sample_peak(model: ir.Model, matrices: int = 0) -> int:
     return BASE_MEMORY + IN_FLIGHT + TEXT_MEMORY + FP32 * sum(weights) + matrices
 
 
-def search_peak(parameters: int, scores: int, mapped: int = 0) -> int:
+def search_peak(parameters: int, scores: int, mapped: int) -> int:
     """Bytes held while bits are chosen: the fp32 PyTorch model, and what is ``mapped`` to load it,
     then ``scores`` numbers that it gives for a text, and as many derivatives."""
     beside = max(mapped, 2 * FP32 * scores)
@@ -111,7 +111,7 @@ def search_peak(parameters: int, scores: int, mapped: int = 0) -> int:
 
 
 def files_of(
-    folder: str, target: str, model: ir.Model, stem: str | None = None, profiles: int = 1
+    folder: str, target: str, model: ir.Model, stem: str | None, profiles: int
 ) -> dict[str, int]:
     """Bytes of each file of an engine in ``folder``; an upper bound where other engines lie there,
     whose weights it may share. Its files are named by ``stem`` then; ``profiles`` is how many a

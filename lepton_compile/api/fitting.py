@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.api.pictures import PIXELS, pixels_for, sees
-from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.encoder_decoder import SOUND, SOURCE_IDS, SOURCE_MASK, sound_shape
 from lepton_compile.numerics.sample_images import FITTED
 from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.pipeline.plan import rounds_activations
+from lepton_compile.progress import Step
 from lepton_compile.recipe import Recipe
 
 if TYPE_CHECKING:

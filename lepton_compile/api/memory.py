@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from lepton_compile.errors import EngineError
-from lepton_compile.progress import Progress
+from lepton_compile.progress import Progress, Step
 
 __all__ = ["MemoryCeiling", "Watched"]
 
-Step = Callable[[str, int, int], None]
 
 GROUP = Path("/sys/fs/cgroup")
 """Of a container: its control group."""

@@ -14,10 +14,10 @@ from lepton_compile.api.demands import demands
 from lepton_compile.api.fitting import fitting_feeds
 from lepton_compile.api.memory import FP32, MemoryCeiling
 from lepton_compile.api.task import pooling_of
-from lepton_compile.engines.contract import Step
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.numerics.tolerance import family_of, tolerance_for
+from lepton_compile.progress import Step
 from lepton_compile.recipe import Quantize, Recipe
 from lepton_compile.scratch import give_back_freed
 

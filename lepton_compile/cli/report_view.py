@@ -65,7 +65,7 @@ def _passes(passes: Sequence[Mapping[str, Any]], of: str) -> Iterator[Renderable
     yield from declined_table(passes, of)
 
 
-def declined_table(passes: Sequence[Mapping[str, Any]], of: str = "") -> Iterator[RenderableType]:
+def declined_table(passes: Sequence[Mapping[str, Any]], of: str) -> Iterator[RenderableType]:
     """What passes declined, with reason and nodes; nothing where there is nothing."""
     declined = [(g["name"], g["reason"], _nodes(g["nodes"])) for g in refusal_groups(passes)]
     if declined:

@@ -6,10 +6,12 @@ has to know beyond the file's name goes into ``details``, what only people read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from lepton_compile.progress import Step
 
 if TYPE_CHECKING:  # probes and the processes that builders start import this package too
     import onnx_ir as ir
@@ -19,9 +21,6 @@ if TYPE_CHECKING:  # probes and the processes that builders start import this pa
     from lepton_compile.recipe import Recipe
 
 __all__ = ["BuiltEngine", "EngineBuilder", "EngineJob", "Step"]
-
-Step = Callable[[str, int, int], None]
-"""(what is being done, done, total)."""
 
 
 @dataclass(frozen=True)

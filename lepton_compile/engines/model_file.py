@@ -8,10 +8,10 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from lepton_compile.engines.contract import Step
 from lepton_compile.engines.encoder_part import is_encoder_decoder, split
 from lepton_compile.engines.weights_file import INLINE_BYTES, WeightStore, write_weights
 from lepton_compile.errors import EngineError
+from lepton_compile.progress import Step
 
 __all__ = [
     "LAYER_KEY",
@@ -79,7 +79,7 @@ def write_model(
     return [*graphs, *sorted(kept)]
 
 
-def graph_sizes(model: ir.Model, stem: str | None = None) -> dict[str, int]:
+def graph_sizes(model: ir.Model, stem: str | None) -> dict[str, int]:
     """Bytes of each graph that :func:`write_model` would write, by name, of weights without values.
 
     The model is of no use afterwards. Small tensors are counted, never read.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +11,7 @@ from typing import BinaryIO
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
+from lepton_compile.progress import Step
 
 __all__ = ["INLINE_BYTES", "STORAGE_KEY", "Placed", "WeightStore", "aligned", "write_weights"]
 
@@ -45,8 +46,8 @@ class WeightStore:
 def write_weights(
     path: Path,
     values: Iterable[ir.Value],
-    progress: Callable[[str, int, int], None] | None = None,
-    store: WeightStore | None = None,
+    progress: Step | None,
+    store: WeightStore | None,
 ) -> set[str]:
     """Write the tensors of ``values`` to ``path`` and point the values at the file.
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from lepton_compile.collection import uncollected
 from lepton_compile.errors import ExportError
+from lepton_compile.progress import Step
 from lepton_passes.body import DIALECT, bodies
 
 from . import meta
@@ -104,7 +105,7 @@ def export(
     source_length: int | None = None,
     pooling: Pooling | None = None,
     positions: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
     traced: Traced | None = None,
 ) -> ExportedModel:
     """Capture a model as a neutral graph. No weight is read.
@@ -195,7 +196,7 @@ def capture(
     source_length: int | None = None,
     pooling: Pooling | None = None,
     positions: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
     traced: Traced | None = None,
 ) -> ExportedModel:
     """As ``export``, from the configuration alone: large initializers have no tensor."""
@@ -209,7 +210,7 @@ def _capture(
     source_length: int | None,
     pooling: Pooling | None,
     positions: bool,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Step | None,
     traced: Traced | None,
     *,
     weights: bool = False,

@@ -6,11 +6,12 @@ dropped, one text of the sample at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.progress import Step
 from lepton_passes.body import DIALECT, Body, bodies, sweep
 from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.quantize_cache import caches_in
@@ -25,7 +26,7 @@ _PREFIX = "cache-range:"
 def cache_ranges(
     model: ir.Model,
     feeds: Sequence[Mapping[str, np.ndarray]],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
 ) -> dict[str, InputRange]:
     """Range of what goes into each cache, by the name of its past.
 

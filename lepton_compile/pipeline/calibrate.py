@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import PassError
+from lepton_compile.progress import Step
 from lepton_compile.runtime.loader import cores
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import Body, bodies, sweep
@@ -23,7 +24,7 @@ from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._ranges import InputRange
 from lepton_plugins.workroom import Workroom
 
-from .empty_past import empty_past, is_past
+from .empty_past import with_empty_past
 from .lean_graph import lean
 from .scratch import ScratchWeights
 
@@ -52,7 +53,7 @@ Seen = TypeVar("Seen", bound=Observer)
 def calibrate(
     model: ir.Model,
     feeds: Sequence[Mapping[str, np.ndarray]],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
 ) -> dict[str, InputRange]:
     """Ranges of what linear layers read; arguments and errors as of ``observe``."""
     return observe(model, feeds, InputRange, progress=progress)
@@ -64,7 +65,7 @@ def observe(
     make: Callable[[], Seen],
     *,
     wanted: Container[str] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
 ) -> dict[str, Seen]:
     """Run ``model`` on each of ``feeds``.
 
@@ -95,7 +96,7 @@ def show(
     observers: Mapping[str, Observer],
     feeds: Sequence[Mapping[str, np.ndarray]],
     what: str,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
 ) -> None:
     """Run ``model`` on each of ``feeds``; observers by the name of the output that each sees.
 
@@ -108,7 +109,7 @@ def show(
         for index, feed in enumerate(feeds):
             if progress is not None:
                 progress(what, index, len(feeds))
-            found = session.run(list(observers), _complete(feed, taken))  # type: ignore[attr-defined]
+            found = session.run(list(observers), with_empty_past(feed, taken))  # type: ignore[attr-defined]
             for each, array in zip(observers.values(), found, strict=True):
                 each.see(array)
         del session  # it maps a file of the folder
@@ -190,15 +191,3 @@ def _opened(model: ir.Model, folder: Path) -> object:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, all of them RuntimeErrors
         raise PassError("the graph to calibrate does not run", found=str(error)) from error
-
-
-def _complete(
-    feed: Mapping[str, np.ndarray], wanted: Mapping[str, Sequence[object]]
-) -> dict[str, np.ndarray]:
-    """The feed with empty caches, and without inputs that nothing needs."""
-    batch = len(next(iter(feed.values())))
-    full = {name: array for name, array in feed.items() if name in wanted}
-    for name, shape in wanted.items():
-        if is_past(name):
-            full[name] = empty_past(shape, batch)
-    return full

@@ -29,7 +29,7 @@ from lepton_passes.tensors import StreamedTensor
 from lepton_plugins.workroom import Workroom
 
 from .blame import first_moved
-from .empty_past import empty_past, is_past
+from .empty_past import with_empty_past
 from .lean_graph import in_order, lean
 from .scratch import ScratchWeights
 from .unsigned import with_unsigned_weights
@@ -185,15 +185,10 @@ class NumericCheck:
 
     def _with_caches(self, session: object) -> dict[str, np.ndarray]:
         inputs = session.get_inputs()  # type: ignore[attr-defined]
-        names = {wanted.name for wanted in inputs}
-        feeds = {name: array for name, array in self._feeds.items() if name in names}
-        for wanted in inputs:
-            given = feeds.get(wanted.name)
-            if given is not None and wanted.type == "tensor(float)":
-                feeds[wanted.name] = given.astype(np.float32)  # halves are emulated
-            if is_past(wanted.name):
-                batch = len(next(iter(self._feeds.values())))
-                feeds[wanted.name] = empty_past(wanted.shape, batch)
+        feeds = with_empty_past(self._feeds, {each.name: each.shape for each in inputs})
+        for name in (each.name for each in inputs if each.type == "tensor(float)"):
+            if name in feeds:
+                feeds[name] = feeds[name].astype(np.float32)  # halves are emulated
         return feeds
 
     def _real(self, output: np.ndarray) -> np.ndarray:

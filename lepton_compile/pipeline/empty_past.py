@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lepton_passes.match import PAST
 
-__all__ = ["empty_past", "is_past"]
+__all__ = ["with_empty_past"]
 
 
-def is_past(name: str) -> bool:
-    """Whether an input of this name holds what came before."""
-    return name.startswith(PAST)
+def with_empty_past(
+    feed: Mapping[str, np.ndarray], wanted: Mapping[str, Sequence[object]]
+) -> dict[str, np.ndarray]:
+    """What of ``feed`` a graph takes, and for each of its inputs that holds what came before an
+    fp32 array: of its dimensions after the batch, one with a name counts tokens, and is empty.
 
-
-def empty_past(shape: Sequence[object], batch: int) -> np.ndarray:
-    """An fp32 array for such an input; of its dimensions after the batch, one with a name counts
-    tokens."""
-    sizes = [size if isinstance(size, int) else 0 for size in shape[1:]]
-    return np.zeros((batch, *sizes), np.float32)
+    Args:
+        wanted: shapes of the inputs of the graph, by name.
+    """
+    batch = len(next(iter(feed.values())))
+    full = {name: array for name, array in feed.items() if name in wanted}
+    for name, shape in wanted.items():
+        if name.startswith(PAST):
+            sizes = [size if isinstance(size, int) else 0 for size in shape[1:]]
+            full[name] = np.zeros((batch, *sizes), np.float32)
+    return full

@@ -8,6 +8,8 @@ from threading import Lock
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.progress import Step
+
 from .calibrate import calibrate, inputs_of
 
 __all__ = ["Energies"]
@@ -29,7 +31,7 @@ class Energies(Mapping[str, np.ndarray]):
         model: ir.Model,
         feeds: Callable[[], Feeds],
         *,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Step | None = None,
     ) -> None:
         self._model: ir.Model | None = model.clone()
         self._feeds, self._progress = feeds, progress

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.progress import Step
+
 from .calibrate import inputs_of, observe
 
 __all__ = ["BUDGET", "Hessian", "Hessians"]
@@ -54,7 +56,7 @@ class Hessians(Mapping[str, np.ndarray]):
         feeds: Callable[[], Feeds],
         *,
         budget: int = BUDGET,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Step | None = None,
     ) -> None:
         self._model = model.clone()
         self._make_feeds = feeds

@@ -89,8 +89,7 @@ def _product(body: Body, product: ir.Node, matrix: ir.Value, once: Once | None) 
 
 
 def _turned_product(body: Body, before: ir.Node, x: ir.Value | None, matrix: ir.Value) -> ir.Value:
-    how = {"transB": 1}
-    made = body.emit(before, "FusedMatMul", [x, matrix], dict(how), domain=MICROSOFT)
+    made = body.emit(before, "FusedMatMul", [x, matrix], {"transB": 1}, domain=MICROSOFT)
     return made.outputs[0]
 
 
@@ -142,7 +141,7 @@ def _rows_of_blocks(body: Body, before: ir.Node, table: ir.Node, ids: ir.Value |
     size = table.attributes.get_int("block_size", 0)
     how = {"gather_axis": 0, "quantize_axis": 1, "block_size": size}
     inputs = [q, ids, scale, *zero]
-    return body.emit(before, "GatherBlockQuantized", inputs, dict(how), domain=MICROSOFT).outputs[0]
+    return body.emit(before, "GatherBlockQuantized", inputs, how, domain=MICROSOFT).outputs[0]
 
 
 def _rows_of_bytes(body: Body, before: ir.Node, table: ir.Node, ids: ir.Value | None) -> ir.Value:
@@ -155,4 +154,4 @@ def _rows_of_bytes(body: Body, before: ir.Node, table: ir.Node, ids: ir.Value | 
         last = body.constant_node(before, np.array([-1]))
         scales = body.emit(before, "Unsqueeze", [scales, last]).outputs[0]
     how = {"axis": -1, "block_size": size or q.shape.numpy()[1]}
-    return body.emit(before, "DequantizeLinear", [rows, scales], dict(how)).outputs[0]
+    return body.emit(before, "DequantizeLinear", [rows, scales], how).outputs[0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import onnx_ir as ir
 
 from lepton_compile.errors import PassError
+from lepton_compile.progress import Step
 from lepton_passes.contract import LeptonPass
 
 from .report import PassReport, PipelineReport
@@ -31,7 +32,7 @@ def run(
     passes: Sequence[LeptonPass],
     *,
     check: Check | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Step | None = None,
     refuse: bool = True,
     report: PipelineReport | None = None,
 ) -> PipelineReport:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lepton_compile.progress import Step
 from lepton_compile.tactics.choose import NAMES, Verdict, choose
 from lepton_compile.tactics.clock import Clock
 from lepton_compile.tactics.machine import Machine
@@ -24,8 +25,6 @@ NEEDED = 192 << 20
 UNKNOWN = "none was ever timed on this machine, which a build does"
 SMALL = "too small to be timed"
 BUSY = "the machine was too busy to time others"
-
-Step = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

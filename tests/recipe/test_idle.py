@@ -112,6 +112,12 @@ def test_told(data: dict[str, Any], key: str, found: str, available: str) -> Non
     assert str(error.hint).startswith("leave it out")
 
 
+def test_a_text_beside_a_vision_model_is_told_what_is_compared() -> None:
+    error = told({**SEES, "verify": {"text": "t"}})
+    assert "vision models are compared on images" in error.message
+    assert error.found == "t, for image-feature-extraction"
+
+
 def test_every_row_of_the_table_is_told_of() -> None:
     keys = {key.rpartition("ort-cpu.")[2] for _, key, _, _ in IDLE}
     assert {row.key for row in EFFECTS} <= keys

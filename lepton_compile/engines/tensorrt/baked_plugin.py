@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from lepton_compile.engines.contract import Step
 from lepton_compile.engines.gpu import gpus
 from lepton_compile.engines.tensorrt.plugin_files import architectures_for, refusals_told
 from lepton_compile.errors import EngineError
+from lepton_compile.progress import Step
 from lepton_plugins.attention.nodes import variants_in
 from lepton_plugins.attention.qdp_nodes import expand
 

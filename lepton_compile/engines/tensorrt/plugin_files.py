@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from lepton_compile.engines.contract import Step
 from lepton_compile.engines.gpu import gpus
 from lepton_compile.engines.tensorrt.flavour import Flavour
 from lepton_compile.errors import EngineError
+from lepton_compile.progress import Step
 from lepton_plugins.attention.emit import emit
 from lepton_plugins.attention.index import KernelIndex
 from lepton_plugins.attention.nodes import variants_in
@@ -40,7 +40,7 @@ def write_plugin(
     folder: Path,
     capabilities: Sequence[str],
     flavour: Flavour,
-    step: Step | None = None,
+    step: Step | None,
 ) -> dict[str, Any] | None:
     """Write the plugin that a flat graph asks for; its entry in the manifest, None without one.
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lepton_compile.engines.contract import Step
 from lepton_compile.engines.tensorrt.flavour import Flavour
 from lepton_compile.errors import EngineError
+from lepton_compile.progress import Step
 
 __all__ = ["CHILD", "run_child"]
 

@@ -152,7 +152,7 @@ def fresh_start(
     )
 
 
-def fresh_eager(source: Source, task: str, threads: int | None = None) -> FreshStart:
+def fresh_eager(source: Source, task: str, threads: int | None) -> FreshStart:
     """The same of the fp32 PyTorch model: seconds to import torch and transformers, to load, to
     run eight tokens, or a picture, once.
 

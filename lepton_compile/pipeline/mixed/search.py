@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.progress import Step
 from lepton_compile.scratch import Shelved
 
 from .choice import Ladder, Option, search
@@ -18,7 +19,6 @@ from .sensitivity import (
     Feeds,
     Measured,
     Run,
-    Step,
     estimates,
     squared_derivatives,
     table_losses,

@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from lepton_compile.progress import Step
 from lepton_compile.scratch import Shelf, Shelved
 
 from .objective import Objective
 from .rounder import Rounder, blocks_of
 from .units import Part, Unit
 
-__all__ = ["Feeds", "Measured", "Run", "Step", "estimates", "squared_derivatives", "table_losses"]
+__all__ = ["Feeds", "Measured", "Run", "estimates", "squared_derivatives", "table_losses"]
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 Run = Callable[[Mapping[str, np.ndarray]], Any]
-Step = Callable[[str, int, int], None]
 
 _SEED = 0
 _SHARE = 8

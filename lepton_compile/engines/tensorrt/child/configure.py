@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,9 +146,7 @@ def _values(profile: trt.IOptimizationProfile, tensor: trt.ITensor, asked: Profi
             where=f"shapes ({asked.name})",
             available=sorted(asked.values),
         )
-    count = 1
-    for size in tensor.shape:
-        count *= size
+    count = math.prod(tensor.shape)
     low, usual, high = ([value] * count for value in asked.values[name])
     _attempt(name, asked, profile.set_shape_input, low, usual, high)
 
