@@ -194,6 +194,11 @@ class Body:
         new.shape = old.shape if new.shape is None else new.shape
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
+    def replace_all(self, old: Sequence[ir.Value], new: Sequence[ir.Value]) -> None:
+        """:meth:`replace` each by the one in its place; there are as many."""
+        for before, after in zip(list(old), new, strict=True):
+            self.replace(before, after)
+
     def can_replace(self, old: ir.Value, new: ir.Value) -> bool:
         """Whether :meth:`replace` may be called: an output needs a node of its own."""
         return not old.is_graph_output() or (

@@ -332,7 +332,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),
-    # What a model says by itself. First over caches, whose keys the other would take as they are.
+    # Attention of ONNX with a bias. First over caches: the other would take their keys as they are.
     Entry(LowerBiasedCachedAttention, targets=_CPU, configured=_native(LowerBiasedCachedAttention)),
     Entry(LowerBiasedAttention, targets=_CPU, configured=_native(LowerBiasedAttention)),
     # Ours first: what they decline is left to those of onnxruntime. In front of lower-silu, whose

@@ -1,8 +1,8 @@
 """Element types of all values of a model, inferred forward from its inputs and weights.
 
-Passes that make values seldom say their type. Who decides by type asks :func:`fill_types` first:
-one walk, a layer function once, by the types its first call gives it. Who asks for a few of them
-alone, and leaves the graph as it is, calls :func:`type_of`.
+Passes that make values seldom say their type. A pass that decides by types calls
+:func:`fill_types` first: one walk, which enters a layer function once, with the types of its first
+call. One that needs a few types, and leaves the graph as it is, calls :func:`type_of`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from lepton_passes.body import LAYER_DOMAIN
 from lepton_passes.dtypes import HALVES, fill_types, set_type
 from lepton_passes.emulation_heads import norms_outside
 from lepton_passes.tensors import cast
@@ -45,7 +46,7 @@ class Emulation:
     def __call__(self, model: ir.Model) -> ir.Model:
         """A copy of ``model`` without halves; inputs and outputs that were halves are fp32."""
         copy = model.clone()
-        functions = [f.graph for f in copy.functions.values() if f.domain == "ai.lepton.layer"]
+        functions = [f.graph for f in copy.functions.values() if f.domain == LAYER_DOMAIN]
         for graph in (copy.graph, *functions):
             norms_outside(graph)
         fill_types(copy)

@@ -33,7 +33,7 @@ def _outside(graph: ir.Graph, node: ir.Node) -> None:
     def emit(
         op: str, inputs: Sequence[ir.Value | None], outputs: int = 1, **attributes: float
     ) -> Sequence[ir.Value]:
-        added.append(ir.node(op, inputs, dict(attributes), num_outputs=outputs))
+        added.append(ir.node(op, inputs, attributes, num_outputs=outputs))
         return added[-1].outputs
 
     def ints(*numbers: int) -> ir.Value:

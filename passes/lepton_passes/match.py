@@ -66,13 +66,13 @@ def readers(value: ir.Value) -> list[ir.Node]:
     return [node for node in value.consumers() if node.graph is value.graph]
 
 
-def only_reader(value: ir.Value, *op_types: str, domain: str = "") -> ir.Node | None:
+def only_reader(value: ir.Value, *op_types: str) -> ir.Node | None:
     """The node that reads ``value``, if there is exactly one, in the same graph, and it is no
     output of the body; of the given types when any are given."""
     uses, found = tuple(value.uses()), readers(value)
     if len(uses) != 1 or not found or value.is_graph_output():
         return None
-    return found[0] if not op_types or is_op(found[0], *op_types, domain=domain) else None
+    return found[0] if not op_types or is_op(found[0], *op_types) else None
 
 
 def bias_of(body: Body, y: ir.Value, rows: int) -> tuple[ir.Value, ir.Value] | None:

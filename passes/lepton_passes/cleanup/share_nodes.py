@@ -51,8 +51,7 @@ class ShareNodes(LeptonPass):
             known = seen.setdefault(key, node)
             if known is node or any(out.is_graph_output() for out in node.outputs):
                 continue
-            for old, new in zip(node.outputs, known.outputs, strict=True):
-                body.replace(old, new)
+            body.replace_all(node.outputs, known.outputs)
             self.fire(body)
 
     def _share_initializers(self, body: Body) -> None:

@@ -7,16 +7,16 @@
 A prompt asks for the logits of its last position, and the last layer's keys and values have to be
 there for all: what comes behind its attention, and with our own kernel the queries, do not. That is
 one layer in 18 of Gemma 3 270M, but for its projections.
-What it moves in front of is read by nothing but what it moves, and keeps positions apart
-(``_positions.py``), also where they are rows, as in front of a mixture of experts:
+KeepLast moves in front of nodes that nothing reads but each other and itself, and that keep
+positions apart (``_positions.py``), also where they are rows, as in front of a mixture of experts:
 
     Before   r = Reshape(x, [-1, W]);  e = Experts(r, ..);  y = Reshape(e, [batch, sequence, W])
     After    the same behind KeepLast(x, count), y with as many positions as that has
 
 The last layer gets a function of its own.
 Refuses: an op that is not known to keep positions apart, or works along theirs; a constant that
-differs between them; sizes that are not known; a last layer that something else reads. It moves
-what is behind those, and does nothing for norms and sums alone.
+differs between them; sizes that are not known; a last layer that something else reads. What
+stands behind those is moved all the same; norms and sums alone are not worth it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _BLOCK = 1 << 22
 
 
 class QuantizedRows:
-    """A weight quantized row by row. Reading it raises WeightError for one that is no number.
+    """A weight quantized row by row. Reading it raises WeightError for NaN or infinity.
 
     Scales are kept as rows are produced. Whoever writes the weight first and its scales after reads
     the source once; whoever asks for scales first reads it twice.
@@ -52,7 +52,7 @@ class QuantizedRows:
         w = np.asarray(rows_of(self._source, start, stop), dtype=np.float32)
         # A sum tells most at once, in a hundredth of the time that rounding takes.
         if not np.isfinite(w.sum()) and not np.isfinite(w).all():
-            raise WeightError(f"{self._source.name}: a weight is no number, or has no end")
+            raise WeightError(f"{self._source.name}: a weight is NaN or infinite")
         q, scale = self._quantize(w)
         with self._first:
             if self._scales is None:

@@ -30,12 +30,12 @@ LEVELS = (-8.0, -8.75, -7.0)
 """Levels that the value of largest magnitude of a group may fall on."""
 
 MORE_LEVELS = (*LEVELS, -9.5, -10.5, -6.5, 7.0, 7.5)
-"""For who takes more time: stronger clipping, and the seven levels of the other side."""
+"""For those who take more time: stronger clipping, and the seven levels of the other side."""
 
-# Of groups that lie on levels already.
+# Levels for rows that lie on sixteen levels already.
 _WHOLE = (-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0)
-# What is looked at of a group before all of it is, and how far from a level bf16 takes a value: it
-# and the largest are each off by up to 2^-8 of themselves.
+# Values of a group that are looked at before all of it is, and how far bf16 may take one from its
+# level: it and the largest are each off by up to 2^-8 of themselves.
 _LOOKED_AT, _OFF = 8, 8 * 2.0**-7
 
 # Elements that are worked on at a time: temporary arrays stay in the cache of a core, and one call

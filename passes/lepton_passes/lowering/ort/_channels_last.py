@@ -1,7 +1,7 @@
-"""Move turns, of the channels in front of the sequence or back, until they meet.
+"""Move the transposes of channels and sequence ("turns") towards each other until they meet.
 
-Models turn channels in front of the sequence for a convolution, and back behind it. Where the
-convolution takes them last, what stands between it and the two can, too.
+Models turn the channels in front of the sequence for a convolution, and back behind it. Where the
+convolution takes them last, so can what stands between it and the two turns.
 
     Before   Transpose -> Split -> Mul -> Transpose -> CausalConv -> Transpose -> Mul -> Transpose
     After    Split -> Mul -> CausalConv -> Mul

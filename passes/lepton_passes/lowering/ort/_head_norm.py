@@ -82,8 +82,7 @@ class HeadNorm(LeptonPass):
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         attributes[self.epsilon] = query.epsilon
         new = body.emit(node, node.op_type, inputs, attributes, domain=self.domain, outputs=3)
-        for old, made in zip(node.outputs, new.outputs, strict=True):
-            body.replace(old, made)
+        body.replace_all(node.outputs, new.outputs)
         self.fire(body)
 
     def _normed(self, value: ir.Value | None) -> _Normed | None:

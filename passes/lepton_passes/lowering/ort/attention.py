@@ -58,7 +58,7 @@ class LowerAttention(LeptonPass):
             "unidirectional": node.attributes.get_int("is_causal", 0),
         }
         new = body.emit(
-            node, "MultiHeadAttention", node.inputs[:3], dict(attributes), domain="com.microsoft"
+            node, "MultiHeadAttention", node.inputs[:3], attributes, domain="com.microsoft"
         )
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
@@ -80,7 +80,7 @@ class LowerAttention(LeptonPass):
             node,
             "MultiHeadAttention",
             [*node.inputs[:3], None, padding, bias],
-            dict(attributes),
+            attributes,
             domain="com.microsoft",
         )
         body.replace(node.outputs[0], new.outputs[0])

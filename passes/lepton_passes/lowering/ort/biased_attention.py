@@ -47,7 +47,7 @@ class LowerBiasedAttention(LeptonPass):
             node,
             "MultiHeadAttention",
             [*given, None, found.bias],
-            dict(attributes),
+            attributes,
             domain=CPU_DOMAIN,
         )
         body.replace(found.result.outputs[0], new.outputs[0])

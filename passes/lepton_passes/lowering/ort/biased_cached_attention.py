@@ -86,7 +86,7 @@ class LowerBiasedCachedAttention(LeptonPass):
             found.bias,
         ]
         new = body.emit(
-            node, "GroupQueryAttention", inputs, dict(attributes), domain=CPU_DOMAIN, outputs=3
+            node, "GroupQueryAttention", inputs, attributes, domain=CPU_DOMAIN, outputs=3
         )
         for old, made in zip((found.result, *grown), new.outputs, strict=True):
             body.replace(old.outputs[0], made)

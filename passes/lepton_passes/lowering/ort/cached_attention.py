@@ -82,12 +82,11 @@ class LowerCachedAttention(LeptonPass):
             node,
             "GroupQueryAttention",
             [query, key, value, *node.inputs[4:6], lengths, total, *tables, None, None, sinks],
-            dict(attributes),
+            attributes,
             domain="com.microsoft",
             outputs=3,
         )
-        for old, made in zip(node.outputs, new.outputs, strict=True):
-            body.replace(old, made)
+        body.replace_all(node.outputs, new.outputs)
         self.fire(body)
 
     def _rotary(self, body: Body, node: ir.Node) -> _Rotary | None:

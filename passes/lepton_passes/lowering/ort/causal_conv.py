@@ -36,6 +36,5 @@ class LowerCausalConv(LeptonPass):
                 domain=MICROSOFT,
                 outputs=2,
             )
-            for old, new in zip(node.outputs, made.outputs, strict=True):
-                body.replace(old, new)
+            body.replace_all(node.outputs, made.outputs)
             self.fire(body)

@@ -74,7 +74,7 @@ class LowerEmbedding(LeptonPass):
             node,
             "GatherBlockQuantized",
             [data, node.inputs[1], scale, *packed],
-            dict(attributes),
+            attributes,
             domain="com.microsoft",
         )
         body.replace(node.outputs[0], new.outputs[0])

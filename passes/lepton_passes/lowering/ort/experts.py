@@ -5,12 +5,12 @@
     on a GPU      the same                      ->  QMoE(x, Log(R), W', V') * sum(shares)
 
 R (tokens, experts) has the shares where the experts are and 0 elsewhere. QMoE takes the largest and
-weighs by what it is told; MoE weighs by the Softmax of its scores, which are the logarithms of the
-shares for it, so that what comes out is divided by their sum; they are taken in fp32. Both kernels
-want the rows of gate and up in turns: where the model has one behind the other, rows change places
-as they are written. In half precision everything is as it was found, in halves. A GPU's QMoE (of
-1.31) weighs by other numbers than it is told, wants sizes of multiples of 64, and was wrong with
-zero points: experts with other sizes, or with those, are widened there.
+weighs by what it is told. MoE weighs by the Softmax of its scores, which are the logarithms of the
+shares, taken in fp32: it divides by their sum, which is put right. Both kernels want the rows of
+gate and up in turns: where the model has one behind the other, rows change places as they are
+written. In half precision everything is as it was found, in halves. A GPU's QMoE (of 1.31) weighs
+by other numbers than it is told, wants sizes of multiples of 64, and was wrong with zero points:
+experts with other sizes, or with those, are widened there.
 
 Experts whose two matrices differ in format (rules for one of them) have no kernel: what is rounded
 is widened again, and reported. The kernels have no gate of Gelu or Relu: such experts, where

@@ -29,8 +29,9 @@ from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
 from lepton_passes.linear import Linear, linears, lookups, scale_type
 from lepton_passes.lowering.ort.choices import Choices
-from lepton_passes.lowering.ort.packing import columns_first, nbits, packed_zeros, repeated_scales
+from lepton_passes.lowering.ort.packing import nbits, packed_zeros, repeated_scales
 from lepton_passes.match import bias_of, has_blocks, is_decoder, largest_block
+from lepton_passes.tensors import transposed
 
 __all__ = ["ROUNDED", "Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
 
@@ -118,7 +119,7 @@ class LowerLinear(LeptonPass):
 
     def _dynamic(self, body: Body, linear: Linear) -> None:
         q, scale = linear.weight.values
-        turned = body.derive([q], f"{q.name}_kn", lambda t: columns_first(t[0]))
+        turned = body.derive([q], f"{q.name}_kn", lambda t: transposed(t[0]))
         self._emit(body, linear, "DynamicQuantizeMatMul", [linear.x, turned, scale, None], {})
 
     def _nbits(self, body: Body, linear: Linear) -> None:
@@ -162,6 +163,6 @@ class LowerLinear(LeptonPass):
         old, extra = (linear.y, None) if bias is None else bias
         before = linear.node if bias is None else old.producer()
         assert before is not None
-        node = body.emit(before, op_type, [*inputs, extra], dict(attributes), domain=MICROSOFT)
+        node = body.emit(before, op_type, [*inputs, extra], attributes, domain=MICROSOFT)
         body.replace(old, node.outputs[0])
         self.fire(body)

@@ -38,6 +38,5 @@ class LowerLinearAttention(LeptonPass):
             made = body.emit(
                 node, "LinearAttention", node.inputs, attributes, domain=MICROSOFT, outputs=2
             )
-            for old, new in zip(node.outputs, made.outputs, strict=True):
-                body.replace(old, new)
+            body.replace_all(node.outputs, made.outputs)
             self.fire(body)

@@ -68,12 +68,11 @@ class LowerNativeAttention(LeptonPass):
             node,
             node.op_type,
             node.inputs,
-            dict(attributes),
+            attributes,
             domain=CPU_DOMAIN,
             outputs=len(node.outputs),
         )
-        for old, made in zip(node.outputs, new.outputs, strict=True):
-            body.replace(old, made)
+        body.replace_all(node.outputs, new.outputs)
         self.fire(body)
 
     def _plain(self, body: Body, node: ir.Node) -> None:
@@ -90,7 +89,7 @@ class LowerNativeAttention(LeptonPass):
             "scale": node.attributes.get_float("scale"),
         }
         inputs = [query, key, value, mask]
-        new = body.emit(node, node.op_type, inputs, dict(attributes), domain=CPU_DOMAIN)
+        new = body.emit(node, node.op_type, inputs, attributes, domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 

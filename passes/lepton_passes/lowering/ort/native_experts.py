@@ -34,7 +34,7 @@ __all__ = ["LowerNativeExperts"]
 # What an activation is called there, where it is another name.
 _KERNELS = {SWISH: "silu"}
 GATE = {"alpha": 1.0, "limit": 0.0, "beta": 0.0}
-"""What is between the halves of a gated layer, and how much of it in most."""
+"""What may be done to a gate besides, and the values with which nothing is."""
 
 
 class LowerNativeExperts(LeptonPass):
@@ -76,7 +76,7 @@ class LowerNativeExperts(LeptonPass):
         }
         tiles = [_packed(body, mixture, each, bits, floats=floats) for each in (first, second)]
         inputs = [*mixture.node.inputs[:3], *tiles, *_biases(body, mixture)]
-        made = body.emit(mixture.node, EXPERTS.name, inputs, dict(attributes), domain=CPU_DOMAIN)
+        made = body.emit(mixture.node, EXPERTS.name, inputs, attributes, domain=CPU_DOMAIN)
         body.replace(mixture.node.outputs[0], made.outputs[0])
         self.fire(body)
 

@@ -103,9 +103,7 @@ class LowerNativeLinear(LeptonPass):
         attributes |= {"activation": then.activation, "gated": then.gated}
         x, order = _ordered(body, linear) if bits == 4 else (linear.x, None)
         inputs = [x, tiles, extra, order]
-        node = body.emit(
-            linear.node, "QuantizedLinear", inputs, dict(attributes), domain=CPU_DOMAIN
-        )
+        node = body.emit(linear.node, "QuantizedLinear", inputs, attributes, domain=CPU_DOMAIN)
         body.replace(then.value, node.outputs[0])
         self.fire(body)
 
@@ -115,7 +113,7 @@ class LowerNativeLinear(LeptonPass):
         bits, group = _format(weight, seven=False)
         inputs = [_packed(body, weight, bits, group), node.inputs[1]]
         attributes = _attributes(weight, bits, group)
-        new = body.emit(node, "QuantizedEmbedding", inputs, dict(attributes), domain=CPU_DOMAIN)
+        new = body.emit(node, "QuantizedEmbedding", inputs, attributes, domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
 
 

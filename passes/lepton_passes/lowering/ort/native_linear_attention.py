@@ -51,8 +51,7 @@ class LowerNativeLinearAttention(LeptonPass):
                 domain=CPU_DOMAIN,
                 outputs=2,
             )
-            for old, new in zip(node.outputs, made.outputs, strict=True):
-                body.replace(old, new)
+            body.replace_all(node.outputs, made.outputs)
             self.fire(body)
 
 

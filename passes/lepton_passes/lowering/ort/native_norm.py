@@ -54,7 +54,7 @@ class LowerNativeNorm(LeptonPass):
         }
         summed = skip and len(node.outputs) > _SUM
         new = body.emit(
-            node, op_type, node.inputs, dict(attributes), domain=CPU_DOMAIN, outputs=1 + summed
+            node, op_type, node.inputs, attributes, domain=CPU_DOMAIN, outputs=1 + summed
         )
         body.replace(node.outputs[0], new.outputs[0])
         if summed:
@@ -79,7 +79,7 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
 
 
 def _width(body: Body, value: ir.Value | None) -> int | None:
-    """How long a vector is that is a weight, or stands in the graph."""
+    """Length of a vector that is a weight, or a constant of the graph."""
     width = vector_of(body, value)
     constant = body.constant(value) if width is None else None
     return len(constant) if constant is not None and constant.ndim == 1 else width

@@ -5,8 +5,8 @@
     Before   n = Normalization(x, own);  y, sum = SkipNormalization(n, skip, gamma)
     After    y, sum = SkipNormalization(x, skip, gamma, , own)
 
-Gemma and OLMo 2 norm what a block gives before they add it. Of a prompt each op reads and writes
-all tokens; of a decode step it is a call.
+Gemma and OLMo 2 norm what a block gives before they add it. An op less saves a
+prompt reading and writing all tokens, and a decode step a call.
 Refuses: a norm that something else reads; one with a bias, or of another kind or epsilon than that
 behind the sum; sides of a sum that differ in size or are unknown.
 """
@@ -55,11 +55,8 @@ class LowerNormedSum(LeptonPass):
             inputs = [x, gamma, None, other]
         attributes: dict[str, int | float] = {"epsilon": _epsilon(norm), "rms": _rms(norm)}
         op = _SKIP if node.op_type == _SKIP else _NORM
-        new = body.emit(
-            node, op, inputs, dict(attributes), domain=CPU_DOMAIN, outputs=len(node.outputs)
-        )
-        for old, value in zip(node.outputs, new.outputs, strict=True):
-            body.replace(old, value)
+        new = body.emit(node, op, inputs, attributes, domain=CPU_DOMAIN, outputs=len(node.outputs))
+        body.replace_all(node.outputs, new.outputs)
         self.fire(body)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.tensors import StreamedTensor, rows_of, transposed
+from lepton_passes.tensors import StreamedTensor, rows_of
 
-__all__ = ["STORAGE", "columns_first", "nbits", "packed_zeros", "repeated_scales"]
+__all__ = ["STORAGE", "nbits", "packed_zeros", "repeated_scales"]
 
 STORAGE = "lepton.storage"
 
@@ -48,11 +48,6 @@ def packed_zeros(zero: ir.TensorProtocol) -> StreamedTensor:
         return _nibbles(np.pad(points, ((0, 0), (0, blocks % 2)))) if four else points
 
     return StreamedTensor(f"{zero.name}_u", ir.DataType.UINT8, (rows, width), read)
-
-
-def columns_first(q: ir.TensorProtocol) -> StreamedTensor:
-    """INT8 (rows, columns) as (columns, rows), the layout of DynamicQuantizeMatMul."""
-    return transposed(q)
 
 
 def repeated_scales(scale: ir.TensorProtocol, blocks: int) -> StreamedTensor:

@@ -63,9 +63,7 @@ class MaskValues:
             self._made[key] = self._node("ConstantOfShape", [shape], mask)
         return self._made[key]
 
-    def window_bias(
-        self, mask: ir.Value, window: int, dtype: ir.DataType = ir.DataType.FLOAT
-    ) -> ir.Value:
+    def window_bias(self, mask: ir.Value, window: int, dtype: ir.DataType) -> ir.Value:
         """Bias that hides keys at a distance of ``window`` and more, (1, 1, total, total)."""
         key = ("window", mask, window, dtype)
         if key not in self._made:
@@ -102,7 +100,7 @@ class MaskValues:
     def _node(
         self, op_type: str, inputs: list[ir.Value], mask: ir.Value, **attributes: int
     ) -> ir.Value:
-        return self._insert(ir.node(op_type, inputs, dict(attributes)), mask)
+        return self._insert(ir.node(op_type, inputs, attributes), mask)
 
     def _insert(self, node: ir.Node, mask: ir.Value) -> ir.Value:
         """Behind what makes the mask and behind what was made before."""

@@ -73,9 +73,7 @@ class LowerSharedAttention(LeptonPass):
         total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
         none = body.lift("no_keys", [self._masks.no_keys(m, heads * width) for m in masks])
         inputs = [query, none, none, keys, values, lengths, total, *(tables or ())]
-        new = body.emit(
-            node, "GroupQueryAttention", inputs, dict(attributes), domain="com.microsoft"
-        )
+        new = body.emit(node, "GroupQueryAttention", inputs, attributes, domain="com.microsoft")
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 

@@ -100,7 +100,7 @@ class LowerTrtAttention(LeptonPass):
         self, before: ir.Node, mask: ir.Value, window: int, causal: int, dtype: ir.DataType
     ) -> ir.Value:
         def node(op_type: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-            return self._main.emit(before, op_type, inputs, dict(attributes)).outputs[0]
+            return self._main.emit(before, op_type, inputs, attributes).outputs[0]
 
         def constant(value: object) -> ir.Value:
             return self._main.constant_node(before, np.asarray(value))

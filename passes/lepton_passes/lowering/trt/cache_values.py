@@ -125,7 +125,7 @@ class CacheValues:
         return self._insert(ir.node("Constant", [], {"value": ir.tensor(array)}))
 
     def _node(self, op_type: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
-        made = self._insert(ir.node(op_type, inputs, dict(attributes), name=name))
+        made = self._insert(ir.node(op_type, inputs, attributes, name=name))
         made.name = name
         self._known[name] = made
         return made

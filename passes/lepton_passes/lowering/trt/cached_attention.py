@@ -15,11 +15,13 @@ there or not its to see is the form:
     matmul   products and a Softmax in fp32 (``written.py``) over the whole capacity, with that bias
     auto     native; mask for windows; plugin for what neither can say; matmul for what that lacks
 
-A layer that the wanted form cannot say (a window in native and slice; softcap, sinks, heads wider
-than 256 in all but plugin and matmul; sinks, a cache in 8 bits or of several
-capacities in all but plugin; heads that the
-plugin has no kernels for) is declined with the reason and gets the form of auto. So is attention
-that is the model's own code.
+A layer that the wanted form cannot say is declined with the reason, and gets the form of auto:
+    a window                                   in native and slice
+    softcap, sinks, heads wider than 256       in all but plugin and matmul
+    sinks, a cache in 8 bits or of several capacities   in all but plugin
+    heads that the plugin has no kernels for   in plugin
+So is attention that is the model's own code.
+
 Whether lower_right counts from kv_lengths has not been executed yet; mask rests on nothing open.
 """
 
@@ -135,7 +137,7 @@ class LowerTrtCachedAttention(LeptonPass):
         if form == "native":
             lengths = [self._values.kv_lengths()] * body.times
             inputs += [None, None, body.lift("kv_lengths", lengths)]
-        made = body.emit(node, "TRT_Attention", inputs, dict(attributes), domain=DOMAIN)
+        made = body.emit(node, "TRT_Attention", inputs, attributes, domain=DOMAIN)
         made.outputs[0].type = read[0].type
         return made
 

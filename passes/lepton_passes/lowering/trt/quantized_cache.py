@@ -48,7 +48,7 @@ def rounded(value: ir.Value | None) -> Rounded | None:
 def scaled_by(
     body: Body, before: ir.Node, op_type: str, value: ir.Value | None, scale: ir.Value
 ) -> ir.Value:
-    """``value`` times or by ``scale``."""
+    """``value`` times ``scale``, or divided by it."""
     assert value is not None
     out = body.emit(before, op_type, [value, scale]).outputs[0]
     out.type, out.shape = value.type, value.shape

@@ -128,7 +128,7 @@ class LowerTrtStaticCache(LeptonPass):
             value = scaled_by(body, node, "Div", values.source, values.scale)
         inputs = [query, key, value, lengths, *node.inputs[4:6], *_sinks(body, node)]
         new = body.emit(
-            node, "CachedAttention", inputs, dict(attributes), domain=PLUGIN_DOMAIN, outputs=3
+            node, "CachedAttention", inputs, attributes, domain=PLUGIN_DOMAIN, outputs=3
         )
         shape = ir.Shape(["batch", heads, self._length, width])
         for cache in (*new.inputs[4:6], *new.outputs[1:]):

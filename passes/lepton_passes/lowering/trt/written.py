@@ -35,7 +35,7 @@ def written_attention(
     """
 
     def node(op_type: str, *given: ir.Value, **attributes: int | Sequence[int]) -> ir.Value:
-        return body.emit(before, op_type, given, dict(attributes)).outputs[0]
+        return body.emit(before, op_type, given, attributes).outputs[0]
 
     def constant(value: object, dtype: object = None) -> ir.Value:
         return body.constant_node(before, np.asarray(value, dtype=dtype))  # type: ignore[call-overload]
