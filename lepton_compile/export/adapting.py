@@ -39,9 +39,7 @@ def weights_of(
     return converted(network, stored, own_name)
 
 
-def part_unread(
-    source: Source, network: Any, own_name: Callable[[str], str] | None = None
-) -> list[str]:
+def part_unread(source: Source, network: Any, own_name: Callable[[str], str] | None) -> list[str]:
     """Part tied parameters of ``network`` where the adapter changes one of two, as ``untie`` does
     with their numbers; returns their names. What it brings whole counts as changed."""
     if source.adapter is None or not (tied := tied_of(network)):

@@ -13,9 +13,7 @@ from .checkpoint import Checkpoint, MergedCheckpoint, SplitCheckpoint
 __all__ = ["converted", "renaming"]
 
 
-def renaming(
-    network: nn.Module, own_name: Callable[[str], str] | None = None
-) -> Callable[[str], str]:
+def renaming(network: nn.Module, own_name: Callable[[str], str] | None) -> Callable[[str], str]:
     """The current name of a stored tensor. Args: as ``converted``."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, rename_source_key

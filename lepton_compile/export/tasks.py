@@ -234,9 +234,9 @@ def task_module(
     network: nn.Module,
     task: str,
     *,
-    pooling: Pooling | None = None,
-    cache: CacheUse = "captured",
-    positions: bool = False,
+    pooling: Pooling | None,
+    cache: CacheUse,
+    positions: bool,
 ) -> TaskModule:
     """The module to trace for a task; ``cache`` and ``positions`` are for decoders.
 

@@ -99,7 +99,7 @@ def stored_names(
     parameters: Iterable[str],
     checkpoint: Checkpoint,
     network: object,
-    rename: Callable[[str], str] | None = None,
+    rename: Callable[[str], str] | None,
 ) -> dict[str, str]:
     """The checkpoint's own names of those parameters that it has."""
     names = _Names(checkpoint, getattr(network, "base_model_prefix", ""), rename)

@@ -30,7 +30,7 @@ __all__ = ["GGUFCheckpoint"]
 
 CACHE_BYTES = 32 << 20
 Q4_0 = 2
-"""The type of symmetric integers of 4 bits, which who rounds to 4 bits finds again."""
+"""The type of symmetric integers of 4 bits, which rounding to 4 bits finds again."""
 
 
 class GGUFCheckpoint:

@@ -5,8 +5,8 @@ Q4_1   d, m fp16; 16 bytes, of which the low halves come first          w = d q 
 Q4_K   d, e fp16; 6 bits each of 8 scales s and 8 minima m; 128 bytes    w = d s q - e m
 MXFP4  an exponent e of a byte; 16 bytes as those of Q4_1                w = 2^(e - 127) E2M1(q)
 
-Layouts are those of ggml (``ggml-common.h``). Q4_0, which has no offsets, is found again by who
-rounds to 4 bits; other types have more bits, fewer, or levels that are no multiples.
+Layouts are those of ggml (``ggml-common.h``). Q4_0, which has no offsets, is found again by
+rounding to 4 bits; other types have more bits, fewer, or levels that are no multiples.
 """
 
 from __future__ import annotations

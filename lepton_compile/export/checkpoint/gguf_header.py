@@ -8,6 +8,7 @@ against the size of the file before memory is asked for.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,4 @@ class _Parser:
             self.fail("A GGUF tensor has an unknown type.", f"{name}: {kind}")
         if not shape or min(shape) < 1 or shape[-1] % block:
             self.fail("A GGUF tensor has a shape its type does not allow.", f"{name}: {shape}")
-        count = 1
-        for extent in shape:
-            count *= extent
-        return count // int(block) * int(block_bytes)
+        return math.prod(shape) // int(block) * int(block_bytes)

@@ -36,7 +36,7 @@ PLAIN = {
 }
 
 
-def stored_rows(path: Path, tensor: GGUFTensor, stack: bool = False) -> StreamedTensor:
+def stored_rows(path: Path, tensor: GGUFTensor, stack: bool) -> StreamedTensor:
     """The tensor as it is stored, dequantized, with its integers where they may be kept; of a stack
     the rows of all its matrices.
 

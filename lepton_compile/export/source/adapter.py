@@ -33,7 +33,7 @@ class Adapter:
         return [self.path / ADAPTER_CONFIG, self.path / ADAPTER_WEIGHTS]
 
 
-def locate_adapter(spec: str, base: Path, *, weights: bool = True) -> Adapter:
+def locate_adapter(spec: str, base: Path, *, weights: bool) -> Adapter:
     """Find an adapter and check that it can be merged. Reads no weights.
 
     Args:

@@ -79,8 +79,8 @@ def _quantization(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
 def check_config(folder: Path, trust_remote_code: bool) -> None:
     """Refuse code that was not trusted by name, weights that are quantized in a way that is not
-    read, names of no classes, labels that are no text, rotary embeddings that cannot be computed,
-    and numbers that no model has."""
+    read, architectures that name no classes, labels that are no text, rotary embeddings that
+    cannot be computed, and numbers that no model has."""
     config = read_config(folder)
     where = str(folder / "config.json")
     if config.get("auto_map") and not trust_remote_code:

@@ -30,8 +30,9 @@ def particular(header: GGUFHeader, values: Values) -> dict[str, Any]:
     return PARTICULAR[header.architecture](header, values)
 
 
-def _gemma(header: GGUFHeader, values: Values) -> dict[str, Any]:
-    return {"model_type": "gemma"}
+def _plain(model_type: str) -> Callable[[GGUFHeader, Values], dict[str, Any]]:
+    """For architectures without values of their own."""
+    return lambda header, values: {"model_type": model_type}
 
 
 def _gemma2(header: GGUFHeader, values: Values) -> dict[str, Any]:
@@ -111,10 +112,6 @@ def _phi3(header: GGUFHeader, values: Values) -> dict[str, Any]:
     }
 
 
-def _qwen2(header: GGUFHeader, values: Values) -> dict[str, Any]:
-    return {"model_type": "qwen2"}
-
-
 def _qwen2moe(header: GGUFHeader, values: Values) -> dict[str, Any]:
     dense = values["intermediate_size"]
     return {
@@ -136,10 +133,6 @@ def _qwen_experts(header: GGUFHeader, values: Values, *, weights_norm: bool) -> 
         "moe_intermediate_size": number(header, "expert_feed_forward_length", inner),
         "norm_topk_prob": header.key("expert_weights_norm", weights_norm),
     }
-
-
-def _qwen3(header: GGUFHeader, values: Values) -> dict[str, Any]:
-    return {"model_type": "qwen3"}
 
 
 def _qwen3moe(header: GGUFHeader, values: Values) -> dict[str, Any]:
@@ -242,7 +235,7 @@ def _gpt2(header: GGUFHeader, values: Values) -> dict[str, Any]:
 PARTICULAR: dict[str, Callable[[GGUFHeader, Values], dict[str, Any]]] = {
     "cohere2": _cohere2,
     "exaone4": _exaone4,
-    "gemma": _gemma,
+    "gemma": _plain("gemma"),
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "gemma4": gemma4,
@@ -255,9 +248,9 @@ PARTICULAR: dict[str, Callable[[GGUFHeader, Values], dict[str, Any]]] = {
     "mistral3": _mistral3,
     "olmo2": _olmo2,
     "phi3": _phi3,
-    "qwen2": _qwen2,
+    "qwen2": _plain("qwen2"),
     "qwen2moe": _qwen2moe,
-    "qwen3": _qwen3,
+    "qwen3": _plain("qwen3"),
     "qwen3moe": _qwen3moe,
     "smollm3": _smollm3,
     "stablelm": _stablelm,

@@ -16,7 +16,7 @@ from typing import Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.checkpoint.base import read_bytes
 from lepton_compile.export.checkpoint.gguf_header import GGUFHeader
-from lepton_compile.export.source.package import cache_folder
+from lepton_plugins.toolchain.store import user_cache
 from lepton_plugins.workroom import Workroom
 
 __all__ = ["tokenizer_folder"]
@@ -50,7 +50,6 @@ _BOTH = (
 )
 BEGUN = (*_BOTH, "chameleon")
 WHOLE_WORDS = (*_BOTH, "granite-embed-multi-97m", "minicpm5", "youtu")
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def tokenizer_folder(header: GGUFHeader) -> Path | None:
@@ -65,7 +64,7 @@ def tokenizer_folder(header: GGUFHeader) -> Path | None:
     if not header.metadata.get("tokenizer.ggml.tokens"):
         return None
     key = _key(header)
-    folder = cache_folder() / "tokenizers" / key
+    folder = user_cache() / "tokenizers" / key
     if (folder / "tokenizer.json").is_file():
         return folder
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property, partial
@@ -16,6 +15,8 @@ from lepton_compile.errors import SourceError, told_as
 from lepton_compile.export.source import folder as folders
 from lepton_compile.export.source.chat_template import chat_template
 from lepton_compile.export.source.made_tokenizer import made_tokenizer, write_made_tokenizer
+from lepton_compile.export.source.objects import COMPARE
+from lepton_compile.export.source.package import sha256_of
 from lepton_compile.export.source.tokenizer_files import (
     check_tokenizer_files,
     tokenizer_error,
@@ -75,7 +76,7 @@ class Source:
         """The folder of the model's files; a file's parent."""
         return self.path if self.kind == "folder" else self.path.parent
 
-    def check_folder(self, *, weights: bool = True) -> None:
+    def check_folder(self, *, weights: bool) -> None:
         """Refuse what must not, or cannot, be loaded. Raises SourceError."""
         folders.check_config(self.path, self.trust_remote_code)
         check_tokenizer_files(self.path)
@@ -230,9 +231,9 @@ class Source:
 
     def _digest(self) -> dict[str, str]:
         files = folders.inputs(self.path) if self.kind == "folder" else self._own_files()
-        digests = {f.relative_to(self.folder).as_posix(): _sha256(f) for f in files}
+        digests = {f.relative_to(self.folder).as_posix(): sha256_of(f) for f in files}
         if self.adapter is not None:
-            digests |= {f"adapter/{f.name}": _sha256(f) for f in self.adapter.files()}
+            digests |= {f"adapter/{f.name}": sha256_of(f) for f in self.adapter.files()}
         return digests
 
     def _own_files(self) -> list[Path]:
@@ -267,7 +268,7 @@ def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:
             "transformers cannot make a configuration of config.json.",
             where=str(path / "config.json"),
             found=f"{type(error).__name__}: {error}",
-            hint="Compare it with the one that the model was released with.",
+            hint=COMPARE,
         )
     return SourceError(
         "The installed transformers does not know this model type.",
@@ -276,8 +277,3 @@ def _config_error(path: Path, model_type: str, error: Exception) -> SourceError:
         available=difflib.get_close_matches(model_type, CONFIG_MAPPING_NAMES, n=3),
         hint="Update transformers, or correct model_type.",
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source.objects import COMPARE
 
 __all__ = ["check_numbers"]
 
@@ -61,5 +62,5 @@ def _wrong(file: Path, key: str, found: float, available: str) -> SourceError:
         where=str(file),
         found=str(found),
         available=[available],
-        hint="Compare it with the one that the model was released with.",
+        hint=COMPARE,
     )

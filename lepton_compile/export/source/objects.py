@@ -8,8 +8,9 @@ from typing import Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.json_file import read_json
 
-__all__ = ["read_object"]
+__all__ = ["COMPARE", "HINT", "read_object"]
 
+COMPARE = "Compare it with the one that the model was released with."
 HINT = "Download it again, or compare it with the one that the model was released with."
 
 

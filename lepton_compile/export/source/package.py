@@ -18,7 +18,7 @@ from lepton_compile.errors import SourceError
 from lepton_plugins.toolchain.store import user_cache
 from lepton_plugins.workroom import Workroom
 
-__all__ = ["cache_folder", "locate_package"]
+__all__ = ["locate_package", "sha256_of"]
 
 
 def locate_package(spec: str) -> tuple[Path, str | None]:
@@ -40,11 +40,6 @@ def locate_package(spec: str) -> tuple[Path, str | None]:
         found=f"package:{spec}",
         available=sorted(p.name for root in roots for p in root.iterdir() if p.name[0] not in "._"),
     )
-
-
-def cache_folder() -> Path:
-    """The user's cache for lepton-compile; not created."""
-    return user_cache()
 
 
 def _module_folders(module: str) -> list[Path]:
@@ -83,9 +78,9 @@ def _assembled(module: str) -> Path:
             hint=f"Name the folder: package:{module}/PATH",
         )
     name = Path(getattr(package, "MODEL_NAME", f"{module}.gguf")).name
-    folder = cache_folder() / "packages" / (_version(module) or module)
+    folder = user_cache() / "packages" / (_version(module) or module)
     target, record = folder / name, folder / f"{name}.sha256"
-    if target.is_file() and record.is_file() and record.read_text().strip() == _sha256(target):
+    if target.is_file() and record.is_file() and record.read_text().strip() == sha256_of(target):
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,12 +102,13 @@ def _assembled(module: str) -> Path:
                 found=f"package:{module}: {error}",
                 hint="Install the package and its parts again.",
             ) from error
-        (Path(partial) / record.name).write_text(_sha256(path) + "\n")
+        (Path(partial) / record.name).write_text(sha256_of(path) + "\n")
         os.replace(path, target)
         os.replace(Path(partial) / record.name, record)
     return target
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

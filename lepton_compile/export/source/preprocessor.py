@@ -2,7 +2,7 @@
 
 transformers has a class of its own for most models, and nearly all do the same: resize, cut out the
 middle, scale, normalize. What is written is read by the class' own defaults; a class that does
-something else, and a setting that asks for it, are refused, for numbers would be others.
+something else, and a setting that asks for it, are refused: the numbers would differ.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class _Read:
 
     def all(self, own: tuple[int, int] | None) -> Preprocessing:
         """All of it, in its closed form."""
-        resize = self._resize() if self._does("resize", True) else ()
+        resize = self._size("size", self._kind.size) if self._does("resize", True) else ()
         crop = self._size("crop_size", (self._kind.crop or 224,) * 2)
         wanted = crop if self._does("center_crop", bool(self._kind.crop)) else ()
         if len(resize) == 1 and self._kind.part and not wanted:
@@ -194,9 +194,6 @@ class _Read:
                 "a part of the edge is more than nothing, up to 1", f"crop_pct: {part}"
             )
         return (int(edge / part),), (edge, edge)
-
-    def _resize(self) -> tuple[int, ...]:
-        return self._size("size", self._kind.size)
 
     def _size(self, key: str, usual: tuple[int, ...]) -> tuple[int, ...]:
         """Rows and columns, or one edge, as a number or by names."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source.objects import COMPARE
 
 __all__ = ["check_rope"]
 
@@ -67,5 +68,5 @@ def _wrong(file: Path, key: str, found: str, available: str) -> SourceError:
         where=str(file),
         found=found,
         available=[available],
-        hint="Compare it with the one that the model was released with.",
+        hint=COMPARE,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError, is_failure
-from lepton_compile.export.source.objects import read_object
+from lepton_compile.export.source.objects import COMPARE, HINT, read_object
 from lepton_compile.export.source.tokenizer_json import fault_in
 
 __all__ = ["TOKENIZER_FILES", "check_tokenizer_files", "tokenizer_error", "vocabulary_error"]
@@ -55,7 +55,7 @@ def check_tokenizer_files(folder: Path) -> None:
                     where=str(file),
                     found=f"{value!r:.60}",
                     available=[wanted],
-                    hint="Compare it with the one that the model was released with.",
+                    hint=COMPARE,
                 )
     if not _is_large(folder) and (fault := _fault_of_words(folder)) is not None:
         raise _cannot_be_loaded(folder, *fault)
@@ -102,7 +102,7 @@ def _cannot_be_loaded(folder: Path, place: Path, found: str) -> SourceError:
         where=str(place),
         found=found,
         available=sorted(each.name for each in folder.iterdir() if each.name in _all()),
-        hint="Download it again, or compare it with the one that the model was released with.",
+        hint=HINT,
     )
 
 

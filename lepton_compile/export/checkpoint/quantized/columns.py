@@ -12,8 +12,8 @@ __all__ = ["LastRead"]
 
 
 class LastRead:
-    """The tensor that was read last. Who stores a weight by its columns has to read all of it for
-    any of its rows, and the rows behind are asked for next."""
+    """The tensor that was read last. One that is stored by its columns has to be read whole for any
+    of its rows, and the rows behind are asked for next."""
 
     def __init__(self) -> None:
         self._lock = Lock()  # rows are asked for by several threads

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source.objects import HINT
 
-__all__ = ["HINT", "Slow"]
+__all__ = ["Slow"]
 
-HINT = "Download it again, or compare it with the one that the model was released with."
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # What was said to the class that is replaced, or is part of what is written.
 DROPPED = (

@@ -1,4 +1,4 @@
-"""That of ByT5: a token for each byte."""
+"""ByT5's: a token for each byte."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ByT5(Slow):
         if type(count) is not int or count < 0:
             raise self.wrong(
                 "tokenizer_config.json",
-                "The number of sentinels is none.",
+                "The number of sentinels cannot be read.",
                 f"extra_ids: {count!r}",
                 available=["a number from 0 on"],
             )

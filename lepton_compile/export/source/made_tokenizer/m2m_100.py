@@ -1,4 +1,4 @@
-"""That of M2M-100: the language of a text is a token before it."""
+"""M2M-100's: the language of a text is a token before it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """The parts of a tokenizer.json that cut text as a sentencepiece model does.
 
 Numbers come from elsewhere, such as a vocab.json, so that some pieces have none and some words are
-no pieces. Text is cut into others than the former, where sentencepiece would leave an unknown word.
-No text is to be cut into the latter, though answers have them: a unigram model would
-choose them, so they stand in it between two marks, which texts never have and answers lose. The one
-exception are characters that no piece has: sentencepiece leaves a run of them whole, and where the
-whole of it is a word, it has that word's number. Such runs get the marks before they are cut.
+no pieces. Where a piece has no number text is cut into others; sentencepiece would leave an unknown
+word. A word that is no piece occurs in answers, and no text is to be cut into it: a unigram model
+would choose it, so it stands there between two marks, which texts never have and answers lose. The
+one exception are characters that no piece has: sentencepiece leaves a run of them whole, and where
+the whole of it is a word, it has that word's number. Such runs get the marks before they are cut.
 """
 
 from __future__ import annotations

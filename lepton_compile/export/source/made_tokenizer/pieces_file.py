@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.source.made_tokenizer.base import HINT
 from lepton_compile.export.source.made_tokenizer.pieces_proto import model_class
+from lepton_compile.export.source.objects import HINT
 
 __all__ = ["SPACE", "Pieces", "Type", "read_pieces"]
 

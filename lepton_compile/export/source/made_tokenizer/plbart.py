@@ -1,4 +1,4 @@
-"""That of PLBart: a sentencepiece model whose pieces are numbered as fairseq does."""
+"""PLBart's: a sentencepiece model whose pieces are numbered as fairseq does."""
 
 from __future__ import annotations
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.source.made_tokenizer.base import HINT
-from lepton_compile.export.source.objects import read_object
+from lepton_compile.export.source.objects import HINT, read_object
 
 __all__ = ["read_vocabulary"]
 
 
-def read_vocabulary(file: Path, needed: tuple[str, ...] = ()) -> dict[str, int]:
+def read_vocabulary(file: Path, needed: tuple[str, ...]) -> dict[str, int]:
     """Words by number, from 0 without gaps.
 
     Raises:
