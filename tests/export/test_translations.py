@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lepton_compile.errors import ExportError
+
 from .harness import session_of_code
 
 X = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
@@ -72,6 +74,19 @@ def _spread(x: Tensor) -> Tensor:
     return wide + x.std(dim=(1,), correction=2)[:, None]
 
 
+def _divided(x: Tensor) -> Tensor:
+    """Towards less, or towards zero; what is left over has the sign of what it is divided by."""
+    whole = (3 * x).to(torch.int64)
+    floats = x.floor_divide(0.3) + x.div(0.7, rounding_mode="trunc") + x % 0.7
+    return floats + whole // 4 + whole.div(2, rounding_mode="trunc") + whole % 3
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Of functions and sums that have a number of their own beside their input."""
+    bent = functional.elu(x, alpha=0.5) + functional.softplus(x, beta=2.0)
+    return bent + torch.rsub(x, x.tanh(), alpha=2.0) + torch.rsub(bent, 1.5, alpha=0.5)
+
+
 def _inverted(x: Tensor) -> Tensor:
     both = torch.broadcast_tensors(x.tanh(), x[0])
     return torch.erfinv(both[0]) + torch.erfinv(1 - 1e-5 * x.sigmoid()) + both[1]
@@ -82,10 +97,12 @@ def _inverted(x: Tensor) -> Tensor:
     [
         _angles,
         _convolved,
+        _divided,
         _filled_where,
         _inverted,
         _padded_by_a_word,
         _repeated,
+        _scaled,
         _squared,
         _transformed,
         _unfolded,
@@ -97,3 +114,9 @@ def test_as_torch(code: Callable[[Tensor], Tensor]) -> None:
     for rows in (4, 3):  # as many as it was traced with, and others
         found, x = session.run(None, {"x": X[:rows]})[0], torch.from_numpy(X[:rows].copy())
         np.testing.assert_allclose(found, code(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_function_is_told_beside_its_input_is_not_passed_over() -> None:
+    with pytest.raises(ExportError, match="in a form that has no translation") as caught:
+        session_of_code(lambda x: torch.round(x, decimals=1))
+    assert caught.value.found == "aten.round.decimals: ValueError: with more than its input"

@@ -20,6 +20,8 @@ def _same(t: Translator, node: fx.Node) -> Any:
 
 def _unary(op_type: str) -> Handler:
     def handler(t: Translator, node: fx.Node) -> ir.Value:
+        if len(node.args) > 1 or node.kwargs:  # such as how many decimals to round to
+            raise ValueError("with more than its input")
         return t.builder.op(op_type, [t.value(node.args[0])], at=t.path(node))
 
     return handler
@@ -28,11 +30,11 @@ def _unary(op_type: str) -> Handler:
 def _binary(op_type: str, *, compare: bool = False, reverse: bool = False) -> Handler:
     def handler(t: Translator, node: fx.Node) -> ir.Value:
         dtype = _common(node.args[:2]) if compare else node.meta["val"].dtype
-        left, right = (_typed(t, argument, dtype) for argument in node.args[:2])
-        alpha = node.kwargs.get("alpha", 1)
+        pair = [_typed(t, argument, dtype) for argument in node.args[:2]]
+        pair = pair[::-1] if reverse else pair
+        alpha = t.arg(node, 2, "alpha", 1)
         if alpha != 1:
-            right = t.builder.op("Mul", [right, t.value(alpha, node)])
-        pair = [right, left] if reverse else [left, right]
+            pair[1] = t.builder.op("Mul", [pair[1], t.value(alpha, node)])
         if dtype != torch.bfloat16:
             return t.builder.op(op_type, pair, at=t.path(node))
         # No runtime computes in bfloat16 on the CPU: the same in fp32, rounded once.
@@ -66,11 +68,16 @@ def _typed(t: Translator, argument: Any, dtype: torch.dtype) -> ir.Value:
 
 
 def _division(t: Translator, node: fx.Node) -> ir.Value:
-    mode = node.kwargs.get("rounding_mode")
-    quotient = _binary("Div")(t, node)
+    floors = str(node.target).startswith("aten.floor_divide")
+    mode = "floor" if floors else node.kwargs.get("rounding_mode")
     whole = not node.meta["val"].dtype.is_floating_point
+    if mode == "floor" and whole:  # Div rounds towards zero
+        left, right = (_typed(t, argument, node.meta["val"].dtype) for argument in node.args[:2])
+        least = t.builder.op("Sub", [left, t.builder.op("Mod", [left, right])])
+        return t.builder.op("Div", [least, right], at=t.path(node))
+    quotient: ir.Value = _binary("Div")(t, node)
     if mode is None or whole:
-        return quotient  # type: ignore[no-any-return]
+        return quotient
     if mode == "floor":
         return t.builder.op("Floor", [quotient])
     return t.builder.op(
@@ -80,6 +87,16 @@ def _division(t: Translator, node: fx.Node) -> ir.Value:
             t.builder.op("Floor", [t.builder.op("Abs", [quotient])]),
         ],
     )
+
+
+def _remainder(t: Translator, node: fx.Node) -> ir.Value:
+    """Of the sign of what it is divided by. Before opset 28 Mod does that with integers alone."""
+    dtype = node.meta["val"].dtype
+    left, right = (_typed(t, argument, dtype) for argument in node.args[:2])
+    if not dtype.is_floating_point:
+        return t.builder.op("Mod", [left, right], at=t.path(node))
+    times = t.builder.op("Floor", [t.builder.op("Div", [left, right])])
+    return t.builder.op("Sub", [left, t.builder.op("Mul", [times, right])], at=t.path(node))
 
 
 def _cast(t: Translator, node: fx.Node) -> Any:
@@ -150,8 +167,20 @@ def _not_equal(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Not", [_binary("Equal", compare=True)(t, node)])
 
 
+def _elu(t: Translator, node: fx.Node) -> ir.Value:
+    if len(node.args) > 2:
+        raise ValueError("with scales")
+    alpha = {"alpha": float(t.arg(node, 1, "alpha", 1.0))}
+    return t.builder.op("Elu", [t.value(node.args[0])], alpha, at=t.path(node))
+
+
 def _softplus(t: Translator, node: fx.Node) -> ir.Value:
-    return t.builder.op("Softplus", [t.value(node.args[0])], at=t.path(node))
+    """``log(1 + exp(beta x)) / beta``."""
+    x, beta = t.value(node.args[0]), t.arg(node, 1, "beta", 1)
+    if beta == 1:
+        return t.builder.op("Softplus", [x], at=t.path(node))
+    steep = t.builder.op("Softplus", [t.builder.op("Mul", [x, t.value(beta, node)])])
+    return t.builder.op("Div", [steep, t.value(beta, node)], at=t.path(node))
 
 
 def _log_sigmoid(t: Translator, node: fx.Node) -> ir.Value:
@@ -218,7 +247,7 @@ _UNARY = {
     "abs": "Abs", "ceil": "Ceil", "cos": "Cos", "erf": "Erf", "exp": "Exp", "floor": "Floor",
     "log": "Log", "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round",
     "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "tanh": "Tanh",
-    "isnan": "IsNaN", "logical_not": "Not", "mish": "Mish", "hardswish": "HardSwish", "elu": "Elu",
+    "isnan": "IsNaN", "logical_not": "Not", "mish": "Mish", "hardswish": "HardSwish",
     "acos": "Acos", "asin": "Asin", "atan": "Atan",
 }  # fmt: skip
 _COMPARE = {
@@ -260,7 +289,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.pow": _binary("Pow"),
     "aten.maximum": _binary("Max"),
     "aten.minimum": _binary("Min"),
-    "aten.remainder": _binary("Mod"),
+    "aten.remainder": _remainder,
     "aten.ne": _not_equal,
     "aten.to": _cast,
     "aten._to_copy": _cast,
@@ -271,6 +300,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.rsqrt": _rsqrt,
     "aten.square": _square,
     "aten.softplus": _softplus,
+    "aten.elu": _elu,
     "aten.erfinv": _erfinv,
     "aten.expm1": _expm1,
     "aten.log1p": _log1p,
