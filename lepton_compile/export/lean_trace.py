@@ -20,6 +20,8 @@ from torch.fx import config as fx_config
 from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 
+from lepton_compile.export.swapped import swapped
+
 __all__ = ["lean"]
 
 _LINEAR = torch.ops.aten.linear.default
@@ -197,27 +199,19 @@ def _set(place: Any, name: str, value: object) -> Iterator[None]:
         setattr(place, name, before)
 
 
-@contextmanager
-def _in_one_piece(module: nn.Module) -> Iterator[None]:
+def _in_one_piece(module: nn.Module) -> AbstractContextManager[None]:
     """Keep ``torch.no_grad()`` of the model's code out of the graph: gradients are off anyway.
 
     torch would cut the graph wherever it is entered and left, and put the pieces together again.
     """
-    own, forward = module.__dict__.get("forward"), module.forward
+    forward = module.forward
 
     @functools.wraps(forward)
     def traced(*args: Any) -> Any:
         with _Idle():
             return forward(*args)
 
-    module.forward = traced
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
+    return swapped((module, "forward", traced))
 
 
 class _Idle(TorchFunctionMode):

@@ -7,8 +7,10 @@ moves to the meta device as a whole.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import prod
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
 
-__all__ = ["build", "check_layers", "modules_of", "real_buffers"]
+__all__ = ["build", "check_layers", "code_of", "configs_of", "modules_of", "real_buffers"]
 
 # A real tensor of more elements is no buffer of a model, but a mistaken size in its configuration.
 LARGEST = 1 << 28
@@ -127,6 +129,18 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
             below = f"{path}." if path else ""
             children = [(below + name, m) for name, m in module._modules.items() if m is not None]
             waiting += reversed(children)
+    return list(found.values())
+
+
+def code_of(model: nn.Module) -> list[ModuleType]:
+    """The modules of Python that have the code of a model, by name."""
+    names = {type(module).__module__ for _, module in modules_of(model)}
+    return [sys.modules[name] for name in sorted(names) if name in sys.modules]
+
+
+def configs_of(model: nn.Module) -> list[Any]:
+    """The configurations of a model and its parts, each once."""
+    found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
     return list(found.values())
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from lepton_compile.export.sentence import pooling
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.folder import read_config
 from lepton_compile.export.streamed_reference import fill, held_parameters, stream_layers
+from lepton_compile.export.swapped import swapped
 from lepton_compile.export.task_names import auto_class, check_known
 from lepton_compile.export.text_part import text_part
 from lepton_compile.export.ties import tied_of, untie
@@ -129,8 +130,8 @@ def _class(source: Source, task: str) -> Any:
 
 
 def _dense_in(source: Source, task: str) -> Sequence[Dense]:
-    """Layers behind the pooling; none where modules cannot be compiled: who builds such a model has
-    to say ``pooling: none``, and nothing reads them."""
+    """Layers behind the pooling; none where modules cannot be compiled: such a model is built with
+    ``pooling: none`` alone, and nothing reads them."""
     reads = {"feature-extraction": pooling, "multi-vector-embedding": token_vectors}.get(task)
     try:
         layers: Sequence[Dense] = ((reads and reads(source)) or {}).get("dense", ())
@@ -179,23 +180,15 @@ def _loaded(source: Source, auto: Any, config: Any) -> nn.Module:
     return model
 
 
-@contextmanager
-def _without_bars() -> Iterator[None]:
+def _without_bars() -> AbstractContextManager[None]:
     """transformers shows none of its own: whoever watches a build is shown ours, in a notebook too.
 
     Its public switch is also that of the hub, whose settings by group would be lost.
     """
     from transformers.utils import logging
 
-    shown = getattr(logging, "_tqdm_active", None)
-    if shown is None:
-        yield
-        return
-    vars(logging)["_tqdm_active"] = False
-    try:
-        yield
-    finally:
-        vars(logging)["_tqdm_active"] = shown
+    name = "_tqdm_active"
+    return swapped((logging, name, False)) if hasattr(logging, name) else nullcontext()
 
 
 def _filled(source: Source, auto: Any, config: Any) -> nn.Module:

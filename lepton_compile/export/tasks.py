@@ -19,6 +19,7 @@ from lepton_passes.tensors import StreamedTensor
 
 from . import ops  # noqa: F401  # defines torch.ops.lepton
 from .capture import LeptonCache
+from .capture.picked import last_row
 from .dense import EMBEDDING, TOKENS, Dense
 from .meta import modules_of
 from .task_names import AUTO_CLASSES
@@ -307,13 +308,6 @@ def _max(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return hidden.masked_fill(attention_mask.unsqueeze(-1) == 0, -1e9).amax(1)
 
 
-def _last_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The last position that the mask has, on whichever side the row is padded."""
-    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    last = (places * attention_mask).amax(1)
-    return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
-
-
 def _words(scores: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     """(batch, vocabulary) of (batch, sequence, vocabulary). Padding scores 0, which is nothing."""
     seen = scores * attention_mask.unsqueeze(-1).to(scores.dtype)
@@ -334,6 +328,6 @@ _POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": _mean,
     "cls": lambda hidden, _: hidden[:, 0],
     "max": _max,
-    "lasttoken": _last_token,
+    "lasttoken": last_row,  # on whichever side the row is padded
     "tokens": lambda hidden, _: hidden,  # dense layers and lengths are of their last axis
 }

@@ -11,7 +11,7 @@ that writes attention out (Bloom, GPT-J) keeps its own code, and only its cache 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export.meta import configs_of
 from lepton_compile.export.refusal import OwnCodeError
+from lepton_compile.export.swapped import swapped
 
 from . import states
 from .masks import MaskRule, chunks_of_rows, settle
@@ -56,7 +58,7 @@ def active() -> AttentionCapture | None:
 
 
 class _NoLayers(list[Any]):
-    """The layers of our cache: there are none, and who looks one up keeps a state in it that
+    """The layers of our cache. There are none: code that looks one up would keep a state there that
     nothing captures."""
 
     def __getitem__(self, index: Any) -> Any:
@@ -179,18 +181,19 @@ class AttentionCapture:
         """Have the model call attention by ``implementation`` while the context is open."""
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, _mask)
-        configs = _configs(model) if implementation != OWN else []
+        configs = configs_of(model) if implementation != OWN else []
         before = [config._attn_implementation for config in configs]
         for config in configs:
             config._attn_implementation = implementation
         _active.append(self)
         try:
-            with (
-                _through_torch() if implementation == TORCH else nullcontext(),
-                _cached_expanded(model) if implementation != OWN else nullcontext(),
-                uncut(model) if implementation != OWN else nullcontext(),
-                chunks_of_rows() if implementation != OWN else nullcontext(),
-            ):
+            with ExitStack() as stack:
+                if implementation == TORCH:
+                    stack.enter_context(_through_torch())
+                if implementation != OWN:
+                    stack.enter_context(_cached_expanded(model))
+                    stack.enter_context(uncut(model))
+                    stack.enter_context(chunks_of_rows())
                 yield
         finally:
             _active.pop()
@@ -205,18 +208,16 @@ class LooksAheadError(ExportError):
 @contextmanager
 def _through_torch() -> Iterator[None]:
     """Capture torch's own attention function, with our masks in place of torch's."""
-    attend, mask = functional.scaled_dot_product_attention, ALL_MASK_ATTENTION_FUNCTIONS[TORCH]
-    functional.scaled_dot_product_attention = _scaled_dot_product
+    mask = ALL_MASK_ATTENTION_FUNCTIONS[TORCH]
     ALL_MASK_ATTENTION_FUNCTIONS[TORCH] = partial(_mask, make=torch.ops.lepton.wide_mask)
     try:
-        yield
+        with swapped((functional, "scaled_dot_product_attention", _scaled_dot_product)):
+            yield
     finally:
-        functional.scaled_dot_product_attention = attend
         ALL_MASK_ATTENTION_FUNCTIONS[TORCH] = mask
 
 
-@contextmanager
-def _cached_expanded(model: nn.Module) -> Iterator[None]:
+def _cached_expanded(model: nn.Module) -> AbstractContextManager[None]:
     """Cache the keys and values of latent attention (MLA) in place of the latents they come from.
 
     transformers caches latents and makes keys and values of all of them in each step, token by
@@ -224,7 +225,6 @@ def _cached_expanded(model: nn.Module) -> Iterator[None]:
     memory for a token, nothing to be made anew, and attention like any other
     (DeepSeek-AI, DeepSeek-V2, 2024, arXiv:2405.04434, section 2.1).
     """
-    latent: list[Any] = [module for module in model.modules() if hasattr(module, "expand_kv")]
 
     def expanded(expand: Callable[..., Any], *latents: Tensor) -> tuple[Tensor, Tensor]:
         key, value = expand(*latents)
@@ -233,13 +233,8 @@ def _cached_expanded(model: nn.Module) -> Iterator[None]:
             fresh.append(key)
         return key, value
 
-    for module in latent:
-        module.expand_kv = partial(expanded, module.expand_kv)
-    try:
-        yield
-    finally:
-        for module in latent:
-            del module.expand_kv
+    latent: list[Any] = [module for module in model.modules() if hasattr(module, "expand_kv")]
+    return swapped(*((m, "expand_kv", partial(expanded, m.expand_kv)) for m in latent))
 
 
 def _scaled_dot_product(
@@ -259,11 +254,6 @@ def _scaled_dot_product(
         nn.Identity(), query, key, value, attn_mask, scaling=scale, is_causal=is_causal
     )
     return out.transpose(1, 2)
-
-
-def _configs(model: nn.Module) -> list[Any]:
-    found = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
-    return list(found.values())
 
 
 def _mask(

@@ -1,7 +1,7 @@
 """The cache of a decoder that attends to another text, too.
 
-Keys and values of the other text are made of it alone: who runs the encoder keeps them, and no op
-of ours owns them.
+Keys and values of the other text are made of it alone: whoever runs the encoder keeps them, and no
+op of ours owns them.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
+from lepton_compile.export.meta import configs_of
 
 from .probe import outside_trace
 
@@ -84,18 +85,15 @@ def capture_experts(model: nn.Module) -> Iterator[None]:
     from transformers.integrations.moe import ExpertsInterface
 
     ExpertsInterface.register(_NAME, _experts)
-    found: list[Any] = [m.config for m in model.modules() if hasattr(m, "config")]
-    configs = {id(config): config for config in found}
-    before = {key: getattr(c, "_experts_implementation", None) for key, c in configs.items()}
-    for key, config in configs.items():
-        if before[key] is not None:
-            config._experts_implementation = _NAME
+    named = [(c, getattr(c, "_experts_implementation", None)) for c in configs_of(model)]
+    before = [(config, name) for config, name in named if name is not None]
+    for config, _ in before:
+        config._experts_implementation = _NAME
     try:
         yield
     finally:
-        for key, config in configs.items():
-            if before[key] is not None:
-                config._experts_implementation = before[key]
+        for config, name in before:
+            config._experts_implementation = name
 
 
 def _experts(

@@ -7,8 +7,8 @@ sequences sees, it is causal attention like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import masking_utils
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export.swapped import swapped
 
 from .probe import outside_trace
 
@@ -41,23 +42,17 @@ class MaskRule:
         return not self.causal and self.window < 0
 
 
-@contextmanager
-def chunks_of_rows() -> Iterator[None]:
+def chunks_of_rows() -> AbstractContextManager[None]:
     """Have chunks begin at position 0, which a rule of two positions can say.
 
     They begin with a row's first token, so that a row with padding before it has another rule; the
     difference is none as long as a row has one chunk, and rules with more are refused.
     """
-    original = masking_utils.chunked_overlay
 
     def unpadded(chunk_size: int, left_padding: Tensor) -> Callable[..., Any]:
         return lambda batch, head, query, key: query // chunk_size == key // chunk_size
 
-    masking_utils.chunked_overlay = unpadded
-    try:
-        yield
-    finally:
-        masking_utils.chunked_overlay = original
+    return swapped((masking_utils, "chunked_overlay", unpadded))
 
 
 def settle(mask_function: Callable[..., Any], positions: int) -> MaskRule:

@@ -12,13 +12,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 from lepton_compile.export.meta import modules_of
+from lepton_compile.export.swapped import swapped
 
 from .probe import outside_trace, real_copy
 
@@ -67,7 +68,7 @@ def replaced(
         gated: whether it takes a gate (``gated_norm.py``).
     """
     settled: dict[tuple[type, str], V | None] = {}
-    patched: list[nn.Module] = []
+    found: list[tuple[nn.Module, str, Any]] = []
     for _, module in modules_of(model):
         epsilon = _epsilon(module)
         if epsilon is None or _takes_gate(module) != gated:
@@ -77,13 +78,9 @@ def replaced(
             settled[key] = settle(module, epsilon)
         variant = settled[key]
         if variant is not None:
-            module.forward = forward(module, epsilon, variant)
-            patched.append(module)
-    try:
-        yield len(patched)
-    finally:
-        for module in patched:
-            del module.forward
+            found.append((module, "forward", forward(module, epsilon, variant)))
+    with swapped(*found):
+        yield len(found)
 
 
 def _plain(module: nn.Module) -> dict[str, object]:

@@ -8,14 +8,14 @@ and so do the sets that it was made with (Gemma 4).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
 
-from lepton_compile.export.meta import modules_of
+from lepton_compile.export.meta import code_of
+from lepton_compile.export.swapped import swapped
 
 __all__ = ["ordered_sets"]
 
@@ -27,27 +27,14 @@ class _Sorted(set[Any]):
         return iter(sorted(super().__iter__(), key=repr))
 
 
-@contextmanager
-def ordered_sets(model: nn.Module) -> Iterator[None]:
+def ordered_sets(model: nn.Module) -> AbstractContextManager[None]:
     """Let sets that the modules of ``model`` make, and those that it has, come sorted."""
-    names = {type(module).__module__ for _, module in modules_of(model)}
     # torch's own code is run by every model and walks through no sets while it is traced.
-    spaces = [vars(sys.modules[n]) for n in sorted(names) if not n.startswith("torch.")]
-    spaces = [space for space in spaces if "set" not in space]
+    homes = [home for home in code_of(model) if not home.__name__.startswith("torch.")]
     made = [
-        (vars(module), name, value)
+        (module, name, _Sorted(value))
         for module in model.modules()
         for name, value in vars(module).items()
         if type(value) is set and not name.startswith("_")
     ]
-    for space in spaces:
-        space["set"] = _Sorted
-    for attributes, name, value in made:
-        attributes[name] = _Sorted(value)
-    try:
-        yield
-    finally:
-        for space in spaces:
-            del space["set"]
-        for attributes, name, value in made:
-            attributes[name] = value
+    return swapped(*((home, "set", _Sorted) for home in homes if "set" not in vars(home)), *made)

@@ -11,7 +11,6 @@ What is done otherwise with rows that a mask has picked is refused.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -21,9 +20,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lepton_compile.errors import ExportError
-from lepton_compile.export.meta import modules_of
+from lepton_compile.export.meta import code_of
+from lepton_compile.export.swapped import swapped
 
-__all__ = ["captured_picks"]
+__all__ = ["captured_picks", "last_row"]
 
 _CHECK = "torch_compilable_check"
 
@@ -34,17 +34,10 @@ def captured_picks(model: nn.Module) -> Iterator[None]:
 
     What the model's code checks of the numbers in them is left to the numbers.
     """
-    homes = sorted({type(module).__module__ for _, module in modules_of(model)})
-    spaces = [vars(sys.modules[home]) for home in homes if _CHECK in vars(sys.modules[home])]
-    before = [space[_CHECK] for space in spaces]
-    for space in spaces:
-        space[_CHECK] = lambda *args, **kwargs: None
-    try:
-        with _Picking() if spaces else nullcontext():
-            yield
-    finally:
-        for space, check in zip(spaces, before, strict=True):
-            space[_CHECK] = check
+    homes = [home for home in code_of(model) if _CHECK in vars(home)]
+    unchecked = ((home, _CHECK, lambda *args, **kwargs: None) for home in homes)
+    with swapped(*unchecked), _Picking() if homes else nullcontext():
+        yield
 
 
 class _Picking(TorchFunctionMode):
@@ -87,13 +80,17 @@ class _Picked:
     def __getitem__(self, where: Any) -> Tensor:
         if not self._by_text or where != (slice(None), -1, slice(None)):
             raise _unknown(str(where))
-        places = torch.arange(self._mask.shape[1], device=self._mask.device)
-        last = (places * self._mask).amax(1)
-        rows = last[:, None, None].expand(-1, 1, self._x.shape[-1])
-        return self._x.gather(1, rows)[:, 0]
+        return last_row(self._x, self._mask)
 
     def __getattr__(self, name: str) -> Any:
         raise _unknown(name)
+
+
+def last_row(x: Tensor, mask: Tensor) -> Tensor:
+    """Of (batch, sequence, width) the last position that the mask has, (batch, width)."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (places * mask).amax(1)
+    return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[-1]))[:, 0]
 
 
 def _unknown(how: str) -> ExportError:

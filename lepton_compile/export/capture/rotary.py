@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
-from lepton_compile.export.meta import modules_of
+from lepton_compile.export.meta import code_of, modules_of
+from lepton_compile.export.swapped import swapped
 
 from .probe import outside_trace
 from .rotation import Turns, settle
@@ -56,17 +57,10 @@ class RotaryCapture:
             yield  # someone reads cos and sin in a way we do not know: leave both alone
             return
         modules = [m for _, m in modules_of(model) if _is_rotary(m)]
-        for module in modules:
-            module.forward = self._forward(module, module.forward)
-        for (home, name), rotation in known.items():
-            setattr(sys.modules[home], name, rotation.captured(functions[home, name]))
-        try:
+        rows = [(m, "forward", self._forward(m, m.forward)) for m in modules]
+        turns = [(*place, turn.captured(functions[place])) for place, turn in known.items()]
+        with swapped(*rows, *turns):
             yield
-        finally:
-            for module in modules:
-                del module.forward
-            for (home, name), function in functions.items():
-                setattr(sys.modules[home], name, function)
 
     def _forward(self, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -150,9 +144,7 @@ def _is_rotary(module: nn.Module) -> bool:
     return "position_ids" in inspect.signature(module.forward).parameters
 
 
-def _functions(model: nn.Module) -> dict[tuple[str, str], Callable[..., Any]]:
+def _functions(model: nn.Module) -> dict[tuple[ModuleType, str], Callable[..., Any]]:
     """What turns heads in the code of a model: (module, name) -> function."""
-    homes = sorted({type(module).__module__ for _, module in modules_of(model)})
-    places = [(home, name) for home in homes for name in _ROTATE]
-    found = {(home, name): getattr(sys.modules[home], name, None) for home, name in places}
-    return {place: function for place, function in found.items() if function is not None}
+    homes = code_of(model)
+    return {(h, n): vars(h)[n] for h in homes for n in _ROTATE if vars(h).get(n) is not None}

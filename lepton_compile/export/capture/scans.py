@@ -218,19 +218,11 @@ class Function(NamedTuple):
     sample: Callable[[], Arguments] | None
 
 
-def _positive(*shape: int) -> Tensor:
-    return torch.rand(shape)
-
-
 def _delta_sample(groups: int, decay: tuple[int, ...]) -> Arguments:
-    query, key, value = (
-        torch.randn(2, 7, groups, 6),
-        torch.randn(2, 7, groups, 6),
-        torch.randn(2, 7, 4, 3),
-    )
-    rule = {"g": -_positive(2, 7, *decay), "beta": _positive(2, 7, 4)}
-    return (query, key, value), {
-        **rule,
+    query, key = (torch.randn(2, 7, groups, 6) for _ in range(2))
+    return (query, key, torch.randn(2, 7, 4, 3)), {
+        "g": -torch.rand(2, 7, *decay),
+        "beta": torch.rand(2, 7, 4),
         "output_final_state": True,
         "use_qk_l2norm_in_kernel": True,
     }
@@ -254,7 +246,7 @@ FUNCTIONS: dict[str, Function] = {
     "mamba2_chunk_scan": Function(
         _mamba2,
         lambda: (
-            (torch.randn(2, 7, 4, 3), torch.randn(2, 7, 4), -_positive(4)),
+            (torch.randn(2, 7, 4, 3), torch.randn(2, 7, 4), -torch.rand(4)),
             {
                 "B": torch.randn(2, 7, 2, 6),
                 "C": torch.randn(2, 7, 2, 6),
@@ -270,7 +262,7 @@ FUNCTIONS: dict[str, Function] = {
     "mamba_selective_scan": Function(
         _mamba,
         lambda: (
-            (torch.randn(2, 6, 7), torch.randn(2, 6, 7), -_positive(6, 4)),
+            (torch.randn(2, 6, 7), torch.randn(2, 6, 7), -torch.rand(6, 4)),
             {
                 "B": torch.randn(2, 4, 7),
                 "C": torch.randn(2, 4, 7),

@@ -8,12 +8,13 @@ with them again reads it (``attention.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
 from transformers import cache_utils
+
+from lepton_compile.export.swapped import swapped
 
 __all__ = ["is_shared_dict", "shared_dict", "uncut"]
 
@@ -32,21 +33,14 @@ def shared_dict(entries: dict[str, Any]) -> Any:
     return _KIND(entries)
 
 
-@contextmanager
-def uncut(model: nn.Module) -> Iterator[None]:
+def uncut(model: nn.Module) -> AbstractContextManager[None]:
     """Have layers that share compute every position while the context is open.
 
     transformers cuts what they read to the positions whose logits are asked for, masks included,
     which ours are no longer then. A pass does that to the graph (``lower-last-layer``).
     """
-    cutting: list[Any] = [m for m in model.modules() if hasattr(m, "_maybe_slice_kv_shared_inputs")]
-    for module in cutting:
-        module._maybe_slice_kv_shared_inputs = _as_given
-    try:
-        yield
-    finally:
-        for module in cutting:
-            del module._maybe_slice_kv_shared_inputs
+    name = "_maybe_slice_kv_shared_inputs"
+    return swapped(*((m, name, _as_given) for m in model.modules() if hasattr(m, name)))
 
 
 def _as_given(hidden: Any, by_layer: Any, angles: Any, masks: Any, *_: Any, **__: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lepton_compile.export.meta import modules_of
+from lepton_compile.export.meta import code_of
+from lepton_compile.export.swapped import swapped
 
 from .probe import outside_trace
 from .scans import FUNCTIONS
@@ -23,23 +23,18 @@ __all__ = ["capture_states"]
 @contextmanager
 def capture_states(model: nn.Module) -> Iterator[StateCapture]:
     """Have the model's modules call our functions while the context is open."""
-    homes = {type(module).__module__ for _, module in modules_of(model)}
-    spaces = [vars(sys.modules[home]) for home in sorted(homes) if home in sys.modules]
-    under_way.append(StateCapture())
-    before = [
-        (space, name, space[name])
-        for space in spaces
-        for name, (_, sample) in FUNCTIONS.items()
-        if name in space and (sample is None or _same(space[name], name))
-    ]
-    for space, name, _ in before:
-        space[name] = FUNCTIONS[name].function
+    under_way.append(StateCapture())  # which our functions ask for on their samples, too
+    ours = (
+        (home, name, function)
+        for home in code_of(model)
+        for name, (function, sample) in FUNCTIONS.items()
+        if name in vars(home) and (sample is None or _same(vars(home)[name], name))
+    )
     try:
-        yield under_way[-1]
+        with swapped(*ours):
+            yield under_way[-1]
     finally:
         under_way.pop()
-        for space, name, function in before:
-            space[name] = function
 
 
 @lru_cache
