@@ -1,4 +1,4 @@
-"""The weights of a model, with an adapter in them that calls them as the model does.
+"""The weights of a model, with its adapter merged.
 
 PEFT names what it trains by the modules of transformers' class. A checkpoint may have other names
 for them: without the base model's prefix (GPT-2), those of older classes, one for weights that are
@@ -40,8 +40,8 @@ def weights_of(
 
 
 def part_unread(source: Source, network: Any, own_name: Callable[[str], str] | None) -> list[str]:
-    """Part tied parameters of ``network`` where the adapter changes one of two, as ``untie`` does
-    with their numbers; returns their names. What it brings whole counts as changed."""
+    """Untie parameters of ``network`` of which the adapter changes one of two; returns their names.
+    No number is read, as ``untie`` does: a weight that the adapter brings counts as changed."""
     if source.adapter is None or not (tied := tied_of(network)):
         return []
     named = _naming(network, _shapes(network), renaming(network, own_name))
@@ -59,7 +59,7 @@ def _shapes(network: Any) -> dict[str, tuple[int, ...]]:
 def _naming(
     network: Any, shapes: Container[str], rename: Callable[[str], str]
 ) -> Callable[[str], str | None]:
-    """What gives the parameter that an adapter calls so."""
+    """From a name in the adapter to the parameter's own; None where there is none."""
     prefix = getattr(network, "base_model_prefix", "")
 
     def named(name: str) -> str | None:

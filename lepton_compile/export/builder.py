@@ -44,13 +44,10 @@ class Builder:
         attributes: Mapping[str, Any] | None = None,
         *,
         domain: str = "",
-        outputs: int = 1,
         at: str = "",
     ) -> ir.Value:
-        """Append a node and return its first output. ``at`` is the module path it came from."""
-        return self.node(
-            op_type, inputs, attributes, domain=domain, outputs=outputs, at=at
-        ).outputs[0]
+        """Append a node and return its output. ``at`` is the module path it came from."""
+        return self.node(op_type, inputs, attributes, domain=domain, at=at).outputs[0]
 
     def node(
         self,

@@ -18,8 +18,9 @@ from lepton_compile.export.json_file import read_json
 from lepton_compile.export.source import folder as folders
 from lepton_passes.tensors import StreamedTensor
 
-__all__ = ["EMBEDDING", "TOKENS", "Dense", "read_dense"]
+__all__ = ["EMBEDDING", "TOKENS", "UNPOOLED", "Dense", "read_dense"]
 
+UNPOOLED = "Set pooling: none to compile the encoder alone."
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh}
 EMBEDDING, TOKENS = "sentence_embedding", "token_embeddings"
 _PREFIX = "linear."
@@ -93,7 +94,7 @@ def read_dense(folder: Path, place: str = EMBEDDING) -> Dense:
             where=str(file),
             found=activation,
             available=list(ACTIVATIONS),
-            hint="Set pooling: none to compile the encoder alone.",
+            hint=UNPOOLED,
         )
     _check_place(found, file, place)
     return Dense(folder, inner, outer, bool(found.get("bias", True)), activation)
@@ -109,5 +110,5 @@ def _check_place(settings: dict[str, Any], file: Path, place: str) -> None:
             where=str(file),
             found=", ".join(f"{key}: {value}" for key, value in other.items()),
             available=[f"{key}: {value}" for key, value in known.items()],
-            hint="Set pooling: none to compile the encoder alone.",
+            hint=UNPOOLED,
         )

@@ -14,14 +14,14 @@ import onnx.parser
 import onnx_ir as ir
 
 from lepton_compile.errors import ExportError
+from lepton_passes.body import DIALECT as DOMAIN
+from lepton_passes.body import LAYER_DOMAIN
 
 from .experts_body import experts_body
 from .states_body import CAUSAL_CONV, GATED, GATED_DELTA
 
 __all__ = ["DOMAIN", "LAYER_DOMAIN", "OPSET", "functions"]
 
-DOMAIN = "ai.lepton"
-LAYER_DOMAIN = "ai.lepton.layer"
 OPSET = 24
 
 # Bias of keys that a query does not see: finite in fp16 too, so that a row with no key at all stays
@@ -63,7 +63,6 @@ _VISIBLE = f"""
 """
 
 _CACHED_ATTENTION = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 CachedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
     (query, key, value, attention_mask, past_key, past_value)
     => (output, present_key, present_value)
@@ -77,7 +76,6 @@ CachedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 """
 
 _ATTENTION = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
     (query, key, value, attention_mask) => (output)
 {{
@@ -137,7 +135,6 @@ _BY_HEAD = """
 """
 
 _CACHED_ATTENTION_SINKS = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 CachedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
     (query, key, value, attention_mask, past_key, past_value, sinks)
     => (output, present_key, present_value)
@@ -153,7 +150,6 @@ CachedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 """
 
 _ATTENTION_SINKS = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
     (query, key, value, attention_mask, sinks) => (output)
 {{
@@ -167,7 +163,6 @@ Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 
 # Keys and values are the present of an earlier layer, (batch, heads, total, width).
 _SHARED_ATTENTION = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 SharedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
     (query, keys, values, attention_mask) => (output)
 {{
@@ -187,10 +182,9 @@ SharedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 }}
 """
 
-_POSITIONS = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+_POSITIONS = """
 Positions (attention_mask, input_ids) => (positions)
-{{
+{
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
     axis = Constant <value_ints: ints = [1]> ()
@@ -201,23 +195,22 @@ Positions (attention_mask, input_ids) => (positions)
     index = Sub (seen, one)
     known = Max (index, zero)
     positions = Slice (known, first, total, axis)
-}}
+}
 """
 
 # The mask of new tokens; those that follow others are no padding, wherever rows are padded. How
 # many there are before is counted in sums of ones: beside a GPU lengths of shapes lie on the host,
 # and a step of a decoder that takes a number from there cannot be captured.
-_NEW_MASK = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+_NEW_MASK = """
 NewMask (attention_mask, hidden) => (mask)
-{{
+{
     axis = Constant <value_ints: ints = [1]> ()
     total = Shape <start: int = 1, end: int = 2> (attention_mask)
     sequence = Shape <start: int = 1, end: int = 2> (hidden)
     first = Sub (total, sequence)
     last = Slice (attention_mask, first, total, axis)
-    all_ones = ConstantOfShape <value: tensor = int64[1] {{1}}> (total)
-    new_ones = ConstantOfShape <value: tensor = int64[1] {{1}}> (sequence)
+    all_ones = ConstantOfShape <value: tensor = int64[1] {1}> (total)
+    new_ones = ConstantOfShape <value: tensor = int64[1] {1}> (sequence)
     count = ReduceSum (all_ones)
     new_count = ReduceSum (new_ones)
     before = Sub (count, new_count)
@@ -225,15 +218,14 @@ NewMask (attention_mask, hidden) => (mask)
     one = Constant <value_ints: ints = [1]> ()
     seen = Min (known, one)
     mask = CastLike (seen, hidden)
-}}
+}
 """
 
 # Each step reads the length of a shape, which lies on the host: beside a GPU all of them run there,
 # and no step of a decoder waits for a number to come back.
-_KEEP_LAST = f"""
-<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
+_KEEP_LAST = """
 KeepLast (hidden, count) => (kept)
-{{
+{
     zeros = Constant <value_ints: ints = [0]> ()
     axis = Constant <value_ints: ints = [1]> ()
     sequence = Shape <start: int = 1, end: int = 2> (hidden)
@@ -242,7 +234,7 @@ KeepLast (hidden, count) => (kept)
     bounded = Max (late, zeros)
     first = Where (all, zeros, bounded)
     kept = Slice (hidden, first, sequence, axis)
-}}
+}
 """
 
 
@@ -294,6 +286,7 @@ def _kind(node: ir.Node) -> tuple[str, int, str, int]:
 
 
 def _body(op_type: str, inputs: int, activation: str, gated: int) -> str:
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
     if op_type == "Experts":
-        return experts_body(activation, biased=inputs > 5, gated=gated == 1)
-    return _BODIES[op_type, inputs]
+        return header + experts_body(activation, biased=inputs > 5, gated=gated == 1)
+    return header + _BODIES[op_type, inputs]

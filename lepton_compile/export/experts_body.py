@@ -1,6 +1,6 @@
 """``ai.lepton::Experts`` in standard ops: the chosen experts one by one, on the tokens they are of.
 
-    x (tokens, width); indices and shares (tokens, chosen): who of the experts, how much of each
+    x (tokens, width); indices and shares (tokens, chosen): which experts, and how much of each
     gate_up (experts * 2 inner, width), down (experts * width, inner): the experts' matrices, one
     under the other; biases, where there are some, (experts, 2 inner) and (experts, width)
 
@@ -92,7 +92,6 @@ _LOOP = """
 """
 
 _HEAD = """
-<domain: "ai.lepton", opset_import: ["" : 24]>
 Experts <experts, chosen, alpha, beta, limit, interleaved, activation, gated> ({inputs}) => (output)
 {{
 {body}

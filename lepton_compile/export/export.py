@@ -151,11 +151,6 @@ def export(
     return exported
 
 
-def _checkpoint(source: Source, task: str, network: nn.Module) -> Stored:
-    """The weights of a network, and what it calls them."""
-    return weights_of(source, network, _own_name(source, task))
-
-
 def _own_name(source: Source, task: str) -> Callable[[str], str] | None:
     return None if text_part(source.config(), task) is None else own_name
 
@@ -223,7 +218,7 @@ def _capture(
     with uncollected():
         network = meta_model(source, task)
         # Before it is traced, for what is tied may have to be untied.
-        stored = _checkpoint(source, task, network) if weights else None
+        stored = weights_of(source, network, _own_name(source, task)) if weights else None
         apart = _untied(source, task, network, stored)
         step(f"tracing {type(network).__name__}", 1, 3)
         image = image_shape(source) if task in IMAGE_TASKS else None

@@ -49,8 +49,8 @@ class Layers:
 def name_kept(translator: Translator, layers: Layers) -> tuple[list[CacheLayer], list[StateLayer]]:
     """Give caches and states their outer names; returns their descriptions in order.
 
-    Where a model has states, what a layer keeps has the layer's number, as servers want it: which
-    layers keep what cannot be told otherwise. Else, and where layers are not known or keep two of
+    Where a model has states, what a layer keeps has the layer's number: servers tell by it which
+    layer keeps what. Else, and where layers are not known or keep two of
     a kind, caches and each kind of state are counted for themselves.
     """
     kinds = [state.kind for state in translator.states]

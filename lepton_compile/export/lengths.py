@@ -28,8 +28,8 @@ def longest_sequence(config: Any, wanted: int | None, name: str = "sequence") ->
 
     Raises:
         RecipeError: the recipe asks for fewer tokens than a trace takes.
-        ExportError: the recipe asks for more positions than the model has, or it has fewer than
-            that.
+        ExportError: the recipe asks for more positions than the model has, or the model has fewer
+            than a trace takes.
     """
     traced, limit = EXAMPLE_SIZES[name], _limit(config)
     if limit is not None and limit < traced:

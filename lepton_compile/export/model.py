@@ -1,4 +1,4 @@
-"""Export: from a source and a task to a neutral graph with lazily bound weights."""
+"""From the module of a task to a neutral graph without weights: traced, then translated."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from .capture import NAME, OWN, TORCH, Capture, ExpertsError, LooksAheadError, c
 from .chain import NO_LAYERS, Chain, LayerTrace, Place, stamping
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET, functions
 from .kept import CacheLayer, Layers, StateLayer, name_kept, presents_of
+from .program import program_parts
 from .refusal import OwnCodeError
-from .stamp import LayerFunction, layer_functions, program_parts
+from .stamp import LayerFunction, layer_functions
 from .tasks import CacheUse, DecoderModule, TaskModule
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, State, Translator

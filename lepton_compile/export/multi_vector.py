@@ -17,6 +17,8 @@ from typing import Any
 from lepton_compile.errors import SourceError
 from lepton_compile.export.dense import TOKENS, read_dense
 from lepton_compile.export.sentence import (
+    ALONE,
+    CORRECT,
     SETTINGS,
     TOKENIZER_SETTINGS,
     is_sentence_model,
@@ -46,13 +48,12 @@ _MARKS = (
     *("attend_to_expansion_tokens", "query_prefix", "document_prefix", "skiplist_words"),
 )
 _LENGTH = 32  # of queries, where it does not say
-_OTHERWISE = "Compile the encoder alone, with task: feature-extraction and pooling: none."
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """Tokens behind a short query, which count like its own: up to ``length``, which is how long
-    every query is, or where ``fixed`` is false, at least. Others see them where ``attend``."""
+    """Tokens that fill up a short query and count like its own. With ``fixed`` every query has
+    ``length`` tokens, else at least as many; the query's own see them where ``attend``."""
 
     token: str
     length: int
@@ -106,7 +107,7 @@ def token_vectors(source: Source) -> dict[str, Any] | None:
             where=str(source.path / MODULES),
             found=", ".join(kinds),
             available=[f"Transformer, any number of Dense, Normalize, {MASK}"],
-            hint=_OTHERWISE,
+            hint=ALONE,
         )
     for at in (folder for kind, folder in modules if kind == "Normalize"):
         _check_normalize(at / "config.json")
@@ -148,8 +149,7 @@ def roles(source: Source) -> dict[str, Role]:
             "How queries and documents are read cannot be understood.",
             where=str(source.path / SETTINGS),
             found=f"{type(error).__name__}: {error}",
-            hint="Correct it, or compile the encoder alone, with task: feature-extraction and "
-            "pooling: none.",
+            hint=CORRECT,
         ) from error
 
 
@@ -229,5 +229,5 @@ def _check_normalize(file: Path) -> None:
             where=str(file),
             found=f"module_input_name: {place}",
             available=[f"module_input_name: {TOKENS}"],
-            hint=_OTHERWISE,
+            hint=ALONE,
         )

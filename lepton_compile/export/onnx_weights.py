@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body, bodies, sweep
+from lepton_passes.body import Body, sweep
 from lepton_passes.linear import dequantizing, weight_of
 from lepton_passes.match import in_integers, is_op, readers
 from lepton_passes.tensors import StreamedTensor, rows_of, transposed
@@ -70,7 +70,7 @@ class _Stored:
 
 def own_weights(model: ir.Model) -> None:
     """Have linear layers read quantized weights as ours do, and other ops what they stand for."""
-    main = next(body for body in bodies(model) if body.function is None)
+    main = Body(model)
     for node in main.nodes("DequantizeLinear"):
         stored = _stored(main, node)
         if stored is None or _read_by_passes(main, node):

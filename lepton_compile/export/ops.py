@@ -169,9 +169,6 @@ _define(
     "Tensor? state, int heads, float scale) -> (Tensor, Tensor)",
     _linear_attention,
 )
-_library.impl("rms_norm", _run_rms_norm, "CPU")  # type: ignore[no-untyped-call]
-_library.impl("causal_conv", _run_convolution, "CPU")  # type: ignore[no-untyped-call]
-_library.impl("linear_attention", _run_linear_attention, "CPU")  # type: ignore[no-untyped-call]
 _define(
     "new_mask(Tensor attention_mask, Tensor hidden) -> Tensor",
     lambda attention_mask, hidden: hidden.new_empty(hidden.shape[:2]),
@@ -186,3 +183,7 @@ _define(
     lambda index, shape, dtype: torch.empty(shape, dtype=dtype, device="meta"),
 )
 _define("layers(Tensor[] inputs, int chain) -> Tensor[]", _layers)
+
+_library.impl("rms_norm", _run_rms_norm, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("causal_conv", _run_convolution, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("linear_attention", _run_linear_attention, "CPU")  # type: ignore[no-untyped-call]

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from lepton_compile.export.program import op_name, same_shape
+
 __all__ = ["put_together"]
 
 _COPIES = ("aten.copy_", "lepton.write_")
@@ -44,7 +46,7 @@ def put_together(module: fx.GraphModule) -> None:
     for inner in module.modules():
         if isinstance(inner, fx.GraphModule):
             for node in list(inner.graph.nodes):
-                if node.op == "call_function" and _name(node) in _EMPTY:
+                if node.op == "call_function" and op_name(node) in _EMPTY:
                     _put_together(inner.graph, node)
 
 
@@ -74,14 +76,14 @@ def _piece(empty: fx.Node, first: fx.Node) -> _Piece | None:
     """What one user of the empty tensor fills, if that is all it does."""
     views, cuts = [], []
     shape, node = empty.meta["val"].shape, first
-    while _name(node) == "aten.slice" and len(node.users) == 1:
+    while op_name(node) == "aten.slice" and len(node.users) == 1:
         views.append(node)
         cut = _cut(node)
         if cut is None:
             return None
         cuts += [cut] if cut[1:] != (0, sys.maxsize) else []
         node = next(iter(node.users))
-    if _name(node) not in _COPIES or not views or node.args[0] is not views[-1] or node.users:
+    if op_name(node) not in _COPIES or not views or node.args[0] is not views[-1] or node.users:
         return None
     source = node.args[1]
     if len(cuts) != 1 or not isinstance(source, fx.Node):
@@ -90,7 +92,8 @@ def _piece(empty: fx.Node, first: fx.Node) -> _Piece | None:
     size = shape[axis]
     if not all(isinstance(each, int) for each in (start, end, size)):
         return None
-    if not _alike(source.meta["val"], views[-1].meta["val"]):
+    given, wanted = source.meta["val"], views[-1].meta["val"]
+    if given.dtype != wanted.dtype or not same_shape(given.shape, wanted.shape):
         return None  # broadcast, or of another type
     return _Piece(axis % len(shape), start, min(end, size), views, node)
 
@@ -111,12 +114,3 @@ def _complete(empty: fx.Node, pieces: list[_Piece]) -> bool:
     size = empty.meta["val"].shape[pieces[0].axis]
     ends = [0, *(piece.end for piece in pieces)]
     return ends[-1] == size and all(p.start == e for p, e in zip(pieces, ends, strict=False))
-
-
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    # As text: to compare open sizes would fix them.
-    return a.dtype == b.dtype and str(tuple(a.shape)) == str(tuple(b.shape))
-
-
-def _name(node: fx.Node) -> str:
-    return ".".join(str(node.target).split(".")[:2])

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.dense import read_dense
+from lepton_compile.export.dense import UNPOOLED, read_dense
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.modules import MODULES, modules_of
 from lepton_compile.export.source.objects import read_object
 
 __all__ = [
+    "ALONE",
+    "CORRECT",
     "SETTINGS",
     "TOKENIZER_SETTINGS",
     "is_sentence_model",
@@ -32,6 +34,11 @@ POOLINGS = {
 }
 SETTINGS, TOKENIZER_SETTINGS = "config_sentence_transformers.json", "tokenizer_config.json"
 KINDS = tuple(POOLINGS.values())
+# What else can be done with a model whose embedding cannot be compiled.
+ALONE = "Compile the encoder alone, with task: feature-extraction and pooling: none."
+CORRECT = (
+    "Correct it, or compile the encoder alone, with task: feature-extraction and pooling: none."
+)
 NO_LIMIT = 1_000_000_000
 _ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 
@@ -72,7 +79,7 @@ def pooling(source: Source) -> dict[str, Any] | None:
             where=str(source.path / MODULES),
             found=", ".join(kinds),
             available=["Transformer, Pooling, any number of Dense, Normalize"],
-            hint="Set pooling: none to compile the encoder alone.",
+            hint=UNPOOLED,
         )
     dense = [at for kind, at in zip(kinds, folders, strict=True) if kind == "Dense"]
     return {
@@ -130,7 +137,7 @@ def prompts(source: Source) -> tuple[dict[str, str], str | None]:
             "The prompt of this model is left out of its pooling, which cannot be compiled.",
             where=str(file),
             found=f"default_prompt_name: {default}, include_prompt: false",
-            hint="Set pooling: none to compile the encoder alone.",
+            hint=UNPOOLED,
         )
     return {}, None
 

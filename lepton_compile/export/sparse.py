@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.sentence import SETTINGS, is_sentence_model, of_texts
+from lepton_compile.export.sentence import ALONE, CORRECT, SETTINGS, is_sentence_model, of_texts
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.modules import MODULES, modules_of
 from lepton_compile.export.source.objects import read_object
@@ -64,7 +64,7 @@ def _other_ways(kinds: list[str]) -> str:
             "Its queries are looked up in a table, for which no engine is needed: compile the "
             "folder of the model that reads documents, with task: sparse-embedding."
         )
-    return "Compile the encoder alone, with task: feature-extraction and pooling: none."
+    return ALONE
 
 
 def _check_scores(source: Source) -> None:
@@ -76,8 +76,7 @@ def _check_scores(source: Source) -> None:
             where=str(source.path),
             found=f"transformer_task: {task}",
             available=["fill-mask"],
-            hint="Correct it, or compile the encoder alone, with task: feature-extraction and "
-            "pooling: none.",
+            hint=CORRECT,
         )
 
 

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 
 from .builder import Builder, Parameter
 from .capture import Capture
 from .dialect import DOMAIN, LAYER_DOMAIN, OPSET
 from .layers import LayerCall, LayerModule, alike, kinds_of
+from .program import inputs_of, program_parts
 from .trace import EXAMPLE_SIZES, dims_of, trace
 from .translate import HANDLERS, Translator
 from .translate.masks import check_masks
 
-__all__ = ["LayerFunction", "layer_functions", "program_parts"]
+__all__ = ["LayerFunction", "layer_functions"]
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,7 @@ def _function(
 
 def _masks(call: LayerCall, program: ExportedProgram) -> list[fx.Node]:
     """Those of the call's inputs that are masks."""
-    own = program.graph_signature.user_inputs
-    inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in own]
-    return [n for n, rule in zip(inputs, call.rules, strict=True) if rule is not None]
+    return [n for n, rule in zip(inputs_of(program), call.rules, strict=True) if rule is not None]
 
 
 def _dim_name(size: int | torch.SymInt, symbols: Mapping[str, str]) -> str | None:
@@ -157,21 +156,3 @@ def _same(first: LayerFunction, second: LayerFunction) -> bool:
         return layer.activations, [(p.name, p.transform) for p in layer.parameters], layer.windows
 
     return signature(first) == signature(second) and text(first) == text(second)
-
-
-def program_parts(
-    program: ExportedProgram, prefix: str
-) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """(placeholder -> path of parameter or buffer, placeholder -> constant) of a program."""
-    signature = program.graph_signature
-    lifted = {
-        name: path.removeprefix(prefix)
-        for table in (signature.inputs_to_parameters, signature.inputs_to_buffers)
-        for name, path in table.items()
-    }
-    constants = {
-        name: program.constants[path]
-        for name, path in signature.inputs_to_lifted_tensor_constants.items()
-        if isinstance(program.constants[path], Tensor)
-    }
-    return lifted, constants

@@ -18,19 +18,16 @@ from __future__ import annotations
 
 __all__ = ["CAUSAL_CONV", "GATED", "GATED_DELTA"]
 
-_HEADER = '<domain: "ai.lepton", opset_import: ["" : 24]>'
-
-CAUSAL_CONV = f"""
-{_HEADER}
+CAUSAL_CONV = """
 CausalConvWithState <channels> (x, weight, past) => (y, present)
-{{
+{
     axis = Constant <value_ints: ints = [2]> ()
     window = Concat <axis: int = 2> (past, x)
     y = Conv <group: int = @channels> (window, weight)
     start = Shape <start: int = 2, end: int = 3> (x)
     end = Shape <start: int = 2, end: int = 3> (window)
     present = Slice (window, start, end, axis)
-}}
+}
 """
 
 # What goes through the scan, by head: (batch, sequence, heads, width).
@@ -74,7 +71,6 @@ _AFTER = """
 """
 
 GATED = f"""
-{_HEADER}
 LinearAttention <q_num_heads, kv_num_heads, scale>
     (query, key, value, past, decay) => (output, present)
 {{
@@ -92,7 +88,6 @@ LinearAttention <q_num_heads, kv_num_heads, scale>
 """
 
 GATED_DELTA = f"""
-{_HEADER}
 LinearAttention <q_num_heads, kv_num_heads, scale>
     (query, key, value, past, decay, beta) => (output, present)
 {{

@@ -16,6 +16,7 @@ from torch.fx.experimental import _config as shape_config
 from lepton_compile.errors import ExportError
 from lepton_compile.export.lean_trace import lean
 from lepton_compile.export.pieces import put_together
+from lepton_compile.export.program import inputs_of
 from lepton_compile.export.refusal import untraceable
 
 __all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
@@ -112,12 +113,7 @@ def _quiet() -> Iterator[None]:
 def dims_of(program: ExportedProgram, dims: Sequence[Dims]) -> dict[str, str]:
     """The symbol (``s27``) of each named dimension, from the traced inputs: symbol -> name."""
     names: dict[str, str] = {}
-    inputs = [
-        n
-        for n in program.graph.nodes
-        if n.op == "placeholder" and n.name in program.graph_signature.user_inputs
-    ]
-    for node, wanted in zip(inputs, dims, strict=True):
+    for node, wanted in zip(inputs_of(program), dims, strict=True):
         for axis, name in enumerate(wanted):
             size = node.meta["val"].shape[axis]
             if name is not None and isinstance(size, torch.SymInt):

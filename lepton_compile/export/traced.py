@@ -20,7 +20,7 @@ __all__ = ["TRACED", "Traced"]
 MOST = 4
 # Bytes of what a graph holds itself, such as rotary tables of long sequences.
 LARGEST = 8 << 20
-# Where a configuration was read, and by whom it was written.
+# Where a configuration was read, and by which release it was written.
 _UNREAD = ("_name_or_path", "transformers_version")
 
 

@@ -33,7 +33,7 @@ __all__ = [
 
 IMAGE_TASKS = ("image-classification", "image-feature-extraction")
 USUAL = 32
-"""Rows and columns that a network of convolutions makes one of, in the end."""
+"""Rows and columns of a picture of which a network of convolutions makes one, in the end."""
 WITH_PROJECTION = "VisionModelWithProjection"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.builder import Builder
+from lepton_compile.export.program import op_name
 from lepton_compile.export.refusal import OwnCodeError
 
 from .idle import idle
@@ -22,8 +23,7 @@ from .types import DTYPES
 __all__ = ["DTYPES", "Handler", "State", "Translator", "UnknownOpError"]
 
 Handler = Callable[["Translator", fx.Node], Any]
-_SIZE_OPS = {"Add": "Add", "Mul": "Mul", "Min": "Min", "Max": "Max"}
-_ARITHMETIC = {"add": "Add", "sub": "Sub", "mul": "Mul", "floordiv": "Div"}
+_SIZE_OPS = ("Add", "Mul", "Min", "Max")
 
 
 class State(NamedTuple):
@@ -114,7 +114,7 @@ class Translator:
         if "wrap_with" in name:
             self.values[node] = self._inline(node)
             return
-        op = ".".join(name.split(".")[:2])
+        op = op_name(node)
         handler = self._handlers.get(op) or self._handlers.get(op.removesuffix("_"))
         place = written(node) if writes(op) else None
         if writes(op) and place is None:
@@ -240,17 +240,15 @@ class Translator:
         kind, terms = type(expr).__name__, expr.args
         if kind in ("Pow", "PowByNatural") and terms[1].is_Integer and terms[1] > 0:
             kind, terms = "Mul", [terms[0]] * int(terms[1])
-        op_type = _SIZE_OPS.get(kind)
-        if op_type is None:
-            if kind in ("FloorDiv", "CleanDiv"):
-                low, high = (self._expression(a) for a in terms)
-                return self.builder.op("Div", [low, high])
+        if kind in ("FloorDiv", "CleanDiv"):
+            return self.builder.op("Div", [self._expression(term) for term in terms])
+        if kind not in _SIZE_OPS:
             raise ExportError(
                 "the model computes a size in a way that has no translation", found=str(expr)
             )
         result = self._expression(terms[0])
         for term in terms[1:]:
-            result = self.builder.op(op_type, [result, self._expression(term)])
+            result = self.builder.op(kind, [result, self._expression(term)])
         return result
 
     def shape_value(self, sizes: Sequence[Any], source: fx.Node | None = None) -> ir.Value:

@@ -9,6 +9,8 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from lepton_compile.export.program import same_shape
+
 from .core import DTYPES, Handler, Translator
 
 __all__ = ["HANDLERS"]
@@ -53,7 +55,7 @@ def _copy(t: Translator, node: fx.Node) -> ir.Value:
     value = t.value(source)
     if given.dtype != wanted.dtype:
         value = t.builder.op("Cast", [value], {"to": DTYPES[wanted.dtype].value})
-    if str(tuple(given.shape)) != str(tuple(wanted.shape)):
+    if not same_shape(given.shape, wanted.shape):
         value = t.builder.op("Expand", [value, t.shape_value(list(wanted.shape))], at=t.path(node))
     return value
 

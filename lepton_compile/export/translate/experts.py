@@ -34,7 +34,7 @@ def _experts(t: Translator, node: fx.Node) -> ir.Value:
 
 
 def _stack(t: Translator, argument: fx.Node, transform: str) -> ir.Value:
-    """A parameter of three axes as a matrix: what rounds and packs weights knows those."""
+    """A parameter of three axes as a matrix, which is what weights are rounded and packed as."""
     if not t.is_weight(argument):
         raise ExportError("the matrices of experts are computed by the model", where=argument.name)
     experts, *sizes = (int(d) for d in argument.meta["val"].shape)

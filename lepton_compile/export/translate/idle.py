@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import fx
 
+from lepton_compile.export.program import op_name
+
 from .in_place import writes
 
 __all__ = ["idle"]
@@ -24,7 +26,6 @@ def idle(graph: fx.Graph) -> set[fx.Node]:
         name = str(node.target)
         if node.op != "call_function" or not name.startswith((*_PASSIVE, *_CHECKS)):
             continue
-        acts = writes(".".join(name.split(".")[:2]))
-        if name.startswith(_CHECKS) or (not acts and found.issuperset(node.users)):
+        if name.startswith(_CHECKS) or (not writes(op_name(node)) and found.issuperset(node.users)):
             found.add(node)
     return found

@@ -1,4 +1,4 @@
-"""What models of pictures add: norms by channel, pools, resizing, windows that move."""
+"""What models of pictures add: norms by channel, pools, resizing, shifted windows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from torch import fx
 
 from .core import Handler, Translator
+from .linear import per_axis
+from .types import END
 
 __all__ = ["HANDLERS"]
 
@@ -43,7 +44,7 @@ def _batch_norm(t: Translator, node: fx.Node) -> ir.Value:
 
 
 def _standardized(t: Translator, node: fx.Node) -> ir.Value:
-    """By what it holds itself: a kernel of a convolution may be normalized as it is read."""
+    """By the numbers of the input itself, as some models normalize a convolution's kernel."""
     if any(t.arg(node, place) is not None for place in (1, 2, 3, 4)):
         raise ValueError("by what is in the batch, with numbers of its own")
     x, rank = t.value(node.args[0]), len(node.meta["val"].shape)
@@ -69,22 +70,16 @@ def _group_norm(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("GroupNormalization", inputs, attributes, at=t.path(node))
 
 
-def _pairs(given: Any, count: int) -> list[int]:
-    """A number for each axis, of which one may stand for all."""
-    each = [int(n) for n in (given if isinstance(given, list | tuple) else [given])]
-    return each * count if len(each) == 1 else each
-
-
 def _average(t: Translator, node: fx.Node) -> ir.Value:
     """``avg_pool``; one that divides by a number of its own is not among those that models use."""
     count = len(_shape(node.args[0]))
-    kernel = _pairs(node.args[1], count)
+    kernel = per_axis(node.args[1], count)
     if t.arg(node, 6, "divisor_override") is not None:
         raise ValueError("divided by a number of its own")
     attributes = {
         "kernel_shape": kernel,
-        "strides": _pairs(t.arg(node, 2, "stride") or kernel, count),
-        "pads": 2 * _pairs(t.arg(node, 3, "padding", 0), count),
+        "strides": per_axis(t.arg(node, 2, "stride") or kernel, count),
+        "pads": 2 * per_axis(t.arg(node, 3, "padding", 0), count),
         "ceil_mode": int(bool(t.arg(node, 4, "ceil_mode", False))),
         "count_include_pad": int(bool(t.arg(node, 5, "count_include_pad", True))),
     }
@@ -93,12 +88,12 @@ def _average(t: Translator, node: fx.Node) -> ir.Value:
 
 def _largest(t: Translator, node: fx.Node) -> ir.Value:
     count = len(_shape(node.args[0]))
-    kernel = _pairs(node.args[1], count)
+    kernel = per_axis(node.args[1], count)
     attributes = {
         "kernel_shape": kernel,
-        "strides": _pairs(t.arg(node, 2, "stride") or kernel, count),
-        "pads": 2 * _pairs(t.arg(node, 3, "padding", 0), count),
-        "dilations": _pairs(t.arg(node, 4, "dilation", 1), count),
+        "strides": per_axis(t.arg(node, 2, "stride") or kernel, count),
+        "pads": 2 * per_axis(t.arg(node, 3, "padding", 0), count),
+        "dilations": per_axis(t.arg(node, 4, "dilation", 1), count),
         "ceil_mode": int(bool(t.arg(node, 5, "ceil_mode", False))),
     }
     return t.builder.op("MaxPool", [t.value(node.args[0])], attributes, at=t.path(node))
@@ -148,7 +143,7 @@ def _resize(mode: str, *, smooth: bool = False) -> Handler:
 def _roll(t: Translator, node: fx.Node) -> ir.Value:
     """What leaves an axis at one end comes in at the other."""
     value, ints = t.value(node.args[0]), t.builder.ints
-    shifts, axes = _pairs(node.args[1], 1), _pairs(t.arg(node, 2, "dims", []), 1)
+    shifts, axes = per_axis(node.args[1], 1), per_axis(t.arg(node, 2, "dims", []), 1)
     shape = node.meta["val"].shape
     if not axes:
         raise ValueError("over all axes at once")
@@ -156,8 +151,7 @@ def _roll(t: Translator, node: fx.Node) -> ir.Value:
         cut = shift % int(shape[axis])
         if not cut:
             continue
-        end = ints(torch.iinfo(torch.int64).max)
-        last = t.builder.op("Slice", [value, ints(-cut), end, ints(axis)])
+        last = t.builder.op("Slice", [value, ints(-cut), ints(END), ints(axis)])
         first = t.builder.op("Slice", [value, ints(0), ints(-cut), ints(axis)])
         value = t.builder.op("Concat", [last, first], {"axis": axis}, at=t.path(node))
     return value
@@ -175,7 +169,7 @@ def _meshgrid(t: Translator, node: fx.Node) -> list[ir.Value]:
     return found
 
 
-def _six(t: Translator, node: fx.Node) -> ir.Value:
+def _hard_tanh(t: Translator, node: fx.Node) -> ir.Value:
     """``hardtanh``, of which ``relu6`` is one."""
     low, high = t.arg(node, 1, "min_val", -1.0), t.arg(node, 2, "max_val", 1.0)
     if "relu6" in str(node.target):
@@ -204,7 +198,7 @@ HANDLERS: dict[str, Handler] = {
     "aten._upsample_bicubic2d_aa": _resize("cubic", smooth=True),
     "aten.roll": _roll,
     "aten.meshgrid": _meshgrid,
-    "aten.hardtanh": _six,
-    "aten.relu6": _six,
+    "aten.hardtanh": _hard_tanh,
+    "aten.relu6": _hard_tanh,
     "aten.hardsigmoid": _hard_sigmoid,
 }

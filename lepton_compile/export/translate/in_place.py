@@ -13,10 +13,9 @@ import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
-import torch
 from torch import fx
 
-from .types import DTYPES
+from .types import DTYPES, END
 
 if TYPE_CHECKING:
     from .core import Translator
@@ -31,7 +30,6 @@ _VIEWS = frozenset({
 })
 # fmt: on
 _ROWS, _ROW = "aten.slice.Tensor", "aten.select.int"
-_END = torch.iinfo(torch.int64).max
 
 
 class Written(NamedTuple):
@@ -104,20 +102,20 @@ def put_back(t: Translator, written: Written, result: ir.Value) -> None:
 
 def _around(t: Translator, whole: fx.Node, part: fx.Node, new: ir.Value) -> ir.Value:
     """The whole with ``new`` where the part is."""
-    defaults = (0, 0, _END, 1)
+    defaults = (0, 0, END, 1)
     given = [*(t.get(each) for each in part.args[1:]), *defaults[len(part.args) - 1 :]]
     axis, start, end, step = (d if g is None else g for g, d in zip(given, defaults, strict=True))
     if str(part.target) == _ROW:
         if not isinstance(start, int):
             raise ValueError("a row by a number that is open")
         new = t.builder.op("Unsqueeze", [new, t.builder.ints(axis)])
-        end = _END if start == -1 else start + 1
+        end = END if start == -1 else start + 1
     if step != 1:
         raise ValueError("rows with others between them")
-    value, first, last = t.value(whole), t.builder.ints(0), t.builder.ints(_END)
+    value, first, last = t.value(whole), t.builder.ints(0), t.builder.ints(END)
     axes, pieces = t.builder.ints(axis), [new]
     if not isinstance(start, int) or start != 0:
         pieces.insert(0, t.builder.op("Slice", [value, first, t.size(start), axes]))
-    if not isinstance(end, int) or end != _END:
+    if not isinstance(end, int) or end != END:
         pieces.append(t.builder.op("Slice", [value, t.size(end), last, axes]))
     return t.builder.op("Concat", pieces, {"axis": axis}, at=t.path(part))

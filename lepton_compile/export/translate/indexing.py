@@ -9,12 +9,12 @@ import torch
 from torch import fx
 
 from lepton_compile.errors import ExportError
+from lepton_compile.export.program import same_shape
 
 from .core import Handler, Translator
+from .types import END
 
 __all__ = ["HANDLERS"]
-
-_END = torch.iinfo(torch.int64).max
 
 
 def _embedding(t: Translator, node: fx.Node) -> ir.Value:
@@ -25,15 +25,13 @@ def _embedding(t: Translator, node: fx.Node) -> ir.Value:
 
 def _slice(t: Translator, node: fx.Node) -> ir.Value:
     source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    if [str(d) for d in source] == [str(d) for d in node.meta["val"].shape] and t.arg(
-        node, 4, "step", 1
-    ) == 1:
+    step = t.arg(node, 4, "step", 1)
+    if step == 1 and same_shape(source, node.meta["val"].shape):
         return t.value(node.args[0])
     axis = int(t.arg(node, 1, "dim", 0))
     start, end = (t.get(t.arg(node, i, name)) for i, name in ((2, "start"), (3, "end")))
-    start, end = (0 if start is None else start), (_END if end is None else end)
+    start, end = (0 if start is None else start), (END if end is None else end)
     inputs = [t.value(node.args[0]), t.size(start), t.size(end), t.builder.ints(axis)]
-    step = t.arg(node, 4, "step", 1)
     if step != 1:
         inputs.append(t.builder.ints(int(step)))
     return t.builder.op("Slice", inputs, at=t.path(node))
@@ -62,8 +60,9 @@ def _repeated(argument: Any, axis: int) -> fx.Node | None:
         return None
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    before, after = ([str(size) for size in x.meta["val"].shape] for x in (source, node))
-    return source if axis == 0 and before[0] == "1" and before[1:] == after[1:] else None
+    before, after = (x.meta["val"].shape for x in (source, node))
+    alike = str(before[0]) == "1" and same_shape(before[1:], after[1:])
+    return source if axis == 0 and alike else None
 
 
 def _index(t: Translator, node: fx.Node) -> ir.Value:

@@ -10,7 +10,10 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from lepton_compile.export.program import same_shape
+
 from .core import DTYPES, Handler, Translator
+from .types import END
 
 __all__ = ["HANDLERS"]
 
@@ -66,9 +69,7 @@ def _squeeze(t: Translator, node: fx.Node) -> ir.Value:
 def _expand(t: Translator, node: fx.Node) -> ir.Value:
     source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     target = node.meta["val"].shape
-    if len(source) == len(target) and all(
-        str(a) == str(b) for a, b in zip(source, target, strict=True)
-    ):
+    if same_shape(source, target):
         return t.value(node.args[0])
     return t.builder.op(
         "Expand", [t.value(node.args[0]), t.shape_value(list(target))], at=t.path(node)
@@ -184,7 +185,7 @@ def _columns(t: Translator, node: fx.Node) -> ir.Value:
     for place in product(*(range(size) for size in kernel)):
         starts = [p * d for p, d in zip(place, dilation, strict=True)]
         left = [(k - 1 - p) * d for k, p, d in zip(kernel, place, dilation, strict=True)]
-        ends = [-n if n else torch.iinfo(torch.int64).max for n in left]
+        ends = [-n if n else END for n in left]
         part = t.builder.op("Slice", [value, ints(*starts), ints(*ends), ints(2, 3)])
         moved.append(t.builder.op("Unsqueeze", [part, ints(2)]))
     stacked = t.builder.op("Concat", moved, {"axis": 2}, at=t.path(node))
@@ -196,10 +197,10 @@ def _broadcast(t: Translator, node: fx.Node) -> list[ir.Value]:
     """Each of several tensors in the shape that they have in common."""
     found = []
     for given, made in zip(node.args[0], node.meta["val"], strict=True):  # type: ignore[arg-type]
-        same = str(tuple(given.meta["val"].shape)) == str(tuple(made.shape))
         value = t.value(given)
-        wide = None if same else t.shape_value(list(made.shape))
-        found.append(value if wide is None else t.builder.op("Expand", [value, wide]))
+        if not same_shape(given.meta["val"].shape, made.shape):
+            value = t.builder.op("Expand", [value, t.shape_value(list(made.shape))])
+        found.append(value)
     return found
 
 

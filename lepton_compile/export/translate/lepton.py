@@ -21,28 +21,22 @@ def _attention(t: Translator, node: fx.Node) -> ir.Value:
     query, key, value, mask, scale, causal, window, softcap, cached, sinks = node.args
     at = t.path(node)
     inputs = [_sequence_major(t, n, at) for n in (query, key, value)]
-    heads, kv_heads = (int(n.meta["val"].shape[1]) for n in (query, key))  # type: ignore[union-attr]
-    attributes: dict[str, Any] = {
-        "q_num_heads": heads,
-        "kv_num_heads": kv_heads,
-        "scale": scale,
-        "softcap": softcap,
-    }
+    attributes = _numbers(query, key, scale, softcap)
     if mask is None and sinks is not None:
         raise ExportError("attention sinks stand where attention has no mask", where=at)
     if mask is None:
-        out = _plain(t, inputs, attributes, causal, at)
+        attributes["is_causal"] = int(bool(causal))
+        out = t.builder.op("Attention", inputs, attributes, at=at)
     else:
         attributes |= {"causal": int(bool(causal)), "window": window}
         out = _masked(t, node, [*inputs, _seen(t, mask, at)], attributes, bool(cached), at)
     return _by_head(t, node, out, at)
 
 
-def _plain(
-    t: Translator, inputs: list[ir.Value], attributes: dict[str, Any], causal: Any, at: str
-) -> ir.Value:
-    """No mask at all: the standard op says it."""
-    return t.builder.op("Attention", inputs, {**attributes, "is_causal": int(bool(causal))}, at=at)
+def _numbers(query: Any, key: Any, scale: Any, softcap: Any) -> dict[str, Any]:
+    """Attributes of any attention, of query and key by heads."""
+    heads, kv_heads = (int(n.meta["val"].shape[1]) for n in (query, key))
+    return {"q_num_heads": heads, "kv_num_heads": kv_heads, "scale": scale, "softcap": softcap}
 
 
 def _seen(t: Translator, mask: Any, at: str) -> ir.Value:
@@ -65,17 +59,12 @@ def _masked(
     if not cached:
         return t.builder.op("Attention", [*inputs, *given], attributes, domain=DOMAIN, at=at)
     key, value = (node.args[i].meta["val"].shape for i in (1, 2))  # type: ignore[union-attr]
-    past = [
-        _cache(t, f"past_{kind}", shape, "past_sequence")
-        for kind, shape in (("key", key), ("value", value))
-    ]
+    past = [_past(t, kind, shape) for kind, shape in (("key", key), ("value", value))]
     made = t.builder.node(
         "CachedAttention", [*inputs, *past, *given], attributes, domain=DOMAIN, outputs=3, at=at
     )
     for present, shape in zip(made.outputs[1:], (key, value), strict=True):
-        batch = t.dim_names(shape[:1])[0]
-        present.dtype = ir.DataType.FLOAT
-        present.shape = ir.Shape([batch, int(shape[1]), "total_sequence", int(shape[3])])
+        present.dtype, present.shape = ir.DataType.FLOAT, _cache(t, shape, "total_sequence")
     t.presents[node.args[1]] = (made.outputs[1], made.outputs[2])  # type: ignore[index]
     t.caches.append((past[0], past[1], made.outputs[1], made.outputs[2]))
     t.windows.append(None if attributes["window"] < 0 else int(attributes["window"]))
@@ -86,15 +75,8 @@ def _shared_attention(t: Translator, node: fx.Node) -> ir.Value:
     """Over keys and values that a layer is given, or that an attention before has made."""
     query, key, value, mask, scale, causal, window, softcap = node.args
     at = t.path(node)
-    heads, kv_heads = (int(n.meta["val"].shape[1]) for n in (query, key))  # type: ignore[union-attr]
-    attributes: dict[str, Any] = {
-        "q_num_heads": heads,
-        "kv_num_heads": kv_heads,
-        "scale": scale,
-        "softcap": softcap,
-        "causal": int(bool(causal)),
-        "window": window,
-    }
+    attributes = _numbers(query, key, scale, softcap)
+    attributes |= {"causal": int(bool(causal)), "window": window}
     given = key.op == "placeholder"  # type: ignore[union-attr]
     if not given and key not in t.presents:
         raise ExportError("layers share keys and values that no cache holds", where=at)
@@ -117,12 +99,9 @@ def _append(t: Translator, node: fx.Node) -> list[ir.Value]:
     made: list[tuple[ir.Value, ir.Value]] = []
     for kind, fresh in zip(("key", "value"), node.args[:2], strict=True):
         shape = fresh.meta["val"].shape  # type: ignore[union-attr]
-        past = _cache(t, f"past_{kind}", shape, "past_sequence")
+        past = _past(t, kind, shape)
         present = t.builder.op("Concat", [past, t.value(fresh)], {"axis": 2}, at=t.path(node))
-        present.dtype = ir.DataType.FLOAT
-        present.shape = ir.Shape(
-            [*t.dim_names(shape[:1]), int(shape[1]), "total_sequence", int(shape[3])]
-        )
+        present.dtype, present.shape = ir.DataType.FLOAT, _cache(t, shape, "total_sequence")
         made.append((past, present))
     (past_key, key), (past_value, value) = made
     t.caches.append((past_key, past_value, key, value))
@@ -130,10 +109,15 @@ def _append(t: Translator, node: fx.Node) -> list[ir.Value]:
     return [key, value]
 
 
-def _cache(t: Translator, name: str, shape: Any, length: str) -> ir.Value:
-    dims = [t.dim_names(shape[:1])[0], int(shape[1]), length, int(shape[3])]
-    suffix = f"_{len(t.caches)}" if t.caches else ""
-    return ir.Value(name=name + suffix, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(dims))
+def _past(t: Translator, kind: str, shape: Any) -> ir.Value:
+    name = f"past_{kind}" + (f"_{len(t.caches)}" if t.caches else "")
+    dims = _cache(t, shape, "past_sequence")
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=dims)
+
+
+def _cache(t: Translator, shape: Any, length: str) -> ir.Shape:
+    """That of a cache: (batch, heads, length, width)."""
+    return ir.Shape([*t.dim_names(shape[:1]), int(shape[1]), length, int(shape[3])])
 
 
 def _sequence_major(t: Translator, argument: Any, at: str) -> ir.Value:

@@ -11,7 +11,7 @@ from torch import fx
 
 from .core import Handler, Translator
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "per_axis"]
 
 _HIDDEN = -3.0e4  # beyond any score, and a number in fp16 too
 
@@ -120,14 +120,14 @@ def _convolution(t: Translator, node: fx.Node) -> ir.Value:
     weight = t.arg(node, 1, "weight")
     sizes = [int(d) for d in weight.meta["val"].shape[2:]]
     count = len(sizes)
-    strides = _each(t.arg(node, 3, "stride", 1), count)
-    dilations = _each(t.arg(node, 5, "dilation", 1), count)
+    strides = per_axis(t.arg(node, 3, "stride", 1), count)
+    dilations = per_axis(t.arg(node, 5, "dilation", 1), count)
     pads = t.arg(node, 4, "padding", 0)
     if pads == "same":
         spans = [d * (s - 1) for d, s in zip(dilations, sizes, strict=True)]
         pads = [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]
     else:
-        pads = 2 * _each(0 if pads == "valid" else pads, count)
+        pads = 2 * per_axis(0 if pads == "valid" else pads, count)
     bias = t.arg(node, 2, "bias")
     inputs = [t.value(t.arg(node, 0)), t.value(weight)]
     attributes = {
@@ -140,8 +140,8 @@ def _convolution(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Conv", inputs, attributes, at=t.path(node))
 
 
-def _each(given: Any, count: int) -> list[int]:
-    """A number for each axis of a kernel, of which one may stand for all."""
+def per_axis(given: Any, count: int) -> list[int]:
+    """A number for each axis, of which one may stand for all."""
     each = [int(n) for n in (given if isinstance(given, list | tuple) else [given])]
     return each * count if len(each) == 1 else each
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from torch import fx
 
+from lepton_compile.export.program import op_name
 from lepton_compile.export.refusal import OwnCodeError
 
 from .idle import idle
@@ -33,13 +34,9 @@ def check_masks(graph: fx.Graph, given: Iterable[fx.Node] = ()) -> None:
     Raises:
         OwnCodeError: something does.
     """
-    made = [node for node in graph.nodes if _op(node) in _MAKERS]
+    made = [node for node in graph.nodes if op_name(node) in _MAKERS]
     unread = idle(graph)
     for mask in (*given, *made):
         for reader in mask.users:
-            if reader not in unread and _op(reader) not in _READERS:
+            if reader not in unread and op_name(reader) not in _READERS:
                 raise OwnCodeError(OWN_ATTENTION, found=f"{reader.target}")
-
-
-def _op(node: fx.Node) -> str:
-    return ".".join(str(node.target).split(".")[:2])

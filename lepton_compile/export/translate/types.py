@@ -1,11 +1,13 @@
-"""Element types of torch by those of ONNX."""
+"""Element types of torch by those of ONNX, and the end of a slice that has none."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 import torch
 
-__all__ = ["DTYPES"]
+__all__ = ["DTYPES", "END"]
+
+END = torch.iinfo(torch.int64).max
 
 DTYPES = {
     torch.float32: ir.DataType.FLOAT,
