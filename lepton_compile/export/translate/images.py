@@ -124,7 +124,9 @@ def _resize(mode: str, *, smooth: bool = False) -> Handler:
         factors = [float(n) for n in given] if given is not None else [n / o for o, n in sizes]
         if set(factors) == {1.0}:
             return x
-        attributes: dict[str, Any] = {"mode": mode, "antialias": int(smooth)}
+        attributes: dict[str, Any] = {"mode": mode}
+        if smooth:  # at an edge torch weighs what is inside alone
+            attributes |= {"antialias": 1, "exclude_outside": 1}
         if mode == "nearest":
             attributes |= {"nearest_mode": "floor"}
         if mode == "cubic":

@@ -99,7 +99,7 @@ def _cumsum(t: Translator, node: fx.Node) -> ir.Value:
 
 def _norm(t: Translator, node: fx.Node) -> ir.Value:
     axes, keep = _axes(t.arg(node, 2, "dim")), int(bool(t.arg(node, 3, "keepdim", False)))
-    op_type = {1: "ReduceL1", 2: "ReduceL2"}[int(t.arg(node, 1, "ord", 2))]
+    op_type = {1: "ReduceL1", 2: "ReduceL2"}[t.arg(node, 1, "ord", 2)]
     return t.builder.op(
         op_type, [t.value(node.args[0]), t.builder.ints(*axes)], {"keepdims": keep}, at=t.path(node)
     )
