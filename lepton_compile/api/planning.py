@@ -31,7 +31,7 @@ from lepton_compile.api.verification import runnable
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.encoder_decoder import PAIRS
-from lepton_compile.export.export import capture
+from lepton_compile.export.export import export
 from lepton_compile.export.generation_rules import left_out
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.reference import mapped_bytes
@@ -158,7 +158,7 @@ def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedMod
         check_weights(recipe, imported)
         return imported
     task = recipe.task or task_of(source)
-    exported = capture(
+    exported = export(
         source,
         task,
         **lengths_of(recipe),
@@ -166,6 +166,7 @@ def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedMod
         positions=recipe.position_ids,
         progress=progress.step,
         traced=TRACED,
+        weights=False,
     )
     source.check_vocabulary()
     fill(exported.model)

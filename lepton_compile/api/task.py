@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import Pooling, Source
 from lepton_compile.export.task_names import infer_task
 from lepton_compile.recipe import Recipe
 
-__all__ = ["config_of", "lengths_of", "pooling_of", "task_of"]
+__all__ = ["Lengths", "config_of", "lengths_of", "pooling_of", "task_of"]
 
 
 def config_of(source: Source) -> Any:
@@ -17,8 +17,15 @@ def config_of(source: Source) -> Any:
     return None if source.kind == "onnx" else source.config()
 
 
-def lengths_of(recipe: Recipe) -> dict[str, int | None]:
-    """The longest texts that a recipe asks for, as a capture takes them."""
+class Lengths(TypedDict):
+    """The longest texts that a capture is asked for; None where the model's own limit counts."""
+
+    length: int | None
+    source_length: int | None
+
+
+def lengths_of(recipe: Recipe) -> Lengths:
+    """The longest texts that a recipe asks for."""
     written, read = recipe.shapes.sequence, recipe.shapes.source
     return {"length": written and written[1], "source_length": read and read[1]}
 

@@ -35,11 +35,10 @@ from .ties import tied_of, untie
 from .traced import Traced
 from .vision import VisionModule
 from .vision_part import IMAGE_TASKS, image_shape, lacks_pooler, parts_of, vision_part
-from .weights import bind
+from .weights import Binding, bind
 
 __all__ = [
     "ExportedModel",
-    "capture",
     "export",
     "meta_model",
 ]
@@ -107,6 +106,7 @@ def export(
     positions: bool = False,
     progress: Step | None = None,
     traced: Traced | None = None,
+    weights: bool = True,
 ) -> ExportedModel:
     """Capture a model as a neutral graph. No weight is read.
 
@@ -118,25 +118,45 @@ def export(
         pooling: sentence embedding to add to the graph (feature-extraction).
         positions: whether they are an input, ``position_ids`` (text-generation).
         traced: graphs to take the model's from, where it is among them; else it is traced.
+        weights: bind them; without, the configuration is enough, and large initializers have no
+            tensor.
 
     Raises:
         ExportError: no way of capturing the model works.
         CheckpointError: the weights do not fit the model.
     """
-    exported, graph, network, stored = _capture(
-        source, task, length, source_length, pooling, positions, progress, traced, weights=True
-    )
-    assert stored is not None
-    checkpoint, rename = stored
+    meta.check_layers(source.config())
+    longest = longest_sequence(source.config(), length)
+    reads = longest_sequence(source.config(), source_length, "source") if task == READS else 0
     step = progress or (lambda what, done, total: None)
-    step("binding weights", 2, 3)
-    shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
-    part = "" if text_part(source.config(), task) is None else "language model"
-    if vision_part(source.config(), task) is not None:
-        part = "vision tower"
+    step("building the model without weights", 0, 3)
+    with uncollected():
+        network = meta_model(source, task)
+        # Before it is traced, for what is tied may have to be untied.
+        stored = weights_of(source, network, _own_name(source, task)) if weights else None
+        apart = _untied(source, task, network, stored)
+        step(f"tracing {type(network).__name__}", 1, 3)
+        image = image_shape(source) if task in IMAGE_TASKS else None
+        longest = longest if image is None else parts_of(source, image)
+        asked = _Asked(task, longest, reads, pooling, positions, image)
+        graph = _graph(network, asked, traced)
+    exported = _described(graph, network, asked)
+    exported.notes += apart
+    if stored is not None:
+        step("binding weights", 2, 3)
+        binding = _bound(graph, network, stored, pooling)
+        exported.notes += _notes(source, task, binding.unused)
+        exported.integers = binding.integers
+        step("capture done", 3, 3)
+    return exported
+
+
+def _bound(graph: Graph, network: nn.Module, stored: Stored, pooling: Pooling | None) -> Binding:
+    """Attach the weights that the graph reads, each to be read when it is written."""
+    checkpoint, rename = stored
     made = made_weights(network, {parameter for parameter, _ in graph.parameters.values()})
     binding = bind(
-        shapes,
+        {name: tuple(p.shape) for name, p in network.state_dict().items()},
         checkpoint,
         tied=tied_of(network),
         prefix=getattr(network, "base_model_prefix", ""),
@@ -145,10 +165,7 @@ def export(
     )
     weights = made | binding
     attach(graph, weights if pooling is None else weights | pooling.weights())
-    exported.notes += _notes(source, part, binding.unused)
-    exported.integers = binding.integers
-    step("capture done", 3, 3)
-    return exported
+    return binding
 
 
 def _own_name(source: Source, task: str) -> Callable[[str], str] | None:
@@ -165,9 +182,13 @@ def _untied(source: Source, task: str, network: nn.Module, stored: Stored | None
     return [f"{name} has numbers of its own, though the configuration ties it" for name in found]
 
 
-def _notes(source: Source, part: str, unused: tuple[str, ...]) -> list[str]:
+def _notes(source: Source, task: str, unused: tuple[str, ...]) -> list[str]:
     """What a reader of the report should know of the weights."""
-    notes = []
+    notes, part = [], ""
+    if text_part(source.config(), task) is not None:
+        part = "language model"
+    if vision_part(source.config(), task) is not None:
+        part = "vision tower"
     if source.adapter is not None:
         notes.append(f"with the weights of the adapter {source.adapter.spec}")
     if settings := source.quantization:
@@ -183,79 +204,40 @@ def _notes(source: Source, part: str, unused: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def capture(
-    source: Source,
-    task: str,
-    *,
-    length: int | None = None,
-    source_length: int | None = None,
-    pooling: Pooling | None = None,
-    positions: bool = False,
-    progress: Step | None = None,
-    traced: Traced | None = None,
-) -> ExportedModel:
-    """As ``export``, from the configuration alone: large initializers have no tensor."""
-    return _capture(source, task, length, source_length, pooling, positions, progress, traced)[0]
+@dataclass(frozen=True)
+class _Asked:
+    """What a graph is traced for, beside its model: ``longest`` is the longest sequence,
+    ``reads`` that of the source, 0 where there is none."""
+
+    task: str
+    longest: int
+    reads: int
+    pooling: Pooling | None
+    positions: bool
+    image: tuple[int, int, int] | None
 
 
-def _capture(
-    source: Source,
-    task: str,
-    length: int | None,
-    source_length: int | None,
-    pooling: Pooling | None,
-    positions: bool,
-    progress: Step | None,
-    traced: Traced | None,
-    *,
-    weights: bool = False,
-) -> tuple[ExportedModel, Graph, nn.Module, Stored | None]:
-    meta.check_layers(source.config())
-    longest = longest_sequence(source.config(), length)
-    reads = longest_sequence(source.config(), source_length, "source") if task == READS else 0
-    step = progress or (lambda what, done, total: None)
-    step("building the model without weights", 0, 3)
-    with uncollected():
-        network = meta_model(source, task)
-        # Before it is traced, for what is tied may have to be untied.
-        stored = weights_of(source, network, _own_name(source, task)) if weights else None
-        apart = _untied(source, task, network, stored)
-        step(f"tracing {type(network).__name__}", 1, 3)
-        image = image_shape(source) if task in IMAGE_TASKS else None
-        longest = longest if image is None else parts_of(source, image)
-        asked = _Asked(task, max(longest, reads), pooling, positions, image)
-        graph = _graph(network, asked, traced)
-    exported = ExportedModel(
+def _described(graph: Graph, network: nn.Module, asked: _Asked) -> ExportedModel:
+    dense = asked.pooling.dense if asked.pooling is not None else ()
+    return ExportedModel(
         model=graph.model,
-        task=task,
+        task=asked.task,
         architecture=type(network).__name__,
         caches=graph.caches,
         parameters=sum(p.numel() for p in network.parameters())
-        + sum(each.parameters for each in (pooling.dense if pooling is not None else ())),
-        length=longest,
-        source_length=reads,
+        + sum(each.parameters for each in dense),
+        length=asked.longest,
+        source_length=asked.reads,
         how=graph.how,
         kinds=graph.kinds,
         foresees=graph.foresees,
-        notes=[*graph.refused, *apart],
+        notes=[*graph.refused],
         tied=tied_of(network),
         states=graph.states,
         sharing=sum(
             b.times * len(b.nodes("SharedAttention", domain=DIALECT)) for b in bodies(graph.model)
         ),
     )
-    return exported, graph, network, stored
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a graph is traced for, beside its model; ``longest`` is of all that it reads."""
-
-    task: str
-    longest: int
-    pooling: Pooling | None
-    positions: bool
-    image: tuple[int, int, int] | None
 
 
 def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
@@ -268,7 +250,7 @@ def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
         pooling, positions = asked.pooling, asked.positions
         return task_module(network, asked.task, pooling=pooling, cache=cache, positions=positions)
 
-    graph = build_graph(make, asked.longest)
+    graph = build_graph(make, max(asked.longest, asked.reads))
     for name, value in graph.model.graph.initializers.items():
         if name in graph.values:
             value.const_value = ir.tensor(np.ascontiguousarray(graph.values[name]), name=name)

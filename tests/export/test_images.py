@@ -14,7 +14,7 @@ import transformers
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export import Pooling, resolve
-from lepton_compile.export.export import capture
+from lepton_compile.export.export import export
 from lepton_compile.export.reference import load_reference
 from lepton_compile.export.task_names import infer_task
 from lepton_compile.export.vision import image_output
@@ -127,7 +127,7 @@ def test_without_a_size_nothing_is_captured(tmp_path: Path) -> None:
         tmp_path,
     )
     with pytest.raises(ExportError, match="nothing says how large the images are"):
-        capture(resolve(str(tmp_path), base=tmp_path), "image-classification")
+        export(resolve(str(tmp_path), base=tmp_path), "image-classification", weights=False)
 
 
 def test_the_task_is_told_from_the_class() -> None:

@@ -15,7 +15,7 @@ from lepton_compile.api import building, planning
 from lepton_compile.export import ExportedModel, resolve
 from lepton_compile.export import export as stage
 from lepton_compile.export import traced as module
-from lepton_compile.export.export import capture, export
+from lepton_compile.export.export import export
 from lepton_compile.export.traced import MOST, Traced
 from tests.small import llama, saved
 
@@ -37,7 +37,8 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _captured(folder: Path, known: Traced | None, **options: Any) -> ExportedModel:
-    return capture(resolve(str(folder), base=folder.parent), TASK, traced=known, **options)
+    source = resolve(str(folder), base=folder.parent)
+    return export(source, TASK, traced=known, weights=False, **options)
 
 
 def _text(exported: ExportedModel) -> bytes:

@@ -13,14 +13,14 @@ from protocol import serve
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Capture the folder's configuration with ``layers`` layers; a small one first warms up."""
-    from lepton_compile.export.export import capture
+    from lepton_compile.export.export import export
     from lepton_compile.export.source import resolve
 
     def seconds(layers: int) -> float:
         with tempfile.TemporaryDirectory() as name:
             _configuration(Path(job["folder"]), Path(name), layers)
             begin = time.perf_counter()
-            capture(resolve(name, Path(name)), "text-generation")
+            export(resolve(name, Path(name)), "text-generation", weights=False)
             return time.perf_counter() - begin
 
     seconds(6)
