@@ -21,7 +21,7 @@ from lepton_compile.export.capture.tables import tabulated
 from lepton_passes.body import bodies
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
-from .zoo import MORE_DECODERS, SHARING
+from .zoo import DECODERS, MORE_DECODERS, SHARING
 from .zoo_places import LONG_ROPE, PLACES
 
 FAR = 20  # positions of the tables that are told here
@@ -29,8 +29,13 @@ FAR = 20  # positions of the tables that are told here
 
 @pytest.mark.parametrize(
     ("config", "turned"),
-    [(MORE_DECODERS["gemma4"][0], 2 * 3), (SHARING["gemma4-e2b"][0], 2 * 4 + 3)],
-    ids=["gemma4", "gemma4-e2b"],
+    [
+        (MORE_DECODERS["gemma4"][0], 2 * 3),
+        (SHARING["gemma4-e2b"][0], 2 * 4 + 3),
+        (DECODERS["cohere"][0], 2 * 3),
+        (MORE_DECODERS["cohere2"][0], 2 * 2),  # layers of full attention turn nothing
+    ],
+    ids=["gemma4", "gemma4-e2b", "cohere", "cohere2"],
 )
 def test_each_call_is_one_op(config: Callable[[], object], turned: int, tmp_path: Path) -> None:
     """A layer that reads the keys of another turns its query alone."""
@@ -62,7 +67,7 @@ def _of_one_axis(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) ->
         (modeling_gemma4.apply_rotary_pos_emb, Rotation(interleaved=False, single=True)),
         (_neighbours, Rotation(interleaved=True, single=True)),
         (_of_one_axis, None),
-        (modeling_cohere.apply_rotary_pos_emb, None),  # its cos and sin repeat each entry in a row
+        (modeling_cohere.apply_rotary_pos_emb, Rotation(interleaved=True, doubled=True)),
         (modeling_gptj.apply_rotary_pos_emb, None),  # another signature
         (lambda q, k, turns: (q * turns.real[:, None].repeat(1, 1, 1, 2), k), None),
     ],
@@ -86,9 +91,15 @@ def _pair(angles: Tensor) -> tuple[Tensor, Tensor]:
     return twice.cos(), twice.sin()
 
 
+def _doubled(angles: Tensor) -> tuple[Tensor, Tensor]:
+    twice = angles.repeat_interleave(2, -1)
+    return twice.cos(), twice.sin()
+
+
 def test_rows_that_depend_on_their_own_position_alone() -> None:
-    for give, joint, scale in ((_joint, True, 1.5), (_pair, False, 1.0)):
-        found = tabulated(lambda rows, give=give: give(_angles(rows, 1.0)), FAR)
+    for give, joint, scale in ((_joint, True, 1.5), (_pair, False, 1.0), (_doubled, False, 1.0)):
+        doubled = give is _doubled
+        found = tabulated(lambda rows, give=give: give(_angles(rows, 1.0)), FAR, doubled)
         assert found is not None
         assert (found.joint, found.far, found.limit) == (joint, None, FAR)
         expected = np.array([[1.0, 1.0], [np.cos(3.0), np.cos(0.3)]]) * scale
@@ -117,6 +128,11 @@ def test_rows_of_calls_that_reach_far(limit: int) -> None:
 )
 def test_rows_that_are_in_no_table(frequency: Callable[[Tensor], float]) -> None:
     assert tabulated(lambda p: _pair(_angles(p, frequency(p))), FAR) is None
+
+
+def test_pairs_in_another_layout_than_functions_read_are_in_no_table() -> None:
+    assert tabulated(lambda rows: _pair(_angles(rows, 1.0)), FAR, doubled=True) is None
+    assert tabulated(lambda rows: _doubled(_angles(rows, 1.0)), FAR, doubled=False) is None
 
 
 def test_pairs_whose_halves_differ_are_in_no_table() -> None:

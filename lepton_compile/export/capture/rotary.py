@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -47,15 +48,18 @@ class RotaryCapture:
         self.tables: list[tuple[np.ndarray, np.ndarray]] = []
         self.foresees = False
         self._known: dict[tuple[int, str], _Noted | None] = {}
+        self._doubled = False  # as the model's functions read cos and sin, see ``Rotation``
 
     @contextmanager
     def patched(self, model: nn.Module) -> Iterator[None]:
         functions = _functions(model)
         settled = {place: settle(function) for place, function in functions.items()}
         known = {place: rotation for place, rotation in settled.items() if rotation is not None}
-        if not known or len(known) < len(settled):
+        layouts = {rotation.doubled for rotation in known.values()}
+        if len(known) < len(settled) or len(layouts) != 1:
             yield  # someone reads cos and sin in a way we do not know: leave both alone
             return
+        self._doubled = layouts.pop()
         modules = [m for _, m in modules_of(model) if _is_rotary(m)]
         rows = [(m, "forward", self._forward(m, m.forward)) for m in modules]
         turns = [(*place, turn.captured(functions[place])) for place, turn in known.items()]
@@ -82,7 +86,8 @@ class RotaryCapture:
     def _noted(self, module: nn.Module, rest: dict[str, Any]) -> _Noted | None:
         """What stands for a module; None where its rows are in no table."""
         with outside_trace():
-            found = tabulated(lambda rows: _real_run(module, rows, rest), self.positions)
+            run = partial(_real_run, module, rest=rest)
+            found = tabulated(run, self.positions, self._doubled)
         self.foresees |= found is None or found.far is not None
         if found is None:
             return None

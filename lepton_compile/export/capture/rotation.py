@@ -21,6 +21,10 @@ from .probe import outside_trace
 
 __all__ = ["Rotation", "Turns", "settle"]
 
+# (joint, heads, doubled) of a Rotation that a function is tried for, in this order.
+_ONE_HEAD = ((False, 1, False), (False, 1, True))
+_PAIRS = (*_ONE_HEAD, (True, 1, False), (True, 2, False))
+
 
 class Turns:
     """Rows of two tables where a model expects cos + i sin: it may pass them on, nothing else."""
@@ -50,12 +54,14 @@ class Rotation:
         joint: it takes one complex tensor.
         heads: the axis of heads in what it takes.
         single: it turns query and key in two calls, in which the caller names that axis (Gemma 4).
+        doubled: cos and sin have each entry twice in a row (Cohere), else the whole row twice.
     """
 
     interleaved: bool
     joint: bool = False
     heads: int = 1
     single: bool = False
+    doubled: bool = False
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The rotation as a captured op, which has heads before positions."""
@@ -97,14 +103,13 @@ def settle(function: Callable[..., Any]) -> Rotation | None:
     with outside_trace():
         query, key, angle = torch.randn(2, 3, 5, 8), torch.randn(2, 1, 5, 8), torch.randn(2, 5, 4)
         cos, sin = angle.cos(), angle.sin()
-        pair = torch.cat([cos] * 2, -1), torch.cat([sin] * 2, -1)
         single = list(inspect.signature(function).parameters)[1:3] == ["cos", "sin"]
-        for joint, heads in ((False, 1),) if single else ((False, 1), (True, 1), (True, 2)):
-            given = (torch.complex(cos, sin),) if joint else pair
+        for joint, heads, doubled in _ONE_HEAD if single else _PAIRS:
+            given = (torch.complex(cos, sin),) if joint else _wide(cos, sin, doubled)
             try:
                 if single:
-                    behind = function(query.transpose(1, 2), *pair, unsqueeze_dim=2)
-                    found = [behind.transpose(1, 2), function(key, *pair)]
+                    behind = function(query.transpose(1, 2), *given, unsqueeze_dim=2)
+                    found = [behind.transpose(1, 2), function(key, *given)]
                 else:
                     found = function(query.transpose(1, heads), key.transpose(1, heads), *given)
             except Exception:  # another signature, or another place for heads
@@ -112,8 +117,15 @@ def settle(function: Callable[..., Any]) -> Rotation | None:
             for interleaved in (False, True):
                 expected = [_turned(x, cos, sin, interleaved) for x in (query, key)]
                 if all(map(_equal, found, [x.transpose(1, heads) for x in expected])):
-                    return Rotation(interleaved, joint, heads, single)
+                    return Rotation(interleaved, joint, heads, single, doubled)
     return None
+
+
+def _wide(cos: Tensor, sin: Tensor, doubled: bool) -> tuple[Tensor, Tensor]:
+    """Rows as wide as what they turn."""
+    if doubled:
+        return cos.repeat_interleave(2, -1), sin.repeat_interleave(2, -1)
+    return torch.cat([cos] * 2, -1), torch.cat([sin] * 2, -1)
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:

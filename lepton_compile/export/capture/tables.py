@@ -33,14 +33,16 @@ class Tables:
     joint: bool
 
 
-def tabulated(run: Callable[[Tensor], Any], positions: int) -> Tables | None:
+def tabulated(run: Callable[[Tensor], Any], positions: int, doubled: bool = False) -> Tables | None:
     """The tables of a module that gives ``run(rows)`` for ``rows`` of positions.
+
+    ``doubled``: cos and sin have each entry twice in a row, else the whole row twice.
 
     None where rows depend on more than tables say, as those of dynamic scaling do.
     """
 
     def rows_of(places: Sequence[int] | range) -> Rows | None:
-        return _halves(run(torch.tensor(list(places))))
+        return _halves(run(torch.tensor(list(places))), doubled)
 
     def told_by(table: Rows, *samples: Sequence[int]) -> bool:
         return all(_equal(rows_of(places), table, places) for places in samples)
@@ -66,12 +68,12 @@ def tabulated(run: Callable[[Tensor], Any], positions: int) -> Tables | None:
     return Tables(_longer(near, positions), every, low, joint)
 
 
-def _halves(given: Any) -> Rows | None:
+def _halves(given: Any, doubled: bool) -> Rows | None:
     """cos and sin, half as wide as what they turn, from a pair that repeats them or a complex
     tensor."""
     if isinstance(given, Tensor):
         return (_array(given.real), _array(given.imag)) if given.is_complex() else None
-    cos, sin = (each.chunk(2, -1) for each in given)
+    cos, sin = ((e[..., ::2], e[..., 1::2]) if doubled else e.chunk(2, -1) for e in given)
     repeated = torch.equal(*cos) and torch.equal(*sin)
     return (_array(cos[0]), _array(sin[0])) if repeated else None
 
