@@ -185,7 +185,8 @@ def _smooth(settings: Settings) -> LeptonPass | None:
 def _int8(settings: Settings) -> LeptonPass | None:
     if settings.choose is None or settings.eight != ir.DataType.INT8:
         return None
-    return WeightInt8(settings.choose, longest=settings.longest_block)
+    blocked = not settings.dynamic
+    return WeightInt8(settings.choose, longest=settings.longest_block, blocked=blocked)
 
 
 def _stored(settings: Settings) -> LeptonPass | None:

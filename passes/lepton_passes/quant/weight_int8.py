@@ -4,7 +4,8 @@ Before   MatMul(x, Transpose(W))
 After    MatMul(x, Transpose(DequantizeLinear<axis=0>(W_q INT8 (N, K), W_scale (N,))))
          in a decoder <axis=1, block_size=64>(W_q, W_scale (N, K / 64)), or 128: its kernel reads
          scales by block anyway, and they cost a third of the error
-Refuses  a weight that another op reads too; an embedding table of few rows.
+Refuses  a weight that another op reads too; an embedding table of few rows; columns of a linear
+         layer that are no multiple of 16, where the target reads weights by block alone.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from functools import partial
 
 import onnx_ir as ir
 
+from lepton_passes.body import Body
 from lepton_passes.contract import CLOSE, Tolerance
-from lepton_passes.match import BLOCK, is_decoder, largest_block
+from lepton_passes.linear import weight_of
+from lepton_passes.match import BLOCK, is_decoder, is_op, largest_block
 from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._scales import quantize_int8, quantize_int8_blocks
 from lepton_passes.quant._weights import Choose, QuantizeWeights
@@ -28,6 +31,7 @@ class WeightInt8(QuantizeWeights):
     Args:
         choose: format of each parameter; left out, this format for all.
         longest: block of a decoder's scales, at most; 0 where the target has no kernels for blocks.
+        blocked: the target has no kernels for linear layers but those that read blocks of columns.
     """
 
     name = "weight-int8"
@@ -40,8 +44,11 @@ class WeightInt8(QuantizeWeights):
         "int4": Tolerance(error=0.05, cosine=0.995),
     }
 
-    def __init__(self, choose: Choose | None = None, *, longest: int = BLOCK) -> None:
+    def __init__(
+        self, choose: Choose | None = None, *, longest: int = BLOCK, blocked: bool = False
+    ) -> None:
         super().__init__(choose)
+        self._blocked = blocked
         self._longest = longest
         self._decoder = False
 
@@ -54,6 +61,13 @@ class WeightInt8(QuantizeWeights):
 
     def refuses(self, columns: int, group: int | None) -> str | None:
         return None
+
+    def declines(self, body: Body, value: ir.Value) -> str | None:
+        weight = weight_of(body, value)
+        if not self._blocked or weight is None or largest_block(weight.columns) is not None:
+            return None
+        multiplied = any(is_op(use.node, "Transpose") for use in value.uses())
+        return f"{weight.columns} columns are no multiple of 16" if multiplied else None
 
     def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
         rows, columns = (int(d) for d in tensor.shape.numpy())

@@ -20,6 +20,7 @@ from lepton_compile.errors import PassError
 from lepton_compile.runtime import LoaderError, Model
 from tests.export import zoo
 from tests.export.harness import relative_error, save
+from tests.small import llama, made, saved
 
 # Of the range of the logits in fp32: rounding of fp16 over three layers.
 FP16 = 0.02
@@ -132,6 +133,27 @@ def test_quantized_weights_are_blocked(
     with built.open() as model, built.open("ort-cpu") as wide:
         # The CPU rounds activations to 8 bits besides, which is the larger difference.
         assert relative_error(model.logits(IDS), wide.logits(IDS)) < 0.1
+
+
+def test_weights_that_have_no_blocks_stay_in_half_precision(tmp_path: Path, stand_in: None) -> None:
+    """Layers that read 48 columns are rounded, those that read 40 or 33 are not."""
+    sizes = {"hidden_size": 40, "intermediate_size": 33, "num_attention_heads": 2, "head_dim": 24}
+    config = llama(**sizes)
+    source = str(saved("LlamaForCausalLM", config, tmp_path / "model"))
+    out = lc.build(
+        model=source, target="ort-cuda", quantize="int8", output=tmp_path / "out", verify=False
+    ).path
+    (file,) = out.rglob("*.onnx")
+    graph = onnx.load(file, load_external_data=False).graph
+    sizes_of = [
+        {a.name: a.i for a in node.attribute if a.name in "KN"}
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+    ]
+    assert sizes_of == [{"K": 48, "N": 40}] * 2
+    with lc.load(out, target="ort-cuda") as model, torch.no_grad():
+        expected = made("LlamaForCausalLM", config)(torch.tensor([IDS])).logits.numpy()
+        assert relative_error(model.logits(IDS), expected) < FP16
 
 
 def test_arithmetic_without_kernels_is_refused(tmp_path: Path) -> None:

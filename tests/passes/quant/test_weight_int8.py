@@ -66,6 +66,25 @@ def test_refuses_a_small_table() -> None:
     assert reasons(done) == ["a table of 9 rows is not worth it"]
 
 
+@pytest.mark.parametrize(("blocked", "kept"), [(True, 40), (False, 0)])
+def test_columns_that_a_target_has_no_blocks_for(blocked: bool, kept: int) -> None:
+    """Rows of a table are looked up by kernels of another kind."""
+    text = """main (int64[b] ids, float[b, 40] x, float[b, 48] y) => (r, p, q) {
+      r = Gather (table, ids)
+      t = Transpose <perm = [1, 0]> (odd)
+      p = MatMul (x, t)
+      u = Transpose <perm = [1, 0]> (even)
+      q = MatMul (y, u)
+    }"""
+    weights = {"table": random(4096, 40), "odd": random(8, 40), "even": random(8, 48)}
+    graph = load(text, weights)
+    feeds = {"ids": FEEDS["ids"][0][:2], "x": random(2, 40, seed=1), "y": random(2, 48, seed=2)}
+    done = check(WeightInt8(blocked=blocked), graph, feeds, CLOSE8)
+    assert reasons(done) == [f"{kept} columns are no multiple of 16"] * bool(kept)
+    assert done.fired == 3 - len(done.refusals)
+    assert ("odd" in graph.graph.initializers) == blocked
+
+
 def test_leaves_tables_by_position() -> None:
     graph = load(
         "main (int64[b] ids) => (y) { n = Neg (ids) p = Neg (n) y = Gather (t, p) }",
