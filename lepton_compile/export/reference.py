@@ -33,6 +33,8 @@ __all__ = ["load_reference", "mapped_bytes", "reference_parameters", "streamed_p
 
 HALF = 2
 """Bytes of a number in fp16 or bf16."""
+ALIGNED = 16
+"""Bytes at a multiple of which each row begins in what torch multiplies in groups."""
 
 
 def load_reference(source: Source, task: str, *, streamed: bool = False) -> nn.Module:
@@ -177,7 +179,20 @@ def _loaded(source: Source, auto: Any, config: Any) -> nn.Module:
             where=str(source.path),
             found=f"{type(error).__name__}: {error}",
         ) from error
+    _multiply_apart(model)
     return model
+
+
+def _multiply_apart(model: nn.Module) -> None:
+    """Experts one after the other where torch cannot multiply all at once: its kernel asks of rows
+    that each begins at a multiple of so many bytes."""
+    modules = [module for module in model.modules() if not isinstance(module, nn.Conv1d)]
+    owned = (each for module in modules for each in module.parameters(recurse=False))
+    stacked = [each for each in owned if each.ndim == 3]
+    if not any(size * each.element_size() % ALIGNED for each in stacked for size in each.shape[1:]):
+        return
+    if getattr(model.config, "_experts_implementation", None) == "grouped_mm":
+        model.set_experts_implementation("eager")  # type: ignore[operator]
 
 
 def _without_bars() -> AbstractContextManager[None]:
@@ -220,6 +235,7 @@ def _unfilled(
     with no_init_weights():
         model: Any = make(config, dtype=torch.float32, **options)
     model.tie_weights()
+    _multiply_apart(model)
     checkpoint, rename = weights_of(source, model)
     untie(model, checkpoint, rename)
     tied = tied_of(model)

@@ -14,6 +14,8 @@ from lepton_compile.errors import ExportError, SourceError
 from lepton_compile.export.reference import load_reference, mapped_bytes
 from lepton_compile.export.source import resolve
 from tests.export import gguf_files
+from tests.export.harness import save
+from tests.export.zoo import MORE_DECODERS
 
 IDS = torch.tensor([[1, 5, 9, 20]])
 EXPECTED = (
@@ -45,6 +47,23 @@ def test_settings_that_nothing_is_generated_with(tmp_path: Path) -> None:
     model = load_reference(resolve(str(tmp_path), tmp_path), "text-generation")
     with torch.inference_mode():
         torch.testing.assert_close(model(IDS).logits, saved(IDS).logits)
+
+
+@pytest.mark.parametrize(("inner", "how"), [(18, "eager"), (24, "grouped_mm")])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_experts_with_rows_that_are_not_aligned(
+    inner: int, how: str, streamed: bool, tmp_path: Path
+) -> None:
+    """torch multiplies none in groups whose rows do not begin at multiples of 16 bytes."""
+    config = MORE_DECODERS["mixtral-gelu"][0]()
+    config.update({"intermediate_size": inner})
+    saved = save(lambda: config, "text-generation", tmp_path)
+    source = resolve(str(tmp_path), tmp_path)
+    model = load_reference(source, "text-generation", streamed=streamed)
+    assert model.config._experts_implementation == how  # type: ignore[union-attr]
+    saved.set_experts_implementation("eager")  # type: ignore[operator]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(IDS).logits, saved(IDS).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_files_that_are_mapped_until_all_is_read(tmp_path: Path) -> None:
