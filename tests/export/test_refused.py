@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
@@ -34,6 +35,28 @@ def test_where_the_model_is_that_cannot_be_captured(tmp_path: Path) -> None:
             call(model=str(tmp_path / "model"), task="text-generation")
         assert reason in str(caught.value.found)
         assert caught.value.where == str(tmp_path / "model")
+
+
+# A part of each head is turned, as the code of Llama cannot.
+_HALF = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"rope_parameters": _HALF}, "rows of the rotary embedding differ in width (16 and 8)"),
+        ({"num_key_value_heads": 3}, "heads of queries are no multiple of those of keys (4 and 3)"),
+    ],
+    ids=["rotary", "heads"],
+)
+def test_what_transformers_builds_and_cannot_run(
+    changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    """Captured it would be another model, or one that no kernel runs."""
+    save(lambda: llama(**changes), "text-generation", tmp_path)
+    with pytest.raises(ExportError) as caught:
+        compiled(tmp_path, "text-generation")
+    assert reason in str(caught.value.found)
 
 
 @pytest.mark.parametrize("name", ["BertConfig", "RobertaConfig", "RemBertConfig"])

@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers.models.cohere import modeling_cohere
 from transformers.models.deepseek_v2 import modeling_deepseek_v2
 from transformers.models.gemma4 import modeling_gemma4
+from transformers.models.glm import modeling_glm
+from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.gptj import modeling_gptj
 from transformers.models.llama import modeling_llama
 from transformers.models.llama4 import modeling_llama4
@@ -66,6 +68,8 @@ def _of_one_axis(x: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) ->
         (modeling_llama4.apply_rotary_emb, Rotation(interleaved=True, joint=True, heads=2)),
         (modeling_gemma4.apply_rotary_pos_emb, Rotation(interleaved=False, single=True)),
         (_neighbours, Rotation(interleaved=True, single=True)),
+        (modeling_glm.apply_rotary_pos_emb, Rotation(interleaved=True, partial=True)),
+        (modeling_gpt_neox.apply_rotary_pos_emb, Rotation(interleaved=False, partial=True)),
         (_of_one_axis, None),
         (modeling_cohere.apply_rotary_pos_emb, Rotation(interleaved=True, doubled=True)),
         (modeling_gptj.apply_rotary_pos_emb, None),  # another signature

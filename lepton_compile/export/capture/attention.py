@@ -318,6 +318,11 @@ def _attention(
             )
         causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", False))
         rule = MaskRule(causal, -1 if sliding_window is None else sliding_window)
+    if query.shape[1] % key.shape[1]:
+        raise ExportError(
+            "heads of queries are no multiple of those of keys",
+            found=f"{query.shape[1]} and {key.shape[1]}",
+        )
     scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
     if attention_mask is not None and s_aux is None and state.shares(key, value):
         if key.shape[-1] % _WIDTH:  # those of the cache are wider

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 
 from .probe import outside_trace
@@ -55,6 +56,7 @@ class Rotation:
         heads: the axis of heads in what it takes.
         single: it turns query and key in two calls, in which the caller names that axis (Gemma 4).
         doubled: cos and sin have each entry twice in a row (Cohere), else the whole row twice.
+        partial: what of a head is beyond the rows stays as it is (GLM), else heads are as wide.
     """
 
     interleaved: bool
@@ -62,9 +64,21 @@ class Rotation:
     heads: int = 1
     single: bool = False
     doubled: bool = False
+    partial: bool = False
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """The rotation as a captured op, which has heads before positions."""
+        """The rotation as a captured op, which has heads before positions.
+
+        Raises:
+            ExportError: rows are of another width than the model's code can turn these heads by.
+        """
+        head, row = x.shape[-1], cos.shape[-1]
+        if row > head or (row < head and not self.partial):
+            raise ExportError(
+                "heads and the rows of the rotary embedding differ in width",
+                found=f"{head} and {row}",
+                hint="compare rope_parameters with those that the model was released with",
+            )
         if self.heads == 1:
             return torch.ops.lepton.rotary(x, cos, sin, self.interleaved)  # type: ignore[no-any-return]
         turned: Tensor = torch.ops.lepton.rotary(x.transpose(1, 2), cos, sin, self.interleaved)
@@ -117,8 +131,23 @@ def settle(function: Callable[..., Any]) -> Rotation | None:
             for interleaved in (False, True):
                 expected = [_turned(x, cos, sin, interleaved) for x in (query, key)]
                 if all(map(_equal, found, [x.transpose(1, heads) for x in expected])):
-                    return Rotation(interleaved, joint, heads, single, doubled)
+                    partial = not joint and _turns_a_part(function, single, *given)
+                    return Rotation(interleaved, joint, heads, single, doubled, partial)
     return None
+
+
+def _turns_a_part(function: Callable[..., Any], single: bool, cos: Tensor, sin: Tensor) -> bool:
+    """Whether a function that turns heads as wide as the rows leaves the rest of wider ones."""
+    wide = torch.randn(2, 3, 5, cos.shape[-1] + 4)
+    part = wide[..., : cos.shape[-1]]
+    try:
+        if single:
+            found, turned = function(wide, cos, sin), function(part, cos, sin)
+        else:
+            found, turned = (function(x, x, cos, sin)[0] for x in (wide, part))
+    except Exception:  # whatever a model's own code raises: its rows are too narrow
+        return False
+    return _equal(found, torch.cat((turned, wide[..., cos.shape[-1] :]), -1))
 
 
 def _wide(cos: Tensor, sin: Tensor, doubled: bool) -> tuple[Tensor, Tensor]:
