@@ -100,6 +100,7 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
     """
     refused: dict[str, list[str]] = {}  # reason -> the ways that it is of
     settled: dict[str, list[str]] = {}  # where attention is captured -> the ways of its reason
+    hint: str | None = None
     for way in WAYS:
         if way.attention in settled:
             settled[way.attention].append(way.name)
@@ -112,6 +113,7 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
             found = f" ({error.found})" if error.found else ""
             ways = refused.setdefault(f"{error.message}{where}{found}", [])
             ways.append(way.name)
+            hint = hint or error.hint
             if isinstance(error, LooksAheadError):
                 raise
             if isinstance(error, ExpertsError):
@@ -121,7 +123,7 @@ def build_graph(make: Callable[[CacheUse], TaskModule], positions: int) -> Graph
             continue
         graph.refused = _told(refused)
         return graph
-    raise _cannot(type(module.network).__name__, _told(refused))
+    raise _cannot(type(module.network).__name__, _told(refused), hint or HINT)
 
 
 def _told(refused: Mapping[str, list[str]]) -> list[str]:
@@ -129,9 +131,9 @@ def _told(refused: Mapping[str, list[str]]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(ways))}: {reason}" for reason, ways in refused.items()]
 
 
-def _cannot(architecture: str, refused: list[str]) -> ExportError:
+def _cannot(architecture: str, refused: list[str], hint: str) -> ExportError:
     return ExportError(
-        f"{architecture} cannot be captured as a graph", found="; ".join(refused), hint=HINT
+        f"{architecture} cannot be captured as a graph", found="; ".join(refused), hint=hint
     )
 
 

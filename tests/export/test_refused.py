@@ -57,6 +57,15 @@ def test_what_transformers_builds_and_cannot_run(
     with pytest.raises(ExportError) as caught:
         compiled(tmp_path, "text-generation")
     assert reason in str(caught.value.found)
+    assert f"compare {next(iter(changes))} with" in str(caught.value.hint)
+
+
+def test_a_decoder_that_labels_texts_and_pads_none(tmp_path: Path) -> None:
+    """It would not know where shorter texts of a batch end."""
+    llama(pad_token_id=None).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="no padding token is defined") as caught:
+        lc.plan(model=str(tmp_path), task="text-classification")
+    assert "pad_token_id" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", ["BertConfig", "RobertaConfig", "RemBertConfig"])

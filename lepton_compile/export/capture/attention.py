@@ -322,6 +322,7 @@ def _attention(
         raise ExportError(
             "heads of queries are no multiple of those of keys",
             found=f"{query.shape[1]} and {key.shape[1]}",
+            hint="compare num_key_value_heads with that which the model was released with",
         )
     scale = scaling if scaling is not None else float(query.shape[-1]) ** -0.5
     if attention_mask is not None and s_aux is None and state.shares(key, value):

@@ -77,7 +77,6 @@ def settle(mask_function: Callable[..., Any], positions: int) -> MaskRule:
             raise ExportError(
                 "the model builds its attention mask from more than two positions",
                 found=f"{type(error).__name__}: {error}",
-                hint="the model is traced without captured attention instead",
             ) from error
         if rule is None and _plain_within(seen, positions):
             return MaskRule(causal=True, window=-1)
@@ -126,7 +125,7 @@ def _unknown(seen: Seen, positions: int) -> ExportError:
         middle = (low + high) // 2
         low, high = (middle, high) if _plain_within(seen, middle) else (low, middle)
     if low < 2:
-        return ExportError(message, hint="the model is traced without captured attention instead")
+        return ExportError(message)
     return ExportError(
         f"{message}: it is causal within {low} positions, as attention in chunks is",
         found=f"sequences of up to {positions}",
