@@ -297,7 +297,7 @@ def test_a_preprocessor_that_does_not_fit(
         ({"target": "trt-rtx"}, "are for ONNX Runtime alone"),
         ({"quantize": "auto"}, "bits are chosen for encoders and for decoders"),
         ({"shapes": {"source": "1..9"}}, "only encoder-decoder models of text"),
-        ({"verify": {"tokens": 9}}, "a speech model is compared on synthetic audio"),
+        ({"verify": {"tokens": 9}}, "speech models on synthetic audio"),
     ],
 )
 def test_what_cannot_be_built(recipe: dict[str, Any], words: str, folder: Path) -> None:
