@@ -112,7 +112,7 @@ def test_weights_that_are_no_numbers_are_refused(
     data[place : place + 2] = np.float16(half).tobytes()
     path.write_bytes(data)
     options: dict[str, Any] = {"quantize": quantize, "kernels": "native", "verify": False}
-    words = "is too large for the fp16 scales" if np.isfinite(half) else "NaN or infinite"
+    words = "is too large for the fp16 scales" if np.isfinite(half) else "NaN or infinit"
     with pytest.raises(LeptonError, match=words) as caught:
         lc.build(model=str(path), output=tmp_path / "out", check=check, **options)
     assert "up" in str(caught.value)

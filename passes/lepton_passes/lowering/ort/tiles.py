@@ -123,7 +123,7 @@ def _halves(values: np.ndarray, name: str) -> np.ndarray:
     """fp32 (rows, groups) as the bytes (tiles, groups, 32) of their fp16."""
     most = np.abs(values).max(initial=0)
     if not np.isfinite(most):
-        raise WeightError(f"{name}: a weight is no number")
+        raise WeightError(f"{name}: a weight is NaN or infinite")
     if most > _FP16_LARGEST / SCALE_UNIT:
         raise WeightError(
             f"{name}: a weight is too large for the fp16 scales of our kernels; those of "
