@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.progress import Step
+from lepton_passes.quant._products import product
 
 from .calibrate import inputs_of, observe
 
@@ -34,10 +35,11 @@ class Hessian:
     def see(self, rows: np.ndarray) -> None:
         """Add the products of ``rows`` (..., width)."""
         flat = rows.reshape(-1, rows.shape[-1])
-        if not self.matrix.size:
-            self.matrix = flat.T @ flat
+        found = product(flat.T, flat)
+        if self.matrix.size:
+            self.matrix += found
         else:
-            self.matrix += flat.T @ flat
+            self.matrix = found
 
 
 class Hessians(Mapping[str, np.ndarray]):

@@ -13,8 +13,8 @@ Scales are chosen before, as for rounding to nearest, with the diagonal of ``H``
 error. A row that rounding to nearest would serve better on the sample keeps that.
 
 A weight is computed when it is first read and then kept, packed, in a nameless file: whoever reads
-it again reads that. In memory are one ``H``, its factor and a block of rows. Products are added in
-the order of the BLAS, of the processor, and of its threads unless there is one.
+it again reads that. In memory are one ``H``, its factor and a block of rows. The numbers are those
+of the processor, whose BLAS has its own order of sums; not of the number of threads.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
+from lepton_passes.quant._products import inverse_cholesky, product
 from lepton_passes.quant._sampled import Sampled
 from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
 from lepton_passes.quant._weights import Choose, is_table
@@ -214,7 +215,7 @@ def gptq(
     for start in range(0, len(left), _PANEL):
         panel = slice(start, min(len(left), start + _PANEL))
         errors = _round_panel(left, rounded, panel, factor, wide, inverse, order // group)
-        left[panel.stop :] -= factor[panel, panel.stop :].T @ errors
+        left[panel.stop :] -= product(factor[panel, panel.stop :].T, errors)
     q = np.empty(w.shape, dtype=np.int8)
     q[:, order] = rounded.T
     nearest, plain = quantize_int4(w, group)
@@ -241,29 +242,16 @@ def inverse_factor(hessian: np.ndarray, order: np.ndarray) -> np.ndarray:
     mean = float(diagonal.mean()) or 1.0
     damping = DAMPING
     for _ in range(_TRIES):
-        # Backwards, so that the lower factor of numpy is the upper one of what we want.
+        # Backwards, so that a lower factor is the upper one of what we want.
         back = hessian[np.ix_(order[::-1], order[::-1])].astype(np.float64)
         back[np.diag_indices_from(back)] += (damping * mean + unused)[order[::-1]]
         try:
-            lower = np.linalg.cholesky(back)
+            inverse = inverse_cholesky(back)
         except np.linalg.LinAlgError:  # rounding made it indefinite
             damping *= 10
             continue
-        return np.triu(_inverse(lower)[::-1, ::-1]).astype(np.float32)
+        return np.ascontiguousarray(inverse[::-1, ::-1], dtype=np.float32)
     raise ValueError("the Hessian of the sample is not positive semidefinite")
-
-
-def _inverse(lower: np.ndarray) -> np.ndarray:
-    """Of a lower triangular matrix, half by half: numpy's own takes it for any, and four times as
-    long."""
-    if len(lower) <= _PANEL:
-        return np.tril(np.linalg.inv(lower))
-    half = len(lower) // 2
-    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
-    found = np.zeros_like(lower)
-    found[:half, :half], found[half:, half:] = first, last
-    found[half:, :half] = -last @ (lower[half:, :half] @ first)
-    return found
 
 
 def column_order(hessian: np.ndarray) -> np.ndarray:
@@ -304,5 +292,5 @@ def _loss(w: np.ndarray, q: np.ndarray, scale: np.ndarray, hessian: np.ndarray) 
     """``(w - q) H (w - q)^T`` of each row."""
     groups = q.reshape(*scale.shape, -1) * scale[..., None]
     error = w - groups.reshape(w.shape)
-    cost = error @ hessian.astype(np.float32)
+    cost = product(error, hessian.astype(np.float32))
     return np.asarray(np.einsum("ij,ij->i", cost, error))
