@@ -18,10 +18,6 @@ COMPUTED = ("processor", "features")
 """The last bits of sums over a sample follow from these, and with them what is fitted to it."""
 
 BUG = "nothing that is recorded is other than it was: report it, for this is a bug"
-PLANS = (
-    "TensorRT was given the same network, of which its builder does not make the same plan each "
-    "time: build it again, or compare both by what they compute"
-)
 
 
 def changes(then: Manifest, now: Manifest) -> Changes:
@@ -32,14 +28,10 @@ def changes(then: Manifest, now: Manifest) -> Changes:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def hint_of(found: Changes, *, of_plans: bool = False) -> str:
-    """What to do where bytes are not the same, by what is other.
-
-    Args:
-        of_plans: nothing is other but plans of TensorRT, made of the same networks.
-    """
+def hint_of(found: Changes) -> str:
+    """What to do where bytes are not the same, by what is other."""
     if not found:
-        return PLANS if of_plans else BUG
+        return BUG
     told = "; ".join(f"{name} was {was} and is {now}" for name, (was, now) in found.items())
     pins = [f"{name}=={was}" for name, (was, _) in found.items() if _is_package(name, was)]
     ways = [f"pip install {' '.join(pins)}"] if pins else []

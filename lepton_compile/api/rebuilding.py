@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_compile.api.building import Build
 from lepton_compile.api.changes import Changes
-from lepton_compile.api.recorded import Recorded
+from lepton_compile.api.recorded import OtherPlanError, Recorded
 from lepton_compile.artifact import Artifact, Manifest
 from lepton_compile.export import Source
 from lepton_compile.progress import Progress
@@ -16,6 +17,11 @@ from lepton_compile.scratch import on_scratch_disk
 from lepton_plugins.workroom import Workroom
 
 __all__ = ["Rebuilt", "run_again"]
+
+
+TRIES = 4
+"""How often an artifact is built of which nothing but a plan of TensorRT differs: its builder makes
+one of a few of the same network."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,17 @@ def run_again(
         )
         return build.run(), build.found.changes
 
+    def tried(place: Path) -> tuple[Artifact, Changes]:
+        for _ in range(TRIES - 1):
+            with suppress(OtherPlanError):
+                return built(place)
+        return built(place)
+
     if output is not None:
-        artifact, found = built(output)
+        artifact, found = tried(output)
         return Rebuilt(artifact.manifest, found, artifact)
     with on_scratch_disk():
         room = Workroom("rebuild")
     with room:
-        artifact, found = built(Path(room.name) / "artifact")
+        artifact, found = tried(Path(room.name) / "artifact")
     return Rebuilt(artifact.manifest, found)

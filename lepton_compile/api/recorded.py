@@ -25,12 +25,20 @@ from lepton_compile.recipe.schema import TARGETS
 from lepton_compile.recipe.values import plain_of
 from lepton_passes.lowering.ort.choices import Choice, Choose, Layer
 
-__all__ = ["Recorded"]
+__all__ = ["OtherPlanError", "Recorded"]
 
 # Of the manifest, what no loader reads: how a build was checked, and what it was made with.
 UNREAD = ("model", "demands", "lock", "tools", "lepton", "files")
 UNREAD_OF_ENGINE = ("executed", "compared", "tactics", "kernels")
+PLANS = (
+    "TensorRT was given the same network, of which its builder does not make the same plan each "
+    "time: build it again, or compare both by what they compute"
+)
 OWN = "lower-native"  # how names of passes begin that need kernels of our own
+
+
+class OtherPlanError(GateError):
+    """Nothing is other but plans, which another builder made of the same networks."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +159,12 @@ class Recorded:
         if not other:
             return
         equal, found = sum(then.get(n) == now.get(n) for n in names), changes(self.manifest, built)
-        missed = GateError(
+        of_plans = not found and {*other} <= self._plans()
+        missed = (OtherPlanError if of_plans else GateError)(
             "built again, it is not the same",
             where=str(self.path),
             found=f"another {', '.join(summarize(other))}; {equal} of {len(names)} files are equal",
-            hint=hint_of(found, of_plans={*other} <= self._plans()),
+            hint=PLANS if of_plans else hint_of(found),
         )
         missed.report = {"other": other, "changes": found}
         raise missed

@@ -15,7 +15,8 @@ import transformers
 
 import lepton_compile as lc
 from lepton_compile.api.changes import changes, hint_of
-from lepton_compile.api.recorded import Recorded
+from lepton_compile.api.rebuilding import TRIES
+from lepton_compile.api.recorded import OtherPlanError, Recorded
 from lepton_compile.artifact import FileEntry, Manifest, manifest_in, open_artifact
 from lepton_compile.errors import ArtifactError, EngineError, GateError, LeptonError, SourceError
 from tests.hostile.test_bad_checkpoints import remote_code_folder
@@ -303,6 +304,24 @@ def test_plans_of_one_network_are_told_from_other_networks() -> None:
 
     assert "TensorRT was given the same network" in told(_of_plan("b", "n"))
     assert "report it" in told(_of_plan("b", "another"))
+
+
+def test_a_plan_of_the_same_network_is_built_again(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few times: the builder makes one of some plans."""
+    tries: list[str] = []
+
+    def same(recorded: Recorded, built: Manifest) -> None:
+        tries.append(built.task)
+        if len(tries) != TRIES:
+            raise OtherPlanError("another plan")
+
+    monkeypatch.setattr(Recorded, "demand_same", same)
+    assert lc.rebuild(artifact).manifest.files
+    with pytest.raises(OtherPlanError):
+        lc.rebuild(artifact)
+    assert len(tries) == 2 * TRIES
 
 
 def _of_plan(plan: str, network: str) -> Manifest:
