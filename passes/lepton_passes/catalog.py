@@ -185,8 +185,14 @@ def _smooth(settings: Settings) -> LeptonPass | None:
 def _int8(settings: Settings) -> LeptonPass | None:
     if settings.choose is None or settings.eight != ir.DataType.INT8:
         return None
-    blocked = not settings.dynamic
-    return WeightInt8(settings.choose, longest=settings.longest_block, blocked=blocked)
+    longest = settings.longest_block
+    return WeightInt8(
+        settings.choose,
+        longest=longest,
+        blocked=not settings.dynamic,
+        # Of our own kernels, else of onnxruntime's; TensorRT takes any.
+        multiple=(8 if settings.own_forms else 16) if longest else 1,
+    )
 
 
 def _stored(settings: Settings) -> LeptonPass | None:

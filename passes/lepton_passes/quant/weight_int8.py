@@ -5,7 +5,9 @@ After    MatMul(x, Transpose(DequantizeLinear<axis=0>(W_q INT8 (N, K), W_scale (
          in a decoder <axis=1, block_size=64>(W_q, W_scale (N, K / 64)), or 128: its kernel reads
          scales by block anyway, and they cost a third of the error
 Refuses  a weight that another op reads too; an embedding table of few rows; columns of a linear
-         layer that are no multiple of 16, where the target reads weights by block alone.
+         layer that are no multiple of 16, where the target reads weights by block alone; in a
+         decoder those that only DynamicQuantizeMatMul would take, which has one scale for all
+         activations of a call: scores of a text would depend on the texts beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from lepton_passes.quant._weights import Choose, QuantizeWeights
 __all__ = ["WeightInt8"]
 
 
+SMALLEST = 16
+"""Columns of the smallest block."""
+
+
 class WeightInt8(QuantizeWeights):
     """Store weights in 8 bits, rounded to nearest.
 
@@ -32,6 +38,7 @@ class WeightInt8(QuantizeWeights):
         choose: format of each parameter; left out, this format for all.
         longest: block of a decoder's scales, at most; 0 where the target has no kernels for blocks.
         blocked: the target has no kernels for linear layers but those that read blocks of columns.
+        multiple: columns of a decoder's linear layers come in multiples of it.
     """
 
     name = "weight-int8"
@@ -45,10 +52,15 @@ class WeightInt8(QuantizeWeights):
     }
 
     def __init__(
-        self, choose: Choose | None = None, *, longest: int = BLOCK, blocked: bool = False
+        self,
+        choose: Choose | None = None,
+        *,
+        longest: int = BLOCK,
+        blocked: bool = False,
+        multiple: int = 1,
     ) -> None:
         super().__init__(choose)
-        self._blocked = blocked
+        self._blocked, self._multiple = blocked, multiple
         self._longest = longest
         self._decoder = False
 
@@ -64,10 +76,11 @@ class WeightInt8(QuantizeWeights):
 
     def declines(self, body: Body, value: ir.Value) -> str | None:
         weight = weight_of(body, value)
-        if not self._blocked or weight is None or largest_block(weight.columns) is not None:
+        multiple = SMALLEST if self._blocked else self._multiple if self._decoder else 1
+        if weight is None or weight.columns % multiple == 0:
             return None
         multiplied = any(is_op(use.node, "Transpose") for use in value.uses())
-        return f"{weight.columns} columns are no multiple of 16" if multiplied else None
+        return f"{weight.columns} columns are no multiple of {multiple}" if multiplied else None
 
     def quantized(self, tensor: ir.TensorProtocol, group: int | None) -> QuantizedRows:
         rows, columns = (int(d) for d in tensor.shape.numpy())

@@ -192,3 +192,20 @@ def test_a_damaged_library_is_never_opened(native: Path, tmp_path: Path, damage:
         library.unlink()
     with pytest.raises(LoaderError, match=LIBRARY):
         lc.load(copy)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "builtin"])
+def test_scores_of_a_text_are_its_own_where_columns_fit_no_block(
+    kernels: str, tmp_path: Path
+) -> None:
+    """What was left for such a layer of a decoder rounded all rows of a call with one scale."""
+    odd = llama(intermediate_size=200)
+    folder = saved("LlamaForCausalLM", odd, tmp_path / "model")
+    options: dict[str, Any] = {"kernels": kernels, "tactics": "default", "check": False}
+    built = lc.build(
+        model=str(folder), quantize="int8", output=tmp_path / "out", verify=False, **options
+    )
+    ids = np.random.default_rng(0).integers(1, 99, (4, 9))
+    with lc.load(built, threads=1) as model:
+        together, alone = model.logits(ids), model.logits(ids[:1])
+    np.testing.assert_allclose(together[:1], alone, rtol=0, atol=1e-4)  # it was off by 6e-3

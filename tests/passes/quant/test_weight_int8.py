@@ -85,6 +85,21 @@ def test_columns_that_a_target_has_no_blocks_for(blocked: bool, kept: int) -> No
     assert ("odd" in graph.graph.initializers) == blocked
 
 
+@pytest.mark.parametrize(("multiple", "kept"), [(1, 0), (8, 0), (16, 1)])
+def test_columns_that_a_decoder_has_no_exact_kernel_for(multiple: int, kept: int) -> None:
+    text = """main (float[b, s, 40] x, float[b, 2, t, 8] past) => (y, present) {
+      w = Transpose <perm = [1, 0]> (weight)
+      y = MatMul (x, w)
+      present = Identity (past)
+    }"""
+    graph = load(text, {"weight": random(8, 40)})
+    graph.graph.inputs[1].name = "past_key_values.0.key"
+    done = WeightInt8(multiple=multiple)
+    done(graph)
+    assert (done.fired, len(done.refusals)) == (1 - kept, kept)
+    assert reasons(done) == ["40 columns are no multiple of 16"] * kept
+
+
 def test_leaves_tables_by_position() -> None:
     graph = load(
         "main (int64[b] ids) => (y) { n = Neg (ids) p = Neg (n) y = Gather (t, p) }",
