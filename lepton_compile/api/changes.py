@@ -49,6 +49,8 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for engine in manifest.engines:
         if compiler := (engine.get("kernels") or {}).get("compiler"):
             yield f"compiler of {engine['target']}", compiler
+    if lock.get("code"):
+        yield f"code of {OURS}", str(lock["code"])[:12]
     if lock.get("revision"):
         yield "revision of the model", str(lock["revision"])
     if lock.get("calibration"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from lepton_compile.api.own_code import own_code
 from lepton_compile.api.pictures import sees
 from lepton_compile.errors import SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
@@ -214,6 +215,7 @@ def lock_entry(
         return sample_images.digest(*picture) if picture else sample_text.digest("calibration")
 
     return {
+        "code": own_code(),
         "revision": source.revision,
         "inputs": source.digests(),
         "calibration": digest() if fitted else None,

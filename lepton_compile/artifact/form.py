@@ -34,6 +34,7 @@ ENGINE = {
     "tactics?": TACTICS,
 }
 LOCK = {
+    "code?": str,
     "inputs?": {"*": str},
     "revision?": str,
     "calibration?": str,

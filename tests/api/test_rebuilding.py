@@ -15,6 +15,7 @@ import transformers
 
 import lepton_compile as lc
 from lepton_compile.api.changes import changes, hint_of
+from lepton_compile.api.own_code import own_code
 from lepton_compile.api.rebuilding import TRIES
 from lepton_compile.api.recorded import OtherPlanError, Recorded
 from lepton_compile.artifact import FileEntry, Manifest, manifest_in, open_artifact
@@ -152,6 +153,14 @@ def test_versions_that_make_no_difference_are_told(artifact: Path, tmp_path: Pat
     found = lc.rebuild(_forged(artifact, tmp_path / "copy", tools=tools))
     assert list(found.changes) == ["transformers"]
     assert found.changes["transformers"][0] == "5.0.0"
+
+
+def test_other_code_of_ours_is_told(artifact: Path, tmp_path: Path) -> None:
+    """A version has many commits."""
+    lock = {**open_artifact(artifact).manifest.lock, "code": "f" * 64}
+    found = lc.rebuild(_forged(artifact, tmp_path / "copy", lock=lock))
+    assert found.changes == {"code of lepton-compile": ("f" * 12, own_code()[:12])}
+    assert own_code.__wrapped__() == own_code()
 
 
 def test_a_damaged_artifact_proves_nothing(artifact: Path, tmp_path: Path) -> None:
