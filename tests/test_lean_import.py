@@ -66,5 +66,10 @@ for call in (lc.build, lc.plan):
     assert not {"torch", "transformers"} & {*loaded_by(program)}
 
 
+def test_a_manifest_is_read_again_before_torch_is_loaded() -> None:
+    """``loading`` comes after it, and leaves out of torch what nobody here needs."""
+    assert not {"torch", "transformers"} & {*loaded_by("import lepton_compile.api.recorded")}
+
+
 def test_the_check_sees_a_heavy_library() -> None:
     assert "onnx" in loaded_by("import onnx")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lepton_compile.artifact import Manifest
 
-__all__ = ["Changes", "changes", "hint_of"]
+__all__ = ["TOOLS", "Changes", "changes", "hint_of"]
 
 Changes = Mapping[str, tuple[str, str]]
 """What it is: as it was, as it is."""
 
+TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "numpy", "onnxruntime", "gguf", "safetensors")
+"""Packages that a build runs through, whose versions a manifest has."""
+
 NONE = "none"
-OURS = "lepton-compile"
-COMPUTED = ("processor", "features")
+VERSION = re.compile(r"[\w.+!-]+", re.ASCII)
+PROCESSOR, FEATURES = COMPUTED = ("processor", "features")
 """The last bits of sums over a sample follow from these, and with them what is fitted to it."""
 
 BUG = "nothing that is recorded is other than it was: report it, for this is a bug"
@@ -25,6 +29,9 @@ def changes(then: Manifest, now: Manifest) -> Changes:
     was, became = dict(_facts(then)), dict(_facts(now))
     names = [*was, *(name for name in became if name not in was)]
     pairs = {name: (was.get(name, NONE), became.get(name, NONE)) for name in names}
+    then_named, now_named = dict(_lists(then)), dict(_lists(now))
+    for name in {**then_named, **now_named}:
+        pairs[name] = _apart(then_named.get(name, []), now_named.get(name, []))
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -40,7 +47,25 @@ def hint_of(found: Changes) -> str:
 
 
 def _is_package(name: str, version: str) -> bool:
-    return name not in (OURS, *COMPUTED) and " " not in name and version != NONE
+    """Whether pip is to bring it back: the command is copied, and anybody can write a manifest."""
+    return name in TOOLS and version != NONE and VERSION.fullmatch(version) is not None
+
+
+def _apart(was: Sequence[str], became: Sequence[str]) -> tuple[str, str]:
+    """What only one of two lists has, of dozens of names; or what stands elsewhere in it."""
+    gone = [name for name in was if name not in became]
+    added = [name for name in became if name not in was]
+    if not gone and not added:
+        moved = [pair for pair in zip(was, became, strict=False) if pair[0] != pair[1]]
+        gone, added = [before for before, _ in moved], [after for _, after in moved]
+    return " ".join(gone) or NONE, " ".join(added) or NONE
+
+
+def _lists(manifest: Manifest) -> Iterator[tuple[str, Sequence[str]]]:
+    lock: Mapping[str, Any] = manifest.lock
+    for target, names in (lock.get("passes") or {}).items():
+        yield f"passes of {target}", names
+    yield FEATURES, (lock.get("machine") or {}).get("features") or []
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -50,13 +75,10 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if compiler := (engine.get("kernels") or {}).get("compiler"):
             yield f"compiler of {engine['target']}", compiler
     if lock.get("code"):
-        yield f"code of {OURS}", str(lock["code"])[:12]
+        yield "code of lepton-compile", str(lock["code"])[:12]
     if lock.get("revision"):
         yield "revision of the model", str(lock["revision"])
     if lock.get("calibration"):
         yield "sample that is fitted to", str(lock["calibration"])[:12]
-    for target, names in (lock.get("passes") or {}).items():
-        yield f"passes of {target}", ", ".join(map(str, names))
-    for name in COMPUTED:
-        if value := (lock.get("machine") or {}).get(name):
-            yield name, value if isinstance(value, str) else " ".join(value)
+    if processor := (lock.get("machine") or {}).get(PROCESSOR):
+        yield PROCESSOR, processor

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from lepton_compile.api.changes import TOOLS
 from lepton_compile.api.own_code import own_code
 from lepton_compile.api.pictures import sees
 from lepton_compile.errors import SourceError
@@ -31,8 +32,6 @@ __all__ = [
 
 # How many numbers an input of ids may hold, as the model's configuration calls it.
 SIZES = {"input_ids": "vocab_size", SOURCE_IDS: "vocab_size", "token_type_ids": "type_vocab_size"}
-
-_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "numpy", "onnxruntime", "gguf", "safetensors")
 
 
 def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
@@ -239,7 +238,7 @@ def tool_versions() -> Mapping[str, str]:
     from lepton_compile import __version__
 
     found = {"lepton-compile": __version__}
-    for name in _TOOLS:
+    for name in TOOLS:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

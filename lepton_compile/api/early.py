@@ -45,7 +45,7 @@ def check_buildable(recipe: Recipe) -> None:
         if not state.builds:
             raise EngineError(
                 f"{target} cannot be built on this machine",
-                where="target",
+                where=recipe.place("target"),
                 found=state.reason,
                 available=[name for name in TARGETS if probe(name).builds],
                 hint=state.install or "leave the target out, or build where it can be built",

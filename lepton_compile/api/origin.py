@@ -31,51 +31,48 @@ def origin_of(folder: Path, manifest: Mapping[str, Any], spec: str | None, trust
         SourceError: it is not there any more, is another one by now, needs code that is not
             trusted, or no source is named.
     """
-    recorded = manifest.get("model") or {}
-    where, adapter = spec or recorded.get("source"), recorded.get("adapter")
-    if not where:
-        raise SourceError(
-            "the manifest does not say what the artifact was made from",
-            where="manifest.model.source",
-            hint="name it with --model",
-        )
-    if spec is None:
-        where = source_again(folder, manifest)
+    adapter = (manifest.get("model") or {}).get("adapter")
+    where = spec or source_again(folder, manifest)
     source = resolve(where, Path.cwd(), trusted, adapter=adapter and place_again(folder, adapter))
     if spec is None:
         _check_same(source, manifest.get("lock") or {})
     return source
 
 
-def source_again(folder: Path, manifest: Mapping[str, Any]) -> str:
+def source_again(path: Path, manifest: Mapping[str, Any]) -> str:
     """Where the model was; of the hub at the commit that was built from, whatever was asked for: a
-    branch goes on. Empty where nothing is recorded."""
-    recorded = str((manifest.get("model") or {}).get("source") or "")
+    branch goes on. Raises SourceError where nothing is recorded."""
+    recorded = (manifest.get("model") or {}).get("source")
+    if not recorded:
+        raise SourceError(
+            "the manifest does not say what the artifact was made from",
+            where="manifest.model.source",
+            hint="name it with --model",
+        )
     revision = (manifest.get("lock") or {}).get("revision")
     if recorded.startswith("hf:") and revision:
         return f"{recorded.partition('@')[0]}@{revision}"
-    return place_again(folder, recorded)
+    return place_again(path, recorded)
 
 
-def place_again(folder: Path, recorded: str) -> str:
-    """A path of the recipe's as seen from the folder that it was in, if it is there still; as it
-    was written where it is not, or is no path."""
+def place_again(path: Path, recorded: str) -> str:
+    """A path of the recipe's as seen from the folder that it was in, or from here, if it is there;
+    as it was written where it is not, or is no path."""
     if recorded.startswith(("hf:", "package:")):
         return recorded
-    base = base_of(folder)
-    if base is None:
-        return recorded
-    path = placed(recorded, base, "model")
-    return str(path) if path.exists() else recorded
+    places = [placed(recorded, base, "model") for base in (base_of(path), Path.cwd()) if base]
+    return next((str(place) for place in places if place.exists()), recorded)
 
 
-def base_of(folder: Path) -> Path | None:
-    """The folder that the artifact's recipe was in, as the report has it; None where it does not
-    say, or is not there."""
+def base_of(path: Path) -> Path | None:
+    """The folder that the recipe of an artifact was in, as its report has it; of a manifest that is
+    kept alone its own, for it lies beside the recipe. None where nothing says so."""
+    alone = path.is_file()
+    folder = path.absolute().parent if alone else path
     try:
         return Path(read_json(folder / REPORT_FILE)["capture"]["base"])
     except (OSError, ValueError, LookupError, TypeError):
-        return None
+        return folder if alone else None
 
 
 def _check_same(source: Source, lock: Mapping[str, Any]) -> None:

@@ -29,11 +29,12 @@ __all__ = ["OtherPlanError", "Recorded"]
 
 # Of the manifest, what no loader reads: how a build was checked, and what it was made with.
 UNREAD = ("model", "demands", "lock", "tools", "lepton", "files")
-UNREAD_OF_ENGINE = ("executed", "compared", "tactics", "kernels")
 PLANS = (
     "TensorRT was given the same network, of which its builder does not make the same plan each "
     "time: build it again, or compare both by what they compute"
 )
+UNREAD_OF_ENGINE = ("executed", "compared", "tactics")
+UNREAD_OF_KERNELS = ("compiler",)
 OWN = "lower-native"  # how names of passes begin that need kernels of our own
 
 
@@ -59,9 +60,16 @@ class Recorded:
 
         Raises:
             ArtifactError: no recipe is recorded, or one of another version.
+            SourceError: nothing says what the model was, and none is named.
         """
         adapter = self.manifest.model.get("adapter")
-        recorded = self.manifest.lock.get("recipe") or {}
+        recorded = self.manifest.lock.get("recipe")
+        if not recorded:
+            raise ArtifactError(
+                "the manifest has no recipe",
+                where="manifest.lock.recipe",
+                hint="build the artifact from its recipe, which records it",
+            )
         written = {key: value for key, value in recorded.items() if value is not None}
         own, passes = written.get("per_target") or {}, written.get("passes") or {}
         try:
@@ -70,6 +78,7 @@ class Recorded:
                 "adapter": adapter and place_again(self.path, adapter),
                 "trust_remote_code": trusted,
                 "verify": False,
+                "max_memory": None,  # of the machine of then
                 "passes": {"disable": passes.get("disable") or []},
                 "kernels": "native" if self._native() else "builtin",
                 "per_target": {name: _said(each) for name, each in own.items()},
@@ -79,12 +88,15 @@ class Recorded:
             raise ArtifactError(
                 "the manifest has no recipe that this version reads",
                 where="manifest.lock.recipe",
-                found=" ".join(str(error).split())[:200],
+                found=_mistakes(error),
                 hint=f"it was built by lepton-compile {self.manifest.lepton}",
             ) from error
         # A file may say something of targets that an option left out: it is no mistake here, too.
         recipe._before = recipe.model_copy(update={"target": TARGETS})
-        recipe._base = base_of(self.path) or recipe.base
+        said = written if model is None else written.keys() - {"model"}
+        recipe._places = {(key,): f"manifest.lock.recipe.{key}" for key in said}
+        if model is None:  # one that is named is seen from here
+            recipe._base = base_of(self.path) or recipe.base
         return recipe
 
     def check_inputs(self, source: Source) -> None:
@@ -155,7 +167,8 @@ class Recorded:
         names = sorted(then.keys() | now.keys())
         other = [name for name in names if then.get(name) != now.get(name)]
         was, became = _read_by_loaders(self.manifest), _read_by_loaders(built)
-        other += [f"manifest.{key}" for key in was if was[key] != became[key]]
+        keys = sorted(was.keys() | became.keys())
+        other += [f"manifest.{key}" for key in keys if was.get(key) != became.get(key)]
         if not other:
             return
         equal, found = sum(then.get(n) == now.get(n) for n in names), changes(self.manifest, built)
@@ -190,15 +203,33 @@ def _choice(entry: Mapping[str, Any]) -> tuple[Layer, Choice]:
 
 
 def _read_by_loaders(manifest: Manifest) -> dict[str, Any]:
-    said = {key: value for key, value in manifest.as_dict().items() if key not in UNREAD}
+    said = _without(UNREAD, manifest.as_dict())
     said["engines"] = [
-        {key: value for key, value in engine.items() if key not in UNREAD_OF_ENGINE}
+        {
+            **_without(UNREAD_OF_ENGINE, engine),
+            "kernels": _without(UNREAD_OF_KERNELS, engine.get("kernels") or {}),
+        }
         for engine in manifest.engines
     ]
     return said
 
 
+def _without(keys: Sequence[str], entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in keys}
+
+
 def _damaged(where: str, error: Exception) -> ArtifactError:
     return ArtifactError(
-        "the manifest is damaged", where=f"manifest.{where}", found=str(error)[:200]
+        "the manifest is damaged", where=f"manifest.{where}", found=_mistakes(error)
     )
+
+
+def _mistakes(error: Exception) -> str:
+    """What is wrong, in a line."""
+    if not isinstance(error, ValidationError):
+        return str(error)[:200]
+    each = (
+        f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
+        for mistake in error.errors(include_url=False)
+    )
+    return "; ".join(each)[:200]

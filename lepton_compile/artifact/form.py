@@ -27,7 +27,7 @@ TACTICS = {"layers": [{"kernel": str}]}
 ENGINE = {
     "precision": str,
     "executed?": bool,
-    "kernels?": {"library": str, "system": str, "machine": str},
+    "kernels?": {"library": str, "system": str, "machine": str, "compiler?": str},
     "attention?": {"layers": int, "forms": {"*": int}},
     "profiles?": [{"name": str, **PROFILE}],
     "network?": str,

@@ -18,7 +18,7 @@ from lepton_compile.cli.output import (
     table,
 )
 from lepton_compile.cli.paths import PathType
-from lepton_compile.cli.source_options import source_options
+from lepton_compile.cli.source_options import source_options, told_at_options
 
 if TYPE_CHECKING:
     from lepton_compile.api.rebuilding import Rebuilt
@@ -50,14 +50,15 @@ def rebuild(
     with stdout_for_json_only(as_json), watching(quiet=quiet or as_json) as progress:
         from lepton_compile.api import rebuild as build_again
 
-        found = build_again(
-            path,
-            model=spec,
-            output=output,
-            overwrite=force,
-            trust_remote_code=trusted,
-            progress=progress,
-        )
+        with told_at_options():
+            found = build_again(
+                path,
+                model=spec,
+                output=output,
+                overwrite=force,
+                trust_remote_code=trusted,
+                progress=progress,
+            )
     if as_json:
         emit_json(_data(found))
     elif not quiet:
