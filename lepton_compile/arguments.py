@@ -9,7 +9,7 @@ from typing import Any
 
 from lepton_compile.errors import UsageError
 
-__all__ = ["LARGEST", "flag_of", "keys_of", "number_of", "path_of", "placed"]
+__all__ = ["LARGEST", "flag_of", "keys_of", "names_of", "number_of", "path_of", "placed"]
 
 # The largest integer that Triton's configuration holds, and more than any of these can mean.
 LARGEST = (1 << 31) - 1
@@ -81,6 +81,22 @@ def keys_of(value: object, name: str) -> Mapping[str, Any]:
         return given
     raise UsageError(
         f"{name} is a mapping of dotted keys", found=f"{value!r:.80}", available=['{"a.b": 1}']
+    )
+
+
+def names_of(value: object, name: str) -> list[str] | None:
+    """One name or several; None where nothing is said.
+
+    Raises:
+        UsageError: it is neither, or names nothing.
+    """
+    given = [value] if isinstance(value, str) else value
+    if given is None:
+        return None
+    if isinstance(given, list | tuple) and given and all(isinstance(each, str) for each in given):
+        return [*given]
+    raise UsageError(
+        f"{name} is a name or several", found=f"{value!r:.80}", available=["text", "a list of text"]
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lepton_compile.api.origin import place_again
 from lepton_compile.api.texts import read_text
-from lepton_compile.errors import UsageError
+from lepton_compile.errors import ArtifactError, UsageError
 from lepton_compile.numerics.gates import with_gates
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
 from lepton_compile.recipe import Gates, Recipe
@@ -75,34 +76,48 @@ def demands_entry(recipe: Recipe, task: str, precisions: Mapping[str, str]) -> d
 
 
 def recorded_demands(
-    manifest: Mapping[str, Any], gates: Mapping[str, Any], text: str | None
+    folder: Path, manifest: Mapping[str, Any], gates: Mapping[str, Any], text: str | None
 ) -> Demands:
     """What an artifact was held to, from its manifest.
 
     Args:
+        folder: the artifact's; its report says where the recipe was.
         gates: demands in place of the recorded ones, by name; ``None`` drops one.
         text: a text in place of the recorded one.
 
     Raises:
         UsageError: the recorded text is not where it was, or is another by now.
+        ArtifactError: it was held to something that this version does not measure.
     """
     kept = manifest.get("demands") or {}
     found = {}
     for engine in manifest["engines"]:
-        own = kept.get("gates", {}).get(engine["target"])
-        base = (
-            Tolerance(**own) if own else tolerance_for(str(engine["precision"]), manifest["task"])
-        )
+        own = (kept.get("gates") or {}).get(engine["target"])
+        base = _recorded_gates(own) if own else tolerance_for(engine["precision"], manifest["task"])
         found[engine["target"]] = with_gates(base, gates)
     if text is None and kept.get("text"):
-        text = _recorded_text(kept["text"])
+        text = _recorded_text(folder, kept["text"])
     return Demands(found, text, kept.get("tokens"))
 
 
-def _recorded_text(entry: Mapping[str, Any]) -> str:
-    path = Path(entry["path"])
+def _recorded_gates(gates: Mapping[str, Any]) -> Tolerance:
+    try:
+        return Tolerance(**gates)
+    except TypeError as error:
+        raise ArtifactError(
+            "the artifact was held to a number that this version does not measure",
+            where="manifest.demands.gates",
+            found=", ".join(gates),
+            available=[each.name for each in fields(Tolerance)],
+        ) from error
+
+
+def _recorded_text(folder: Path, entry: Mapping[str, Any]) -> str:
+    path = Path(place_again(folder, entry["path"]))
     why = None
     try:
+        if not path.is_file():  # a device may never end
+            raise FileNotFoundError("no such file")
         text = path.read_text("utf-8")
         if _digest(text) != entry["sha256"]:
             why = f"{path} has another content by now"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lepton_compile.api.calls import ONE_AT_A_TIME, folder_of, looked_at, progress_of
 from lepton_compile.api.libraries import keep_to_cores, loading
-from lepton_compile.arguments import flag_of, keys_of, number_of, path_of
+from lepton_compile.arguments import flag_of, keys_of, names_of, number_of, path_of
 from lepton_compile.errors import located
 from lepton_compile.progress import Progress
 
@@ -119,7 +119,6 @@ def verify(
     from lepton_compile.recipe import load_recipe
 
     folder, where = path_of(path, "path"), None if model is None else str(path_of(model, "model"))
-    asked = [target] if isinstance(target, str) else target
     demanded = load_recipe({"model": "-", "gates": dict(keys_of(gates, "gates"))}).gates
     with ONE_AT_A_TIME, located(folder):
         keep_to_cores()
@@ -128,7 +127,7 @@ def verify(
         found = run_verification(
             folder,
             model=where,
-            targets=asked,
+            targets=names_of(target, "target"),
             text=None if text is None else path_of(text, "text"),
             tokens=None if tokens is None else number_of(tokens, "tokens"),
             gates=demanded.model_dump(exclude_unset=True),

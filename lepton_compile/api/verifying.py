@@ -66,7 +66,7 @@ def run_verification(
     manifest = read_manifest(folder).as_dict()
     chosen = _targets(manifest, targets)
     words = read_text(text, where="text", error=UsageError) if text else None
-    demands = recorded_demands(manifest, gates, words)
+    demands = recorded_demands(folder, manifest, gates, words)
     demands = replace(demands, tokens=tokens or demands.tokens)
     source = origin_of(folder, manifest, model, trusted)
     if text and words:
@@ -127,7 +127,7 @@ def _targets(manifest: Mapping[str, Any], asked: Sequence[str] | None) -> list[s
                 found=", ".join(strange),
                 available=there,
             )
-        return [*asked]
+        return [*dict.fromkeys(asked)]
     reasons = runnable(there)
     chosen = [name for name in there if not reasons[name]]
     if not chosen:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 import lepton_compile as lc
 from lepton_compile.api import verifying
+from lepton_compile.errors import ArtifactError, UsageError
 from tests.small import bert, saved
 
 
@@ -56,6 +59,9 @@ def test_a_text_of_ones_own(artifact: lc.Artifact, tmp_path: Path) -> None:
         {"gates": {"speed": 1}},
         {"gates": [1]},
         {"target": ["ort-gpu"]},
+        {"target": []},
+        {"target": 7},
+        {"target": ["ort-cpu", 7]},
         {"model": 7},
         {"trust_remote_code": "no"},
         {"progress": print},
@@ -65,6 +71,48 @@ def test_arguments_of_another_type_are_told(artifact: lc.Artifact, wrong: Any) -
     with pytest.raises(lc.LeptonError) as caught:
         lc.verify(artifact, **wrong)
     assert caught.value.exit_code == 2
+
+
+def test_an_engine_that_is_named_twice_is_compared_once(artifact: lc.Artifact) -> None:
+    (engine,) = lc.verify(artifact, tokens=40, target=["ort-cpu", "ort-cpu"]).engines
+    assert engine.target == "ort-cpu"
+
+
+@pytest.mark.parametrize(
+    ("demands", "kind", "said"),
+    [
+        ({"gates": None}, None, ""),
+        ({"gates": {"ort-cpu": {"speed": 1}}}, ArtifactError, "speed"),
+        ({"text": {"path": "/dev/zero", "sha256": "0"}}, UsageError, "no such file"),
+    ],
+)
+def test_demands_that_somebody_edited(
+    artifact: lc.Artifact, tmp_path: Path, demands: Any, kind: Any, said: str
+) -> None:
+    """None is passed over, and no device is read that never ends."""
+    copy = Path(shutil.copytree(artifact, tmp_path / "copy"))
+    (copy / "manifest.json").write_text(replace(artifact.manifest, demands=demands).to_json())
+    if kind is None:
+        assert all(gate.passed for gate in lc.verify(copy, tokens=40).engines[0].gates)
+        return
+    with pytest.raises(kind) as caught:
+        lc.verify(copy)
+    assert said in (caught.value.found or "")
+
+
+def test_a_text_is_found_again_beside_its_recipe(
+    artifact: lc.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text("Some words to compare an engine on, and some more.")
+    recipe = tmp_path / "r.yaml"
+    source = artifact.manifest.model["source"]
+    recipe.write_text(
+        f"model: {source}\ntask: feature-extraction\nverify: {{text: text.txt, tokens: 20}}\n"
+    )
+    built = lc.build(recipe, output=tmp_path / "out", check=False, verify=False)
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    assert lc.verify(built).engines
 
 
 def test_bench_measures_and_keeps_it(

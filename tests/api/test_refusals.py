@@ -63,7 +63,7 @@ def test_an_engine_that_refuses(
     found: str,
 ) -> None:
     manifest = _forged(tmp_path, change)
-    source, demands = resolve("model", tmp_path), recorded_demands(manifest, {}, None)
+    source, demands = resolve("model", tmp_path), recorded_demands(tmp_path, manifest, {}, None)
     with pytest.raises(EngineError, match=failed) as caught:
         verify_engines(tmp_path / "out", ["ort-cpu"], source, demands)
     assert caught.value.where == "ort-cpu"
