@@ -21,7 +21,10 @@ VERSION = re.compile(r"[\w.+!-]+", re.ASCII)
 PROCESSOR, FEATURES = COMPUTED = ("processor", "features")
 """The last bits of sums over a sample follow from these, and with them what is fitted to it."""
 
-BUG = "nothing that is recorded is other than it was: report it, for this is a bug"
+BUG = (
+    "nothing that is recorded is other than it was; where lepton-compile is of the same commit, "
+    "report it: this is a bug"
+)
 
 
 def changes(then: Manifest, now: Manifest) -> Changes:
@@ -29,9 +32,13 @@ def changes(then: Manifest, now: Manifest) -> Changes:
     was, became = dict(_facts(then)), dict(_facts(now))
     names = [*was, *(name for name in became if name not in was)]
     pairs = {name: (was.get(name, NONE), became.get(name, NONE)) for name in names}
-    then_named, now_named = dict(_lists(then)), dict(_lists(now))
-    for name in {**then_named, **now_named}:
-        pairs[name] = _apart(then_named.get(name, []), now_named.get(name, []))
+    old, new = then.lock.get("passes") or {}, now.lock.get("passes") or {}
+    for target in {**old, **new}:
+        pairs[f"passes of {target}"] = _apart(old.get(target, []), new.get(target, []))
+    machine, this = then.lock.get("machine"), now.lock.get("machine")
+    if machine and this:  # manifests had none at first
+        pairs[PROCESSOR] = (machine.get(PROCESSOR) or NONE, this.get(PROCESSOR) or NONE)
+        pairs[FEATURES] = _apart(machine.get(FEATURES) or [], this.get(FEATURES) or [])
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -61,13 +68,6 @@ def _apart(was: Sequence[str], became: Sequence[str]) -> tuple[str, str]:
     return " ".join(gone) or NONE, " ".join(added) or NONE
 
 
-def _lists(manifest: Manifest) -> Iterator[tuple[str, Sequence[str]]]:
-    lock: Mapping[str, Any] = manifest.lock
-    for target, names in (lock.get("passes") or {}).items():
-        yield f"passes of {target}", names
-    yield FEATURES, (lock.get("machine") or {}).get("features") or []
-
-
 def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield from manifest.tools.items()
     lock: Mapping[str, Any] = manifest.lock
@@ -80,5 +80,3 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "revision of the model", str(lock["revision"])
     if lock.get("calibration"):
         yield "sample that is fitted to", str(lock["calibration"])[:12]
-    if processor := (lock.get("machine") or {}).get(PROCESSOR):
-        yield PROCESSOR, processor

@@ -94,6 +94,12 @@ def test_what_is_other_is_told_without_what_is_not(artifact: Path) -> None:
     assert found == {"passes of ort-cpu": (f"{passes[1]} {passes[0]}", f"{passes[0]} {passes[1]}")}
     found = told(passes={"ort-cpu": passes, "trt": ["a", "b"]})
     assert found == {"passes of trt": ("a b", "none")}
+    machine = {"processor": "a", "features": ["x", "y"]}
+    assert told(machine=machine) == {}  # of one alone nothing is known
+    this = {"processor": "a", "features": ["y", "z"]}
+    of_this = replace(manifest, lock={**manifest.lock, "machine": this})
+    of_then = replace(manifest, lock={**manifest.lock, "machine": machine})
+    assert changes(of_then, of_this) == {"features": ("x", "z")}
     assert told(revision="abc") == {"revision of the model": ("abc", "none")}
     assert told(calibration="0123456789abcdef") == {
         "sample that is fitted to": ("0123456789ab", "none")
