@@ -12,6 +12,7 @@ import pytest
 
 import lepton_compile as lc
 from lepton_compile.api import verifying
+from lepton_compile.api.verification import verify_engines
 from lepton_compile.errors import ArtifactError, UsageError
 from tests.small import bert, saved
 
@@ -71,6 +72,22 @@ def test_arguments_of_another_type_are_told(artifact: lc.Artifact, wrong: Any) -
     with pytest.raises(lc.LeptonError) as caught:
         lc.verify(artifact, **wrong)
     assert caught.value.exit_code == 2
+
+
+def test_how_much_is_read_and_with_what(
+    artifact: lc.Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def spied(*args: Any, **options: Any) -> Any:
+        seen.update(options, tokens=args[3].tokens)
+        return verify_engines(*args, **options)
+
+    monkeypatch.setattr(verifying, "verify_engines", spied)
+    lc.verify(artifact, tokens=33, threads=1)
+    assert (seen["tokens"], seen["threads"]) == (33, 1)
+    lc.verify(artifact)
+    assert (seen["tokens"], seen["threads"]) == ((artifact.manifest.demands or {})["tokens"], None)
 
 
 def test_an_engine_that_is_named_twice_is_compared_once(artifact: lc.Artifact) -> None:

@@ -207,7 +207,8 @@ def test_what_an_option_left_out_is_no_mistake(model: Path, tmp_path: Path) -> N
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
         f"model: {model}\ntask: feature-extraction\ntarget: trt-rtx\nquantize: fp16\n"
-        "compute_capabilities: ['8.9']\npasses: {expect: {lower-trt-attention: 2}}\n"
+        "compute_capabilities: ['8.9']\npasses:\n"
+        "  {expect: {lower-trt-attention: 2}, disable: [lower-trt-rotary-tables]}\n"
         "per_target: {trt-rtx: {gates: {cosine: 0.9}}}\n"
     )
     options = {"target": ["ort-cpu"], "quantize": "int4", "check": False, "verify": False}

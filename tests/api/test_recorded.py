@@ -14,11 +14,13 @@ from lepton_compile.api.changes import changes, hint_of
 from lepton_compile.api.recorded import Recorded
 from lepton_compile.artifact import FileEntry, Manifest, manifest_in
 from lepton_compile.errors import GateError, LeptonError
+from lepton_passes.lowering.ort.choices import Layer
 from tests.plugins.cpu_library import needs_library
 from tests.runtime.test_loader_forged import VALUES, edited, places
 from tests.small import bert, byte_tokenizer, saved
 
 MANIFEST = "manifest.json"
+NBITS = {"kernel": "nbits"}
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,49 @@ def test_what_nothing_is_loaded_by_may_be_other(whole: dict[str, Any], edit: Any
     Recorded(_of(whole), Path()).demand_same(_of(other))
 
 
+def test_what_was_demanded_is_not_read_again(whole: dict[str, Any], tmp_path: Path) -> None:
+    """A text least of all: whoever edited the manifest could name any file."""
+    own = {"ort-cpu": {"gates": {"cosine": 0.5}, "quantize": {"bits": 4}}}
+    recipe = whole["lock"]["recipe"] | {"verify": {"text": "/dev/zero"}, "per_target": own}
+    recipe |= {"passes": {"disable": ["fuse-gelu"], "expect": {"attention": 9}}}
+    recorded = Recorded(_of(edited(whole, ("lock", "recipe"), recipe)), tmp_path)
+    found = recorded.recipe(None, trusted=False)
+    assert (found.verify.enabled, found.verify.text) == (False, None)
+    assert found.per_target["ort-cpu"].gates is None
+    assert found.for_target("ort-cpu").quantize.bits == 4
+    assert (found.passes.disable, found.passes.expect) == (("fuse-gelu",), {})
+    assert found.trust_remote_code is False
+
+
+def test_an_adapter_is_looked_for_where_the_recipe_was(
+    whole: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / MANIFEST).write_text(
+        json.dumps(edited(whole, ("model", "adapter"), "lora")), "utf-8"
+    )
+    recorded = Recorded(manifest_in(tmp_path / MANIFEST), tmp_path / MANIFEST)
+    assert recorded.recipe(None, trusted=False).adapter == str(tmp_path / "lora")
+    assert recorded.recipe("hf:org/name", trusted=False).model == "hf:org/name"
+
+
+def test_kernels_are_those_of_the_target_and_of_layers_that_are_known(
+    whole: dict[str, Any],
+) -> None:
+    layer = {"columns": 64, "rows": 32, "bits": 8}
+    (engine,) = whole["engines"]
+    others = [engine | {"target": "ort-cuda"}, engine | {"tactics": {"layers": [layer | NBITS]}}]
+    recorded = Recorded(_of(edited(whole, ("engines",), others)), Path())
+    choose = recorded.kernels("ort-cpu")
+    assert choose is not None
+    known, strange = Layer(**layer), Layer(columns=1, rows=1, bits=4)
+    assert {each: choice.kernel for each, choice in choose([known, strange]).items()} == {
+        known: "nbits"
+    }
+    assert recorded.kernels("ort-cuda") is None
+    assert recorded.kernels("trt") is None
+
+
 def test_what_is_other_is_told_without_what_is_not(artifact: Path) -> None:
     manifest = manifest_in(artifact / MANIFEST)
     passes = manifest.lock["passes"]["ort-cpu"]
@@ -100,6 +145,10 @@ def test_what_is_other_is_told_without_what_is_not(artifact: Path) -> None:
     of_this = replace(manifest, lock={**manifest.lock, "machine": this})
     of_then = replace(manifest, lock={**manifest.lock, "machine": machine})
     assert changes(of_then, of_this) == {"features": ("x", "z")}
+    (engine,) = manifest.engines
+    of_then = replace(manifest, engines=(engine | {"kernels": {"compiler": "c++ 1"}},))
+    of_this = replace(manifest, engines=(engine | {"kernels": {"compiler": "c++ 2"}},))
+    assert changes(of_then, of_this) == {"compiler of ort-cpu": ("c++ 1", "c++ 2")}
     assert told(revision="abc") == {"revision of the model": ("abc", "none")}
     assert told(calibration="0123456789abcdef") == {
         "sample that is fitted to": ("0123456789ab", "none")
