@@ -110,6 +110,23 @@ HYBRIDS: dict[str, Hybrid] = {
         recurrent=0,
         layers="sas",
     ),
+    # A kernel of one looks at no earlier token: nothing is kept.
+    "lfm2-pointwise": Hybrid(
+        _make(
+            "Lfm2Config",
+            **_BASE,
+            num_hidden_layers=3,
+            layer_types=["full_attention", "conv", "conv"],
+            block_auto_adjust_ff_dim=False,
+            conv_bias=True,
+            conv_L_cache=1,
+        ),
+        kinds=2,
+        caches=1,
+        conv=0,
+        recurrent=0,
+        layers="a--",
+    ),
     "lfm2-moe": Hybrid(
         _make(
             "Lfm2MoeConfig",
