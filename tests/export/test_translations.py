@@ -36,7 +36,18 @@ def _padded_by_a_word(x: Tensor) -> Tensor:
 
 def _unfolded(x: Tensor) -> Tensor:
     plane = x.unflatten(1, (2, 3))[..., None].expand(-1, 2, 3, 4)
-    return functional.unfold(plane, (2, 3), dilation=(1, 1), padding=(1, 0))
+    steps = functional.unfold(plane, (2, 3), dilation=(1, 1), padding=(1, 0))
+    leaps = functional.unfold(plane, (1, 2), dilation=(1, 2), padding=(0, 1), stride=(2, 3))
+    return torch.cat([steps.flatten(1), leaps.flatten(1)], 1)
+
+
+def _folded(x: Tensor) -> Tensor:
+    """Patches side by side, patches that overlap, and some that leave numbers out."""
+    wide = (x[:, :, None] * x[0]).flatten(1)
+    beside = functional.fold(wide.view(-1, 12, 3), (6, 2), (2, 2), stride=(2, 2))
+    over = functional.fold(wide[:, :32].view(-1, 4, 8), (3, 5), (2, 2), stride=1)
+    spaced = functional.fold(wide.view(-1, 9, 4), (7, 7), 3, dilation=2, padding=1, stride=3)
+    return torch.cat([each.flatten(1) for each in (beside, over, spaced)], 1)
 
 
 def _filled_where(x: Tensor) -> Tensor:
@@ -107,6 +118,7 @@ def _inverted(x: Tensor) -> Tensor:
         _convolved,
         _divided,
         _filled_where,
+        _folded,
         _inverted,
         _padded_by_a_word,
         _repeated,

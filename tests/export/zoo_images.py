@@ -96,6 +96,11 @@ FEATURES: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "whole",
     ),
+    # Its patches are unfolded, and folded again.
+    "mobilevit-v2": (
+        _make("MobileViTV2Config", image_size=SIZE, width_multiplier=0.25, output_stride=8),
+        "whole",
+    ),
     "efficientnet": (
         _make(
             "EfficientNetConfig",

@@ -171,12 +171,15 @@ def _pad(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Pad", [t.value(node.args[0]), pads, fill], at=t.path(node))
 
 
+def _pairs(node: fx.Node, first: int) -> list[list[int]]:
+    """Kernel, dilation, padding and stride of ``unfold`` and ``fold``, each of rows and columns."""
+    return [[int(n) for n in each] for each in node.args[first : first + 4]]  # type: ignore[union-attr, arg-type]
+
+
 def _columns(t: Translator, node: fx.Node) -> ir.Value:
-    """``unfold`` of (batch, channels, height, width) by one step: it, once for each place in the
-    kernel, moved there."""
-    kernel, dilation, padding, stride = ([int(n) for n in each] for each in node.args[1:5])  # type: ignore[union-attr, arg-type]
-    if stride != [1, 1]:
-        raise ValueError("a kernel that moves by more than one")
+    """``unfold`` of (batch, channels, height, width): it, once for each place in the kernel, moved
+    there."""
+    kernel, dilation, padding, stride = _pairs(node, 1)
     value, ints = t.value(node.args[0]), t.builder.ints
     if any(padding):
         pads = ints(0, 0, *padding, 0, 0, *padding)
@@ -186,11 +189,29 @@ def _columns(t: Translator, node: fx.Node) -> ir.Value:
         starts = [p * d for p, d in zip(place, dilation, strict=True)]
         left = [(k - 1 - p) * d for k, p, d in zip(kernel, place, dilation, strict=True)]
         ends = [-n if n else END for n in left]
-        part = t.builder.op("Slice", [value, ints(*starts), ints(*ends), ints(2, 3)])
+        steps = [ints(*stride)] if set(stride) != {1} else []
+        part = t.builder.op("Slice", [value, ints(*starts), ints(*ends), ints(2, 3), *steps])
         moved.append(t.builder.op("Unsqueeze", [part, ints(2)]))
     stacked = t.builder.op("Concat", moved, {"axis": 2}, at=t.path(node))
     rows = int(node.meta["val"].shape[1])
     return t.builder.op("Reshape", [stacked, ints(0, rows, -1)], at=t.path(node))
+
+
+def _folded(t: Translator, node: fx.Node) -> ir.Value:
+    """``fold``, the sum of patches where they lie: side by side, they are put in order alone."""
+    value, ints = t.value(node.args[0]), t.builder.ints
+    size = [int(n) for n in node.args[1]]  # type: ignore[union-attr, arg-type]
+    kernel, dilation, padding, stride = _pairs(node, 2)
+    channels = int(node.meta["val"].shape[1])
+    apart = kernel == stride and set(dilation) == {1} and not any(padding)
+    if apart and not any(n % k for n, k in zip(size, kernel, strict=True)):
+        counts = [n // k for n, k in zip(size, kernel, strict=True)]
+        split = t.builder.op("Reshape", [value, ints(0, channels, *kernel, *counts)])
+        turned = t.builder.op("Transpose", [split], {"perm": [0, 1, 4, 2, 5, 3]}, at=t.path(node))
+        return t.builder.op("Reshape", [turned, ints(0, channels, *size)], at=t.path(node))
+    attributes = {"dilations": dilation, "pads": 2 * padding, "strides": stride}
+    inputs = [value, ints(*size), ints(*kernel)]
+    return t.builder.op("Col2Im", inputs, attributes, at=t.path(node))
 
 
 def _broadcast(t: Translator, node: fx.Node) -> list[ir.Value]:
@@ -207,6 +228,7 @@ def _broadcast(t: Translator, node: fx.Node) -> list[ir.Value]:
 HANDLERS: dict[str, Handler] = {
     "aten.pad": _pad,
     "aten.im2col": _columns,
+    "aten.col2im": _folded,
     "aten.view": _reshape,
     "aten.reshape": _reshape,
     "aten._unsafe_view": _reshape,
