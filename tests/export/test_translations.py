@@ -97,13 +97,50 @@ def _resized(x: Tensor) -> Tensor:
     plane = x[:, None, :, None] * x[0, :5]
     ways = [(mode, smooth) for mode in ("bilinear", "bicubic") for smooth in (False, True)]
     made = [functional.interpolate(plane, (4, 7), mode=m, antialias=smooth) for m, smooth in ways]
-    return torch.cat(made, 1)
+    nearest = [functional.interpolate(plane, (4, 7), mode=m) for m in ("nearest", "nearest-exact")]
+    return torch.cat([*made, *nearest], 1)
 
 
 def _scaled(x: Tensor) -> Tensor:
     """Of functions and sums that have a number of their own beside their input."""
     bent = functional.elu(x, alpha=0.5) + functional.softplus(x, beta=2.0)
     return bent + torch.rsub(x, x.tanh(), alpha=2.0) + torch.rsub(bent, 1.5, alpha=0.5)
+
+
+def _quadrants(x: Tensor) -> Tensor:
+    """Of all signs, on the axes and where they meet."""
+    whole = x.round().to(torch.int64)
+    return torch.atan2(x, x.flip(1)) + torch.atan2(whole, whole.flip(1))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    whole = (3 * x).to(torch.int64)
+    floats = (2 * x).trunc() + torch.fmod(x, 0.3) + torch.fmod(x, x[0])
+    return floats + torch.fmod(whole, 3) + x.clamp_max(0.5) + whole.clamp_max(1)
+
+
+def _between(x: Tensor) -> Tensor:
+    return torch.lerp(x, x[0], 0.3) + torch.lerp(x[0], x, x.sigmoid())
+
+
+def _bent(x: Tensor) -> Tensor:
+    return functional.selu(x) + functional.celu(x, alpha=0.5) + functional.celu(2 * x)
+
+
+def _least(x: Tensor) -> Tensor:
+    """Places, and sums of powers that do not overflow."""
+    sums = (
+        torch.logsumexp(100 * x, 1, keepdim=True)
+        + torch.logsumexp(x.unflatten(1, (2, 3)), (1, 2))[:, None]
+    )
+    return sums + x.argmin(1, keepdim=True) + x[0].argmin() + x.argmax(1)[:, None]
+
+
+def _either(x: Tensor) -> Tensor:
+    """Of truths, of bits, and of numbers that stand for truths."""
+    whole = x.round().to(torch.int64)
+    truths = ((x > 0) ^ (x < 1)).float() + torch.logical_xor(whole, x > 0).float()
+    return truths + (whole ^ 5) + torch.bitwise_xor(whole, 3) + torch.logical_not(whole).float()
 
 
 def _inverted(x: Tensor) -> Tensor:
@@ -115,14 +152,20 @@ def _inverted(x: Tensor) -> Tensor:
     "code",
     [
         _angles,
+        _bent,
+        _between,
         _convolved,
         _divided,
+        _either,
         _filled_where,
         _folded,
         _inverted,
+        _least,
         _padded_by_a_word,
+        _quadrants,
         _repeated,
         _resized,
+        _rounded,
         _scaled,
         _squared,
         _transformed,

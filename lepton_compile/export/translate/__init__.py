@@ -7,6 +7,7 @@ and are gathered here in one table; an op without a handler raises ``UnknownOpEr
 
 from __future__ import annotations
 
+from .activations import HANDLERS as ACTIVATIONS
 from .core import State, Translator, UnknownOpError
 from .creation import HANDLERS as CREATION
 from .elementwise import HANDLERS as ELEMENTWISE
@@ -25,6 +26,7 @@ __all__ = ["HANDLERS", "State", "Translator", "UnknownOpError"]
 HANDLERS = {
     **LINEAR,
     **ELEMENTWISE,
+    **ACTIVATIONS,
     **LAYOUT,
     **INDEXING,
     **REDUCTION,

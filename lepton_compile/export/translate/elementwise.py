@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, comparisons and activations."""
+"""Elementwise arithmetic and comparisons."""
 
 from __future__ import annotations
 
@@ -80,13 +80,16 @@ def _division(t: Translator, node: fx.Node) -> ir.Value:
         return quotient
     if mode == "floor":
         return t.builder.op("Floor", [quotient])
-    return t.builder.op(
-        "Mul",
-        [
-            t.builder.op("Sign", [quotient]),
-            t.builder.op("Floor", [t.builder.op("Abs", [quotient])]),
-        ],
-    )
+    return _towards_zero(t, quotient)
+
+
+def _towards_zero(t: Translator, x: ir.Value) -> ir.Value:
+    least = t.builder.op("Floor", [t.builder.op("Abs", [x])])
+    return t.builder.op("Mul", [t.builder.op("Sign", [x]), least])
+
+
+def _trunc(t: Translator, node: fx.Node) -> ir.Value:
+    return _towards_zero(t, t.value(node.args[0]))
 
 
 def _remainder(t: Translator, node: fx.Node) -> ir.Value:
@@ -99,6 +102,12 @@ def _remainder(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Sub", [left, t.builder.op("Mul", [times, right])], at=t.path(node))
 
 
+def _fmod(t: Translator, node: fx.Node) -> ir.Value:
+    """What is left over, of the sign of what is divided."""
+    pair = [_typed(t, argument, node.meta["val"].dtype) for argument in node.args[:2]]
+    return t.builder.op("Mod", pair, {"fmod": 1}, at=t.path(node))
+
+
 def _cast(t: Translator, node: fx.Node) -> Any:
     source, target = node.args[0].meta["val"].dtype, node.meta["val"].dtype  # type: ignore[union-attr]
     if source == target:
@@ -106,20 +115,6 @@ def _cast(t: Translator, node: fx.Node) -> Any:
     return t.builder.op(
         "Cast", [t.value(node.args[0])], {"to": DTYPES[target].value}, at=t.path(node)
     )
-
-
-def _gelu(t: Translator, node: fx.Node) -> ir.Value:
-    approximate = t.arg(node, 1, "approximate", "none")
-    return t.builder.op(
-        "Gelu", [t.value(node.args[0])], {"approximate": approximate}, at=t.path(node)
-    )
-
-
-def _silu(t: Translator, node: fx.Node) -> ir.Value:
-    x = t.value(node.args[0])
-    gate = t.builder.op("Sigmoid", [x], at=t.path(node))
-    gate.type, gate.shape = x.type, x.shape
-    return t.builder.op("Mul", [x, gate], at=t.path(node))
 
 
 def _rsqrt(t: Translator, node: fx.Node) -> ir.Value:
@@ -135,6 +130,18 @@ def _clamp(t: Translator, node: fx.Node) -> ir.Value:
         if bound is not None:
             result = t.builder.op(op_type, [result, _typed(t, bound, node.meta["val"].dtype)])
     return result
+
+
+def _clamp_max(t: Translator, node: fx.Node) -> ir.Value:
+    pair = [_typed(t, argument, node.meta["val"].dtype) for argument in node.args[:2]]
+    return t.builder.op("Min", pair, at=t.path(node))
+
+
+def _lerp(t: Translator, node: fx.Node) -> ir.Value:
+    """``start + weight (end - start)``."""
+    start, end, weight = (_typed(t, each, node.meta["val"].dtype) for each in node.args[:3])
+    way = t.builder.op("Mul", [weight, t.builder.op("Sub", [end, start])])
+    return t.builder.op("Add", [start, way], at=t.path(node))
 
 
 def _where(t: Translator, node: fx.Node) -> ir.Value:
@@ -167,27 +174,6 @@ def _not_equal(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("Not", [_binary("Equal", compare=True)(t, node)])
 
 
-def _elu(t: Translator, node: fx.Node) -> ir.Value:
-    if len(node.args) > 2:
-        raise ValueError("with scales")
-    alpha = {"alpha": float(t.arg(node, 1, "alpha", 1.0))}
-    return t.builder.op("Elu", [t.value(node.args[0])], alpha, at=t.path(node))
-
-
-def _softplus(t: Translator, node: fx.Node) -> ir.Value:
-    """``log(1 + exp(beta x)) / beta``."""
-    x, beta = t.value(node.args[0]), t.arg(node, 1, "beta", 1)
-    if beta == 1:
-        return t.builder.op("Softplus", [x], at=t.path(node))
-    steep = t.builder.op("Softplus", [t.builder.op("Mul", [x, t.value(beta, node)])])
-    return t.builder.op("Div", [steep, t.value(beta, node)], at=t.path(node))
-
-
-def _log_sigmoid(t: Translator, node: fx.Node) -> ir.Value:
-    negative = t.builder.op("Neg", [t.value(node.args[0])])
-    return t.builder.op("Neg", [t.builder.op("Softplus", [negative])], at=t.path(node))
-
-
 def _log1p(t: Translator, node: fx.Node) -> ir.Value:
     x = t.value(node.args[0])
     return t.builder.op("Log", [t.builder.op("Add", [x, t.value(1.0, node)])])
@@ -201,11 +187,6 @@ def _expm1(t: Translator, node: fx.Node) -> ir.Value:
 def _square(t: Translator, node: fx.Node) -> ir.Value:
     x = t.value(node.args[0])
     return t.builder.op("Mul", [x, x], at=t.path(node))
-
-
-def _leaky_relu(t: Translator, node: fx.Node) -> ir.Value:
-    slope = float(t.arg(node, 1, "negative_slope", 0.01))
-    return t.builder.op("LeakyRelu", [t.value(node.args[0])], {"alpha": slope}, at=t.path(node))
 
 
 # Of the error function's inverse by x: polynomials of w = -log(1 - x^2), for w below 5 and beyond.
@@ -238,6 +219,25 @@ def _erfinv(t: Translator, node: fx.Node) -> ir.Value:
     return op("Mul", op("Where", op("Less", w, 5.0), middle, tail), x)
 
 
+def _atan2(t: Translator, node: fx.Node) -> ir.Value:
+    """The angle of (x, y): of y / x, half a turn further where x is negative. Zero has no sign."""
+    dtype = node.meta["val"].dtype
+    y, x = (_typed(t, argument, dtype) for argument in node.args[:2])
+    zero, half, quarter, one = (
+        t.builder.constant(torch.tensor(number, dtype=dtype).numpy())
+        for number in (0.0, math.pi, math.pi / 2, 1.0)
+    )
+    upright = t.builder.op("Equal", [x, zero])
+    divisor = t.builder.op("Where", [upright, one, x])
+    angle = t.builder.op("Atan", [t.builder.op("Div", [y, divisor])], at=t.path(node))
+    below = t.builder.op("Less", [y, zero])
+    turn = t.builder.op("Where", [below, t.builder.op("Neg", [half]), half])
+    turned = t.builder.op("Add", [angle, turn])
+    angle = t.builder.op("Where", [t.builder.op("Less", [x, zero]), turned, angle])
+    straight = t.builder.op("Mul", [t.builder.op("Sign", [y]), quarter])
+    return t.builder.op("Where", [upright, straight, angle], at=t.path(node))
+
+
 def _log2(t: Translator, node: fx.Node) -> ir.Value:
     log = t.builder.op("Log", [t.value(node.args[0])])
     return t.builder.op("Mul", [log, t.value(1.0 / math.log(2.0), node)])
@@ -247,7 +247,7 @@ _UNARY = {
     "abs": "Abs", "ceil": "Ceil", "cos": "Cos", "erf": "Erf", "exp": "Exp", "floor": "Floor",
     "log": "Log", "neg": "Neg", "reciprocal": "Reciprocal", "relu": "Relu", "round": "Round",
     "sigmoid": "Sigmoid", "sign": "Sign", "sin": "Sin", "sqrt": "Sqrt", "tanh": "Tanh",
-    "isnan": "IsNaN", "logical_not": "Not", "mish": "Mish", "hardswish": "HardSwish",
+    "isnan": "IsNaN", "mish": "Mish", "hardswish": "HardSwish", "selu": "Selu",
     "acos": "Acos", "asin": "Asin", "atan": "Atan",
 }  # fmt: skip
 _COMPARE = {
@@ -285,32 +285,37 @@ HANDLERS: dict[str, Handler] = {
     "aten.maximum": _binary("Max"),
     "aten.minimum": _binary("Min"),
     "aten.remainder": _remainder,
+    "aten.fmod": _fmod,
+    "aten.trunc": _trunc,
+    "aten.fix": _trunc,
+    "aten.lerp": _lerp,
+    "aten.atan2": _atan2,
+    "aten.arctan2": _atan2,
     "aten.ne": _not_equal,
     "aten.to": _cast,
     "aten._to_copy": _cast,
     "aten.type_as": _cast,
-    "aten.gelu": _gelu,
-    "aten.silu": _silu,
     "aten.rsqrt": _rsqrt,
     "aten.square": _square,
-    "aten.softplus": _softplus,
-    "aten.elu": _elu,
     "aten.erfinv": _erfinv,
     "aten.expm1": _expm1,
     "aten.log1p": _log1p,
     "aten.log2": _log2,
-    "aten.leaky_relu": _leaky_relu,
     "aten.clamp": _clamp,
     "aten.clamp_min": _clamp,
+    "aten.clamp_max": _clamp_max,
     "aten.clip": _clamp,
-    "aten.log_sigmoid": _log_sigmoid,
     "aten.where": _where,
     "aten.masked_fill": _masked_fill,
     "aten.bitwise_not": _bitwise("Not"),
     "aten.bitwise_and": _bitwise("And"),
     "aten.bitwise_or": _bitwise("Or"),
+    "aten.bitwise_xor": _bitwise("Xor"),
+    "aten.logical_not": _bitwise("Not"),
+    "aten.logical_xor": _bitwise("Xor"),
     "aten.logical_and": _bitwise("And"),
     "aten.logical_or": _bitwise("Or"),
     "aten.__and__": _bitwise("And"),
     "aten.__or__": _bitwise("Or"),
+    "aten.__xor__": _bitwise("Xor"),
 }

@@ -113,8 +113,9 @@ def _adaptive(t: Translator, node: fx.Node) -> ir.Value:
     return t.builder.op("AveragePool", [t.value(node.args[0])], attributes, at=t.path(node))
 
 
-def _resize(mode: str, *, smooth: bool = False) -> Handler:
-    """torch's interpolation of rows and columns; ``smooth`` where it looks at all that it drops."""
+def _resize(mode: str, *, smooth: bool = False, exact: bool = False) -> Handler:
+    """torch's interpolation of rows and columns; ``smooth`` where it looks at all that it drops,
+    ``exact`` where the nearest pixel is told from the middle of each."""
 
     def handler(t: Translator, node: fx.Node) -> ir.Value:
         x, before, after = t.value(node.args[0]), _shape(node.args[0]), _shape(node)
@@ -128,11 +129,11 @@ def _resize(mode: str, *, smooth: bool = False) -> Handler:
         if smooth:  # at an edge torch weighs what is inside alone
             attributes |= {"antialias": 1, "exclude_outside": 1}
         if mode == "nearest":
-            attributes |= {"nearest_mode": "floor"}
+            attributes |= {"nearest_mode": "round_prefer_ceil" if exact else "floor"}
         if mode == "cubic":
             attributes |= {"cubic_coeff_a": -0.5 if smooth else -0.75}
         where = "align_corners" if aligned else "half_pixel"
-        where = "asymmetric" if mode == "nearest" else where
+        where = "asymmetric" if mode == "nearest" and not exact else where
         attributes["coordinate_transformation_mode"] = where
         attributes["axes"] = [*range(2, 2 + len(after))]
         scales = t.builder.constant(np.array(factors, np.float32))
@@ -196,6 +197,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.upsample_bilinear2d": _resize("linear"),
     "aten.upsample_bicubic2d": _resize("cubic"),
     "aten.upsample_nearest2d": _resize("nearest"),
+    "aten._upsample_nearest_exact2d": _resize("nearest", exact=True),
     "aten._upsample_bilinear2d_aa": _resize("linear", smooth=True),
     "aten._upsample_bicubic2d_aa": _resize("cubic", smooth=True),
     "aten.roll": _roll,

@@ -59,12 +59,18 @@ def _extreme(reduce: str, index: str) -> Handler:
     return handler
 
 
-def _argmax(t: Translator, node: fx.Node) -> ir.Value:
-    axis, keep = t.arg(node, 1, "dim"), int(bool(t.arg(node, 2, "keepdim", False)))
-    value = t.value(node.args[0])
-    if axis is None:
-        value, axis = t.builder.op("Reshape", [value, t.builder.ints(-1)]), 0
-    return t.builder.op("ArgMax", [value], {"axis": int(axis), "keepdims": keep}, at=t.path(node))
+def _place(op_type: str) -> Handler:
+    """Where the largest or least number is, along an axis or of all."""
+
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        axis, keep = t.arg(node, 1, "dim"), int(bool(t.arg(node, 2, "keepdim", False)))
+        value = t.value(node.args[0])
+        if axis is None:
+            value, axis = t.builder.op("Reshape", [value, t.builder.ints(-1)]), 0
+        attributes = {"axis": int(axis), "keepdims": keep}
+        return t.builder.op(op_type, [value], attributes, at=t.path(node))
+
+    return handler
 
 
 def _topk(t: Translator, node: fx.Node) -> list[ir.Value]:
@@ -133,9 +139,11 @@ HANDLERS: dict[str, Handler] = {
     "aten.mean": _reduce("ReduceMean"),
     "aten.amax": _reduce("ReduceMax"),
     "aten.amin": _reduce("ReduceMin"),
+    "aten.logsumexp": _reduce("ReduceLogSumExp"),
     "aten.max": _extreme("ReduceMax", "ArgMax"),
     "aten.min": _extreme("ReduceMin", "ArgMin"),
-    "aten.argmax": _argmax,
+    "aten.argmax": _place("ArgMax"),
+    "aten.argmin": _place("ArgMin"),
     "aten.topk": _topk,
     "aten.softmax": _softmax("Softmax"),
     "aten._softmax": _softmax("Softmax"),
