@@ -21,7 +21,19 @@ from lepton_passes.tensors import StreamedTensor
 __all__ = ["EMBEDDING", "TOKENS", "UNPOOLED", "Dense", "read_dense"]
 
 UNPOOLED = "Set pooling: none to compile the encoder alone."
-ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh}
+# By name: sentence-transformers makes them without arguments.
+_KINDS = (
+    nn.ELU,
+    nn.GELU,
+    nn.Identity,
+    nn.LeakyReLU,
+    nn.Mish,
+    nn.ReLU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Tanh,
+)
+ACTIVATIONS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _KINDS}
 EMBEDDING, TOKENS = "sentence_embedding", "token_embeddings"
 _PREFIX = "linear."
 

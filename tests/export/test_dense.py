@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 import lepton_compile as lc
 from lepton_compile.errors import CheckpointError, SourceError
 from lepton_compile.export import resolve
-from lepton_compile.export.dense import read_dense
+from lepton_compile.export.dense import ACTIVATIONS, read_dense
+from tests.export.harness import session_of_code
 from tests.small import SIZES, bert, byte_tokenizer, saved
 
 WIDTH = int(SIZES["hidden_size"])
@@ -65,11 +66,20 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
 
 
 def test_an_activation_that_is_not_known(tmp_path: Path) -> None:
-    folder = dense(tmp_path / "d", 8, 4, "torch.nn.modules.activation.SELU")
+    folder = dense(tmp_path / "d", 8, 4, "torch.nn.modules.activation.Softmin")
     with pytest.raises(SourceError, match="activation of a Dense module") as caught:
         read_dense(folder)
-    assert caught.value.found == "SELU"
-    assert caught.value.available == ("Identity", "Tanh")
+    assert caught.value.found == "Softmin"
+    assert caught.value.available == tuple(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_each_activation_is_that_of_pytorch(name: str, tmp_path: Path) -> None:
+    folder = dense(tmp_path / "d", 6, 4, f"torch.nn.modules.activation.{name}")
+    _, activation = read_dense(folder).module()
+    x = torch.randn(3, 6)
+    (found,) = session_of_code(activation).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(found, activation(x).numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"in_features": 8}', '{"in_features": "x"}'])
