@@ -183,6 +183,17 @@ def test_other_code_of_ours_is_told(artifact: Path, tmp_path: Path) -> None:
     assert own_code.__wrapped__() == own_code()
 
 
+def test_an_artifact_is_replaced_by_its_own_rebuild_where_that_is_asked_for(
+    artifact: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    with pytest.raises(ArtifactError, match="output folder exists"):
+        lc.rebuild(copy, output=copy)
+    assert lc.rebuild(copy, output=copy, overwrite=True).artifact is not None
+    assert _files(copy) == _files(artifact)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
 def test_a_damaged_artifact_proves_nothing(artifact: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(artifact, tmp_path / "copy")
     _flip(copy / "loader.py")
