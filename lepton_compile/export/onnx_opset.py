@@ -28,7 +28,7 @@ __all__ = ["at_our_opset"]
 HIDDEN = "ai.lepton.hidden"
 ONLY_IN_ONNXRUNTIME = frozenset({"SimplifiedLayerNormalization"})
 IN_PLACE = 18  # the least opset whose files are rewritten node by node
-SMALL = 1000  # weights up to this many numbers are shown to checker and converter
+SMALL = 1000  # weights up to this many numbers, or bytes, are shown to checker and converter
 
 
 def at_our_opset(model: ir.Model, path: Path) -> None:
@@ -39,7 +39,9 @@ def at_our_opset(model: ir.Model, path: Path) -> None:
     """
     opset = _opset(model, path)
     mains = {id(value.const_value) for value in model.graph.initializers.values()}
-    held_in_memory(model, lambda tensor: tensor.size <= SMALL or id(tensor) not in mains)
+    held_in_memory(
+        model, lambda tensor: min(tensor.size, tensor.nbytes) <= SMALL or id(tensor) not in mains
+    )
     with _hidden(model, opset, path):
         _checked(model, path)
         if opset != OPSET:

@@ -16,6 +16,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.dialect import OPSET
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
+from tests.cli.onnx_files import layered_model
 
 from .harness import run, session_of
 
@@ -120,6 +121,15 @@ def test_a_small_weight_in_another_file(tmp_path: Path) -> None:
     x = RNG.standard_normal((5, 64)).astype(np.float32)
     found = run(session_of(exported.model), {"x": x})["y"]
     np.testing.assert_allclose(found, _wanted(path, x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_weight_of_few_bytes_and_many_numbers_in_another_file(tmp_path: Path) -> None:
+    """onnx_ir leaves it to the checker, by its bytes, and that would look where it is called."""
+    model = onnx.load(layered_model(tmp_path))
+    path = tmp_path / "apart.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    apart = import_onnx(resolve(str(path), tmp_path), None)
+    assert [each.name for each in apart.model.graph.outputs] == ["h3"]
 
 
 def test_weights_that_had_to_be_inputs_are_weights(tmp_path: Path) -> None:
