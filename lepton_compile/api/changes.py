@@ -35,8 +35,11 @@ def changes(then: Manifest, now: Manifest) -> Changes:
     old, new = then.lock.get("passes") or {}, now.lock.get("passes") or {}
     for target in {**old, **new}:
         pairs[f"passes of {target}"] = _apart(old.get(target, []), new.get(target, []))
+    code, ours = then.lock.get("code"), now.lock.get("code")
+    if code and ours:  # manifests had neither this nor a machine at first
+        pairs["code of lepton-compile"] = (code[:12], ours[:12])
     machine, this = then.lock.get("machine"), now.lock.get("machine")
-    if machine and this:  # manifests had none at first
+    if machine and this:
         pairs[PROCESSOR] = (machine.get(PROCESSOR) or NONE, this.get(PROCESSOR) or NONE)
         pairs[FEATURES] = _apart(machine.get(FEATURES) or [], this.get(FEATURES) or [])
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -74,8 +77,6 @@ def _facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for engine in manifest.engines:
         if compiler := (engine.get("kernels") or {}).get("compiler"):
             yield f"compiler of {engine['target']}", compiler
-    if lock.get("code"):
-        yield "code of lepton-compile", str(lock["code"])[:12]
     if lock.get("revision"):
         yield "revision of the model", str(lock["revision"])
     if lock.get("calibration"):

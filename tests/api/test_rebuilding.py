@@ -181,6 +181,8 @@ def test_other_code_of_ours_is_told(artifact: Path, tmp_path: Path) -> None:
     found = lc.rebuild(_forged(artifact, tmp_path / "copy", lock=lock))
     assert found.changes == {"code of lepton-compile": ("f" * 12, own_code()[:12])}
     assert own_code.__wrapped__() == own_code()
+    lock.pop("code")  # as manifests were at first
+    assert lc.rebuild(_forged(artifact, tmp_path / "older", lock=lock)).changes == {}
 
 
 def test_an_artifact_is_replaced_by_its_own_rebuild_where_that_is_asked_for(
