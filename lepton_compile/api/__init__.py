@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from lepton_compile.api.calls import (
     ONE_AT_A_TIME,
     check_keywords,
-    folder_of,
     looked_at,
+    optional,
     progress_of,
     verify_of,
 )
 from lepton_compile.api.existing import bench, rebuild, verify
 from lepton_compile.api.libraries import loading
-from lepton_compile.arguments import flag_of, keys_of
+from lepton_compile.arguments import flag_of, keys_of, path_of
 from lepton_compile.errors import located
 from lepton_compile.progress import Progress
 
@@ -72,8 +72,8 @@ def build(
     """
     check_keywords(keywords, build)
     section, verified = verify_of(verify)
-    place, watcher, checked = folder_of(output), progress_of(progress), flag_of(check, "check")
-    replaces = flag_of(overwrite, "overwrite")
+    place, watcher = optional(output, path_of, "output"), progress_of(progress)
+    checked, replaces = flag_of(check, "check"), flag_of(overwrite, "overwrite")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     # Only now: a mistake in the recipe, or the model, is told before the libraries are loaded.
     with ONE_AT_A_TIME:
@@ -122,7 +122,8 @@ def plan(
     """
     check_keywords(keywords, plan)
     section, verified = verify_of(verify)
-    place, watcher, checked = folder_of(output), progress_of(progress), flag_of(check, "check")
+    place, watcher = optional(output, path_of, "output"), progress_of(progress)
+    checked = flag_of(check, "check")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     with ONE_AT_A_TIME, located(whole.model):
         source = looked_at(whole, builds=False)

@@ -12,7 +12,6 @@ from typing import Any
 import onnx_ir as ir
 
 from lepton_compile.api import describe
-from lepton_compile.api.changes import changes
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry, ways_out
@@ -146,14 +145,13 @@ class Build:
                 emit(writer.folder, manifest.as_dict())
                 artifact = writer.seal(manifest)
                 if self.recorded is not None:
-                    self.recorded.demand_same(artifact.manifest)
-                    self.found.changes = changes(self.recorded.manifest, artifact.manifest)
-                    artifact = writer.seal(self.recorded.manifest)
+                    self.found.changes = self.recorded.demand_same(artifact.manifest)
+                    artifact = writer.reseal(self.recorded.manifest)
                 self.found.manifest = artifact.manifest.as_dict()
             self._verify(artifact, comparing)
             with self._stage("finish"):
                 if comparing.unfit:
-                    artifact = writer.seal(comparing.corrected(artifact.manifest))
+                    artifact = writer.reseal(comparing.corrected(artifact.manifest))
                 self._report(artifact)
                 return writer.publish()
 

@@ -6,8 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lepton_compile.api.libraries import keep_to_cores
 from lepton_compile.arguments import flag_of, path_of
@@ -21,11 +20,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ONE_AT_A_TIME",
     "check_keywords",
-    "folder_of",
     "looked_at",
+    "optional",
     "progress_of",
+    "spec_of",
     "verify_of",
 ]
+
+Made = TypeVar("Made")
 
 ONE_AT_A_TIME = threading.RLock()
 """Calls: torch's tracing, and what transformers is told for it, are of the whole process."""
@@ -75,9 +77,14 @@ def verify_of(verify: object) -> tuple[Mapping[str, Any] | None, bool]:
     return None, flag_of(verify, "verify, where it is no mapping,")
 
 
-def folder_of(output: object) -> Path | None:
-    """Of an artifact to write; None where none is named."""
-    return None if output is None else path_of(output, "output")
+def optional(value: object, make: Callable[[object, str], Made], name: str) -> Made | None:
+    """``make(value, name)`` of an argument; None where none is given. Errors: those of ``make``."""
+    return None if value is None else make(value, name)
+
+
+def spec_of(value: object, name: str) -> str:
+    """Where a model is, as text. Raises UsageError where it is neither text nor a path."""
+    return str(path_of(value, name))
 
 
 def progress_of(progress: Any) -> Progress:

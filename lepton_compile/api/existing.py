@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_compile.api.calls import ONE_AT_A_TIME, folder_of, looked_at, progress_of
+from lepton_compile.api.calls import ONE_AT_A_TIME, looked_at, optional, progress_of, spec_of
 from lepton_compile.api.libraries import keep_to_cores, loading
 from lepton_compile.arguments import flag_of, keys_of, names_of, number_of, path_of
 from lepton_compile.errors import located
@@ -57,8 +57,8 @@ def rebuild(
     """
     from lepton_compile.artifact import manifest_in, open_artifact
 
-    given, place = path_of(path, "path"), folder_of(output)
-    where = None if model is None else str(path_of(model, "model"))
+    given, place = path_of(path, "path"), optional(output, path_of, "output")
+    where = optional(model, spec_of, "model")
     replaces, trusted = (
         flag_of(overwrite, "overwrite"),
         flag_of(trust_remote_code, "trust_remote_code"),
@@ -118,7 +118,7 @@ def verify(
     """
     from lepton_compile.recipe import load_recipe
 
-    folder, where = path_of(path, "path"), None if model is None else str(path_of(model, "model"))
+    folder, where = path_of(path, "path"), optional(model, spec_of, "model")
     demanded = load_recipe({"model": "-", "gates": dict(keys_of(gates, "gates"))}).gates
     with ONE_AT_A_TIME, located(folder):
         keep_to_cores()
@@ -128,10 +128,10 @@ def verify(
             folder,
             model=where,
             targets=names_of(target, "target"),
-            text=None if text is None else path_of(text, "text"),
-            tokens=None if tokens is None else number_of(tokens, "tokens"),
+            text=optional(text, path_of, "text"),
+            tokens=optional(tokens, number_of, "tokens"),
             gates=demanded.model_dump(exclude_unset=True),
-            threads=None if threads is None else number_of(threads, "threads"),
+            threads=optional(threads, number_of, "threads"),
             trusted=flag_of(trust_remote_code, "trust_remote_code"),
             progress=progress_of(progress),
         )
@@ -173,7 +173,7 @@ def bench(
         ArtifactError: there is no artifact at ``path``.
         EngineError: no engine opens here, or it fails while it is measured.
     """
-    folder, where = path_of(path, "path"), None if model is None else str(path_of(model, "model"))
+    folder, where = path_of(path, "path"), optional(model, spec_of, "model")
     with ONE_AT_A_TIME, located(folder):
         keep_to_cores()
         from lepton_compile.api.benching import run_bench
@@ -182,8 +182,8 @@ def bench(
             folder,
             model=where,
             eager=flag_of(eager, "eager"),
-            rounds=None if rounds is None else number_of(rounds, "rounds"),
-            threads=None if threads is None else number_of(threads, "threads"),
+            rounds=optional(rounds, number_of, "rounds"),
+            threads=optional(threads, number_of, "threads"),
             trusted=flag_of(trust_remote_code, "trust_remote_code"),
             progress=progress_of(progress),
         )

@@ -113,9 +113,8 @@ def keep_failure(output: Path, findings: Findings, error: LeptonError) -> None:
     data = report_data(findings.described(), failure=error.as_dict(), **findings.parts())
     error.report = data
     with suppress(OSError):  # what failed is what to tell, not the disk
-        output.parent.mkdir(
-            parents=True, exist_ok=True
-        )  # gone again with the build that had made it
+        # Gone again with the build that had made it.
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_pages(data, *failed_files(output))
         told = f"{failed_files(output)[1]} has what was measured"
         error.hint = f"{told}; {error.hint}" if error.hint else told

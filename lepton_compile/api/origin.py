@@ -14,7 +14,7 @@ from lepton_compile.export import Source, resolve
 from lepton_compile.export.checkpoint.names import summarize
 from lepton_compile.export.json_file import read_json
 
-__all__ = ["base_of", "origin_of", "place_again", "source_again"]
+__all__ = ["another_model", "base_of", "origin_of", "place_again", "source_again"]
 
 # What a model computes goes by these.
 DECIDING = re.compile(r"\.(safetensors|gguf|py)$|(^|/)(adapter_)?config\.json$")
@@ -86,9 +86,15 @@ def _check_same(source: Source, lock: Mapping[str, Any]) -> None:
     known = {name: digest for name, digest in was.items() if DECIDING.search(name)}
     now = source.digests() if known else {}
     if other := [name for name, digest in known.items() if now.get(name) != digest]:
-        raise SourceError(
-            "the model is not what the artifact was made from",
-            where=str(source.path),
-            found=f"another {', '.join(summarize(other))}",
-            hint="name the model that it was made from with --model; any that is named is taken",
-        )
+        found = f"another {', '.join(summarize(other))}"
+        raise another_model(source, found, "; any that is named is taken")
+
+
+def another_model(source: Source, found: str, more: str = "") -> SourceError:
+    """The error of a source that an artifact was not made from; ``more`` ends its hint."""
+    return SourceError(
+        "the model is not what the artifact was made from",
+        where=str(source.path),
+        found=found,
+        hint=f"name the model that it was made from with --model{more}",
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lepton_passes
 import lepton_plugins
+from lepton_compile.artifact.write import file_entry
 
 __all__ = ["own_code"]
 
@@ -26,6 +27,6 @@ def own_code() -> str:
     for home in PACKAGES:
         files = {p.relative_to(home).as_posix(): p for p in home.rglob("*") if p.suffix in ENDINGS}
         for name in sorted(files):
-            content = hashlib.sha256(files[name].read_bytes()).hexdigest()
+            content = file_entry(files[name]).sha256
             digest.update(f"{home.name}/{name} {content}\n".encode())
     return digest.hexdigest()

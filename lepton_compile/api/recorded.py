@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lepton_compile.api.changes import changes, hint_of
-from lepton_compile.api.origin import base_of, place_again, source_again
+from lepton_compile.api.changes import Changes, changes, hint_of
+from lepton_compile.api.origin import another_model, base_of, place_again, source_again
 from lepton_compile.artifact import Manifest
 from lepton_compile.errors import ArtifactError, GateError, SourceError
 from lepton_compile.export import Source
@@ -29,12 +29,12 @@ __all__ = ["OtherPlanError", "Recorded"]
 
 # Of the manifest, what no loader reads: how a build was checked, and what it was made with.
 UNREAD = ("model", "demands", "lock", "tools", "lepton", "files")
+UNREAD_OF_ENGINE = ("executed", "compared", "tactics")
+UNREAD_OF_KERNELS = ("compiler",)
 PLANS = (
     "TensorRT was given the same network, of which its builder does not make the same plan each "
     "time: build it again, or compare both by what they compute"
 )
-UNREAD_OF_ENGINE = ("executed", "compared", "tactics")
-UNREAD_OF_KERNELS = ("compiler",)
 OWN = "lower-native"  # how names of passes begin that need kernels of our own
 
 
@@ -117,14 +117,8 @@ class Recorded:
             "no {}": [name for name in was if name not in now],
             "{} besides": [name for name in now if name not in was],
         }
-        raise SourceError(
-            "the model is not what the artifact was made from",
-            where=str(source.path),
-            found="; ".join(
-                said.format(", ".join(summarize(names))) for said, names in lists.items() if names
-            ),
-            hint="name the model that it was made from with --model",
-        )
+        found = [said.format(", ".join(summarize(each))) for said, each in lists.items() if each]
+        raise another_model(source, "; ".join(found))
 
     def bits(self, recipe: Recipe, target: str) -> Recipe:
         """The recipe with the bits that ``auto`` became.
@@ -157,8 +151,8 @@ class Recorded:
 
         return choose
 
-    def demand_same(self, built: Manifest) -> None:
-        """Hold a build to the bytes that are recorded.
+    def demand_same(self, built: Manifest) -> Changes:
+        """Hold a build to the bytes that are recorded; what is other, and made no difference.
 
         Raises:
             GateError: a file, or what a loader reads of the manifest, is another.
@@ -169,9 +163,10 @@ class Recorded:
         was, became = _read_by_loaders(self.manifest), _read_by_loaders(built)
         keys = sorted(was.keys() | became.keys())
         other += [f"manifest.{key}" for key in keys if was.get(key) != became.get(key)]
+        found = changes(self.manifest, built)
         if not other:
-            return
-        equal, found = sum(then.get(n) == now.get(n) for n in names), changes(self.manifest, built)
+            return found
+        equal = sum(then.get(n) == now.get(n) for n in names)
         of_plans = not found and {*other} <= self._plans()
         missed = (OtherPlanError if of_plans else GateError)(
             "built again, it is not the same",

@@ -119,7 +119,15 @@ class ArtifactWriter:
             name = path.relative_to(self.folder).as_posix()
             if name not in UNSIGNED_FILES:
                 entries[name] = file_entry(path)
-        self._manifest = replace(manifest, files=entries)
+        return self._sealed(replace(manifest, files=entries))
+
+    def reseal(self, manifest: Manifest) -> Artifact:
+        """Another manifest of the files that ``seal`` has hashed, which are not read again."""
+        assert self._manifest is not None, "seal() comes first"
+        return self._sealed(replace(manifest, files=self._manifest.files))
+
+    def _sealed(self, manifest: Manifest) -> Artifact:
+        self._manifest = manifest
         (self.folder / MANIFEST_FILE).write_text(self._manifest.to_json(), "utf-8")
         return Artifact(self.folder, self._manifest)
 

@@ -86,7 +86,7 @@ def _states(
         longest = max(len(texts[index]) for index in together)
         made = head.states([[*texts[i], *[0] * (longest - len(texts[i]))] for i in together])
         for index, states in zip(together, made, strict=True):
-            found[index] = states[: len(texts[index])].clone()
+            found[index] = states[: len(texts[index])]
         progress.step("running PyTorch's layers", len(found), len(texts))
     return found
 

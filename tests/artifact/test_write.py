@@ -83,6 +83,20 @@ def test_what_is_published_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
 
 
+def test_another_manifest_of_the_same_files_reads_none_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ArtifactWriter(tmp_path / "out") as writer:
+        (writer.folder / "m.onnx").write_text("x")
+        first = writer.seal(MANIFEST)
+        monkeypatch.setattr(write_module, "file_entry", None)
+        writer.reseal(replace(MANIFEST, task="another"))
+        monkeypatch.undo()
+        writer.publish()
+    found = open_artifact(tmp_path / "out").manifest
+    assert (found.task, found.files) == ("another", first.manifest.files)
+
+
 def test_nothing_stands_at_the_output_before_the_end(tmp_path: Path) -> None:
     with ArtifactWriter(tmp_path / "out") as writer:
         (writer.folder / "m.onnx").write_text("x")

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lepton_compile.artifact.write import file_entry
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
 from lepton_compile.engines.model_file import MODEL_FILE, flatten, write_model
 from lepton_compile.engines.tensorrt.asked import asked_of, compare
@@ -146,8 +147,7 @@ def _digest(files: Iterable[Path]) -> str:
     """SHA-256 of what the builder is given: two plans of one network may differ in a few bytes."""
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_entry(path).sha256))
     return digest.hexdigest()
 
 

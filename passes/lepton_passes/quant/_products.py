@@ -7,7 +7,6 @@ variable tell the BLAS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -36,7 +35,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if rows * columns * len(b) < SMALL or columns <= SLAB:
         return np.asarray(a @ b)
     found = np.empty((rows, columns), dtype=a.dtype)
-    slabs: Sequence[slice] = [slice(at, at + SLAB) for at in range(0, columns, SLAB)]
+    slabs = [slice(at, at + SLAB) for at in range(0, columns, SLAB)]
 
     def multiply(slab: slice) -> None:
         np.matmul(a, b[:, slab], out=found[:, slab])
