@@ -79,7 +79,7 @@ def bindings(wheel: Path, folder: Path) -> Any:
     source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in NEEDED))
     for name in LIBRARIES:
         target = folder / "tensorrt_bindings" / name
-        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", target, source]
+        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(target), str(source)]
         subprocess.run(command, check=True)
     # The extension looks for its name where the full package would have it.
     package = folder / "tensorrt"

@@ -55,7 +55,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _streamer(genai: Any, put: Any) -> Any:
-    class Tokens(genai.StreamerBase):  # type: ignore[misc]
+    class Tokens(genai.StreamerBase):
         def write(self, token: int | list[int]) -> Any:
             for one in token if isinstance(token, list) else [token]:
                 put(one)
