@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.preprocessor import Preprocessing, preprocessing_of
@@ -107,6 +108,23 @@ def test_that_of_a_model_of_several_parts_is_read_too(tmp_path: Path) -> None:
     found = preprocessing_of(tmp_path, None)
     assert found is not None
     assert found.size == (224, 224)
+    assert read(tmp_path, {"image_processor_type": "ViTImageProcessor", "size": 384}) == found
+    (tmp_path / "processor_config.json").write_text('{"image_processor": null}')
+    found = preprocessing_of(tmp_path, None)
+    assert found is not None
+    assert found.size == (384, 384)
+
+
+def test_of_two_files_the_one_is_read_that_transformers_reads(tmp_path: Path) -> None:
+    made = {
+        edge: ViTImageProcessorPil(size={"height": edge, "width": edge}).to_dict()
+        for edge in (32, 64)
+    }
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": made[64]}))
+    found = read(tmp_path, made[32])
+    assert found.size == (64, 64)
+    theirs = ViTImageProcessorPil.from_pretrained(tmp_path)
+    assert (theirs.size["height"], theirs.size["width"]) == found.size
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ __all__ = ["FILE", "Preprocessing", "preprocessing_of", "settings_of"]
 
 FILE = "preprocessor_config.json"
 WHOLE = "processor_config.json"
-"""That of a model of several parts, which has it under ``image_processor``."""
+"""That of a model of several parts. What it has under ``image_processor`` comes first, as of
+transformers: there it is saved today, and a ``preprocessor_config.json`` beside it is older."""
 
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's names, at its own numbers."""
@@ -120,11 +121,9 @@ def settings_of(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         SourceError: a file is damaged.
     """
-    settings = read_object(folder / FILE)
-    if settings:
-        return folder / FILE, settings
-    found = read_object(folder / WHOLE).get("image_processor") or {}
-    return folder / WHOLE, found if isinstance(found, dict) else {"size": found}
+    if found := read_object(folder / WHOLE).get("image_processor"):
+        return folder / WHOLE, found if isinstance(found, dict) else {"size": found}
+    return folder / FILE, read_object(folder / FILE)
 
 
 class _Read:
