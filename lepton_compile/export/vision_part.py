@@ -107,13 +107,21 @@ def preprocessing(source: Source) -> Preprocessing | None:
 
 
 def image_shape(source: Source) -> tuple[int, int, int]:
-    """Channels, rows and columns of what the model is given.
+    """Channels, rows and columns of what a model is given that takes each picture as one.
 
     Raises:
-        ExportError: nothing says how large its pictures are.
+        ExportError: it takes them in tiles, or nothing says how large they are.
         SourceError: as of ``preprocessing``.
     """
     found = preprocessing(source)
+    if found is not None and found.tiles:
+        raise ExportError(
+            "the model takes images in tiles, not as one each",
+            where=str(source.path),
+            found=f"tiles: {found.tiles.entry()}",
+            available=["models whose image processor resizes and crops alone"],
+            hint="compile the whole model, which writes, or another one for images alone",
+        )
     size = found.size if found is not None else _own_size(source)
     if size is None:
         raise ExportError(

@@ -11,7 +11,7 @@ import numpy as np
 from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 
-__all__ = ["PICTURE", "Sees"]
+__all__ = ["PICTURE", "Sees", "resized"]
 
 SIZES = {"size": [int], "resize": [int], "resample": str, "crop": bool}
 PICTURE = {"image?": {**SIZES, "scale": float, "mean": [float], "std": [float]}}
@@ -30,7 +30,7 @@ class Sees(Opened):
         refuse(not how, "the model came without preprocessor_config.json: give run() pixel_values")
         given = [_bytes_of(one) for one in _listed(images)]
         with failing("these pictures do not become what the model takes"):
-            return np.stack([_normalized(_resized(one, how), how) for one in given])
+            return np.stack([_normalized(resized(one, how), how) for one in given])
 
     def seen(self, images: Sequence[Any], name: str) -> np.ndarray:
         """Output ``name`` of each picture."""
@@ -84,7 +84,7 @@ def _bytes_of(given: Any) -> np.ndarray:
     return array
 
 
-def _resized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
+def resized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
     """A picture of the size that the model takes."""
     height, width = picture.shape[:2]
     wanted = tuple(how["resize"]) or (height, width)

@@ -130,6 +130,15 @@ def test_without_a_size_nothing_is_captured(tmp_path: Path) -> None:
         export(resolve(str(tmp_path), base=tmp_path), "image-classification", weights=False)
 
 
+def test_pictures_in_tiles_are_not_taken_for_whole_ones(tmp_path: Path) -> None:
+    save(FEATURES["vit"][0], "image-feature-extraction", tmp_path)
+    settings = {"image_processor_type": "SmolVLMImageProcessor", "max_image_size": None}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ExportError, match="takes images in tiles") as caught:
+        export(resolve(str(tmp_path), base=tmp_path), "image-feature-extraction", weights=False)
+    assert "'edge': 1456" in str(caught.value)
+
+
 def test_the_task_is_told_from_the_class() -> None:
     for name in ("ViTModel", "Dinov2Model", "CLIPVisionModelWithProjection", "ResNetModel"):
         assert infer_task(name) == "image-feature-extraction"

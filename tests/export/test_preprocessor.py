@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.preprocessor import Preprocessing, preprocessing_of
+from lepton_compile.export.source.tiling import Tiles
+from lepton_compile.runtime.loader_tiles import check_tiles
 
 SQUARE = {"height": 224, "width": 224}
 
@@ -157,6 +161,94 @@ def test_what_is_not_done_is_refused(settings: dict[str, Any], said: str, tmp_pa
     kind = {"image_processor_type": "ViTImageProcessor"} if settings else {"size": 4}
     with pytest.raises(SourceError) as caught:
         read(tmp_path, kind | settings)
+    assert said in str(caught.value)
+    assert "preprocessor_config.json" in str(caught.value)
+
+
+IN_TILES = {"image_processor_type": "SmolVLMImageProcessor"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "side", "tiles"),
+    [
+        ({}, 364, {"kind": "longest-edge", "most": 16, "edge": 1456}),
+        (
+            {"size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}},
+            512,
+            {"kind": "longest-edge", "most": 16, "edge": 2048},
+        ),
+        (
+            {"size": {"longest_edge": 511, "shortest_edge": None}, "do_pad": False},
+            364,
+            {"kind": "longest-edge", "most": 4, "edge": 511},
+        ),
+        (
+            {"size": {"longest_edge": 15}, "max_image_size": {"longest_edge": 15}},
+            15,  # a square of 15 becomes one of 16 x 15
+            {"kind": "longest-edge", "most": 4, "edge": 15},
+        ),
+        ({"do_image_splitting": False}, 364, {"kind": "longest-edge", "most": 1, "edge": 1456}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["SmolVLM", "Idefics3"])
+@pytest.mark.parametrize("ending", ["", "Fast", "Pil"])
+def test_tiles_by_the_longest_edge(
+    kind: str, ending: str, settings: Any, side: int, tiles: Any, tmp_path: Path
+) -> None:
+    found = read(tmp_path, {"image_processor_type": f"{kind}ImageProcessor{ending}"} | settings)
+    assert found.entry() == {
+        "size": [side] * 2,
+        "resize": [side] * 2,
+        "crop": False,
+        "resample": "lanczos",
+        "scale": pytest.approx(1 / 255),
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "file": "preprocessor_config.json",
+        "tiles": tiles,
+    }
+    check_tiles({"image": found.entry()})
+
+
+def test_what_transformers_saves_of_tiles_is_read(tmp_path: Path) -> None:
+    for made in (SmolVLMImageProcessorPil(), Idefics3ImageProcessorPil()):
+        made.save_pretrained(tmp_path)
+        found = preprocessing_of(tmp_path, None)
+        assert found is not None
+        assert found.size == (made.max_image_size["longest_edge"],) * 2
+        assert found.tiles == Tiles("longest-edge", 16, made.size["longest_edge"])
+
+
+def test_a_model_without_tiles_says_nothing_of_them(tmp_path: Path) -> None:
+    assert "tiles" not in read(tmp_path, {"image_processor_type": "ViTImageProcessor"}).entry()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"do_resize": False}, "there would be no end"),
+        ({"do_center_crop": True}, "do_center_crop: True"),
+        ({"do_image_splitting": "yes"}, "do_image_splitting is true or false"),
+        ({"size": 384}, "size is in no form that is read for images in tiles"),
+        ({"size": SQUARE}, "size is in no form"),
+        ({"size": {"longest_edge": 364, "shortest_edge": 20}}, "size is in no form"),
+        ({"size": {"longest_edge": 4097}}, "longest_edge, a number from 1 to 4096"),
+        ({"max_image_size": {"longest_edge": 0}}, "max_image_size is in no form"),
+        ({"max_image_size": {"longest_edge": True}}, "max_image_size is in no form"),
+        ({"max_image_size": SQUARE}, "max_image_size is in no form"),
+        ({"max_image_size": {"longest_edge": 90}}, "289 tiles of 90 x 90"),
+        (
+            {"size": {"longest_edge": 4096}, "max_image_size": {"longest_edge": 4095}},
+            "4 tiles of 4095 x 4095",
+        ),
+        ({"resample": "lanczos"}, "no way of resizing has this number"),
+    ],
+)
+def test_tiles_that_are_not_made_are_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        read(tmp_path, IN_TILES | settings)
     assert said in str(caught.value)
     assert "preprocessor_config.json" in str(caught.value)
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.objects import HINT, read_object
+from lepton_compile.export.source.tiling import Tiles, by_edge
+from lepton_compile.runtime.loader_tiles import MOST_EDGE, MOST_PIXELS, MOST_TILES
 
 __all__ = ["FILE", "Preprocessing", "preprocessing_of", "settings_of"]
 
@@ -34,6 +36,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 DONE = ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
+TILED = ("resize", "rescale", "normalize", "convert_rgb", "image_splitting", "pad")
+"""Of tiles there is nothing to pad: all are of one size."""
 LABELS = ("reduce_labels",)
 """What is done to labels of segmentation alone."""
 
@@ -47,6 +51,9 @@ class _Kind:
         crop: rows and columns of the middle; none where all is kept.
         mean: and deviation of each channel.
         part: of the shorter edge that is kept, where the class cuts the middle out by itself.
+        edge: the longer one that a picture is resized to, where it is cut into tiles then, which
+            have ``size``.
+        steps: that its file may ask for.
     """
 
     resample: int
@@ -54,6 +61,8 @@ class _Kind:
     crop: int = 0
     mean: tuple[tuple[float, ...], tuple[float, ...]] = HALVES
     part: float = 0.0
+    edge: int = 0
+    steps: tuple[str, ...] = DONE
 
 
 KINDS = {
@@ -63,10 +72,12 @@ KINDS = {
     "ConvNext": _Kind(3, (384,), part=224 / 256),
     "DINOv3ViT": _Kind(2, (224, 224), mean=IMAGENET),
     "DeiT": _Kind(3, (256, 256), 224),
+    "Idefics3": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "MobileNetV1": _Kind(2, (256,), 224),
     "MobileNetV2": _Kind(2, (256,), 224),
     "Pvt": _Kind(2, (224, 224), mean=IMAGENET),
     "Siglip": _Kind(3, (224, 224)),
+    "SmolVLM": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "ViT": _Kind(2, (224, 224)),
 }
 
@@ -86,6 +97,7 @@ class Preprocessing:
         scale: what each byte is multiplied by.
         mean: of each channel, which is taken off then.
         std: by which the rest is divided.
+        tiles: of ``size`` that a picture is cut into first, each of which all this is done to.
     """
 
     resize: tuple[int, ...]
@@ -95,11 +107,13 @@ class Preprocessing:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    tiles: Tiles | None = None
 
     def entry(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """As the manifest has it; tiles only where there are any."""
         lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {**lists, "file": FILE}
+        del lists["tiles"]
+        return {**lists, "file": FILE, **({"tiles": self.tiles.entry()} if self.tiles else {})}
 
 
 def preprocessing_of(folder: Path, own: tuple[int, int] | None) -> Preprocessing | None:
@@ -142,17 +156,19 @@ class _Read:
             )
         self._kind = KINDS[kind]
         for key, value in settings.items():
-            known = key.removeprefix("do_") in (*DONE, *LABELS)
+            known = key.removeprefix("do_") in (*self._kind.steps, *LABELS)
             if value and (key == "rescale_offset" or (key.startswith("do_") and not known)):
                 raise self._wrong(
                     "the image processor has a step that is not supported",
                     f"{key}: {value!r:.60}",
-                    [f"do_{each}" for each in DONE],
+                    [f"do_{each}" for each in self._kind.steps],
                     "compile another model",
                 )
 
     def all(self, own: tuple[int, int] | None) -> Preprocessing:
         """All of it, in its closed form."""
+        if self._kind.edge:
+            return self._of_tiles(*self._by_edge())
         resize = self._size("size", self._kind.size) if self._does("resize", True) else ()
         crop = self._size("crop_size", (self._kind.crop or 224,) * 2)
         wanted = crop if self._does("center_crop", bool(self._kind.crop)) else ()
@@ -161,6 +177,47 @@ class _Read:
         size = self._whole(resize, wanted, own)
         mean, std = self._numbers()
         return Preprocessing(resize, self._resample(), size, bool(wanted), self._scale(), mean, std)
+
+    def _by_edge(self) -> tuple[tuple[int, int], Tiles]:
+        """Rows and columns of a tile, and the grid, which the longest edge decides."""
+        if not self._does("resize", True):
+            raise self._wrong(
+                "images of any size are cut into tiles, of which there would be no end",
+                "do_resize: false",
+                ["do_resize: true"],
+                "resize them first: set do_resize to true",
+            )
+        side = self._edge("max_image_size", self._kind.size[0])
+        edge = self._edge("size", self._kind.edge)
+        return (side, side), by_edge(edge, side, self._does("image_splitting", True))
+
+    def _edge(self, key: str, usual: int) -> int:
+        """Rows or columns of the longer side."""
+        found = self._settings.get(key)
+        if found is None:
+            return usual
+        named = found if isinstance(found, dict) else {}
+        given = {name: value for name, value in named.items() if value is not None}
+        edge = given.get("longest_edge")
+        if [*given] == ["longest_edge"] and type(edge) is int and 0 < edge <= MOST_EDGE:
+            return edge
+        raise self._wrong(
+            f"{key} is in no form that is read for images in tiles",
+            f"{key}: {found!r:.80}",
+            [f"longest_edge, a number from 1 to {MOST_EDGE}"],
+        )
+
+    def _of_tiles(self, size: tuple[int, int], tiles: Tiles) -> Preprocessing:
+        """All of it, for pictures in tiles."""
+        if not tiles.fit(size):
+            raise self._wrong(
+                "an image would become more tiles than a server should hold in memory",
+                f"{tiles.most} tiles of {size[0]} x {size[1]}",
+                [f"{MOST_TILES} tiles, and {MOST_PIXELS} pixels of all together, at most"],
+                "let images be smaller, or fewer",
+            )
+        mean, std = self._numbers()
+        return Preprocessing(size, self._resample(), size, False, self._scale(), mean, std, tiles)
 
     def _whole(
         self, resize: tuple[int, ...], crop: tuple[int, ...], own: tuple[int, int] | None
