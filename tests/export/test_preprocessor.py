@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.source.preprocessor import Preprocessing, preprocessing_of
+from lepton_compile.export.source.preprocessor import CLIP, Preprocessing, preprocessing_of
 from lepton_compile.export.source.tiling import Tiles
 from lepton_compile.runtime.loader_tiles import check_tiles
 
@@ -210,6 +213,77 @@ def test_tiles_by_the_longest_edge(
     check_tiles({"image": found.entry()})
 
 
+IN_PATCHES = {"image_processor_type": "GotOcr2ImageProcessorFast"}
+BY_RATIO = {"kind": "closest-ratio", "most": 12, "least": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "tiles"),
+    [
+        ({"crop_to_patches": True}, 384, BY_RATIO),
+        (
+            {"crop_to_patches": True, "size": SQUARE, "min_patches": 2, "max_patches": 6},
+            224,
+            {"kind": "closest-ratio", "most": 6, "least": 2},
+        ),
+        ({"crop_to_patches": False, "size": 448}, 448, None),
+        ({"crop_to_patches": True, "max_patches": 1}, 384, None),
+        ({}, 384, None),
+    ],
+)
+def test_tiles_by_the_closest_ratio(settings: Any, size: int, tiles: Any, tmp_path: Path) -> None:
+    found = read(tmp_path, IN_PATCHES | settings)
+    assert found.entry() == {
+        "size": [size] * 2,
+        "resize": [size] * 2,
+        "crop": False,
+        "resample": "bicubic",
+        "scale": pytest.approx(1 / 255),
+        "mean": list(CLIP[0]),
+        "std": list(CLIP[1]),
+        **({"file": "preprocessor_config.json"} | ({"tiles": tiles} if tiles else {})),
+    }
+    check_tiles({"image": found.entry()})
+
+
+FAMILIES = [
+    (family, getattr(transformers, PROCESSOR_MAPPING_NAMES[family]))
+    for family, names in IMAGE_PROCESSOR_MAPPING_NAMES.items()
+    if "GotOcr2ImageProcessor" in str(names)
+]
+
+
+def test_whether_a_picture_is_cut_is_for_the_processor_to_say(tmp_path: Path) -> None:
+    assert {family for family, _ in FAMILIES} >= {"internvl", "got_ocr2", "aya_vision"}
+    for family, made in FAMILIES:
+        cuts = made.images_kwargs["crop_to_patches"]
+        wanted = Tiles("closest-ratio", 12, least=1) if cuts else None
+        says = {"crop_to_patches": not cuts}
+        for named in ({"processor_class": made.__name__}, {}):
+            (tmp_path / "config.json").write_text(
+                json.dumps({} if named else {"model_type": family})
+            )
+            assert read(tmp_path, IN_PATCHES | says | named).tiles == wanted, family
+
+
+def test_the_class_of_a_processor_is_looked_for_where_transformers_does(tmp_path: Path) -> None:
+    def name(file: str, family: str) -> None:
+        (tmp_path / file).write_text(json.dumps({"processor_class": f"{family}Processor"}))
+
+    def cuts(own: bool = False) -> bool:
+        return read(tmp_path, IN_PATCHES | {"crop_to_patches": own}).tiles is not None
+
+    name("config.json", "InternVL")
+    assert cuts()
+    name("tokenizer_config.json", "GotOcr2")
+    assert not cuts(True)
+    name("processor_config.json", "InternVL")
+    assert cuts()
+    name("processor_config.json", "Other")
+    assert not cuts()
+    assert cuts(True)
+
+
 def test_what_transformers_saves_of_tiles_is_read(tmp_path: Path) -> None:
     for made in (SmolVLMImageProcessorPil(), Idefics3ImageProcessorPil()):
         made.save_pretrained(tmp_path)
@@ -221,6 +295,29 @@ def test_what_transformers_saves_of_tiles_is_read(tmp_path: Path) -> None:
 
 def test_a_model_without_tiles_says_nothing_of_them(tmp_path: Path) -> None:
     assert "tiles" not in read(tmp_path, {"image_processor_type": "ViTImageProcessor"}).entry()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"do_pad": True}, "do_pad: True"),
+        ({"crop_to_patches": "yes"}, "crop_to_patches is true or false"),
+        ({"min_patches": 0}, "min_patches is a number from 1 on"),
+        ({"max_patches": 1.5}, "max_patches is a number from 1 on"),
+        ({"max_patches": True}, "max_patches is a number from 1 on"),
+        ({"min_patches": 13}, "min_patches: 13, max_patches: 12"),
+        ({"max_patches": 257}, "257 tiles of 384 x 384"),
+        ({"size": {"height": 4096, "width": 1024}}, "12 tiles of 4096 x 1024"),
+        ({"size": {"shortest_edge": 448}}, "images keep their aspect ratio"),
+    ],
+)
+def test_patches_that_are_not_made_are_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        read(tmp_path, IN_PATCHES | {"crop_to_patches": True} | settings)
+    assert said in str(caught.value)
+    assert "preprocessor_config.json" in str(caught.value)
 
 
 @pytest.mark.parametrize(

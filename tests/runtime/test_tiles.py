@@ -9,6 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
+    GotOcr2ImageProcessorPil,
+    get_optimal_tiled_canvas,
+)
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
@@ -55,6 +59,29 @@ def theirs(processor: Any, picture: np.ndarray, **how: Any) -> tuple[np.ndarray,
     return values.transpose(0, 2, 3, 1), made["rows"][0][0], made["cols"][0][0]
 
 
+def by_ratio(least: int, most: int, size: int | list[int] = SIDE) -> dict[str, Any]:
+    """The manifest's ``image`` of InternVL."""
+    checked = manifest(size, kind="closest-ratio", least=least, most=most)
+    check_tiles(checked)
+    how: dict[str, Any] = checked["image"] | {"resample": "bicubic"}
+    return how
+
+
+def of_patches(picture: np.ndarray, how: dict[str, Any]) -> np.ndarray:
+    """Tiles of bytes (tiles, rows, columns, 3) as transformers makes them of InternVL."""
+    high, wide = how["size"]
+    processor = GotOcr2ImageProcessorPil(
+        size={"height": high, "width": wide},
+        crop_to_patches=True,
+        do_rescale=False,
+        do_normalize=False,
+        min_patches=how["tiles"]["least"],
+        max_patches=how["tiles"]["most"],
+    )
+    made = processor([Image.fromarray(picture)])["pixel_values"]
+    return np.asarray(made).transpose(0, 2, 3, 1)
+
+
 def same(found: list[np.ndarray], wanted: np.ndarray) -> bool:
     """Whether they are equal, and bytes as they are."""
     return {tile.dtype for tile in found} == {np.dtype("uint8")} and np.array_equal(found, wanted)
@@ -73,6 +100,33 @@ def test_tiles_by_the_longest_edge(kind: Any, edge: int, split: bool) -> None:
         wanted = theirs(processor, picture)
         assert (rows, columns) == wanted[1:], shape
         assert same(found, wanted[0]), shape
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 12), (1, 1), (3, 7), (5, 5), (1, 40)])
+@pytest.mark.parametrize("size", [SIDE, [SIDE, 24]])
+def test_tiles_by_the_closest_ratio(least: int, most: int, size: int | list[int]) -> None:
+    grids = set()
+    for shape in SHAPES:
+        picture = pictured(*shape)
+        how = by_ratio(least, most, size)
+        found, rows, columns = tiled(picture, how)
+        assert same(found, of_patches(picture, how)), shape
+        grids.add((rows, columns))
+        assert len(found) == (rows * columns + 1 or 1)
+    assert (0, 0) in grids if least == 1 else (0, 0) not in grids
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(6, 40), st.integers(1, 20), st.data())
+@settings(max_examples=300, deadline=None)
+def test_ratios_of_any_size(rows: int, columns: int, side: int, most: int, data: Any) -> None:
+    how = by_ratio(data.draw(st.integers(1, most)), most, side)
+    picture = pictured(rows, columns)
+    found, down, across = tiled(picture, how)
+    assert same(found, of_patches(picture, how))
+    wide, high = get_optimal_tiled_canvas(
+        (rows, columns), (side, side), how["tiles"]["least"], how["tiles"]["most"]
+    )
+    assert (down, across) == ((0, 0) if wide * high == 1 else (high, wide))
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 90), st.integers(6, 40))
@@ -124,6 +178,27 @@ def test_the_longest_edge_at_the_limit() -> None:
 )
 def test_tiles_that_no_picture_has_are_refused(wrong: dict[str, Any]) -> None:
     right = {"kind": "longest-edge", "edge": 64, "most": 16}
+    check_tiles(manifest(**right))
+    with pytest.raises(LoaderError, match=r"manifest\.json is damaged: manifest\.image\.tiles"):
+        check_tiles(manifest(**right | wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "longest-edge"},
+        {"least": 0},
+        {"least": 13},
+        {"least": None},
+        {"least": 1.5},
+        {"most": 257},
+        {"most": 10**9},
+        {"size": 0},
+        {"size": 2048},
+    ],
+)
+def test_grids_that_no_picture_has_are_refused(wrong: dict[str, Any]) -> None:
+    right = {"kind": "closest-ratio", "least": 2, "most": 12}
     check_tiles(manifest(**right))
     with pytest.raises(LoaderError, match=r"manifest\.json is damaged: manifest\.image\.tiles"):
         check_tiles(manifest(**right | wrong))

@@ -1,8 +1,9 @@
 """How a model's pictures are made from photographs: ``preprocessor_config.json``, in a closed form.
 
 transformers has a class of its own for most models, and nearly all do the same: resize, cut out the
-middle, scale, normalize. What is written is read by the class' own defaults; a class that does
-something else, and a setting that asks for it, are refused: the numbers would differ.
+middle, scale, normalize; those of models that write cut a picture into tiles before. What is
+written is read by the class' own defaults; a class that does something else, and a setting that
+asks for it, are refused: the numbers would differ.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.objects import HINT, read_object
-from lepton_compile.export.source.tiling import Tiles, by_edge
+from lepton_compile.export.source.tiling import Tiles, by_edge, by_ratio, processor_cuts
 from lepton_compile.runtime.loader_tiles import MOST_EDGE, MOST_PIXELS, MOST_TILES
 
 __all__ = ["FILE", "Preprocessing", "preprocessing_of", "settings_of"]
@@ -36,7 +37,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 DONE = ("resize", "center_crop", "rescale", "normalize", "convert_rgb")
-TILED = ("resize", "rescale", "normalize", "convert_rgb", "image_splitting", "pad")
+UNCUT = ("resize", "rescale", "normalize", "convert_rgb")
+TILED = (*UNCUT, "image_splitting", "pad")
 """Of tiles there is nothing to pad: all are of one size."""
 LABELS = ("reduce_labels",)
 """What is done to labels of segmentation alone."""
@@ -53,6 +55,7 @@ class _Kind:
         part: of the shorter edge that is kept, where the class cuts the middle out by itself.
         edge: the longer one that a picture is resized to, where it is cut into tiles then, which
             have ``size``.
+        patches: that a picture of about their form is cut into, at most.
         steps: that its file may ask for.
     """
 
@@ -62,6 +65,7 @@ class _Kind:
     mean: tuple[tuple[float, ...], tuple[float, ...]] = HALVES
     part: float = 0.0
     edge: int = 0
+    patches: int = 0
     steps: tuple[str, ...] = DONE
 
 
@@ -72,6 +76,7 @@ KINDS = {
     "ConvNext": _Kind(3, (384,), part=224 / 256),
     "DINOv3ViT": _Kind(2, (224, 224), mean=IMAGENET),
     "DeiT": _Kind(3, (256, 256), 224),
+    "GotOcr2": _Kind(3, (384, 384), mean=CLIP, patches=12, steps=UNCUT),
     "Idefics3": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "MobileNetV1": _Kind(2, (256,), 224),
     "MobileNetV2": _Kind(2, (256,), 224),
@@ -169,6 +174,8 @@ class _Read:
         """All of it, in its closed form."""
         if self._kind.edge:
             return self._of_tiles(*self._by_edge())
+        if self._kind.patches and (tiles := self._by_ratio()):
+            return self._of_tiles(self._whole(self._size("size", self._kind.size), (), None), tiles)
         resize = self._size("size", self._kind.size) if self._does("resize", True) else ()
         crop = self._size("crop_size", (self._kind.crop or 224,) * 2)
         wanted = crop if self._does("center_crop", bool(self._kind.crop)) else ()
@@ -206,6 +213,19 @@ class _Read:
             f"{key}: {found!r:.80}",
             [f"longest_edge, a number from 1 to {MOST_EDGE}"],
         )
+
+    def _by_ratio(self) -> Tiles | None:
+        """The grid that has about a picture's form; None where it is not cut."""
+        asked = processor_cuts(self._file.parent)
+        least, most = self._count("min_patches", 1), self._count("max_patches", self._kind.patches)
+        if not (self._flag("crop_to_patches", False) if asked is None else asked) or most == 1:
+            return None
+        if least > most:
+            raise self._wrong(
+                "there are no grids between the fewest and the most tiles",
+                f"min_patches: {least}, max_patches: {most}",
+            )
+        return by_ratio(least, most)
 
     def _of_tiles(self, size: tuple[int, int], tiles: Tiles) -> Preprocessing:
         """All of it, for pictures in tiles."""
@@ -304,9 +324,18 @@ class _Read:
         return tuple(map(float, each))
 
     def _does(self, what: str, usual: bool) -> bool:
-        found = self._settings.get(f"do_{what}")
+        return self._flag(f"do_{what}", usual)
+
+    def _flag(self, key: str, usual: bool) -> bool:
+        found = self._settings.get(key)
         if found is not None and not isinstance(found, bool):
-            raise self._wrong(f"do_{what} is true or false", f"{found!r:.60}")
+            raise self._wrong(f"{key} is true or false", f"{found!r:.60}")
+        return usual if found is None else found
+
+    def _count(self, key: str, usual: int) -> int:
+        found = self._settings.get(key)
+        if found is not None and (type(found) is not int or found < 1):
+            raise self._wrong(f"{key} is a number from 1 on", f"{found!r:.60}")
         return usual if found is None else found
 
     def _number(self, key: str, usual: float) -> float:
