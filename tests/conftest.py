@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.pictured import Case, made
+
 # Before anything imports huggingface_hub: a test that reaches for the hub fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -47,6 +49,12 @@ def _unheard() -> None:
 def _fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A model that sees pictures in tiles and writes, built to fp32."""
+    return made("smolvlm", tmp_path_factory.mktemp("smolvlm"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,7 +15,7 @@ from lepton_compile.api import describe
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry, ways_out
-from lepton_compile.api.early_model import check_model
+from lepton_compile.api.early_model import check_model, own_kernels
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
     cache_measure_for,
@@ -26,6 +26,7 @@ from lepton_compile.api.fitting import (
 from lepton_compile.api.libraries import in_one_order
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
+from lepton_compile.api.pictured import check_room
 from lepton_compile.api.pictures import picture_shape, sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.recorded import Recorded
@@ -36,7 +37,7 @@ from lepton_compile.api.task import config_of, lengths_of, pooling_of, task_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
-from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
+from lepton_compile.engines.ort_cpu.kernels import Kernels
 from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError, PassError, located
 from lepton_compile.export import ExportedModel, Pooling, Source
@@ -62,7 +63,7 @@ __all__ = ["Build"]
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int4"}
 AGAIN = "built again as the manifest says, to the same bytes: the build before compared them"
 # Passes whose kernels extend caches in place.
-IN_PLACE = ("lower-cached-attention", "lower-biased-cached-attention")
+IN_PLACE = tuple(f"lower-{kind}-attention" for kind in ("cached", "marked", "biased-cached"))
 
 
 @dataclass
@@ -99,7 +100,6 @@ class Build:
 
     def run(self) -> Artifact:
         """Carry the build out; see ``api.build``."""
-        self._kernels = kernels_for(self.recipe)
         output = self._output()
         try:
             artifact = self._run(output)
@@ -122,6 +122,7 @@ class Build:
                     check_model(self.recipe, source)
                 else:
                     self.recorded.check_inputs(source)
+                self._kernels = own_kernels(self.recipe, source)
             # Capture is one busy thread; the digests of what is built from, and the kernels, are
             # ready when it ends.
             source.start_digests()
@@ -129,6 +130,7 @@ class Build:
             with self._stage("capture"):
                 exported, pooling = self._capture(source, step)
                 check_rules(self.recipe, exported)
+                check_room(self.recipe, source, exported)
                 source.check_vocabulary()
             self._know(source, exported)
             comparing = Comparing(self.recipe, source, exported, ceiling, self.check, self.verify)
@@ -341,7 +343,9 @@ class Build:
             ),
             tools=describe.tool_versions(),
             lepton=__version__,
-            **describe.assets(source, folder, exported.task),
+            **describe.assets(
+                source, folder, exported.task, picture_tokens=exported.picture_tokens
+            ),
         )
 
     def _engine_entry(

@@ -12,9 +12,10 @@ import onnx_ir as ir
 from lepton_compile.api.changes import TOOLS
 from lepton_compile.api.own_code import own_code
 from lepton_compile.api.pictures import sees
-from lepton_compile.errors import SourceError
+from lepton_compile.errors import EngineError, SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SPEECH
+from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.recipe import Recipe
 
@@ -73,14 +74,25 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     for name, size in SIZES.items():
         rows = getattr(config, size, None)
         if name in inputs and rows:
-            found[name] = [0, int(rows) - 1]
+            found[name] = [0, max(int(rows) - 1, exported.placeholder)]
     return found
 
 
 def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | None:
-    """The KV cache and the states beside it, None for a model without any."""
+    """The KV cache and the states beside it, None for a model without any.
+
+    Raises:
+        EngineError: a model that sees and writes has one that is not ``shared``.
+    """
     if not exported.cached:
         return None
+    if exported.task == IMAGE_TEXT and not shared:
+        raise EngineError(
+            "a model that sees and writes needs a cache that is written in place",
+            where="its attention",
+            found="forms that no op of onnxruntime with such a cache has",
+            hint="task: text-generation takes the language model out of it",
+        )
     entry = {
         "past": "past_key_values.{layer}.{kind}",
         "present": "present.{layer}.{kind}",
@@ -91,7 +103,7 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
     }
     if exported.states:
         return entry | {"states": [*_states(exported)]}
-    alone = shared and exported.task == "text-generation" and not exported.foresees
+    alone = shared and exported.task in ("text-generation", IMAGE_TEXT) and not exported.foresees
     return entry | {"pieces": True} if alone else entry
 
 
@@ -161,8 +173,12 @@ def picture_entry(
     }
 
 
-def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
-    """Write the model's own small files; returns the manifest fields that describe them."""
+def assets(source: Source, folder: Path, task: str, *, picture_tokens: int = 0) -> dict[str, Any]:
+    """Write the model's own small files; returns the manifest fields that describe them.
+
+    Args:
+        picture_tokens: how many tokens stand for a picture (image-text-to-text).
+    """
     if source.kind == "onnx":
         return {}
     from lepton_compile.export.assets import write_assets, write_preprocessing
@@ -171,19 +187,24 @@ def assets(source: Source, folder: Path, task: str) -> dict[str, Any]:
     from lepton_compile.export.vision_part import IMAGE_TASKS
 
     return {
-        "tokenizer": write_assets(source, folder),
-        "generation": _generation(source, folder, task),
+        "tokenizer": write_assets(source, folder, processor=task == IMAGE_TEXT),
+        "generation": _generation(source, folder, task, picture_tokens),
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
         "score": score_of(source.config(), score_function(source))
         if task in ("text-classification", "image-classification")
         else None,
-        "image": write_preprocessing(source, folder) if task in IMAGE_TASKS else None,
+        "image": write_preprocessing(source, folder)
+        if task in (*IMAGE_TASKS, IMAGE_TEXT)
+        else None,
     }
 
 
-def _generation(source: Source, folder: Path, task: str) -> dict[str, Any] | None:
+def _generation(
+    source: Source, folder: Path, task: str, picture_tokens: int = 0
+) -> dict[str, Any] | None:
     """Which tokens texts begin and end with; None where none are written."""
     from lepton_compile.export.generation import answers, generation, speech, write_filters
+    from lepton_compile.export.picture_prompts import picture_prompts
 
     if task not in GENERATING:
         return None
@@ -191,6 +212,8 @@ def _generation(source: Source, folder: Path, task: str) -> dict[str, Any] | Non
     if task == SPEECH:
         write_filters(source, folder)
         found |= speech(source)
+    if task == IMAGE_TEXT:
+        found["pictures"] = picture_prompts(source, picture_tokens)
     return found
 
 

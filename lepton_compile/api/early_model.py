@@ -6,20 +6,24 @@ from typing import Any
 
 from lepton_compile.api.task import config_of, task_of
 from lepton_compile.api.texts import check_recipe_text
+from lepton_compile.engines.ort_cpu.kernels import Kernels, kernels_for
 from lepton_compile.engines.tensorrt.capabilities import check_dtype
 from lepton_compile.engines.tensorrt.flavour import FLAVOURS
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
 from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
+from lepton_compile.export.image_text import IMAGE_TEXT, check_image_text
+from lepton_compile.export.source.chat_template import chat_template
+from lepton_compile.export.task_names import MUTUAL
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.pipeline import precision_of
 from lepton_compile.pipeline.compute import compute_dtype
 from lepton_compile.recipe import Recipe, check_idle
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "own_kernels"]
 
-OF_PAIRS = ("ort-cpu", "ort-cuda")
+OF_PAIRS, OF_IMAGE_TEXT = ("ort-cpu", "ort-cuda"), ("ort-cpu",)
 WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
 
 
@@ -39,23 +43,47 @@ def check_model(recipe: Recipe, source: Source) -> None:
         generation(source, task)
     if task in PAIRS:
         _check_pair(recipe, source, task)
+    if task == IMAGE_TEXT:
+        _check_parts(recipe, source, task, OF_IMAGE_TEXT)
+        check_image_text(source.config())
+        chat_template(source.folder, processor=True)
     _check_precision(recipe, config_of(source))
     check_recipe_text(recipe, source)
 
 
+def own_kernels(recipe: Recipe, source: Source) -> Kernels:
+    """Kernels of our own for a model: some attention is computed by them alone.
+
+    Raises:
+        EngineError: as of ``kernels_for``.
+    """
+    known = recipe.task is not None or source.kind == "onnx"
+    task = recipe.task if known else task_of(source)
+    mutual = task == IMAGE_TEXT and source.config().model_type in MUTUAL
+    return kernels_for(recipe, needed=mutual)
+
+
 def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
-    """What an encoder-decoder is not built for, or with.
+    """What an encoder-decoder is not built for, or with. Errors: those of ``_check_parts``."""
+    _check_parts(recipe, source, task, OF_PAIRS)
+    answers(source)
+    if task == SPEECH:
+        speech(source)
+
+
+def _check_parts(recipe: Recipe, source: Source, task: str, targets: tuple[str, ...]) -> None:
+    """What a model of two graphs is not built for, or with.
 
     Raises:
         RecipeError: one of the targets, a precision, or an ONNX file.
     """
-    others = [target for target in recipe.target if target not in OF_PAIRS]
+    others = [target for target in recipe.target if target not in targets]
     if others:
         raise RecipeError(
-            f"models for {task} are for ONNX Runtime alone",
+            f"models for {task} are for ONNX Runtime alone{_on(targets)}",
             where=recipe.place("target"),
             found=", ".join(others),
-            available=OF_PAIRS,
+            available=targets,
         )
     if source.kind == "onnx":
         raise RecipeError(
@@ -64,16 +92,17 @@ def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
             found=task,
             hint="give the folder that it was exported from as the model",
         )
-    answers(source)
-    if task == SPEECH:
-        speech(source)
     if recipe.quantize.algorithm == "auto":
         raise RecipeError(
-            "bits are chosen for encoders and for decoders, not for encoder-decoders",
+            "bits are chosen for encoders and for decoders, not for models of both",
             where=recipe.place("quantize"),
             found=f"auto, for {task}",
             available=["int8", "int4", "rules that say it for each weight"],
         )
+
+
+def _on(targets: tuple[str, ...]) -> str:
+    return ", on a CPU" if targets == OF_IMAGE_TEXT else ""
 
 
 def _check_precision(recipe: Recipe, config: Any) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.api.pictured import pictured_feed
 from lepton_compile.api.pictures import PIXELS, pixels_for, sees
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.encoder_decoder import SOUND, SOURCE_IDS, SOURCE_MASK, sound_shape
+from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.numerics.sample_images import FITTED
 from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.pipeline.plan import rounds_activations
@@ -168,7 +170,11 @@ def fitting_feeds(
     tokenizer = source.tokenizer()
     vocabulary = getattr(source.config().get_text_config(), "vocab_size", None)
     parts = calibration_segments(tokenizer, min(length, exported.length))
-    for part in within(vocabulary, tokenizer, parts):
+    known = within(vocabulary, tokenizer, parts)
+    if exported.task == IMAGE_TEXT:
+        numbered = ((np.array(part), n % FITTED) for n, part in enumerate(known))
+        return [pictured_feed(source, exported, *each, "calibration") for each in numbered]
+    for part in known:
         ids = np.array([part], dtype=np.int64)
         feed: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         if SOUND in names:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.vision_part import IMAGE_TASKS, preprocessing
 from lepton_compile.numerics.sample_images import normalized, pictures
 
-__all__ = ["PIXELS", "picture_shape", "pixels_for", "sees"]
+__all__ = ["PIXELS", "normal_pictures", "picture_shape", "pixels_for", "sees"]
 
 PIXELS = "pixel_values"
 
@@ -30,7 +33,14 @@ def pixels_for(
     source: Source, exported: ExportedModel, count: int, *, which: str = "sample"
 ) -> np.ndarray:
     """``count`` of them, (count, channels, rows, columns)."""
-    channels, height, width = picture_shape(exported)
+    return normal_pictures(source, (count, *picture_shape(exported)), count, which)
+
+
+def normal_pictures(
+    source: Source, shape: Sequence[Any], count: int, which: str = "sample"
+) -> np.ndarray:
+    """``count`` of them for an input of that ``shape``: (pictures, channels, rows, columns)."""
+    channels, height, width = (int(size) for size in shape[1:])
     made = preprocessing(source)
     seen = pictures(count, height, width, which=which)
     return normalized(seen, made.entry() if made is not None else None, channels)

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from lepton_compile.api.choosing import known_tactics
+from lepton_compile.api.early_model import own_kernels
 from lepton_compile.api.estimates import (
     files_of,
     imported_bytes,
@@ -23,7 +24,6 @@ from lepton_compile.api.places import SHARED, place_of
 from lepton_compile.api.scores import vocabulary
 from lepton_compile.api.stored import with_stored_bits
 from lepton_compile.api.task import config_of
-from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.tensorrt.profiles import profile_count
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
@@ -76,7 +76,7 @@ def plan_engine(
     progress.stage("passes", target)
     held = imported_bytes(source.path) if source.kind == "onnx" else 0
     place, recipe = place_of(target, recipe.target), recipe.for_target(target)
-    native = target == "ort-cpu" and kernels_for(recipe).native
+    native = target == "ort-cpu" and own_kernels(recipe, source).native
     if source.kind == "onnx":  # of which everything is known
         recipe = with_stored_bits(recipe, exported, native=native)
     tactics = known_tactics(recipe, target, exported)

@@ -20,6 +20,7 @@ from lepton_compile.api.estimates import (
     verify_estimate,
 )
 from lepton_compile.api.memory import MemoryCeiling
+from lepton_compile.api.pictured import check_room
 from lepton_compile.api.pictures import sees
 from lepton_compile.api.placeholders import fill
 from lepton_compile.api.places import copies_of, output_of, source_of
@@ -33,6 +34,7 @@ from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.export import export
 from lepton_compile.export.generation_rules import left_out
+from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.reference import mapped_bytes
 from lepton_compile.export.traced import TRACED
@@ -168,6 +170,7 @@ def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedMod
         traced=TRACED,
         weights=False,
     )
+    check_room(recipe, source, exported)
     source.check_vocabulary()
     fill(exported.model)
     return exported
@@ -229,6 +232,6 @@ def _layers(exported: ExportedModel) -> str:
         return "traced whole" if exported.how == "whole" else "traced whole, attention not captured"
     calls = sum(1 for node in exported.model.graph if node.domain == LAYER_DOMAIN)
     kinds = f"{exported.kinds} kind{'s' if exported.kinds > 1 else ''} traced once each"
-    every = exported.states or exported.task in PAIRS
+    every = exported.states or exported.task in (*PAIRS, IMAGE_TEXT)
     layers = calls if every else len(exported.caches) or calls
     return f"{layers} layers, {kinds}"

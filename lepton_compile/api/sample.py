@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.api.pictured import pictured_feed
 from lepton_compile.api.pictures import PIXELS, pixels_for, sees
 from lepton_compile.errors import PassError
 from lepton_compile.export import ExportedModel, Source
@@ -21,6 +22,7 @@ from lepton_compile.export.encoder_decoder import (
     SPEECH,
     sound_shape,
 )
+from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.numerics.sample_sound import heard
 from lepton_compile.numerics.sample_text import random_segments, segments, within
 
@@ -60,6 +62,9 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
     names = {value.name for value in exported.model.graph.inputs}
     if exported.task in PAIRS:
         return _pair(source, exported)
+    if exported.task == IMAGE_TEXT:
+        ids = _ids(source, min(LENGTH, exported.length), rows=1)
+        return pictured_feed(source, exported, ids[0], picture=0)
     if exported.task == "text-generation":
         ids = _ids(source, min(LENGTH, exported.length), rows=1)
     else:

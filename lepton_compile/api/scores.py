@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.encoder_decoder import PAIRS
+from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.numerics.verify_pair import ANSWER
 
@@ -32,6 +33,8 @@ def words(source: Source, exported: ExportedModel) -> int:
     the engine and of the comparison; or, where they are pooled, those of one model at a time."""
     if exported.task in PAIRS:
         return 4 * ANSWER * _table(source)
+    if exported.task == IMAGE_TEXT:
+        return 4 * min(SEGMENT + exported.picture_tokens, exported.length) * _table(source)
     times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)
     if not times:
         return 0

@@ -48,7 +48,8 @@ def check_long_enough(
     """The text of a file gives the model something to be compared on. Raises ``error``."""
     from lepton_compile.numerics.sample_text import comparable
 
-    tokenizer, decoder = source.tokenizer(), task == "text-generation"
+    decoder = task in ("text-generation", "image-text-to-text")
+    tokenizer = source.tokenizer()
     if tokenizer is None or comparable(tokenizer, text, decoder=decoder):
         return  # without a tokenizer random ids are fed
     lacks = "no token that follows another" if decoder else "no tokens"

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 _MADE = ("text", "tokens", "finish", "timings")
+PICTURED = "image-text-to-text"
 _GIVEN = {
-    **dict.fromkeys(("text-generation", "text2text-generation"), "--prompt"),
+    **dict.fromkeys(("text-generation", "text2text-generation", PICTURED), "--prompt"),
     **dict.fromkeys(("feature-extraction", "sparse-embedding", "multi-vector-embedding"), "--text"),
     **dict.fromkeys(("fill-mask", "text-classification", "token-classification"), "--text"),
     **dict.fromkeys(("image-classification", "image-feature-extraction"), "--image"),
@@ -55,7 +56,7 @@ _EVERYWHERE = (
     "images",
     multiple=True,
     type=PathType(exists=True, dir_okay=False),
-    help="Image to embed or to classify; may be repeated.",
+    help="Image to embed or to classify, or for --prompt to be of; may be repeated.",
 )
 @click.option("--question", help="To be answered from --context.")
 @click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
@@ -118,11 +119,12 @@ def run(
 ) -> None:
     """Generate, embed, classify, fill masks, answer or transcribe; or arrays in and out.
 
-    --prompt is continued, or answered. --audio is transcribed. --text is embedded, classified, or
-    its masks are filled in, and --image embedded or classified, as the model's task says.
-    --question is answered from --context. --inputs takes arrays.
+    --prompt is continued, or answered, where the model sees by each --image. --audio is
+    transcribed. --text is embedded, classified, or its masks are filled in, and --image alone
+    embedded or classified, as the model's task says. --question is answered from --context.
+    --inputs takes arrays.
     """
-    kinds = [prompts, texts, images, sounds]
+    kinds = [prompts, texts, images if not prompts else (), sounds]
     if sum([*map(bool, kinds), inputs is not None, question is not None]) != 1:
         raise click.UsageError(
             "give one of --prompt, --text, --image, --audio, --question and --inputs"
@@ -139,6 +141,8 @@ def run(
     for name, reason in model.passed_over.items():
         say(f"the engine for {name} does not run here: {reason}", err=True)
     _refuse_other_tasks(model.task, str(folder))
+    if prompts and model.task == PICTURED:
+        sampling["images"] = [*map(str, images)]
     if prompts:
         _generate(model, list(prompts), sampling, as_json)
     elif question is not None and context is not None:
@@ -180,9 +184,11 @@ def _refuse_other_tasks(task: str, folder: str) -> None:
     """
     own = _GIVEN.get(task, "--inputs")
     other = {*_GIVEN.values()} - {own}
+    if task == PICTURED and "--prompt" in _typed():
+        other -= {"--image"}
     if given := [name for name in _typed() if name in other]:
         raise LeptonError(
-            f"a model for {task} does not take {given[0]}",
+            f"a model for {task} does not take {given[0]}{' alone' * (task == PICTURED)}",
             where=folder,
             available=list(dict.fromkeys([own, "--inputs"])),
         )
@@ -195,6 +201,8 @@ def _generate(model: Model, prompts: list[str], sampling: dict[str, Any], as_jso
                 return
         say()
         return
+    if "images" in sampling:  # each prompt is of all
+        sampling["images"] = [sampling["images"]] * len(prompts)
     found = [
         {"prompt": prompt, **{name: getattr(made, name) for name in _MADE}}
         for prompt, made in zip(prompts, model.generate(prompts, **sampling), strict=True)

@@ -29,8 +29,13 @@ TOKENIZER = "tokenizer.json"
 DROPPED = ("auto_map", "name_or_path", "_commit_hash", "tokenizer_file", "special_tokens_map_file")
 
 
-def write_assets(source: Source, folder: Path) -> dict[str, str | None] | None:
+def write_assets(
+    source: Source, folder: Path, *, processor: bool = False
+) -> dict[str, str | None] | None:
     """Write configuration, generation defaults and tokenizer into ``folder``.
+
+    Args:
+        processor: whether the chat template is that of the model's processor, if it has one.
 
     Returns:
         The manifest's ``tokenizer``: file names, or None for a model without a tokenizer.
@@ -42,9 +47,9 @@ def write_assets(source: Source, folder: Path) -> dict[str, str | None] | None:
     origin = source.tokenizer_folder()
     if origin is None:
         return None
-    lowered = lowers_case(source)
+    lowered, template = lowers_case(source), chat_template(origin, processor=processor)
     if (origin / TOKENIZER).is_file():
-        return _write_tokenizer(origin, folder, lowered)
+        return _write_tokenizer(origin, folder, lowered, template)
     with tempfile.TemporaryDirectory() as converted:
         tokenizer = source.tokenizer()
         if not getattr(tokenizer, "is_fast", False):
@@ -55,7 +60,7 @@ def write_assets(source: Source, folder: Path) -> dict[str, str | None] | None:
             )
         assert tokenizer is not None
         tokenizer.save_pretrained(converted)
-        return _write_tokenizer(Path(converted), folder, lowered)
+        return _write_tokenizer(Path(converted), folder, lowered, template)
 
 
 def _write_config(source: Source, folder: Path) -> None:
@@ -69,13 +74,14 @@ def _write_config(source: Source, folder: Path) -> None:
     _write_json(folder / "config.json", json.loads(source.config().to_json_string()))
 
 
-def _write_tokenizer(origin: Path, folder: Path, lowered: bool) -> dict[str, str | None]:
+def _write_tokenizer(
+    origin: Path, folder: Path, lowered: bool, template: str | None
+) -> dict[str, str | None]:
     shutil.copyfile(origin / TOKENIZER, folder / TOKENIZER)
     if lowered:
         _lower_case(folder / TOKENIZER, origin)
     config = {**read_object(origin / "special_tokens_map.json"), **read_object(origin / CONFIG)}
     config.pop("chat_template", None)
-    template = chat_template(origin)
     for name, value in config.items():
         if name.endswith("_token") and isinstance(value, dict):
             config[name] = value.get("content")  # an added token, written out

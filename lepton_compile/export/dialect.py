@@ -29,7 +29,7 @@ OPSET = 24
 _HIDDEN = "-3.0e4"
 
 # Which keys a query sees; `total` and `sequence` are (1,) int64, the mask is (batch, total) bool.
-_VISIBLE = f"""
+_IN_ORDER = """
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
     axis0 = Constant <value_ints: ints = [0]> ()
@@ -54,12 +54,20 @@ _VISIBLE = f"""
     near = Less (span, window_size)
     in_window = Or (near, unlimited)
     by_index = And (in_order, in_window)
-    by_key = Unsqueeze (attention_mask, axes12)
-    seen = And (by_key, by_index)
+"""
+
+_AS_BIAS = f"""
     none = Constant <value_float: float = 0.0> ()
     hidden = Constant <value_float: float = {_HIDDEN}> ()
     wide_bias = Where (seen, none, hidden)
     bias = CastLike (wide_bias, query)
+"""
+
+_VISIBLE = f"""
+    {_IN_ORDER}
+    by_key = Unsqueeze (attention_mask, axes12)
+    seen = And (by_key, by_index)
+    {_AS_BIAS}
 """
 
 _CACHED_ATTENTION = f"""
@@ -161,6 +169,64 @@ Attention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
 }}
 """
 
+# The mask is marked (batch, total) int64: 0 is padding, and keys of one number from 2 on see each
+# other, whatever their order: a picture's. A window is of keys that stand before a query.
+_MARKED_ATTENTION = f"""
+MarkedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
+    (query, key, value, attention_mask, past_key, past_value)
+    => (output, present_key, present_value)
+{{
+    {_IN_ORDER}
+    axes1 = Constant <value_ints: ints = [1]> ()
+    axis2 = Constant <value_ints: ints = [2]> ()
+    begin = Unsqueeze (first, axis0)
+    own = Slice (attention_mask, begin, total, axes1)
+    own_3d = Unsqueeze (own, axis2)
+    keys_3d = Unsqueeze (attention_mask, axis1)
+    alike = Equal (own_3d, keys_3d)
+    of_pictures = Greater (own_3d, one)
+    together = And (alike, of_pictures)
+    by_picture = Or (in_order, together)
+    not_far = Less (distance, window_size)
+    behind = Or (not_far, unlimited)
+    in_sight = And (by_picture, behind)
+    tokens = Greater (keys_3d, zero)
+    seen_3d = And (tokens, in_sight)
+    seen = Unsqueeze (seen_3d, axis1)
+    {_AS_BIAS}
+    output, present_key, present_value = Attention <
+        q_num_heads: int = @q_num_heads, kv_num_heads: int = @kv_num_heads,
+        scale: float = @scale, softcap: float = @softcap
+    > (query, key, value, bias, past_key, past_value)
+}}
+"""
+
+# A run of placeholders is a picture; they are among the new tokens, the last of the mask.
+_MARKED_MASK = """
+MarkedMask (attention_mask, input_ids, token) => (marked)
+{
+    one = Constant <value_int: int = 1> ()
+    zeros = Constant <value_ints: ints = [0]> ()
+    axis = Constant <value_ints: ints = [1]> ()
+    here = Equal (input_ids, token)
+    ones = Cast <to: int = 7> (here)
+    shift = Constant <value_ints: ints = [0, 1, 0, 0]> ()
+    later = Pad (ones, shift)
+    sequence = Shape <start: int = 1, end: int = 2> (input_ids)
+    before = Slice (later, zeros, sequence, axis)
+    goes_on = Mul (ones, before)
+    begins = Sub (ones, goes_on)
+    number = CumSum (begins, one)
+    new = Mul (ones, number)
+    total = Shape <start: int = 1, end: int = 2> (attention_mask)
+    past = Sub (total, sequence)
+    room = Concat <axis: int = 0> (zeros, past, zeros, zeros)
+    all = Pad (new, room)
+    counted = Add (all, one)
+    marked = Mul (attention_mask, counted)
+}
+"""
+
 # Keys and values are the present of an earlier layer, (batch, heads, total, width).
 _SHARED_ATTENTION = f"""
 SharedAttention <q_num_heads, kv_num_heads, scale, softcap, causal, window>
@@ -237,6 +303,33 @@ KeepLast (hidden, count) => (kept)
 }
 """
 
+# Rows of pictures take the places of placeholder tokens, in order; where there are fewer rows, as
+# where a model writes such a token itself, the others keep their own embeddings.
+# (batch, sequence, width), (batch, sequence), (rows, width), ().
+_PLACED = """
+Placed (embeddings, input_ids, rows, token) => (output)
+{
+    zero = Constant <value_int: int = 0> ()
+    last = Constant <value_ints: ints = [-1]> ()
+    ahead = Constant <value_ints: ints = [1, 0, 0, 0]> ()
+    here = Equal (input_ids, token)
+    flat = Reshape (here, last)
+    ones = Cast <to: int = 7> (flat)
+    number = CumSum (ones, zero)
+    count = Shape <start: int = 0, end: int = 1> (rows)
+    known = LessOrEqual (number, count)
+    placed = And (flat, known)
+    index = Where (placed, number, zero)
+    led = Pad (rows, ahead)
+    taken = Gather (led, index)
+    shape = Shape (embeddings)
+    by_token = Reshape (taken, shape)
+    two = Shape (input_ids)
+    where = Reshape (placed, two)
+    wide = Unsqueeze (where, last)
+    output = Where (wide, by_token, embeddings)
+}
+"""
 
 # Type and number of inputs -> body.
 _BODIES = {
@@ -247,10 +340,13 @@ _BODIES = {
     ("CausalConvWithState", 3): CAUSAL_CONV,
     ("LinearAttention", 5): GATED,
     ("LinearAttention", 6): GATED_DELTA,
+    ("MarkedAttention", 6): _MARKED_ATTENTION,
+    ("MarkedMask", 3): _MARKED_MASK,
     ("NewMask", 2): _NEW_MASK,
     ("SharedAttention", 4): _SHARED_ATTENTION,
     ("Positions", 2): _POSITIONS,
     ("KeepLast", 2): _KEEP_LAST,
+    ("Placed", 4): _PLACED,
 }
 
 

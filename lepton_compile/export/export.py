@@ -23,6 +23,7 @@ from .checkpoint import Checkpoint, Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .encoder_decoder import PAIRS, READS
+from .image_text import IMAGE_TEXT, ImageTextModule, check_image_text, picture_tokens, placeholder
 from .kept import CacheLayer, StateLayer
 from .lengths import longest_sequence
 from .made_weights import made_weights
@@ -71,6 +72,8 @@ class ExportedModel:
         source_length: longest text that an encoder-decoder reads; ``length`` is of what it writes.
         stored: int4 or int8 where an ONNX file has weights so, the fewest bits of several; with
             ``static-`` in front where it rounds activations, too.
+        picture_tokens: how many tokens stand for a picture, or for each tile of one, and which:
+            ``placeholder`` (image-text-to-text).
     """
 
     model: ir.Model
@@ -89,6 +92,8 @@ class ExportedModel:
     integers: dict[str, Integers] = field(default_factory=dict)
     source_length: int = 0
     stored: str = ""
+    picture_tokens: int = 0
+    placeholder: int = 0
 
     @property
     def cached(self) -> bool:
@@ -136,11 +141,15 @@ def export(
         stored = weights_of(source, network, _own_name(source, task)) if weights else None
         apart = _untied(source, task, network, stored)
         step(f"tracing {type(network).__name__}", 1, 3)
-        image = image_shape(source) if task in IMAGE_TASKS else None
-        longest = longest if image is None else parts_of(source, image)
+        sees = task in (*IMAGE_TASKS, IMAGE_TEXT)
+        image = image_shape(source, tiles=task == IMAGE_TEXT) if sees else None
+        longest = parts_of(source, image) if image and task != IMAGE_TEXT else longest
         asked = _Asked(task, longest, reads, pooling, positions, image)
         graph = _graph(network, asked, traced)
     exported = _described(graph, network, asked)
+    if image is not None and task == IMAGE_TEXT:
+        exported.picture_tokens = picture_tokens(network, image)
+        exported.placeholder = placeholder(network.config)
     exported.notes += apart
     if stored is not None:
         step("binding weights", 2, 3)
@@ -245,6 +254,8 @@ def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
         return traced.graph(network, asked, lambda: _graph(network, asked, None))
 
     def make(cache: CacheUse) -> TaskModule:
+        if asked.image is not None and asked.task == IMAGE_TEXT:
+            return ImageTextModule(network, cache, asked.image)
         if asked.image is not None:
             return VisionModule(network, asked.task, asked.pooling, asked.image)
         pooling, positions = asked.pooling, asked.positions
@@ -276,6 +287,8 @@ def meta_model(source: Source, task: str) -> nn.Module:
     if AUTO_CLASSES[task] == "AutoModel" and hasattr(config, "add_pooling_layer"):
         options["add_pooling_layer"] = False
     check_known(auto, config, task)
+    if task == IMAGE_TEXT:
+        check_image_text(config)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None) or 0
     try:
         if layers > MOST_LAYERS:
@@ -316,7 +329,7 @@ def _check_spans(network: Any, task: str) -> None:
 
 def _check_scores(network: Any, task: str) -> None:
     """A loader makes room for a score of each token of the vocabulary."""
-    if task not in ("text-generation", *PAIRS):
+    if task not in ("text-generation", IMAGE_TEXT, *PAIRS):
         return
     scores = getattr(network.get_output_embeddings(), "weight", None)
     words = getattr(network.config.get_text_config(), "vocab_size", None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lepton_compile.export.encoder_decoder import PAIRS, READS, SPEECH
 from lepton_compile.export.generation_said import Said
+from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.export.source import Source
 
 __all__ = ["left_out", "never", "rules"]
@@ -65,7 +66,7 @@ def rules(said: Said, task: str) -> dict[str, dict[str, Any]]:
 def left_out(source: Source, task: str) -> list[str]:
     """Sentences on what of a generation config changes the answers of transformers, and not a
     loader's."""
-    if source.kind == "onnx" or task not in ("text-generation", *PAIRS):
+    if source.kind == "onnx" or task not in ("text-generation", IMAGE_TEXT, *PAIRS):
         return []
     said = Said(source)
     unknown, asked = dict(_unknown(said, task)), dict(_asked(said, task))

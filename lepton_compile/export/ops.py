@@ -147,6 +147,17 @@ _define(
     lambda attention_mask, input_ids: torch.empty_like(input_ids),
 )
 _define(
+    # Rows take the places of as many tokens of one kind, in order, through the whole batch.
+    "placed(Tensor embeddings, Tensor input_ids, Tensor rows, int token) -> Tensor",
+    lambda embeddings, *_: torch.empty_like(embeddings),
+)
+_define(
+    # 0 is padding, 1 a token of a text, and from 2 on a number for each picture's tokens.
+    "marked_mask(Tensor attention_mask, Tensor input_ids, int token) -> Tensor",
+    lambda attention_mask, *_: torch.empty_like(attention_mask),
+)
+_define("marks(Tensor marked) -> Tensor", lambda marked: torch.empty_like(marked))
+_define(
     # The true output has fewer positions; nothing after it may depend on how many.
     "keep_last(Tensor hidden, Tensor count) -> Tensor",
     lambda hidden, count: torch.empty_like(hidden),

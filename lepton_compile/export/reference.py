@@ -14,6 +14,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.adapting import weights_of
 from lepton_compile.export.checkpoint.safetensors import SINGLE_NAME
 from lepton_compile.export.dense import Dense
+from lepton_compile.export.image_text import IMAGE_TEXT, look_up_known
 from lepton_compile.export.meta import build
 from lepton_compile.export.multi_vector import token_vectors
 from lepton_compile.export.sentence import pooling
@@ -65,6 +66,8 @@ def load_reference(source: Source, task: str, *, streamed: bool = False) -> nn.M
     model = load(source, auto, config)
     if task in IMAGE_TASKS:
         model.forward = partial(model.forward, **interpolation(model, image_shape(source)))
+    if task == IMAGE_TEXT:
+        look_up_known(model)
     if dense := _dense_in(source, task):
         model.sentence_dense = _dense_of(dense)
     return model.eval()

@@ -11,13 +11,24 @@ from lepton_compile.errors import ExportError
 
 from .vision_part import image_class, reads_images
 
-__all__ = ["AUTO_CLASSES", "auto_class", "check_known", "infer_task"]
+__all__ = [
+    "AUTO_CLASSES",
+    "CHOSEN",
+    "FRAMED",
+    "IMAGE_TEXT_KINDS",
+    "MARKED",
+    "MUTUAL",
+    "auto_class",
+    "check_known",
+    "infer_task",
+]
 
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
     "image-classification": "AutoModelForImageClassification",
     "image-feature-extraction": "AutoModel",
+    "image-text-to-text": "AutoModelForImageTextToText",
     "multi-vector-embedding": "AutoModel",
     "question-answering": "AutoModelForQuestionAnswering",
     "sparse-embedding": "AutoModelForMaskedLM",
@@ -27,6 +38,13 @@ AUTO_CLASSES = {
     "text-generation": "AutoModelForCausalLM",
     "token-classification": "AutoModelForTokenClassification",
 }
+
+MARKED, CHOSEN, FRAMED = ("idefics3", "smolvlm"), ("llava",), ("internvl",)
+MUTUAL = ("gemma3",)
+IMAGE_TEXT_KINDS = (*MARKED, *CHOSEN, *FRAMED, *MUTUAL)
+"""Kinds of models that see and write: those that mark each tile of a picture in the text, those
+that choose layers of a tower whose outputs they project, those that frame a picture, and those
+the tokens of whose pictures see each other."""
 
 _HEADS = {
     "ForCausalLM": "text-generation",
@@ -88,6 +106,9 @@ def infer_task(architecture: str, *, pair: bool = False) -> str:
         return "automatic-speech-recognition"
     if pair and architecture in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values():
         return "text2text-generation"
+    whole = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if architecture in map(whole.get, IMAGE_TEXT_KINDS):
+        return "image-text-to-text"
     for ending, task in _HEADS.items():
         if architecture.endswith(ending):
             seen = task == "feature-extraction" and reads_images(architecture)

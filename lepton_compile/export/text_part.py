@@ -19,6 +19,7 @@ __all__ = ["own_name", "text_part"]
 # stand beside it in both.
 _INSIDE = (
     ("model.language_model.", "model."),
+    ("model.text_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
 )

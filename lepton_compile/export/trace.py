@@ -22,7 +22,10 @@ from lepton_compile.export.refusal import untraceable
 __all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
 
 # Distinct sizes above one, so that no dimension is taken for another or for a constant.
-EXAMPLE_SIZES = {"batch": 2, "sequence": 5, "total_sequence": 11, "source": 7}
+EXAMPLE_SIZES = {"batch": 2, "sequence": 5, "total_sequence": 11, "source": 7, "images": 3}
+
+# Sizes that no length of a model bounds.
+UNBOUND = ("batch", "images")
 
 Dims = Sequence[str | None]
 
@@ -35,8 +38,8 @@ def trace(
     Args:
         inputs: meta tensors.
         dims: for each input the name of each dimension, None where it is static.
-        longest: upper bound of every dimension but the batch, where the model has one; one that
-            the examples do not keep to is theirs.
+        longest: upper bound of every dimension but those that are ``UNBOUND``, where the model has
+            one; one that the examples do not keep to is theirs.
 
     Raises:
         ExportError: torch cannot trace the model; its own words are in ``found``.
@@ -89,7 +92,7 @@ def _open(dims: Sequence[Dims], least: int | None, longest: int | None) -> list[
     return [
         {
             axis: known.setdefault(
-                name, Dim(name, min=least, max=None if name == "batch" else longest)
+                name, Dim(name, min=least, max=None if name in UNBOUND else longest)
             )
             for axis, name in enumerate(names)
             if name is not None

@@ -106,15 +106,16 @@ def preprocessing(source: Source) -> Preprocessing | None:
     return preprocessing_of(source.folder, _own_size(source))
 
 
-def image_shape(source: Source) -> tuple[int, int, int]:
-    """Channels, rows and columns of what a model is given that takes each picture as one.
+def image_shape(source: Source, *, tiles: bool = False) -> tuple[int, int, int]:
+    """Channels, rows and columns of what a model is given: of each picture, or of each of its
+    ``tiles`` where the model takes them so.
 
     Raises:
-        ExportError: it takes them in tiles, or nothing says how large they are.
+        ExportError: it takes tiles that are not asked for, or nothing says how large they are.
         SourceError: as of ``preprocessing``.
     """
     found = preprocessing(source)
-    if found is not None and found.tiles:
+    if found is not None and found.tiles and not tiles:
         raise ExportError(
             "the model takes images in tiles, not as one each",
             where=str(source.path),

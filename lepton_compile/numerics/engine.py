@@ -31,6 +31,9 @@ class Engine(Protocol):
     def write(self, heard: Sequence[Any], *, max_new_tokens: int = ...) -> Any:
         """What it writes of windows of features, one for each; ``.tokens`` holds its ids."""
 
+    def new_cache(self, batch: int, capacity: int) -> Any:
+        """What holds the keys and values of so many rows, of so many tokens."""
+
     def generate(self, prompt: Any, *, max_new_tokens: int = ...) -> Any:
         """A greedy continuation, one for each of a list of prompts; ``.tokens`` holds its ids."""
 

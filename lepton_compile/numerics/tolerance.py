@@ -15,7 +15,10 @@ from lepton_compile.errors import UsageError
 __all__ = ["FAMILIES", "GENERATING", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
 
 FAMILIES = ("decoder", "embedding", "classifier")
-GENERATING = ("text-generation", "text2text-generation", "automatic-speech-recognition")
+GENERATING = (
+    *("text-generation", "text2text-generation"),
+    *("automatic-speech-recognition", "image-text-to-text"),
+)
 EMBEDDINGS = (
     *("feature-extraction", "image-feature-extraction"),
     *("multi-vector-embedding", "sparse-embedding"),

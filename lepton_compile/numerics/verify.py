@@ -38,12 +38,13 @@ from lepton_compile.numerics.sample_text import (
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.numerics.verify_images import verify_images
 from lepton_compile.numerics.verify_pair import verify_pair
+from lepton_compile.numerics.verify_pictured import verify_pictured
 from lepton_compile.numerics.verify_report import VerifyReport
 from lepton_compile.progress import NullProgress, Progress
 
 __all__ = ["verify"]
 
-PAIRS = GENERATING[1:]
+PAIRS, IMAGE_TEXT = GENERATING[1:3], GENERATING[3]
 
 Ids = npt.NDArray[np.int64]
 
@@ -84,18 +85,15 @@ def verify(
     """
     begin = time.perf_counter()
     watcher = progress or NullProgress()
-    if task.startswith("image-"):
+    if task.startswith("image-") and task != IMAGE_TEXT:
         return verify_images(model, reference, task, precision, watcher)
-    decoder = task == "text-generation"
-    if tokenizer is not None and not comparable(tokenizer, text, decoder=decoder):
-        raise UsageError(
-            "there is nothing in this text to compare on",
-            found="the sample text" if text is None else repr(text),
-            hint="see that the tokenizer has a vocabulary, or name another text",
-        )
+    decoder = task in ("text-generation", IMAGE_TEXT)
+    _check_text(tokenizer, text, decoder=decoder)
     feed = Feed(tokenizer, text, tokens)
     if task in PAIRS:
         found = verify_pair(model, reference, feed, watcher)
+    elif task == IMAGE_TEXT:
+        found = verify_pictured(model, reference, feed, watcher)
     elif decoder:
         again = reopened or (lambda: nullcontext(model))
         found = _verify_decoder(model, reference, feed, watcher, release, again)
@@ -111,13 +109,24 @@ def verify(
     )
 
 
+def _check_text(tokenizer: Any, text: str | None, *, decoder: bool) -> None:
+    """Refuse a text in which there is nothing to compare on."""
+    if tokenizer is not None and not comparable(tokenizer, text, decoder=decoder):
+        raise UsageError(
+            "there is nothing in this text to compare on",
+            found="the sample text" if text is None else repr(text),
+            hint="see that the tokenizer has a vocabulary, or name another text",
+        )
+
+
 def _sample(task: str, tokenizer: Any, text: str | None) -> str:
     """What the engine was fed, in words."""
     if task == PAIRS[1]:
         return "what PyTorch transcribes of synthetic audio"
     if tokenizer is None:
         return "random ids, as there is no tokenizer"
-    return "the sample text" if text is None else "the text that was given"
+    words = "the sample text" if text is None else "the text that was given"
+    return f"{words}, behind synthetic images" if task == IMAGE_TEXT else words
 
 
 def _verify_decoder(

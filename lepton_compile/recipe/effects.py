@@ -21,7 +21,8 @@ DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sp
 PAIR = ("text2text-generation",)
 BY_TOKEN = (*SPARSE, "multi-vector-embedding")  # embeddings made as the model's files say
 FEATURES = ("image-feature-extraction",)
-TEXTS = tuple(task for task in TASKS if not task.startswith("image-"))
+IMAGES = ("image-classification", *FEATURES)
+TEXTS = tuple(task for task in TASKS if task not in IMAGES)
 PLAIN = tuple(task for task in TASKS if task not in BY_TOKEN)
 READING = tuple(task for task in TEXTS if task != "automatic-speech-recognition")
 SCORED = tuple(task for task in PLAIN if task not in EMBEDDING + FEATURES)
@@ -180,7 +181,7 @@ EFFECTS = (
         "gates.perplexity",
         None,
         "only text generation has it",
-        tasks=(*DECODER, *PAIR, "automatic-speech-recognition"),
+        tasks=(*DECODER, *PAIR, "automatic-speech-recognition", "image-text-to-text"),
         imported=UNCOMPARED,
     ),
     Effect(

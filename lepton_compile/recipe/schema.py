@@ -34,6 +34,7 @@ Task = Literal[
     "fill-mask",
     "image-classification",
     "image-feature-extraction",
+    "image-text-to-text",
     "multi-vector-embedding",
     "question-answering",
     "sparse-embedding",

@@ -35,6 +35,7 @@ from lepton_compile.runtime.loader_image_labels import SeesLabels
 from lepton_compile.runtime.loader_image_vectors import SeesVectors
 from lepton_compile.runtime.loader_images import Sees
 from lepton_compile.runtime.loader_opened import Opened
+from lepton_compile.runtime.loader_pictured import Looks
 from lepton_compile.runtime.loader_prompts import Prompts
 from lepton_compile.runtime.loader_scores import Scores
 from lepton_compile.runtime.loader_special import Special
@@ -90,6 +91,7 @@ class Model(
     SeesVectors,
     SeesLabels,
     Sees,
+    Looks,
     Generates,
     Continues,
     Prompts,

@@ -99,7 +99,7 @@ class Continues(Texts):
         """What each token completes, as it comes."""
         cache = self._buffers(len(rows), max(len(row.ids) for row in rows), rows[0].limit)
         try:
-            if self.task != "text-generation":
+            if self.task not in ("text-generation", "image-text-to-text"):
                 from lepton_compile.runtime.loader_source import ready
 
                 ready(self, cache, rows)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # so that it knows what a call gives; an artifact's own file 
         stop: str | Sequence[str]
         stop_tokens: Iterable[int]
         chat: bool | Sequence[Mapping[str, Any]] | Mapping[str, Any] | None
+        images: Any
         start: str | int | Sequence[str | int] | None
         beams: int
         length_penalty: float
@@ -96,6 +97,7 @@ class Generates(Continues, Prompts):
         stop_tokens: Iterable[int] = (),
         stream: bool = False,
         chat: Any = False,
+        images: Any = None,  # for image-text-to-text
         start: Any = None,  # for text2text-generation
         beams: int = 1,  # for text2text-generation
         length_penalty: float = 1.0,  # for text2text-generation
@@ -104,9 +106,8 @@ class Generates(Continues, Prompts):
 
         ``max_new_tokens`` is 128 unless given, or what the cache has room for if that is less.
         Temperature 0 takes the likeliest token; ``seed`` repeats a draw. A prompt ends at one of
-        the model's own ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat``
-        puts the prompt through the chat template: True, the messages that came before it, or a
-        dict of what else the template asks for, such as tools or enable_thinking.
+        the model's ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat`` is
+        True, the messages that came before, or a dict of what a template asks for, such as tools.
 
         Returns a Generation (.tokens, .text, .finish, .timings), for a list of prompts a list of
         them; with ``stream`` the pieces of text as they come (ids without a tokenizer).
@@ -114,11 +115,14 @@ class Generates(Continues, Prompts):
         how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens)
         how = how.checked()
         listed = isinstance(prompt, list | tuple) or getattr(prompt, "ndim", 0) > 0
-        first = next(iter(prompt), None) if listed else None
-        many = isinstance(first, str | list | tuple | np.ndarray)
+        many = listed and isinstance(next(iter(prompt), None), str | list | tuple | np.ndarray)
         refuse(stream and many, "stream=True takes one prompt")
-        prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
-        # An engine may take no fewer rows than so many: the last one over again, unheard.
+        if self.task != "image-text-to-text":
+            prompts = [self.encode(one, chat) for one in (prompt if many else [prompt])]
+        if self.task == "image-text-to-text" or images is not None:
+            from lepton_compile.runtime.loader_pictured import pictured
+
+            prompts = pictured(self, prompt, many, images, chat)
         filled = prompts + prompts[-1:] * (self.manifest["ranges"]["batch"][0] - len(prompts))
         if self.task == "text2text-generation" or start is not None or repr(beams) != "1":
             from lepton_compile.runtime.loader_reads import starts
@@ -128,7 +132,7 @@ class Generates(Continues, Prompts):
         ends, stops = self._ends(stop, stop_tokens)
         rows = [Generation(self, ids, limit, ends, stops, stream) for ids in filled]
         for row in rows[len(prompts) :]:
-            row.finish = "filling"
+            row.finish = "filling"  # an engine may take no fewer: the last over again, unheard
         pieces = self._pieces(rows, how)
         if repr(beams) != "1":
             from lepton_compile.runtime.loader_beams import search

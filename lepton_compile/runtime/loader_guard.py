@@ -92,12 +92,16 @@ def manifest_of(root: Path) -> dict[str, Any]:
         from lepton_compile.runtime.loader_source import check_source
 
         check_source(manifest)
+    if manifest["task"] == "image-text-to-text":
+        from lepton_compile.runtime.loader_seer import check_pictures
+
+        check_pictures(manifest)
     if manifest["task"] == "multi-vector-embedding":
         from lepton_compile.runtime.loader_vectors import ROLES
 
         check_form(manifest, ROLES, "manifest")
     if manifest["task"].startswith("image-"):
-        from lepton_compile.runtime.loader_images import PICTURE
+        from lepton_compile.runtime.loader_pixels import PICTURE
 
         check_form(manifest, PICTURE, "manifest")
     for name, entry in (files := manifest["files"]).items():

@@ -1,20 +1,17 @@
-"""Pictures as a model takes them: resized, cut, scaled and normalized as its files say."""
+"""What models make of pictures alone."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
+from lepton_compile.runtime.loader_pixels import bytes_of, listed, normalized, resized
 
-__all__ = ["PICTURE", "Sees", "resized"]
-
-SIZES = {"size": [int], "resize": [int], "resample": str, "crop": bool}
-PICTURE = {"image?": {**SIZES, "scale": float, "mean": [float], "std": [float]}}
+__all__ = ["Sees"]
 
 
 class Sees(Opened):
@@ -28,87 +25,17 @@ class Sees(Opened):
         """``pixel_values`` (pictures, 3, rows, columns) float32 of pictures."""
         how = self.manifest["image"]
         refuse(not how, "the model came without preprocessor_config.json: give run() pixel_values")
-        given = [_bytes_of(one) for one in _listed(images)]
+        given = [bytes_of(one) for one in listed(images)]
         with failing("these pictures do not become what the model takes"):
-            return np.stack([_normalized(resized(one, how), how) for one in given])
+            return np.stack([normalized(resized(one, how), how) for one in given])
 
     def seen(self, images: Sequence[Any], name: str) -> np.ndarray:
         """Output ``name`` of each picture."""
         refuse(name not in self.outputs, f"there is no {name}, but {[*self.outputs]}")
-        (least, most), found, given = self.manifest["ranges"]["batch"], [], _listed(images)
+        (least, most), found, given = self.manifest["ranges"]["batch"], [], listed(images)
         for at in range(0, len(given), together := max(least, min(32, most), 1)):
             pixels = self.pixels(given[at : at + together])
             more = np.repeat(pixels[-1:], max(0, least - len(pixels)), axis=0)
             fed = {"pixel_values": np.concatenate([pixels, more])}
             found.append(self.run(fed, [name])[name][: len(pixels)])
         return np.concatenate(found)
-
-
-def _listed(images: Sequence[Any]) -> list[Any]:
-    alone = isinstance(images, str | os.PathLike) or getattr(images, "ndim", 4) != 4
-    refuse(alone or hasattr(images, "getbands"), "give a list of images, not one")
-    with failing(f"give a list of images, not {images!r:.60}"):
-        given = [*images]
-    refuse(not given, "there are no images")
-    return given
-
-
-def _pillow(why: str) -> Any:
-    with failing(f"{why} needs Pillow: pip install pillow"):
-        from PIL import Image
-    return Image
-
-
-def _bytes_of(given: Any) -> np.ndarray:
-    """A picture as bytes (rows, columns, 3); what shows through is put on white."""
-    if isinstance(given, str | os.PathLike):
-        image, most = _pillow("an image file"), 0
-        with failing(f"{os.fspath(given)} is no image"), image.open(given) as file:
-            most, size = image.MAX_IMAGE_PIXELS or 0, file.width * file.height
-            refuse(0 < most < size, f"{size} pixels are more than Pillow's limit of {most}")
-            from PIL import ImageOps
-
-            return _bytes_of(ImageOps.exif_transpose(file))
-    if hasattr(given, "getbands"):  # of Pillow
-        with failing("the image cannot be read"):
-            if "A" in given.getbands() or given.info.get("transparency") is not None:
-                over = given.convert("RGBA")
-                white = _pillow("this").new("RGBA", over.size, (255, 255, 255, 255))
-                given = _pillow("this").alpha_composite(white, over)
-            return np.asarray(given.convert("RGB"))
-    with failing("an image is a uint8 array, an image of Pillow's, or a path"):
-        array = np.asarray(given)
-    what = f"{array.dtype} {array.shape}"
-    bad = array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size
-    refuse(bad, f"an image is uint8 (rows, columns, 3), RGB, a path or of Pillow, not {what}")
-    return array
-
-
-def resized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
-    """A picture of the size that the model takes."""
-    height, width = picture.shape[:2]
-    wanted = tuple(how["resize"]) or (height, width)
-    if len(wanted) == 1:  # of the shorter edge, which the other follows
-        edge, short = wanted[0], min(height, width)
-        long = int(edge * max(height, width) / short)
-        wanted = (long, edge) if width <= height else (edge, long)
-    if wanted != (height, width):
-        image = _pillow(
-            f"an image of {height} x {width}, which has to be {wanted[0]} x {wanted[1]},"
-        )
-        by = getattr(image.Resampling, how["resample"].upper())
-        picture = np.asarray(image.fromarray(picture).resize(wanted[::-1], by))
-    (height, width), (rows, columns) = wanted, how["size"]
-    small = f"an image has at least {rows} x {columns}, not {height} x {width}"
-    refuse(height < rows or width < columns, small)
-    other = not how["crop"] and (height, width) != (rows, columns)
-    refuse(other, f"an image has {rows} x {columns}, not {height} x {width}")
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return picture[top : top + rows, left : left + columns]
-
-
-def _normalized(picture: np.ndarray, how: Mapping[str, Any]) -> np.ndarray:
-    """(3, rows, columns) float32."""
-    scaled = picture.astype(np.float32) * np.float32(how["scale"])
-    mean, std = np.array(how["mean"], np.float32), np.array(how["std"], np.float32)
-    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))

@@ -90,6 +90,10 @@ class Opened:
             from lepton_compile.runtime.loader_reads import with_mask
 
             with_mask(given)
+        if self.task == "image-text-to-text":
+            from lepton_compile.runtime.loader_seer import without_pictures
+
+            without_pictures(self, given)
         if (ids := given.get("input_ids")) is not None and ids.ndim == 2:  # else no text
             given.setdefault("token_type_ids", np.zeros_like(ids))
             rows, total, own = *ids.shape, self.cache or "past_key_values.0.key" not in self.inputs

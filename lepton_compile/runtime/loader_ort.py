@@ -49,6 +49,11 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     with failing(f"onnxruntime cannot open {path.name} with {threads} threads", UnfitError):
         # Threads that spin for work make a token a sixth faster; beyond 0.1 ms they hinder others.
         options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
+        if told := (manifest.get("generation") or {}).get("pictures"):
+            from lepton_compile.runtime.loader_seer import Seer
+
+            sees = start(str(root / engine["encoder"]), options, providers=providers)
+            return Seer(sees, start(str(path), options, providers=providers), told)
         if engine.get("encoder"):
             from lepton_compile.runtime.loader_source import Pair
 

@@ -22,6 +22,10 @@ class Prompts(Texts):
         With ``chat``, True, the messages that came before it or what the template asks for by name
         (tools, enable_thinking), a text is a message of the user.
         """
+        if self.task == "image-text-to-text":
+            from lepton_compile.runtime.loader_pictured import apart
+
+            prompt, tiles = apart(prompt)
         told = isinstance(chat, list | tuple)
         named = isinstance(chat, dict) and all(isinstance(n, str) and n != "messages" for n in chat)
         wrong = f"chat is True, messages or values by name: {chat!r:.60}"
@@ -39,6 +43,10 @@ class Prompts(Texts):
             said = [{"role": "user", "content": prompt}] if text else prompt
             refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
             prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())], **given)
+        if self.task == "image-text-to-text":
+            from lepton_compile.runtime.loader_pictured import spread
+
+            prompt = spread(self, prompt, tiles)
         with failing("this prompt cannot be encoded"):
             prompt.encode()  # half a character is none, such as a byte that a shell passes on
             return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)

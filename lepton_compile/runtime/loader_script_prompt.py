@@ -22,6 +22,7 @@ def add_prompts(parser: Any, what: Any) -> None:
     parser.add_argument("--stop", action="append", default=[], help="end before this text")
     parser.add_argument("--stop-token", action="append", type=int, dest="stop_tokens", default=[])
     parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")
+    parser.add_argument("--image", nargs="+", dest="images")  # for image-text-to-text
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--stream", action="store_true", help="print text as it comes")
     how.add_argument("--json", action="store_true", dest="as_json", help="a document per prompt")
@@ -36,6 +37,8 @@ def continued(
         yield from model.generate(prompt[0], stream=True, **how)
         yield "\n"
         return
+    if model.task == "image-text-to-text":
+        how["images"] = [how.get("images")] * len(prompt)  # each is of all
     for one, made in zip(prompt, model.generate(prompt, **how), strict=True):
         found = {name: getattr(made, name) for name in ("text", "tokens", "finish", "timings")}
         yield f"{json.dumps({'prompt': one, **found}) if as_json else made.text}\n"

@@ -63,6 +63,10 @@ class SharedCache:
             ids = np.array(list(group), np.int64)
             held = self._held(at, ids[0]) if self.pieces and len(ids) == 1 else 0
             self.binding = self.bound(slice(at, at := at + len(ids)))
+            if hasattr(self.session, "see"):
+                from lepton_compile.runtime.loader_seer import show
+
+                held = show(self, at - len(ids), rows[at - len(ids) : at], held)
             scores = self._run(ids[:, held:], np.ones_like(ids))
         self.read[: len(rows)] = map(list, rows)  # callers have those themselves
         self.binding = self.bound(slice(0, len(rows)))

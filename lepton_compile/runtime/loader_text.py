@@ -24,9 +24,9 @@ class Texts(Opened):
         with failing(f"{name} is no tokenizer"):
             check_digests(self.path, self.manifest, [name])
             made = Tokenizer.from_file(str(self.path / name))
-        if self.task in ("text-generation", "text2text-generation"):
+        if self.task in ("text-generation", "text2text-generation", "image-text-to-text"):
             made.no_truncation()
-        if self.task not in ("text-generation", "text2text-generation"):
+        if self.task not in ("text-generation", "text2text-generation", "image-text-to-text"):
             self.pad = (made.padding or {}).get("pad_id", 0)
             most, own = self.manifest["ranges"]["sequence"][1], self.manifest["embedding"] or {}
             made.enable_truncation(min(most, own.get("max_tokens") or most))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_guard import check_form, refuse
-from lepton_compile.runtime.loader_images import resized
+from lepton_compile.runtime.loader_pixels import resized
 
 __all__ = ["EDGE", "MOST_EDGE", "MOST_PIXELS", "MOST_TILES", "RATIO", "check_tiles", "tiled"]
 
@@ -85,8 +85,8 @@ def _by_ratio(picture: np.ndarray, how: Mapping[str, Any]) -> tuple[int, int]:
     least, most, (high, wide) = how["tiles"]["least"], how["tiles"]["most"], how["size"]
     every = ((x * y, x, y) for x in range(1, most + 1) for y in range(1, most // x + 1))
     found, best = (1, 1), float("inf")
-    for count, x, y in sorted(grid for grid in every if grid[0] >= least):
+    for many, x, y in sorted(grid for grid in every if grid[0] >= least):
         off = abs(columns / rows - x / y)
-        if off < best or (off == best and 2 * rows * columns > high * wide * count):
+        if off < best or (off == best and 2 * rows * columns > high * wide * many):
             found, best = (y, x), off
     return found

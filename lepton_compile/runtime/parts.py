@@ -15,10 +15,11 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     task, engines, cache = manifest["task"], manifest["engines"], manifest["cache"]
     targets = {engine["target"] for engine in engines}
     ort, tensorrt = (any(t.startswith(kind) for t in targets) for kind in ("ort-", "trt"))
-    hears, sees = task == "automatic-speech-recognition", task.startswith("image-")
+    hears, looks = task == "automatic-speech-recognition", task == "image-text-to-text"
+    sees = task.startswith("image-") and not looks
     labels = task.endswith("-classification") and not sees
     pair = task == "text2text-generation" or hears
-    decoder = task == "text-generation" or pair
+    decoder = task == "text-generation" or pair or looks
     embeds, answers, fills = (task == name for name in _OF_TEXTS)
     words, vectors = task == "sparse-embedding", task == "multi-vector-embedding"
     embeds = embeds or words
@@ -45,7 +46,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_weights": words,
         "loader_vectors": vectors,
         "loader_classify": labels,
-        **_of_images(task),
+        **_of_images(task, manifest.get("image") or {}),
         "loader_labels": labels or task == "image-classification",
         "loader_entities": task == "token-classification",
         "loader_answer": answers,
@@ -74,7 +75,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 def _of_writing(task: str, template: bool, told: Mapping[str, Any]) -> dict[str, bool]:
     """The parts for models that write."""
     hears, reads = task == "automatic-speech-recognition", task == "text2text-generation"
-    prompted = reads or task == "text-generation"
+    prompted = reads or task in ("text-generation", "image-text-to-text")
     return {
         "loader_prompts": prompted,
         "loader_generate": prompted,
@@ -102,13 +103,19 @@ def _of_cuda(wanted: bool, pair: bool, cache: Any) -> dict[str, bool]:
     }
 
 
-def _of_images(task: str) -> dict[str, bool]:
-    """The parts for vision models."""
+def _of_images(task: str, made: Mapping[str, Any]) -> dict[str, bool]:
+    """The parts for what sees; pictures are ``made`` for it so."""
+    looks = task == "image-text-to-text"
+    sees = task.startswith("image-") and not looks
     return {
-        "loader_images": task.startswith("image-"),
+        "loader_pixels": sees or looks,
+        "loader_images": sees,
         "loader_image_vectors": task == "image-feature-extraction",
         "loader_image_labels": task == "image-classification",
-        "loader_script_image": task.startswith("image-"),
+        "loader_tiles": looks and bool(made.get("tiles")),
+        "loader_seer": looks,
+        "loader_pictured": looks,
+        "loader_script_image": sees,
     }
 
 

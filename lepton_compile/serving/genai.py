@@ -66,10 +66,11 @@ def export_genai(
 def _refuse_encoders(engine: ServedEngine) -> None:
     if engine.manifest.task == "text-generation" and engine.manifest.cache is not None:
         return
+    triton = "encoders are served by Triton: lepton-compile export triton DIR -o REPOSITORY"
     raise ArtifactError(
         "onnxruntime-genai runs decoders with a KV cache",
         found=f"{engine.manifest.task}, {'with' if engine.manifest.cache else 'without'} a cache",
-        hint="encoders are served by Triton: lepton-compile export triton DIR -o REPOSITORY",
+        hint="serve it by its own loader.py" if engine.entry.get("encoder") else triton,
     )
 
 

@@ -36,6 +36,7 @@ from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
 from lepton_passes.lowering.ort.linear_attention import LowerLinearAttention
+from lepton_passes.lowering.ort.marked_attention import LowerMarkedAttention
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
 from lepton_passes.lowering.ort.native_causal_conv import LowerNativeCausalConv
 from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
@@ -340,6 +341,7 @@ CATALOG: tuple[Entry, ...] = (
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),
     # Attention of ONNX with a bias. First over caches: the other would take their keys as they are.
+    Entry(LowerMarkedAttention, targets=_CPU, configured=_native(LowerMarkedAttention)),
     Entry(LowerBiasedCachedAttention, targets=_CPU, configured=_native(LowerBiasedCachedAttention)),
     Entry(LowerBiasedAttention, targets=_CPU, configured=_native(LowerBiasedAttention)),
     # Ours first: what they decline is left to those of onnxruntime. In front of lower-silu, whose

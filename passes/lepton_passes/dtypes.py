@@ -186,7 +186,8 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
         return _first_known(node.inputs[1:2]) or _first_known(node.inputs)
     if op in _GATHERED:
         return _first_known(node.inputs[2:3])
-    if op == "CachedAttention" and index:  # the present of a cache has the type of its past
+    if op in ("CachedAttention", "MarkedAttention") and index:
+        # The present of a cache has the type of its past.
         return _first_known(node.inputs[index + 3 : index + 4])
     if op == "QuantizeLinear" and len(node.inputs) < 3:
         return ir.DataType.UINT8

@@ -42,7 +42,7 @@ BLOCK = 64
 SEQUENCE_MAJOR = (0, 2, 1, 3)
 """The permutation between (batch, heads, sequence, width) and (batch, sequence, heads, width)."""
 
-_ATTENTION = ("Attention", "CachedAttention", "SharedAttention")
+_ATTENTION = ("Attention", "CachedAttention", "MarkedAttention", "SharedAttention")
 _SAME_SIZE = ("Cast", "Identity", "Gelu", "Relu", "Sigmoid", "Tanh", "DequantizeLinear", *NORMS)
 _SAME_RANK = ("Split", "Slice", "Cast", "Identity", "Transpose", "Gelu", *NORMS)
 # Values that rank_of looks back at most.

@@ -106,6 +106,8 @@ def test_no_edit_of_what_is_said_of_pictures_ends_in_anything_but_a_refusal(
         ([np.zeros((3, SIZE, SIZE), np.uint8)], r"not uint8 \(3, 32, 32\)"),
         ([np.zeros((SIZE, SIZE), np.uint8)], r"not uint8 \(32, 32\)"),
         ([np.zeros((0, SIZE, 3), np.uint8)], "uint8"),
+        ([np.zeros((1, 50_000, 3), np.uint8)], "which has to be 40 x 2000000, is too thin"),
+        ([np.zeros((50_000, 1, 3), np.uint8)], "which has to be 2000000 x 40, is too thin"),
     ],
 )
 def test_what_is_no_picture_is_refused(given: Any, said: str, embedder: tuple[Any, Path]) -> None:

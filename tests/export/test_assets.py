@@ -15,6 +15,7 @@ from lepton_compile.errors import SourceError
 from lepton_compile.export.assets import write_assets
 from lepton_compile.export.generation import generation
 from lepton_compile.export.source import Source, resolve
+from lepton_compile.export.source.folder import inputs
 from tests.export import gguf_files
 
 WORDS = {"[PAD]": 0, "[UNK]": 1, "<s>": 2, "</s>": 3, "one": 4, "two": 5}
@@ -124,6 +125,43 @@ def test_template_inside_the_configuration(folder: Path, out: Path) -> None:
     assert "chat_template" not in json.loads((out / "tokenizer_config.json").read_text())
 
 
+def _template_of(folder: Path, out: Path, **options: Any) -> str | None:
+    written = write_assets(opened(folder), out, **options)
+    assert written is not None
+    file = written["chat_template"]
+    return None if file is None else (out / file).read_text()
+
+
+def test_template_of_an_older_processor(folder: Path, out: Path) -> None:
+    """Where the tokenizer has none; it is among the files that a build records."""
+    add_tokenizer(folder)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    assert _template_of(folder, out) == TEMPLATE
+    assert folder / "chat_template.json" in inputs(folder)
+
+
+def test_which_template_counts(folder: Path, out: Path) -> None:
+    """The tokenizer's, but for texts with pictures, as transformers has it: first that of the
+    processor's configuration, then that of its own file before the one of both."""
+    add_tokenizer(folder)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": "words"}))
+    assert _template_of(folder, out, processor=True) == "words"
+    (folder / "chat_template.json").write_text('{"chat_template": "older"}')
+    assert _template_of(folder, out) == "words"
+    assert _template_of(folder, out, processor=True) == "older"
+    (folder / "chat_template.jinja").write_text("both")
+    assert _template_of(folder, out) == "both"
+    assert _template_of(folder, out, processor=True) == "older"
+    (folder / "processor_config.json").write_text('{"chat_template": "pictures"}')
+    assert _template_of(folder, out) == "both"
+    assert _template_of(folder, out, processor=True) == "pictures"
+    (folder / "processor_config.json").write_text('{"chat_template": 3}')
+    with pytest.raises(SourceError, match="chat template is no text") as caught:
+        write_assets(opened(folder), out, processor=True)
+    assert caught.value.where == str(folder / "processor_config.json")
+
+
 def test_tokens_are_plain_text_and_code_is_not_named(folder: Path, out: Path) -> None:
     add_tokenizer(folder)
     (folder / "special_tokens_map.json").write_text('{"cls_token": {"content": "<s>"}}')
@@ -143,7 +181,8 @@ def test_a_vocabulary_without_the_fast_form_is_converted(tmp_path: Path, out: Pa
         )
     ).save_pretrained(path)
     (path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\none\ntwo\n")
-    write_assets(opened(path), out)
+    (path / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    assert _template_of(path, out) == TEMPLATE
     assert Tokenizer.from_file(str(out / "tokenizer.json")).encode("two").ids == [2, 6, 3]
 
 

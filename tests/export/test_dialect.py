@@ -8,6 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from lepton_compile.errors import ExportError
 from lepton_compile.export.dialect import DOMAIN, functions
@@ -140,3 +143,94 @@ def test_new_mask(past: int) -> None:
     (found,) = run(model, {"m": mask, "x": random(2, 4 - past, 2)})
     expected = mask if past == 0 else np.ones((2, 4 - past))
     np.testing.assert_array_equal(found, expected)
+
+
+def _marks(mask: np.ndarray, ids: np.ndarray, token: int) -> np.ndarray:
+    """A number for each run of the token, by a loop."""
+    marks = mask.copy()
+    first = mask.shape[1] - ids.shape[1]
+    for row, each in enumerate(ids):
+        number = 1
+        for at, one in enumerate(each):
+            begins = one == token and (at == 0 or each[at - 1] != token)
+            number += begins
+            if one == token:
+                marks[row, first + at] *= number
+    return marks
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([7, 1, 2]), min_size=6, max_size=6), min_size=1, max_size=3),
+    st.integers(0, 4),
+    st.integers(0, 3),
+)
+def test_marks(ids: list[list[int]], past: int, hidden: int) -> None:
+    model = load(
+        """main (int64[b, t] mask, int64[b, s] ids, int64 token) => (int64[b, t] y) {
+          y = ai.lepton.MarkedMask (mask, ids, token)
+        }"""
+    )
+    given_ids = np.array(ids)
+    mask = np.ones((len(ids), past + 6), np.int64)
+    mask[0, :hidden] = 0
+    feeds = {"mask": mask, "ids": given_ids, "token": np.array(7)}
+    np.testing.assert_array_equal(run(model, feeds)[0], _marks(mask, given_ids, 7))
+
+
+@pytest.mark.parametrize("window", [-1, 1, 2, 5])
+@pytest.mark.parametrize("past", [0, 3])
+def test_attention_with_marks(window: int, past: int) -> None:
+    new, total = 7, past + 7
+    model = load(
+        f"""main (float[b, s, {HEADS * DIM}] q, float[b, s, {KV * DIM}] k,
+              float[b, s, {KV * DIM}] v, int64[b, t] m, float[b, {KV}, p, {DIM}] pk,
+              float[b, {KV}, p, {DIM}] pv) => (y, k1, v1) {{
+          y, k1, v1 = ai.lepton.MarkedAttention <q_num_heads = {HEADS}, kv_num_heads = {KV},
+            scale = 0.3, softcap = 0.0, causal = 1, window = {window}> (q, k, v, m, pk, pv)
+        }}"""
+    )
+    marks = np.ones((2, total), np.int64)
+    marks[0, past + 1 : past + 4], marks[0, past + 5 :], marks[1, past : past + 6] = 2, 3, 2
+    marks[1, total - 1] = 0
+    feeds = {
+        "q": random(2, new, HEADS * DIM),
+        **{n: random(2, new, KV * DIM, seed=i) for i, n in enumerate("kv", 1)},
+        **{n: random(2, KV, past, DIM, seed=i) for i, n in enumerate(("pk", "pv"), 3)},
+        "m": marks,
+    }
+    found, key, value = run(model, feeds)
+    scores = 0.3 * np.einsum(
+        "bhqd,bhkd->bhqk", _heads(feeds["q"], HEADS), key.repeat(HEADS // KV, axis=1)
+    )
+    places = np.arange(total)
+    distance = places[past:, None] - places
+    own = marks[:, past:, None]
+    seen = (distance >= 0) | ((own > 1) & (own == marks[:, None]))
+    seen &= (distance < window) | (window < 0)
+    weights = np.where((seen & (marks[:, None] > 0))[:, None], np.exp(scores), 0)
+    weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-30)
+    out = np.einsum("bhqk,bhkd->bqhd", weights, value.repeat(HEADS // KV, axis=1))
+    real = marks[:, past:] > 0  # padding looks at nothing
+    np.testing.assert_allclose(found[real], out.reshape(2, new, -1)[real], atol=1e-5)
+
+
+TOKEN = 7
+PLACING = load(
+    """main (float[b, s, 3] e, int64[b, s] i, float[r, 3] rows, int64 token) => (y) {
+         y = ai.lepton.Placed (e, i, rows, token) }"""
+)
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 3), st.integers(1, 6))))
+@example(np.zeros((2, 3), np.bool_))
+@example(np.ones((2, 3), np.bool_))
+@settings(max_examples=40)
+def test_placed(here: np.ndarray) -> None:
+    """In the order of places, through all rows of a batch; without any, a row goes nowhere."""
+    embeddings = random(*here.shape, 3)
+    rows = random(max(1, int(here.sum())), 3, seed=1)
+    ids = np.where(here, TOKEN, np.arange(here.size).reshape(here.shape) + TOKEN + 1)
+    expected = embeddings.copy()
+    expected[here] = rows[: here.sum()]
+    feeds = {"e": embeddings, "i": ids, "rows": rows, "token": np.array(TOKEN)}
+    np.testing.assert_array_equal(run(PLACING, feeds)[0], expected)

@@ -12,10 +12,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import lepton_compile as lc
-from lepton_compile.errors import CheckpointError, ExportError
+from lepton_compile.errors import CheckpointError
 from lepton_compile.export.reference import load_reference, reference_parameters
 from lepton_compile.export.source import resolve
-from lepton_compile.export.task_names import infer_task
 from lepton_compile.export.text_part import own_name, text_part
 
 from .harness import FP32, compiled, empty_cache, relative_error, run
@@ -42,9 +41,17 @@ def _llava() -> Any:
     return transformers.LlavaConfig(text_config=DECODERS["llama"][0](), vision_config=vision)
 
 
+def _smolvlm() -> Any:
+    vision = {**_VISION, "image_size": 32, "patch_size": 16}
+    text = DECODERS["llama"][0]().to_dict()
+    known = {"text_config": text, "vision_config": vision, "tie_word_embeddings": False}
+    return transformers.SmolVLMConfig(**known)
+
+
 WHOLES = {
     "Gemma3ForConditionalGeneration": (_gemma3, "Gemma3ForCausalLM"),
     "LlavaForConditionalGeneration": (_llava, "LlamaForCausalLM"),
+    "SmolVLMForConditionalGeneration": (_smolvlm, "LlamaForCausalLM"),
 }
 
 
@@ -133,12 +140,6 @@ def test_a_plan_counts_the_whole_that_is_compared_with(tmp_path: Path) -> None:
     assert first.seconds == second.seconds
 
 
-def test_the_task_is_not_guessed() -> None:
-    with pytest.raises(ExportError, match="cannot be told from its class") as caught:
-        infer_task("LlavaForConditionalGeneration")
-    assert "text-generation takes the language model" in str(caught.value.hint)
-
-
 def test_where_there_is_no_part_to_take() -> None:
     assert text_part(_llava(), "feature-extraction") is None
     assert text_part(DECODERS["llama"][0](), "text-generation") is None
@@ -152,6 +153,7 @@ def test_where_there_is_no_part_to_take() -> None:
     [
         ("model.language_model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
         ("language_model.model.norm.weight", "model.norm.weight"),
+        ("model.text_model.norm.weight", "model.norm.weight"),
         ("language_model.lm_head.weight", "lm_head.weight"),
         ("lm_head.weight", "lm_head.weight"),
         ("model.vision_tower.embeddings.weight", "model.vision_tower.embeddings.weight"),

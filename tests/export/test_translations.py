@@ -143,6 +143,31 @@ def _either(x: Tensor) -> Tensor:
     return truths + (whole ^ 5) + torch.bitwise_xor(whole, 3) + torch.logical_not(whole).float()
 
 
+def _sorted(x: Tensor) -> Tensor:
+    """Into buckets, with numbers that lie on their boundaries; whole numbers, too."""
+    halves, bounds = (2 * x).round() / 2, torch.arange(-1.0, 1.5, 0.5, device=x.device)
+    whole, ends = (3 * x).to(torch.int64), torch.arange(-4, 5, 2, device=x.device)
+    found = [torch.bucketize(halves, bounds, right=right) for right in (False, True)]
+    found += [torch.bucketize(whole, ends, right=right) for right in (False, True)]
+    short = torch.bucketize(x, x[0].abs().cumsum(0) - 2, out_int32=True)
+    return torch.stack([*found, short.to(torch.int64)])
+
+
+def _of_whole_numbers(x: Tensor) -> Tensor:
+    """What torch gives of whole numbers as floats."""
+    whole = (3 * x).to(torch.int64).abs() + 1
+    roots = whole.sqrt() + whole.rsqrt() + 1.0 / whole + whole.reciprocal()
+    waves = whole.sin() + whole.cos() + whole.tanh() + whole.erf() + whole.sigmoid()
+    return roots + (-whole).exp() + whole.log() + waves + (whole > 2).exp()
+
+
+def _stepped(x: Tensor) -> Tensor:
+    """By fractions whose sums are others than their multiples, and one of which is one number more
+    where it is added again and again."""
+    steps = [torch.arange(1 / n, 1.0, 1 / n, device=x.device) for n in (10, 26, 27)]
+    return torch.cat([*steps, torch.arange(0.5, 4.0, device=x.device)]) + 0 * x[:, :1]
+
+
 def _inverted(x: Tensor) -> Tensor:
     both = torch.broadcast_tensors(x.tanh(), x[0])
     return torch.erfinv(both[0]) + torch.erfinv(1 - 1e-5 * x.sigmoid()) + both[1]
@@ -161,13 +186,16 @@ def _inverted(x: Tensor) -> Tensor:
         _folded,
         _inverted,
         _least,
+        _of_whole_numbers,
         _padded_by_a_word,
         _quadrants,
         _repeated,
         _resized,
         _rounded,
         _scaled,
+        _sorted,
         _squared,
+        _stepped,
         _transformed,
         _unfolded,
     ],
@@ -185,6 +213,14 @@ def test_as_torch(code: Callable[[Tensor], Tensor]) -> None:
     [
         (lambda x: torch.round(x, decimals=1), "ValueError: with more than its input"),
         (lambda x: torch.linalg.vector_norm(x, ord=1.5, dim=-1), "KeyError: 1.5"),
+        (
+            lambda x: torch.bucketize(x, torch.arange(3, device=x.device)).float(),
+            "ValueError: of numbers in another type than their boundaries",
+        ),
+        (
+            lambda x: x[:, :1] + torch.arange(0, x.shape[0], 0.3, device=x.device).sum(),
+            "ValueError: by a fraction, as far as a size that is open",
+        ),
     ],
 )
 def test_what_a_function_is_told_beside_its_input_is_not_passed_over(

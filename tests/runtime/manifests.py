@@ -9,11 +9,20 @@ from typing import Any
 
 from lepton_compile.runtime.emit import loader_source
 
-__all__ = ["TARGETS", "TASKS", "all_loaders", "all_manifests", "manifest"]
+__all__ = [
+    "LOOKS",
+    "OF_TWO_PARTS",
+    "PAIRS",
+    "TARGETS",
+    "TASKS",
+    "all_loaders",
+    "all_manifests",
+    "manifest",
+]
 
 TARGETS = ("ort-cpu", "ort-cuda", "trt-rtx", "trt")
-# Of one target alone.
-PAIRS = ("text2text-generation", "automatic-speech-recognition")
+PAIRS, LOOKS = ("text2text-generation", "automatic-speech-recognition"), "image-text-to-text"
+OF_TWO_PARTS = (*PAIRS, LOOKS)  # of one target alone
 # Task -> its outputs.
 TASKS = {
     "text-generation": ("logits",),
@@ -25,6 +34,7 @@ TASKS = {
     "question-answering": ("start_logits", "end_logits"),
     "fill-mask": ("logits",),
     "image-classification": ("logits",),
+    LOOKS: ("logits",),
     "image-feature-extraction": ("last_hidden_state", "pooler_output"),
     "other": ("out",),
 }
@@ -42,9 +52,10 @@ def manifest(
     buckets: bool = False,
     ruled: bool = False,
     saturates: bool | None = None,
+    tiles: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache; what saturates has no kernels of ours."""
-    pair = task in PAIRS
+    pair = task in OF_TWO_PARTS
     cached = (task == "text-generation" or pair) and shared is not None
     return {
         "task": task,
@@ -67,6 +78,7 @@ def manifest(
         "inputs": [{"name": "input_ids"}, *[{"name": "position_ids"}] * positions],
         "outputs": [{"name": name} for name in TASKS[task]],
         "generation": {"never": [7], "rules": {"least": 3}} if ruled else None,
+        "image": {"tiles": {"kind": "longest-edge"}} if tiles else None,
     }
 
 
@@ -74,16 +86,18 @@ def all_manifests() -> Iterator[dict[str, Any]]:
     """Each task with each set of targets that it is built for; decoders with each kind of cache."""
     sets = [*chain.from_iterable(combinations(TARGETS, n) for n in range(1, len(TARGETS) + 1))]
     for task, targets in product(TASKS, sets):
-        if task in PAIRS:
-            if targets == ("ort-cpu",):
-                yield from (manifest(task, shared=s, ruled=s) for s in (True, False))
+        if task in OF_TWO_PARTS:
+            looks = task == LOOKS  # with a cache that is shared alone
+            for more in (True, False) if targets == ("ort-cpu",) else ():
+                shared, tiles = more or looks, more and looks
+                yield manifest(task, shared=shared, ruled=more, tiles=tiles)
             continue
         if task != "text-generation":
             yield manifest(task, targets)
             continue
-        for shared, more in product((True, False, None), (True, False)):
+        for kept, more in product((True, False, None), (True, False)):
             precision = "int8" if more else "fp32"
-            how = {"shared": shared, "template": more, "plugin": more, "precision": precision}
+            how = {"shared": kept, "template": more, "plugin": more, "precision": precision}
             how["positions"] = how["buckets"] = how["ruled"] = more
             yield manifest(task, targets, **how)  # type: ignore[arg-type]
 

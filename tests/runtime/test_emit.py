@@ -15,7 +15,16 @@ import pytest
 
 from lepton_compile.runtime.emit import loader_source
 from tests.runtime import plans, tiny
-from tests.runtime.manifests import PAIRS, TARGETS, TASKS, all_loaders, all_manifests, manifest
+from tests.runtime.manifests import (
+    LOOKS,
+    OF_TWO_PARTS,
+    PAIRS,
+    TARGETS,
+    TASKS,
+    all_loaders,
+    all_manifests,
+    manifest,
+)
 
 
 def faults(folder: Path) -> str:
@@ -92,6 +101,7 @@ def test_a_model_is_one_class_and_does_what_its_task_asks_for(task: str) -> None
         "token-classification": {"classify", "entities", "logits"},
         "image-classification": {"classify"},
         "image-feature-extraction": {"embed"},
+        LOOKS: {"generate", "logits"},
         "other": set(),
     }
     assert {"run", "close"} <= found
@@ -121,16 +131,18 @@ LINES = {
     ("text-classification", "ort-cpu"): 428,
     ("fill-mask", "ort-cpu"): 444,
     ("question-answering", "ort-cpu"): 443,
-    ("text-generation", "ort-cpu"): 928,
-    ("text2text-generation", "ort-cpu"): 1198,
+    ("text-generation", "ort-cpu"): 925,
+    ("text2text-generation", "ort-cpu"): 1195,
     ("automatic-speech-recognition", "ort-cpu"): 1113,
-    ("text-generation", "ort-cpu", "ort-cuda"): 1107,
+    ("text-generation", "ort-cpu", "ort-cuda"): 1104,
     ("feature-extraction", "ort-cpu", "trt-rtx"): 999,
-    ("text-generation", "ort-cpu", "trt-rtx"): 1733,
+    ("text-generation", "ort-cpu", "trt-rtx"): 1730,
     ("image-classification", "ort-cpu"): 451,
     ("image-feature-extraction", "ort-cpu"): 440,
+    (LOOKS, "ort-cpu"): 1210,
     ("other", "ort-cpu"): 328,
 }
+LINES_OF_TILES = 87  # besides, where pictures come in them
 
 
 @pytest.mark.parametrize("kind", LINES, ids="+".join)
@@ -139,16 +151,37 @@ def test_the_file_has_what_is_needed_and_no_more(kind: tuple[str, ...]) -> None:
     source = loader_source(manifest(task, tuple(targets), precision="int8", saturates=False))
     others = loader_source(manifest(task, tuple(targets), precision="int8", saturates=True))
     assert max(source.count("\n"), others.count("\n")) <= LINES[kind]
-    assert ("class SharedCache" in source) == (task == "text-generation" or task in PAIRS)
+    assert ("class SharedCache" in source) == (task in ("text-generation", *OF_TWO_PARTS))
     assert ("class Pair" in source) == (task in PAIRS)
     assert ("start: Any" in source) == ("class Search" in source) == (task == PAIRS[0])
     assert ("beams" in source) == (task == PAIRS[0])
     assert ("def transcribe" in source) == (task == PAIRS[1])
     assert ("def embed" in source) == task.endswith("feature-extraction")
     assert ("PIL" in source) == task.startswith("image-")
-    assert ("tokenizers" in source) == (task != "other" and not task.startswith("image-"))
+    assert ("tokenizers" in source) == (
+        task == LOOKS or (task != "other" and not task.startswith("image-"))
+    )
+    assert ("images: Any" in source) == ("class Seer" in source) == (task == LOOKS)
     assert ("bfloat16" in source) == bool({"ort-cuda", "trt", "trt-rtx"} & {*targets})
     assert ("class Cuda:" in source) == ("trt-rtx" in targets)
+
+
+def test_what_looks_is_in_no_other_loader() -> None:
+    words = re.compile(r"Seer|Pictured|def show|encoder_pixel_values|image-text-to-text|--image\b")
+    sources = {given["task"]: loader_source(given) for given in all_manifests()}
+    found = {task for task, source in sources.items() if words.search(source)}
+    alone = {task for task in TASKS if task.startswith("image-")} - {LOOKS}  # have --image as well
+    assert found == {LOOKS} | alone
+    others = re.compile(words.pattern.removesuffix(r"|--image\b"))
+    assert not any(others.search(sources[task]) for task in alone)
+
+
+def test_tiles_are_made_where_pictures_have_them() -> None:
+    whole, cut = (loader_source(manifest(LOOKS, tiles=tiles)) for tiles in (False, True))
+    assert "def tiled" not in whole
+    assert "check_tiles" not in whole
+    assert "def tiled" in cut
+    assert cut.count("\n") - whole.count("\n") <= LINES_OF_TILES
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4", "int8", "auto"])
@@ -219,7 +252,7 @@ def test_an_engine_that_was_left_out_is_passed_over(tmp_path: Path) -> None:
 def test_each_task_and_target_is_there_to_be_tried() -> None:
     tried = {(given["task"], e["target"]) for given in all_manifests() for e in given["engines"]}
     every = {(task, target) for task in TASKS for target in TARGETS}
-    assert every - tried == {(task, target) for task in PAIRS for target in TARGETS[1:]}
+    assert every - tried == {(task, target) for task in OF_TWO_PARTS for target in TARGETS[1:]}
 
 
 def imported(file: Path) -> Any:

@@ -75,6 +75,13 @@ def calls(model: Any) -> list[Callable[[], Any]]:
             lambda: model.generate("ab", max_new_tokens=2).text,
             lambda: model.generate([[5, 6], [7]], max_new_tokens=2, beams=2),
         ]
+    if model.manifest["task"] == "image-text-to-text":
+        seen = [np.full((60, 50, 3), 99, np.uint8)]
+        return [
+            lambda: model.run({"input_ids": [[5, 6]]}),
+            lambda: model.generate("<image> w5", images=seen, max_new_tokens=2).text,
+            lambda: model.generate("w5", images=seen, chat=True, max_new_tokens=1),
+        ]
     if hasattr(type(model), "vectors"):
         return [lambda: model.vectors(["a", "ab"], "query"), lambda: model.vectors(["a", "ab"])]
     if hasattr(type(model), "pixels"):

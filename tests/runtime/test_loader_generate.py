@@ -331,3 +331,9 @@ def test_start_is_for_answers_alone(model: Model) -> None:
             LoaderError, match="start and beams are of no use: this model does text"
         ):
             model.generate([2, 7], **how)
+
+
+def test_images_are_for_models_that_see(model: Model) -> None:
+    for prompt, images in (("w5", []), (["w5", "w6"], [[], []])):
+        with pytest.raises(LoaderError, match="images are of no use: this model does text-gen"):
+            model.generate(prompt, images=images)

@@ -91,30 +91,39 @@ class Kernels:
         return future
 
 
-def kernels_for(recipe: Recipe) -> Kernels:
+def kernels_for(recipe: Recipe, *, needed: bool = False) -> Kernels:
     """Decide, without compiling anything.
 
+    Args:
+        needed: the model has attention that onnxruntime has no kernel for.
+
     Raises:
-        EngineError: the recipe demands our kernels, and this machine cannot make them.
+        EngineError: the recipe or the model demands our kernels, and this machine cannot make
+            them, or the recipe declines them.
     """
     own = recipe.for_target(TARGET)
-    if (
-        TARGET not in recipe.target
-        or own.kernels == "builtin"
-        or not own.quantize.may_have_integers
-    ):
+    if TARGET not in recipe.target:
+        return Kernels(False)
+    if own.kernels == "builtin" and needed:
+        raise EngineError(
+            "this model's attention is computed by our own kernels alone",
+            where=recipe.place("kernels"),
+            found="builtin",
+            available=["auto", "native"],
+        )
+    if own.kernels == "builtin" or not (needed or own.quantize.may_have_integers):
         return Kernels(False)
     from lepton_plugins.native import why_not
 
     reason = why_not()
     if reason is None:
         return Kernels(True)
-    if own.kernels == "native":
+    if own.kernels == "native" or needed:
         raise EngineError(
             "our own CPU kernels cannot be made here",
             where="kernels",
             found=reason,
-            available=["auto", "builtin"],
+            available=[] if needed else ["auto", "builtin"],
         )
     return Kernels(False, f"ort-cpu has no kernels of our own, which are faster: {reason}")
 

@@ -141,6 +141,7 @@ class AttentionCapture:
 
     def __init__(self, positions: int) -> None:
         self.positions = positions  # of the longest sequence that an engine will see
+        self.marked: Tensor | None = None  # which keys are of pictures, whose tokens see each other
         self.generates = False  # whether tokens follow, which those before must not see
         self.calls = 0
         self.rules: dict[int, MaskRule] = {}
@@ -269,11 +270,22 @@ def _mask(
         _refuse_to_generate(kwargs.get("config"))
     if attention_mask is None and rule.free:
         return None
+    if _active[-1].marked is not None and rule.causal:
+        return _marks(rule, make)
     if attention_mask is None:  # what attention says of itself may be something else
         sizes = (kwargs["batch_size"], kwargs["kv_length"])
         attention_mask = torch.ones(sizes, dtype=torch.bool, device="meta")
         rule = replace(rule, padded=False)
     mask = make(attention_mask)
+    _active[-1].remember(mask, rule)
+    return mask
+
+
+def _marks(rule: MaskRule, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """A mask that says of keys which picture they are of, too."""
+    if make is not torch.ops.lepton.mask:
+        raise OwnCodeError("pictures see themselves where attention is called through transformers")
+    mask: Tensor = torch.ops.lepton.marks(_active[-1].marked)
     _active[-1].remember(mask, rule)
     return mask
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.objects import read_object
@@ -11,21 +12,27 @@ from lepton_compile.runtime.loader_template import environment
 __all__ = ["CONFIG", "TEMPLATE", "chat_template"]
 
 CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+PROCESSOR, OLDER = "processor_config.json", "chat_template.json"
+"""Where processors of models that see keep it, or kept it before."""
 LARGEST = 1 << 18  # far beyond any released one; jinja2 reads this much in two seconds
 HINT = "Correct it, or remove it: without one, prompts are plain texts."
 
 
-def chat_template(folder: Path) -> str | None:
-    """The text of it, from its file or the tokenizer's configuration.
+def chat_template(folder: Path, *, processor: bool = False) -> str | None:
+    """The text of it, from its file, or from a configuration.
+
+    Args:
+        processor: read what transformers reads for texts with pictures among them, whose template
+            may be another than the tokenizer's. For others an older processor's comes last.
 
     Raises:
         SourceError: it is no text, or none that jinja2 reads.
     """
-    found, file = read_object(folder / CONFIG).get("chat_template"), folder / CONFIG
+    own = (TEMPLATE, CONFIG)
+    names = (PROCESSOR, OLDER, *own) if processor else (*own, OLDER)
+    file = next(filter(_says, (folder / name for name in names)), folder / CONFIG)
     try:
-        if (folder / TEMPLATE).is_file():
-            file = folder / TEMPLATE
-            found = file.read_text("utf-8")
+        found: Any = file.read_text("utf-8") if file.name == TEMPLATE else _setting(file)
         if isinstance(found, list):  # several by name; chatting uses the default
             found = next((e.get("template") for e in found if e.get("name") == "default"), None)
         if not isinstance(found, str | None):
@@ -40,6 +47,14 @@ def chat_template(folder: Path) -> str | None:
             "The chat template cannot be read.", where=str(file), found=fault, hint=HINT
         )
     return found or None
+
+
+def _says(file: Path) -> bool:
+    return file.is_file() and (file.name == TEMPLATE or _setting(file) is not None)
+
+
+def _setting(file: Path) -> Any:
+    return read_object(file).get("chat_template")
 
 
 def _fault(text: str) -> str | None:

@@ -78,6 +78,7 @@ KINDS = {
     "DeiT": _Kind(3, (256, 256), 224),
     "GotOcr2": _Kind(3, (384, 384), mean=CLIP, patches=12, steps=UNCUT),
     "Idefics3": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
+    "Gemma3": _Kind(2, (224, 224)),
     "MobileNetV1": _Kind(2, (256,), 224),
     "MobileNetV2": _Kind(2, (256,), 224),
     "Pvt": _Kind(2, (224, 224), mean=IMAGENET),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -283,10 +284,14 @@ class Translator:
         """A torch shape with symbols by their dimension names."""
         return ir.Shape(
             [
-                self.dims.get(str(d.node.expr), str(d)) if isinstance(d, torch.SymInt) else int(d)
+                self._dim_name(str(d.node.expr)) if isinstance(d, torch.SymInt) else int(d)
                 for d in shape
             ]
         )
+
+    def _dim_name(self, size: str) -> str:
+        """A size as ONNX says it: a symbol of the trace is a name there, in products, too."""
+        return re.sub(r"\bs\d+\b", lambda found: self.dims.get(found[0], found[0]), size)
 
     def path(self, node: fx.Node) -> str:
         """Path of the module that a node came from."""

@@ -61,10 +61,18 @@ def _copy(t: Translator, node: fx.Node) -> ir.Value:
 
 
 def _arange(t: Translator, node: fx.Node) -> ir.Value:
-    """``arange(end)``, ``arange(start, end)``, ``arange(start, end, step)``."""
+    """``arange(end)``, ``arange(start, end)``, ``arange(start, end, step)``.
+
+    Runtimes add the step again and again, which of a fraction gives other numbers than torch's, and
+    may give another number of them.
+    """
     bounds = [t.get(argument) for argument in node.args]
     start, end, step = {1: (0, *bounds, 1), 2: (*bounds, 1), 3: tuple(bounds)}[len(bounds)]
     dtype = node.meta["val"].dtype
+    if isinstance(step, float) and not step.is_integer():
+        if isinstance(start, torch.SymInt) or isinstance(end, torch.SymInt):
+            raise ValueError("by a fraction, as far as a size that is open")
+        return t.builder.constant(torch.arange(start, end, step, dtype=dtype).numpy())
     scalars = [_scalar(t, bound, dtype) for bound in (start, end, step)]
     return t.builder.op("Range", scalars, at=t.path(node))
 

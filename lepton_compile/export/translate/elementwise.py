@@ -22,7 +22,9 @@ def _unary(op_type: str) -> Handler:
     def handler(t: Translator, node: fx.Node) -> ir.Value:
         if len(node.args) > 1 or node.kwargs:  # such as how many decimals to round to
             raise ValueError("with more than its input")
-        return t.builder.op(op_type, [t.value(node.args[0])], at=t.path(node))
+        dtype = node.meta["val"].dtype  # of whole numbers torch takes roots and the like as floats
+        value = _typed(t, node.args[0], dtype) if dtype.is_floating_point else t.value(node.args[0])
+        return t.builder.op(op_type, [value], at=t.path(node))
 
     return handler
 
@@ -118,9 +120,8 @@ def _cast(t: Translator, node: fx.Node) -> Any:
 
 
 def _rsqrt(t: Translator, node: fx.Node) -> ir.Value:
-    return t.builder.op(
-        "Reciprocal", [t.builder.op("Sqrt", [t.value(node.args[0])])], at=t.path(node)
-    )
+    value = _typed(t, node.args[0], node.meta["val"].dtype)
+    return t.builder.op("Reciprocal", [t.builder.op("Sqrt", [value])], at=t.path(node))
 
 
 def _clamp(t: Translator, node: fx.Node) -> ir.Value:

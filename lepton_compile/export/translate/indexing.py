@@ -11,7 +11,7 @@ from torch import fx
 from lepton_compile.errors import ExportError
 from lepton_compile.export.program import same_shape
 
-from .core import Handler, Translator
+from .core import DTYPES, Handler, Translator
 from .types import END
 
 __all__ = ["HANDLERS"]
@@ -145,7 +145,20 @@ def _triangle(upper: int) -> Handler:
     return handler
 
 
+def _bucketize(t: Translator, node: fx.Node) -> ir.Value:
+    """How many boundaries, which are in order, lie below each number, or on it with ``right``."""
+    right = bool(t.arg(node, 3, "right", False))
+    if len({given.meta["val"].dtype for given in node.args[:2]}) > 1:  # type: ignore[union-attr]
+        raise ValueError("of numbers in another type than their boundaries")
+    wide = t.builder.op("Unsqueeze", [t.value(node.args[0]), t.builder.ints(-1)], at=t.path(node))
+    compared = "GreaterOrEqual" if right else "Greater"
+    below = t.builder.op(compared, [wide, t.value(node.args[1])], at=t.path(node))
+    ones = t.builder.op("Cast", [below], {"to": DTYPES[node.meta["val"].dtype]}, at=t.path(node))
+    return t.builder.op("ReduceSum", [ones, t.builder.ints(-1)], {"keepdims": 0}, at=t.path(node))
+
+
 HANDLERS: dict[str, Handler] = {
+    "aten.bucketize": _bucketize,
     "aten.embedding": _embedding,
     "aten.slice": _slice,
     "aten.select": _select,

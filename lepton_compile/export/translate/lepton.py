@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+import torch
 from torch import fx
 
 from lepton_compile.errors import ExportError
@@ -58,13 +60,17 @@ def _masked(
     given = [] if node.args[9] is None else [t.value(node.args[9])]
     if not cached:
         return t.builder.op("Attention", [*inputs, *given], attributes, domain=DOMAIN, at=at)
-    key, value = (node.args[i].meta["val"].shape for i in (1, 2))  # type: ignore[union-attr]
-    past = [_past(t, kind, shape) for kind, shape in (("key", key), ("value", value))]
+    key, value, mask = (node.args[i].meta["val"] for i in (1, 2, 3))  # type: ignore[union-attr]
+    past = [_past(t, kind, fresh.shape) for kind, fresh in (("key", key), ("value", value))]
+    marked = mask.dtype != torch.bool
+    if given and marked:
+        raise ExportError("attention has sinks, and tokens of pictures see each other", where=at)
+    op_type = "MarkedAttention" if marked else "CachedAttention"
     made = t.builder.node(
-        "CachedAttention", [*inputs, *past, *given], attributes, domain=DOMAIN, outputs=3, at=at
+        op_type, [*inputs, *past, *given], attributes, domain=DOMAIN, outputs=3, at=at
     )
-    for present, shape in zip(made.outputs[1:], (key, value), strict=True):
-        present.dtype, present.shape = ir.DataType.FLOAT, _cache(t, shape, "total_sequence")
+    for present, fresh in zip(made.outputs[1:], (key, value), strict=True):
+        present.dtype, present.shape = ir.DataType.FLOAT, _cache(t, fresh.shape, "total_sequence")
     t.presents[node.args[1]] = (made.outputs[1], made.outputs[2])  # type: ignore[index]
     t.caches.append((past[0], past[1], made.outputs[1], made.outputs[2]))
     t.windows.append(None if attributes["window"] < 0 else int(attributes["window"]))
@@ -185,6 +191,19 @@ def _each_row(t: Translator, positions: fx.Node) -> ir.Value:
     return t.builder.op("Expand", [value, shape])
 
 
+def _marked_mask(t: Translator, node: fx.Node) -> ir.Value:
+    mask, ids, token = node.args
+    values = [t.value(mask), t.value(ids), t.builder.constant(np.array(token, np.int64))]
+    return t.builder.op("MarkedMask", values, domain=DOMAIN, at=t.path(node))
+
+
+def _placed(t: Translator, node: fx.Node) -> ir.Value:
+    embeddings, ids, rows, token = node.args
+    values = [t.value(given) for given in (embeddings, ids, rows)]
+    values.append(t.builder.constant(np.array(token, np.int64)))
+    return t.builder.op("Placed", values, domain=DOMAIN, at=t.path(node))
+
+
 def _function(op_type: str) -> Handler:
     def handler(t: Translator, node: fx.Node) -> ir.Value:
         return t.builder.op(
@@ -200,10 +219,13 @@ HANDLERS: dict[str, Handler] = {
     "lepton.append": _append,
     "lepton.constant": _constant,
     "lepton.mask": _mask,
+    "lepton.marks": _mask,
+    "lepton.marked_mask": _marked_mask,
     "lepton.wide_mask": _wide_mask,
     "lepton.rms_norm": _rms_norm,
     "lepton.rotary": _rotary,
     "lepton.rotary_table": _rotary_table,
     "lepton.positions": _function("Positions"),
     "lepton.keep_last": _function("KeepLast"),
+    "lepton.placed": _placed,
 }

@@ -20,7 +20,7 @@ __all__ = ["OWN_ATTENTION", "check_masks"]
 
 OWN_ATTENTION = "the model takes a mask from transformers, and attends by itself"
 
-_MAKERS = ("lepton.mask", "lepton.wide_mask")
+_MAKERS = ("lepton.mask", "lepton.marks", "lepton.wide_mask")
 # A layer is given its masks as such, and is checked by itself.
 _READERS = ("lepton.attention", "lepton.shared_attention", "lepton.layers", "aten.sym_size")
 

@@ -16,6 +16,7 @@ from lepton_compile.numerics.bench.fresh import FreshStart, fresh_eager, fresh_s
 from lepton_compile.numerics.bench.images import bench_images
 from lepton_compile.numerics.bench.machine import describe
 from lepton_compile.numerics.bench.pair import bench_pair
+from lepton_compile.numerics.bench.pictured import bench_pictured
 from lepton_compile.numerics.bench.timing import Timing
 from lepton_compile.numerics.engine import generates
 from lepton_compile.progress import NullProgress, Progress
@@ -30,6 +31,9 @@ MEASURES = {
     "text-generation": bench_decoder,
     "text2text-generation": bench_pair,
     "automatic-speech-recognition": bench_pair,
+    "image-classification": bench_images,
+    "image-feature-extraction": bench_images,
+    "image-text-to-text": bench_pictured,
 }
 
 
@@ -98,7 +102,7 @@ def bench(
         import torch
 
         torch.set_num_threads(threads)
-    measure = bench_images if task.startswith("image-") else MEASURES.get(task, bench_encoder)
+    measure = MEASURES.get(task, bench_encoder)
     cases = measure(model, reference, watcher, budget=budget, rounds=rounds)
     return BenchReport(
         task=task,

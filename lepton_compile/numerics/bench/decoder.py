@@ -22,7 +22,7 @@ from lepton_compile.numerics.engine import generates
 from lepton_compile.numerics.sample_text import random_segments
 from lepton_compile.progress import Progress
 
-__all__ = ["Phases", "bench_decoder", "cases_of", "lengths_within", "steps"]
+__all__ = ["Phases", "bench_decoder", "cases_of", "eager", "lengths_within", "steps"]
 
 PROMPT = 512
 NEW = 128
@@ -53,7 +53,7 @@ def bench_decoder(
         "engine": partial(_prefill if alone else _engine, model, prompts, new)
     }
     if reference is not None:
-        rivals["eager"] = partial(_eager, reference, prompts, 1 if alone else new)
+        rivals["eager"] = partial(eager, reference, prompts, 1 if alone else new)
     of_rows = f" of {rows} rows" if rows > 1 else ""
     names = f"prefill {prompt_length}{of_rows}", f"decode {new}{of_rows}, per token"
     return cases_of(rivals, names, prompt_length * rows, rows, progress, rounds)
@@ -136,8 +136,12 @@ def _prefill(model: Any, prompts: list[list[int]], new: int) -> Phases:
     return time.perf_counter() - start, []
 
 
-def _eager(reference: Any, prompts: list[list[int]], new: int) -> Phases:
-    """The same greedy loop in PyTorch: no generation machinery to blame for the difference."""
+def eager(reference: Any, prompts: list[list[int]], new: int, **seen: Any) -> Phases:
+    """The same greedy loop in PyTorch: no generation machinery to blame for the difference.
+
+    Args:
+        seen: what the prompts are given besides.
+    """
     import torch
 
     from lepton_compile.export.tasks import cache_name
@@ -145,7 +149,7 @@ def _eager(reference: Any, prompts: list[list[int]], new: int) -> Phases:
     ids, cache, seconds = torch.tensor(prompts), cache_name(reference), []
     with torch.inference_mode():
         begin = time.perf_counter()
-        found = reference(input_ids=ids, use_cache=True, logits_to_keep=1)
+        found = reference(input_ids=ids, use_cache=True, logits_to_keep=1, **seen)
         token = found.logits[:, -1:].argmax(-1)
         first = time.perf_counter() - begin
         for _ in range(new - 1):

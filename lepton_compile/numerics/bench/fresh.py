@@ -100,7 +100,7 @@ model = load_reference(source, task)
 loaded = time.perf_counter()
 ones = torch.ones((1, 8), dtype=torch.int64)
 given = {"input_ids": ones, "attention_mask": ones}
-if task.startswith("image-"):
+if task in ("image-classification", "image-feature-extraction"):
     from lepton_compile.export.vision_part import image_shape
     given = {"pixel_values": torch.zeros((1, *image_shape(source)))}
 if task == "automatic-speech-recognition":

@@ -32,7 +32,7 @@ class PackedQkv(LeptonPass):
     counts_as = "qkv"
 
     def rewrite(self, body: Body) -> None:
-        own = body.nodes("Attention", "CachedAttention", domain=DIALECT)
+        own = body.nodes("Attention", "CachedAttention", "MarkedAttention", domain=DIALECT)
         for node in [*body.nodes("Attention"), *own]:
             found = {linear.y: linear for linear in linears(body)}
             parts = [_source(body, value, found) for value in node.inputs[:3]]

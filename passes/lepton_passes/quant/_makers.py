@@ -22,7 +22,7 @@ from lepton_passes.match import NORMS, bias_of, ints_of, made_by, norm_axis_is_l
 
 __all__ = ["Maker", "Place", "is_shared", "maker_of"]
 
-_ATTENTION = ("Attention", "CachedAttention")
+_ATTENTION = ("Attention", "CachedAttention", "MarkedAttention")
 _VALUE = 2
 
 

@@ -77,8 +77,9 @@ class HeadNorm(LeptonPass):
         three = (query.x, key.x, value)
         packed = _packed(body, three)
         inputs = [*(three if packed is None else (packed, None, None)), *node.inputs[3:]]
-        inputs += [None] * (self.places[0] - len(inputs))
-        inputs += [query.norm.inputs[1], key.norm.inputs[1]]
+        first, end = self.places[0], self.places[0] + 2
+        inputs += [None] * (first - len(inputs))
+        inputs[first:end] = [query.norm.inputs[1], key.norm.inputs[1]]  # a bias may stand behind
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         attributes[self.epsilon] = query.epsilon
         new = body.emit(node, node.op_type, inputs, attributes, domain=self.domain, outputs=3)

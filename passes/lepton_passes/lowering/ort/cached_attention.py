@@ -47,13 +47,14 @@ class LowerCachedAttention(LeptonPass):
     summary = "Cached attention to GroupQueryAttention, rotary embedding inside"
     changes_numbers = True
     counts_as = "attention"
+    lowered = "CachedAttention"
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self._masks = MaskValues(model)
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("CachedAttention", domain=DIALECT):
+        for node in body.nodes(self.lowered, domain=DIALECT):
             masks = body.arguments(node.inputs[3])
             if node.attributes.get_int("causal", 1) != 1:
                 self.refuse(body, node, "it is not causal")
@@ -78,16 +79,22 @@ class LowerCachedAttention(LeptonPass):
         sinks = node.inputs[6] if len(node.inputs) > 6 else None
         lengths = body.lift("seqlens_k", [self._masks.seqlens(m) for m in masks])
         total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
-        new = body.emit(
-            node,
-            "GroupQueryAttention",
-            [query, key, value, *node.inputs[4:6], lengths, total, *tables, None, None, sinks],
-            attributes,
-            domain="com.microsoft",
-            outputs=3,
-        )
+        inputs = [query, key, value, *node.inputs[4:6], lengths, total, *tables]
+        new = self._emit(body, node, masks, [*inputs, None, None, sinks], attributes)
         body.replace_all(node.outputs, new.outputs)
         self.fire(body)
+
+    def _emit(
+        self,
+        body: Body,
+        node: ir.Node,
+        masks: list[ir.Value],
+        inputs: list[ir.Value | None],
+        attributes: dict[str, int | float],
+    ) -> ir.Node:
+        """The kernel in place of ``node``; ``masks`` are those of each call of the layer."""
+        name = "GroupQueryAttention"
+        return body.emit(node, name, inputs, attributes, domain="com.microsoft", outputs=3)
 
     def _rotary(self, body: Body, node: ir.Node) -> _Rotary | None:
         """The rotary embedding of query and key when the kernel can do it."""

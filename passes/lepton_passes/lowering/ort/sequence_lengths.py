@@ -50,7 +50,11 @@ class MaskValues:
         """The mask as int32."""
         key = ("padding", mask)
         if key not in self._made:
-            self._made[key] = self._node("Cast", [mask], mask, to=INT32)
+            seen, maker = mask, mask.producer()
+            if maker is not None and maker.op_type == "MarkedMask":  # numbers of pictures, too
+                zero = self._constant(np.array(0, dtype=np.int64), mask)
+                seen = self._node("Greater", [mask, zero], mask)
+            self._made[key] = self._node("Cast", [seen], mask, to=INT32)
         return self._made[key]
 
     def no_keys(self, mask: ir.Value, width: int) -> ir.Value:

@@ -56,6 +56,7 @@ def model(
     reads: str = "q3, k3, v",
     more: str = "",
     width: int = 16,
+    behind: str = "",
 ) -> ir.Model:
     """Projections, norms of query and key, attention over 4 heads that share 2.
 
@@ -66,6 +67,7 @@ def model(
         reads: what attention reads in front of the cache.
         more: lines that make ``extra``.
         width: of the heads in the cache.
+        behind: what attention reads behind the lengths.
     """
     made = norms.format(
         query=query or norm.format(epsilon="1e-6"), key=norm.format(epsilon=epsilon)
@@ -75,7 +77,7 @@ def model(
       {projections}
       {made}
       {more}
-      y, present_k, present_v = {attention} ({reads}, pk, pv, lengths, total)
+      y, present_k, present_v = {attention} ({reads}, pk, pv, lengths, total{behind})
     }}"""
     weights: Arrays = {"gamma_q": random(16, seed=5), "gamma_k": random(16, seed=6)}
     weights |= {f"w{n}": random(128, w, seed=i) / 11 for i, (n, w) in enumerate(WIDTHS)}

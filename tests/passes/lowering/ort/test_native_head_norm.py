@@ -39,6 +39,16 @@ def test_takes(how: dict[str, Any], left: list[str]) -> None:
     assert ops(model) == left
 
 
+def test_a_bias_stays_behind_the_norms() -> None:
+    bias = """bias0 = Constant <value_floats = [0.0, -1.0, 0.0, 2.0, 0.0, 0.0, -99.0, 0.0]> ()
+      shape = Constant <value_ints = [1, 1, 1, 8]> ()
+      extra = Reshape (bias0, shape)"""
+    model = _model(more=bias, behind=", , , , , , extra")
+    assert check(LowerNativeHeadNorm(), model, FEEDS, CLOSE).fired == 1
+    (node,) = (n for n in model.graph if n.op_type == "GroupQueryAttention")
+    assert [v is not None for v in node.inputs[9:]] == [True, True, False, True]
+
+
 def test_attention_without_norms_is_not_a_matter() -> None:
     model = _model(norms="", reads="q, k, v")
     native = LowerNativeHeadNorm()

@@ -1,0 +1,84 @@
+"""What stands for a picture in a prompt, as the processors of transformers write it.
+
+A prompt has one placeholder for each picture. In its place come as many as the model makes tokens
+of the picture; around them, and between tiles, stand marks that the model was trained with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lepton_compile.errors import SourceError
+
+from .image_text import placeholder
+from .source import Source
+from .task_names import FRAMED, MARKED, MUTUAL
+
+__all__ = ["picture_prompts"]
+
+MARK, ALL = "<fake_token_around_image>", "<global-img>"
+"""Of Idefics3 and SmolVLM: what stands around tiles, and in front of the whole."""
+FRAME = (("start_image_token", "<img>"), ("end_image_token", "</img>"))
+"""Of InternVL: what a tokenizer calls what stands around all tiles, and what it usually is."""
+BEGINS, ENDS = ("boi_token", "<start_of_image>"), ("eoi_token", "<end_of_image>")
+"""The same of Gemma 3; the first is what a prompt asks for a picture by."""
+
+
+def picture_prompts(source: Source, rows: int) -> dict[str, Any]:
+    """``pictures`` of the manifest's ``generation``; ``rows`` are the tokens of a tile.
+
+    ``token`` stands for them, and is called ``name``; a picture is asked for by ``mark``. That the
+    tokens of a picture see each other ``mutual`` says. In the texts, which like those two are left
+    out where there is no tokenizer, the name stands once for all of a tile: ``one`` is of a
+    picture that is one tile. Of several, ``first`` stands in front, ``tile`` is of each, with
+    ``{row}`` and ``{column}``, ``line`` stands behind each row, and ``whole`` is of all at a
+    glance, behind them.
+
+    Raises:
+        SourceError: the tokenizer does not know the placeholder, or what stands around it.
+    """
+    token, kind = placeholder(source.config()), source.config().model_type
+    found: dict[str, Any] = {"token": token, "rows": rows, "mutual": kind in MUTUAL}
+    tokenizer: Any = source.tokenizer()
+    if tokenizer is None:
+        return found
+    name = str(tokenizer.convert_ids_to_tokens(token))
+    texts = {"name": name, **_texts(tokenizer, name, kind)}
+    for mark in (name, texts["mark"], *_marks(tokenizer, kind)):
+        ids = tokenizer.encode(mark, add_special_tokens=False)
+        if tokenizer.convert_ids_to_tokens(ids) != [mark]:
+            raise SourceError(
+                "The tokenizer has no tokens of their own for what stands for images.",
+                where=str(source.tokenizer_folder()),
+                found=f"{mark} is {ids[:9]}, and the placeholder {token}",
+                hint="Compare tokenizer.json with that which the model was released with.",
+            )
+    return found | texts
+
+
+def _marks(tokenizer: Any, kind: str) -> list[str]:
+    """What stands around pictures of such a model, each a token."""
+    if kind in MARKED:
+        return [MARK]
+    named = {**dict.fromkeys(FRAMED, FRAME), **dict.fromkeys(MUTUAL, (BEGINS, ENDS))}
+    return [_token(tokenizer, *which) for which in named.get(kind, ())]
+
+
+def _texts(tokenizer: Any, name: str, kind: str) -> dict[str, str]:
+    if kind in MUTUAL:
+        mark, end = _marks(tokenizer, kind)
+        return {"mark": mark, "one": f"\n\n{mark}{name}{end}\n\n"}
+    if kind in FRAMED:
+        first, last = _marks(tokenizer, kind)
+        one = f"{first}{name}{last}"
+        tiles = {"first": first, "tile": name, "line": "", "whole": f"{name}{last}"}
+        return {"mark": name, "one": one, **tiles}
+    if kind not in MARKED:
+        return {"mark": name, "one": name}
+    one = f"{MARK}{ALL}{name}{MARK}"
+    tile = f"{MARK}<row_{{row}}_col_{{column}}>{name}"
+    return {"mark": name, "one": one, "first": "", "tile": tile, "line": "\n", "whole": f"\n{one}"}
+
+
+def _token(tokenizer: Any, which: str, usual: str) -> str:
+    return str(getattr(tokenizer, which, None) or usual)

@@ -1,0 +1,162 @@
+"""An engine that sees and writes, against the fp32 PyTorch model.
+
+In front of each segment of the sample text stands a picture that is made up. What both make of the
+text is compared: logits of every position behind the picture, and how likely they find it. Then
+the engine goes on from a picture and a few words itself, through its cache, and PyTorch is asked
+whether it would have written the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_compile.errors import UsageError
+from lepton_compile.numerics.compared import Feed, ends
+from lepton_compile.numerics.engine import Engine, generates
+from lepton_compile.numerics.metrics import Agreement, Perplexity
+from lepton_compile.numerics.outputs import Output
+from lepton_compile.numerics.reference import module_of
+from lepton_compile.numerics.sample_images import normalized, pictures
+from lepton_compile.numerics.sample_text import SEGMENT, random_segments, segments, within
+from lepton_compile.progress import Progress
+from lepton_compile.runtime.loader_pictured import Pictured
+
+__all__ = ["PIXELS", "shown", "verify_pictured", "with_pictures"]
+
+PIXELS = "encoder_pixel_values"
+DIFFERENT = 8
+"""Pictures, which come round again."""
+PROMPT, CONTINUATION = 16, 24
+Array = npt.NDArray[Any]
+
+
+class _Reference:
+    """The fp32 model, which is loaded when it is first asked."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+
+    def scores(self, ids: Sequence[int], pixels: Array) -> Array:
+        """(tokens, vocabulary) of ids among which pictures (pictures, channels, rows, columns)
+        stand."""
+        import torch
+
+        module = module_of(self._given)
+        row = torch.tensor([[*ids]])
+        with torch.inference_mode():
+            given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+            found = module(**given, **with_pictures(module, row, pixels[None]), use_cache=False)
+        return np.asarray(found["logits"][0].to(torch.float32).numpy())
+
+
+def with_pictures(module: Any, ids: Any, pixels: Array) -> dict[str, Any]:
+    """What a model of transformers takes of pictures (texts, of each, channels, rows, columns).
+
+    Those that cut them take them so, others have them all in a row; and those whose pictures see
+    themselves are told which of the ``ids`` (texts, tokens) are theirs.
+    """
+    import torch
+
+    seen, takes = torch.from_numpy(pixels), inspect.signature(module.forward).parameters
+    given = {"pixel_values": seen if "pixel_attention_mask" in takes else seen.flatten(0, 1)}
+    if "token_type_ids" in takes:
+        given["token_type_ids"] = (ids == module.config.image_token_id).to(torch.int64)
+    return given
+
+
+def verify_pictured(
+    model: Engine, reference: Any, feed: Feed, progress: Progress
+) -> dict[str, Any]:
+    """The fields of a ``VerifyReport``; args as of ``verify``."""
+    truth, told = _Reference(reference), model.manifest["generation"]["pictures"]
+    before = [told["token"]] * told["rows"]
+    longest = min(SEGMENT, ends(model, "sequence")[1] - len(before))
+    parts = _words(feed.enough(_parts(model, feed, longest)), told["token"])
+    _, channels, height, width = model.inputs[PIXELS]["shape"]
+    seen = pictures(min(DIFFERENT, len(parts)), height, width)
+    pixels = normalized(seen, model.manifest.get("image"), channels)
+    logits, ours, theirs = Output("logits"), Perplexity(), Perplexity()
+    for number, part in enumerate(parts):
+        ids, one = before + part, pixels[number % len(pixels)][None]
+        wanted, got = truth.scores(ids, one), _scores(model, ids, one)
+        rows = slice(len(before) - 1, None)
+        logits.update(wanted[rows], got[rows])
+        ours.update(got[rows][:-1], np.array(part))
+        theirs.update(wanted[rows][:-1], np.array(part))
+        progress.step("comparing segments", number + 1, len(parts))
+    decoded = _confirmed(model, truth, pixels[:1], before + parts[0][:PROMPT])
+    return {
+        "segments": len(parts),
+        "tokens": sum(map(len, parts)),
+        "outputs": (logits.report(),),
+        "perplexity": ours.value,
+        "reference_perplexity": theirs.value,
+        "decode_tokens": decoded.total,
+        "decode_agreement": decoded.ratio if decoded.total else None,
+    }
+
+
+def _scores(model: Engine, ids: Sequence[int], pixels: Array) -> Array:
+    """What the engine makes of them, ``(tokens, vocabulary)``; fed in as many rows as it takes."""
+    rows = ends(model, "batch")[0]
+    feeds = {"input_ids": [[*ids]] * rows, PIXELS: np.concatenate([pixels] * rows)}
+    return np.asarray(model.run(feeds, ["logits"])["logits"][0])
+
+
+def _parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
+    vocabulary = int(model.manifest["generation"]["vocabulary"])
+    if feed.tokenizer is not None:
+        return within(vocabulary, feed.tokenizer, segments(feed.tokenizer, longest, feed.text))
+    return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
+
+
+def _words(parts: list[list[int]], token: int) -> list[list[int]]:
+    """What is text of the parts of a sample. Raises UsageError where nothing is."""
+    found = [[one for one in part if one != token] for part in parts]
+    if not any(found):
+        raise UsageError(
+            "there is nothing in this text to compare on",
+            found="what stands for images alone, or nothing",
+            hint="name another text: pictures stand in front of each of its segments",
+        )
+    return [*filter(None, found)]
+
+
+def _confirmed(model: Engine, truth: _Reference, pixels: Array, ids: list[int]) -> Agreement:
+    """Each token of the engine's own continuation of ``ids``, checked against the reference after
+    the same ones. Nothing where it does not generate, or has no room."""
+    agreement, least = Agreement(), ends(model, "batch")[0]
+    room = min(CONTINUATION, ends(model, "sequence")[1] - len(ids))
+    if room < 1 or not generates(model.manifest):
+        return agreement
+    said, token = _said(model, [shown(ids, pixels)] * least, room), ids[0]
+    if token in said:  # as if a picture stood there, of which the reference knows nothing
+        said = said[: said.index(token) + 1]
+    wanted = truth.scores(ids + said[:-1], pixels)
+    agreement.update_choices(wanted[len(ids) - 1 :], np.array(said))
+    return agreement
+
+
+def shown(ids: Sequence[int], pixels: Array) -> Pictured:
+    """A prompt as the loader makes it of images: ids, and tiles (tiles, channels, rows, columns)
+    that stand in the places of some."""
+    prompt = Pictured(ids)
+    prompt.pixels, prompt.names = [*pixels], [b""] * len(pixels)
+    return prompt
+
+
+def _said(model: Engine, prompts: list[Pictured], count: int) -> list[int]:
+    """The likeliest token of the first, one after the other."""
+    cache = model.new_cache(len(prompts), len(prompts[0]) + count)
+    try:
+        tokens = [cache.start(prompts).argmax(-1).tolist()]
+        while len(tokens) < count:
+            tokens.append(cache.step(tokens[-1], [True] * len(prompts)).argmax(-1).tolist())
+    finally:
+        cache.close()
+    return [each[0] for each in tokens]

@@ -1,0 +1,128 @@
+"""Models that see and write, and recipes for them, that are refused before anything is traced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+import lepton_compile as lc
+from lepton_compile.errors import ExportError, RecipeError, SourceError
+from lepton_compile.export.image_text import check_image_text
+from lepton_compile.export.task_names import IMAGE_TEXT_KINDS, infer_task
+from tests.passes.support import load
+from tests.small import llama
+
+from .harness import compiled, save
+from .zoo_pictured import EVEN, PICTURED, TOWER, pictured
+
+TASK = "image-text-to-text"
+CLASSES = {
+    "gemma3": "Gemma3ForConditionalGeneration",
+    "idefics3": "Idefics3ForConditionalGeneration",
+    "internvl": "InternVLForConditionalGeneration",
+    "llava": "LlavaForConditionalGeneration",
+    "smolvlm": "SmolVLMForConditionalGeneration",
+}
+LANGUAGE_ALONE = "text-generation takes the language model out of"
+PIXTRAL = {**TOWER, "model_type": "pixtral", "head_dim": 6}
+
+
+def _folder(kind: str, folder: Path, **changes: Any) -> Path:
+    """A configuration of the zoo, and what is other in its file."""
+    PICTURED[kind][0]().save_pretrained(folder)
+    file = folder / "config.json"
+    named = {"architectures": [CLASSES[kind]], **changes}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    return folder
+
+
+@pytest.mark.parametrize("kind", IMAGE_TEXT_KINDS)
+def test_the_task_is_told_from_the_class(kind: str, tmp_path: Path) -> None:
+    assert infer_task(CLASSES[kind]) == TASK
+    assert lc.plan(model=str(_folder(kind, tmp_path))).task == TASK
+
+
+@pytest.mark.parametrize("name", ["AyaVision", "PaliGemma", "Qwen2VL", "LlavaNext"])
+def test_other_kinds_are_refused_by_name(name: str) -> None:
+    """Where the task is named; where it has to be told it is not, and both say what to do."""
+    config = getattr(transformers, f"{name}Config")()
+    with pytest.raises(ExportError, match="kind of model that sees and writes is not") as caught:
+        check_image_text(config)
+    assert caught.value.found == config.model_type
+    assert caught.value.available == tuple(sorted(IMAGE_TEXT_KINDS))
+    assert LANGUAGE_ALONE in str(caught.value.hint)
+    with pytest.raises(ExportError, match="cannot be told from its class") as caught:
+        infer_task(f"{name}ForConditionalGeneration")
+    assert LANGUAGE_ALONE in str(caught.value.hint)
+
+
+def test_a_model_that_only_writes(tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="kind of model that sees and writes is not"):
+        lc.plan(model=str(tmp_path), task=TASK)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "error", "words", "found"),
+    [
+        ("smolvlm", {"image_token_id": None}, SourceError, "cannot make a config", "NoneType"),
+        ("smolvlm", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
+        ("llava", {"image_token_index": -200}, ExportError, "names no token that stands", "-200"),
+        ("llava", {"vision_feature_layer": 4}, ExportError, "that the tower does not have", "4"),
+        ("llava", {"vision_feature_layer": -5}, ExportError, "the tower does not have", "-5"),
+        ("llava", {"vision_feature_layer": [1, 4]}, ExportError, "does not have", "[1, 4]"),
+        ("llava", {"vision_feature_layer": []}, ExportError, "the tower does not have", "[]"),
+        # transformers itself takes a 0 alone for no wish at all, and no list of InternVL.
+        ("llava", {"vision_feature_layer": 0}, ExportError, "the tower does not have", "0"),
+        ("internvl", {"vision_feature_layer": 3}, ExportError, "tower does not have", "3"),
+        ("internvl", {"vision_feature_layer": [1]}, ExportError, "does not have", "[1]"),
+        ("llava", {"vision_config": PIXTRAL}, ExportError, "pictures of any form", "pixtral"),
+    ],
+)
+def test_configurations_that_do_not_fit(
+    kind: str,
+    changes: dict[str, Any],
+    error: type[lc.LeptonError],
+    words: str,
+    found: str,
+    tmp_path: Path,
+) -> None:
+    if "image_token_index" in changes:
+        changes = {**changes, "image_token_id": changes["image_token_index"]}
+    with pytest.raises(error, match=words) as caught:
+        lc.plan(model=str(_folder(kind, tmp_path, **changes)))
+    assert found in str(caught.value.found)
+    assert caught.value.hint
+
+
+def test_parts_that_make_no_square(tmp_path: Path) -> None:
+    """With that of the class among them."""
+    whole = pictured("InternVLConfig", "qwen2", EVEN, vision_feature_select_strategy="full")
+    save(whole, TASK, tmp_path)
+    with pytest.raises(ExportError, match="parts of pictures are put together in squares") as e:
+        compiled(tmp_path, TASK)
+    assert "17 parts" in str(e.value.found)
+
+
+def test_an_onnx_file(tmp_path: Path) -> None:
+    import onnx_ir as ir
+
+    ir.save(load("main (float[b, 3] x) => (y) { y = Relu (x) }"), tmp_path / "m.onnx")
+    with pytest.raises(RecipeError, match="an ONNX file cannot be split") as caught:
+        lc.plan(model=str(tmp_path / "m.onnx"), task=TASK)
+    assert caught.value.found == TASK
+    assert "the folder that it was exported from" in str(caught.value.hint)
+
+
+def test_a_template_of_the_processor_that_nobody_reads(tmp_path: Path) -> None:
+    """A plan says so; one for the words alone has nothing to do with it."""
+    folder = _folder("llava", tmp_path)
+    (folder / "processor_config.json").write_text('{"chat_template": "{% if a %}"}')
+    with pytest.raises(SourceError, match="The chat template cannot be read") as caught:
+        lc.plan(model=str(folder))
+    assert caught.value.where == str(folder / "processor_config.json")
+    assert lc.plan(model=str(folder), task="text-generation").task == "text-generation"

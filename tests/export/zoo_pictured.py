@@ -1,0 +1,92 @@
+"""Tiny random configurations of models that see pictures and write about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import transformers
+
+from .zoo import _DECODER, VOCABULARY, WINDOW
+
+__all__ = ["BEHIND", "EVEN", "PICTURED", "PLACEHOLDER", "TOWER", "pictured"]
+
+PLACEHOLDER = 7
+BEHIND = VOCABULARY
+"""A placeholder that the table of embeddings ends before."""
+_TEXT = {**_DECODER, "num_hidden_layers": 2}
+TOWER = {
+    "hidden_size": 24,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 24,
+    "patch_size": 8,
+}
+CLIP, SIGLIP = ({**TOWER, "model_type": f"{name}_vision_model"} for name in ("clip", "siglip"))
+# Of 4 x 4 parts, which are put together two by two.
+EVEN = {**TOWER, "num_hidden_layers": 2, "image_size": 32}
+# 10 of them lie on boundaries that no float32 is.
+_TENTHS = {**TOWER, "num_hidden_layers": 2, "image_size": 40, "patch_size": 4}
+_NORMED = {"use_qk_norm": True, "norm_type": "rms_norm", "use_mean_pooling": False}
+_WINDOW = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
+
+
+def pictured(
+    name: str, text: str, tower: dict[str, Any], more: dict[str, Any] | None = None, **options: Any
+) -> Callable[[], Any]:
+    """A configuration whose text part is of the kind ``text``, with ``more`` of its own."""
+    words = {**_TEXT, "model_type": text, **(more or {})}
+    known = {"image_token_id": PLACEHOLDER, "tie_word_embeddings": False, **options}
+    if name in ("LlavaConfig", "Gemma3Config"):
+        known["image_token_index"] = known.pop("image_token_id")
+    made = getattr(transformers, name)
+    return lambda: made(text_config={**words}, vision_config={**tower}, **known)
+
+
+def _llava(
+    text: str, tower: dict[str, Any], more: dict[str, Any] | None = None, **options: Any
+) -> Callable[[], Any]:
+    names = {"layer": "vision_feature_layer", "select": "vision_feature_select_strategy"}
+    known = {names.get(name, name): value for name, value in options.items()}
+    return pictured("LlavaConfig", text, tower, more, **known)
+
+
+def _gemma3(**options: Any) -> Callable[[], Any]:
+    """Tokens of a picture see each other, in a window that is shorter than a picture, too."""
+    tower = {**EVEN, "model_type": "siglip_vision_model"}
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "head_dim": 16}
+    more = {**layers, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}
+    return pictured("Gemma3Config", "gemma3_text", tower, more, **options)
+
+
+# name -> (configuration, how many tokens stand for a picture)
+PICTURED: dict[str, tuple[Callable[[], Any], int]] = {
+    "smolvlm": (pictured("SmolVLMConfig", "llama", EVEN, scale_factor=2), 4),
+    "smolvlm-of-one": (pictured("SmolVLMConfig", "llama", EVEN, scale_factor=4), 1),
+    "idefics3": (pictured("Idefics3Config", "llama", _TENTHS, scale_factor=5), 4),
+    "idefics3-tied": (
+        pictured("Idefics3Config", "llama", TOWER, scale_factor=1, tie_word_embeddings=True),
+        9,
+    ),
+    "llava": (_llava("llama", CLIP), 9),
+    "llava-with-class": (_llava("llama", CLIP, layer=2, select="full"), 10),
+    "llava-of-layers": (_llava("llama", CLIP, layer=[-2, 1, 0]), 9),
+    "llava-siglip": (_llava("llama", SIGLIP, layer=-1, select="full"), 9),
+    "llava-qwen2": (_llava("qwen2", CLIP, _WINDOW, tie_word_embeddings=True), 9),
+    "llava-mistral": (_llava("mistral", CLIP, {"sliding_window": WINDOW}), 9),
+    "llava-behind": (_llava("llama", CLIP, image_token_id=BEHIND), 9),
+    "internvl": (pictured("InternVLConfig", "qwen2", EVEN), 4),
+    "internvl-normed": (pictured("InternVLConfig", "qwen2", {**EVEN, **_NORMED}), 4),
+    "internvl-without-places": (
+        pictured("InternVLConfig", "qwen2", {**EVEN, "use_absolute_position_embeddings": False}),
+        4,
+    ),
+    # The last one, but not normed.
+    "internvl-layer": (
+        pictured("InternVLConfig", "llama", {**EVEN, **_NORMED}, vision_feature_layer=2),
+        4,
+    ),
+    "gemma3": (_gemma3(mm_tokens_per_image=4), 4),
+    "gemma3-behind": (_gemma3(mm_tokens_per_image=16, image_token_id=BEHIND), 16),
+}

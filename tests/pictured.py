@@ -1,0 +1,242 @@
+"""Tiny models that see pictures and write, and what transformers makes of the same prompts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["KINDS", "SIDE", "TOKEN", "Case", "Theirs", "made", "pictures", "saved"]
+
+SIDE, TOKEN, ENDS = 32, 190, "<end_of_utterance>"
+KINDS = ("smolvlm", "llava", "internvl", "gemma3")
+TEXT = {
+    "vocab_size": 200,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 320,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+SEES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": SIDE,
+}
+MARKS = {
+    "gemma3": ("<image_soft_token>", "<start_of_image>", "<end_of_image>"),
+    "internvl": ("<IMG_CONTEXT>", "<img>", "</img>"),
+    "llava": ("<image>",),
+    "smolvlm": (
+        *("<image>", "<fake_token_around_image>", "<global-img>"),
+        *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)),
+    ),
+}
+"""The placeholder, and what else stands around pictures."""
+ASKS = {kind: marks[kind == "gemma3"] for kind, marks in MARKS.items()}
+"""What a prompt asks for a picture by."""
+PREPROCESSORS: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "image_processor_type": "Gemma3ImageProcessor",
+        "size": {"height": SIDE, "width": SIDE},
+    },
+    "smolvlm": {
+        "image_processor_type": "SmolVLMImageProcessor",
+        "size": {"longest_edge": 2 * SIDE},
+        "max_image_size": {"longest_edge": SIDE},
+    },
+    "llava": {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": SIDE},
+        "crop_size": {"height": SIDE, "width": SIDE},
+    },
+    "internvl": {
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "size": {"height": SIDE, "width": SIDE},
+        "crop_to_patches": True,
+        "min_patches": 1,
+        "max_patches": 4,
+    },
+}
+
+
+def _config(kind: str) -> Any:
+    import transformers
+
+    if kind == "internvl":
+        eyes = {**SEES, "image_size": [SIDE, SIDE], "patch_size": [8, 8]}
+        text = {**TEXT, "model_type": "qwen2"}
+        how = {"vision_config": eyes, "downsample_ratio": 0.5, "image_seq_length": 4}
+        return transformers.InternVLConfig(text_config=text, image_token_id=TOKEN, **how)
+    if kind == "gemma3":
+        layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6}
+        text = {**TEXT, **layers, "model_type": "gemma3_text", "head_dim": 16}
+        text |= {"query_pre_attn_scalar": 16}
+        eyes = {**SEES, "model_type": "siglip_vision_model", "patch_size": 8}
+        how = {"vision_config": eyes, "mm_tokens_per_image": 4}
+        return transformers.Gemma3Config(text_config=text, image_token_index=TOKEN, **how)
+    text = {**TEXT, "model_type": "llama"}
+    if kind == "llava":
+        eyes = {**SEES, "model_type": "clip_vision_model", "patch_size": 8, "projection_dim": 16}
+        how = {"vision_config": eyes, "image_token_index": TOKEN}
+        return transformers.LlavaConfig(text_config=text, **how)
+    how = {"scale_factor": 2, "image_token_id": TOKEN, "pad_token_id": 0}
+    eyes = {**SEES, "patch_size": 8}
+    return transformers.SmolVLMConfig(text_config=text, vision_config=eyes, **how)
+
+
+def _network(kind: str) -> Any:
+    """A model whose answers depend on the picture: weights as loud as those of trained ones."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    torch.manual_seed(0)
+    network = AutoModelForImageTextToText.from_config(_config(kind)).eval()
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.12 if kind == "gemma3" else 0.08)
+    return network
+
+
+def _tokenizer(kind: str, folder: Path) -> None:
+    """Words w6 to w189 with the numbers in their names, and the marks of a kind behind them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["<pad>", "<s>", "</s>", "\n", "User:", "Assistant:", *(f"w{n}" for n in range(6, 190))]
+    marks = [*MARKS[kind], ENDS]
+    words = {word: number for number, word in enumerate([*known, *marks])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w6"))
+    lines = pre_tokenizers.Split("\n", "isolated")
+    apart = pre_tokenizers.Split(" ", "removed")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([lines, apart])
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>")
+    whole.add_special_tokens({"additional_special_tokens": marks})
+    whole.chat_template = (
+        "{% for m in messages %}{{ m.role | capitalize }}:"
+        "{% if m.content is string %}{{ ' ' + m.content }}"
+        "{% else %}{% for p in m.content %}"
+        "{% if p.type == 'image' %}" + ASKS[kind] + "{% else %}{{ ' ' + p.text }}{% endif %}"
+        "{% endfor %}{% endif %}" + ENDS + "\n{% endfor %}"
+        "{% if add_generation_prompt %}Assistant:{% endif %}"
+    )
+    whole.save_pretrained(folder)
+    if kind == "gemma3":  # its processor asks for them by name
+        file = folder / "tokenizer_config.json"
+        named = zip(("image_token", "boi_token", "eoi_token"), MARKS[kind], strict=True)
+        file.write_text(json.dumps({**json.loads(file.read_text()), **dict(named)}))
+
+
+def saved(kind: str, folder: Path) -> Path:
+    """The folder, with a model of that kind in it, its tokenizer, and how pictures are made."""
+    _network(kind).save_pretrained(folder)
+    _tokenizer(kind, folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[kind]))
+    return folder
+
+
+def pictures(count: int, height: int = 40, width: int = 60) -> list[np.ndarray]:
+    """Some of made-up scenes, as bytes (rows, columns, 3)."""
+    from lepton_compile.numerics import sample_images
+
+    return [*sample_images.pictures(count, height, width)]
+
+
+class Theirs:
+    """A folder's model as transformers runs it, with its own processor of pictures and texts."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        import transformers
+
+        self.kind = kind
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+        self.sees = _sees(kind).from_pretrained(folder)
+        how = {"chat_template": self.tokenizer.chat_template}
+        if kind == "llava":
+            told = {"patch_size": 8, "vision_feature_select_strategy": "default"}
+            how |= told | {"num_additional_image_tokens": 1}
+            self.reads = transformers.LlavaProcessor(self.sees, self.tokenizer, **how)
+        elif kind == "gemma3":
+            how |= {"image_seq_length": 4}
+            self.reads = transformers.Gemma3Processor(self.sees, self.tokenizer, **how)
+        elif kind != "internvl":
+            how |= {"image_seq_len": 4}
+            self.reads = transformers.Idefics3Processor(self.sees, self.tokenizer, **how)
+
+    def inputs(self, text: str, images: list[Any]) -> dict[str, Any]:
+        """Tensors of a text and of the pictures in it."""
+        if self.kind == "internvl":
+            return self._of_patches(text, images)
+        given = {"text": [text], "images": [images] if images else None}
+        if self.kind == "gemma3":
+            given["return_mm_token_type_ids"] = True
+        return dict(self.reads(**given, return_tensors="pt", add_special_tokens=False))
+
+    def _of_patches(self, text: str, images: list[Any]) -> dict[str, Any]:
+        """The same of InternVL, whose processor asks for torchvision: as its code does."""
+        import torch
+
+        name, first, last = MARKS[self.kind]
+        ids, parts = list[int](), text.split(name)
+        seen = [self.sees(image, return_tensors="pt")["pixel_values"] for image in images]
+        assert len(parts) == len(seen) + 1
+        for part, pixels in zip(parts, [*seen, None], strict=True):
+            stands = f"{first}{name * 4 * len(pixels)}{last}" if pixels is not None else ""
+            ids += self.tokenizer.encode(part + stands, add_special_tokens=False)
+        row = torch.tensor([ids])
+        found = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        return found | ({"pixel_values": torch.cat(seen)} if seen else {})
+
+    def ids(self, text: str, images: list[Any]) -> list[int]:
+        return [*map(int, self.inputs(text, images)["input_ids"][0])]
+
+    def tokens(self, text: str, images: list[Any], new: int) -> list[int]:
+        """The likeliest next ones."""
+        given = self.inputs(text, images)
+        made = self.model.generate(**given, max_new_tokens=new, do_sample=False)[0]
+        return [*map(int, made[given["input_ids"].shape[1] :])]
+
+    def logits(self, text: str, images: list[Any]) -> np.ndarray:
+        """(tokens, vocabulary)."""
+        import torch
+
+        with torch.no_grad():
+            return np.asarray(self.model(**self.inputs(text, images)).logits[0])
+
+
+def _sees(kind: str) -> Any:
+    import transformers
+
+    names = {"smolvlm": "SmolVLM", "llava": "CLIP", "internvl": "GotOcr2", "gemma3": "Gemma3"}
+    return getattr(transformers, f"{names[kind]}ImageProcessorPil")
+
+
+@dataclass
+class Case:
+    """A kind of model in ``source``, and its artifact; ``mark`` stands for a picture in a text."""
+
+    kind: str
+    source: Path
+    folder: Path
+    theirs: Theirs
+    mark: str
+
+
+def made(kind: str, root: Path, **how: Any) -> Case:
+    """Both in folders below ``root``; ``how`` is what a build is told besides."""
+    import lepton_compile as lc
+
+    source = saved(kind, root / "model")
+    built = lc.build(model=str(source), output=root / "out", tactics="default", **how)
+    return Case(kind, source, built.path, Theirs(kind, source), ASKS[kind])
