@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 PACKAGES = ("torch", "transformers", "onnxruntime", "lepton-compile")
 
 
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=tuple(SHAPES), default=tuple(SHAPES))
+def arguments(
+    given: Sequence[str] | None = None, shapes: Iterable[str] = tuple(SHAPES)
+) -> argparse.Namespace:
+    """What the command line says; ``shapes`` are the names that there are."""
+    parser = argparse.ArgumentParser(description="Models of random weights beside PyTorch.")
+    parser.add_argument("--only", nargs="+", choices=tuple(shapes), default=tuple(shapes))
     parser.add_argument("--layers", type=int, help="fewer of them, to try it out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
