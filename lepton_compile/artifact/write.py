@@ -135,9 +135,17 @@ class ArtifactWriter:
         """Flush everything to the disk and rename the folder to the output's name.
 
         Raises:
-            ArtifactError: the output appeared in the meantime and must not be replaced.
+            ArtifactError: the output appeared in the meantime and must not be replaced, or the
+                system does not let it be written.
         """
         assert self._manifest is not None, "seal() comes first"
+        try:
+            self._put_in_place()
+        except OSError as error:
+            raise _disk_error(error, self.output) from error
+        return Artifact(self.output, self._manifest)
+
+    def _put_in_place(self) -> None:
         for path in _files(self.folder):
             _flush(path)
         for folder in [p for p in self.folder.rglob("*") if p.is_dir()] + [self.folder]:
@@ -157,7 +165,6 @@ class ArtifactWriter:
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
         self.folder = self.output
-        return Artifact(self.output, self._manifest)
 
     def _refuse_existing(self) -> None:
         linked = self.output.is_symlink()

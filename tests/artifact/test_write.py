@@ -182,8 +182,9 @@ def test_what_cannot_be_moved_to_its_place_changes_nothing(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse_new)
-    with pytest.raises(PermissionError):
+    with pytest.raises(ArtifactError, match="could not be written") as caught:
         build(tmp_path / "out", "new", overwrite=True)
+    assert "Permission denied" in str(caught.value.found)
     assert {*tmp_path.rglob("*")} == before
     assert not there or (tmp_path / "out/engines/m.onnx").read_text() == "old"
 
