@@ -23,7 +23,7 @@ from lepton_compile.recipe import Recipe, check_idle
 
 __all__ = ["check_model", "own_kernels"]
 
-OF_PAIRS, OF_IMAGE_TEXT = ("ort-cpu", "ort-cuda"), ("ort-cpu",)
+OF_PAIRS, OF_MUTUAL = ("ort-cpu", "ort-cuda"), ("ort-cpu",)
 WEIGHTS = {"int4": "INT4", "fp8": "FLOAT8E4M3FN"}
 
 
@@ -44,7 +44,7 @@ def check_model(recipe: Recipe, source: Source) -> None:
     if task in PAIRS:
         _check_pair(recipe, source, task)
     if task == IMAGE_TEXT:
-        _check_parts(recipe, source, task, OF_IMAGE_TEXT)
+        _check_parts(recipe, source, task, OF_MUTUAL if _mutual(source) else OF_PAIRS)
         check_image_text(source.config())
         chat_template(source.folder, processor=True)
     _check_precision(recipe, config_of(source))
@@ -59,8 +59,12 @@ def own_kernels(recipe: Recipe, source: Source) -> Kernels:
     """
     known = recipe.task is not None or source.kind == "onnx"
     task = recipe.task if known else task_of(source)
-    mutual = task == IMAGE_TEXT and source.config().model_type in MUTUAL
-    return kernels_for(recipe, needed=mutual)
+    return kernels_for(recipe, needed=task == IMAGE_TEXT and _mutual(source))
+
+
+def _mutual(source: Source) -> bool:
+    """Whether it is of a kind in which the tokens of a picture see each other."""
+    return source.kind != "onnx" and source.config().model_type in MUTUAL
 
 
 def _check_pair(recipe: Recipe, source: Source, task: str) -> None:
@@ -102,7 +106,7 @@ def _check_parts(recipe: Recipe, source: Source, task: str, targets: tuple[str, 
 
 
 def _on(targets: tuple[str, ...]) -> str:
-    return ", on a CPU" if targets == OF_IMAGE_TEXT else ""
+    return ", on a CPU where tokens of a picture see each other" if targets == OF_MUTUAL else ""
 
 
 def _check_precision(recipe: Recipe, config: Any) -> None:

@@ -7,6 +7,7 @@ stand for pictures; both are engines of ONNX Runtime, over the same weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,13 @@ class Seer:
         self.run_with_iobinding = decoder.run_with_iobinding
         self.value = OrtValue.ortvalue_from_numpy
         (gives,) = encoder.get_outputs()
-        self.name, self.nothing = gives.name, np.zeros((0, gives.shape[1]), np.float32)
+        if gives.type == "tensor(bfloat16)":
+            from lepton_compile.runtime.loader_ort_cuda import BFLOAT16
+
+            typed = OrtValue.ortvalue_from_numpy_with_onnx_type  # of bits: numpy has no such type
+            self.value = partial(typed, onnx_element_type=BFLOAT16)
+        dtype = {"tensor(float)": "float32", "tensor(float16)": "float16"}.get(gives.type, "uint16")
+        self.name, self.nothing = gives.name, np.zeros((0, gives.shape[1]), dtype)
 
     def see(self, pixels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Rows (tokens, width) of pictures (3, rows, columns), each on its own."""

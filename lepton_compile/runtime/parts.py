@@ -59,7 +59,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_ort_cuda": "ort-cuda" in targets,
         "loader_shared_cache": ort and shared,
         "loader_shared_states": ort and shared and bool(cache.get("states")),
-        **_of_cuda("ort-cuda" in targets, pair, cache),
+        **_of_cuda("ort-cuda" in targets, pair, pair or looks, cache),
         "loader_past_cache": ort and bool(cache) and not shared,
         "loader_no_cache": decoder and not cache,
         **(_of_plans(engines, bool(cache)) if tensorrt else {}),
@@ -93,11 +93,11 @@ def _of_writing(task: str, template: bool, told: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _of_cuda(wanted: bool, pair: bool, cache: Any) -> dict[str, bool]:
-    """The parts for what is written on a GPU by ONNX Runtime."""
+def _of_cuda(wanted: bool, pair: bool, parted: bool, cache: Any) -> dict[str, bool]:
+    """The parts for what is written on a GPU by ONNX Runtime; ``parted`` has two engines."""
     shared = wanted and bool(cache and cache["shared"])
     return {
-        "loader_cuda_graph": shared and not pair,
+        "loader_cuda_graph": shared and not parted,
         "loader_graph_states": shared and bool(cache.get("states")),
         "loader_cuda_pair": wanted and pair,
     }
