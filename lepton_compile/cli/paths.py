@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ class PathType(click.Path):
 
         Raises:
             UsageError: it is none.
+            BadParameter: it is an address; as a path it would lose one of its slashes.
         """
         hint = param.get_error_hint(ctx) if param is not None else "the argument"
+        if isinstance(value, str) and re.match(r"https?://", value):
+            self.fail(f"{value} is an address: download it, and name the file.", param, ctx)
         return super().convert(path_of(value, hint), param, ctx)

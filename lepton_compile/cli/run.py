@@ -187,8 +187,9 @@ def _refuse_other_tasks(task: str, folder: str) -> None:
     if task == PICTURED and "--prompt" in _typed():
         other -= {"--image"}
     if given := [name for name in _typed() if name in other]:
+        alone = " alone" if (task, given[0]) == (PICTURED, "--image") else ""
         raise LeptonError(
-            f"a model for {task} does not take {given[0]}{' alone' * (task == PICTURED)}",
+            f"a model for {task} does not take {given[0]}{alone}",
             where=folder,
             available=list(dict.fromkeys([own, "--inputs"])),
         )

@@ -128,7 +128,8 @@ class _Part:
 
     def _kept(self, numbers: Iterable[int]) -> str:
         lines = self.source.splitlines()
-        kept = (lines[n - 1][INDENT * self._out[n] :] for n in numbers if n not in self.dropped)
+        left = (n for n in numbers if n not in self.dropped)
+        kept = (OF_TASK.sub("", lines[n - 1][INDENT * self._out[n] :]) for n in left)
         return re.sub("\n{4,}", "\n\n\n", "\n".join(kept).strip("\n"))
 
     @cached_property

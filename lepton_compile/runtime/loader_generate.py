@@ -105,6 +105,7 @@ class Generates(Continues, Prompts):
         """Continue a prompt (text, token ids or chat messages), or a list of them.
 
         ``max_new_tokens`` is 128 unless given, or what the cache has room for if that is less.
+        ``images``: paths, arrays, Pillow images; of prompts a list each.  # for image-text-to-text
         Temperature 0 takes the likeliest token; ``seed`` repeats a draw. A prompt ends at one of
         the model's ending tokens or of ``stop_tokens``, or before a text of ``stop``. ``chat`` is
         True, the messages that came before, or a dict of what a template asks for, such as tools.

@@ -12,7 +12,7 @@ from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_pixels import bytes_of, listed, normalized, resized
 
-__all__ = ["Looks", "Pictured", "Talk", "apart", "pictured", "spread"]
+__all__ = ["Looks", "Pictured", "WithTiles", "expanded", "pictured"]
 
 
 class Pictured(list[int]):
@@ -30,11 +30,11 @@ class Looks(Opened):
     """
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
-        """``encoder_pixel_values`` (tiles, 3, rows, columns) float32 of pictures."""
+        """What run() takes as ``encoder_pixel_values``: (tiles, 3, rows, columns) float32."""
         return np.concatenate([self.tiles(one)[0] for one in listed(images)])
 
     def tiles(self, image: Any) -> tuple[np.ndarray, int, int]:
-        """The same of one picture, and rows and columns of its tiles: 0 where it is one alone."""
+        """``pixels`` of one picture, and rows and columns of its grid: 0, 0 of a single tile."""
         how, found = self.manifest["image"], (list[np.ndarray](), 0, 0)
         refuse(not how, "the model came without preprocessor_config.json: give run() pixels")
         given = bytes_of(image)
@@ -48,10 +48,9 @@ class Looks(Opened):
 
 
 def pictured(model: Any, prompt: Any, many: bool, images: Any, chat: Any) -> list[list[int]]:
-    """Prompts as token ids, each with the images that stand in its places.
+    """Prompts as token ids, each with the pixels of its images.
 
-    Images are a list, of ``many`` prompts a list for each; or None: then chat messages bring them,
-    as ``image``.
+    Images are a list, of ``many`` prompts a list for each; or None: then chat messages have them.
     """
     does = model.task
     refuse(does != "image-text-to-text", f"images are of no use: this model does {does}")
@@ -64,47 +63,45 @@ def pictured(model: Any, prompt: Any, many: bool, images: Any, chat: Any) -> lis
 
 
 def _with(model: Any, prompt: Any, images: Any, chat: Any) -> Pictured:
-    before = _places(chat)
-    own = images if images is not None else [p.get("image") for p in before + _places(prompt)]
-    tiles = [model.tiles(one) for one in listed(own, least=0)]
+    """One prompt; where a text is a chat message, images that none before it has are its own."""
+    before = _images_in(chat)
+    if images is None:
+        with failing("give images=[...], or each image of the messages its own, under the key"):
+            images = [part["image"] for part in before + _images_in(prompt)]
+    tiles = [model.tiles(one) for one in listed(images, least=0)]
     if isinstance(prompt, str) and (chat or isinstance(chat, dict)):
         new = [{"type": "image"}] * (len(tiles) - len(before))
         prompt = [{"role": "user", "content": [*new, {"type": "text", "text": prompt}]}]
-    made = Pictured(model.encode(Talk(prompt, tiles), chat))
+    made = Pictured(model.encode(WithTiles(prompt, tiles), chat))
     made.pixels = [one for pixels, *_ in tiles for one in pixels]
     made.names = [hashlib.sha256(one.tobytes()).digest() for one in made.pixels]
     told = model.manifest["generation"]["pictures"]
-    places, wanted = made.count(told["token"]), told["rows"] * len(made.names)
-    wrong = f"the prompt has {places} places for {len(tiles)} images, which stand in {wanted}"
-    refuse(places != wanted, wrong)
+    found, wanted = made.count(told["token"]), told["rows"] * len(made.names)
+    wrong = f"the prompt has token {told['token']} {found} times, and {len(tiles)} images take"
+    refuse(found != wanted, f"{wrong} {wanted}, {told['rows']} for each tile")
     return made
 
 
-class Talk(NamedTuple):
-    """A prompt, and of each picture of it the tiles."""
+class WithTiles(NamedTuple):
+    """A prompt, and the tiles of each picture of it."""
 
     prompt: Any
     tiles: list[Any]
 
 
-def apart(prompt: Any) -> Talk:
-    """Both, of a prompt that may have no tiles."""
-    return prompt if isinstance(prompt, Talk) else Talk(prompt, [])
-
-
-def spread(model: Any, text: str, tiles: list[Any]) -> str:
-    """A text with the tokens of each picture where it is asked for."""
+def expanded(model: Any, text: str, tiles: list[Any]) -> str:
+    """A text with the placeholders of each picture where it is asked for."""
     told = model.manifest["generation"]["pictures"]
     refuse(not told["mark"], "this artifact has no tokenizer: give token ids instead of text")
     first, *rest = text.split(told["mark"])
-    wrong = f"the prompt has {len(rest)} places for {len(tiles)} images"
-    hint = f"write {told['mark']} where each stands, or give chat=True"
+    wrong = f"{len(tiles)} images are given, and the prompt has {told['mark']} {len(rest)} times"
+    hint = "write it once for each, or leave that to chat=True (--chat)"
     refuse(len(rest) != len(tiles), f"{wrong}: {hint}")
-    stands = [_stands(told, *grid) for _, *grid in tiles]
+    stands = [_placeholders(told, *grid) for _, *grid in tiles]
     return first + "".join(map("".join, zip(stands, rest, strict=True)))
 
 
-def _stands(told: Mapping[str, Any], rows: int, columns: int) -> str:
+def _placeholders(told: Mapping[str, Any], rows: int, columns: int) -> str:
     grid = [[(row, column) for column in range(columns)] for row in range(rows)]
     lines = ("".join(_tile(told, *each) for each in line) + told["line"] for line in grid)
     text = "".join([told["first"], *lines, told["whole"]]) if grid else told["one"]
@@ -115,7 +112,7 @@ def _tile(told: Mapping[str, Any], row: int, column: int) -> str:
     return str(told["tile"]).replace("{row}", f"{row + 1}").replace("{column}", f"{column + 1}")
 
 
-def _places(messages: Any) -> list[Any]:
+def _images_in(messages: Any) -> list[Any]:
     """The parts of messages that are images."""
     said = messages if isinstance(messages, list | tuple) else ()
     parts = (one.get("content") for one in said if isinstance(one, dict))

@@ -51,7 +51,7 @@ def bytes_of(given: Any) -> np.ndarray:
             return np.asarray(given.convert("RGB"))
     with failing("an image is a uint8 array, an image of Pillow's, or a path"):
         array = np.asarray(given)
-    what = f"{array.dtype} {array.shape}"
+    what = f"{array.dtype} {array.shape}" if array.ndim else type(given).__name__
     bad = array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size
     refuse(bad, f"an image is uint8 (rows, columns, 3), RGB, a path or of Pillow, not {what}")
     return array

@@ -23,9 +23,9 @@ class Prompts(Texts):
         (tools, enable_thinking), a text is a message of the user.
         """
         if self.task == "image-text-to-text":
-            from lepton_compile.runtime.loader_pictured import apart
+            from lepton_compile.runtime.loader_pictured import WithTiles
 
-            prompt, tiles = apart(prompt)
+            prompt, tiles = prompt if isinstance(prompt, WithTiles) else WithTiles(prompt, [])
         told = isinstance(chat, list | tuple)
         named = isinstance(chat, dict) and all(isinstance(n, str) and n != "messages" for n in chat)
         wrong = f"chat is True, messages or values by name: {chat!r:.60}"
@@ -44,9 +44,9 @@ class Prompts(Texts):
             refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
             prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())], **given)
         if self.task == "image-text-to-text":
-            from lepton_compile.runtime.loader_pictured import spread
+            from lepton_compile.runtime.loader_pictured import expanded
 
-            prompt = spread(self, prompt, tiles)
+            prompt = expanded(self, prompt, tiles)
         with failing("this prompt cannot be encoded"):
             prompt.encode()  # half a character is none, such as a byte that a shell passes on
             return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)

@@ -41,12 +41,12 @@ def main() -> None:
     if hasattr(Model, "outputs_of"):
         from lepton_compile.runtime.loader_script_text import about
 
-        what.add_argument("--text", nargs="+", help="embed, classify, complete or search these")
+        what.add_argument("--text", nargs="+", action="extend", help="embed, classify or fill in")
         answers["text"] = about
     if hasattr(Model, "pixels"):
         from lepton_compile.runtime.loader_script_image import pictured
 
-        what.add_argument("--image", nargs="+", metavar="FILE", help="embed or classify these")
+        what.add_argument("--image", nargs="+", action="extend", help="embed or classify files")
         answers["image"] = pictured
     if hasattr(Model, "answer"):
         from lepton_compile.runtime.loader_script_question import add_question

@@ -13,7 +13,7 @@ __all__ = ["add_prompts", "continued"]
 
 def add_prompts(parser: Any, what: Any) -> None:
     """Options for what is continued, and how."""
-    what.add_argument("--prompt", nargs="+", help="continue these texts")
+    what.add_argument("--prompt", nargs="+", action="extend", help="continue these texts")
     numbers: dict[str, Any] = {"--max-new-tokens": int, "--top-k": int, "--seed": int}
     numbers |= {"--beams": int, "--start": str}  # for text2text-generation
     numbers["--length-penalty"] = float  # for text2text-generation
@@ -22,7 +22,8 @@ def add_prompts(parser: Any, what: Any) -> None:
     parser.add_argument("--stop", action="append", default=[], help="end before this text")
     parser.add_argument("--stop-token", action="append", type=int, dest="stop_tokens", default=[])
     parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")
-    parser.add_argument("--image", nargs="+", dest="images")  # for image-text-to-text
+    seen: Any = {"dest": "images", "help": "files that prompts ask of"}  # for image-text-to-text
+    parser.add_argument("--image", nargs="+", action="extend", **seen)  # for image-text-to-text
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--stream", action="store_true", help="print text as it comes")
     how.add_argument("--json", action="store_true", dest="as_json", help="a document per prompt")

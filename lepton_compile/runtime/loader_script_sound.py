@@ -11,7 +11,7 @@ __all__ = ["add_sounds", "document", "timed", "written"]
 
 def add_sounds(parser: Any, what: Any) -> None:
     """Options for what is heard, and how it is written."""
-    what.add_argument("--audio", nargs="+", metavar="FILE.wav", help="transcribe these")
+    what.add_argument("--audio", nargs="+", action="extend", help="transcribe .wav files")
     parser.add_argument("--language", help="such as en; left out, it is detected")
     parser.add_argument("--translate", action="store_true", help="into English")
     parser.add_argument("--timestamps", action="store_true", help="with timestamps")

@@ -80,7 +80,7 @@ class Seer:
         pixels, own = given[PIXELS], {n: array for n, array in given.items() if n != PIXELS}
         places, rows = int((given["input_ids"] == self.told["token"]).sum()), self.told["rows"]
         bad = places != rows * len(pixels)
-        refuse(bad, f"{len(pixels)} images stand in {rows} places each, and the ids have {places}")
+        refuse(bad, f"{len(pixels)} tiles take {rows} placeholders each, and the ids have {places}")
         seen = self.see(pixels) if len(pixels) else self.nothing
         found: list[np.ndarray] = self.decoder.run(names, {**own, self.name: seen})
         return found

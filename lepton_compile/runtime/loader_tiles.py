@@ -32,9 +32,8 @@ def check_tiles(manifest: dict[str, Any]) -> None:
             fit = fit and 0 < edge <= MOST_EDGE and (most == 1 or along**2 <= most)
         else:
             fit = fit and kind == RATIO and 0 < least <= most
-        refuse(
-            not fit, f"manifest.json is damaged: manifest.image.tiles cannot be {tiles} of {size}"
-        )
+        why = f"manifest.json is damaged: manifest.image.tiles cannot be {tiles} of {size}"
+        refuse(not fit, why)
 
 
 def tiled(picture: np.ndarray, how: Mapping[str, Any]) -> tuple[list[np.ndarray], int, int]:

@@ -113,7 +113,7 @@ def test_ids_have_all_places_of_a_picture(case: Case, seen: list[Image.Image]) -
         for ids in ([*row.ids], np.array(row.ids), row.ids):
             found = model.generate(ids, images=seen[:1], max_new_tokens=NEW)
             assert (found.ids, found.tokens) == (row.ids, row.tokens)
-        with pytest.raises(LoaderError, match="1 places for 1 images, which stand in"):
+        with pytest.raises(LoaderError, match=r"has token \d+ 1 times, and 1 images take \d+"):
             model.generate([9, TOKEN, 7], images=seen[:1])
 
 
@@ -143,7 +143,7 @@ def test_arrays_in_and_out(case: Case, seen: list[Image.Image]) -> None:
         assert np.abs(plain - right).max() < TOLERANCE * np.ptp(right)
         few = {"input_ids": ids, "encoder_pixel_values": pixels[1:]}
         for wrong in (few, {"input_ids": ids}, {**few, "input_ids": [[5, 6]]}):
-            with pytest.raises(LoaderError, match=r"\d images stand in \d+ places each, and the"):
+            with pytest.raises(LoaderError, match=r"\d tiles take \d+ placeholders each, and the"):
                 model.run(wrong)
 
 
@@ -176,24 +176,37 @@ HISTORY = [{"role": "user", "content": said(None)}]
 @pytest.mark.parametrize(
     ("prompt", "how", "words"),
     [
-        ("<image> w7", {}, "1 places for 0 images: write <image> where each stands"),
-        ("<image> w7 <image>", {"images": [ONE]}, "2 places for 1 images"),
-        ("<image> w7", {"images": [ONE] * 2}, "1 places for 2 images"),
-        ("w7", {"images": [ONE]}, "0 places for 1 images: write <image> .* or give chat=True"),
-        ("<image> w7", {"images": [ONE], "chat": True}, "2 places for 1 images"),
-        ("w7", {"images": [], "chat": HISTORY}, "1 places for 0 images"),
-        ([TOKEN] * 3, {"images": [ONE]}, "3 places for 1 images"),
+        ("<image> w7", {}, "0 images are given, and the prompt has <image> 1 times: write it once"),
+        (
+            "<image> w7 <image>",
+            {"images": [ONE]},
+            "1 images are given, and the prompt has <image> 2 times",
+        ),
+        (
+            "<image> w7",
+            {"images": [ONE] * 2},
+            "2 images are given, and the prompt has <image> 1 times",
+        ),
+        ("w7", {"images": [ONE]}, "has <image> 0 times: write it once for each, .* chat=True"),
+        ("<image> w7", {"images": [ONE], "chat": True}, "the prompt has <image> 2 times"),
+        (
+            "w7",
+            {"images": [], "chat": HISTORY},
+            "0 images are given, and the prompt has <image> 1 times",
+        ),
+        ([TOKEN] * 3, {"images": [ONE]}, "has token 190 3 times, and 1 images take 20, 4 for each"),
         ("<image> w7", {"images": ONE}, "a list of images, not one"),
         ("<image> w7", {"images": Image.fromarray(ONE)}, "a list of images, not one"),
         ("<image> w7", {"images": "seen.png"}, "a list of images, not one"),
         ("<image> w7", {"images": 5}, "a list of images, not 5"),
-        ("<image> w7", {"images": [None]}, "an image is uint8"),
+        ("<image> w7", {"images": [None]}, "an image is uint8 .* not NoneType"),
+        ("<image> w7", {"images": [b"PNG"]}, "an image is uint8 .* not bytes"),
         ("<image> w7", {"images": [np.zeros((2, 2))]}, r"not float64 \(2, 2\)"),
         ("<image> w7", {"images": ["no.png"]}, r"no\.png is no image"),
         (["<image>"] * 2, {"images": [[ONE]]}, "images for each of 2 prompts"),
         (["<image>"] * 2, {"images": 5}, "images for each of 2 prompts, not 5"),
         (["<image>"] * 2, {"images": [ONE, ONE]}, "a list of images, not one"),
-        ([{"role": "user", "content": said(None)}], {}, "an image is uint8"),
+        ([{"role": "user", "content": said(None)}], {}, r"give images=\[.*key: 'image'"),
         ([{"role": "user", "content": [5, "w7"]}], {}, "the chat template fails"),
         ("w7", {"chat": [{"role": "user", "content": None}]}, "the chat template fails"),
         ("<image>" * 20, {"images": [ONE] * 20}, r"\d+ tokens and 1 new, but the cache holds 320"),

@@ -277,8 +277,8 @@ def test_what_is_refused_at_once(
     [
         ((*PICTURES, "rows"), 3, "an image stands in another number of places"),
         ((*PICTURES, "rows"), 5, "an image stands in another number of places"),
-        ((*PICTURES, "tile"), "w7", "places for 1 images, which stand in 20"),
-        ((*PICTURES, "whole"), "<image><image>", "places for 1 images, which stand in 20"),
+        ((*PICTURES, "tile"), "w7", "times, and 1 images take 20, 4 for each"),
+        ((*PICTURES, "whole"), "<image><image>", "times, and 1 images take 20, 4 for each"),
         (("image", "resample"), "best", "this image does not become what the model takes"),
         (("image", "std"), [1.0, 2.0], "this image does not become what the model takes"),
     ],
