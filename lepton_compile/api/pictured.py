@@ -10,8 +10,9 @@ from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.image_text import IMAGE_TEXT, PICTURES, placeholder
 from lepton_compile.export.vision_part import preprocessing
 from lepton_compile.recipe import Recipe
+from lepton_compile.report.pictures import picture_words
 
-__all__ = ["check_room", "pictured_feed"]
+__all__ = ["check_room", "pictured_feed", "room_told"]
 
 WORDS = 2
 """What is asked, and what is answered, at the least."""
@@ -42,6 +43,15 @@ def _fewest_tiles(source: Source) -> int:
         return 1
     least = made.tiles.least or -(-made.tiles.edge // made.size[0])
     return least + (least > 1)
+
+
+def room_told(source: Source, exported: ExportedModel) -> str:
+    """How many tokens a picture takes, in words; nothing of models that do not see and write."""
+    if exported.task != IMAGE_TEXT:
+        return ""
+    made = preprocessing(source)
+    most = made.tiles.most if made is not None and made.tiles is not None else 1
+    return picture_words(exported.picture_tokens, most, exported.length)
 
 
 def pictured_feed(

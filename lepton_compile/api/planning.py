@@ -20,7 +20,7 @@ from lepton_compile.api.estimates import (
     verify_estimate,
 )
 from lepton_compile.api.memory import MemoryCeiling
-from lepton_compile.api.pictured import check_room
+from lepton_compile.api.pictured import check_room, room_told
 from lepton_compile.api.pictures import sees
 from lepton_compile.api.placeholders import fill
 from lepton_compile.api.places import copies_of, output_of, source_of
@@ -60,6 +60,7 @@ class Plan:
     Attributes:
         output: the folder it would write.
         layers: how the layers are captured, such as ``"18 layers, 2 kinds traced once each"``.
+        pictures: how many tokens one takes, in words; empty of models that do not see and write.
         engines: one for each target of the recipe.
         peak_memory_bytes: estimated, of the stages that are always there.
         seconds: estimated wall time of these; capture was measured, the rest is a rate.
@@ -74,6 +75,7 @@ class Plan:
     parameters: int
     how: str
     layers: str
+    pictures: str
     engines: tuple[EnginePlan, ...]
     peak_memory_bytes: int
     seconds: float
@@ -112,7 +114,6 @@ def make_plan(
     progress.stage("resolve", recipe.model)
     source = found or source_of(recipe, weights=False)
     check_model(recipe, source)
-    progress.stage("capture")
     exported = _captured(recipe, source, progress)
     check_rules(recipe, exported)
     captured = time.perf_counter() - start
@@ -136,6 +137,7 @@ def make_plan(
         parameters=size,
         how=exported.how,
         layers=layers,
+        pictures=room_told(source, exported),
         engines=engines,
         peak_memory_bytes=peak,
         seconds=captured + size * len(engines) / PARAMETERS_PER_SECOND,
@@ -155,6 +157,7 @@ def make_plan(
 
 def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedModel:
     """The neutral graph on shapes alone; that of an ONNX file with the weights that are in it."""
+    progress.stage("capture")
     if source.kind == "onnx":
         imported = import_onnx(source, recipe.task, lengths_of(recipe)["length"])
         check_weights(recipe, imported)

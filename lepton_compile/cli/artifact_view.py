@@ -18,6 +18,7 @@ from lepton_compile.cli.output import bytes_text, number_text, table
 from lepton_compile.cli.planfile import PlanSummary, is_plan, plan_tables, summarize_plan
 from lepton_compile.cli.report_view import report_parts
 from lepton_compile.errors import ArtifactError
+from lepton_compile.report.pictures import pictures_in
 
 __all__ = ["artifact_tables", "build_lines", "inspect_artifact", "read_json"]
 
@@ -89,6 +90,8 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         states = len(cache.get("states", ()))
         held = f"{layers} layers" + (f" and {states} states" if states else "")
         facts.append(("cache", f"{held}, {cache['max_length']} tokens, {kind}"))
+    if pictures := pictures_in(manifest):
+        facts.append(("a picture", pictures))
     yield table(str(data["artifact"]), ("what", "value"), facts)
     yield f"Digest {manifest.get('digest')}"
     yield _engines(manifest)

@@ -55,6 +55,7 @@ def _parts(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         ("task", data["task"]),
         ("parameters", f"{data['parameters']:,}"),
         ("captured", data["layers"]),
+        *([("a picture", data["pictures"])] if data["pictures"] else ()),
         ("output", f"{data['output']}, {bytes_text(_disk(data))}"),
     ]
     yield table("Plan", ("what", "value"), facts)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lepton_compile.report.pictures import pictures_in
+
 __all__ = ["REPORT_FORMAT", "report_data"]
 
 REPORT_FORMAT = 2
@@ -51,6 +53,7 @@ def report_data(
         "task": manifest["task"],
         "engines": manifest["engines"],
         "ranges": manifest["ranges"],
+        "pictures": pictures_in(manifest),
         "stages": [{"name": name, "seconds": round(s, 3)} for name, s in seconds.items()],
         "seconds": round(sum(seconds.values()), 3),
         "capture": capture,

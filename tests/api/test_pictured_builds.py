@@ -95,7 +95,10 @@ def test_it_is_verified_benched_inspected_and_built_again(
     timed = lc.bench(smolvlm.folder, rounds=1, threads=1)
     assert [case["name"].split(",")[0] for case in timed["cases"]] == ["see", "decode 64"]
     assert main(["inspect", str(smolvlm.folder)]) == 0
-    assert "image-text-to-text" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    for words in ("image-text-to-text", "up to 5 tiles of 4 tokens: 20 of 320"):
+        assert words in told
+        assert words in (smolvlm.folder / "report.html").read_text()
     lc.rebuild(smolvlm.folder, output=tmp_path / "again")
     both = [
         (folder / "manifest.json").read_bytes() for folder in (smolvlm.folder, tmp_path / "again")
@@ -103,11 +106,15 @@ def test_it_is_verified_benched_inspected_and_built_again(
     assert both[0] == both[1]
 
 
-def test_a_plan_says_what_a_build_would_make(smolvlm: Case) -> None:
+def test_a_plan_says_what_a_build_would_make(
+    smolvlm: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = lc.plan(model=str(smolvlm.source), quantize="int8")
     assert found.task == "image-text-to-text"
     assert found.layers == "4 layers, 2 kinds traced once each"
     assert found.verify is not None
+    assert main(["plan", "--model", str(smolvlm.source)]) == 0
+    assert "up to 5 tiles of 4 tokens: 20 of 320" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

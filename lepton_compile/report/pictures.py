@@ -1,0 +1,31 @@
+"""How many tokens a picture takes, of models that see and write, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["picture_words", "pictures_in"]
+
+
+def pictures_in(manifest: Mapping[str, Any]) -> str:
+    """As an artifact's manifest has it; nothing where the model takes no pictures among tokens."""
+    told = (manifest.get("generation") or {}).get("pictures")
+    if not told:
+        return ""
+    tiles = (manifest.get("image") or {}).get("tiles") or {}
+    return picture_words(told["rows"], tiles.get("most", 1), manifest["ranges"]["sequence"][1])
+
+
+def picture_words(tokens: int, most: int, longest: int) -> str:
+    """Args:
+    tokens: of a tile, or of a picture that is one.
+    most: tiles that a picture is cut into, at most; where it is, the whole is one more.
+    longest: how many tokens there may be, question and answer included.
+    """
+    if most <= 1:
+        return f"{tokens:,} of {longest:,} tokens"
+    tiles = most + 1
+    words = f"up to {tiles} tiles of {tokens:,} tokens: {tiles * tokens:,} of {longest:,}"
+    more = "the largest do not fit" if tiles * tokens >= longest else "and marks between them"
+    return f"{words}, {more}"
