@@ -14,8 +14,8 @@ from lepton_compile.export import Source
 from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
 from lepton_compile.export.image_text import IMAGE_TEXT, check_image_text
+from lepton_compile.export.image_text_kinds import GEMMA3
 from lepton_compile.export.source.chat_template import chat_template
-from lepton_compile.export.task_names import MUTUAL
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.pipeline import precision_of
 from lepton_compile.pipeline.compute import compute_dtype
@@ -64,7 +64,7 @@ def own_kernels(recipe: Recipe, source: Source) -> Kernels:
 
 def _mutual(source: Source) -> bool:
     """Whether it is of a kind in which the tokens of a picture see each other."""
-    return source.kind != "onnx" and source.config().model_type in MUTUAL
+    return source.kind != "onnx" and source.config().model_type in GEMMA3
 
 
 def _check_pair(recipe: Recipe, source: Source, task: str) -> None:

@@ -20,7 +20,7 @@ from lepton_compile.errors import ExportError
 
 from .capture import LeptonCache
 from .capture.attention import active
-from .task_names import CHOSEN, FRAMED, IMAGE_TEXT_KINDS, MARKED, MUTUAL
+from .image_text_kinds import GEMMA3, IDEFICS3, IMAGE_TEXT_KINDS, INTERNVL, LLAVA
 from .tasks import CacheUse, TaskModule, cache_name, keeping
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
 IMAGE_TEXT = "image-text-to-text"
 PICTURES = "encoder_pixel_values"
 OF_ANY_FORM = ("pixtral",)
+"""Towers that a LLaVA may have and that take pictures as they are, of any number of tokens."""
 ALONE = "task: text-generation takes the language model out of it"
 
 
@@ -81,7 +82,7 @@ class ImageTextModule(TaskModule):
 def _marking(network: Any, mask: Tensor, ids: Tensor, places: int) -> Iterator[None]:
     """Have the tokens of each picture see each other, in models that are made so."""
     capture = active()
-    if network.config.model_type not in MUTUAL or capture is None:
+    if network.config.model_type not in GEMMA3 or capture is None:
         yield
         return
     capture.marked = torch.ops.lepton.marked_mask(mask, ids, places)
@@ -107,7 +108,7 @@ def check_image_text(config: Any) -> None:
             hint=ALONE,
         )
     placeholder(config)
-    if config.model_type not in (*CHOSEN, *FRAMED):
+    if config.model_type not in (*LLAVA, *INTERNVL):
         return
     tower = str(getattr(config.vision_config, "model_type", None))
     if tower in OF_ANY_FORM:
@@ -161,20 +162,20 @@ def _known(network: Any, ids: Tensor, places: int) -> Tensor:
 
 
 def _features(network: Any, pixels: Tensor) -> Tensor:
-    """What stands for pictures among tokens: (pictures, tokens, width)."""
+    """What stands for pictures, or tiles of them, among tokens: (pictures, tokens, width)."""
     model, config = network.model, network.config
-    if config.model_type in MARKED:
+    if config.model_type in IDEFICS3:
         return _of_tiles(model, pixels)
-    if config.model_type in MUTUAL:
+    if config.model_type in GEMMA3:
         found = model.get_image_features(pixel_values=pixels)
         return found if isinstance(found, Tensor) else found.pooler_output
-    framed = config.model_type in FRAMED
+    framed = config.model_type in INTERNVL
     if framed and config.vision_feature_layer == -1:
         seen = model.vision_tower(pixel_values=pixels).last_hidden_state  # normed, unlike others
     else:
         seen = torch.cat(_behind(model.vision_tower, pixels, _layers_chosen(config)), dim=-1)
     if config.vision_feature_select_strategy == "default":
-        seen = seen[:, 1:]  # without that of the class
+        seen = seen[:, 1:]  # without the class token
     features: Tensor = model.multi_modal_projector(_in_squares(network, seen) if framed else seen)
     return features
 
@@ -200,7 +201,7 @@ def _in_squares(network: Any, seen: Tensor) -> Tensor:
 
 
 def _of_tiles(model: Any, pixels: Tensor) -> Tensor:
-    """Of a tower for pictures of any form, which are whole tiles here: none is padded."""
+    """``_features`` of a tower for pictures of any form: as tiles none is padded."""
     tower = model.vision_model
     rows, columns = (int(size) // tower.patch_size for size in pixels.shape[2:])
     whole = torch.ones((pixels.shape[0], rows, columns), dtype=torch.bool, device=pixels.device)
@@ -221,7 +222,7 @@ def _layers_chosen(config: Any) -> list[int]:
     count = getattr(config.vision_config, "num_hidden_layers", None) or 0
     listed = [*wanted] if isinstance(wanted, list | tuple) else [wanted]
     found = [number if number >= 0 else count + 1 + number for number in listed]
-    taken = config.model_type in CHOSEN if isinstance(wanted, list | tuple) else wanted != 0
+    taken = config.model_type in LLAVA if isinstance(wanted, list | tuple) else wanted != 0
     if not taken or not found or not all(0 <= number <= count for number in found):
         raise ExportError(
             "features of pictures are taken behind layers that the tower does not have",

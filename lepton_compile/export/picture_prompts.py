@@ -11,8 +11,8 @@ from typing import Any
 from lepton_compile.errors import SourceError
 
 from .image_text import placeholder
+from .image_text_kinds import GEMMA3, IDEFICS3, INTERNVL
 from .source import Source
-from .task_names import FRAMED, MARKED, MUTUAL
 
 __all__ = ["picture_prompts"]
 
@@ -25,20 +25,22 @@ BEGINS, ENDS = ("boi_token", "<start_of_image>"), ("eoi_token", "<end_of_image>"
 
 
 def picture_prompts(source: Source, rows: int) -> dict[str, Any]:
-    """``pictures`` of the manifest's ``generation``; ``rows`` are the tokens of a tile.
+    """``pictures`` of the manifest's ``generation``; ``rows`` is how many tokens a tile takes.
 
-    ``token`` stands for them, and is called ``name``; a picture is asked for by ``mark``. That the
-    tokens of a picture see each other ``mutual`` says. In the texts, which like those two are left
-    out where there is no tokenizer, the name stands once for all of a tile: ``one`` is of a
-    picture that is one tile. Of several, ``first`` stands in front, ``tile`` is of each, with
-    ``{row}`` and ``{column}``, ``line`` stands behind each row, and ``whole`` is of all at a
-    glance, behind them.
+    ``token`` is the placeholder, and ``mutual`` whether the tokens of a picture see each other.
+    The rest are texts, which are left out where there is no tokenizer:
+
+    - ``name`` of the placeholder, which in those below stands once for all of a tile;
+    - ``mark``, by which a prompt asks for a picture;
+    - ``one``: what is put there for a picture of one tile;
+    - of several ``first``, for each ``tile`` (of ``{row}`` and ``{column}``), behind each row of
+      them ``line``, and ``whole`` for the picture as a whole.
 
     Raises:
         SourceError: the tokenizer does not know the placeholder, or what stands around it.
     """
     token, kind = placeholder(source.config()), source.config().model_type
-    found: dict[str, Any] = {"token": token, "rows": rows, "mutual": kind in MUTUAL}
+    found: dict[str, Any] = {"token": token, "rows": rows, "mutual": kind in GEMMA3}
     tokenizer: Any = source.tokenizer()
     if tokenizer is None:
         return found
@@ -58,22 +60,23 @@ def picture_prompts(source: Source, rows: int) -> dict[str, Any]:
 
 def _marks(tokenizer: Any, kind: str) -> list[str]:
     """What stands around pictures of such a model, each a token."""
-    if kind in MARKED:
+    if kind in IDEFICS3:
         return [MARK]
-    named = {**dict.fromkeys(FRAMED, FRAME), **dict.fromkeys(MUTUAL, (BEGINS, ENDS))}
+    named = {**dict.fromkeys(INTERNVL, FRAME), **dict.fromkeys(GEMMA3, (BEGINS, ENDS))}
     return [_token(tokenizer, *which) for which in named.get(kind, ())]
 
 
 def _texts(tokenizer: Any, name: str, kind: str) -> dict[str, str]:
-    if kind in MUTUAL:
+    """Texts of ``picture_prompts`` but ``name``; those of several tiles where a kind has them."""
+    if kind in GEMMA3:
         mark, end = _marks(tokenizer, kind)
         return {"mark": mark, "one": f"\n\n{mark}{name}{end}\n\n"}
-    if kind in FRAMED:
+    if kind in INTERNVL:
         first, last = _marks(tokenizer, kind)
         one = f"{first}{name}{last}"
         tiles = {"first": first, "tile": name, "line": "", "whole": f"{name}{last}"}
         return {"mark": name, "one": one, **tiles}
-    if kind not in MARKED:
+    if kind not in IDEFICS3:
         return {"mark": name, "one": name}
     one = f"{MARK}{ALL}{name}{MARK}"
     tile = f"{MARK}<row_{{row}}_col_{{column}}>{name}"
@@ -81,4 +84,5 @@ def _texts(tokenizer: Any, name: str, kind: str) -> dict[str, str]:
 
 
 def _token(tokenizer: Any, which: str, usual: str) -> str:
+    """What the tokenizer calls ``which``."""
     return str(getattr(tokenizer, which, None) or usual)

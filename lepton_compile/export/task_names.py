@@ -9,19 +9,10 @@ from typing import Any
 
 from lepton_compile.errors import ExportError
 
+from .image_text_kinds import IMAGE_TEXT_KINDS
 from .vision_part import image_class, reads_images
 
-__all__ = [
-    "AUTO_CLASSES",
-    "CHOSEN",
-    "FRAMED",
-    "IMAGE_TEXT_KINDS",
-    "MARKED",
-    "MUTUAL",
-    "auto_class",
-    "check_known",
-    "infer_task",
-]
+__all__ = ["AUTO_CLASSES", "auto_class", "check_known", "infer_task"]
 
 AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
@@ -38,13 +29,6 @@ AUTO_CLASSES = {
     "text-generation": "AutoModelForCausalLM",
     "token-classification": "AutoModelForTokenClassification",
 }
-
-MARKED, CHOSEN, FRAMED = ("idefics3", "smolvlm"), ("llava",), ("internvl",)
-MUTUAL = ("gemma3",)
-IMAGE_TEXT_KINDS = (*MARKED, *CHOSEN, *FRAMED, *MUTUAL)
-"""Kinds of models that see and write: those that mark each tile of a picture in the text, those
-that choose layers of a tower whose outputs they project, those that frame a picture, and those
-the tokens of whose pictures see each other."""
 
 _HEADS = {
     "ForCausalLM": "text-generation",

@@ -1,0 +1,15 @@
+"""Kinds of models that see and write, by ``model_type``; those in one line are made alike."""
+
+from __future__ import annotations
+
+__all__ = ["GEMMA3", "IDEFICS3", "IMAGE_TEXT_KINDS", "INTERNVL", "LLAVA"]
+
+IDEFICS3 = ("idefics3", "smolvlm")
+"""A tower for pictures of any form, given whole tiles; a prompt marks each tile by its place."""
+LLAVA = ("llava",)
+"""Projected outputs of chosen layers of a tower, which stand in a prompt without marks."""
+INTERNVL = ("internvl",)
+"""As LLaVA's, of one layer, neighbours put together; marks stand around all tiles of a picture."""
+GEMMA3 = ("gemma3",)
+"""Pooled outputs of a tower; the tokens of a picture see each other, also later ones."""
+IMAGE_TEXT_KINDS = (*IDEFICS3, *LLAVA, *INTERNVL, *GEMMA3)
