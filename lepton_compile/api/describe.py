@@ -15,7 +15,7 @@ from lepton_compile.api.pictures import sees
 from lepton_compile.errors import EngineError, SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SPEECH
-from lepton_compile.export.image_text import IMAGE_TEXT
+from lepton_compile.export.image_text import IMAGE_TEXT, TEXT_ALONE
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.recipe import Recipe
 
@@ -91,7 +91,7 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
             "a model that sees and writes needs a cache that is written in place",
             where="its attention",
             found="forms that no op of onnxruntime with such a cache has",
-            hint="task: text-generation takes the language model out of it",
+            hint=TEXT_ALONE,
         )
     entry = {
         "past": "past_key_values.{layer}.{kind}",

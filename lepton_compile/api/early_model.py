@@ -13,7 +13,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
 from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
-from lepton_compile.export.image_text import IMAGE_TEXT, check_image_text
+from lepton_compile.export.image_text import IMAGE_TEXT, TEXT_ALONE, check_image_text
 from lepton_compile.export.image_text_kinds import GEMMA3
 from lepton_compile.export.source.chat_template import chat_template
 from lepton_compile.numerics.tolerance import GENERATING
@@ -82,12 +82,14 @@ def _check_parts(recipe: Recipe, source: Source, task: str, targets: tuple[str, 
         RecipeError: one of the targets, a precision, or an ONNX file.
     """
     others = [target for target in recipe.target if target not in targets]
+    alone = TEXT_ALONE if task == IMAGE_TEXT else None
     if others:
         raise RecipeError(
             f"models for {task} are for ONNX Runtime alone{_on(targets)}",
             where=recipe.place("target"),
             found=", ".join(others),
             available=targets,
+            hint=alone,
         )
     if source.kind == "onnx":
         raise RecipeError(
@@ -102,6 +104,7 @@ def _check_parts(recipe: Recipe, source: Source, task: str, targets: tuple[str, 
             where=recipe.place("quantize"),
             found=f"auto, for {task}",
             available=["int8", "int4", "rules that say it for each weight"],
+            hint=alone,
         )
 
 

@@ -56,7 +56,7 @@ _EVERYWHERE = (
     "images",
     multiple=True,
     type=PathType(exists=True, dir_okay=False),
-    help="Image to embed or to classify, or for --prompt to be of; may be repeated.",
+    help="Image to embed, to classify, or to ask about with --prompt; may be repeated.",
 )
 @click.option("--question", help="To be answered from --context.")
 @click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
@@ -119,9 +119,9 @@ def run(
 ) -> None:
     """Generate, embed, classify, fill masks, answer or transcribe; or arrays in and out.
 
-    --prompt is continued, or answered, where the model sees by each --image. --audio is
-    transcribed. --text is embedded, classified, or its masks are filled in, and --image alone
-    embedded or classified, as the model's task says. --question is answered from --context.
+    --prompt is continued, or answered; a model that sees and writes looks at each --image first.
+    --audio is transcribed. --text is embedded, classified, or its masks are filled in, and --image
+    alone embedded or classified, as the model's task says. --question is answered from --context.
     --inputs takes arrays.
     """
     kinds = [prompts, texts, images if not prompts else (), sounds]

@@ -26,6 +26,7 @@ from .tasks import CacheUse, TaskModule, cache_name, keeping
 __all__ = [
     "IMAGE_TEXT",
     "PICTURES",
+    "TEXT_ALONE",
     "ImageTextModule",
     "check_image_text",
     "look_up_known",
@@ -37,7 +38,7 @@ IMAGE_TEXT = "image-text-to-text"
 PICTURES = "encoder_pixel_values"
 OF_ANY_FORM = ("pixtral",)
 """Towers that a LLaVA may have and that take pictures as they are, of any number of tokens."""
-ALONE = "task: text-generation takes the language model out of it"
+TEXT_ALONE = "task: text-generation takes the language model out of it"
 
 
 class ImageTextModule(TaskModule):
@@ -105,7 +106,7 @@ def check_image_text(config: Any) -> None:
             where="model_type of its configuration",
             found=str(config.model_type),
             available=sorted(IMAGE_TEXT_KINDS),
-            hint=ALONE,
+            hint=TEXT_ALONE,
         )
     placeholder(config)
     if config.model_type not in (*LLAVA, *INTERNVL):
@@ -117,7 +118,7 @@ def check_image_text(config: Any) -> None:
             where="vision_config.model_type of its configuration",
             found=tower,
             available=["towers for pictures of one size, such as those of CLIP and SigLIP"],
-            hint=ALONE,
+            hint=TEXT_ALONE,
         )
     _layers_chosen(config)
 

@@ -22,7 +22,7 @@ def add_prompts(parser: Any, what: Any) -> None:
     parser.add_argument("--stop", action="append", default=[], help="end before this text")
     parser.add_argument("--stop-token", action="append", type=int, dest="stop_tokens", default=[])
     parser.add_argument("--chat", action="store_true", help="each prompt is a chat message")
-    seen: Any = {"dest": "images", "help": "files that prompts ask of"}  # for image-text-to-text
+    seen: Any = {"dest": "images", "help": "files the prompts ask about"}  # for image-text-to-text
     parser.add_argument("--image", nargs="+", action="extend", **seen)  # for image-text-to-text
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--stream", action="store_true", help="print text as it comes")
