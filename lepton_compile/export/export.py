@@ -145,10 +145,12 @@ def export(
         image = image_shape(source, tiles=task == IMAGE_TEXT) if sees else None
         longest = parts_of(source, image) if image and task != IMAGE_TEXT else longest
         asked = _Asked(task, longest, reads, pooling, positions, image)
+        # Before the trace, which fails on sizes that do not fit without a word on them.
+        tokens = picture_tokens(network, image) if image and task == IMAGE_TEXT else 0
         graph = _graph(network, asked, traced)
     exported = _described(graph, network, asked)
-    if image is not None and task == IMAGE_TEXT:
-        exported.picture_tokens = picture_tokens(network, image)
+    if tokens:
+        exported.picture_tokens = tokens
         exported.placeholder = placeholder(network.config)
     exported.notes += apart
     if stored is not None:

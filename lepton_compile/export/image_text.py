@@ -124,9 +124,34 @@ def check_image_text(config: Any) -> None:
 
 
 def picture_tokens(network: Any, shape: tuple[int, int, int]) -> int:
-    """How many tokens stand for a picture of ``shape`` (channels, rows, columns)."""
-    with torch.no_grad():
-        return int(_features(network, torch.zeros((1, *shape), device="meta")).shape[1])
+    """How many tokens stand for a picture of ``shape`` (channels, rows, columns).
+
+    Raises:
+        ExportError: the model's own code fails on such a picture, or makes nothing of it.
+    """
+    try:
+        with torch.no_grad():
+            count = int(_features(network, torch.zeros((1, *shape), device="meta")).shape[1])
+    except ExportError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        raise _cannot_see(network, shape, str(error)) from error
+    if not count:
+        raise _cannot_see(network, shape, "it makes no tokens of them")
+    return count
+
+
+def _cannot_see(network: Any, shape: tuple[int, int, int], why: str) -> ExportError:
+    size = getattr(network.config.vision_config, "image_size", None)
+    return ExportError(
+        "the model cannot take pictures of the size that its image processor makes",
+        where=f"{type(network).__name__}, in transformers' own code",
+        found=f"{shape[0]} x {shape[1]} x {shape[2]}: {why:.200}",
+        available=[f"image_size: {size}"] if size else (),
+        hint="compare the files of the image processor, and image_size, patch_size, scale_factor, "
+        "downsample_ratio and mm_tokens_per_image of config.json, with those that it was "
+        "released with",
+    )
 
 
 def placeholder(config: Any) -> int:

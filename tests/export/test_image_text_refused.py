@@ -127,3 +127,45 @@ def test_a_template_of_the_processor_that_nobody_reads(tmp_path: Path) -> None:
         lc.plan(model=str(folder))
     assert caught.value.where == str(folder / "processor_config.json")
     assert lc.plan(model=str(folder), task="text-generation").task == "text-generation"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "found"),
+    [
+        ("SmolVLMConfig", {"scale_factor": 3}, "3 x 32 x 32: shape"),  # of 4 x 4 parts
+        ("InternVLConfig", {"downsample_ratio": 1 / 3}, "3 x 32 x 32: Height and width must be"),
+        ("Gemma3Config", {"mm_tokens_per_image": 25}, "3 x 32 x 32: "),
+    ],
+)
+def test_parts_that_cannot_be_put_together(
+    kind: str, options: dict[str, Any], found: str, tmp_path: Path
+) -> None:
+    """A plan says so; a trace would, but without a word on sizes."""
+    gemma = kind == "Gemma3Config"
+    tower = {**EVEN, "model_type": "siglip_vision_model"} if gemma else EVEN
+    text = "gemma3_text" if gemma else "llama"
+    save(pictured(kind, text, tower, **options), TASK, tmp_path)
+    assert_cannot_see(tmp_path, found)
+
+
+def test_pictures_of_another_size_than_the_tower_takes(tmp_path: Path) -> None:
+    folder = _folder("llava", tmp_path)
+    size = {"height": 32, "width": 32}
+    made = {"image_processor_type": "SiglipImageProcessor", "size": size}
+    (folder / "preprocessor_config.json").write_text(json.dumps(made))
+    assert_cannot_see(folder, "3 x 32 x 32: Input image size")
+
+
+def test_a_picture_of_which_nothing_stays(tmp_path: Path) -> None:
+    """Its only part is left out, as if it stood for the class."""
+    tower = {**TOWER, "model_type": "siglip_vision_model", "image_size": 8}
+    save(pictured("LlavaConfig", "llama", tower), TASK, tmp_path)
+    assert_cannot_see(tmp_path, "3 x 8 x 8: it makes no tokens")
+
+
+def assert_cannot_see(folder: Path, found: str) -> None:
+    with pytest.raises(ExportError, match="cannot take pictures of the size that its") as caught:
+        lc.plan(model=str(folder), task=TASK)
+    assert str(caught.value.found).startswith(found)
+    assert "in transformers' own code" in str(caught.value.where)
+    assert "image_size" in str(caught.value.hint)
