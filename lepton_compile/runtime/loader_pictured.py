@@ -12,7 +12,7 @@ from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_pixels import bytes_of, listed, normalized, resized
 
-__all__ = ["Looks", "Pictured", "WithTiles", "expanded", "pictured"]
+__all__ = ["Looks", "Pictured", "WithTiles", "begun", "expanded", "pictured"]
 
 
 class Pictured(list[int]):
@@ -87,6 +87,13 @@ class WithTiles(NamedTuple):
 
     prompt: Any
     tiles: list[Any]
+
+
+def begun(model: Any, text: str) -> bool:
+    """Whether a chat has the token that begins a text: else processors add it, unlike tokenizers,
+    whose templates have all that is wanted."""
+    begins = model.special_tokens.get("bos_token")
+    return bool(begins) and text.startswith(begins)
 
 
 def expanded(model: Any, text: str, tiles: list[Any]) -> str:

@@ -39,17 +39,18 @@ class Prompts(Texts):
                 ids = np.asarray(prompt)
             refuse(ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"), wrong)
             return [*map(int, ids)]
-        if chat or not text:
+        if talk := chat or not text:
             said = [{"role": "user", "content": prompt}] if text else prompt
             refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
             prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())], **given)
         if self.task == "image-text-to-text":
-            from lepton_compile.runtime.loader_pictured import expanded
+            from lepton_compile.runtime.loader_pictured import begun, expanded
 
+            talk = talk and begun(self, prompt)
             prompt = expanded(self, prompt, tiles)
         with failing("this prompt cannot be encoded"):
             prompt.encode()  # half a character is none, such as a byte that a shell passes on
-            return list(self.tokenizer.encode(prompt, add_special_tokens=text and not chat).ids)
+            return list(self.tokenizer.encode(prompt, add_special_tokens=not talk).ids)
 
     def chat_text(self, messages: Sequence[Mapping[str, Any]], /, **named: Any) -> str:
         """The chat template over ``messages``, with what else it asks for ``named``."""

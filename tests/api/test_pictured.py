@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 import lepton_compile as lc
 from lepton_compile.runtime import LoaderError
 from lepton_compile.runtime.loader import Model
-from tests.pictured import KINDS, TOKEN, Case, made, pictures
+from tests.pictured import KINDS, TOKEN, Case, Theirs, made, pictures, saved
 
 NEW = 8
 # fp32 in another order of additions, relative to the range of the logits.
@@ -105,6 +107,29 @@ def test_a_chat(case: Case, seen: list[Image.Image]) -> None:
         assert ours(brought, None, False) == answer([*before, new], seen[1::-1])
         assert ours([*before, new], seen[1::-1], True) == answer([*before, new], seen[1::-1])
         assert ours([brought[-1]], None, held) == answer([*before, new], seen[1::-1])
+
+
+@pytest.mark.parametrize("front", ["", "{{ bos_token }}"])
+def test_a_chat_begins_as_a_processor_has_it_begin(
+    front: str, seen: list[Image.Image], tmp_path: Path
+) -> None:
+    """It puts special tokens in front, unlike a tokenizer, where the template has none."""
+    source = saved("llava", tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    begins = TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
+    tokenizer.post_processor = begins
+    tokenizer.save(str(source / "tokenizer.json"))
+    template = source / "chat_template.jinja"
+    template.write_text(front + template.read_text())
+    out = lc.build(model=str(source), output=tmp_path / "out", tactics="default", verify=False)
+    talk = [{"role": "user", "content": said(seen[0], "w40")}]
+    how = {"tokenize": True, "return_dict": True, "add_generation_prompt": True}
+    wanted = [*Theirs("llava", source).reads.apply_chat_template(talk, **how)["input_ids"][0]]
+    assert (wanted[0], wanted.count(1)) == (1, 1)
+    with lc.load(out.path, threads=1) as model:
+        row = model.generate("w40", images=seen[:1], chat=True, max_new_tokens=1)
+        assert row.ids == wanted
+        assert model.generate("w40", max_new_tokens=1).ids == [1, 40]
 
 
 def test_ids_have_all_places_of_a_picture(case: Case, seen: list[Image.Image]) -> None:
