@@ -15,7 +15,7 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.source.preprocessor import CLIP, Preprocessing, preprocessing_of
+from lepton_compile.export.source.preprocessor import CLIP, KINDS, Preprocessing, preprocessing_of
 from lepton_compile.export.source.tiling import Tiles
 from lepton_compile.runtime.loader_tiles import check_tiles
 
@@ -106,6 +106,25 @@ def test_numbers_are_the_file_s_then_those_of_its_class(tmp_path: Path) -> None:
     assert (found.resample, found.scale) == ("lanczos", 0.5)
     found = read(tmp_path, kind | {"do_rescale": False, "do_normalize": False})
     assert (found.scale, found.mean, found.std) == (1.0, (0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"DINOv3ViT"}))  # which asks for torchvision
+def test_a_class_is_known_by_its_own_numbers(name: str) -> None:
+    """Where a file says nothing its class decides, and a table here has what that is."""
+    known, whole = KINDS[name], f"{name}ImageProcessor"
+    theirs = getattr(transformers, f"{whole}Pil", None) or getattr(transformers, whole)
+    assert known.resample == theirs.resample
+    assert known.mean == (tuple(theirs.image_mean), tuple(theirs.image_std))
+    assert tuple(theirs.size.values()) == ((known.edge,) if known.edge else known.size)
+    assert bool(known.crop) == bool(getattr(theirs, "do_center_crop", False))
+    if known.crop:
+        assert {*theirs.crop_size.values()} == {known.crop}
+    if known.edge:
+        assert (theirs.max_image_size["longest_edge"],) * 2 == known.size
+    if known.part:
+        assert theirs.crop_pct == known.part
+    if known.patches:
+        assert theirs.max_patches == known.patches
 
 
 def test_that_of_a_model_of_several_parts_is_read_too(tmp_path: Path) -> None:

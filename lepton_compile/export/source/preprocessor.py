@@ -81,7 +81,7 @@ KINDS = {
     "Gemma3": _Kind(2, (224, 224)),
     "MobileNetV1": _Kind(2, (256,), 224),
     "MobileNetV2": _Kind(2, (256,), 224),
-    "Pvt": _Kind(2, (224, 224), mean=IMAGENET),
+    "Pvt": _Kind(3, (224, 224), mean=IMAGENET),
     "Siglip": _Kind(3, (224, 224)),
     "SmolVLM": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "ViT": _Kind(2, (224, 224)),
