@@ -18,10 +18,12 @@ def pictures_in(manifest: Mapping[str, Any]) -> str:
 
 
 def picture_words(tokens: int, most: int, longest: int) -> str:
-    """Args:
-    tokens: of a tile, or of a picture that is one.
-    most: tiles that a picture is cut into, at most; where it is, the whole is one more.
-    longest: how many tokens there may be, question and answer included.
+    """Of what there may be, what a picture takes.
+
+    Args:
+        tokens: of a tile, or of a picture that is one.
+        most: tiles that a picture is cut into, at most; where it is, the whole is one more.
+        longest: how many tokens there may be, question and answer included.
     """
     if most <= 1:
         return f"{tokens:,} of {longest:,} tokens"
