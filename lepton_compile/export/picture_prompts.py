@@ -24,11 +24,11 @@ BEGINS, ENDS = ("boi_token", "<start_of_image>"), ("eoi_token", "<end_of_image>"
 """The same of Gemma 3; the first is what a prompt asks for a picture by."""
 
 
-def picture_prompts(source: Source, rows: int) -> dict[str, Any]:
-    """``pictures`` of the manifest's ``generation``; ``rows`` is how many tokens a tile takes.
+def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
+    """``pictures`` of the manifest's ``generation``; ``tokens`` is how many a tile takes.
 
-    ``token`` is the placeholder, and ``mutual`` whether the tokens of a picture see each other.
-    The rest are texts, which are left out where there is no tokenizer:
+    ``placeholder`` is the id of each of them, and ``mutual`` whether those of a picture see each
+    other. The rest are texts, which are left out where there is no tokenizer:
 
     - ``name`` of the placeholder, which in those below stands once for all of a tile;
     - ``mark``, by which a prompt asks for a picture;
@@ -40,7 +40,7 @@ def picture_prompts(source: Source, rows: int) -> dict[str, Any]:
         SourceError: the tokenizer does not know the placeholder, or what stands around it.
     """
     token, kind = placeholder(source.config()), source.config().model_type
-    found: dict[str, Any] = {"token": token, "rows": rows, "mutual": kind in GEMMA3}
+    found: dict[str, Any] = {"placeholder": token, "tokens": tokens, "mutual": kind in GEMMA3}
     tokenizer: Any = source.tokenizer()
     if tokenizer is None:
         return found

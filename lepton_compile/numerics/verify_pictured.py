@@ -74,9 +74,9 @@ def verify_pictured(
 ) -> dict[str, Any]:
     """The fields of a ``VerifyReport``; args as of ``verify``."""
     truth, told = _Reference(reference), model.manifest["generation"]["pictures"]
-    before = [told["token"]] * told["rows"]
+    before = [told["placeholder"]] * told["tokens"]
     longest = min(SEGMENT, ends(model, "sequence")[1] - len(before))
-    parts = _words(feed.enough(_parts(model, feed, longest)), told["token"])
+    parts = _words(feed.enough(_parts(model, feed, longest)), told["placeholder"])
     _, channels, height, width = model.inputs[PIXELS]["shape"]
     seen = pictures(min(DIFFERENT, len(parts)), height, width)
     pixels = normalized(seen, model.manifest.get("image"), channels)

@@ -14,7 +14,7 @@ def pictures_in(manifest: Mapping[str, Any]) -> str:
     if not told:
         return ""
     tiles = (manifest.get("image") or {}).get("tiles") or {}
-    return picture_words(told["rows"], tiles.get("most", 1), manifest["ranges"]["sequence"][1])
+    return picture_words(told["tokens"], tiles.get("most", 1), manifest["ranges"]["sequence"][1])
 
 
 def picture_words(tokens: int, most: int, longest: int) -> str:

@@ -76,9 +76,10 @@ def _with(model: Any, prompt: Any, images: Any, chat: Any) -> Pictured:
     made.pixels = [one for pixels, *_ in tiles for one in pixels]
     made.names = [hashlib.sha256(one.tobytes()).digest() for one in made.pixels]
     told = model.manifest["generation"]["pictures"]
-    found, wanted = made.count(told["token"]), told["rows"] * len(made.names)
-    wrong = f"the prompt has token {told['token']} {found} times, and {len(tiles)} images take"
-    refuse(found != wanted, f"{wrong} {wanted}, {told['rows']} for each tile")
+    token, wanted = told["placeholder"], told["tokens"] * len(made.names)
+    found = made.count(token)
+    wrong = f"the prompt has token {token} {found} times, and {len(tiles)} images take"
+    refuse(found != wanted, f"{wrong} {wanted}, {told['tokens']} for each tile")
     return made
 
 
@@ -112,7 +113,7 @@ def _placeholders(told: Mapping[str, Any], rows: int, columns: int) -> str:
     grid = [[(row, column) for column in range(columns)] for row in range(rows)]
     lines = ("".join(_tile(told, *each) for each in line) + told["line"] for line in grid)
     text = "".join([told["first"], *lines, told["whole"]]) if grid else told["one"]
-    return str(text.replace(told["name"], told["name"] * told["rows"]))
+    return str(text.replace(told["name"], told["name"] * told["tokens"]))
 
 
 def _tile(told: Mapping[str, Any], row: int, column: int) -> str:

@@ -18,7 +18,7 @@ __all__ = ["PIXELS", "Seer", "check_pictures", "show", "without_pictures"]
 
 PIXELS = "encoder_pixel_values"
 TEXTS: tuple[str, ...] = ("name", "mark", "one", "first", "tile", "line", "whole")
-PICTURES = {"token": int, "rows": int, "mutual?": bool, **{f"{text}?": str for text in TEXTS}}
+PICTURES = {"placeholder": int, "tokens": int, "mutual?": bool, **{f"{t}?": str for t in TEXTS}}
 SEEING = {"engines": [{"encoder": str}], "generation": {"pictures": PICTURES}, "image?": {}}
 
 
@@ -35,7 +35,7 @@ def check_pictures(manifest: dict[str, Any]) -> None:
         texts = TEXTS
     if manifest["tokenizer"]:
         check_form(told, dict.fromkeys(texts, str), "manifest.generation.pictures")
-    rows, token = told["rows"], told["token"]
+    rows, token = told["tokens"], told["placeholder"]
     bad = not 0 < rows <= ranges["sequence"][1] or token > ranges["input_ids"][1]
     refuse(bad, f"manifest.json is damaged: {rows} of token {token} cannot stand for a picture")
     shapes = [value["shape"] for value in manifest["inputs"] if value["name"] == PIXELS]
@@ -71,14 +71,15 @@ class Seer:
         with failing("the engine failed on what it sees"):
             each = (self.encoder.run([self.name], {PIXELS: one[None]})[0] for one in pixels)
             found = np.concatenate([*each])
-        bad = len(found) != self.told["rows"] * len(pixels)
+        bad = len(found) != self.told["tokens"] * len(pixels)
         refuse(bad, "manifest.json is damaged: an image stands in another number of places")
         return found
 
     def run(self, names: list[str], given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Outputs of the decoder by all that both are given."""
         pixels, own = given[PIXELS], {n: array for n, array in given.items() if n != PIXELS}
-        places, rows = int((given["input_ids"] == self.told["token"]).sum()), self.told["rows"]
+        rows, token = self.told["tokens"], self.told["placeholder"]
+        places = int((given["input_ids"] == token).sum())
         bad = places != rows * len(pixels)
         refuse(bad, f"{len(pixels)} tiles take {rows} placeholders each, and the ids have {places}")
         seen = self.see(pixels) if len(pixels) else self.nothing
@@ -99,8 +100,8 @@ def show(cache: Any, at: int, prompts: Sequence[Any], held: int) -> int:
     another than was in its place, and none of a part of one whose tokens see each other.
     """
     told, shown = cache.session.told, cache.__dict__.setdefault("shown", {})
-    here, names = np.equal(prompts[0], told["token"]), [prompt.names for prompt in prompts]
-    starts = np.flatnonzero(here)[:: told["rows"]]
+    here, names = np.equal(prompts[0], told["placeholder"]), [prompt.names for prompt in prompts]
+    starts = np.flatnonzero(here)[:: told["tokens"]]
     before = [*shown.get(at, ()), *[None] * len(starts)]
     other = [s for s, was, name in zip(starts, before, names[0], strict=False) if was != name]
     held = min([held, *(int(start) // 16 * 16 for start in other)])
@@ -108,8 +109,8 @@ def show(cache: Any, at: int, prompts: Sequence[Any], held: int) -> int:
         held -= 16
     shown |= dict(enumerate(names, at))
     first = int(here[:held].sum())
-    pixels = [picture for prompt in prompts for picture in prompt.pixels][first // told["rows"] :]
+    pixels = [picture for prompt in prompts for picture in prompt.pixels][first // told["tokens"] :]
     if pixels:
-        seen = cache.session.see(pixels)[first % told["rows"] :]
+        seen = cache.session.see(pixels)[first % told["tokens"] :]
         cache.binding.bind_ortvalue_input(cache.session.name, cache.session.value(seen))
     return held

@@ -45,7 +45,7 @@ def test_the_manifest_and_the_report_say_what_it_is(smolvlm: Case) -> None:
     manifest = json.loads((smolvlm.folder / "manifest.json").read_text())
     told = manifest["generation"]["pictures"]
     assert manifest["task"] == "image-text-to-text"
-    assert (told["token"], told["rows"]) == (TOKEN, 4)
+    assert (told["placeholder"], told["tokens"]) == (TOKEN, 4)
     assert manifest["image"]["tiles"] == {"kind": "longest-edge", "most": 4, "edge": 64}
     assert manifest["cache"]["shared"]
     assert manifest["cache"]["pieces"]

@@ -57,7 +57,7 @@ def test_tiles_are_marked_as_transformers_marks_them(
     kind: str, grid: tuple[int, int], tmp_path: Path
 ) -> None:
     told = picture_prompts(_source(kind, tmp_path), ROWS)
-    assert (told["token"], told["rows"]) == (PLACEHOLDER, ROWS)
+    assert (told["placeholder"], told["tokens"]) == (PLACEHOLDER, ROWS)
     wanted = get_image_prompt_string(*grid, ROWS, MARKS[0], "<image>", MARKS[1])
     if kind == "idefics3":
         named = SimpleNamespace(
@@ -103,13 +103,13 @@ def test_pictures_are_asked_for_by_what_begins_them(tmp_path: Path) -> None:
 def test_a_picture_without_marks(tmp_path: Path) -> None:
     told = picture_prompts(_source("llava", tmp_path, "{image}", []), ROWS)
     texts = dict.fromkeys(("name", "mark", "one"), "{image}")
-    assert told == {"token": PLACEHOLDER, "rows": ROWS, "mutual": False, **texts}
+    assert told == {"placeholder": PLACEHOLDER, "tokens": ROWS, "mutual": False, **texts}
 
 
 def test_without_a_tokenizer(tmp_path: Path) -> None:
     PICTURED["smolvlm"][0]().save_pretrained(tmp_path)
     told = picture_prompts(resolve(str(tmp_path), tmp_path, weights=False), ROWS)
-    assert told == {"token": PLACEHOLDER, "rows": ROWS, "mutual": False}
+    assert told == {"placeholder": PLACEHOLDER, "tokens": ROWS, "mutual": False}
 
 
 @pytest.mark.parametrize(

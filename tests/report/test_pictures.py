@@ -21,7 +21,7 @@ def test_words_for_a_picture(tokens: int, most: int, longest: int, words: str) -
 
 
 def test_a_manifest_says_it_of_models_that_see_and_write() -> None:
-    pictures = {"ranges": {"sequence": [1, 320]}, "generation": {"pictures": {"rows": 4}}}
+    pictures = {"ranges": {"sequence": [1, 320]}, "generation": {"pictures": {"tokens": 4}}}
     assert pictures_in({**pictures, "image": None}) == "4 of 320 tokens"
     image = {"tiles": {"kind": "longest-edge", "most": 4, "edge": 64}}
     assert pictures_in({**pictures, "image": image}) == picture_words(4, 4, 320)

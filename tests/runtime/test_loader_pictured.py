@@ -249,9 +249,9 @@ ENCODER = ("engines", 0, "encoder")
     ("path", "value", "said"),
     [
         (PICTURES, None, r"manifest\.generation\.pictures cannot be None"),
-        ((*PICTURES, "rows"), 0, r"0 of token 190 cannot stand for a picture"),
-        ((*PICTURES, "rows"), 321, r"321 of token 190 cannot stand for a picture"),
-        ((*PICTURES, "token"), 200, r"4 of token 200 cannot stand for a picture"),
+        ((*PICTURES, "tokens"), 0, r"0 of token 190 cannot stand for a picture"),
+        ((*PICTURES, "tokens"), 321, r"321 of token 190 cannot stand for a picture"),
+        ((*PICTURES, "placeholder"), 200, r"4 of token 200 cannot stand for a picture"),
         ((*PICTURES, "line"), None, r"generation\.pictures\.line cannot be None"),
         ((*PICTURES, "one"), 5, r"generation\.pictures\.one cannot be 5"),
         (ENCODER, None, r"manifest\.engines\[0\]\.encoder cannot be None"),
@@ -275,8 +275,8 @@ def test_what_is_refused_at_once(
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ((*PICTURES, "rows"), 3, "an image stands in another number of places"),
-        ((*PICTURES, "rows"), 5, "an image stands in another number of places"),
+        ((*PICTURES, "tokens"), 3, "an image stands in another number of places"),
+        ((*PICTURES, "tokens"), 5, "an image stands in another number of places"),
         ((*PICTURES, "tile"), "w7", "times, and 1 images take 20, 4 for each"),
         ((*PICTURES, "whole"), "<image><image>", "times, and 1 images take 20, 4 for each"),
         (("image", "resample"), "best", "this image does not become what the model takes"),

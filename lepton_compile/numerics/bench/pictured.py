@@ -26,7 +26,7 @@ def bench_pictured(
 ) -> list[Case]:
     """Two cases, the engine and (where given) PyTorch eager in turn."""
     told, rows = model.manifest["generation"], int(model.manifest["ranges"]["batch"][0])
-    token, places = told["pictures"]["token"], told["pictures"]["rows"]
+    token, places = told["pictures"]["placeholder"], told["pictures"]["tokens"]
     length, new = lengths_within(model.manifest["ranges"])
     length, room = max(length, places + 1), int(model.manifest["ranges"]["sequence"][1])
     texts = random_segments(int(told["vocabulary"]), [length - places] * rows)
