@@ -12,7 +12,10 @@ import numpy as np
 __all__ = ["KINDS", "SIDE", "TOKEN", "Case", "Theirs", "made", "pictures", "saved"]
 
 SIDE, TOKEN, ENDS = 32, 190, "<end_of_utterance>"
-KINDS = ("smolvlm", "llava", "internvl", "gemma3")
+SIGNS = "".join(map(chr, range(32, 127))) + "\n"
+GRIDS = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
+"""Those for pictures of any size: in windows, with features of several layers, with states."""
+KINDS = ("smolvlm", "llava", "internvl", "gemma3", *GRIDS)
 TEXT = {
     "vocab_size": 200,
     "hidden_size": 64,
@@ -36,6 +39,9 @@ MARKS = {
     "gemma3": ("<image_soft_token>", "<start_of_image>", "<end_of_image>"),
     "internvl": ("<IMG_CONTEXT>", "<img>", "</img>"),
     "llava": ("<image>",),
+    **dict.fromkeys(
+        GRIDS, ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+    ),
     "smolvlm": (
         *("<image>", "<fake_token_around_image>", "<global-img>"),
         *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)),
@@ -43,8 +49,19 @@ MARKS = {
 }
 """The placeholder, and what else stands around pictures."""
 ASKS = {kind: marks[kind == "gemma3"] for kind, marks in MARKS.items()}
+ASKS |= dict.fromkeys(GRIDS, "<|vision_start|><|image_pad|><|vision_end|>")
+PATCH = 8
+"""Rows and columns of a patch of pictures of any size, four of which are a token."""
 """What a prompt asks for a picture by."""
+ANY_SIZE = {
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+    "size": {"shortest_edge": 4 * (2 * PATCH) ** 2, "longest_edge": 15 * (2 * PATCH) ** 2},
+    "patch_size": PATCH,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+}
 PREPROCESSORS: dict[str, dict[str, Any]] = {
+    **{kind: {**ANY_SIZE} for kind in GRIDS},
     "gemma3": {
         "image_processor_type": "Gemma3ImageProcessor",
         "size": {"height": SIDE, "width": SIDE},
@@ -69,8 +86,38 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
 }
 
 
+def _grid_config(kind: str) -> Any:
+    """Of a model for pictures of any size."""
+    import transformers
+
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": rope}
+    eyes = {"depth": 3, "num_heads": 2, "hidden_size": 32, "intermediate_size": 48}
+    eyes |= {"out_hidden_size": 64, "patch_size": PATCH, "spatial_merge_size": 2}
+    if kind == "qwen2_5_vl":
+        eyes |= {"window_size": 4 * PATCH, "fullatt_block_indexes": [1]}
+        kinds = transformers.Qwen2_5_VLConfig
+    elif kind == "qwen3_vl":
+        eyes |= {"num_position_embeddings": 36, "deepstack_visual_indexes": [0, 1]}
+        kinds = transformers.Qwen3VLConfig
+    else:
+        eyes |= {"num_position_embeddings": 36}
+        text |= {"layer_types": ["linear_attention", "full_attention"]}
+        text |= {f"linear_num_{each}_heads": 2 for each in ("key", "value")}
+        text |= {f"linear_{each}_head_dim": 16 for each in ("key", "value")}
+        half = {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+        text["rope_parameters"] = {**rope, **half}
+        kinds = transformers.Qwen3_5Config
+    told = {"image_token_id": TOKEN, "vision_start_token_id": TOKEN + 1}
+    told |= {"vision_end_token_id": TOKEN + 2, "video_token_id": TOKEN + 3}
+    return kinds(text_config=text, vision_config=eyes, **told)
+
+
 def _config(kind: str) -> Any:
     import transformers
+
+    if kind in GRIDS:
+        return _grid_config(kind)
 
     if kind == "internvl":
         eyes = {**SEES, "image_size": [SIDE, SIDE], "patch_size": [8, 8]}
@@ -109,17 +156,27 @@ def _network(kind: str) -> Any:
 
 
 def _tokenizer(kind: str, folder: Path) -> None:
-    """Words w6 to w189 with the numbers in their names, and the marks of a kind behind them."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """Words w6 to w189 with the numbers in their names, and the marks of a kind behind them; or, of
+    kinds that transformers has such tokenizers of, bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     known = ["<pad>", "<s>", "</s>", "\n", "User:", "Assistant:", *(f"w{n}" for n in range(6, 190))]
     marks = [*MARKS[kind], ENDS]
+    if kind in GRIDS:
+        known[3 : 3 + len(SIGNS)] = pre_tokenizers.ByteLevel(
+            False, use_regex=False
+        ).pre_tokenize_str(SIGNS)[0][0]
     words = {word: number for number, word in enumerate([*known, *marks])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w6"))
-    lines = pre_tokenizers.Split("\n", "isolated")
-    apart = pre_tokenizers.Split(" ", "removed")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([lines, apart])
+    if kind in GRIDS:
+        tokenizer = Tokenizer(models.BPE(words, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False)
+        tokenizer.decoder = decoders.ByteLevel()
+    else:
+        tokenizer = Tokenizer(models.WordLevel(words, unk_token="w6"))
+        lines = pre_tokenizers.Split("\n", "isolated")
+        apart = pre_tokenizers.Split(" ", "removed")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([lines, apart])
     whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>")
     whole.add_special_tokens({"additional_special_tokens": marks})
     whole.chat_template = (
@@ -163,6 +220,8 @@ class Theirs:
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
         self.sees = _sees(kind).from_pretrained(folder)
         how = {"chat_template": self.tokenizer.chat_template}
+        if kind in GRIDS:
+            return  # their processors ask for torchvision
         if kind == "llava":
             told = {"patch_size": 8, "vision_feature_select_strategy": "default"}
             how |= told | {"num_additional_image_tokens": 1}
@@ -178,6 +237,8 @@ class Theirs:
         """Tensors of a text and of the pictures in it."""
         if self.kind == "internvl":
             return self._of_patches(text, images)
+        if self.kind in GRIDS:
+            return self._of_grids(text, images)
         given = {"text": [text], "images": [images] if images else None}
         if self.kind == "gemma3":
             given["return_mm_token_type_ids"] = True
@@ -197,6 +258,24 @@ class Theirs:
         row = torch.tensor([ids])
         found = {"input_ids": row, "attention_mask": torch.ones_like(row)}
         return found | ({"pixel_values": torch.cat(seen)} if seen else {})
+
+    def _of_grids(self, text: str, images: list[Any]) -> dict[str, Any]:
+        """The same of pictures of any size."""
+        import torch
+
+        seen, name = (
+            dict(self.sees(images, return_tensors="pt")) if images else {},
+            MARKS[self.kind][0],
+        )
+        first, *rest = text.split(name)
+        counts = [int(one.prod()) // 4 for one in seen.get("image_grid_thw", ())]
+        assert len(counts) == len(rest)
+        text = first + "".join(
+            name * count + part for count, part in zip(counts, rest, strict=True)
+        )
+        row = torch.tensor([self.tokenizer.encode(text, add_special_tokens=False)])
+        told = {"input_ids": row, "attention_mask": torch.ones_like(row), **seen}
+        return told | {"mm_token_type_ids": (row == TOKEN).to(torch.int64)}
 
     def ids(self, text: str, images: list[Any]) -> list[int]:
         return [*map(int, self.inputs(text, images)["input_ids"][0])]
@@ -219,6 +298,7 @@ def _sees(kind: str) -> Any:
     import transformers
 
     names = {"smolvlm": "SmolVLM", "llava": "CLIP", "internvl": "GotOcr2", "gemma3": "Gemma3"}
+    names |= dict.fromkeys(GRIDS, "Qwen2VL")
     return getattr(transformers, f"{names[kind]}ImageProcessorPil")
 
 

@@ -343,9 +343,7 @@ class Build:
             ),
             tools=describe.tool_versions(),
             lepton=__version__,
-            **describe.assets(
-                source, folder, exported.task, picture_tokens=exported.picture_tokens
-            ),
+            **describe.assets(source, folder, exported),
         )
 
     def _engine_entry(

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from lepton_compile.api.changes import TOOLS
 from lepton_compile.api.own_code import own_code
+from lepton_compile.api.pictured import most_pixels
 from lepton_compile.api.pictures import sees
 from lepton_compile.errors import EngineError, SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
@@ -173,12 +174,8 @@ def picture_entry(
     }
 
 
-def assets(source: Source, folder: Path, task: str, *, picture_tokens: int = 0) -> dict[str, Any]:
-    """Write the model's own small files; returns the manifest fields that describe them.
-
-    Args:
-        picture_tokens: how many tokens stand for a picture (image-text-to-text).
-    """
+def assets(source: Source, folder: Path, exported: ExportedModel) -> dict[str, Any]:
+    """Write the model's own small files; returns the manifest fields that describe them."""
     if source.kind == "onnx":
         return {}
     from lepton_compile.export.assets import write_assets, write_preprocessing
@@ -186,26 +183,26 @@ def assets(source: Source, folder: Path, task: str, *, picture_tokens: int = 0) 
     from lepton_compile.export.sentence import score_function
     from lepton_compile.export.vision_part import IMAGE_TASKS
 
+    task = exported.task
     return {
         "tokenizer": write_assets(source, folder, processor=task == IMAGE_TEXT),
-        "generation": _generation(source, folder, task, picture_tokens),
+        "generation": _generation(source, folder, exported),
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
         "score": score_of(source.config(), score_function(source))
         if task in ("text-classification", "image-classification")
         else None,
-        "image": write_preprocessing(source, folder)
+        "image": write_preprocessing(source, folder, most_pixels(exported))
         if task in (*IMAGE_TASKS, IMAGE_TEXT)
         else None,
     }
 
 
-def _generation(
-    source: Source, folder: Path, task: str, picture_tokens: int = 0
-) -> dict[str, Any] | None:
+def _generation(source: Source, folder: Path, exported: ExportedModel) -> dict[str, Any] | None:
     """Which tokens texts begin and end with; None where none are written."""
     from lepton_compile.export.generation import answers, generation, speech, write_filters
     from lepton_compile.export.picture_prompts import picture_prompts
 
+    task = exported.task
     if task not in GENERATING:
         return None
     found = generation(source, task) | (answers(source) if task in PAIRS else {})
@@ -213,7 +210,7 @@ def _generation(
         write_filters(source, folder)
         found |= speech(source)
     if task == IMAGE_TEXT:
-        found["pictures"] = picture_prompts(source, picture_tokens)
+        found["pictures"] = picture_prompts(source, exported.picture_tokens)
     return found
 
 

@@ -15,6 +15,7 @@ from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
 from lepton_compile.export.image_text import IMAGE_TEXT, TEXT_ALONE, check_image_text
 from lepton_compile.export.image_text_kinds import GEMMA3
+from lepton_compile.export.patch_grid import patch_grid
 from lepton_compile.export.source.chat_template import chat_template
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.pipeline import precision_of
@@ -46,9 +47,26 @@ def check_model(recipe: Recipe, source: Source) -> None:
     if task == IMAGE_TEXT:
         _check_parts(recipe, source, task, OF_MUTUAL if _mutual(source) else OF_PAIRS)
         check_image_text(source.config())
+        _check_batch(recipe, source)
         chat_template(source.folder, processor=True)
     _check_precision(recipe, config_of(source))
     check_recipe_text(recipe, source)
+
+
+def _check_batch(recipe: Recipe, source: Source) -> None:
+    """Engines for pictures of any size are compared by one at a time.
+
+    Raises:
+        RecipeError: the engine would take no single row.
+    """
+    low, high = recipe.shapes.batch
+    if low > 1 and patch_grid(source.config()) is not None:
+        raise RecipeError(
+            "an engine for pictures of any size takes single rows, too",
+            where=recipe.place("shapes.batch"),
+            found=f"{low}..{high}",
+            available=[f"1..{high}"],
+        )
 
 
 def own_kernels(recipe: Recipe, source: Source) -> Kernels:
@@ -57,9 +75,8 @@ def own_kernels(recipe: Recipe, source: Source) -> Kernels:
     Raises:
         EngineError: as of ``kernels_for``.
     """
-    known = recipe.task is not None or source.kind == "onnx"
-    task = recipe.task if known else task_of(source)
-    return kernels_for(recipe, needed=task == IMAGE_TEXT and _mutual(source))
+    mutual = _mutual(source) and (recipe.task or task_of(source)) == IMAGE_TEXT
+    return kernels_for(recipe, needed=mutual)
 
 
 def _mutual(source: Source) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,11 @@ def _lower_case(file: Path, origin: Path) -> None:
         tokenizer.save(str(file), pretty=False)
 
 
-def write_preprocessing(source: Source, folder: Path) -> dict[str, Any] | None:
+def write_preprocessing(source: Source, folder: Path, most: int = 0) -> dict[str, Any] | None:
     """Write how pictures are made into ``folder``, as the model's own file says it.
+
+    Args:
+        most: pixels of a picture of any size, whatever the file says; 0 for no such limit.
 
     Returns:
         The manifest's ``image``; None where the model's files do not say.
@@ -118,6 +122,9 @@ def write_preprocessing(source: Source, folder: Path) -> dict[str, Any] | None:
     if made is None:
         return None
     _write_json(folder / PREPROCESSOR, settings_of(source.folder)[1])
+    if made.pixels and most:
+        least, usual = made.pixels
+        made = replace(made, pixels=(min(least, most), min(usual, most)))
     return made.entry()
 
 

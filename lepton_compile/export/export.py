@@ -23,11 +23,13 @@ from .checkpoint import Checkpoint, Integers
 from .checkpoint.names import summarize
 from .checkpoint.quantized import method_of
 from .encoder_decoder import PAIRS, READS
+from .grid_text import GridTextModule
 from .image_text import IMAGE_TEXT, ImageTextModule, check_image_text, picture_tokens, placeholder
 from .kept import CacheLayer, StateLayer
 from .lengths import longest_sequence
 from .made_weights import made_weights
 from .model import Graph, build_graph
+from .patch_grid import PatchGrid, patch_grid
 from .source import Source
 from .task_names import AUTO_CLASSES, auto_class, check_known
 from .tasks import CacheUse, Pooling, TaskModule, task_module
@@ -72,8 +74,8 @@ class ExportedModel:
         source_length: longest text that an encoder-decoder reads; ``length`` is of what it writes.
         stored: int4 or int8 where an ONNX file has weights so, the fewest bits of several; with
             ``static-`` in front where it rounds activations, too.
-        picture_tokens: how many tokens stand for a picture, or for each tile of one, and which:
-            ``placeholder`` (image-text-to-text).
+        picture_tokens: how many tokens stand for a picture, or for each tile of one, 0 where that
+            goes by its size and ``grid``, and which: ``placeholder`` (image-text-to-text).
     """
 
     model: ir.Model
@@ -94,6 +96,7 @@ class ExportedModel:
     stored: str = ""
     picture_tokens: int = 0
     placeholder: int = 0
+    grid: PatchGrid | None = None
 
     @property
     def cached(self) -> bool:
@@ -141,16 +144,17 @@ def export(
         stored = weights_of(source, network, _own_name(source, task)) if weights else None
         apart = _untied(source, task, network, stored)
         step(f"tracing {type(network).__name__}", 1, 3)
-        sees = task in (*IMAGE_TASKS, IMAGE_TEXT)
+        grid = patch_grid(source.config()) if task == IMAGE_TEXT else None
+        sees = task in IMAGE_TASKS or (task == IMAGE_TEXT and grid is None)
         image = image_shape(source, tiles=task == IMAGE_TEXT) if sees else None
         longest = parts_of(source, image) if image and task != IMAGE_TEXT else longest
-        asked = _Asked(task, longest, reads, pooling, positions, image)
+        asked = _Asked(task, longest, reads, pooling, positions, image, grid)
         # Before the trace, which fails on sizes that do not fit without a word on them.
         tokens = picture_tokens(network, image) if image and task == IMAGE_TEXT else 0
         graph = _graph(network, asked, traced)
     exported = _described(graph, network, asked)
-    if tokens:
-        exported.picture_tokens = tokens
+    if task == IMAGE_TEXT:
+        exported.picture_tokens, exported.grid = tokens, grid
         exported.placeholder = placeholder(network.config)
     exported.notes += apart
     if stored is not None:
@@ -226,6 +230,7 @@ class _Asked:
     pooling: Pooling | None
     positions: bool
     image: tuple[int, int, int] | None
+    grid: PatchGrid | None
 
 
 def _described(graph: Graph, network: nn.Module, asked: _Asked) -> ExportedModel:
@@ -256,6 +261,8 @@ def _graph(network: nn.Module, asked: _Asked, traced: Traced | None) -> Graph:
         return traced.graph(network, asked, lambda: _graph(network, asked, None))
 
     def make(cache: CacheUse) -> TaskModule:
+        if asked.grid is not None:
+            return GridTextModule(network, cache, asked.grid)
         if asked.image is not None and asked.task == IMAGE_TEXT:
             return ImageTextModule(network, cache, asked.image)
         if asked.image is not None:

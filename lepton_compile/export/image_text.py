@@ -21,6 +21,7 @@ from lepton_compile.errors import ExportError
 from .capture import LeptonCache
 from .capture.attention import active
 from .image_text_kinds import GEMMA3, IDEFICS3, IMAGE_TEXT_KINDS, INTERNVL, LLAVA
+from .patch_grid import patch_grid
 from .tasks import CacheUse, TaskModule, cache_name, keeping
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "TEXT_ALONE",
     "ImageTextModule",
     "check_image_text",
+    "known_ids",
     "look_up_known",
     "picture_tokens",
     "placeholder",
@@ -64,7 +66,7 @@ class ImageTextModule(TaskModule):
         network: Any = self.network
         rows = _features(network, pixels).flatten(0, 1)
         places = placeholder(network.config)
-        embeddings = network.get_input_embeddings()(_known(network, ids, places))
+        embeddings = network.get_input_embeddings()(known_ids(network, ids, places))
         given = {
             cache_name(network): LeptonCache(mask.shape[1], ids.shape[1], own=self.cache == "own")
         }
@@ -98,7 +100,7 @@ def check_image_text(config: Any) -> None:
 
     Raises:
         ExportError: the model puts pictures among its tokens in another way, or its configuration
-            does not say how.
+            does not say how, or cuts them as no model does.
     """
     if config.model_type not in IMAGE_TEXT_KINDS:
         raise ExportError(
@@ -109,6 +111,7 @@ def check_image_text(config: Any) -> None:
             hint=TEXT_ALONE,
         )
     placeholder(config)
+    patch_grid(config)
     if config.model_type not in (*LLAVA, *INTERNVL):
         return
     tower = str(getattr(config.vision_config, "model_type", None))
@@ -176,11 +179,11 @@ def look_up_known(network: Any) -> None:
     placeholders behind its end, stand pictures, and it fails before they do."""
     places = placeholder(network.config)
     network.get_input_embeddings().register_forward_pre_hook(
-        lambda _, given: (_known(network, given[0], places), *given[1:])
+        lambda _, given: (known_ids(network, given[0], places), *given[1:])
     )
 
 
-def _known(network: Any, ids: Tensor, places: int) -> Tensor:
+def known_ids(network: Any, ids: Tensor, places: int) -> Tensor:
     """Ids that the table of embeddings has: the placeholder may stand behind its end."""
     if places < network.get_input_embeddings().weight.shape[0]:
         return ids

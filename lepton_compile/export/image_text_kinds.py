@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GEMMA3", "IDEFICS3", "IMAGE_TEXT_KINDS", "INTERNVL", "LLAVA"]
+__all__ = ["GEMMA3", "IDEFICS3", "IMAGE_TEXT_KINDS", "INTERNVL", "LLAVA", "QWEN_VL"]
 
 IDEFICS3 = ("idefics3", "smolvlm")
 """A tower for pictures of any form, given whole tiles; a prompt marks each tile by its place."""
@@ -12,4 +12,7 @@ INTERNVL = ("internvl",)
 """As LLaVA's, of one layer, neighbours put together; marks stand around all tiles of a picture."""
 GEMMA3 = ("gemma3",)
 """Pooled outputs of a tower; the tokens of a picture see each other, also later ones."""
-IMAGE_TEXT_KINDS = (*IDEFICS3, *LLAVA, *INTERNVL, *GEMMA3)
+QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+"""A tower for pictures of any size, of which a token is so many patches; a token's position has a
+row and a column."""
+IMAGE_TEXT_KINDS = (*IDEFICS3, *LLAVA, *INTERNVL, *GEMMA3, *QWEN_VL)

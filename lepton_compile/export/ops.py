@@ -136,6 +136,19 @@ _define(
     lambda x, cos, sin, interleaved: torch.empty_like(x),
 )
 _define(
+    # The same by cos and sin of half a head's width.
+    "turned(Tensor x, Tensor cos, Tensor sin) -> Tensor",
+    lambda x, cos, sin: torch.empty_like(x),
+)
+_define(
+    # Rows by positions on several axes; `axes` says of each column of half a row which it goes by.
+    "rotary_axes(Tensor positions, int table, int width, int[] axes) -> (Tensor, Tensor)",
+    lambda positions, table, width, axes: (
+        positions.new_empty((*positions.shape[1:], width), dtype=torch.float32),
+        positions.new_empty((*positions.shape[1:], width), dtype=torch.float32),
+    ),
+)
+_define(
     "rotary_table(Tensor positions, int table, int width) -> (Tensor, Tensor)",
     lambda positions, table, width: (
         positions.new_empty((*positions.shape, width), dtype=torch.float32),

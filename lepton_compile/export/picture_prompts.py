@@ -6,12 +6,14 @@ of the picture; around them, and between tiles, stand marks that the model was t
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from lepton_compile.errors import SourceError
 
 from .image_text import placeholder
 from .image_text_kinds import GEMMA3, IDEFICS3, INTERNVL
+from .patch_grid import patch_grid
 from .source import Source
 
 __all__ = ["picture_prompts"]
@@ -27,6 +29,9 @@ BEGINS, ENDS = ("boi_token", "<start_of_image>"), ("eoi_token", "<end_of_image>"
 def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
     """``pictures`` of the manifest's ``generation``; ``tokens`` is how many a tile takes.
 
+    Where that goes by the size of a picture, ``tokens`` is 0 and left out, and ``grid`` says how
+    pictures are cut into patches.
+
     ``placeholder`` is the id of each of them, and ``mutual`` whether those of a picture see each
     other. The rest are texts, which are left out where there is no tokenizer:
 
@@ -40,7 +45,9 @@ def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
         SourceError: the tokenizer does not know the placeholder, or what stands around it.
     """
     token, kind = placeholder(source.config()), source.config().model_type
-    found: dict[str, Any] = {"placeholder": token, "tokens": tokens, "mutual": kind in GEMMA3}
+    found: dict[str, Any] = {"placeholder": token, "mutual": kind in GEMMA3}
+    grid = patch_grid(source.config())
+    found |= {"tokens": tokens} if grid is None else {"grid": asdict(grid)}
     tokenizer: Any = source.tokenizer()
     if tokenizer is None:
         return found

@@ -22,7 +22,15 @@ from lepton_compile.export.refusal import untraceable
 __all__ = ["EXAMPLE_SIZES", "dims_of", "trace"]
 
 # Distinct sizes above one, so that no dimension is taken for another or for a constant.
-EXAMPLE_SIZES = {"batch": 2, "sequence": 5, "total_sequence": 11, "source": 7, "images": 3}
+EXAMPLE_SIZES = {
+    "batch": 2,
+    "sequence": 5,
+    "total_sequence": 11,
+    "source": 7,
+    "images": 3,
+    "tokens": 13,
+    "windows": 17,
+}
 
 # Sizes that no length of a model bounds.
 UNBOUND = ("batch", "images")
@@ -67,7 +75,11 @@ def _exported(
     ``sequence - 1`` is 1, of a model that shifts its tokens), once more without that question."""
 
     def export(least: int | None) -> ExportedProgram:
-        shapes = _open(dims, least, longest)
+        # A cache may have less room than that of the example, which tells its size from a
+        # sequence's; and there are more patches of a picture than tokens.
+        sizes = [size for given in inputs for size in given.shape]
+        most = longest and max([longest, *sizes])
+        shapes = _open(dims, least, most)
         return torch.export.export(
             module, (tuple(inputs),), dynamic_shapes=(tuple(shapes),), strict=False
         )
@@ -86,9 +98,6 @@ def _exported(
 def _open(dims: Sequence[Dims], least: int | None, longest: int | None) -> list[dict[int, Dim]]:
     """The open sizes of each input, by axis; one object for each name."""
     known: dict[str, Dim] = {}
-    # A cache may have less room than that of the example, which tells its size from a sequence's.
-    if longest is not None:
-        longest = max(longest, *EXAMPLE_SIZES.values())
     return [
         {
             axis: known.setdefault(

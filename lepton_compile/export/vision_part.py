@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lepton_compile.errors import ExportError, SourceError
 
-from .source.preprocessor import FILE, Preprocessing, preprocessing_of
+from .patch_grid import patch_grid
+from .source.preprocessor import FILE, Preprocessing, preprocessing_of, settings_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 IMAGE_TASKS = ("image-classification", "image-feature-extraction")
+USUAL_PATCHES = (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2))
+"""What an image processor for pictures of any size says of patches, or means where it does not."""
 USUAL = 32
 """Rows and columns of a picture of which a network of convolutions makes one, in the end."""
 WITH_PROJECTION = "VisionModelWithProjection"
@@ -103,7 +106,37 @@ def preprocessing(source: Source) -> Preprocessing | None:
     """
     if source.kind != "folder" or _channels(source) != 3:
         return None
-    return preprocessing_of(source.folder, _own_size(source))
+    made = preprocessing_of(source.folder, _own_size(source))
+    if made is not None:
+        _check_patches(source, made)
+    return made
+
+
+def _check_patches(source: Source, made: Preprocessing) -> None:
+    """See that patches are cut as the vision tower takes them, if it takes any.
+
+    Raises:
+        SourceError: they are not.
+    """
+    file, settings = settings_of(source.folder)
+    grid = patch_grid(source.config())
+    own = (grid.patch, grid.merge, grid.frames) if grid is not None else None
+    told = tuple(settings.get(key, usual) for key, usual in USUAL_PATCHES) if made.pixels else None
+    if own != told:
+        names = [key for key, _ in USUAL_PATCHES]
+        raise SourceError(
+            "The image processor does not make what the vision tower takes.",
+            where=str(file),
+            found=_told(names, told),
+            available=[_told(names, own)],
+            hint=f"put the model's own {FILE} beside it",
+        )
+
+
+def _told(names: list[str], sizes: tuple[Any, ...] | None) -> str:
+    if sizes is None:
+        return "pictures of one size"
+    return ", ".join(f"{name}: {size!r:.20}" for name, size in zip(names, sizes, strict=True))
 
 
 def image_shape(source: Source, *, tiles: bool = False) -> tuple[int, int, int]:
@@ -115,6 +148,14 @@ def image_shape(source: Source, *, tiles: bool = False) -> tuple[int, int, int]:
         SourceError: as of ``preprocessing``.
     """
     found = preprocessing(source)
+    if found is not None and found.pixels:
+        raise ExportError(
+            "the model takes images of any size, in patches",
+            where=str(source.path),
+            found=f"{found.pixels[0]} to {found.pixels[1]} pixels",
+            available=["models whose images have one size"],
+            hint="compile the whole model, which writes, or another one for images alone",
+        )
     if found is not None and found.tiles and not tiles:
         raise ExportError(
             "the model takes images in tiles, not as one each",
@@ -131,7 +172,7 @@ def image_shape(source: Source, *, tiles: bool = False) -> tuple[int, int, int]:
             found=f"no {FILE}, and no image_size in config.json",
             hint=f"put the model's own {FILE} beside it",
         )
-    return _channels(source), *size
+    return _channels(source), size[0], size[1]
 
 
 def parts_of(source: Source, shape: tuple[int, int, int]) -> int:

@@ -20,15 +20,15 @@ from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
+from lepton_compile.numerics.pictured_sample import made_up, seen_feed, shown, tokens_of
 from lepton_compile.numerics.reference import module_of
-from lepton_compile.numerics.sample_images import normalized, pictures
 from lepton_compile.numerics.sample_text import SEGMENT, random_segments, segments, within
 from lepton_compile.progress import Progress
+from lepton_compile.runtime.loader_grids import patches
 from lepton_compile.runtime.loader_pictured import Pictured
 
-__all__ = ["PIXELS", "shown", "verify_pictured", "with_pictures"]
+__all__ = ["verify_pictured", "with_pictures"]
 
-PIXELS = "encoder_pixel_values"
 DIFFERENT = 8
 """Pictures, which come round again."""
 PROMPT, CONTINUATION = 16, 24
@@ -57,16 +57,40 @@ class _Reference:
 def with_pictures(module: Any, ids: Any, pixels: Array) -> dict[str, Any]:
     """What a model of transformers takes of pictures (texts, of each, channels, rows, columns).
 
-    Those that cut them take them so, others have them all in a row; and those whose pictures see
-    themselves are told which of the ``ids`` (texts, tokens) are theirs.
+    Those that cut them take them so, others have them all in a row, or the patches of all; and
+    those whose pictures see themselves, or have positions of their own, are told which of the
+    ``ids`` (texts, tokens) are theirs.
     """
     import torch
 
-    seen, takes = torch.from_numpy(pixels), inspect.signature(module.forward).parameters
+    takes, token = inspect.signature(module.forward).parameters, module.config.image_token_id
+    if "image_grid_thw" in takes:
+        return _in_patches(module.config.vision_config, pixels) | {
+            "mm_token_type_ids": (ids == token).to(torch.int64)
+        }
+    seen = torch.from_numpy(pixels)
     given = {"pixel_values": seen if "pixel_attention_mask" in takes else seen.flatten(0, 1)}
     if "token_type_ids" in takes:
-        given["token_type_ids"] = (ids == module.config.image_token_id).to(torch.int64)
+        given["token_type_ids"] = (ids == token).to(torch.int64)
     return given
+
+
+def _in_patches(config: Any, pixels: Array) -> dict[str, Any]:
+    """All of them as patches, one by one, and of each how many frames, rows, columns."""
+    import torch
+
+    grid = {"patch": config.patch_size, "merge": config.spatial_merge_size, "window": 0}
+    grid["frames"] = config.temporal_patch_size
+    every = [picture for each in pixels for picture in each]
+    cut = [
+        patches(picture, grid)[0].reshape(-1, 3 * grid["frames"] * grid["patch"] ** 2)
+        for picture in every
+    ]
+    sizes = [(1, *(side // grid["patch"] for side in picture.shape[1:])) for picture in every]
+    return {
+        "pixel_values": torch.from_numpy(np.concatenate(cut)),
+        "image_grid_thw": torch.tensor(sizes),
+    }
 
 
 def verify_pictured(
@@ -74,12 +98,10 @@ def verify_pictured(
 ) -> dict[str, Any]:
     """The fields of a ``VerifyReport``; args as of ``verify``."""
     truth, told = _Reference(reference), model.manifest["generation"]["pictures"]
-    before = [told["placeholder"]] * told["tokens"]
+    pixels = made_up(model, DIFFERENT)
+    before = [told["placeholder"]] * tokens_of(model, pixels[0])
     longest = min(SEGMENT, ends(model, "sequence")[1] - len(before))
     parts = _words(feed.enough(_parts(model, feed, longest)), told["placeholder"])
-    _, channels, height, width = model.inputs[PIXELS]["shape"]
-    seen = pictures(min(DIFFERENT, len(parts)), height, width)
-    pixels = normalized(seen, model.manifest.get("image"), channels)
     logits, ours, theirs = Output("logits"), Perplexity(), Perplexity()
     for number, part in enumerate(parts):
         ids, one = before + part, pixels[number % len(pixels)][None]
@@ -103,9 +125,7 @@ def verify_pictured(
 
 def _scores(model: Engine, ids: Sequence[int], pixels: Array) -> Array:
     """What the engine makes of them, ``(tokens, vocabulary)``; fed in as many rows as it takes."""
-    rows = ends(model, "batch")[0]
-    feeds = {"input_ids": [[*ids]] * rows, PIXELS: np.concatenate([pixels] * rows)}
-    return np.asarray(model.run(feeds, ["logits"])["logits"][0])
+    return np.asarray(model.run(seen_feed(model, ids, pixels), ["logits"])["logits"][0])
 
 
 def _parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
@@ -140,14 +160,6 @@ def _confirmed(model: Engine, truth: _Reference, pixels: Array, ids: list[int]) 
     wanted = truth.scores(ids + said[:-1], pixels)
     agreement.update_choices(wanted[len(ids) - 1 :], np.array(said))
     return agreement
-
-
-def shown(ids: Sequence[int], pixels: Array) -> Pictured:
-    """A prompt as the loader makes it of images: ids, and tiles (tiles, channels, rows, columns)
-    that stand in the places of some."""
-    prompt = Pictured(ids)
-    prompt.pixels, prompt.names = [*pixels], [b""] * len(pixels)
-    return prompt
 
 
 def _said(model: Engine, prompts: list[Pictured], count: int) -> list[int]:

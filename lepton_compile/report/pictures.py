@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["picture_words", "pictures_in"]
+__all__ = ["picture_words", "pictures_in", "sized_words"]
 
 
 def pictures_in(manifest: Mapping[str, Any]) -> str:
@@ -13,8 +13,16 @@ def pictures_in(manifest: Mapping[str, Any]) -> str:
     told = (manifest.get("generation") or {}).get("pictures")
     if not told:
         return ""
-    tiles = (manifest.get("image") or {}).get("tiles") or {}
-    return picture_words(told["tokens"], tiles.get("most", 1), manifest["ranges"]["sequence"][1])
+    made, longest = manifest.get("image") or {}, manifest["ranges"]["sequence"][1]
+    if grid := told.get("grid"):
+        each = (grid["patch"] * grid["merge"]) ** 2
+        return sized_words(made["most"] // each if made else 0, longest)
+    return picture_words(told["tokens"], (made.get("tiles") or {}).get("most", 1), longest)
+
+
+def sized_words(most: int, longest: int) -> str:
+    """Of pictures of any size, ``most`` tokens each (0 where nothing says), of ``longest``."""
+    return f"by its size, up to {most:,} of {longest:,} tokens" if most else "by its size"
 
 
 def picture_words(tokens: int, most: int, longest: int) -> str:

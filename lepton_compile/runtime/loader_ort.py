@@ -53,6 +53,10 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
             from lepton_compile.runtime.loader_seer import Seer
 
             sees = start(str(root / engine["encoder"]), options, providers=providers)
+            if told.get("grid"):
+                from lepton_compile.runtime.loader_grids import GridSeer
+
+                return GridSeer(sees, start(str(path), options, providers=providers), told)
             return Seer(sees, start(str(path), options, providers=providers), told)
         if engine.get("encoder"):
             from lepton_compile.runtime.loader_source import Pair

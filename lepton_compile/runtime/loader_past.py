@@ -51,8 +51,8 @@ def run_packed(run: Callable[..., Any], names: list[str], given: dict[str, np.nd
     given["attention_mask"] = np.take_along_axis(mask, order, 1)
     if given["input_ids"].shape != mask.shape:
         return run(names, given)
-    for name in given.keys() & {"input_ids", "position_ids"}:
-        given[name] = np.take_along_axis(given[name], order, 1)
+    for name in given.keys() & {"input_ids", "position_ids", "position_offsets"}:
+        given[name] = np.take_along_axis(given[name], np.broadcast_to(order, given[name].shape), -1)
     undo = np.argsort(order, axis=1)[:, -int(given.pop("logits_to_keep", 0)) :, None]
     found = zip(names, run(names, given), strict=True)
     return [np.take_along_axis(a, undo, 1) if name == "logits" else a for name, a in found]

@@ -11,6 +11,7 @@ import numpy as np
 from lepton_compile.runtime.loader_guard import failing, refuse
 from lepton_compile.runtime.loader_opened import Opened
 from lepton_compile.runtime.loader_pixels import bytes_of, listed, normalized, resized
+from lepton_compile.runtime.loader_seer import counts
 
 __all__ = ["Looks", "Pictured", "WithTiles", "begun", "expanded", "pictured"]
 
@@ -31,7 +32,18 @@ class Looks(Opened):
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
         """What run() takes as ``encoder_pixel_values``: (tiles, 3, rows, columns) float32."""
+        if "position_offsets" in self.inputs:
+            from lepton_compile.runtime.loader_grids import one_alone
+
+            return one_alone(self, images)
         return np.concatenate([self.tiles(one)[0] for one in listed(images)])
+
+    def prepared(self, prompt: Any, images: Sequence[Any], chat: Any = False) -> dict[str, Any]:
+        """All that run() takes of one prompt and of an image in it."""
+        from lepton_compile.runtime.loader_grids import feeds
+
+        told = self.manifest["generation"]["pictures"]
+        return feeds(told, pictured(self, prompt, False, images, chat)[0])
 
     def tiles(self, image: Any) -> tuple[np.ndarray, int, int]:
         """``pixels`` of one picture, and rows and columns of its grid: 0, 0 of a single tile."""
@@ -43,6 +55,10 @@ class Looks(Opened):
                 from lepton_compile.runtime.loader_tiles import tiled
 
                 found = tiled(given, how)
+            if "position_offsets" in self.inputs:
+                from lepton_compile.runtime.loader_grids import sized
+
+                found = [sized(given, how, self.manifest["generation"]["pictures"]["grid"])], 0, 0
             parts = found[0] or [resized(given, how)]
             return np.stack([normalized(part, how) for part in parts]), found[1], found[2]
 
@@ -74,12 +90,11 @@ def _with(model: Any, prompt: Any, images: Any, chat: Any) -> Pictured:
         prompt = [{"role": "user", "content": [*new, {"type": "text", "text": prompt}]}]
     made = Pictured(model.encode(WithTiles(prompt, tiles), chat))
     made.pixels = [one for pixels, *_ in tiles for one in pixels]
-    made.names = [hashlib.sha256(one.tobytes()).digest() for one in made.pixels]
+    made.names = [hashlib.sha256(f"{p.shape}".encode() + p.tobytes()).digest() for p in made.pixels]
     told = model.manifest["generation"]["pictures"]
-    token, wanted = told["placeholder"], told["tokens"] * len(made.names)
-    found = made.count(token)
+    each, found = counts(told, made.pixels), made.count(token := told["placeholder"])
     wrong = f"the prompt has token {token} {found} times, and {len(tiles)} images take"
-    refuse(found != wanted, f"{wrong} {wanted}, {told['tokens']} for each tile")
+    refuse(found != sum(each), f"{wrong} {sum(each)}, {max(each, default=0)} for each tile at most")
     return made
 
 
@@ -105,15 +120,15 @@ def expanded(model: Any, text: str, tiles: list[Any]) -> str:
     wrong = f"{len(tiles)} images are given, and the prompt has {told['mark']} {len(rest)} times"
     hint = "write it once for each, or leave that to chat=True (--chat)"
     refuse(len(rest) != len(tiles), f"{wrong}: {hint}")
-    stands = [_placeholders(told, *grid) for _, *grid in tiles]
+    stands = [_placeholders(told, counts(told, parts)[0], *grid) for parts, *grid in tiles]
     return first + "".join(map("".join, zip(stands, rest, strict=True)))
 
 
-def _placeholders(told: Mapping[str, Any], rows: int, columns: int) -> str:
+def _placeholders(told: Mapping[str, Any], tokens: int, rows: int, columns: int) -> str:
     grid = [[(row, column) for column in range(columns)] for row in range(rows)]
     lines = ("".join(_tile(told, *each) for each in line) + told["line"] for line in grid)
     text = "".join([told["first"], *lines, told["whole"]]) if grid else told["one"]
-    return str(text.replace(told["name"], told["name"] * told["tokens"]))
+    return str(text.replace(told["name"], told["name"] * tokens))
 
 
 def _tile(told: Mapping[str, Any], row: int, column: int) -> str:

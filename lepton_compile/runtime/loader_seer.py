@@ -14,11 +14,11 @@ import numpy as np
 
 from lepton_compile.runtime.loader_guard import check_form, failing, refuse
 
-__all__ = ["PIXELS", "Seer", "check_pictures", "show", "without_pictures"]
+__all__ = ["PIXELS", "Seer", "check_pictures", "counts", "show", "without_pictures"]
 
 PIXELS = "encoder_pixel_values"
 TEXTS: tuple[str, ...] = ("name", "mark", "one", "first", "tile", "line", "whole")
-PICTURES = {"placeholder": int, "tokens": int, "mutual?": bool, **{f"{t}?": str for t in TEXTS}}
+PICTURES = {"placeholder": int, "tokens?": int, "mutual?": bool, **{f"{t}?": str for t in TEXTS}}
 SEEING = {"engines": [{"encoder": str}], "generation": {"pictures": PICTURES}, "image?": {}}
 
 
@@ -35,16 +35,34 @@ def check_pictures(manifest: dict[str, Any]) -> None:
         texts = TEXTS
     if manifest["tokenizer"]:
         check_form(told, dict.fromkeys(texts, str), "manifest.generation.pictures")
-    rows, token = told["tokens"], told["placeholder"]
+    rows, token, sized = told["tokens"] or 0, told["placeholder"], "grid" in told
+    if sized:
+        from lepton_compile.runtime.loader_grids import check_grids
+
+        rows = check_grids(manifest)
     bad = not 0 < rows <= ranges["sequence"][1] or token > ranges["input_ids"][1]
     refuse(bad, f"manifest.json is damaged: {rows} of token {token} cannot stand for a picture")
     shapes = [value["shape"] for value in manifest["inputs"] if value["name"] == PIXELS]
-    fit = [len(s) == 4 and all(isinstance(size, int) for size in s[1:]) for s in shapes]
+    fit = [len(s) == 4 and all(isinstance(size, int) for size in s[1 + sized :]) for s in shapes]
     refuse(fit != [True], f"manifest.json is damaged: {PIXELS} has the shapes {shapes}")
+
+
+def counts(told: Mapping[str, Any], pictures: Sequence[np.ndarray] | np.ndarray) -> list[int]:
+    """How many tokens stand for each picture, or tile of one."""
+    if grid := told.get("grid"):
+        from lepton_compile.runtime.loader_grids import tokens_of
+
+        return [int(np.prod(tokens_of(one, grid))) for one in pictures]
+    return [told["tokens"]] * len(pictures)
 
 
 def without_pictures(model: Any, given: dict[str, np.ndarray]) -> None:
     """Add that there are none, where none are given."""
+    if "position_offsets" in model.inputs:
+        from lepton_compile.runtime.loader_grids import without_grids
+
+        without_grids(model, given)
+        return
     given.setdefault(PIXELS, np.zeros((0, *model.inputs[PIXELS]["shape"][1:]), np.float32))
 
 
@@ -101,16 +119,17 @@ def show(cache: Any, at: int, prompts: Sequence[Any], held: int) -> int:
     """
     told, shown = cache.session.told, cache.__dict__.setdefault("shown", {})
     here, names = np.equal(prompts[0], told["placeholder"]), [prompt.names for prompt in prompts]
-    starts = np.flatnonzero(here)[:: told["tokens"]]
+    every = [picture for prompt in prompts for picture in prompt.pixels]
+    ends = np.cumsum(each := counts(told, every))
+    starts = np.flatnonzero(here)[(ends - each)[: len(names[0])].astype(int)]
     before = [*shown.get(at, ()), *[None] * len(starts)]
     other = [s for s, was, name in zip(starts, before, names[0], strict=False) if was != name]
     held = min([held, *(int(start) // 16 * 16 for start in other)])
     while told["mutual"] and held and here[held - 1] and here[held]:
         held -= 16
     shown |= dict(enumerate(names, at))
-    first = int(here[:held].sum())
-    pixels = [picture for prompt in prompts for picture in prompt.pixels][first // told["tokens"] :]
-    if pixels:
-        seen = cache.session.see(pixels)[first % told["tokens"] :]
+    known = int((ends <= (first := here[:held].sum())).sum())  # pictures that are held whole
+    if pixels := every[known:]:
+        seen = cache.session.see(pixels)[first - sum(each[:known]) :]
         cache.binding.bind_ortvalue_input(cache.session.name, cache.session.value(seen))
     return held

@@ -67,6 +67,10 @@ class SharedCache:
                 from lepton_compile.runtime.loader_seer import show
 
                 held = show(self, at - len(ids), rows[at - len(ids) : at], held)
+            if "position_offsets" in self.inputs:
+                from lepton_compile.runtime.loader_grids import place
+
+                place(self, at - len(ids), rows[at - len(ids) : at], held)
             scores = self._run(ids[:, held:], np.ones_like(ids))
         self.read[: len(rows)] = map(list, rows)  # callers have those themselves
         self.binding = self.bound(slice(0, len(rows)))
@@ -112,5 +116,9 @@ class SharedCache:
 
             places = counted(mask, ids.shape[1])
             self.binding.bind_ortvalue_input("position_ids", self.value(places))
+        if "position_offsets" in self.inputs:
+            from lepton_compile.runtime.loader_grids import ahead
+
+            self.binding.bind_ortvalue_input("position_offsets", self.value(ahead(self, len(ids))))
         self.session.run_with_iobinding(self.binding)
         return self.logits[: len(self.lengths), 0].astype(np.float32, copy=False)

@@ -46,7 +46,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_weights": words,
         "loader_vectors": vectors,
         "loader_classify": labels,
-        **_of_images(task, manifest.get("image") or {}),
+        **_of_images(task, manifest.get("image") or {}, manifest.get("generation") or {}),
         "loader_labels": labels or task == "image-classification",
         "loader_entities": task == "token-classification",
         "loader_answer": answers,
@@ -103,8 +103,8 @@ def _of_cuda(wanted: bool, pair: bool, parted: bool, cache: Any) -> dict[str, bo
     }
 
 
-def _of_images(task: str, made: Mapping[str, Any]) -> dict[str, bool]:
-    """The parts for what sees; pictures are ``made`` for it so."""
+def _of_images(task: str, made: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, bool]:
+    """The parts for what sees; how pictures are ``made``, and what is ``told`` of writing."""
     looks = task == "image-text-to-text"
     sees = task.startswith("image-") and not looks
     return {
@@ -114,6 +114,7 @@ def _of_images(task: str, made: Mapping[str, Any]) -> dict[str, bool]:
         "loader_image_labels": task == "image-classification",
         "loader_tiles": looks and bool(made.get("tiles")),
         "loader_seer": looks,
+        "loader_grids": looks and bool((told.get("pictures") or {}).get("grid")),
         "loader_pictured": looks,
         "loader_script_image": sees,
     }

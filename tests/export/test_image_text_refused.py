@@ -18,7 +18,7 @@ from tests.passes.support import load
 from tests.small import llama
 
 from .harness import compiled, save
-from .zoo_pictured import EVEN, PICTURED, TOWER, pictured
+from .zoo_pictured import EVEN, PICTURED, SIZED, TOWER, pictured
 
 TASK = "image-text-to-text"
 CLASSES = {
@@ -26,6 +26,12 @@ CLASSES = {
     "idefics3": "Idefics3ForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
     "smolvlm": "SmolVLMForConditionalGeneration",
 }
 LANGUAGE_ALONE = "text-generation takes the language model out of"
@@ -34,7 +40,7 @@ PIXTRAL = {**TOWER, "model_type": "pixtral", "head_dim": 6}
 
 def _folder(kind: str, folder: Path, **changes: Any) -> Path:
     """A configuration of the zoo, and what is other in its file."""
-    PICTURED[kind][0]().save_pretrained(folder)
+    (PICTURED | SIZED)[kind][0]().save_pretrained(folder)
     file = folder / "config.json"
     named = {"architectures": [CLASSES[kind]], **changes}
     file.write_text(json.dumps(json.loads(file.read_text()) | named))
@@ -47,7 +53,7 @@ def test_the_task_is_told_from_the_class(kind: str, tmp_path: Path) -> None:
     assert lc.plan(model=str(_folder(kind, tmp_path))).task == TASK
 
 
-@pytest.mark.parametrize("name", ["AyaVision", "PaliGemma", "Qwen2VL", "LlavaNext"])
+@pytest.mark.parametrize("name", ["AyaVision", "PaliGemma", "Glm4v", "LlavaNext"])
 def test_other_kinds_are_refused_by_name(name: str) -> None:
     """Where the task is named; where it has to be told it is not, and both say what to do."""
     config = getattr(transformers, f"{name}Config")()
@@ -82,6 +88,7 @@ def test_a_model_that_only_writes(tmp_path: Path) -> None:
         ("internvl", {"vision_feature_layer": 3}, ExportError, "tower does not have", "3"),
         ("internvl", {"vision_feature_layer": [1]}, ExportError, "does not have", "[1]"),
         ("llava", {"vision_config": PIXTRAL}, ExportError, "pictures of any form", "pixtral"),
+        ("qwen3_vl", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
     ],
 )
 def test_configurations_that_do_not_fit(

@@ -7,18 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
+from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.picture_prompts import picture_prompts
 from lepton_compile.export.source import Source, resolve
 
-from .zoo_pictured import PICTURED, PLACEHOLDER
+from .zoo_pictured import PICTURED, PLACEHOLDER, SIZED
 
 ROWS = 3
 MARKS = ["<fake_token_around_image>", "<global-img>", "<img>", "</img>", "<row_1_col_1>"]
@@ -28,7 +30,7 @@ WORDS = ["[UNK]", "a", "b", "c", "d", "e", "f"]
 def _source(kind: str, folder: Path, name: str = "<image>", marks: list[str] = MARKS) -> Source:
     """A configuration, and a tokenizer whose placeholder is the token after ``WORDS``."""
     assert len(WORDS) == PLACEHOLDER
-    PICTURED[kind][0]().save_pretrained(folder)
+    (PICTURED | SIZED)[kind][0]().save_pretrained(folder)
     backend = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.add_special_tokens([name, *marks])
@@ -104,6 +106,20 @@ def test_a_picture_without_marks(tmp_path: Path) -> None:
     told = picture_prompts(_source("llava", tmp_path, "{image}", []), ROWS)
     texts = dict.fromkeys(("name", "mark", "one"), "{image}")
     assert told == {"placeholder": PLACEHOLDER, "tokens": ROWS, "mutual": False, **texts}
+
+
+@pytest.mark.parametrize(("kind", "window"), [("qwen2_5_vl", 3), ("qwen3_vl", 0)])
+def test_a_picture_of_any_size(kind: str, window: int, tmp_path: Path) -> None:
+    """The placeholder as often as it has tokens, between the marks that are in a prompt."""
+    told = picture_prompts(_source(kind, tmp_path, "<|image_pad|>", []), 0)
+    texts = dict.fromkeys(("name", "mark", "one"), "<|image_pad|>")
+    grid = {"patch": 4, "merge": 2, "frames": 2, "window": window}
+    assert told == {"placeholder": PLACEHOLDER, "grid": grid, "mutual": False, **texts}
+    seen = {"image_grid_thw": torch.tensor([[1, 4, 6]])}
+    theirs = Qwen2VLProcessor.__new__(Qwen2VLProcessor)
+    theirs.image_processor = SimpleNamespace(merge_size=2)
+    theirs.image_token = "<|image_pad|>"
+    assert told["one"] * 6 == theirs.replace_image_token(seen, 0)
 
 
 def test_without_a_tokenizer(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_a_class_is_known_by_its_own_numbers(name: str) -> None:
     theirs = getattr(transformers, f"{whole}Pil", None) or getattr(transformers, whole)
     assert known.resample == theirs.resample
     assert known.mean == (tuple(theirs.image_mean), tuple(theirs.image_std))
-    assert tuple(theirs.size.values()) == ((known.edge,) if known.edge else known.size)
+    sizes = (known.edge,) if known.edge else known.size or known.pixels
+    assert tuple(theirs.size.values()) == sizes
     assert bool(known.crop) == bool(getattr(theirs, "do_center_crop", False))
     if known.crop:
         assert {*theirs.crop_size.values()} == {known.crop}
@@ -374,3 +375,48 @@ def test_a_damaged_file_is_one_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(text)
     with pytest.raises(SourceError, match=r"preprocessor_config\.json"):
         preprocessing_of(tmp_path, None)
+
+
+ANY = {"image_processor_type": "Qwen2VLImageProcessorFast"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "pixels"),
+    [
+        ({}, (56 * 56, 1280 * 28 * 28)),
+        ({"size": {"shortest_edge": 100, "longest_edge": 900}}, (100, 900)),
+        ({"size": {"longest_edge": 9000}}, (56 * 56, 9000)),
+        ({"size": {"shortest_edge": None, "longest_edge": 9000}}, (56 * 56, 9000)),
+        ({"min_pixels": 784, "max_pixels": 12845056}, (784, 12845056)),
+        ({"min_pixels": 784, "size": {"shortest_edge": 1, "longest_edge": 900}}, (784, 900)),
+    ],
+)
+def test_pixels_of_pictures_of_any_size(
+    settings: dict[str, Any], pixels: tuple[int, int], tmp_path: Path
+) -> None:
+    found = read(tmp_path, ANY | settings)
+    assert (found.pixels, found.resize, found.size, found.tiles) == (pixels, (), (), None)
+    told = found.entry()
+    assert (told["least"], told["most"], told["size"]) == (*pixels, [])
+    assert "tiles" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"size": 448}, "says how many pixels"),
+        ({"size": [448, 448]}, "says how many pixels"),
+        ({"size": {"longest_edge": 9e3}}, "says how many pixels"),
+        ({"size": {"longest_edge": True}}, "says how many pixels"),
+        ({"size": {"longest_edge": 3135}}, "says how many pixels"),  # fewer than the fewest
+        ({"min_pixels": -1}, "says how many pixels"),
+        ({"max_pixels": 1 << 27}, "says how many pixels"),
+        ({"do_resize": False}, "cut into whole tokens"),
+        ({"do_center_crop": True}, "a step that is not supported"),
+    ],
+)
+def test_pixels_in_no_form_that_is_read(
+    settings: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match=words):
+        read(tmp_path, ANY | settings)

@@ -19,7 +19,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama4 import modeling_llama4
 
 from lepton_compile.export.capture.rotation import Rotation, settle
-from lepton_compile.export.capture.tables import tabulated
+from lepton_compile.export.capture.tables import columns_by_axis, tabulated
 from lepton_passes.body import bodies
 
 from .harness import FP32, compiled, empty_cache, padded, relative_error, run, save
@@ -109,6 +109,53 @@ def test_rows_that_depend_on_their_own_position_alone() -> None:
         expected = np.array([[1.0, 1.0], [np.cos(3.0), np.cos(0.3)]]) * scale
         np.testing.assert_allclose(found.near[0][[0, 3]], expected, rtol=1e-6)
         np.testing.assert_allclose(found.near[1][3], np.sin([3.0, 0.3]) * scale, rtol=1e-6)
+
+
+TABLE = tuple(
+    turn(np.outer(np.arange(FAR, dtype=np.float32), np.float32([1.0, 0.3, 0.1, 0.02, 0.003])))
+    for turn in (np.cos, np.sin)
+)
+
+
+def _by_axis(axes: list[int]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A module of five columns, each of which goes by one of the axes of positions (3, 1, 1)."""
+
+    def give(positions: Tensor) -> tuple[Tensor, Tensor]:
+        places = positions[:, 0, 0][torch.tensor(axes)]
+        rows = [torch.from_numpy(each[places.numpy(), np.arange(5)]) for each in TABLE]
+        cos, sin = (row.repeat(2)[None, None] for row in rows)
+        return cos, sin
+
+    return give
+
+
+@pytest.mark.parametrize("axes", [[0, 0, 1, 1, 2], [0, 1, 2, 0, 0], [2, 1, 0, 2, 1], [1] * 5])
+def test_columns_go_by_one_axis_each(axes: list[int]) -> None:
+    assert columns_by_axis(_by_axis(axes), TABLE, doubled=False) == tuple(axes)
+
+
+def test_columns_that_go_by_no_axis_or_by_several() -> None:
+    whole = _by_axis([0, 1, 2, 0, 1])
+
+    def fixed(positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = (each.clone() for each in whole(positions))
+        for each in (cos, sin):
+            each[..., [0, 5]] = 0.5
+        return cos, sin
+
+    def mixed(positions: Tensor) -> tuple[Tensor, Tensor]:
+        return whole(positions.sum(0, keepdim=True).expand(3, 1, 1) % FAR)
+
+    def turned(positions: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = whole(positions)  # where the axes differ, but not when one alone moves
+        return (cos, sin) if len(positions.unique()) < 3 else (sin, cos)
+
+    def near(positions: Tensor) -> tuple[Tensor, Tensor]:
+        return whole(torch.where(positions < FAR - 1, 0, positions))
+
+    for give in (fixed, mixed, turned, near):
+        assert columns_by_axis(give, TABLE, doubled=False) is None
+    assert columns_by_axis(whole, TABLE, doubled=True) is None
 
 
 @pytest.mark.parametrize("limit", [2, 3, 7, 10, FAR - 1])

@@ -9,7 +9,7 @@ import transformers
 
 from .zoo import _DECODER, VOCABULARY, WINDOW
 
-__all__ = ["BEHIND", "EVEN", "PICTURED", "PLACEHOLDER", "TOWER", "pictured"]
+__all__ = ["BEHIND", "EVEN", "PICTURED", "PLACEHOLDER", "SIZED", "TOWER", "pictured"]
 
 PLACEHOLDER = 7
 BEHIND = VOCABULARY
@@ -89,4 +89,79 @@ PICTURED: dict[str, tuple[Callable[[], Any], int]] = {
     ),
     "gemma3": (_gemma3(mm_tokens_per_image=4), 4),
     "gemma3-behind": (_gemma3(mm_tokens_per_image=16, image_token_id=BEHIND), 16),
+}
+
+
+_PATCHES = {
+    "depth": 4,
+    "num_heads": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "out_hidden_size": _TEXT["hidden_size"],
+    "patch_size": 4,
+    "spatial_merge_size": 2,
+}
+_AXES = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
+_STATES = {
+    "layer_types": ["linear_attention", "full_attention"],
+    **{f"linear_num_{each}_heads": 2 for each in ("key", "value")},
+    **{f"linear_{each}_head_dim": 16 for each in ("key", "value")},
+    "rope_parameters": {**_AXES, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]},
+}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_SQUARE = {"num_position_embeddings": 25}
+
+
+def _sized(
+    name: str, text: str, tower: dict[str, Any], more: dict[str, Any] | None = None, **options: Any
+) -> Callable[[], Any]:
+    """One for pictures of any size."""
+    words = {"head_dim": 16, "rope_parameters": _AXES, **(more or {})}
+    if name in ("Qwen2VL", "Qwen2_5_VL"):  # whose heads are as wide as their number says
+        words |= {"head_dim": None, "rope_parameters": {**_AXES, "mrope_section": [1, 2, 1]}}
+    return pictured(f"{name}Config", text, {**_PATCHES, **tower}, words, **options)
+
+
+# For pictures of any size: name -> (configuration, distinct layers).
+SIZED: dict[str, tuple[Callable[[], Any], int]] = {
+    "qwen2_vl": (
+        _sized("Qwen2VL", "qwen2_vl_text", {"embed_dim": 32, "hidden_size": _TEXT["hidden_size"]}),
+        2,
+    ),
+    "qwen2_5_vl": (
+        _sized(
+            "Qwen2_5_VL", "qwen2_5_vl_text", {"window_size": 24, "fullatt_block_indexes": [1, 3]}
+        ),
+        3,
+    ),
+    "qwen2_5_vl-without-windows": (
+        _sized(
+            "Qwen2_5_VL",
+            "qwen2_5_vl_text",
+            {"window_size": 24, "fullatt_block_indexes": [0, 1, 2, 3]},
+        ),
+        2,
+    ),
+    "qwen3_vl": (
+        _sized("Qwen3VL", "qwen3_vl_text", {**_SQUARE, "deepstack_visual_indexes": [2, 0]}),
+        2,
+    ),
+    "qwen3_vl-plain": (
+        _sized("Qwen3VL", "qwen3_vl_text", {**_SQUARE, "deepstack_visual_indexes": []}),
+        2,
+    ),
+    "qwen3_vl_moe": (
+        _sized(
+            "Qwen3VLMoe",
+            "qwen3_vl_moe_text",
+            {**_SQUARE, "deepstack_visual_indexes": [1]},
+            _EXPERTS,
+        ),
+        2,
+    ),
+    "qwen3_5": (_sized("Qwen3_5", "qwen3_5_text", _SQUARE, _STATES), 3),
+    "qwen3_5_moe": (
+        _sized("Qwen3_5Moe", "qwen3_5_moe_text", _SQUARE, {**_STATES, **_EXPERTS}),
+        3,
+    ),
 }

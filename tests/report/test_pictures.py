@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lepton_compile.report.pictures import picture_words, pictures_in
+from lepton_compile.report.pictures import picture_words, pictures_in, sized_words
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,10 @@ def test_a_manifest_says_it_of_models_that_see_and_write() -> None:
     assert pictures_in({**pictures, "image": None}) == "4 of 320 tokens"
     image = {"tiles": {"kind": "longest-edge", "most": 4, "edge": 64}}
     assert pictures_in({**pictures, "image": image}) == picture_words(4, 4, 320)
+    sized = {"placeholder": 9, "grid": {"patch": 16, "merge": 2}}
+    told = {**pictures, "generation": {"pictures": sized}}
+    assert pictures_in({**told, "image": None}) == "by its size"
+    words = "by its size, up to 240 of 320 tokens"
+    assert pictures_in({**told, "image": {"most": 240 * 32**2}}) == sized_words(240, 320) == words
     for other in ({"generation": None}, {"generation": {"eos": [1]}}, {"image": image}):
         assert not pictures_in(other)

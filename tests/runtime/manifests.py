@@ -53,6 +53,7 @@ def manifest(
     ruled: bool = False,
     saturates: bool | None = None,
     tiles: bool = False,
+    grid: bool = False,
 ) -> dict[str, Any]:
     """``shared`` None is a decoder without a cache; what saturates has no kernels of ours."""
     pair = task in OF_TWO_PARTS
@@ -77,7 +78,11 @@ def manifest(
         "tokenizer": {"chat_template": "chat_template.jinja" if template else None},
         "inputs": [{"name": "input_ids"}, *[{"name": "position_ids"}] * positions],
         "outputs": [{"name": name} for name in TASKS[task]],
-        "generation": {"never": [7], "rules": {"least": 3}} if ruled else None,
+        "generation": {
+            **({"never": [7], "rules": {"least": 3}} if ruled else {}),
+            **({"pictures": {"grid": {"patch": 14}}} if grid else {}),
+        }
+        or None,
         "image": {"tiles": {"kind": "longest-edge"}} if tiles else None,
     }
 
@@ -91,6 +96,8 @@ def all_manifests() -> Iterator[dict[str, Any]]:
             for more in (True, False) if targets == ("ort-cpu",) else ():
                 shared, tiles = more or looks, more and looks
                 yield manifest(task, shared=shared, ruled=more, tiles=tiles)
+            if looks and targets == ("ort-cpu",):
+                yield manifest(task, grid=True)
             continue
         if task != "text-generation":
             yield manifest(task, targets)

@@ -139,10 +139,11 @@ LINES = {
     ("text-generation", "ort-cpu", "trt-rtx"): 1730,
     ("image-classification", "ort-cpu"): 451,
     ("image-feature-extraction", "ort-cpu"): 440,
-    (LOOKS, "ort-cpu"): 1217,
+    (LOOKS, "ort-cpu"): 1222,
     ("other", "ort-cpu"): 328,
 }
 LINES_OF_TILES = 86  # besides, where pictures come in them
+LINES_OF_GRIDS = 182  # besides, where they are of any size
 
 
 @pytest.mark.parametrize("kind", LINES, ids="+".join)
@@ -185,6 +186,14 @@ def test_tiles_are_made_where_pictures_have_them() -> None:
     assert "check_tiles" not in whole
     assert "def tiled" in cut
     assert cut.count("\n") - whole.count("\n") <= LINES_OF_TILES
+
+
+def test_pictures_of_any_size_are_taken_where_there_are_such() -> None:
+    whole, cut = (loader_source(manifest(LOOKS, grid=grid)) for grid in (False, True))
+    assert not re.search("GridSeer|check_grids|position_offsets.*binding|def prepared", whole)
+    assert "class GridSeer(Seer)" in cut
+    assert "def prepared" in cut
+    assert cut.count("\n") - whole.count("\n") <= LINES_OF_GRIDS
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4", "int8", "auto"])

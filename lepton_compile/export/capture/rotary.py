@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lepton_compile.errors import ExportError
 from lepton_compile.export import ops  # noqa: F401  # defines torch.ops.lepton
 from lepton_compile.export.meta import code_of, modules_of
 from lepton_compile.export.swapped import swapped
 
 from .probe import outside_trace
 from .rotation import Turns, settle
-from .tables import tabulated
+from .tables import columns_by_axis, tabulated
 
 __all__ = ["RotaryCapture"]
 
@@ -76,12 +77,30 @@ class RotaryCapture:
             key = (id(module), repr(sorted(rest.items(), key=str)))
             if key not in self._known:
                 self._known[key] = self._noted(module, rest)
-            if positions.ndim == 3:  # one row for each axis of an image: in a text they are one
-                positions = positions[0]
             found = self._known[key]
-            return original(*args, **kwargs) if found is None else found.rows(positions)
+            if positions.ndim == 3 and not positions.stride(0):  # axes of a text, which are one
+                positions = positions[0]
+            if found is None:
+                return original(*args, **kwargs)
+            if positions.ndim < 3:
+                return found.rows(positions)
+            return found.rows_by_axis(positions, self._axes(module, rest, found))
 
         return forward
+
+    def _axes(self, module: nn.Module, rest: dict[str, Any], found: _Noted) -> tuple[int, ...]:
+        """Which axis of its positions each column of a module's rows goes by.
+
+        Raises:
+            ExportError: its rows are not so.
+        """
+        with outside_trace():
+            axes = columns_by_axis(
+                partial(_real_run, module, rest=rest), self.tables[found.near], self._doubled
+            )
+        if axes is None or found.far is not None or found.joint:
+            raise ExportError("positions with several axes turn heads in a way that is not known")
+        return axes
 
     def _noted(self, module: nn.Module, rest: dict[str, Any]) -> _Noted | None:
         """What stands for a module; None where its rows are in no table."""
@@ -123,6 +142,11 @@ class _Noted:
             cos, sin = torch.where(beyond, far[0], cos), torch.where(beyond, far[1], sin)
         return Turns(cos, sin) if self.joint else (cos, sin)
 
+    def rows_by_axis(self, positions: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The same of positions (axes, batch, sequence); each column goes by one of the axes."""
+        cos, sin = torch.ops.lepton.rotary_axes(positions, self.near, self.width, axes)
+        return cos, sin
+
 
 def _real_run(module: nn.Module, positions: Tensor, rest: dict[str, Any]) -> Any:
     """What a module gives for positions, as if it had seen no others before."""
@@ -133,7 +157,8 @@ def _real_run(module: nn.Module, positions: Tensor, rest: dict[str, Any]) -> Any
     twin.__dict__.pop("forward", None)
     for name, buffer in real.items():
         setattr(twin, name, buffer)
-    return twin(torch.zeros(1, 1, 1), position_ids=positions[None], **rest)
+    each = positions if positions.ndim == 3 else positions[None]
+    return twin(torch.zeros(1, 1, 1), position_ids=each, **rest)
 
 
 def _real_buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Tables", "tabulated"]
+__all__ = ["Tables", "columns_by_axis", "tabulated"]
+
+AXES = 3
 
 Rows = tuple[np.ndarray, np.ndarray]  # cos and sin, fp32 (positions, rotary width / 2)
 
@@ -66,6 +68,42 @@ def tabulated(run: Callable[[Tensor], Any], positions: int, doubled: bool = Fals
     if not told_by(every, [low, 0, 1], [last, low // 2], [(low + last) // 2, 1]):
         return None
     return Tables(_longer(near, positions), every, low, joint)
+
+
+def columns_by_axis(
+    run: Callable[[Tensor], Any], table: Rows, doubled: bool
+) -> tuple[int, ...] | None:
+    """Which axis each column of rows goes by, of a module that gives ``run(positions)`` for
+    positions (axes, 1, 1): the first, such as time, or that of rows or of columns of pictures.
+
+    None where a row is not made of columns of ``table``.
+    """
+
+    def row_of(*places: int) -> Rows | None:
+        return _halves(run(torch.tensor(places).reshape(AXES, 1, 1)), doubled)
+
+    last = len(table[0]) - 1
+    start = row_of(0, 0, 0)
+    moved = [row_of(*(last * (axis == each) for each in range(AXES))) for axis in range(AXES)]
+    if start is None or any(row is None for row in moved):
+        return None
+    apart = np.stack(
+        [
+            np.logical_or(*(a != b for a, b in zip(start, row, strict=True)))[0]
+            for row in moved
+            if row
+        ]
+    )
+    axes = apart.argmax(0)
+    if (apart.sum(0) != 1).any():
+        return None
+    for places in ((last, 0, last // 2), (last // 3, last, 1), (2, last // 2, last)):
+        given = row_of(*(min(place, last) for place in places))
+        rows = np.array([min(place, last) for place in places])[axes]
+        wanted = [each[rows, np.arange(len(axes))] for each in table]
+        if given is None or not all(map(np.array_equal, (each[0] for each in given), wanted)):
+            return None
+    return tuple(map(int, axes))
 
 
 def _halves(given: Any, doubled: bool) -> Rows | None:

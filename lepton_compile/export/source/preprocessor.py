@@ -16,6 +16,7 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.objects import HINT, read_object
+from lepton_compile.export.source.sizing import FORMS, asked_pixels
 from lepton_compile.export.source.tiling import Tiles, by_edge, by_ratio, processor_cuts
 from lepton_compile.runtime.loader_tiles import MOST_EDGE, MOST_PIXELS, MOST_TILES
 
@@ -56,6 +57,7 @@ class _Kind:
         edge: the longer one that a picture is resized to, where it is cut into tiles then, which
             have ``size``.
         patches: that a picture of about their form is cut into, at most.
+        pixels: the fewest and the most, of a picture that keeps about its form.
         steps: that its file may ask for.
     """
 
@@ -66,6 +68,7 @@ class _Kind:
     part: float = 0.0
     edge: int = 0
     patches: int = 0
+    pixels: tuple[int, int] = (0, 0)
     steps: tuple[str, ...] = DONE
 
 
@@ -83,6 +86,7 @@ KINDS = {
     "MobileNetV2": _Kind(2, (256,), 224),
     "Pvt": _Kind(3, (224, 224), mean=IMAGENET),
     "Siglip": _Kind(3, (224, 224)),
+    "Qwen2VL": _Kind(3, (), mean=CLIP, pixels=(56**2, 28**2 * 1280), steps=UNCUT),
     "SmolVLM": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "ViT": _Kind(2, (224, 224)),
 }
@@ -98,28 +102,33 @@ class Preprocessing:
     Attributes:
         resize: rows and columns; or the shorter edge, which the other follows; or nothing.
         resample: Pillow's name of how.
-        size: rows and columns of what is given to the model: the middle, where that is not all.
+        size: rows and columns of what is given to the model: the middle, where that is not all; or
+            nothing, where pictures are of any.
         crop: whether it may be larger before: its middle is taken.
         scale: what each byte is multiplied by.
         mean: of each channel, which is taken off then.
         std: by which the rest is divided.
         tiles: of ``size`` that a picture is cut into first, each of which all this is done to.
+        pixels: the fewest and the most of a picture that keeps about its form, in whole tokens.
     """
 
     resize: tuple[int, ...]
     resample: str
-    size: tuple[int, int]
+    size: tuple[int, ...]
     crop: bool
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tiles: Tiles | None = None
+    pixels: tuple[int, int] | None = None
 
     def entry(self) -> dict[str, Any]:
-        """As the manifest has it; tiles only where there are any."""
+        """As the manifest has it; tiles, or the fewest and most pixels, where there are any."""
         lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        del lists["tiles"]
-        return {**lists, "file": FILE, **({"tiles": self.tiles.entry()} if self.tiles else {})}
+        del lists["tiles"], lists["pixels"]
+        some: dict[str, Any] = {"tiles": self.tiles.entry()} if self.tiles else {}
+        some |= dict(zip(("least", "most"), self.pixels, strict=True)) if self.pixels else {}
+        return {**lists, "file": FILE, **some}
 
 
 def preprocessing_of(folder: Path, own: tuple[int, int] | None) -> Preprocessing | None:
@@ -175,6 +184,8 @@ class _Read:
         """All of it, in its closed form."""
         if self._kind.edge:
             return self._of_tiles(*self._by_edge())
+        if any(self._kind.pixels):
+            return self._of_any_size()
         if self._kind.patches and (tiles := self._by_ratio()):
             return self._of_tiles(self._whole(self._size("size", self._kind.size), (), None), tiles)
         resize = self._size("size", self._kind.size) if self._does("resize", True) else ()
@@ -198,6 +209,24 @@ class _Read:
         side = self._edge("max_image_size", self._kind.size[0])
         edge = self._edge("size", self._kind.edge)
         return (side, side), by_edge(edge, side, self._does("image_splitting", True))
+
+    def _of_any_size(self) -> Preprocessing:
+        """All of it, for pictures that keep about their form."""
+        if not self._does("resize", True):
+            raise self._wrong(
+                "images are cut into whole tokens, and not made of their size",
+                "do_resize: false",
+                ["do_resize: true"],
+                "set do_resize to true",
+            )
+        pixels = asked_pixels(self._settings, self._kind.pixels)
+        if pixels is None:
+            told = {key: self._settings.get(key) for key in ("size", "min_pixels", "max_pixels")}
+            what = "nothing that is read says how many pixels an image is given"
+            raise self._wrong(what, f"{told!r:.120}", [FORMS])
+        mean, std = self._numbers()
+        how = (self._resample(), (), False, self._scale(), mean, std)
+        return Preprocessing((), *how, pixels=pixels)
 
     def _edge(self, key: str, usual: int) -> int:
         """Rows or columns of the longer side."""

@@ -167,19 +167,45 @@ def _rotary(t: Translator, node: fx.Node) -> ir.Value:
     )
 
 
+def _turned(t: Translator, node: fx.Node) -> ir.Value:
+    return t.builder.op("RotaryEmbedding", [t.value(a) for a in node.args], at=t.path(node))
+
+
 def _rotary_table(t: Translator, node: fx.Node) -> list[ir.Value]:
     """Rows of the tables by position; the tables are weights of the graph that export made."""
     positions, table, width = node.args
     half = int(width) // 2  # type: ignore[arg-type]
     rows_of = _each_row(t, positions)  # type: ignore[arg-type]
+    shape = ["batch", *t.dim_names(positions.meta["val"].shape[1:]), half]  # type: ignore[union-attr]
+    return [_rows(t, f"rotary.{table}.{kind}", rows_of, shape, node) for kind in ("cos", "sin")]
+
+
+def _rotary_axes(t: Translator, node: fx.Node) -> list[ir.Value]:
+    """Each column of the rows that its axis asks for."""
+    positions, table, _, axes = node.args
+    columns = np.array(axes)
+    shape = [*t.dim_names(positions.meta["val"].shape[1:]), len(columns)]  # type: ignore[union-attr]
+    by_axis = [
+        t.builder.op("Gather", [t.value(positions), t.builder.constant(np.array(axis, np.int64))])
+        for axis in range(int(columns.max()) + 1)
+    ]
     out = []
     for kind in ("cos", "sin"):
-        rows = t.builder.parameter(f"rotary.{table}.{kind}", (0, half), ir.DataType.FLOAT)
-        value = t.builder.op("Gather", [rows, rows_of], {"axis": 0}, at=t.path(node))
-        value.dtype = ir.DataType.FLOAT
-        value.shape = ir.Shape(["batch", *t.dim_names(positions.meta["val"].shape[1:]), half])  # type: ignore[union-attr]
-        out.append(value)
+        first, *rest = (_rows(t, f"rotary.{table}.{kind}", p, shape, node) for p in by_axis)
+        for axis, rows in enumerate(rest, 1):
+            here = t.builder.constant(columns == axis)
+            first = t.builder.op("Where", [here, rows, first], at=t.path(node))
+            first.dtype, first.shape = ir.DataType.FLOAT, ir.Shape(shape)
+        out.append(first)
     return out
+
+
+def _rows(t: Translator, table: str, positions: ir.Value, shape: Any, node: fx.Node) -> ir.Value:
+    """Those of a table, by position."""
+    rows = t.builder.parameter(table, (0, shape[-1]), ir.DataType.FLOAT)
+    value = t.builder.op("Gather", [rows, positions], {"axis": 0}, at=t.path(node))
+    value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape(shape)
+    return value
 
 
 def _each_row(t: Translator, positions: fx.Node) -> ir.Value:
@@ -191,17 +217,15 @@ def _each_row(t: Translator, positions: fx.Node) -> ir.Value:
     return t.builder.op("Expand", [value, shape])
 
 
-def _marked_mask(t: Translator, node: fx.Node) -> ir.Value:
-    mask, ids, token = node.args
-    values = [t.value(mask), t.value(ids), t.builder.constant(np.array(token, np.int64))]
-    return t.builder.op("MarkedMask", values, domain=DOMAIN, at=t.path(node))
+def _by_token(op_type: str) -> Handler:
+    """An op whose last input is the number of a token."""
 
+    def handler(t: Translator, node: fx.Node) -> ir.Value:
+        *given, token = node.args
+        values = [*map(t.value, given), t.builder.constant(np.array(token, np.int64))]
+        return t.builder.op(op_type, values, domain=DOMAIN, at=t.path(node))
 
-def _placed(t: Translator, node: fx.Node) -> ir.Value:
-    embeddings, ids, rows, token = node.args
-    values = [t.value(given) for given in (embeddings, ids, rows)]
-    values.append(t.builder.constant(np.array(token, np.int64)))
-    return t.builder.op("Placed", values, domain=DOMAIN, at=t.path(node))
+    return handler
 
 
 def _function(op_type: str) -> Handler:
@@ -220,12 +244,14 @@ HANDLERS: dict[str, Handler] = {
     "lepton.constant": _constant,
     "lepton.mask": _mask,
     "lepton.marks": _mask,
-    "lepton.marked_mask": _marked_mask,
+    "lepton.marked_mask": _by_token("MarkedMask"),
     "lepton.wide_mask": _wide_mask,
     "lepton.rms_norm": _rms_norm,
     "lepton.rotary": _rotary,
+    "lepton.rotary_axes": _rotary_axes,
     "lepton.rotary_table": _rotary_table,
+    "lepton.turned": _turned,
     "lepton.positions": _function("Positions"),
     "lepton.keep_last": _function("KeepLast"),
-    "lepton.placed": _placed,
+    "lepton.placed": _by_token("Placed"),
 }

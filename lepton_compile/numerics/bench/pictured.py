@@ -13,9 +13,9 @@ from typing import Any
 
 from lepton_compile.numerics.bench.case import Case
 from lepton_compile.numerics.bench.decoder import Phases, cases_of, eager, lengths_within, steps
-from lepton_compile.numerics.sample_images import normalized, pictures
+from lepton_compile.numerics.pictured_sample import made_up, shown, tokens_of
 from lepton_compile.numerics.sample_text import random_segments
-from lepton_compile.numerics.verify_pictured import PIXELS, shown, with_pictures
+from lepton_compile.numerics.verify_pictured import with_pictures
 from lepton_compile.progress import Progress
 
 __all__ = ["bench_pictured"]
@@ -26,14 +26,13 @@ def bench_pictured(
 ) -> list[Case]:
     """Two cases, the engine and (where given) PyTorch eager in turn."""
     told, rows = model.manifest["generation"], int(model.manifest["ranges"]["batch"][0])
-    token, places = told["pictures"]["placeholder"], told["pictures"]["tokens"]
+    token, pixels = told["pictures"]["placeholder"], made_up(model, rows)
+    places = tokens_of(model, pixels[0])
     length, new = lengths_within(model.manifest["ranges"])
     length, room = max(length, places + 1), int(model.manifest["ranges"]["sequence"][1])
     texts = random_segments(int(told["vocabulary"]), [length - places] * rows)
     behind = [[one for one in text if one != token] for text in texts]
     prompts = [[token] * places + text[: min(map(len, behind))] for text in behind]
-    _, channels, height, width = model.inputs[PIXELS]["shape"]
-    pixels = normalized(pictures(rows, height, width), model.manifest.get("image"), channels)
     new = max(1, min(new, room - len(prompts[0])))
     rivals: dict[str, Callable[[], Phases]] = {
         "engine": partial(steps, model, [*map(shown, prompts, pixels[:, None])], new)

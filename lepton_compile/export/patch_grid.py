@@ -1,0 +1,93 @@
+"""How pictures of any size are cut into patches, of models that take them so (Qwen-VL)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lepton_compile.errors import ExportError
+
+from .image_text_kinds import QWEN_VL
+
+__all__ = ["MOST_PATCH", "PatchGrid", "patch_grid"]
+
+MOST_PATCH, MOST_MERGE, MOST_WINDOW = 64, 8, 32
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """A picture as patches, ``merge`` x ``merge`` of which become a token.
+
+    Attributes:
+        patch: rows and columns of a patch.
+        merge: patches of a token, along either side.
+        frames: that a patch has, of which a picture has one, so many times.
+        window: tokens along either side of what is seen together in most layers; 0 where all
+            patches of a picture are seen in all.
+    """
+
+    patch: int
+    merge: int
+    frames: int
+    window: int
+
+    @property
+    def unit(self) -> int:
+        """Rows and columns of a token."""
+        return self.patch * self.merge
+
+    @property
+    def depth(self) -> int:
+        """Numbers of a patch."""
+        return 3 * self.frames * self.patch**2
+
+    def dims(self) -> tuple[str | int, ...]:
+        """Those of a picture: windows, tokens of each, patches of each, numbers of each."""
+        parts: tuple[str | int, ...] = ("windows", self.window**2) if self.window else (1, "tokens")
+        return (*parts, self.merge**2, self.depth)
+
+
+def patch_grid(config: Any) -> PatchGrid | None:
+    """That of a model; None of one for pictures of a size.
+
+    Raises:
+        ExportError: the configuration has sizes that no such model has.
+    """
+    if config.model_type not in QWEN_VL:
+        return None
+    sees = config.vision_config
+    patch = _size(sees, "patch_size", MOST_PATCH)
+    merge = _size(sees, "spatial_merge_size", MOST_MERGE)
+    frames = _size(sees, "temporal_patch_size", MOST_MERGE)
+    window = _size(sees, "window_size", 1 << 14) if hasattr(sees, "window_size") else 0
+    if window:
+        window = _side(window, patch * merge)
+    if (channels := getattr(sees, "in_channels", 3)) != 3:
+        raise _wrong("in_channels", channels, ["3"])
+    return PatchGrid(patch, merge, frames, window)
+
+
+def _side(window: int, unit: int) -> int:
+    """Of a window, in tokens."""
+    side = window // unit
+    if not 0 < side <= MOST_WINDOW:
+        most = MOST_WINDOW * unit
+        raise _wrong("window_size", window, [f"{unit} to {most}, by patches and what they make"])
+    return side
+
+
+def _size(config: Any, name: str, most: int) -> int:
+    found = getattr(config, name, None)
+    if type(found) is not int or not 0 < found <= most:
+        raise _wrong(name, found, [f"a number from 1 to {most}"])
+    return found
+
+
+def _wrong(name: str, found: object, available: list[str]) -> ExportError:
+    return ExportError(
+        "the vision tower cuts pictures in a way that no such model does",
+        where=f"vision_config.{name} of its configuration",
+        found=f"{found!r:.60}",
+        available=available,
+        hint="compare the configuration with the one that the model was released with",
+    )

@@ -1,0 +1,130 @@
+"""What a vision tower for pictures of any size makes of the patches of one (Qwen-VL).
+
+transformers' code goes by how many rows and columns a picture has, which it reads as numbers; here
+every patch comes with its row and its column, from which all else is computed. Patches of a token
+stand one behind another. Where most layers see windows alone (Qwen2.5-VL), tokens come window by
+window, each as long as the others: what is beyond a picture's edge has the row and column -1, and
+nobody sees it. RoPE in two dimensions: Wang et al., Qwen2-VL, 2024, https://arxiv.org/abs/2409.12191.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from .capture.attention import NAME, MaskRule, active
+
+__all__ = ["attend_by_patches", "patch_features"]
+
+
+def attend_by_patches(tower: Any) -> None:
+    """Have the layers of a tower attend to all patches, or to windows of them, in place of their
+    own code, for good: layers are traced apart, after what calls them."""
+    whole = set(getattr(tower, "fullatt_block_indexes", ()))
+    for number, block in enumerate(tower.blocks):
+        block.attn.whole = number in whole  # by which kinds of layers are told apart, too
+        block.attn.forward = partial(_attend, block.attn)
+
+
+def patch_features(tower: Any, pixels: Tensor, places: Tensor) -> Tensor:
+    """Features of the tokens of a picture, (tokens, width), by layers that attend as above.
+
+    Where the decoder adds those of earlier layers, too, they stand behind them: (tokens,
+    (1 + layers) * width).
+
+    Args:
+        pixels: (windows, tokens, patches, numbers).
+        places: (windows, tokens, patches, 2), rows and columns.
+    """
+    kernel = tower.patch_embed.proj
+    hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
+    places = places.flatten(1, 2)
+    if hasattr(tower, "pos_embed"):
+        hidden = hidden + _positions(tower, places)
+    angles = _angles(tower, places)
+    masks = _masks(tower, places)
+    earlier = [*getattr(tower, "deepstack_visual_indexes", ())]
+    found: list[Tensor] = []
+    for number, block in enumerate(tower.blocks):
+        mask = masks[block.attn.whole]
+        hidden = block(hidden, cu_seqlens=mask, position_embeddings=angles)
+        if number in earlier:
+            found.append(tower.deepstack_merger_list[earlier.index(number)](hidden))
+    return torch.cat([tower.merger(hidden), *found], dim=-1)
+
+
+def _positions(tower: Any, places: Tensor) -> Tensor:
+    """Rows of the table of positions, a square, stretched to the picture: (.., patches, width)."""
+    side = tower.num_grid_per_side
+    rows, columns = (_between(axis, side) for axis in places.unbind(-1))
+    corners = [
+        tower.pos_embed(row * side + column) * (down * right)[..., None]
+        for row, down in rows
+        for column, right in columns
+    ]
+    return torch.stack(corners).sum(0)
+
+
+def _between(axis: Tensor, side: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two of ``side`` places that each patch lies between along an axis, and their shares."""
+    last = axis.amax().to(torch.float32).clamp(min=1)
+    at = axis.to(torch.float32) * (side - 1) / last
+    low = at.floor()
+    first = low.to(torch.int64)
+    return (first, 1 - (at - low)), ((first + 1).clamp(max=side - 1), at - low)
+
+
+def _angles(tower: Any, places: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin, (windows, patches, width of a head / 2): half of them by row, half by column."""
+    rotary = tower.rotary_pos_emb
+    by_axis = places[..., None].to(torch.float32) * rotary.inv_freq
+    angles = by_axis.flatten(-2)
+    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+
+
+def _masks(tower: Any, places: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """What the patches of a window see, and those of layers that see all; None where that is all
+    there is."""
+    if not hasattr(tower, "fullatt_block_indexes"):
+        return None, None
+    seen = places[..., 0] >= 0
+    capture = active()
+    found = []
+    for each in (seen, seen.reshape(1, -1)):
+        mask = torch.ops.lepton.mask(each)
+        if capture is not None:
+            capture.remember(mask, MaskRule(causal=False, window=-1))
+        found.append(mask)
+    return found[0], found[1]
+
+
+def _attend(
+    layer: Any,
+    hidden: Tensor,
+    cu_seqlens: Tensor | None,
+    position_embeddings: tuple[Tensor, Tensor],
+    **_: Any,
+) -> Tensor:
+    """Attention of patches (windows, patches, width), in each window or in all together."""
+    windows, patches, width = hidden.shape
+    query, key, value = (
+        each.reshape(windows, patches, layer.num_heads, -1).transpose(1, 2)
+        for each in layer.qkv(hidden).chunk(3, dim=-1)
+    )
+    query, key = (torch.ops.lepton.turned(each, *position_embeddings) for each in (query, key))
+    if layer.whole:
+        query, key, value = map(_together, (query, key, value))
+    found, _ = AttentionInterface()[NAME](
+        layer, query, key, value, cu_seqlens, scaling=layer.scaling, is_causal=False
+    )
+    return layer.proj(found.reshape(windows, patches, width))  # type: ignore[no-any-return]
+
+
+def _together(heads: Tensor) -> Tensor:
+    """All windows (windows, heads, patches, width) as one."""
+    return heads.transpose(0, 1).flatten(1, 2)[None]
