@@ -186,7 +186,7 @@ def assets(source: Source, folder: Path, exported: ExportedModel) -> dict[str, A
     task = exported.task
     return {
         "tokenizer": write_assets(source, folder, processor=task == IMAGE_TEXT),
-        "generation": _generation(source, folder, exported),
+        "generation": _generation(source, folder, task, exported.picture_tokens),
         "labels": labels_of(source.config()) if task.endswith("-classification") else None,
         "score": score_of(source.config(), score_function(source))
         if task in ("text-classification", "image-classification")
@@ -197,12 +197,13 @@ def assets(source: Source, folder: Path, exported: ExportedModel) -> dict[str, A
     }
 
 
-def _generation(source: Source, folder: Path, exported: ExportedModel) -> dict[str, Any] | None:
+def _generation(
+    source: Source, folder: Path, task: str, picture_tokens: int = 0
+) -> dict[str, Any] | None:
     """Which tokens texts begin and end with; None where none are written."""
     from lepton_compile.export.generation import answers, generation, speech, write_filters
     from lepton_compile.export.picture_prompts import picture_prompts
 
-    task = exported.task
     if task not in GENERATING:
         return None
     found = generation(source, task) | (answers(source) if task in PAIRS else {})
@@ -210,7 +211,7 @@ def _generation(source: Source, folder: Path, exported: ExportedModel) -> dict[s
         write_filters(source, folder)
         found |= speech(source)
     if task == IMAGE_TEXT:
-        found["pictures"] = picture_prompts(source, exported.picture_tokens)
+        found["pictures"] = picture_prompts(source, picture_tokens)
     return found
 
 

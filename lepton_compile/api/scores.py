@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.encoder_decoder import PAIRS
 from lepton_compile.export.image_text import IMAGE_TEXT
+from lepton_compile.numerics.pictured_sample import sample_grid
 from lepton_compile.numerics.sample_text import BATCH, SEGMENT
 from lepton_compile.numerics.verify_pair import ANSWER
 
@@ -34,7 +37,8 @@ def words(source: Source, exported: ExportedModel) -> int:
     if exported.task in PAIRS:
         return 4 * ANSWER * _table(source)
     if exported.task == IMAGE_TEXT:
-        return 4 * min(SEGMENT + exported.picture_tokens, exported.length) * _table(source)
+        seen = exported.picture_tokens or prod(sample_grid(exported.length))
+        return 4 * min(SEGMENT + seen, exported.length) * _table(source)
     times = {"fill-mask": 4, "sparse-embedding": 2}.get(exported.task, 0)
     if not times:
         return 0

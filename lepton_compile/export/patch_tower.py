@@ -84,7 +84,7 @@ def _angles(tower: Any, places: Tensor) -> tuple[Tensor, Tensor]:
     rotary = tower.rotary_pos_emb
     by_axis = places[..., None].to(torch.float32) * rotary.inv_freq
     angles = by_axis.flatten(-2)
-    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+    return angles.cos(), angles.sin()
 
 
 def _masks(tower: Any, places: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -24,6 +24,7 @@ from lepton_compile.runtime.loader_embed import Embeds
 from lepton_compile.runtime.loader_entities import Entities
 from lepton_compile.runtime.loader_fill import Fills
 from lepton_compile.runtime.loader_generate import Generates
+from lepton_compile.runtime.loader_grids import Prepares
 from lepton_compile.runtime.loader_guard import (
     LoaderError,
     UnfitError,
@@ -91,6 +92,7 @@ class Model(
     SeesVectors,
     SeesLabels,
     Sees,
+    Prepares,
     Looks,
     Generates,
     Continues,

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from lepton_compile.runtime.loader_guard import check_form, failing, refuse
+from lepton_compile.runtime.loader_opened import Opened
+from lepton_compile.runtime.loader_pictured import pictured
 from lepton_compile.runtime.loader_pixels import listed, resized
 from lepton_compile.runtime.loader_seer import PIXELS, Seer
 
 __all__ = [
     "MOST_PIXELS",
     "GridSeer",
+    "Prepares",
     "ahead",
     "check_grids",
     "feeds",
@@ -112,6 +115,15 @@ def offsets(ids: Sequence[int], pictures: Any, told: Mapping[str, Any]) -> np.nd
         behind += max(rows, columns) - len(place)
         found[:, start + len(place) :] = behind
     return found
+
+
+class Prepares(Opened):
+    """A model whose pictures are of any size."""
+
+    def prepared(self, prompt: Any, images: Sequence[Any], chat: Any = False) -> dict[str, Any]:
+        """All that run() takes of one prompt and of an image in it."""
+        told = self.manifest["generation"]["pictures"]
+        return feeds(told, pictured(self, prompt, False, images, chat)[0])
 
 
 class GridSeer(Seer):

@@ -38,13 +38,6 @@ class Looks(Opened):
             return one_alone(self, images)
         return np.concatenate([self.tiles(one)[0] for one in listed(images)])
 
-    def prepared(self, prompt: Any, images: Sequence[Any], chat: Any = False) -> dict[str, Any]:
-        """All that run() takes of one prompt and of an image in it."""
-        from lepton_compile.runtime.loader_grids import feeds
-
-        told = self.manifest["generation"]["pictures"]
-        return feeds(told, pictured(self, prompt, False, images, chat)[0])
-
     def tiles(self, image: Any) -> tuple[np.ndarray, int, int]:
         """``pixels`` of one picture, and rows and columns of its grid: 0, 0 of a single tile."""
         how, found = self.manifest["image"], (list[np.ndarray](), 0, 0)

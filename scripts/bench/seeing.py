@@ -4,7 +4,8 @@
     python scripts/bench/seeing.py --only smolvlm-256m --work .cache/bench
 
 As ``hybrids.py``, which has the rest of this: ``lepton-compile bench`` gives both a tile of a
-picture and a text, 512 tokens together. A tile has 64 of them in SmolVLM, and 256 in InternVL.
+picture and a text, 512 tokens together. A tile has 64 of them in SmolVLM, and 256 in InternVL; a
+picture of 384 x 320 pixels has 120 in Qwen's.
 """
 
 from __future__ import annotations
@@ -61,6 +62,56 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
             "num_attention_heads": 14,
             "num_key_value_heads": 2,
             "tie_word_embeddings": True,
+        },
+    ),
+    "qwen3-vl-2b": (
+        "Qwen3VLConfig",
+        {"image_token_id": 65000, "tie_word_embeddings": True},
+        {
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_heads": 16,
+            "out_hidden_size": 2048,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        {
+            "vocab_size": hybrids.VOCABULARY,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5e6,
+                "mrope_section": [24, 20, 20],
+            },
+        },
+    ),
+    "qwen3.5-0.8b": (
+        "Qwen3_5Config",
+        {"image_token_id": 65000, "tie_word_embeddings": True},
+        {
+            "depth": 12,
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_heads": 12,
+            "out_hidden_size": 1024,
+        },
+        {
+            "vocab_size": hybrids.VOCABULARY,
+            "hidden_size": 1024,
+            "intermediate_size": 3584,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 256,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 16,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
         },
     ),
 }

@@ -8,9 +8,12 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 
-@pytest.mark.parametrize(("name", "millions"), [("smolvlm-256m", 256), ("internvl3-1b", 725)])
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("smolvlm-256m", 256), ("internvl3-1b", 725), ("qwen3-vl-2b", 1951), ("qwen3.5-0.8b", 666)],
+)
 def test_shapes_are_those_of_the_models(name: str, millions: int) -> None:
-    """InternVL's with the vocabulary cut."""
+    """Most with the vocabulary cut."""
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(seeing.configured(name))
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == millions
