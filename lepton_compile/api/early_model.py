@@ -13,7 +13,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
 from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
-from lepton_compile.export.image_text import IMAGE_TEXT, TEXT_ALONE, check_image_text
+from lepton_compile.export.image_text import IMAGE_TEXT, check_image_text, text_alone
 from lepton_compile.export.image_text_kinds import GEMMA3
 from lepton_compile.export.patch_grid import patch_grid
 from lepton_compile.export.source.chat_template import chat_template
@@ -99,7 +99,7 @@ def _check_parts(recipe: Recipe, source: Source, task: str, targets: tuple[str, 
         RecipeError: one of the targets, a precision, or an ONNX file.
     """
     others = [target for target in recipe.target if target not in targets]
-    alone = TEXT_ALONE if task == IMAGE_TEXT else None
+    alone = text_alone(source.config()) if task == IMAGE_TEXT and source.kind != "onnx" else None
     if others:
         raise RecipeError(
             f"models for {task} are for ONNX Runtime alone{_on(targets)}",

@@ -23,6 +23,7 @@ from .capture.attention import active
 from .image_text_kinds import GEMMA3, IDEFICS3, IMAGE_TEXT_KINDS, INTERNVL, LLAVA
 from .patch_grid import patch_grid
 from .tasks import CacheUse, TaskModule, cache_name, keeping
+from .text_part import text_part
 
 __all__ = [
     "IMAGE_TEXT",
@@ -34,6 +35,7 @@ __all__ = [
     "look_up_known",
     "picture_tokens",
     "placeholder",
+    "text_alone",
 ]
 
 IMAGE_TEXT = "image-text-to-text"
@@ -95,6 +97,12 @@ def _marking(network: Any, mask: Tensor, ids: Tensor, places: int) -> Iterator[N
         capture.marked = None
 
 
+def text_alone(config: Any) -> str:
+    """What to do where a model cannot be compiled as a whole: of some the language model can."""
+    found = text_part(config, "text-generation")
+    return TEXT_ALONE if found is not None else "compile another model"
+
+
 def check_image_text(config: Any) -> None:
     """Refuse what is not compiled as a whole.
 
@@ -108,7 +116,7 @@ def check_image_text(config: Any) -> None:
             where="model_type of its configuration",
             found=str(config.model_type),
             available=sorted(IMAGE_TEXT_KINDS),
-            hint=TEXT_ALONE,
+            hint=text_alone(config),
         )
     placeholder(config)
     patch_grid(config)
@@ -121,7 +129,7 @@ def check_image_text(config: Any) -> None:
             where="vision_config.model_type of its configuration",
             found=tower,
             available=["towers for pictures of one size, such as those of CLIP and SigLIP"],
-            hint=TEXT_ALONE,
+            hint=text_alone(config),
         )
     _layers_chosen(config)
 
