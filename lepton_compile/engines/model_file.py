@@ -9,7 +9,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from lepton_compile.engines.encoder_part import is_encoder_decoder, split
-from lepton_compile.engines.weights_file import INLINE_BYTES, WeightStore, write_weights
+from lepton_compile.engines.weights_file import (
+    INLINE_BYTES,
+    STORAGE_KEY,
+    WeightStore,
+    write_weights,
+)
 from lepton_compile.errors import EngineError
 from lepton_compile.progress import Step
 
@@ -65,6 +70,9 @@ def write_model(
     flatten(model)
     weights = folder / (f"{stem}.bin" if stem else WEIGHTS_FILE)
     used = write_weights(weights, _in_order_of_use(model.graph), step, store)
+    for value in model.graph.initializers.values():  # which stay: what was shared is written
+        if value.const_value is not None:
+            value.const_value.metadata_props.pop(STORAGE_KEY, None)
     # What is too small for the weight file, or no initializer of the graph, still points at the
     # files of an ONNX source, which the artifact does not have.
     held_in_memory(model, lambda tensor: Path(tensor.path).parent != folder)

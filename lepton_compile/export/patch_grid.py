@@ -12,6 +12,8 @@ from .image_text_kinds import QWEN_VL
 __all__ = ["MOST_PATCH", "PatchGrid", "patch_grid"]
 
 MOST_PATCH, MOST_MERGE, MOST_WINDOW = 64, 8, 32
+INNER_OUTER = ("hidden_size", "out_hidden_size")
+"""What widths of a tower are called, inside and towards the decoder, but in Qwen2-VL."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,31 @@ def patch_grid(config: Any) -> PatchGrid | None:
         window = _side(window, patch * merge)
     if (channels := getattr(sees, "in_channels", 3)) != 3:
         raise _wrong("in_channels", channels, ["3"])
+    if hasattr(sees, "num_position_embeddings"):
+        _size(sees, "num_position_embeddings", 1 << 24)
+    _check_widths(config)
     return PatchGrid(patch, merge, frames, window)
+
+
+def _check_widths(config: Any) -> None:
+    """See that tower and decoder fit, and that heads can be turned by rows and columns."""
+    sees, text = config.vision_config, config.text_config
+    inner, outer = ("embed_dim", "hidden_size") if hasattr(sees, "embed_dim") else INNER_OUTER
+    if (given := getattr(sees, outer)) != text.hidden_size:
+        raise _wrong(outer, given, [f"text_config.hidden_size, {text.hidden_size}"])
+    heads = _size(sees, "num_heads", 1 << 12)
+    if (width := getattr(sees, inner)) % (4 * heads):
+        raise _wrong(inner, width, [f"a multiple of 4 for each of {heads} heads"])
+    half = text.hidden_size // text.num_attention_heads // 2
+    parts = (text.rope_parameters or {}).get("mrope_section", [16, 24, 24])
+    if config.model_type in ("qwen2_vl", "qwen2_5_vl") and sum(parts) != half:
+        raise ExportError(
+            "the parts of a head that are turned by time, row and column are not all of it",
+            where="text_config.rope_parameters.mrope_section of its configuration",
+            found=f"{parts!r:.60}",
+            available=[f"three numbers that are {half} together"],
+            hint="compare the configuration with the one that the model was released with",
+        )
 
 
 def _side(window: int, unit: int) -> int:

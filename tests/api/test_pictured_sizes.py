@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -294,6 +295,9 @@ def test_a_tower_for_pictures_of_one_size_with_such_a_processor(tmp_path: Path) 
         ("window_size", 7),
         ("window_size", 10**6),
         ("in_channels", 4),
+        ("out_hidden_size", 128),
+        ("hidden_size", 36),
+        ("num_heads", 0),
     ],
 )
 def test_towers_that_no_model_has(name: str, value: Any, windows: Case, tmp_path: Path) -> None:
@@ -305,6 +309,41 @@ def test_towers_that_no_model_has(name: str, value: Any, windows: Case, tmp_path
     with pytest.raises((ExportError, SourceError)) as caught:
         lc.plan(model=str(other))
     assert name in f"{caught.value.where} {caught.value.found}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "words"),
+    [
+        ("qwen2_5_vl", "mrope_section", [16, 24, 24], "mrope_section"),
+        ("qwen3_vl", "rope_type", "longrope", "rope_type: longrope"),
+    ],
+)
+def test_positions_that_turn_heads_otherwise(
+    kind: str, name: str, value: Any, words: str, tmp_path: Path
+) -> None:
+    source = saved(kind, tmp_path / "model")
+    file = source / "config.json"
+    config = json.loads(file.read_text())
+    rope = config["text_config"]["rope_parameters"] | {name: value}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8} if name == "rope_type" else {}
+    rope |= {"original_max_position_embeddings": 64}
+    config["text_config"]["rope_parameters"] = rope
+    file.write_text(json.dumps(config))
+    with pytest.raises(ExportError) as caught:
+        lc.plan(model=str(source))
+    assert words in f"{caught.value.where} {caught.value.found}"
+
+
+def test_small_weights_are_called_the_same_in_a_rebuild(tmp_path: Path) -> None:
+    """Those that stay in a graph: a check gives weights other names, which a rebuild has not."""
+    source = saved("qwen2_5_vl", tmp_path / "model")
+    how: dict[str, Any] = {"tactics": "default", "gates": {"perplexity": None}}
+    built = lc.build(model=str(source), quantize="int4", output=tmp_path / "out", **how)
+    encoder = onnx.load(built.path / "engines/ort-cpu/encoder.onnx", load_external_data=False)
+    small = [tensor for tensor in encoder.graph.initializer if tensor.raw_data]
+    assert any("_q_blocks" in tensor.name for tensor in small)
+    assert not any(tensor.metadata_props for tensor in small)
+    lc.rebuild(built.path, output=tmp_path / "again")
 
 
 def test_no_edit_of_a_manifest_ends_in_anything_but_a_refusal(

@@ -385,8 +385,8 @@ ANY = {"image_processor_type": "Qwen2VLImageProcessorFast"}
     [
         ({}, (56 * 56, 1280 * 28 * 28)),
         ({"size": {"shortest_edge": 100, "longest_edge": 900}}, (100, 900)),
-        ({"size": {"longest_edge": 9000}}, (56 * 56, 9000)),
-        ({"size": {"shortest_edge": None, "longest_edge": 9000}}, (56 * 56, 9000)),
+        ({"size": None, "max_pixels": 9000}, (56 * 56, 9000)),
+        ({"size": {"height": 64}, "min_pixels": 64, "max_pixels": 128}, (64, 128)),
         ({"min_pixels": 784, "max_pixels": 12845056}, (784, 12845056)),
         ({"min_pixels": 784, "size": {"shortest_edge": 1, "longest_edge": 900}}, (784, 900)),
     ],
@@ -405,6 +405,11 @@ def test_pixels_of_pictures_of_any_size(
     ("settings", "words"),
     [
         ({"size": 448}, "says how many pixels"),
+        # As of transformers: the class' own numbers stand where there is no size at all.
+        ({"size": {"longest_edge": 9000}}, "says how many pixels"),
+        ({"size": {"shortest_edge": None, "longest_edge": 9000}}, "says how many pixels"),
+        ({"size": {"height": 64, "width": 64}}, "says how many pixels"),
+        ({"size": {"min_pixels": 64, "max_pixels": 128}}, "says how many pixels"),
         ({"size": [448, 448]}, "says how many pixels"),
         ({"size": {"longest_edge": 9e3}}, "says how many pixels"),
         ({"size": {"longest_edge": True}}, "says how many pixels"),

@@ -99,7 +99,11 @@ class RotaryCapture:
                 partial(_real_run, module, rest=rest), self.tables[found.near], self._doubled
             )
         if axes is None or found.far is not None or found.joint:
-            raise ExportError("positions with several axes turn heads in a way that is not known")
+            raise ExportError(
+                "positions with several axes turn heads in a way that is not known",
+                where="rope_parameters of its configuration",
+                found=f"rope_type: {getattr(module, 'rope_type', None)}",
+            )
         return axes
 
     def _noted(self, module: nn.Module, rest: dict[str, Any]) -> _Noted | None:
