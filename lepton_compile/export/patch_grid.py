@@ -81,9 +81,10 @@ def _check_widths(config: Any) -> None:
     heads = _size(sees, "num_heads", 1 << 12)
     if (width := getattr(sees, inner)) % (4 * heads):
         raise _wrong(inner, width, [f"a multiple of 4 for each of {heads} heads"])
-    half = text.hidden_size // text.num_attention_heads // 2
+    half = text.hidden_size // _size(text, "num_attention_heads", 1 << 12) // 2
     parts = (text.rope_parameters or {}).get("mrope_section", [16, 24, 24])
-    if config.model_type in ("qwen2_vl", "qwen2_5_vl") and sum(parts) != half:
+    whole = isinstance(parts, list | tuple) and all(type(part) is int for part in parts)
+    if config.model_type in ("qwen2_vl", "qwen2_5_vl") and not (whole and sum(parts) == half):
         raise ExportError(
             "the parts of a head that are turned by time, row and column are not all of it",
             where="text_config.rope_parameters.mrope_section of its configuration",

@@ -36,20 +36,22 @@ MOST_PIXELS = 1 << 26  # of one picture
 THINNEST = 200  # as much longer than wide at most
 
 
-def check_grids(manifest: dict[str, Any]) -> int:
-    """Refuse patches of another form, and pictures of no size or of any; how many tokens the
-    smallest takes."""
+def check_grids(manifest: dict[str, Any]) -> None:
+    """Refuse patches of another form, and pictures of no size or of any."""
     form = {"image?": {"least": int, "most": int}, "generation": {"pictures": {"grid": GRID}}}
     check_form(manifest, form, "manifest")
     grid, how = manifest["generation"]["pictures"]["grid"], manifest["image"]
-    sizes = [0 < grid[name] <= 64 for name in ("patch", "merge", "frames")]
-    fit = all(sizes) and 0 <= grid["window"] <= 64
-    fit = fit and (not how or 0 < how["least"] <= how["most"] <= MOST_PIXELS)
-    shapes = [value["shape"] for value in manifest["inputs"] if value["name"] == PIXELS]
-    numbers = 3 * grid["frames"] * grid["patch"] ** 2
-    fit = fit and [s[2:] for s in shapes] == [[grid["merge"] ** 2, numbers]]
+    fit = 0 < grid["patch"] <= 64 and 0 < grid["merge"] <= 8 and 0 < grid["frames"] <= 8
+    fit = fit and 0 <= grid["window"] <= 32
+    most = MOST_PIXELS // (grid["frames"] or 1) * 2
+    fit = fit and (not how or 0 < how["least"] <= how["most"] <= min(most, MOST_PIXELS))
+    parts = ["windows", grid["window"] ** 2] if grid["window"] else [1, "tokens"]
+    parts = [*parts, grid["merge"] ** 2]
+    wanted = {PIXELS: [*parts, 3 * grid["frames"] * grid["patch"] ** 2], PLACES: [*parts, 2]}
+    wanted[OFFSETS] = [3, "batch", "sequence"]
+    shapes = {value["name"]: value["shape"] for value in manifest["inputs"]}
+    fit = fit and all(shapes.get(name) == shape for name, shape in wanted.items())
     refuse(not fit, f"manifest.json is damaged: pictures cannot be cut into {grid}")
-    return 1
 
 
 def sized(picture: np.ndarray, how: Mapping[str, Any], grid: Mapping[str, int]) -> np.ndarray:
@@ -110,6 +112,8 @@ def offsets(ids: Sequence[int], pictures: Any, told: Mapping[str, Any]) -> np.nd
         rows, columns = tokens_of(picture, told["grid"])
         place = np.arange(rows * columns)
         start, at = int(here[at]), at + len(place)
+        apart = here[at - 1] - start >= len(place)
+        refuse(apart, "tokens stand among those of one picture, which stand one behind another")
         seen = np.stack([0 * place, *np.divmod(place, columns)])
         found[:, start : start + len(place)] = behind + seen - place
         behind += max(rows, columns) - len(place)
@@ -176,6 +180,8 @@ def without_grids(model: Any, given: dict[str, np.ndarray]) -> None:
     none = [0 if isinstance(size, str) else size for size in model.inputs[PLACES]["shape"]]
     given.setdefault(PLACES, np.zeros(none, np.int64))
     given.setdefault(PIXELS, np.zeros((*none[:-1], model.inputs[PIXELS]["shape"][-1]), np.float32))
+    late = any(name.startswith("past") for name in given) or given[PIXELS].size
+    refuse(late and OFFSETS not in given, f"give {OFFSETS}, too: prepared() makes them")
     if (ids := given.get("input_ids")) is not None:
         given.setdefault(OFFSETS, np.zeros((3, *ids.shape), np.int64))
 

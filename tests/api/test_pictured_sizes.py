@@ -105,6 +105,32 @@ def test_run_takes_one_picture(model: Model) -> None:
             model.run(wrong)
 
 
+def test_run_wants_the_places_of_what_is_behind_a_picture(model: Model) -> None:
+    """Else they would be those of a text alone."""
+    given = model.prepared(f"{MARK} what", [image(40, 60)])
+    apart = given.pop("position_offsets")
+    with pytest.raises(LoaderError, match=r"give position_offsets, too: prepared\(\)"):
+        model.run(given)
+    held = model.run(given | {"position_offsets": apart})
+    past = {
+        name.replace("present.", "past_key_values."): value
+        for name, value in held.items()
+        if name.startswith("present.")
+    }
+    with pytest.raises(LoaderError, match=r"give position_offsets, too: prepared\(\)"):
+        model.run({"input_ids": [[7]], **past})
+
+
+def test_tokens_of_a_picture_stand_together(windows: Case, model: Model) -> None:
+    seen = image(40, 60)
+    ids = windows.theirs.ids(f"{MARK} w7", [seen])
+    at = ids.index(TOKEN)
+    ids[at : at + 3] = [TOKEN, ids[-1], TOKEN]
+    ids.append(TOKEN)
+    with pytest.raises(LoaderError, match="which stand one behind another"):
+        model.generate(ids, images=[seen])
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (3, 5), (200, 1), (17, 33), (300, 300)])
 def test_pictures_of_odd_forms(windows: Case, model: Model, shape: tuple[int, int]) -> None:
     one = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
@@ -315,6 +341,7 @@ def test_towers_that_no_model_has(name: str, value: Any, windows: Case, tmp_path
     ("kind", "name", "value", "words"),
     [
         ("qwen2_5_vl", "mrope_section", [16, 24, 24], "mrope_section"),
+        ("qwen2_5_vl", "mrope_section", "8", "mrope_section"),
         ("qwen3_vl", "rope_type", "longrope", "rope_type: longrope"),
     ],
 )
@@ -362,7 +389,12 @@ GRID = ("generation", "pictures", "grid")
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ((*GRID, "window"), 3, "tokens have other patches|refused these inputs|failed on what"),
+        ((*GRID, "window"), 3, "damaged: pictures cannot be cut into"),
+        ((*GRID, "frames"), 64, "damaged: pictures cannot be cut into"),
+        (("inputs", 1, "name"), "places", "damaged: pictures cannot be cut into"),
+        (("inputs", 1, "shape"), [1 << 20] * 3 + [2], "damaged: pictures cannot be cut into"),
+        (("inputs", 5, "name"), "offsets", "damaged: pictures cannot be cut into"),
+        (("inputs", 5, "shape"), ["axes", "batch", "sequence"], "pictures cannot be cut into"),
         ((*GRID, "merge"), 4, "damaged: pictures cannot be cut into"),
         (GRID, None, "damaged"),
         (("image", "most"), 1 << 40, "damaged: pictures cannot be cut into"),

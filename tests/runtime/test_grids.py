@@ -133,7 +133,11 @@ def manifest(**told: Any) -> dict[str, Any]:
     made = {
         "image": {"least": 64, "most": 4096},
         "generation": {"pictures": {"grid": grid(window=4)}},
-        "inputs": [{"name": "encoder_pixel_values", "shape": shape}],
+        "inputs": [
+            {"name": "encoder_pixel_values", "shape": shape},
+            {"name": "encoder_positions", "shape": [*shape[:3], 2]},
+            {"name": "position_offsets", "shape": [3, "batch", "sequence"]},
+        ],
     }
     for name, value in told.items():
         (made["image"] if name in ("least", "most") else made["generation"]["pictures"]["grid"])[  # type: ignore[index, call-overload]
@@ -152,6 +156,7 @@ def manifest(**told: Any) -> dict[str, Any]:
         {"merge": 3},
         {"frames": 0},
         {"frames": 10**9},
+        {"window": 3},
         {"window": 65},
         {"window": -1},
         {"window": None},

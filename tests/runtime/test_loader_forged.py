@@ -80,6 +80,7 @@ def calls(model: Any) -> list[Callable[[], Any]]:
         return [
             lambda: model.run({"input_ids": [[5, 6]]}),
             lambda: model.generate("<image> w5", images=seen, max_new_tokens=2).text,
+            lambda: model.generate("<|image_pad|> w5", images=seen, max_new_tokens=2).text,
             lambda: model.generate("w5", images=seen, chat=True, max_new_tokens=1),
         ]
     if hasattr(type(model), "vectors"):
