@@ -9,7 +9,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "SIDE", "TOKEN", "Case", "Theirs", "made", "pictures", "saved"]
+__all__ = [
+    "ASKS",
+    "GRIDS",
+    "KINDS",
+    "PATCH",
+    "QUANTIZED",
+    "SIDE",
+    "TOKEN",
+    "Case",
+    "Theirs",
+    "check_quantized",
+    "made",
+    "pictures",
+    "saved",
+]
 
 SIDE, TOKEN, ENDS = 32, 190, "<end_of_utterance>"
 SIGNS = "".join(map(chr, range(32, 127))) + "\n"
@@ -50,9 +64,9 @@ MARKS = {
 """The placeholder, and what else stands around pictures."""
 ASKS = {kind: marks[kind == "gemma3"] for kind, marks in MARKS.items()}
 ASKS |= dict.fromkeys(GRIDS, "<|vision_start|><|image_pad|><|vision_end|>")
+"""What a prompt asks for a picture by."""
 PATCH = 8
 """Rows and columns of a patch of pictures of any size, four of which are a token."""
-"""What a prompt asks for a picture by."""
 ANY_SIZE = {
     "image_processor_type": "Qwen2VLImageProcessorFast",
     "size": {"shortest_edge": 4 * (2 * PATCH) ** 2, "longest_edge": 15 * (2 * PATCH) ** 2},
@@ -320,3 +334,26 @@ def made(kind: str, root: Path, **how: Any) -> Case:
     source = saved(kind, root / "model")
     built = lc.build(model=str(source), output=root / "out", tactics="default", **how)
     return Case(kind, source, built.path, Theirs(kind, source), ASKS[kind])
+
+
+QUANTIZED: dict[str, tuple[Any, float]] = {
+    "int8": ("int8", 0.99),
+    "int4": ("int4", 0.8),
+    "awq": ({"algorithm": "awq", "bits": 4, "group": 32}, 0.8),
+    "gptq": ({"algorithm": "gptq", "bits": 4, "group": 32}, 0.8),
+}
+"""What a model is built with, and the least cosine of its logits."""
+
+
+def check_quantized(source: Path, quantize: Any, least: float, mark: str, out: Path) -> None:
+    """Build a model in fewer bits: it is about what it was, and still looks at pictures."""
+    import lepton_compile as lc
+
+    how: dict[str, Any] = {"tactics": "default", "gates": {"perplexity": None}}
+    built = lc.build(model=str(source), quantize=quantize, output=out, **how)
+    verified = json.loads((built.path / "report.json").read_text())["verify"]
+    assert 1 > verified["cosine"] > least
+    assert verified["decode_tokens"] > 0
+    with lc.load(built.path, threads=1) as model:
+        rows = model.generate([f"{mark} w7"] * 2, images=[[p] for p in pictures(2)])
+        assert rows[0].tokens != rows[1].tokens

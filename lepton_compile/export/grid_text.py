@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from lepton_compile.errors import ExportError
 
 from .capture import LeptonCache
+from .capture.tables import AXES
 from .image_text import PICTURES, known_ids, placeholder
 from .patch_grid import PatchGrid
 from .patch_tower import attend_by_patches, patch_features
 from .tasks import CacheUse, TaskModule, cache_name, keeping
 
-__all__ = ["AXES", "OFFSETS", "PLACES", "GridTextModule"]
+__all__ = ["OFFSETS", "PLACES", "GridTextModule"]
 
 PLACES, OFFSETS = "encoder_positions", "position_offsets"
 """Rows and columns of patches, -1 of those beyond the picture; what is added to a token's place in
 the text, by axis."""
-AXES = 3
 
 
 class GridTextModule(TaskModule):

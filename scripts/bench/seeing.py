@@ -100,19 +100,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = 
             "num_heads": 12,
             "out_hidden_size": 1024,
         },
-        {
-            "vocab_size": hybrids.VOCABULARY,
-            "hidden_size": 1024,
-            "intermediate_size": 3584,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 2,
-            "head_dim": 256,
-            "linear_num_key_heads": 16,
-            "linear_num_value_heads": 16,
-            "linear_key_head_dim": 128,
-            "linear_value_head_dim": 128,
-        },
+        {"vocab_size": hybrids.VOCABULARY, **hybrids.SHAPES["qwen3.5-0.8b"][1]},
     ),
 }
 

@@ -26,7 +26,7 @@ from lepton_compile.errors import (
 )
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai, export_triton
-from tests.pictured import TOKEN, Case, Theirs, made, pictures, saved
+from tests.pictured import QUANTIZED, TOKEN, Case, Theirs, check_quantized, made, pictures, saved
 
 NEW = 6
 
@@ -59,25 +59,9 @@ def test_the_manifest_and_the_report_say_what_it_is(smolvlm: Case) -> None:
     assert verified["sample"] in (smolvlm.folder / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("quantize", "least"),
-    [
-        ("int8", 0.99),
-        ("int4", 0.8),
-        ({"algorithm": "awq", "bits": 4, "group": 32}, 0.8),
-        ({"algorithm": "gptq", "bits": 4, "group": 32}, 0.8),
-    ],
-    ids=["int8", "int4", "awq", "gptq"],
-)
+@pytest.mark.parametrize(("quantize", "least"), QUANTIZED.values(), ids=QUANTIZED)
 def test_quantized(quantize: Any, least: float, folder: Path, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"tactics": "default", "gates": {"perplexity": None}}
-    built = lc.build(model=str(folder), quantize=quantize, output=tmp_path / "out", **how)
-    verified = report(built.path)["verify"]
-    assert 1 > verified["cosine"] > least
-    assert verified["decode_tokens"] > 0
-    with lc.load(built.path, threads=1) as model:
-        rows = model.generate(["<image> w7"] * 2, images=[[p] for p in pictures(2)])
-        assert rows[0].tokens != rows[1].tokens
+    check_quantized(folder, quantize, least, "<image>", tmp_path / "out")
 
 
 def test_a_gate_that_is_missed(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,18 @@ from lepton_compile.errors import ExportError, RecipeError, SourceError
 from lepton_compile.runtime import LoaderError
 from lepton_compile.runtime.loader import Model
 from lepton_compile.runtime.loader_grids import GridSeer
-from tests.pictured import ASKS, GRIDS, PATCH, TOKEN, Case, made, pictures, saved
+from tests.pictured import (
+    ASKS,
+    GRIDS,
+    PATCH,
+    QUANTIZED,
+    TOKEN,
+    Case,
+    check_quantized,
+    made,
+    pictures,
+    saved,
+)
 from tests.runtime.test_emit import imported
 from tests.runtime.test_loader_forged import edited, outcomes
 
@@ -192,25 +203,9 @@ def test_it_is_benched_and_built_again(windows: Case, tmp_path: Path) -> None:
     assert both[0] == both[1]
 
 
-@pytest.mark.parametrize(
-    ("quantize", "least"),
-    [
-        ("int8", 0.99),
-        ("int4", 0.8),
-        ({"algorithm": "awq", "bits": 4, "group": 32}, 0.8),
-        ({"algorithm": "gptq", "bits": 4, "group": 32}, 0.8),
-    ],
-    ids=["int8", "int4", "awq", "gptq"],
-)
+@pytest.mark.parametrize(("quantize", "least"), QUANTIZED.values(), ids=QUANTIZED)
 def test_quantized(quantize: Any, least: float, folder: Path, tmp_path: Path) -> None:
-    how: dict[str, Any] = {"tactics": "default", "gates": {"perplexity": None}}
-    built = lc.build(model=str(folder), quantize=quantize, output=tmp_path / "out", **how)
-    verified = report(built.path)["verify"]
-    assert 1 > verified["cosine"] > least
-    assert verified["decode_tokens"] > 0
-    with lc.load(built.path, threads=1) as model:
-        rows = model.generate([f"{MARK} w7"] * 2, images=[[p] for p in pictures(2)])
-        assert rows[0].tokens != rows[1].tokens
+    check_quantized(folder, quantize, least, MARK, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", GRIDS)

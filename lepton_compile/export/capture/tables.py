@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Tables", "columns_by_axis", "tabulated"]
+__all__ = ["AXES", "Tables", "columns_by_axis", "tabulated"]
 
 AXES = 3
+"""Of a position among pictures: time, row and column."""
 
 Rows = tuple[np.ndarray, np.ndarray]  # cos and sin, fp32 (positions, rotary width / 2)
 
