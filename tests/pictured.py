@@ -27,8 +27,13 @@ __all__ = [
 
 SIDE, TOKEN, ENDS = 32, 190, "<end_of_utterance>"
 SIGNS = "".join(map(chr, range(32, 127))) + "\n"
-GRIDS = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
-"""Those for pictures of any size: in windows, with features of several layers, with states."""
+QWENS = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
+"""Those for pictures of any size, and with positions of them: in windows, with features of several
+layers, with states."""
+GEMMA4 = ("gemma4", "gemma4-mutual")
+"""Of the second the tokens of a picture see each other."""
+GRIDS = (*QWENS, *GEMMA4, "mistral3")
+"""All of those for pictures of any size; of the last, marks stand behind each row of one."""
 KINDS = ("smolvlm", "llava", "internvl", "gemma3", *GRIDS)
 TEXT = {
     "vocab_size": 200,
@@ -53,8 +58,10 @@ MARKS = {
     "gemma3": ("<image_soft_token>", "<start_of_image>", "<end_of_image>"),
     "internvl": ("<IMG_CONTEXT>", "<img>", "</img>"),
     "llava": ("<image>",),
+    **dict.fromkeys(GEMMA4, ("<|image|>", "<|image>", "<image|>", "<|video|>", "<|audio|>")),
+    "mistral3": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
     **dict.fromkeys(
-        GRIDS, ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+        QWENS, ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
     ),
     "smolvlm": (
         *("<image>", "<fake_token_around_image>", "<global-img>"),
@@ -63,7 +70,7 @@ MARKS = {
 }
 """The placeholder, and what else stands around pictures."""
 ASKS = {kind: marks[kind == "gemma3"] for kind, marks in MARKS.items()}
-ASKS |= dict.fromkeys(GRIDS, "<|vision_start|><|image_pad|><|vision_end|>")
+ASKS |= dict.fromkeys(QWENS, "<|vision_start|><|image_pad|><|vision_end|>")
 """What a prompt asks for a picture by."""
 PATCH = 8
 """Rows and columns of a patch of pictures of any size, four of which are a token."""
@@ -74,8 +81,20 @@ ANY_SIZE = {
     "merge_size": 2,
     "temporal_patch_size": 2,
 }
+FILLED = {
+    "image_processor_type": "Gemma4ImageProcessor",
+    "patch_size": PATCH,
+    "pooling_kernel_size": 2,
+    "max_soft_tokens": 70,
+}
 PREPROCESSORS: dict[str, dict[str, Any]] = {
-    **{kind: {**ANY_SIZE} for kind in GRIDS},
+    **{kind: {**ANY_SIZE} for kind in QWENS},
+    **{kind: {**FILLED} for kind in GEMMA4},
+    "mistral3": {
+        "image_processor_type": "PixtralImageProcessorFast",
+        "size": {"longest_edge": 6 * PATCH},
+        "patch_size": {"height": PATCH, "width": PATCH},
+    },
     "gemma3": {
         "image_processor_type": "Gemma3ImageProcessor",
         "size": {"height": SIDE, "width": SIDE},
@@ -127,12 +146,44 @@ def _grid_config(kind: str) -> Any:
     return kinds(text_config=text, vision_config=eyes, **told)
 
 
+def _gemma4_config(mutual: bool) -> Any:
+    """Layers share caches, and are given something of each token besides; or pictures see
+    themselves."""
+    import transformers
+
+    text = {**TEXT, "num_hidden_layers": 3, "num_kv_shared_layers": 1, "sliding_window": 24}
+    text |= {"layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+    text |= {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 8}
+    text |= {"vocab_size_per_layer_input": TEXT["vocab_size"]}
+    if mutual:
+        text |= {"use_bidirectional_attention": "vision", "num_kv_shared_layers": 0}
+        text |= {"hidden_size_per_layer_input": 0, "sliding_window": 10}
+    eyes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16}
+    eyes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "use_clipped_linears": True}
+    eyes |= {"patch_size": PATCH, "pooling_kernel_size": 2, "position_embedding_size": 160}
+    told = {"image_token_id": TOKEN, "boi_token_id": TOKEN + 1, "eoi_token_id": TOKEN + 2}
+    told |= {"video_token_id": TOKEN + 3, "audio_token_id": TOKEN + 4, "audio_config": None}
+    return transformers.Gemma4Config(text_config=text, vision_config=eyes, **told)
+
+
+def _mistral3_config() -> Any:
+    import transformers
+
+    eyes = {**SEES, "model_type": "pixtral", "head_dim": 16, "patch_size": PATCH}
+    text = {**TEXT, "model_type": "mistral", "head_dim": 16}
+    told = {"image_token_index": TOKEN, "spatial_merge_size": 2, "tie_word_embeddings": False}
+    return transformers.Mistral3Config(text_config=text, vision_config=eyes, **told)
+
+
 def _config(kind: str) -> Any:
     import transformers
 
-    if kind in GRIDS:
+    if kind in QWENS:
         return _grid_config(kind)
-
+    if kind in GEMMA4:
+        return _gemma4_config(kind != "gemma4")
+    if kind == "mistral3":
+        return _mistral3_config()
     if kind == "internvl":
         eyes = {**SEES, "image_size": [SIDE, SIDE], "patch_size": [8, 8]}
         text = {**TEXT, "model_type": "qwen2"}
@@ -163,9 +214,11 @@ def _network(kind: str) -> Any:
     torch.manual_seed(0)
     network = AutoModelForImageTextToText.from_config(_config(kind)).eval()
     with torch.no_grad():
-        for weight in network.parameters():
+        for name, weight in network.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0, 0.12 if kind == "gemma3" else 0.08)
+            elif kind in GEMMA4 and name.endswith(("q_norm.weight", "k_norm.weight")):
+                weight.fill_(0.25)  # scores are not scaled: of 1 each query would see one key
     return network
 
 
@@ -177,12 +230,12 @@ def _tokenizer(kind: str, folder: Path) -> None:
 
     known = ["<pad>", "<s>", "</s>", "\n", "User:", "Assistant:", *(f"w{n}" for n in range(6, 190))]
     marks = [*MARKS[kind], ENDS]
-    if kind in GRIDS:
+    if kind in QWENS:
         known[3 : 3 + len(SIGNS)] = pre_tokenizers.ByteLevel(
             False, use_regex=False
         ).pre_tokenize_str(SIGNS)[0][0]
     words = {word: number for number, word in enumerate([*known, *marks])}
-    if kind in GRIDS:
+    if kind in QWENS:
         tokenizer = Tokenizer(models.BPE(words, []))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -213,6 +266,9 @@ def saved(kind: str, folder: Path) -> Path:
     _network(kind).save_pretrained(folder)
     _tokenizer(kind, folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[kind]))
+    if kind == "mistral3":
+        told = {"patch_size": PATCH, "spatial_merge_size": 2, "processor_class": "PixtralProcessor"}
+        (folder / "processor_config.json").write_text(json.dumps(told))
     return folder
 
 
@@ -277,19 +333,29 @@ class Theirs:
         """The same of pictures of any size."""
         import torch
 
-        seen, name = (
-            dict(self.sees(images, return_tensors="pt")) if images else {},
-            MARKS[self.kind][0],
-        )
-        first, *rest = text.split(name)
-        counts = [int(one.prod()) // 4 for one in seen.get("image_grid_thw", ())]
-        assert len(counts) == len(rest)
-        text = first + "".join(
-            name * count + part for count, part in zip(counts, rest, strict=True)
-        )
+        how = {"patch_size": 2 * PATCH} if self.kind == "mistral3" else {}
+        seen = dict(self.sees(images, return_tensors="pt", **how)) if images else {}
+        first, *rest = text.split(MARKS[self.kind][0])
+        stands = zip(self._stand(seen), rest, strict=True)
+        text = first + "".join(map("".join, stands))
         row = torch.tensor([self.tokenizer.encode(text, add_special_tokens=False)])
         told = {"input_ids": row, "attention_mask": torch.ones_like(row), **seen}
+        if self.kind == "mistral3":
+            return told
         return told | {"mm_token_type_ids": (row == TOKEN).to(torch.int64)}
+
+    def _stand(self, seen: dict[str, Any]) -> list[str]:
+        """What a processor writes for each picture; of what is seen it takes out what no model
+        is given."""
+        name, *around = MARKS[self.kind]
+        if self.kind in GEMMA4:
+            counts = map(int, seen.pop("num_soft_tokens_per_image", ()))
+            return [f"{around[0]}{name * count}{around[1]}" for count in counts]
+        if self.kind == "mistral3":
+            sizes = [one // (2 * PATCH) for one in seen.get("image_sizes", ())]
+            lines = [around[0].join([name * int(wide)] * int(high)) for high, wide in sizes]
+            return [f"{text}{around[1]}" for text in lines]
+        return [name * (int(one.prod()) // 4) for one in seen.get("image_grid_thw", ())]
 
     def ids(self, text: str, images: list[Any]) -> list[int]:
         return [*map(int, self.inputs(text, images)["input_ids"][0])]
@@ -312,7 +378,8 @@ def _sees(kind: str) -> Any:
     import transformers
 
     names = {"smolvlm": "SmolVLM", "llava": "CLIP", "internvl": "GotOcr2", "gemma3": "Gemma3"}
-    names |= dict.fromkeys(GRIDS, "Qwen2VL")
+    names |= {**dict.fromkeys(QWENS, "Qwen2VL"), **dict.fromkeys(GEMMA4, "Gemma4")}
+    names["mistral3"] = "Pixtral"
     return getattr(transformers, f"{names[kind]}ImageProcessorPil")
 
 

@@ -13,8 +13,12 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
 from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
-from lepton_compile.export.image_text import IMAGE_TEXT, check_image_text, text_alone
-from lepton_compile.export.image_text_kinds import GEMMA3
+from lepton_compile.export.image_text import (
+    IMAGE_TEXT,
+    check_image_text,
+    sees_itself,
+    text_alone,
+)
 from lepton_compile.export.patch_grid import patch_grid
 from lepton_compile.export.source.chat_template import chat_template
 from lepton_compile.numerics.tolerance import GENERATING
@@ -81,7 +85,7 @@ def own_kernels(recipe: Recipe, source: Source) -> Kernels:
 
 def _mutual(source: Source) -> bool:
     """Whether it is of a kind in which the tokens of a picture see each other."""
-    return source.kind != "onnx" and source.config().model_type in GEMMA3
+    return source.kind != "onnx" and sees_itself(source.config())
 
 
 def _check_pair(recipe: Recipe, source: Source, task: str) -> None:

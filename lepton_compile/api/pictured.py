@@ -13,7 +13,7 @@ from lepton_compile.export.image_text import IMAGE_TEXT, PICTURES, placeholder
 from lepton_compile.export.vision_part import preprocessing
 from lepton_compile.numerics.pictured_sample import sample_grid, sized_feed
 from lepton_compile.recipe import Recipe
-from lepton_compile.report.pictures import picture_words, sized_words
+from lepton_compile.report.pictures import most_tokens, picture_words, sized_words
 
 __all__ = ["check_room", "most_pixels", "pictured_feed", "room_told"]
 
@@ -56,7 +56,7 @@ def _fewest_tokens(source: Source, exported: ExportedModel) -> int:
     made = preprocessing(source)
     if exported.grid is None:
         return _fewest_tiles(source) * exported.picture_tokens
-    least = made.pixels[0] if made is not None and made.pixels else 1
+    least = made.pixels.least if made is not None and made.pixels else 1
     return -(-least // exported.grid.unit**2)
 
 
@@ -75,9 +75,10 @@ def room_told(source: Source, exported: ExportedModel) -> str:
         return ""
     made = preprocessing(source)
     if exported.grid is not None:
-        most = most_pixels(exported)
-        most = min(most, made.pixels[1]) if made is not None and made.pixels else most
-        return sized_words(most // exported.grid.unit**2, exported.length)
+        most, unit = most_pixels(exported), exported.grid.unit
+        sizes = made.pixels.within(most, unit) if made is not None and made.pixels else None
+        how = sizes.entry() if sizes is not None else {"most": most}
+        return sized_words(most_tokens(how, unit), exported.length)
     most = made.tiles.most if made is not None and made.tiles is not None else 1
     return picture_words(exported.picture_tokens, most, exported.length)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError, told_as
+from lepton_compile.export.patch_grid import patch_grid
 from lepton_compile.export.sentence import lowers_case
 from lepton_compile.export.source import Source
 from lepton_compile.export.source.chat_template import CONFIG, TEMPLATE, chat_template
@@ -123,8 +124,9 @@ def write_preprocessing(source: Source, folder: Path, most: int = 0) -> dict[str
         return None
     _write_json(folder / PREPROCESSOR, settings_of(source.folder)[1])
     if made.pixels and most:
-        least, usual = made.pixels
-        made = replace(made, pixels=(min(least, most), min(usual, most)))
+        grid = patch_grid(source.config())
+        unit = grid.unit if grid is not None else 1
+        made = replace(made, pixels=made.pixels.within(most, unit))
     return made.entry()
 
 

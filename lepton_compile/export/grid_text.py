@@ -1,9 +1,9 @@
-"""Models that see pictures of any size and write (Qwen-VL).
+"""Models that see pictures of any size and write.
 
-As of other models that see, tower and decoder are one graph. A picture stands among the tokens with
-a row and a column of its own for each of its tokens, so that a position has three axes: time, row,
-column. What a caller gives of it is how far each is from the token's place in the text, which is
-nothing where no picture came before.
+As of other models that see, tower and decoder are one graph. Of Qwen-VL a picture stands among the
+tokens with a row and a column of its own for each of its tokens, so that a position has three axes:
+time, row, column. What a caller gives of it is how far each is from the token's place in the text,
+which is nothing where no picture came before.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from lepton_compile.errors import ExportError
 
 from .capture import LeptonCache
-from .capture.tables import AXES
-from .image_text import PICTURES, known_ids, placeholder
+from .image_text import PICTURES, known_ids, marking, placeholder
+from .image_text_kinds import GEMMA4
 from .patch_grid import PatchGrid
-from .patch_tower import attend_by_patches, patch_features
 from .tasks import CacheUse, TaskModule, cache_name, keeping
+from .towers import tower_of
 
 __all__ = ["OFFSETS", "PLACES", "GridTextModule"]
 
@@ -37,8 +37,9 @@ class GridTextModule(TaskModule):
     def __init__(self, network: nn.Module, cache: CacheUse, grid: PatchGrid) -> None:
         super().__init__(network)
         self.cache = cache
-        made: Any = network
-        attend_by_patches(made.model.visual)
+        config: Any = network.config
+        self.tower, self.token = tower_of(config), placeholder(config)
+        self.tower.attend(network)
         dims = grid.dims()
         named: dict[str, tuple[str | int, ...]] = {
             PICTURES: dims,
@@ -46,8 +47,9 @@ class GridTextModule(TaskModule):
             "input_ids": ("batch", "sequence"),
             "attention_mask": ("batch", "total_sequence"),
             "logits_to_keep": (),
-            OFFSETS: (AXES, "batch", "sequence"),
         }
+        if grid.axes > 1:
+            named[OFFSETS] = (grid.axes, "batch", "sequence")
         self.input_names, self.input_dims = [*named], [*named.values()]
         self.input_dtypes = {PICTURES: torch.float32}
         self.output_names = ["logits"]
@@ -55,28 +57,48 @@ class GridTextModule(TaskModule):
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         if self.cache == "none":
             raise ExportError("a model that sees and writes is compiled with a KV cache alone")
-        pixels, patches, ids, mask, keep, offsets = inputs
+        pixels, patches, ids, mask, keep, *offsets = inputs
         network: Any = self.network
-        token = placeholder(network.config)
-        rows = patch_features(network.model.visual, pixels, patches)
-        own = network.get_input_embeddings()(known_ids(network, ids, token))
-        width = own.shape[-1]
-        more = rows.shape[-1] - width  # what goes on top behind the first layers: nothing of a word
-        wide = torch.cat([own, own.new_zeros((*ids.shape, more))], dim=-1) if more else own
-        placed = torch.ops.lepton.placed(wide, ids, rows, token)
-        embeddings, *above = placed.split(width, dim=-1)
+        rows = self.tower.features(network, pixels, patches)
+        embeddings, *above = self._placed(ids, rows)
+        places = torch.ops.lepton.positions(mask, ids)
         given = {
-            cache_name(network): LeptonCache(mask.shape[1], ids.shape[1], own=self.cache == "own")
+            cache_name(network): LeptonCache(mask.shape[1], ids.shape[1], own=self.cache == "own"),
+            **_layer_inputs(network, ids),
         }
-        with keeping(network, keep), _adding(network.model.language_model.layers, above):
+        with (
+            keeping(network, keep),
+            marking(network, mask, ids),
+            _adding(network.model.language_model.layers, above),
+        ):
             found = network(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
-                position_ids=torch.ops.lepton.positions(mask, ids)[None] + offsets,
+                position_ids=places[None] + offsets[0] if offsets else places,
                 use_cache=True,
                 **given,
             )
         return [found["logits"].to(torch.float32)]
+
+    def _placed(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """Embeddings of tokens (batch, sequence, width), those of the picture in their places; and
+        what goes on top of some layers there, nothing of a word."""
+        network: Any = self.network
+        own = network.get_input_embeddings()(known_ids(network, ids, self.token))
+        width = own.shape[-1]
+        more = rows.shape[-1] - width
+        wide = torch.cat([own, own.new_zeros((*ids.shape, more))], dim=-1) if more else own
+        placed = torch.ops.lepton.placed(wide, ids, rows, self.token)
+        return torch.split(placed, width, dim=-1)
+
+
+def _layer_inputs(network: Any, ids: Tensor) -> dict[str, Tensor]:
+    """What Gemma 4 gives each layer of a token, besides: of a picture that of padding."""
+    config = network.config
+    if config.model_type not in GEMMA4 or not config.text_config.hidden_size_per_layer_input:
+        return {}
+    words = known_ids(network, ids, config.image_token_id)
+    return {"per_layer_inputs": network.model.language_model.get_per_layer_inputs(words, None)}
 
 
 @contextmanager

@@ -20,8 +20,18 @@ from lepton_compile.errors import ExportError
 
 from .capture import LeptonCache
 from .capture.attention import active
-from .image_text_kinds import GEMMA3, IDEFICS3, IMAGE_TEXT_KINDS, INTERNVL, LLAVA
-from .patch_grid import patch_grid
+from .image_text_kinds import (
+    GEMMA3,
+    GEMMA4,
+    IDEFICS3,
+    IMAGE_TEXT_KINDS,
+    INTERNVL,
+    LLAVA,
+    MISTRAL3,
+    PIXTRAL,
+    has_pixtral,
+)
+from .patch_grid import TEXT_ALONE, patch_grid
 from .tasks import CacheUse, TaskModule, cache_name, keeping
 from .text_part import text_part
 
@@ -33,16 +43,16 @@ __all__ = [
     "check_image_text",
     "known_ids",
     "look_up_known",
+    "marking",
     "picture_tokens",
     "placeholder",
+    "sees_itself",
     "text_alone",
 ]
 
 IMAGE_TEXT = "image-text-to-text"
 PICTURES = "encoder_pixel_values"
-OF_ANY_FORM = ("pixtral",)
-"""Towers that a LLaVA may have and that take pictures as they are, of any number of tokens."""
-TEXT_ALONE = "task: text-generation takes the language model out of it"
+STRATEGY = "vision_feature_select_strategy"
 
 
 class ImageTextModule(TaskModule):
@@ -72,7 +82,7 @@ class ImageTextModule(TaskModule):
         given = {
             cache_name(network): LeptonCache(mask.shape[1], ids.shape[1], own=self.cache == "own")
         }
-        with keeping(network, keep), _marking(network, mask, ids, places):
+        with keeping(network, keep), marking(network, mask, ids):
             found = network(
                 inputs_embeds=torch.ops.lepton.placed(embeddings, ids, rows, places),
                 attention_mask=mask,
@@ -83,14 +93,23 @@ class ImageTextModule(TaskModule):
         return [found["logits"].to(torch.float32)]
 
 
+def sees_itself(config: Any) -> bool:
+    """Whether the tokens of a picture see each other, also later ones."""
+    if config.model_type in GEMMA4:
+        return bool(config.text_config.use_bidirectional_attention == "vision")
+    return config.model_type in GEMMA3
+
+
 @contextmanager
-def _marking(network: Any, mask: Tensor, ids: Tensor, places: int) -> Iterator[None]:
-    """Have the tokens of each picture see each other, in models that are made so."""
+def marking(network: Any, mask: Tensor, ids: Tensor) -> Iterator[None]:
+    """Have the tokens of each picture see each other, in models that are made so; in some of them
+    where layers see a window alone."""
     capture = active()
-    if network.config.model_type not in GEMMA3 or capture is None:
+    if not sees_itself(network.config) or capture is None:
         yield
         return
-    capture.marked = torch.ops.lepton.marked_mask(mask, ids, places)
+    capture.marked = torch.ops.lepton.marked_mask(mask, ids, placeholder(network.config))
+    capture.marked_near = network.config.model_type in GEMMA4
     try:
         yield
     finally:
@@ -120,16 +139,23 @@ def check_image_text(config: Any) -> None:
         )
     placeholder(config)
     patch_grid(config)
-    if config.model_type not in (*LLAVA, *INTERNVL):
+    if config.model_type not in (*LLAVA, *INTERNVL, *MISTRAL3):
         return
-    tower = str(getattr(config.vision_config, "model_type", None))
-    if tower in OF_ANY_FORM:
+    if config.model_type in MISTRAL3 and not has_pixtral(config):
         raise ExportError(
-            "this model takes pictures of any form, with marks behind each line of their parts",
+            "this model's vision tower is another one than that which such models have",
             where="vision_config.model_type of its configuration",
-            found=tower,
-            available=["towers for pictures of one size, such as those of CLIP and SigLIP"],
+            found=str(getattr(config.vision_config, "model_type", None)),
+            available=[PIXTRAL],
             hint=text_alone(config),
+        )
+    if has_pixtral(config) and getattr(config, STRATEGY, "full") != "full":
+        raise ExportError(
+            "a tower for pictures of any form has no class token that could be left out",
+            where=f"{STRATEGY} of its configuration",
+            found=str(getattr(config, STRATEGY)),
+            available=["full"],
+            hint="compare the configuration with the one that the model was released with",
         )
     _layers_chosen(config)
 
@@ -192,7 +218,13 @@ def look_up_known(network: Any) -> None:
 
 
 def known_ids(network: Any, ids: Tensor, places: int) -> Tensor:
-    """Ids that the table of embeddings has: the placeholder may stand behind its end."""
+    """Ids of words: in place of others, which may stand behind the end of the table of embeddings,
+    that of padding where the model says so, or 0."""
+    config = network.config
+    if config.model_type in GEMMA4:
+        for token in (places, config.video_token_id, config.audio_token_id):
+            ids = torch.where(ids == token, config.text_config.pad_token_id, ids)
+        return ids
     if places < network.get_input_embeddings().weight.shape[0]:
         return ids
     return torch.where(ids == places, 0, ids)

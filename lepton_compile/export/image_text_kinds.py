@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["GEMMA3", "IDEFICS3", "IMAGE_TEXT_KINDS", "INTERNVL", "LLAVA", "QWEN_VL"]
+from typing import Any
+
+__all__ = [
+    "GEMMA3",
+    "GEMMA4",
+    "IDEFICS3",
+    "IMAGE_TEXT_KINDS",
+    "INTERNVL",
+    "LLAVA",
+    "MISTRAL3",
+    "PIXTRAL",
+    "QWEN_VL",
+    "has_pixtral",
+]
 
 IDEFICS3 = ("idefics3", "smolvlm")
 """A tower for pictures of any form, given whole tiles; a prompt marks each tile by its place."""
@@ -15,4 +28,18 @@ GEMMA3 = ("gemma3",)
 QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """A tower for pictures of any size, of which a token is so many patches; a token's position has a
 row and a column."""
-IMAGE_TEXT_KINDS = (*IDEFICS3, *LLAVA, *INTERNVL, *GEMMA3, *QWEN_VL)
+GEMMA4 = ("gemma4",)
+"""A tower for pictures of any size, whose patches are averaged; of a larger model the tokens of a
+picture see each other in some layers."""
+MISTRAL3 = ("mistral3",)
+"""Pixtral's tower; marks stand behind each row of a picture's tokens."""
+PIXTRAL = "pixtral"
+"""A tower for pictures of any size, which a LLaVA may have, too."""
+IMAGE_TEXT_KINDS = (*IDEFICS3, *LLAVA, *INTERNVL, *GEMMA3, *QWEN_VL, *GEMMA4, *MISTRAL3)
+
+
+def has_pixtral(config: Any) -> bool:
+    """Whether a model's tower is Pixtral."""
+    tower = getattr(config, "vision_config", None)
+    of_kind = config.model_type in (*MISTRAL3, *LLAVA)
+    return of_kind and getattr(tower, "model_type", None) == PIXTRAL

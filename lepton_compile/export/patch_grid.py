@@ -1,4 +1,4 @@
-"""How pictures of any size are cut into patches, of models that take them so (Qwen-VL)."""
+"""How pictures of any size are cut into patches, of models that take them so."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from lepton_compile.errors import ExportError
 
-from .image_text_kinds import QWEN_VL
+from .capture.tables import AXES
+from .image_text_kinds import GEMMA4, QWEN_VL, has_pixtral
 
-__all__ = ["MOST_PATCH", "PatchGrid", "patch_grid"]
+__all__ = ["MOST_PATCH", "TEXT_ALONE", "PatchGrid", "patch_grid"]
 
+TEXT_ALONE = "task: text-generation takes the language model out of it"
 MOST_PATCH, MOST_MERGE, MOST_WINDOW = 64, 8, 32
 INNER_OUTER = ("hidden_size", "out_hidden_size")
 """What widths of a tower are called, inside and towards the decoder, but in Qwen2-VL."""
@@ -26,12 +28,14 @@ class PatchGrid:
         frames: that a patch has, of which a picture has one, so many times.
         window: tokens along either side of what is seen together in most layers; 0 where all
             patches of a picture are seen in all.
+        axes: of a token's position: 3 where it has a row and a column beside its time, else 1.
     """
 
     patch: int
     merge: int
     frames: int
-    window: int
+    window: int = 0
+    axes: int = 1
 
     @property
     def unit(self) -> int:
@@ -55,8 +59,14 @@ def patch_grid(config: Any) -> PatchGrid | None:
     Raises:
         ExportError: the configuration has sizes that no such model has.
     """
-    if config.model_type not in QWEN_VL:
-        return None
+    if config.model_type in QWEN_VL:
+        return _of_qwen_vl(config)
+    if config.model_type in GEMMA4:
+        return _of_gemma4(config)
+    return _of_pixtral(config) if has_pixtral(config) else None
+
+
+def _of_qwen_vl(config: Any) -> PatchGrid:
     sees = config.vision_config
     patch = _size(sees, "patch_size", MOST_PATCH)
     merge = _size(sees, "spatial_merge_size", MOST_MERGE)
@@ -69,7 +79,45 @@ def patch_grid(config: Any) -> PatchGrid | None:
     if hasattr(sees, "num_position_embeddings"):
         _size(sees, "num_position_embeddings", 1 << 24)
     _check_widths(config)
-    return PatchGrid(patch, merge, frames, window)
+    return PatchGrid(patch, merge, frames, window, AXES)
+
+
+def _of_gemma4(config: Any) -> PatchGrid:
+    sees = config.vision_config
+    if sees is None:
+        raise ExportError(
+            "this model has no vision tower",
+            where="vision_config of its configuration",
+            found="null",
+            hint=TEXT_ALONE,
+        )
+    _check_heads(sees, sees.head_dim)
+    if sees.num_attention_heads % _size(sees, "num_key_value_heads", 1 << 12):
+        heads = f"one that divides {sees.num_attention_heads}"
+        raise _wrong("num_key_value_heads", sees.num_key_value_heads, [heads])
+    _size(sees, "position_embedding_size", 1 << 24)
+    patch = _size(sees, "patch_size", MOST_PATCH)
+    return PatchGrid(patch, _size(sees, "pooling_kernel_size", MOST_MERGE), 1)
+
+
+def _of_pixtral(config: Any) -> PatchGrid:
+    sees = config.vision_config
+    _check_heads(sees, sees.hidden_size // _size(sees, "num_attention_heads", 1 << 12))
+    if sees.head_dim * sees.num_attention_heads != sees.hidden_size:
+        wide = [f"{sees.hidden_size} of hidden_size, by {sees.num_attention_heads} heads"]
+        raise _wrong("head_dim", sees.head_dim, wide)
+    if sees.num_channels != 3:
+        raise _wrong("num_channels", sees.num_channels, ["3"])
+    merges = hasattr(config, "spatial_merge_size")  # LLaVA's projector puts none together
+    merge = _size(config, "spatial_merge_size", MOST_MERGE) if merges else 1
+    return PatchGrid(_size(sees, "patch_size", MOST_PATCH), merge, 1)
+
+
+def _check_heads(sees: Any, width: int) -> None:
+    """See that halves of heads can be turned by rows and columns."""
+    _size(sees, "num_attention_heads", 1 << 12)
+    if type(width) is not int or width < 4 or width % 4:
+        raise _wrong("head_dim", width, ["a multiple of 4"])
 
 
 def _check_widths(config: Any) -> None:

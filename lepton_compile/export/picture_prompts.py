@@ -11,8 +11,8 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 
-from .image_text import placeholder
-from .image_text_kinds import GEMMA3, IDEFICS3, INTERNVL
+from .image_text import placeholder, sees_itself
+from .image_text_kinds import GEMMA3, GEMMA4, IDEFICS3, INTERNVL, PIXTRAL, has_pixtral
 from .patch_grid import patch_grid
 from .source import Source
 
@@ -24,6 +24,10 @@ FRAME = (("start_image_token", "<img>"), ("end_image_token", "</img>"))
 """Of InternVL: what a tokenizer calls what stands around all tiles, and what it usually is."""
 BEGINS, ENDS = ("boi_token", "<start_of_image>"), ("eoi_token", "<end_of_image>")
 """The same of Gemma 3; the first is what a prompt asks for a picture by."""
+AROUND = (("boi_token", "<|image>"), ("eoi_token", "<image|>"))
+"""The same of Gemma 4."""
+BREAK, END = "[IMG_BREAK]", "[IMG_END]"
+"""Of Pixtral: what stands behind each row of tokens, and behind the last."""
 
 
 def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
@@ -38,15 +42,17 @@ def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
     - ``name`` of the placeholder, which in those below stands once for all of a tile;
     - ``mark``, by which a prompt asks for a picture;
     - ``one``: what is put there for a picture of one tile;
+    - ``line`` between rows of tokens, of pictures of any size that have something there;
     - of several ``first``, for each ``tile`` (of ``{row}`` and ``{column}``), behind each row of
       them ``line``, and ``whole`` for the picture as a whole.
 
     Raises:
         SourceError: the tokenizer does not know the placeholder, or what stands around it.
     """
-    token, kind = placeholder(source.config()), source.config().model_type
-    found: dict[str, Any] = {"placeholder": token, "mutual": kind in GEMMA3}
-    grid = patch_grid(source.config())
+    config = source.config()
+    token, kind = placeholder(config), PIXTRAL if has_pixtral(config) else config.model_type
+    found: dict[str, Any] = {"placeholder": token, "mutual": sees_itself(config)}
+    grid = patch_grid(config)
     found |= {"tokens": tokens} if grid is None else {"grid": asdict(grid)}
     tokenizer: Any = source.tokenizer()
     if tokenizer is None:
@@ -69,7 +75,10 @@ def _marks(tokenizer: Any, kind: str) -> list[str]:
     """What stands around pictures of such a model, each a token."""
     if kind in IDEFICS3:
         return [MARK]
+    if kind == PIXTRAL:
+        return [BREAK, END]
     named = {**dict.fromkeys(INTERNVL, FRAME), **dict.fromkeys(GEMMA3, (BEGINS, ENDS))}
+    named |= dict.fromkeys(GEMMA4, AROUND)
     return [_token(tokenizer, *which) for which in named.get(kind, ())]
 
 
@@ -78,6 +87,11 @@ def _texts(tokenizer: Any, name: str, kind: str) -> dict[str, str]:
     if kind in GEMMA3:
         mark, end = _marks(tokenizer, kind)
         return {"mark": mark, "one": f"\n\n{mark}{name}{end}\n\n"}
+    if kind == PIXTRAL:
+        return {"mark": name, "one": f"{name}{END}", "line": BREAK}
+    if kind in GEMMA4:
+        first, last = _marks(tokenizer, kind)
+        return {"mark": name, "one": f"{first}{name}{last}"}
     if kind in INTERNVL:
         first, last = _marks(tokenizer, kind)
         one = f"{first}{name}{last}"

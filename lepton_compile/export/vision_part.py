@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from lepton_compile.errors import ExportError, SourceError
 
 from .patch_grid import patch_grid
-from .source.preprocessor import FILE, Preprocessing, preprocessing_of, settings_of
+from .source.objects import read_object
+from .source.preprocessor import FILE, WHOLE, Preprocessing, preprocessing_of, settings_of
+from .source.sizing import BETWEEN, EDGE, FILL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,8 +35,13 @@ __all__ = [
 ]
 
 IMAGE_TASKS = ("image-classification", "image-feature-extraction")
-USUAL_PATCHES = (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2))
-"""What an image processor for pictures of any size says of patches, or means where it does not."""
+USUAL_PATCHES = {
+    BETWEEN: (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2)),
+    FILL: (("patch_size", 16), ("pooling_kernel_size", 3)),
+    EDGE: (("patch_size", 16), ("spatial_merge_size", 1)),
+}
+"""What is said of the patches of pictures of any size, or meant where it is not, by the rule of
+sizes."""
 USUAL = 32
 """Rows and columns of a picture of which a network of convolutions makes one, in the end."""
 WITH_PROJECTION = "VisionModelWithProjection"
@@ -118,18 +125,25 @@ def _check_patches(source: Source, made: Preprocessing) -> None:
     Raises:
         SourceError: they are not.
     """
-    file, settings = settings_of(source.folder)
     grid = patch_grid(source.config())
-    own = (grid.patch, grid.merge, grid.frames) if grid is not None else None
-    told = tuple(settings.get(key, usual) for key, usual in USUAL_PATCHES) if made.pixels else None
+    fit = made.pixels.fit if made.pixels is not None else None
+    names = [key for key, _ in USUAL_PATCHES[fit or BETWEEN]]
+    own = (grid.patch, grid.merge, grid.frames)[: len(names)] if grid is not None else None
+    file, settings = settings_of(source.folder)
+    if fit == EDGE:  # its processor says what a token is, whatever its image processor does
+        file, settings = source.folder / WHOLE, read_object(source.folder / WHOLE)
+    told = (
+        tuple(settings.get(key, usual) for key, usual in USUAL_PATCHES[fit])
+        if fit is not None
+        else None
+    )
     if own != told:
-        names = [key for key, _ in USUAL_PATCHES]
         raise SourceError(
             "The image processor does not make what the vision tower takes.",
             where=str(file),
             found=_told(names, told),
             available=[_told(names, own)],
-            hint=f"put the model's own {FILE} beside it",
+            hint=f"put the model's own {file.name} beside it",
         )
 
 
@@ -152,7 +166,7 @@ def image_shape(source: Source, *, tiles: bool = False) -> tuple[int, int, int]:
         raise ExportError(
             "the model takes images of any size, in patches",
             where=str(source.path),
-            found=f"{found.pixels[0]} to {found.pixels[1]} pixels",
+            found=f"{found.pixels.least} to {found.pixels.most} pixels",
             available=["models whose images have one size"],
             hint="compile the whole model, which writes, or another one for images alone",
         )

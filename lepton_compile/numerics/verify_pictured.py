@@ -8,7 +8,6 @@ whether it would have written the same.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +19,14 @@ from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
+from lepton_compile.numerics.pictured_reference import with_pictures
 from lepton_compile.numerics.pictured_sample import made_up, seen_feed, shown, tokens_of
 from lepton_compile.numerics.reference import module_of
 from lepton_compile.numerics.sample_text import SEGMENT, random_segments, segments, within
 from lepton_compile.progress import Progress
-from lepton_compile.runtime.loader_grids import patches
 from lepton_compile.runtime.loader_pictured import Pictured
 
-__all__ = ["verify_pictured", "with_pictures"]
+__all__ = ["verify_pictured"]
 
 DIFFERENT = 8
 """Pictures, which come round again."""
@@ -52,45 +51,6 @@ class _Reference:
             given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
             found = module(**given, **with_pictures(module, row, pixels[None]), use_cache=False)
         return np.asarray(found["logits"][0].to(torch.float32).numpy())
-
-
-def with_pictures(module: Any, ids: Any, pixels: Array) -> dict[str, Any]:
-    """What a model of transformers takes of pictures (texts, of each, channels, rows, columns).
-
-    Those that cut them take them so, others have them all in a row, or the patches of all; and
-    those whose pictures see themselves, or have positions of their own, are told which of the
-    ``ids`` (texts, tokens) are theirs.
-    """
-    import torch
-
-    takes, token = inspect.signature(module.forward).parameters, module.config.image_token_id
-    if "image_grid_thw" in takes:
-        return _in_patches(module.config.vision_config, pixels) | {
-            "mm_token_type_ids": (ids == token).to(torch.int64)
-        }
-    seen = torch.from_numpy(pixels)
-    given = {"pixel_values": seen if "pixel_attention_mask" in takes else seen.flatten(0, 1)}
-    if "token_type_ids" in takes:
-        given["token_type_ids"] = (ids == token).to(torch.int64)
-    return given
-
-
-def _in_patches(config: Any, pixels: Array) -> dict[str, Any]:
-    """All of them as patches, one by one, and of each how many frames, rows, columns."""
-    import torch
-
-    grid = {"patch": config.patch_size, "merge": config.spatial_merge_size, "window": 0}
-    grid["frames"] = config.temporal_patch_size
-    every = [picture for each in pixels for picture in each]
-    cut = [
-        patches(picture, grid)[0].reshape(-1, 3 * grid["frames"] * grid["patch"] ** 2)
-        for picture in every
-    ]
-    sizes = [(1, *(side // grid["patch"] for side in picture.shape[1:])) for picture in every]
-    return {
-        "pixel_values": torch.from_numpy(np.concatenate(cut)),
-        "image_grid_thw": torch.tensor(sizes),
-    }
 
 
 def verify_pictured(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["picture_words", "pictures_in", "sized_words"]
+__all__ = ["most_tokens", "picture_words", "pictures_in", "sized_words"]
 
 
 def pictures_in(manifest: Mapping[str, Any]) -> str:
@@ -15,9 +15,22 @@ def pictures_in(manifest: Mapping[str, Any]) -> str:
         return ""
     made, longest = manifest.get("image") or {}, manifest["ranges"]["sequence"][1]
     if grid := told.get("grid"):
-        each = (grid["patch"] * grid["merge"]) ** 2
-        return sized_words(made["most"] // each if made else 0, longest)
+        unit = grid["patch"] * grid["merge"]
+        return sized_words(most_tokens(made, unit) if made else 0, longest)
     return picture_words(told["tokens"], (made.get("tiles") or {}).get("most", 1), longest)
+
+
+def most_tokens(made: Mapping[str, Any], unit: int) -> int:
+    """Of a picture of any size, with what stands behind its rows where there is a longest edge.
+
+    Args:
+        made: how large pictures are made, ``image`` of the manifest.
+        unit: rows and columns of a token.
+    """
+    if edge := made.get("edge"):
+        side = -(-edge // unit)
+        return int(side * (side + 1))
+    return int(made["most"] // unit**2)
 
 
 def sized_words(most: int, longest: int) -> str:

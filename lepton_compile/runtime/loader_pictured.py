@@ -32,7 +32,7 @@ class Looks(Opened):
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
         """What run() takes as ``encoder_pixel_values``: (tiles, 3, rows, columns) float32."""
-        if "position_offsets" in self.inputs:
+        if "encoder_positions" in self.inputs:
             from lepton_compile.runtime.loader_grids import one_alone
 
             return one_alone(self, images)
@@ -48,7 +48,7 @@ class Looks(Opened):
                 from lepton_compile.runtime.loader_tiles import tiled
 
                 found = tiled(given, how)
-            if "position_offsets" in self.inputs:
+            if "encoder_positions" in self.inputs:
                 from lepton_compile.runtime.loader_grids import sized
 
                 found = [sized(given, how, self.manifest["generation"]["pictures"]["grid"])], 0, 0
@@ -114,6 +114,10 @@ def expanded(model: Any, text: str, tiles: list[Any]) -> str:
     hint = "write it once for each, or leave that to chat=True (--chat)"
     refuse(len(rest) != len(tiles), f"{wrong}: {hint}")
     stands = [_placeholders(told, counts(told, parts)[0], *grid) for parts, *grid in tiles]
+    if told.get("grid"):
+        from lepton_compile.runtime.loader_edge import in_rows
+
+        stands = [in_rows(told, parts[0]) for parts, *_ in tiles]
     return first + "".join(map("".join, zip(stands, rest, strict=True)))
 
 

@@ -59,7 +59,7 @@ def counts(told: Mapping[str, Any], pictures: Sequence[np.ndarray] | np.ndarray)
 
 def without_pictures(model: Any, given: dict[str, np.ndarray]) -> None:
     """Add that there are none, where none are given."""
-    if "position_offsets" in model.inputs:
+    if "encoder_positions" in model.inputs:
         from lepton_compile.runtime.loader_grids import without_grids
 
         without_grids(model, given)

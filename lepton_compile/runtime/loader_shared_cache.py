@@ -68,7 +68,7 @@ class SharedCache:
 
                 held = show(self, at - len(ids), rows[at - len(ids) : at], held)
             if "position_offsets" in self.inputs:
-                from lepton_compile.runtime.loader_grids import place
+                from lepton_compile.runtime.loader_axes import place
 
                 place(self, at - len(ids), rows[at - len(ids) : at], held)
             scores = self._run(ids[:, held:], np.ones_like(ids))
@@ -117,7 +117,7 @@ class SharedCache:
             places = counted(mask, ids.shape[1])
             self.binding.bind_ortvalue_input("position_ids", self.value(places))
         if "position_offsets" in self.inputs:
-            from lepton_compile.runtime.loader_grids import ahead
+            from lepton_compile.runtime.loader_axes import ahead
 
             self.binding.bind_ortvalue_input("position_offsets", self.value(ahead(self, len(ids))))
         self.session.run_with_iobinding(self.binding)

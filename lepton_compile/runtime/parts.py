@@ -107,6 +107,7 @@ def _of_images(task: str, made: Mapping[str, Any], told: Mapping[str, Any]) -> d
     """The parts for what sees; how pictures are ``made``, and what is ``told`` of writing."""
     looks = task == "image-text-to-text"
     sees = task.startswith("image-") and not looks
+    sized = looks and bool((told.get("pictures") or {}).get("grid"))
     return {
         "loader_pixels": sees or looks,
         "loader_images": sees,
@@ -114,7 +115,12 @@ def _of_images(task: str, made: Mapping[str, Any], told: Mapping[str, Any]) -> d
         "loader_image_labels": task == "image-classification",
         "loader_tiles": looks and bool(made.get("tiles")),
         "loader_seer": looks,
-        "loader_grids": looks and bool((told.get("pictures") or {}).get("grid")),
+        "loader_between": sized and not made.get("fit"),
+        "loader_filling": sized and made.get("fit") == "fill",
+        "loader_edge": sized and made.get("fit") == "edge",
+        "loader_grids": sized,
+        "loader_windows": sized and bool(told["pictures"]["grid"].get("window")),
+        "loader_axes": sized and told["pictures"]["grid"].get("axes") == 3,
         "loader_pictured": looks,
         "loader_script_image": sees,
     }

@@ -22,9 +22,11 @@ from lepton_compile.runtime.loader import Model
 from lepton_compile.runtime.loader_grids import GridSeer
 from tests.pictured import (
     ASKS,
+    GEMMA4,
     GRIDS,
     PATCH,
     QUANTIZED,
+    QWENS,
     TOKEN,
     Case,
     check_quantized,
@@ -181,7 +183,7 @@ def test_the_manifest_and_the_words_for_it(
 ) -> None:
     manifest = json.loads((windows.folder / "manifest.json").read_text())
     told = manifest["generation"]["pictures"]
-    assert told["grid"] == {"patch": PATCH, "merge": 2, "frames": 2, "window": 2}
+    assert told["grid"] == {"patch": PATCH, "merge": 2, "frames": 2, "window": 2, "axes": 3}
     assert (told["placeholder"], "tokens" in told) == (TOKEN, False)
     assert (manifest["image"]["least"], manifest["image"]["most"]) == (4 * UNIT**2, 15 * UNIT**2)
     words = "by its size, up to 15 of 320 tokens"
@@ -208,19 +210,29 @@ def test_quantized(quantize: Any, least: float, folder: Path, tmp_path: Path) ->
     check_quantized(folder, quantize, least, MARK, tmp_path / "out")
 
 
+@pytest.mark.parametrize("bits", ["int8", "awq"])
+@pytest.mark.parametrize("kind", [*GEMMA4, "mistral3"])
+def test_others_quantized(kind: str, bits: str, tmp_path: Path) -> None:
+    quantize, least = QUANTIZED[bits]
+    source = saved(kind, tmp_path / "model")
+    check_quantized(source, quantize, least, ASKS[kind], tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", GRIDS)
 def test_large_pictures_leave_room_for_words(kind: str, tmp_path: Path) -> None:
     """Three fourths of the longest sequence at most: larger ones are made smaller."""
     source = saved(kind, tmp_path / "model")
     file = source / "preprocessor_config.json"
-    size = {"shortest_edge": UNIT**2, "longest_edge": 1 << 22}
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"size": size}))
+    wide = {"longest_edge": 1024} if kind == "mistral3" else {"longest_edge": 1 << 22}
+    size = {"shortest_edge": UNIT**2, **wide} if kind in QWENS else wide
+    changed = {"max_soft_tokens": 140} if kind in GEMMA4 else {"size": size}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     how: dict[str, Any] = {"tactics": "default", "shapes": {"sequence": [1, 40]}}
     built = lc.build(model=str(source), output=tmp_path / "out", **how)
     with lc.load(built.path, threads=1) as model:
         assert model.manifest["image"]["most"] == 30 * UNIT**2
-        row = model.generate(f"{MARK} w", images=[image(900, 700)], max_new_tokens=4)
-        assert row.ids.count(TOKEN) in range(24, 31)
+        row = model.generate(f"{ASKS[kind]} w", images=[image(900, 700)], max_new_tokens=4)
+        assert row.ids.count(TOKEN) in range(20 if kind == "mistral3" else 24, 31)
         assert len(row.tokens) == 4
 
 

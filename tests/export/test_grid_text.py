@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from lepton_compile.export import ExportedModel, resolve
 from lepton_compile.export.grid_text import OFFSETS, PLACES
 from lepton_compile.export.image_text import PICTURES
 from lepton_compile.export.reference import load_reference
-from lepton_compile.runtime.loader_grids import GridSeer, offsets, patches
+from lepton_compile.numerics.pictured_reference import with_pictures
+from lepton_compile.runtime.loader_axes import offsets
+from lepton_compile.runtime.loader_grids import GridSeer, patches
 
 from .harness import FP32, compiled, empty_cache, relative_error, run, save, session_of
 from .zoo_pictured import PLACEHOLDER, SIZED
@@ -54,6 +57,17 @@ class Case:
         shape = (3, rows * unit, columns * unit)
         return np.random.default_rng(seed).standard_normal(shape).astype("f")
 
+    @property
+    def axes(self) -> bool:
+        """Whether positions have rows and columns."""
+        return OFFSETS in {value.name for value in self.session.get_inputs()}
+
+    def apart(self, rows: list[list[int]], pictures: list[list[np.ndarray]]) -> dict[str, Any]:
+        """Offsets of rows of ids, (3, rows, tokens), where the model takes them."""
+        each = zip(rows, pictures, strict=True)
+        found = [offsets(ids, seen, self.told)[:, :-1] for ids, seen in each]
+        return {OFFSETS: np.stack(found, 1)} if self.axes else {}
+
     def ids(self, *sizes: tuple[int, int]) -> list[int]:
         """Words, and pictures between them."""
         words = [*map(int, np.random.default_rng(1).integers(10, 98, WORDS * (len(sizes) + 1)))]
@@ -65,15 +79,10 @@ class Case:
 
     def reference(self, ids: list[int], pictures: list[np.ndarray]) -> np.ndarray:
         """PyTorch's logits, (tokens, vocabulary)."""
-        grid, row = {**self.told["grid"], "window": 0}, torch.tensor([ids])
+        row = torch.tensor([ids])
         known: dict[str, Any] = {"input_ids": row, "attention_mask": torch.ones_like(row)}
         if pictures:
-            cut = [patches(one, grid)[0] for one in pictures]
-            flat = np.concatenate([one.reshape(-1, one.shape[-1]) for one in cut])
-            known["pixel_values"] = torch.from_numpy(flat)
-            sizes = [(1, *(side // grid["patch"] for side in one.shape[1:])) for one in pictures]
-            known["image_grid_thw"] = torch.tensor(sizes)
-            known["mm_token_type_ids"] = (row == PLACEHOLDER).to(torch.int64)
+            known |= with_pictures(self.model, row, [pictures])
         with torch.no_grad():
             return np.asarray(self.model(**known, use_cache=False).logits[0])
 
@@ -91,7 +100,8 @@ def test_captured_as_expected(case: Case) -> None:
     assert (exported.how, exported.kinds) == ("stamped", SIZED[case.name][1])
     assert (exported.placeholder, exported.picture_tokens) == (PLACEHOLDER, 0)
     names = [i.name for i in case.session.get_inputs() if not i.name.startswith("past")]
-    assert names == [PICTURES, PLACES, "input_ids", "attention_mask", OFFSETS]
+    axes = [OFFSETS] if "qwen" in case.name else []
+    assert names == [PICTURES, PLACES, "input_ids", "attention_mask", *axes]
     assert [i.name for i in case.session.get_overridable_initializers()] == ["logits_to_keep"]
     tower, decoder = case.parts
     assert [i.name for i in tower.get_inputs()] == [PICTURES, PLACES]
@@ -110,7 +120,7 @@ def test_one_picture_at_once(case: Case) -> None:
             PLACES: places,
             "input_ids": np.array([ids]),
             "attention_mask": np.ones((1, len(ids)), np.int64),
-            OFFSETS: offsets(ids, [picture], case.told)[:, None, :-1],
+            **case.apart([ids], [[picture]]),
             **empty_cache(case.session, 1),
         }
         found = run(case.session, feeds)["logits"][0]
@@ -125,18 +135,21 @@ def test_two_parts_token_by_token(case: Case) -> None:
     ids = case.ids(*sizes)
     pictures = [case.picture(*size, seed=number) for number, size in enumerate(sizes)]
     expected = case.reference(ids, pictures)
-    apart = offsets(ids, pictures, case.told)
+    apart = case.apart([ids], [pictures])
     seer = GridSeer(tower, decoder, case.told)
     seen = seer.see(pictures)
     assert len(seen) == ids.count(PLACEHOLDER)
     cache = empty_cache(decoder, 1)
     first = WORDS + sizes[0][0] * sizes[0][1] - 3
-    for start, stop in [(0, first), *((n, n + 1) for n in range(first, len(ids)))]:
+    ends = [0, *range(first, len(ids) + 1)]
+    if "mutual" in case.name:  # of which pictures are read as a whole
+        ends = [n for n in ends if PLACEHOLDER not in ids[n : n + 1] or ids[n - 1] != PLACEHOLDER]
+    for start, stop in pairwise(ends):
         here = slice(ids[:start].count(PLACEHOLDER), ids[:stop].count(PLACEHOLDER))
         feeds = {
             "input_ids": np.array([ids[start:stop]]),
             "attention_mask": np.ones((1, stop), np.int64),
-            OFFSETS: apart[:, None, start:stop],
+            **{name: array[:, :, start:stop] for name, array in apart.items()},
             seer.name: seen[here],
             **cache,
         }
@@ -162,12 +175,10 @@ def test_a_batch_of_which_one_row_has_a_picture(case: Case) -> None:
         pad = [3] * more
         rows = [ids, pad + text if left else text + pad]
         kept = [0] * more + [1] * len(text) if left else [1] * len(text) + [0] * more
-        apart = np.zeros((3, 2, width), np.int64)
-        apart[:, 0] = offsets(ids, [picture], case.told)[:, :-1]
         feeds = {
             "input_ids": np.array(rows),
             "attention_mask": np.array([[1] * width, kept]),
-            OFFSETS: apart,
+            **case.apart(rows, [[picture], []]),
             seer.name: seer.see([picture]),
             **empty_cache(decoder, 2),
         }

@@ -18,14 +18,16 @@ from tests.passes.support import load
 from tests.small import llama
 
 from .harness import compiled, save
-from .zoo_pictured import EVEN, PICTURED, SIZED, TOWER, pictured
+from .zoo_pictured import CLIP, EVEN, PICTURED, PIXTRAL, SIZED, TOWER, pictured
 
 TASK = "image-text-to-text"
 CLASSES = {
+    "gemma4": "Gemma4ForConditionalGeneration",
     "gemma3": "Gemma3ForConditionalGeneration",
     "idefics3": "Idefics3ForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
+    "mistral3": "Mistral3ForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
@@ -35,7 +37,6 @@ CLASSES = {
     "smolvlm": "SmolVLMForConditionalGeneration",
 }
 LANGUAGE_ALONE = "text-generation takes the language model out of"
-PIXTRAL = {**TOWER, "model_type": "pixtral", "head_dim": 6}
 
 
 def _folder(kind: str, folder: Path, **changes: Any) -> Path:
@@ -88,7 +89,14 @@ def test_a_model_that_only_writes(tmp_path: Path) -> None:
         ("llava", {"vision_feature_layer": 0}, ExportError, "the tower does not have", "0"),
         ("internvl", {"vision_feature_layer": 3}, ExportError, "tower does not have", "3"),
         ("internvl", {"vision_feature_layer": [1]}, ExportError, "does not have", "[1]"),
-        ("llava", {"vision_config": PIXTRAL}, ExportError, "pictures of any form", "pixtral"),
+        ("llava", {"vision_config": PIXTRAL}, ExportError, "has no class token", "default"),
+        ("mistral3", {"vision_config": CLIP}, ExportError, "tower is another one", "clip_vision"),
+        ("mistral3", {"vision_feature_layer": 3}, ExportError, "tower does not have", "3"),
+        ("mistral3", {"vision_feature_layer": [-1]}, ExportError, "does not have", "[-1]"),
+        ("mistral3", {"spatial_merge_size": 9}, ExportError, "in a way that no such", "9"),
+        ("mistral3", {"image_token_index": -1}, ExportError, "names no token that stands", "-1"),
+        ("gemma4", {"vision_config": None}, ExportError, "has no vision tower", "null"),
+        ("gemma4", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
         ("qwen3_vl", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
     ],
 )

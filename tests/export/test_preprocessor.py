@@ -16,6 +16,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.preprocessor import CLIP, KINDS, Preprocessing, preprocessing_of
+from lepton_compile.export.source.sizing import EDGE, FILL, AnySize
 from lepton_compile.export.source.tiling import Tiles
 from lepton_compile.runtime.loader_tiles import check_tiles
 
@@ -116,7 +117,10 @@ def test_a_class_is_known_by_its_own_numbers(name: str) -> None:
     assert known.resample == theirs.resample
     assert known.mean == (tuple(theirs.image_mean), tuple(theirs.image_std))
     sizes = (known.edge,) if known.edge else known.size or known.pixels
-    assert tuple(theirs.size.values()) == sizes
+    if known.fit == FILL:
+        assert (theirs.patch_size, theirs.max_soft_tokens) == known.pixels
+    else:
+        assert tuple(theirs.size.values()) == sizes[: 1 if known.fit else None]
     assert bool(known.crop) == bool(getattr(theirs, "do_center_crop", False))
     if known.crop:
         assert {*theirs.crop_size.values()} == {known.crop}
@@ -395,10 +399,62 @@ def test_pixels_of_pictures_of_any_size(
     settings: dict[str, Any], pixels: tuple[int, int], tmp_path: Path
 ) -> None:
     found = read(tmp_path, ANY | settings)
-    assert (found.pixels, found.resize, found.size, found.tiles) == (pixels, (), (), None)
+    assert (found.pixels, found.resize, found.size) == (AnySize(*pixels), (), ())
     told = found.entry()
     assert (told["least"], told["most"], told["size"]) == (*pixels, [])
-    assert "tiles" not in told
+    assert not {"tiles", "fit", "edge"} & {*told}
+
+
+FILLED = {"image_processor_type": "Gemma4ImageProcessor"}
+EDGED = {"image_processor_type": "PixtralImageProcessorFast"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "pixels"),
+    [
+        (FILLED, AnySize(48**2, 280 * 48**2, FILL)),
+        ({**FILLED, "max_soft_tokens": 70}, AnySize(48**2, 70 * 48**2, FILL)),
+        (
+            {**FILLED, "patch_size": 8, "pooling_kernel_size": 2, "max_soft_tokens": 1120},
+            AnySize(16**2, 1120 * 16**2, FILL),
+        ),
+        (EDGED, AnySize(1, 1024**2, EDGE, 1024)),
+        ({**EDGED, "size": {"longest_edge": 1540}}, AnySize(1, 1540**2, EDGE, 1540)),
+    ],
+)
+def test_pixels_by_another_rule(settings: dict[str, Any], pixels: AnySize, tmp_path: Path) -> None:
+    found = read(tmp_path, settings)
+    assert found.pixels == pixels
+    told = found.entry()
+    assert [told[name] for name in ("least", "most", "fit")] == [
+        *(pixels.least, pixels.most, pixels.fit)
+    ]
+    assert told.get("edge", 0) == pixels.edge
+    plain = settings is FILLED or settings is EDGED
+    assert plain or found.mean == (IDENTITY if pixels.fit == FILL else CLIP_MEAN)
+
+
+IDENTITY, CLIP_MEAN = (0.0,) * 3, (0.48145466, 0.4578275, 0.40821073)
+
+
+def test_what_is_left_out_by_default_is_done_where_it_is_asked(tmp_path: Path) -> None:
+    """The class of Gemma 4 normalizes nothing, whatever its file has of means."""
+    own = {**FILLED, "image_mean": [0.5] * 3}
+    assert read(tmp_path, own).mean == IDENTITY
+    assert read(tmp_path, {**own, "do_normalize": True}).mean == (0.5,) * 3
+
+
+@pytest.mark.parametrize(
+    ("most", "within"),
+    [
+        (30 * 16**2, (256, 30 * 16**2, 80)),
+        (10**9, (256, 10**6, 1000)),
+        (16**2, (256, 256, 16)),
+    ],
+)
+def test_fewer_where_words_need_room(most: int, within: tuple[int, int, int]) -> None:
+    found = AnySize(256, 10**6, EDGE, 1000).within(most, 16)
+    assert (found.least, found.most, found.edge) == within
 
 
 @pytest.mark.parametrize(
@@ -418,6 +474,17 @@ def test_pixels_of_pictures_of_any_size(
         ({"max_pixels": 1 << 27}, "says how many pixels"),
         ({"do_resize": False}, "cut into whole tokens"),
         ({"do_center_crop": True}, "a step that is not supported"),
+        ({**FILLED, "max_soft_tokens": 100}, "says how many pixels"),
+        ({**FILLED, "max_soft_tokens": None}, "says how many pixels"),
+        ({**FILLED, "patch_size": 0}, "says how many pixels"),
+        ({**FILLED, "pooling_kernel_size": "3"}, "says how many pixels"),
+        ({**FILLED, "patch_size": 1 << 20}, "says how many pixels"),
+        ({**FILLED, "do_resize": False}, "cut into whole tokens"),
+        ({**EDGED, "size": {"height": 64, "width": 64}}, "says how many pixels"),
+        ({**EDGED, "size": {"longest_edge": 0}}, "says how many pixels"),
+        ({**EDGED, "size": {"longest_edge": 1 << 20}}, "says how many pixels"),
+        ({**EDGED, "size": 1024}, "says how many pixels"),
+        ({**EDGED, "do_center_crop": True}, "a step that is not supported"),
     ],
 )
 def test_pixels_in_no_form_that_is_read(

@@ -38,7 +38,7 @@ def pictured(
     """A configuration whose text part is of the kind ``text``, with ``more`` of its own."""
     words = {**_TEXT, "model_type": text, **(more or {})}
     known = {"image_token_id": PLACEHOLDER, "tie_word_embeddings": False, **options}
-    if name in ("LlavaConfig", "Gemma3Config"):
+    if name in ("LlavaConfig", "Gemma3Config", "Mistral3Config"):
         known["image_token_index"] = known.pop("image_token_id")
     made = getattr(transformers, name)
     return lambda: made(text_config={**words}, vision_config={**tower}, **known)
@@ -122,6 +122,54 @@ def _sized(
     return pictured(f"{name}Config", text, {**_PATCHES, **tower}, words, **options)
 
 
+def _gemma4(
+    tower: dict[str, Any] | None = None, more: dict[str, Any] | None = None, **text: Any
+) -> Callable[[], Any]:
+    """One whose layers are given more of each token, and share caches."""
+    eyes = {**SQUARES, **(tower or {})}
+    words = {**OWN_LAYERS, **(more or {}), **text}
+    told = {"audio_config": None, "video_token_id": 8, "audio_token_id": 9}
+    return pictured("Gemma4Config", "gemma4_text", eyes, words, **told)
+
+
+PIXTRAL = {
+    "model_type": "pixtral",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "head_dim": 16,
+    "patch_size": 4,
+    "image_size": 96,
+}
+SQUARES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "patch_size": 4,
+    "pooling_kernel_size": 3,
+    "position_embedding_size": 64,
+}
+OWN_LAYERS = {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 2,
+    "sliding_window": WINDOW,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "pad_token_id": 3,
+}
+PLAIN_LAYERS = {
+    "num_hidden_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 0,
+}
 # For pictures of any size: name -> (configuration, distinct layers).
 SIZED: dict[str, tuple[Callable[[], Any], int]] = {
     "qwen2_vl": (
@@ -164,4 +212,23 @@ SIZED: dict[str, tuple[Callable[[], Any], int]] = {
         _sized("Qwen3_5Moe", "qwen3_5_moe_text", _SQUARE, {**_STATES, **_EXPERTS}),
         3,
     ),
+    "gemma4": (_gemma4(), 5),
+    "gemma4-clipped": (_gemma4({"use_clipped_linears": True, "standardize": True}), 5),
+    "gemma4-mutual": (
+        _gemma4({"num_key_value_heads": 1}, PLAIN_LAYERS, use_bidirectional_attention="vision"),
+        3,
+    ),
+    "mistral3": (pictured("Mistral3Config", "mistral", PIXTRAL, spatial_merge_size=2), 2),
+    "mistral3-layer": (
+        pictured(
+            "Mistral3Config",
+            "ministral3",
+            PIXTRAL,
+            spatial_merge_size=3,
+            vision_feature_layer=-2,
+            multimodal_projector_bias=True,
+        ),
+        2,
+    ),
+    "pixtral": (_llava("mistral", PIXTRAL, layer=-1, select="full"), 2),
 }

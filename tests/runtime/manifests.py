@@ -40,6 +40,10 @@ TASKS = {
 }
 
 
+FORMS = {"": {"window": 4, "axes": 3}, "fill": {"axes": 1}, "edge": {"axes": 1}}
+"""How pictures of any size are cut, by the rule of their sizes."""
+
+
 def manifest(
     task: str,
     targets: tuple[str, ...] = ("ort-cpu",),
@@ -53,9 +57,13 @@ def manifest(
     ruled: bool = False,
     saturates: bool | None = None,
     tiles: bool = False,
-    grid: bool = False,
+    grid: str | None = None,
 ) -> dict[str, Any]:
-    """``shared`` None is a decoder without a cache; what saturates has no kernels of ours."""
+    """``shared`` None is a decoder without a cache; what saturates has no kernels of ours. A
+    ``grid`` is the rule of sizes of pictures of any; those of the empty one have positions."""
+    image: dict[str, Any] | None = {"tiles": {"kind": "longest-edge"}} if tiles else None
+    if grid is not None:
+        image = {"fit": grid} if grid else {}
     pair = task in OF_TWO_PARTS
     cached = (task == "text-generation" or pair) and shared is not None
     return {
@@ -80,10 +88,10 @@ def manifest(
         "outputs": [{"name": name} for name in TASKS[task]],
         "generation": {
             **({"never": [7], "rules": {"least": 3}} if ruled else {}),
-            **({"pictures": {"grid": {"patch": 14}}} if grid else {}),
+            **({} if grid is None else {"pictures": {"grid": FORMS[grid]}}),
         }
         or None,
-        "image": {"tiles": {"kind": "longest-edge"}} if tiles else None,
+        "image": image,
     }
 
 
@@ -97,7 +105,7 @@ def all_manifests() -> Iterator[dict[str, Any]]:
                 shared, tiles = more or looks, more and looks
                 yield manifest(task, shared=shared, ruled=more, tiles=tiles)
             if looks and targets == ("ort-cpu",):
-                yield manifest(task, grid=True)
+                yield from (manifest(task, grid=rule) for rule in FORMS)
             continue
         if task != "text-generation":
             yield manifest(task, targets)

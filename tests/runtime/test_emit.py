@@ -16,6 +16,7 @@ import pytest
 from lepton_compile.runtime.emit import loader_source
 from tests.runtime import plans, tiny
 from tests.runtime.manifests import (
+    FORMS,
     LOOKS,
     OF_TWO_PARTS,
     PAIRS,
@@ -143,7 +144,7 @@ LINES = {
     ("other", "ort-cpu"): 328,
 }
 LINES_OF_TILES = 86  # besides, where pictures come in them
-LINES_OF_GRIDS = 189  # besides, where they are of any size
+LINES_OF_GRIDS = {"": 213, "fill": 137, "edge": 145}  # besides, where they are of any size
 
 
 @pytest.mark.parametrize("kind", LINES, ids="+".join)
@@ -188,12 +189,16 @@ def test_tiles_are_made_where_pictures_have_them() -> None:
     assert cut.count("\n") - whole.count("\n") <= LINES_OF_TILES
 
 
-def test_pictures_of_any_size_are_taken_where_there_are_such() -> None:
-    whole, cut = (loader_source(manifest(LOOKS, grid=grid)) for grid in (False, True))
+@pytest.mark.parametrize("rule", FORMS)
+def test_pictures_of_any_size_are_taken_where_there_are_such(rule: str) -> None:
+    whole, cut = (loader_source(manifest(LOOKS, grid=grid)) for grid in (None, rule))
     assert not re.search("GridSeer|check_grids|position_offsets.*binding|def prepared", whole)
     assert "class GridSeer(Seer)" in cut
     assert "def prepared" in cut
-    assert cut.count("\n") - whole.count("\n") <= LINES_OF_GRIDS
+    assert ("def offsets" in cut) == (not rule)
+    fits = {"": "between", "fill": "filled", "edge": "bounded"}
+    assert [fit for fit in fits if f"def {fits[fit]}(" in cut] == [rule]
+    assert cut.count("\n") - whole.count("\n") <= LINES_OF_GRIDS[rule]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4", "int8", "auto"])

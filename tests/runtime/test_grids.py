@@ -1,10 +1,7 @@
-"""Pictures of any size: their size, their patches and the places of their tokens, as transformers
-has them."""
+"""Pictures of any size: their patches, as transformers has them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,43 +10,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import Qwen2VLImageProcessorPil, Qwen3VLModel
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers import Qwen2VLImageProcessorPil
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
 from lepton_compile.runtime import LoaderError
 from lepton_compile.runtime.loader_grids import (
     MOST_PIXELS,
     check_grids,
-    offsets,
     patches,
     sized,
     tokens_of,
 )
 
-TOKEN = 9
 PLAIN = {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3, "resample": "bicubic"}
-sides = st.integers(1, 90)
 
 
 def grid(patch: int = 4, merge: int = 2, frames: int = 2, window: int = 0) -> dict[str, int]:
-    return {"patch": patch, "merge": merge, "frames": frames, "window": window}
+    return {"patch": patch, "merge": merge, "frames": frames, "window": window, "axes": 1}
 
 
 def noise(rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(rows).integers(0, 256, (rows, columns, 3), np.uint8)
-
-
-@given(sides, sides, st.integers(1, 7), st.integers(1, 3), st.integers(1, 60), st.integers(0, 60))
-def test_sizes_are_those_of_transformers(
-    rows: int, columns: int, patch: int, merge: int, fewest: int, more: int
-) -> None:
-    unit = patch * merge
-    least, most = fewest * unit**2, (fewest + more) * unit**2
-    how = {**PLAIN, "least": least, "most": most}
-    wanted = smart_resize(rows, columns, unit, least, most)
-    found = sized(noise(rows, columns), how, grid(patch, merge))
-    assert found.shape == (*wanted, 3)
 
 
 @pytest.mark.parametrize("shape", [(40, 61), (9, 120), (33, 8), (64, 64)])
@@ -88,43 +69,8 @@ def test_windows_are_those_of_transformers(rows: int, columns: int, side: int) -
     assert (places[~here] == -1).all()
 
 
-def theirs(ids: Sequence[int], sizes: Sequence[tuple[int, int]]) -> tuple[np.ndarray, int]:
-    """Positions (3, tokens) as transformers counts them, and how far they are behind at the end."""
-    sees = SimpleNamespace(spatial_merge_size=2)
-    model = SimpleNamespace(config=SimpleNamespace(vision_config=sees))
-    model.get_vision_position_ids = Qwen3VLModel.get_vision_position_ids.__get__(model)
-    row = torch.tensor([ids])
-    grids = torch.tensor([[1, 2 * rows, 2 * columns] for rows, columns in sizes]).reshape(-1, 3)
-    kinds = (row == TOKEN).to(torch.int32)
-    given: Any = Qwen3VLModel.get_rope_index(
-        model, row, mm_token_type_ids=kinds, image_grid_thw=grids
-    )
-    return given[0][:, 0].numpy(), int(given[1])
-
-
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=3), st.integers(1, 4))
-def test_positions_are_those_of_transformers(sizes: list[tuple[int, int]], words: int) -> None:
-    ids = [1] * words
-    for rows, columns in sizes:
-        ids += [TOKEN] * (rows * columns) + [2] * words
-    pictures = [np.zeros((3, 8 * rows, 8 * columns)) for rows, columns in sizes]
-    found = offsets(ids, pictures, {"placeholder": TOKEN, "grid": grid()})
-    wanted, behind = theirs(ids, sizes)
-    np.testing.assert_array_equal(np.arange(len(ids)) + found[:, :-1], wanted)
-    assert (found[:, -1] == behind).all()
-    assert (found <= 0).all()  # so that tables are as long as the cache
-
-
 def test_tokens_of_a_picture() -> None:
     assert tokens_of(np.zeros((3, 24, 40)), grid()) == (3, 5)
-
-
-def test_thin_pictures_are_refused() -> None:
-    how = {**PLAIN, "least": 64, "most": 4096}
-    assert sized(np.zeros((1, 200, 3), np.uint8), how, grid()).shape[1] > 100
-    for shape in ((1, 201), (402, 2)):
-        with pytest.raises(LoaderError, match="too thin"):
-            sized(np.zeros((*shape, 3), np.uint8), how, grid())
 
 
 def manifest(**told: Any) -> dict[str, Any]:
@@ -136,13 +82,13 @@ def manifest(**told: Any) -> dict[str, Any]:
         "inputs": [
             {"name": "encoder_pixel_values", "shape": shape},
             {"name": "encoder_positions", "shape": [*shape[:3], 2]},
-            {"name": "position_offsets", "shape": [3, "batch", "sequence"]},
         ],
     }
     for name, value in told.items():
-        (made["image"] if name in ("least", "most") else made["generation"]["pictures"]["grid"])[  # type: ignore[index, call-overload]
-            name
-        ] = value
+        entry: Any = made["image"]
+        if name not in ("least", "most"):
+            entry = made["generation"]["pictures"]["grid"]  # type: ignore[index, call-overload]
+        entry[name] = value
     return made
 
 
@@ -161,6 +107,8 @@ def manifest(**told: Any) -> dict[str, Any]:
         {"window": -1},
         {"window": None},
         {"patch": "4"},
+        {"axes": 3},  # and no input for offsets
+        {"axes": None},
         {"least": 0},
         {"least": 4097},
         {"most": MOST_PIXELS + 1},

@@ -142,6 +142,7 @@ class AttentionCapture:
     def __init__(self, positions: int) -> None:
         self.positions = positions  # of the longest sequence that an engine will see
         self.marked: Tensor | None = None  # which keys are of pictures, whose tokens see each other
+        self.marked_near = False  # whether that is so only where layers see a window alone
         self.generates = False  # whether tokens follow, which those before must not see
         self.calls = 0
         self.rules: dict[int, MaskRule] = {}
@@ -270,7 +271,8 @@ def _mask(
         _refuse_to_generate(kwargs.get("config"))
     if attention_mask is None and rule.free:
         return None
-    if _active[-1].marked is not None and rule.causal:
+    near = _active[-1].marked_near
+    if _active[-1].marked is not None and rule.causal and (rule.window >= 0 or not near):
         return _marks(rule, make)
     if attention_mask is None:  # what attention says of itself may be something else
         sizes = (kwargs["batch_size"], kwargs["kv_length"])

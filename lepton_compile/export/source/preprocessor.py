@@ -16,11 +16,11 @@ from typing import Any
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.objects import HINT, read_object
-from lepton_compile.export.source.sizing import FORMS, asked_pixels
+from lepton_compile.export.source.sizing import BETWEEN, EDGE, FILL, FORMS, SIZES, AnySize, any_size
 from lepton_compile.export.source.tiling import Tiles, by_edge, by_ratio, processor_cuts
 from lepton_compile.runtime.loader_tiles import MOST_EDGE, MOST_PIXELS, MOST_TILES
 
-__all__ = ["FILE", "Preprocessing", "preprocessing_of", "settings_of"]
+__all__ = ["FILE", "WHOLE", "Preprocessing", "preprocessing_of", "settings_of"]
 
 FILE = "preprocessor_config.json"
 WHOLE = "processor_config.json"
@@ -34,6 +34,7 @@ MOST = 1 << 14
 """Rows or columns of a picture, at most."""
 
 HALVES = ((0.5,) * 3, (0.5,) * 3)
+NOTHING = ((0.0,) * 3, (1.0,) * 3)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
@@ -57,7 +58,9 @@ class _Kind:
         edge: the longer one that a picture is resized to, where it is cut into tiles then, which
             have ``size``.
         patches: that a picture of about their form is cut into, at most.
-        pixels: the fewest and the most, of a picture that keeps about its form.
+        pixels: the fewest and the most, of a picture that keeps about its form; or what else
+            ``fit`` goes by (``any_size``).
+        fit: the rule by which its size is found.
         steps: that its file may ask for.
     """
 
@@ -69,6 +72,7 @@ class _Kind:
     edge: int = 0
     patches: int = 0
     pixels: tuple[int, int] = (0, 0)
+    fit: str = BETWEEN
     steps: tuple[str, ...] = DONE
 
 
@@ -82,8 +86,10 @@ KINDS = {
     "GotOcr2": _Kind(3, (384, 384), mean=CLIP, patches=12, steps=UNCUT),
     "Idefics3": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "Gemma3": _Kind(2, (224, 224)),
+    "Gemma4": _Kind(3, (), mean=NOTHING, pixels=(16, 280), fit=FILL, steps=UNCUT),
     "MobileNetV1": _Kind(2, (256,), 224),
     "MobileNetV2": _Kind(2, (256,), 224),
+    "Pixtral": _Kind(3, (), mean=CLIP, pixels=(1024, 1024), fit=EDGE, steps=(*UNCUT, "pad")),
     "Pvt": _Kind(3, (224, 224), mean=IMAGENET),
     "Siglip": _Kind(3, (224, 224)),
     "Qwen2VL": _Kind(3, (), mean=CLIP, pixels=(56**2, 28**2 * 1280), steps=UNCUT),
@@ -109,7 +115,7 @@ class Preprocessing:
         mean: of each channel, which is taken off then.
         std: by which the rest is divided.
         tiles: of ``size`` that a picture is cut into first, each of which all this is done to.
-        pixels: the fewest and the most of a picture that keeps about its form, in whole tokens.
+        pixels: of a picture that keeps about its form.
     """
 
     resize: tuple[int, ...]
@@ -120,14 +126,14 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tiles: Tiles | None = None
-    pixels: tuple[int, int] | None = None
+    pixels: AnySize | None = None
 
     def entry(self) -> dict[str, Any]:
-        """As the manifest has it; tiles, or the fewest and most pixels, where there are any."""
+        """As the manifest has it; tiles, or how many pixels, where that is asked."""
         lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         del lists["tiles"], lists["pixels"]
         some: dict[str, Any] = {"tiles": self.tiles.entry()} if self.tiles else {}
-        some |= dict(zip(("least", "most"), self.pixels, strict=True)) if self.pixels else {}
+        some |= self.pixels.entry() if self.pixels else {}
         return {**lists, "file": FILE, **some}
 
 
@@ -219,11 +225,11 @@ class _Read:
                 ["do_resize: true"],
                 "set do_resize to true",
             )
-        pixels = asked_pixels(self._settings, self._kind.pixels)
+        pixels = any_size(self._settings, self._kind.fit, self._kind.pixels)
         if pixels is None:
-            told = {key: self._settings.get(key) for key in ("size", "min_pixels", "max_pixels")}
+            told = {key: self._settings.get(key) for key in SIZES[self._kind.fit]}
             what = "nothing that is read says how many pixels an image is given"
-            raise self._wrong(what, f"{told!r:.120}", [FORMS])
+            raise self._wrong(what, f"{told!r:.120}", [FORMS[self._kind.fit]])
         mean, std = self._numbers()
         how = (self._resample(), (), False, self._scale(), mean, std)
         return Preprocessing((), *how, pixels=pixels)
@@ -337,7 +343,7 @@ class _Read:
 
     def _numbers(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation."""
-        if not self._does("normalize", True):
+        if not self._does("normalize", self._kind.fit != FILL):
             return (0.0,) * 3, (1.0,) * 3
         keys = zip(("image_mean", "image_std"), self._kind.mean, strict=True)
         mean, std = (self._channels(key, usual) for key, usual in keys)

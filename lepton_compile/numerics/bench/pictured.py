@@ -13,9 +13,9 @@ from typing import Any
 
 from lepton_compile.numerics.bench.case import Case
 from lepton_compile.numerics.bench.decoder import Phases, cases_of, eager, lengths_within, steps
+from lepton_compile.numerics.pictured_reference import with_pictures
 from lepton_compile.numerics.pictured_sample import made_up, shown, tokens_of
 from lepton_compile.numerics.sample_text import random_segments
-from lepton_compile.numerics.verify_pictured import with_pictures
 from lepton_compile.progress import Progress
 
 __all__ = ["bench_pictured"]

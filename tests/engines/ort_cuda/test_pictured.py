@@ -14,7 +14,7 @@ import lepton_compile as lc
 from lepton_compile.errors import RecipeError
 from lepton_compile.runtime.loader_seer import Seer
 from tests.export.harness import relative_error
-from tests.pictured import ASKS, GRIDS, Theirs, pictures, saved
+from tests.pictured import ASKS, GEMMA4, GRIDS, QWENS, Theirs, pictures, saved
 
 HALVES = {"fp16": (onnx.TensorProto.FLOAT16, 0.02), "bf16": (onnx.TensorProto.BFLOAT16, 0.15)}
 
@@ -25,7 +25,7 @@ def _seen() -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pictures(2)]
 
 
-@pytest.mark.parametrize("kind", ["smolvlm", "llava", "internvl", *GRIDS])
+@pytest.mark.parametrize("kind", ["smolvlm", "llava", "internvl", *QWENS, "mistral3"])
 def test_both_parts_in_half_precision(kind: str, tmp_path: Path) -> None:
     source, both = saved(kind, tmp_path / "model"), ["ort-cpu", "ort-cuda"]
     how = {"compute": "fp16", "verify": False, "check": False}
@@ -66,7 +66,8 @@ def test_pictures_cross_in_bfloat16(tmp_path: Path) -> None:
     assert (made.element_type(), made.shape()) == (HALVES["bf16"][0], [1, 2])
 
 
-def test_pictures_whose_tokens_see_each_other_are_for_the_cpu(tmp_path: Path) -> None:
-    source = saved("gemma3", tmp_path / "model")
+@pytest.mark.parametrize("kind", ["gemma3", GEMMA4[1]])
+def test_pictures_whose_tokens_see_each_other_are_for_the_cpu(kind: str, tmp_path: Path) -> None:
+    source = saved(kind, tmp_path / "model")
     with pytest.raises(RecipeError, match="on a CPU where tokens of a picture see each other"):
         lc.build(model=str(source), target="ort-cuda", output=tmp_path / "out")

@@ -1,10 +1,8 @@
-"""What a vision tower for pictures of any size makes of the patches of one (Qwen-VL).
+"""What the vision tower of Qwen-VL makes of the patches of a picture of any size.
 
-transformers' code goes by how many rows and columns a picture has, which it reads as numbers; here
-every patch comes with its row and its column, from which all else is computed. Patches of a token
-stand one behind another. Where most layers see windows alone (Qwen2.5-VL), tokens come window by
-window, each as long as the others: what is beyond a picture's edge has the row and column -1, and
-nobody sees it. RoPE in two dimensions: Wang et al., Qwen2-VL, 2024, https://arxiv.org/abs/2409.12191.
+Patches of a token stand one behind another. Where most layers see windows alone (Qwen2.5-VL),
+tokens come window by window, each as long as the others: what is beyond a picture's edge has the
+row and column -1, and nobody sees it. RoPE in two dimensions: Wang et al., Qwen2-VL, 2024, https://arxiv.org/abs/2409.12191.
 """
 
 from __future__ import annotations
@@ -17,21 +15,22 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from .capture.attention import NAME, MaskRule, active
+from lepton_compile.export.capture.attention import NAME, MaskRule, active
 
-__all__ = ["attend_by_patches", "patch_features"]
+__all__ = ["attend", "features"]
 
 
-def attend_by_patches(tower: Any) -> None:
-    """Have the layers of a tower attend to all patches, or to windows of them, in place of their
-    own code, for good: layers are traced apart, after what calls them."""
+def attend(network: Any) -> None:
+    """Have the tower's layers attend to all patches, or to windows of them, in place of their own
+    code, for good: layers are traced apart, after what calls them."""
+    tower = network.model.visual
     whole = set(getattr(tower, "fullatt_block_indexes", ()))
     for number, block in enumerate(tower.blocks):
         block.attn.whole = number in whole  # by which kinds of layers are told apart, too
         block.attn.forward = partial(_attend, block.attn)
 
 
-def patch_features(tower: Any, pixels: Tensor, places: Tensor) -> Tensor:
+def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
     """Features of the tokens of a picture, (tokens, width), by layers that attend as above.
 
     Where the decoder adds those of earlier layers, too, they stand behind them: (tokens,
@@ -41,6 +40,7 @@ def patch_features(tower: Any, pixels: Tensor, places: Tensor) -> Tensor:
         pixels: (windows, tokens, patches, numbers).
         places: (windows, tokens, patches, 2), rows and columns.
     """
+    tower = network.model.visual
     kernel = tower.patch_embed.proj
     hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
     places = places.flatten(1, 2)
