@@ -11,7 +11,7 @@ import onnx_ir as ir
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
 from lepton_compile.recipe.quantize import Quantize
-from lepton_passes.catalog import CATALOG, Entry, Settings
+from lepton_passes.catalog import CATALOG, Entry
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
@@ -19,6 +19,7 @@ from lepton_passes.match import BLOCK
 from lepton_passes.quant._calibration import Calibration, Measure
 from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
+from lepton_passes.settings import Settings
 
 from .compute import compute_dtype
 from .pass_names import check_names

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.cleanup.drop_identity import DropIdentity
@@ -26,7 +25,6 @@ from lepton_passes.lowering.ort.biased_attention import LowerBiasedAttention
 from lepton_passes.lowering.ort.biased_cached_attention import LowerBiasedCachedAttention
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.causal_conv import LowerCausalConv
-from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.lowering.ort.cpu_opset import LowerCpuOpset
 from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.cuda_types import LowerCudaTypes
@@ -37,6 +35,7 @@ from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
 from lepton_passes.lowering.ort.linear_attention import LowerLinearAttention
 from lepton_passes.lowering.ort.marked_attention import LowerMarkedAttention
+from lepton_passes.lowering.ort.mask_column import LONG, LowerMaskColumn
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
 from lepton_passes.lowering.ort.native_causal_conv import LowerNativeCausalConv
 from lepton_passes.lowering.ort.native_experts import LowerNativeExperts
@@ -56,14 +55,11 @@ from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.rotary_tables import LowerTrtRotaryTables
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
-from lepton_passes.match import BLOCK
-from lepton_passes.quant._calibration import Calibration
 from lepton_passes.quant._scaled import ScaledEnergies
-from lepton_passes.quant._weights import Choose
 from lepton_passes.quant.activation_fp8 import ActivationFp8
 from lepton_passes.quant.activation_int8 import ActivationInt8
 from lepton_passes.quant.calibrate import Calibrate
-from lepton_passes.quant.quantize_cache import CacheMeasure, QuantizeCache
+from lepton_passes.quant.quantize_cache import QuantizeCache
 from lepton_passes.quant.scale_inputs import ScaleInputs
 from lepton_passes.quant.smooth_inputs import SmoothInputs
 from lepton_passes.quant.weight_fp8 import WeightFp8
@@ -72,64 +68,9 @@ from lepton_passes.quant.weight_int4_gptq import WeightInt4Gptq
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 from lepton_passes.quant.weight_int8 import WeightInt8
 from lepton_passes.quant.weight_stored import WeightStored
+from lepton_passes.settings import Settings
 
-__all__ = ["CATALOG", "Entry", "Settings", "names"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a plan tells the passes that it makes.
-
-    Attributes:
-        choose: format of each weight; ``None`` quantizes nothing.
-        eight: what 8 bits are: INT8 or FLOAT8E4M3FN.
-        longest_block: of the int8 scales of a decoder; 0 where there are no kernels for blocks.
-        calibration: of what 8-bit layers read, which is then rounded to 8 bits too; ``None`` leaves
-            it as it is.
-        hessians: of the inputs of linear layers, for weights of 4 bits that are fitted to a sample;
-            ``None`` rounds them to nearest.
-        energies: mean squares of the same inputs by column, for weights of 4 bits whose scales mind
-            them; ``None`` minds nothing. Where they are scaled, inputs are, too.
-        accuracy_level: of MatMulNBits.
-        dynamic: there is a kernel that rounds activations as they come.
-        half: FLOAT16 or BFLOAT16, what the target computes in; ``None`` is fp32.
-        islands: norms, Softmax and rotary embeddings stay in fp32 beside ``half``.
-        attention: form of cached attention in TensorRT engines, as ``attention`` of a recipe.
-        capacity: tokens that a row of a static cache has room for; ``None`` where nobody knows.
-        rooms: capacities between which a static cache may choose, several or none.
-        stacks: projections of one input become one matrix.
-        native: the target has our own kernels beside those of its runtime.
-        choices: which of them linear layers get, where that was measured.
-        cache: INT8 or FLOAT8E4M3FN, what a cache of keys and values holds; ``None`` is what is
-            computed in.
-        cache_measure: ranges of what goes into caches; ``None`` runs nothing.
-        lacking: whose weights have no zero points; empty where those of the target may.
-        own_forms: weights may have offsets, or be floats of 4 bits, as our own kernels have them.
-        alike: every layer keeps its sizes, so that all share their kernels: a plan with one profile
-            is asked for to be small.
-    """
-
-    choose: Choose | None = None
-    eight: ir.DataType = ir.DataType.INT8
-    longest_block: int = BLOCK
-    calibration: Calibration | None = None
-    hessians: Mapping[str, np.ndarray] | None = None
-    energies: Mapping[str, np.ndarray] | None = None
-    accuracy_level: int = 4
-    dynamic: bool = True
-    half: ir.DataType | None = None
-    islands: bool = True
-    attention: str = "auto"
-    capacity: int | None = None
-    rooms: tuple[int, ...] = ()
-    stacks: bool = True
-    native: bool = False
-    choices: Choices | None = None
-    cache: ir.DataType | None = None
-    cache_measure: CacheMeasure | None = None
-    lacking: str = ""
-    own_forms: bool = False
-    alike: bool = False
+__all__ = ["CATALOG", "Entry", "names"]
 
 
 @dataclass(frozen=True)
@@ -267,6 +208,12 @@ def _native_linear(settings: Settings) -> LeptonPass | None:
     return LowerNativeLinear(settings.choices) if settings.native else None
 
 
+def _mask_column(settings: Settings) -> LeptonPass | None:
+    return (
+        LowerMaskColumn() if (settings.capacity or LONG) >= LONG and not settings.native else None
+    )
+
+
 def _linear(settings: Settings) -> LeptonPass:
     kernel = default_kernel if settings.dynamic else blocked_kernel
     return LowerLinear(kernel, settings.accuracy_level, settings.choices)
@@ -340,6 +287,8 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),
+    # Of those of onnxruntime that are left: ours have no need of it.
+    Entry(LowerMaskColumn, targets=_CPU, configured=_mask_column),
     # Attention of ONNX with a bias. First over caches: the other would take their keys as they are.
     Entry(LowerMarkedAttention, targets=_CPU, configured=_native(LowerMarkedAttention)),
     Entry(LowerBiasedCachedAttention, targets=_CPU, configured=_native(LowerBiasedCachedAttention)),

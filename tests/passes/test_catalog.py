@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.catalog import CATALOG, Entry, Settings, names
+from lepton_passes.catalog import CATALOG, Entry, names
 from lepton_passes.quant._calibration import Calibration
 from lepton_passes.quant._scaled import ScaledEnergies
+from lepton_passes.settings import Settings
 
 ROOT = Path(__file__).parent
 STAGES = ("cleanup", "fusion", "lowering", "quant")

@@ -4,6 +4,7 @@ From attention_mask (batch, total) BOOL:
     seqlens_k               ReduceSum(mask, axis 1) - 1     (batch,) int32: index of the last token
     total_sequence_length   Shape(mask)[1]                  scalar int32
     key_padding_mask        Cast<INT32>(mask)               (batch, total)
+    mask_column             0, or -1e9 where that is 0      (batch, total, heads, 1) fp32
     no_keys                 zeros                           (batch, 0, width) fp32
     window_bias             0 where |i - j| < window, else the least float    (1, 1, total, total)
 """
@@ -18,6 +19,8 @@ __all__ = ["MaskValues"]
 INT32 = int(ir.DataType.INT32)
 # The least number of fp32 would be an infinity in bf16, which rounds it away from zero.
 LEAST = np.float32(-3.3e38)
+HIDDEN = -1e9
+"""Of a score before it is scaled: far below all others, and no infinity once it is."""
 LEAST_HALF = np.float16(np.finfo(np.float16).min)
 
 
@@ -55,6 +58,19 @@ class MaskValues:
                 zero = self._constant(np.array(0, dtype=np.int64), mask)
                 seen = self._node("Greater", [mask, zero], mask)
             self._made[key] = self._node("Cast", [seen], mask, to=INT32)
+        return self._made[key]
+
+    def column(self, padding: ir.Value, heads: int) -> ir.Value:
+        """What is added to the scores of keys, of which ``padding`` says which are seen."""
+        key = ("column", padding, heads)
+        if key not in self._made:
+            seen = self._node("Cast", [padding], padding, to=int(ir.DataType.BOOL))
+            values = [self._constant(np.array(v, np.float32), padding) for v in (0.0, HIDDEN)]
+            added = self._node("Where", [seen, *values], padding)
+            axes = self._constant(np.array([2, 3], dtype=np.int64), padding)
+            wide = self._node("Unsqueeze", [added, axes], padding)
+            shape = self._constant(np.array([1, 1, heads, 1], dtype=np.int64), padding)
+            self._made[key] = self._node("Expand", [wide, shape], padding)
         return self._made[key]
 
     def no_keys(self, mask: ir.Value, width: int) -> ir.Value:
