@@ -30,9 +30,11 @@ SIGNS = "".join(map(chr, range(32, 127))) + "\n"
 QWENS = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
 """Those for pictures of any size, and with positions of them: in windows, with features of several
 layers, with states."""
+AXED = (*QWENS, "paddleocr_vl")
+"""Whose pictures have positions."""
 GEMMA4 = ("gemma4", "gemma4-mutual")
 """Of the second the tokens of a picture see each other."""
-GRIDS = (*QWENS, *GEMMA4, "mistral3")
+GRIDS = (*AXED, *GEMMA4, "mistral3")
 """All of those for pictures of any size; of the last, marks stand behind each row of one."""
 KINDS = ("smolvlm", "llava", "internvl", "gemma3", *GRIDS)
 TEXT = {
@@ -60,6 +62,7 @@ MARKS = {
     "llava": ("<image>",),
     **dict.fromkeys(GEMMA4, ("<|image|>", "<|image>", "<image|>", "<|video|>", "<|audio|>")),
     "mistral3": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    "paddleocr_vl": ("<|IMAGE_PLACEHOLDER|>", "<|IMAGE_START|>", "<|IMAGE_END|>"),
     **dict.fromkeys(
         QWENS, ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
     ),
@@ -71,6 +74,7 @@ MARKS = {
 """The placeholder, and what else stands around pictures."""
 ASKS = {kind: marks[kind == "gemma3"] for kind, marks in MARKS.items()}
 ASKS |= dict.fromkeys(QWENS, "<|vision_start|><|image_pad|><|vision_end|>")
+ASKS["paddleocr_vl"] = "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"
 """What a prompt asks for a picture by."""
 PATCH = 8
 """Rows and columns of a patch of pictures of any size, four of which are a token."""
@@ -90,6 +94,11 @@ FILLED = {
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     **{kind: {**ANY_SIZE} for kind in QWENS},
     **{kind: {**FILLED} for kind in GEMMA4},
+    "paddleocr_vl": {
+        **ANY_SIZE,
+        "image_processor_type": "PaddleOCRVLImageProcessor",
+        "temporal_patch_size": 1,
+    },
     "mistral3": {
         "image_processor_type": "PixtralImageProcessorFast",
         "size": {"longest_edge": 6 * PATCH},
@@ -162,8 +171,11 @@ def _gemma4_config(mutual: bool) -> Any:
     eyes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "use_clipped_linears": True}
     eyes |= {"patch_size": PATCH, "pooling_kernel_size": 2, "position_embedding_size": 160}
     told = {"image_token_id": TOKEN, "boi_token_id": TOKEN + 1, "eoi_token_id": TOKEN + 2}
-    told |= {"video_token_id": TOKEN + 3, "audio_token_id": TOKEN + 4, "audio_config": None}
-    return transformers.Gemma4Config(text_config=text, vision_config=eyes, **told)
+    told |= {"video_token_id": TOKEN + 3, "audio_token_id": TOKEN + 4}
+    ears = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ears |= {"subsampling_conv_channels": [8, 4], "output_proj_dims": 32}
+    parts = {"vision_config": eyes, "audio_config": None if mutual else ears}
+    return transformers.Gemma4Config(text_config=text, **parts, **told)
 
 
 def _mistral3_config() -> Any:
@@ -175,9 +187,22 @@ def _mistral3_config() -> Any:
     return transformers.Mistral3Config(text_config=text, vision_config=eyes, **told)
 
 
+def _paddleocr_config() -> Any:
+    import transformers
+
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": rope}
+    eyes = {**SEES, "patch_size": PATCH, "image_size": 6 * PATCH}
+    told = {"image_token_id": TOKEN, "vision_start_token_id": TOKEN + 1}
+    told |= {"vision_end_token_id": TOKEN + 2, "video_token_id": 9}
+    return transformers.PaddleOCRVLConfig(text_config=text, vision_config=eyes, **told)
+
+
 def _config(kind: str) -> Any:
     import transformers
 
+    if kind == "paddleocr_vl":
+        return _paddleocr_config()
     if kind in QWENS:
         return _grid_config(kind)
     if kind in GEMMA4:
@@ -206,6 +231,10 @@ def _config(kind: str) -> Any:
     return transformers.SmolVLMConfig(text_config=text, vision_config=eyes, **how)
 
 
+BOUNDS = ("input_min", "input_max", "output_min", "output_max")
+"""Of the clipped layers of Gemma 4."""
+
+
 def _network(kind: str) -> Any:
     """A model whose answers depend on the picture: weights as loud as those of trained ones."""
     import torch
@@ -219,6 +248,9 @@ def _network(kind: str) -> Any:
                 weight.normal_(0, 0.12 if kind == "gemma3" else 0.08)
             elif kind in GEMMA4 and name.endswith(("q_norm.weight", "k_norm.weight")):
                 weight.fill_(0.25)  # scores are not scaled: of 1 each query would see one key
+        for name, bound in network.named_buffers():
+            if name.endswith(BOUNDS):
+                bound.fill_(4 if name.endswith("max") else -3.5)
     return network
 
 
@@ -379,7 +411,7 @@ def _sees(kind: str) -> Any:
 
     names = {"smolvlm": "SmolVLM", "llava": "CLIP", "internvl": "GotOcr2", "gemma3": "Gemma3"}
     names |= {**dict.fromkeys(QWENS, "Qwen2VL"), **dict.fromkeys(GEMMA4, "Gemma4")}
-    names["mistral3"] = "Pixtral"
+    names |= {"mistral3": "Pixtral", "paddleocr_vl": "PaddleOCRVL"}
     return getattr(transformers, f"{names[kind]}ImageProcessorPil")
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "INTERNVL",
     "LLAVA",
     "MISTRAL3",
+    "PADDLEOCR",
     "PIXTRAL",
     "QWEN_VL",
     "has_pixtral",
@@ -35,7 +36,18 @@ MISTRAL3 = ("mistral3",)
 """Pixtral's tower; marks stand behind each row of a picture's tokens."""
 PIXTRAL = "pixtral"
 """A tower for pictures of any size, which a LLaVA may have, too."""
-IMAGE_TEXT_KINDS = (*IDEFICS3, *LLAVA, *INTERNVL, *GEMMA3, *QWEN_VL, *GEMMA4, *MISTRAL3)
+PADDLEOCR = ("paddleocr_vl",)
+"""A tower for pictures of any size; positions of their tokens are those of Qwen-VL."""
+IMAGE_TEXT_KINDS = (
+    *IDEFICS3,
+    *LLAVA,
+    *INTERNVL,
+    *GEMMA3,
+    *QWEN_VL,
+    *GEMMA4,
+    *MISTRAL3,
+    *PADDLEOCR,
+)
 
 
 def has_pixtral(config: Any) -> bool:

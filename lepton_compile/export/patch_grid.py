@@ -8,7 +8,7 @@ from typing import Any
 from lepton_compile.errors import ExportError
 
 from .capture.tables import AXES
-from .image_text_kinds import GEMMA4, QWEN_VL, has_pixtral
+from .image_text_kinds import GEMMA4, PADDLEOCR, QWEN_VL, has_pixtral
 
 __all__ = ["MOST_PATCH", "TEXT_ALONE", "PatchGrid", "patch_grid"]
 
@@ -63,6 +63,8 @@ def patch_grid(config: Any) -> PatchGrid | None:
         return _of_qwen_vl(config)
     if config.model_type in GEMMA4:
         return _of_gemma4(config)
+    if config.model_type in PADDLEOCR:
+        return _of_paddleocr(config)
     return _of_pixtral(config) if has_pixtral(config) else None
 
 
@@ -100,6 +102,21 @@ def _of_gemma4(config: Any) -> PatchGrid:
     return PatchGrid(patch, _size(sees, "pooling_kernel_size", MOST_MERGE), 1)
 
 
+def _of_paddleocr(config: Any) -> PatchGrid:
+    sees = config.vision_config
+    patch = _size(sees, "patch_size", MOST_PATCH)
+    _size(sees, "image_size", 1 << 14)
+    heads = _size(sees, "num_attention_heads", 1 << 12)
+    if sees.hidden_size % (4 * heads):
+        raise _wrong(
+            "hidden_size", sees.hidden_size, [f"a multiple of 4 for each of {heads} heads"]
+        )
+    if sees.num_channels != 3:
+        raise _wrong("num_channels", sees.num_channels, ["3"])
+    _check_sections(config.text_config, config.text_config.head_dim // 2)
+    return PatchGrid(patch, _size(sees, "spatial_merge_size", MOST_MERGE), 1, axes=AXES)
+
+
 def _of_pixtral(config: Any) -> PatchGrid:
     sees = config.vision_config
     _check_heads(sees, sees.hidden_size // _size(sees, "num_attention_heads", 1 << 12))
@@ -129,10 +146,16 @@ def _check_widths(config: Any) -> None:
     heads = _size(sees, "num_heads", 1 << 12)
     if (width := getattr(sees, inner)) % (4 * heads):
         raise _wrong(inner, width, [f"a multiple of 4 for each of {heads} heads"])
-    half = text.hidden_size // _size(text, "num_attention_heads", 1 << 12) // 2
+    if config.model_type in ("qwen2_vl", "qwen2_5_vl"):
+        heads = _size(text, "num_attention_heads", 1 << 12)
+        _check_sections(text, text.hidden_size // heads // 2)
+
+
+def _check_sections(text: Any, half: int) -> None:
+    """See that what turns by time, row and column is all of ``half`` a head."""
     parts = (text.rope_parameters or {}).get("mrope_section", [16, 24, 24])
     whole = isinstance(parts, list | tuple) and all(type(part) is int for part in parts)
-    if config.model_type in ("qwen2_vl", "qwen2_5_vl") and not (whole and sum(parts) == half):
+    if not (whole and sum(parts) == half):
         raise ExportError(
             "the parts of a head that are turned by time, row and column are not all of it",
             where="text_config.rope_parameters.mrope_section of its configuration",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lepton_compile.export.image_text_kinds import has_pixtral
+from lepton_compile.export.image_text_kinds import PADDLEOCR, has_pixtral
 from lepton_compile.runtime.loader_grids import patches
 
 __all__ = ["with_pictures"]
@@ -33,7 +33,9 @@ def with_pictures(
 
     takes, token = inspect.signature(module.forward).parameters, module.config.image_token_id
     every = [one for each in pictures for one in each]
-    if "image_grid_thw" in takes:
+    if module.config.model_type in PADDLEOCR:
+        given = _in_raster(module.config.vision_config, every)
+    elif "image_grid_thw" in takes:
         given = _in_patches(module.config.vision_config, every)
     elif "image_position_ids" in takes:
         given = _by_pixel(module.config.vision_config, every)
@@ -60,6 +62,17 @@ def _in_patches(config: Any, pictures: list[Array]) -> dict[str, Array]:
         "pixel_values": np.concatenate([one.reshape(-1, one.shape[-1]) for one in cut]),
         "image_grid_thw": np.array(sizes),
     }
+
+
+def _in_raster(config: Any, pictures: list[Array]) -> dict[str, Array]:
+    """PaddleOCR-VL's: the same, row by row, and each patch as a picture."""
+    side, rows, sizes = config.patch_size, list[Array](), list[tuple[int, int, int]]()
+    for one in pictures:
+        high, wide = (edge // side for edge in one.shape[1:])
+        cut = one.reshape(COLOURS, high, side, wide, side).transpose(1, 3, 0, 2, 4)
+        rows.append(cut.reshape(-1, COLOURS, side, side))
+        sizes.append((1, high, wide))
+    return {"pixel_values": np.concatenate(rows), "image_grid_thw": np.array(sizes)}
 
 
 def _by_pixel(config: Any, pictures: list[Array]) -> dict[str, Array]:

@@ -61,7 +61,11 @@ def sized(picture: np.ndarray, how: Mapping[str, Any], grid: Mapping[str, int]) 
         from lepton_compile.runtime.loader_edge import bounded
 
         size = bounded(rows, columns, how, unit)
-    if not fit:
+    if fit == "grow":
+        from lepton_compile.runtime.loader_growing import grown
+
+        rows, columns = grown(rows, columns, unit)
+    if not fit or fit == "grow":
         from lepton_compile.runtime.loader_between import between
 
         size = between(rows, columns, how, unit)

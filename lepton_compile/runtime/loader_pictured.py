@@ -73,10 +73,10 @@ def pictured(model: Any, prompt: Any, many: bool, images: Any, chat: Any) -> lis
 
 def _with(model: Any, prompt: Any, images: Any, chat: Any) -> Pictured:
     """One prompt; where a text is a chat message, images that none before it has are its own."""
-    before = _images_in(chat)
+    before, new = _images_in(chat), _images_in(prompt)
     if images is None:
         with failing("give images=[...], or each image of the messages its own, under the key"):
-            images = [part["image"] for part in before + _images_in(prompt)]
+            images = [one.get("url", one.get("path")) or one["image"] for one in before + new]
     tiles = [model.tiles(one) for one in listed(images, least=0)]
     if isinstance(prompt, str) and (chat or isinstance(chat, dict)):
         new = [{"type": "image"}] * (len(tiles) - len(before))

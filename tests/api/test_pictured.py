@@ -277,6 +277,22 @@ def test_marks_in_a_text_are_those_of_transformers(smolvlm: Case, model: Model) 
         assert row.tokens == smolvlm.theirs.tokens(text, images, NEW)
 
 
+def test_messages_name_an_image_as_templates_do(
+    smolvlm: Case, seen: list[Image.Image], model: Model, tmp_path: Path
+) -> None:
+    file = tmp_path / "seen.png"
+    seen[0].save(file)
+    parts = [{"image": seen[0]}, {"path": file}, {"url": str(file)}]
+    rows = [
+        model.generate([{"role": "user", "content": [{"type": "image", **part}]}], chat=True)
+        for part in parts
+    ]
+    assert rows[0].tokens == rows[1].tokens == rows[2].tokens
+    away = [{"role": "user", "content": [{"type": "image", "url": "https://a.b/c.png"}]}]
+    with pytest.raises(LoaderError, match=r"https://a\.b/c\.png"):
+        model.generate(away, chat=True)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1), (3, 5), (1, 63)])
 def test_pictures_of_odd_forms(smolvlm: Case, shape: tuple[int, int], model: Model) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))

@@ -22,11 +22,11 @@ from lepton_compile.runtime.loader import Model
 from lepton_compile.runtime.loader_grids import GridSeer
 from tests.pictured import (
     ASKS,
+    AXED,
     GEMMA4,
     GRIDS,
     PATCH,
     QUANTIZED,
-    QWENS,
     TOKEN,
     Case,
     check_quantized,
@@ -211,7 +211,7 @@ def test_quantized(quantize: Any, least: float, folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("bits", ["int8", "awq"])
-@pytest.mark.parametrize("kind", [*GEMMA4, "mistral3"])
+@pytest.mark.parametrize("kind", [*GEMMA4, "mistral3", "paddleocr_vl"])
 def test_others_quantized(kind: str, bits: str, tmp_path: Path) -> None:
     quantize, least = QUANTIZED[bits]
     source = saved(kind, tmp_path / "model")
@@ -224,7 +224,7 @@ def test_large_pictures_leave_room_for_words(kind: str, tmp_path: Path) -> None:
     source = saved(kind, tmp_path / "model")
     file = source / "preprocessor_config.json"
     wide = {"longest_edge": 1024} if kind == "mistral3" else {"longest_edge": 1 << 22}
-    size = {"shortest_edge": UNIT**2, **wide} if kind in QWENS else wide
+    size = {"shortest_edge": UNIT**2, **wide} if kind in AXED else wide
     changed = {"max_soft_tokens": 140} if kind in GEMMA4 else {"size": size}
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     how: dict[str, Any] = {"tactics": "default", "shapes": {"sequence": [1, 40]}}

@@ -18,7 +18,7 @@ from tests.passes.support import load
 from tests.small import llama
 
 from .harness import compiled, save
-from .zoo_pictured import CLIP, EVEN, PICTURED, PIXTRAL, SIZED, TOWER, pictured
+from .zoo_pictured import CLIP, EVEN, PICTURED, PIXTRAL, RASTER, SIZED, TOWER, pictured
 
 TASK = "image-text-to-text"
 CLASSES = {
@@ -28,6 +28,7 @@ CLASSES = {
     "internvl": "InternVLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
     "mistral3": "Mistral3ForConditionalGeneration",
+    "paddleocr_vl": "PaddleOCRVLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen3_5": "Qwen3_5ForConditionalGeneration",
@@ -95,6 +96,11 @@ def test_a_model_that_only_writes(tmp_path: Path) -> None:
         ("mistral3", {"vision_feature_layer": [-1]}, ExportError, "does not have", "[-1]"),
         ("mistral3", {"spatial_merge_size": 9}, ExportError, "in a way that no such", "9"),
         ("mistral3", {"image_token_index": -1}, ExportError, "names no token that stands", "-1"),
+        (
+            "paddleocr_vl",
+            {"vision_config": {**RASTER, "hidden_size": 36}},
+            *(ExportError, "in a way that no such", "36"),
+        ),
         ("gemma4", {"vision_config": None}, ExportError, "has no vision tower", "null"),
         ("gemma4", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
         ("qwen3_vl", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),

@@ -16,7 +16,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.preprocessor import CLIP, KINDS, Preprocessing, preprocessing_of
-from lepton_compile.export.source.sizing import EDGE, FILL, AnySize
+from lepton_compile.export.source.sizing import EDGE, FILL, GROW, AnySize
 from lepton_compile.export.source.tiling import Tiles
 from lepton_compile.runtime.loader_tiles import check_tiles
 
@@ -120,7 +120,7 @@ def test_a_class_is_known_by_its_own_numbers(name: str) -> None:
     if known.fit == FILL:
         assert (theirs.patch_size, theirs.max_soft_tokens) == known.pixels
     else:
-        assert tuple(theirs.size.values()) == sizes[: 1 if known.fit else None]
+        assert tuple(theirs.size.values()) == sizes[: 1 if known.fit == EDGE else None]
     assert bool(known.crop) == bool(getattr(theirs, "do_center_crop", False))
     if known.crop:
         assert {*theirs.crop_size.values()} == {known.crop}
@@ -406,6 +406,7 @@ def test_pixels_of_pictures_of_any_size(
 
 
 FILLED = {"image_processor_type": "Gemma4ImageProcessor"}
+GROWN = {"image_processor_type": "PaddleOCRVLImageProcessor"}
 EDGED = {"image_processor_type": "PixtralImageProcessorFast"}
 
 
@@ -420,6 +421,8 @@ EDGED = {"image_processor_type": "PixtralImageProcessorFast"}
         ),
         (EDGED, AnySize(1, 1024**2, EDGE, 1024)),
         ({**EDGED, "size": {"longest_edge": 1540}}, AnySize(1, 1540**2, EDGE, 1540)),
+        (GROWN, AnySize(384**2, 1536**2, GROW)),
+        ({**GROWN, "min_pixels": 784, "max_pixels": 9999}, AnySize(784, 9999, GROW)),
     ],
 )
 def test_pixels_by_another_rule(settings: dict[str, Any], pixels: AnySize, tmp_path: Path) -> None:
@@ -430,7 +433,7 @@ def test_pixels_by_another_rule(settings: dict[str, Any], pixels: AnySize, tmp_p
         *(pixels.least, pixels.most, pixels.fit)
     ]
     assert told.get("edge", 0) == pixels.edge
-    plain = settings is FILLED or settings is EDGED
+    plain = settings in (FILLED, EDGED)
     assert plain or found.mean == (IDENTITY if pixels.fit == FILL else CLIP_MEAN)
 
 

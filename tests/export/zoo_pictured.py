@@ -153,6 +153,14 @@ SQUARES = {
     "pooling_kernel_size": 3,
     "position_embedding_size": 64,
 }
+RASTER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 4,
+    "image_size": 20,
+}
 OWN_LAYERS = {
     "num_hidden_layers": 4,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -227,6 +235,15 @@ SIZED: dict[str, tuple[Callable[[], Any], int]] = {
             spatial_merge_size=3,
             vision_feature_layer=-2,
             multimodal_projector_bias=True,
+        ),
+        2,
+    ),
+    "paddleocr_vl": (
+        pictured(
+            "PaddleOCRVLConfig",
+            "paddleocr_vl_text",
+            RASTER,
+            {"head_dim": 16, "rope_parameters": _AXES},
         ),
         2,
     ),

@@ -40,7 +40,12 @@ TASKS = {
 }
 
 
-FORMS = {"": {"window": 4, "axes": 3}, "fill": {"axes": 1}, "edge": {"axes": 1}}
+FORMS = {
+    "": {"window": 4, "axes": 3},
+    "grow": {"axes": 3},
+    "fill": {"axes": 1},
+    "edge": {"axes": 1},
+}
 """How pictures of any size are cut, by the rule of their sizes."""
 
 

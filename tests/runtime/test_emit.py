@@ -144,7 +144,12 @@ LINES = {
     ("other", "ort-cpu"): 328,
 }
 LINES_OF_TILES = 86  # besides, where pictures come in them
-LINES_OF_GRIDS = {"": 213, "fill": 137, "edge": 145}  # besides, where they are of any size
+LINES_OF_GRIDS = {
+    "": 213,
+    "grow": 215,
+    "fill": 137,
+    "edge": 145,
+}  # besides, where they are of any size
 
 
 @pytest.mark.parametrize("kind", LINES, ids="+".join)
@@ -195,9 +200,10 @@ def test_pictures_of_any_size_are_taken_where_there_are_such(rule: str) -> None:
     assert not re.search("GridSeer|check_grids|position_offsets.*binding|def prepared", whole)
     assert "class GridSeer(Seer)" in cut
     assert "def prepared" in cut
-    assert ("def offsets" in cut) == (not rule)
-    fits = {"": "between", "fill": "filled", "edge": "bounded"}
-    assert [fit for fit in fits if f"def {fits[fit]}(" in cut] == [rule]
+    assert ("def offsets" in cut) == (rule in ("", "grow"))
+    made = {"": "between", "grow": "between, grown", "fill": "filled", "edge": "bounded"}[rule]
+    fits = [fit for fit in ("between", "grown", "filled", "bounded") if f"def {fit}(" in cut]
+    assert ", ".join(fits) == made
     assert cut.count("\n") - whole.count("\n") <= LINES_OF_GRIDS[rule]
 
 

@@ -9,6 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
+from transformers.models.paddleocr_vl.image_processing_pil_paddleocr_vl import (
+    smart_resize as grow_resize,
+)
 from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -17,6 +20,7 @@ from lepton_compile.runtime.loader_between import between
 from lepton_compile.runtime.loader_edge import bounded
 from lepton_compile.runtime.loader_filling import filled
 from lepton_compile.runtime.loader_grids import sized
+from lepton_compile.runtime.loader_growing import grown
 
 PLAIN = {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3, "resample": "bicubic"}
 GRID = {"patch": 4, "merge": 2, "frames": 2, "window": 0}
@@ -32,6 +36,21 @@ def test_between_the_fewest_and_the_most(
     how = {"least": fewest * unit**2, "most": (fewest + more) * unit**2}
     wanted = smart_resize(rows, columns, unit, how["least"], how["most"])
     assert tuple(between(rows, columns, how, unit)) == tuple(wanted)
+
+
+@given(sides, sides, *units, st.integers(1, 60), st.integers(0, 60))
+def test_grown_to_a_token_first(
+    rows: int, columns: int, patch: int, merge: int, fewest: int, more: int
+) -> None:
+    unit = patch * merge
+    how = {"least": fewest * unit**2, "most": (fewest + more) * unit**2}
+    try:
+        wanted = grow_resize(rows, columns, unit, how["least"], how["most"])
+    except ValueError:
+        with pytest.raises(LoaderError, match="too thin"):
+            between(*grown(rows, columns, unit), how, unit)
+        return
+    assert tuple(between(*grown(rows, columns, unit), how, unit)) == tuple(wanted)
 
 
 def test_thin_pictures_are_refused() -> None:
@@ -74,7 +93,12 @@ def test_up_to_a_longest_edge(rows: int, columns: int, edge: int, unit: int) -> 
 
 @pytest.mark.parametrize(
     ("fit", "shape"),
-    [({}, (56, 40)), ({"fit": "fill"}, (56, 40)), ({"fit": "edge", "edge": 30}, (32, 24))],
+    [
+        ({}, (56, 40)),
+        ({"fit": "fill"}, (56, 40)),
+        ({"fit": "grow"}, (56, 40)),
+        ({"fit": "edge", "edge": 30}, (32, 24)),
+    ],
 )
 def test_a_picture_gets_the_size_of_its_rule(fit: dict[str, Any], shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (100, 70, 3), np.uint8)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source import sizing
 from lepton_compile.export.source.objects import HINT, read_object
-from lepton_compile.export.source.sizing import BETWEEN, EDGE, FILL, FORMS, SIZES, AnySize, any_size
 from lepton_compile.export.source.tiling import Tiles, by_edge, by_ratio, processor_cuts
 from lepton_compile.runtime.loader_tiles import MOST_EDGE, MOST_PIXELS, MOST_TILES
 
@@ -72,7 +72,7 @@ class _Kind:
     edge: int = 0
     patches: int = 0
     pixels: tuple[int, int] = (0, 0)
-    fit: str = BETWEEN
+    fit: str = sizing.BETWEEN
     steps: tuple[str, ...] = DONE
 
 
@@ -86,10 +86,11 @@ KINDS = {
     "GotOcr2": _Kind(3, (384, 384), mean=CLIP, patches=12, steps=UNCUT),
     "Idefics3": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "Gemma3": _Kind(2, (224, 224)),
-    "Gemma4": _Kind(3, (), mean=NOTHING, pixels=(16, 280), fit=FILL, steps=UNCUT),
+    "Gemma4": _Kind(3, (), mean=NOTHING, pixels=(16, 280), fit=sizing.FILL, steps=UNCUT),
     "MobileNetV1": _Kind(2, (256,), 224),
     "MobileNetV2": _Kind(2, (256,), 224),
-    "Pixtral": _Kind(3, (), mean=CLIP, pixels=(1024, 1024), fit=EDGE, steps=(*UNCUT, "pad")),
+    "PaddleOCRVL": _Kind(3, (), mean=CLIP, pixels=(384**2, 1536**2), fit=sizing.GROW, steps=UNCUT),
+    "Pixtral": _Kind(3, (), mean=CLIP, pixels=(1024, 1024), fit=sizing.EDGE, steps=(*UNCUT, "pad")),
     "Pvt": _Kind(3, (224, 224), mean=IMAGENET),
     "Siglip": _Kind(3, (224, 224)),
     "Qwen2VL": _Kind(3, (), mean=CLIP, pixels=(56**2, 28**2 * 1280), steps=UNCUT),
@@ -126,7 +127,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tiles: Tiles | None = None
-    pixels: AnySize | None = None
+    pixels: sizing.AnySize | None = None
 
     def entry(self) -> dict[str, Any]:
         """As the manifest has it; tiles, or how many pixels, where that is asked."""
@@ -225,11 +226,11 @@ class _Read:
                 ["do_resize: true"],
                 "set do_resize to true",
             )
-        pixels = any_size(self._settings, self._kind.fit, self._kind.pixels)
+        pixels = sizing.any_size(self._settings, self._kind.fit, self._kind.pixels)
         if pixels is None:
-            told = {key: self._settings.get(key) for key in SIZES[self._kind.fit]}
+            told = {key: self._settings.get(key) for key in sizing.SIZES[self._kind.fit]}
             what = "nothing that is read says how many pixels an image is given"
-            raise self._wrong(what, f"{told!r:.120}", [FORMS[self._kind.fit]])
+            raise self._wrong(what, f"{told!r:.120}", [sizing.FORMS[self._kind.fit]])
         mean, std = self._numbers()
         how = (self._resample(), (), False, self._scale(), mean, std)
         return Preprocessing((), *how, pixels=pixels)
@@ -343,7 +344,7 @@ class _Read:
 
     def _numbers(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation."""
-        if not self._does("normalize", self._kind.fit != FILL):
+        if not self._does("normalize", self._kind.fit != sizing.FILL):
             return (0.0,) * 3, (1.0,) * 3
         keys = zip(("image_mean", "image_std"), self._kind.mean, strict=True)
         mean, std = (self._channels(key, usual) for key, usual in keys)

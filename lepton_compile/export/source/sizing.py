@@ -10,11 +10,11 @@ from typing import Any
 from lepton_compile.runtime.loader_grids import MOST_PIXELS
 from lepton_compile.runtime.loader_tiles import MOST_EDGE
 
-__all__ = ["BETWEEN", "EDGE", "FILL", "FORMS", "SIZES", "AnySize", "any_size"]
+__all__ = ["BETWEEN", "EDGE", "FILL", "FORMS", "GROW", "SIZES", "AnySize", "any_size"]
 
-BETWEEN, FILL, EDGE = "", "fill", "edge"
-"""Rules: no fewer and no more pixels (Qwen-VL), as many as there may be (Gemma 4), and a longest
-edge (Pixtral)."""
+BETWEEN, FILL, EDGE, GROW = "", "fill", "edge", "grow"
+"""Rules: no fewer and no more pixels (Qwen-VL), as many as there may be (Gemma 4), a longest edge
+(Pixtral), and as the first, sides of less than a token grown to one before (PaddleOCR-VL)."""
 KEYS = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
 """Of the fewest and the most: as they are called by themselves, and under ``size``, whose words for
 edges mean pixels here."""
@@ -25,12 +25,14 @@ SIZES = {
     FILL: ("patch_size", "pooling_kernel_size", "max_soft_tokens"),
     EDGE: ("size",),
 }
+SIZES[GROW] = SIZES[BETWEEN]
 """What each rule goes by, as it is called in files."""
 FORMS = {
     BETWEEN: f"shortest_edge and longest_edge, or min_pixels and max_pixels, up to {MOST_PIXELS}",
     FILL: f"max_soft_tokens, one of {', '.join(map(str, SOFT_TOKENS))}",
     EDGE: f"size, whose longest_edge is a number from 1 to {MOST_EDGE}",
 }
+FORMS[GROW] = FORMS[BETWEEN]
 """What is read of each rule."""
 
 
@@ -81,7 +83,7 @@ def any_size(settings: Mapping[str, Any], fit: str, usual: tuple[int, int]) -> A
     found: list[Any] = [settings.get(alone) or given.get(key) for alone, key in KEYS]
     whole = all(type(number) is int for number in found)
     fits = whole and 0 < found[0] <= found[1] <= MOST_PIXELS
-    return AnySize(found[0], found[1]) if fits else None
+    return AnySize(found[0], found[1], fit) if fits else None
 
 
 def _filled(settings: Mapping[str, Any], patch: int, tokens: int) -> AnySize | None:

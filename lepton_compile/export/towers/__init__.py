@@ -10,9 +10,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from lepton_compile.export.image_text_kinds import GEMMA4, has_pixtral
+from lepton_compile.export.image_text_kinds import GEMMA4, PADDLEOCR, has_pixtral
 
-from . import gemma4, pixtral, qwen_vl
+from . import gemma4, paddleocr_vl, pixtral, qwen_vl
 
 __all__ = ["tower_of"]
 
@@ -22,4 +22,6 @@ def tower_of(config: Any) -> ModuleType:
     places)``."""
     if has_pixtral(config):
         return pixtral
+    if config.model_type in PADDLEOCR:
+        return paddleocr_vl
     return gemma4 if config.model_type in GEMMA4 else qwen_vl

@@ -17,6 +17,8 @@ from transformers import AttentionInterface
 
 from lepton_compile.export.capture.attention import NAME
 
+from .places import turned_heads
+
 __all__ = ["attend", "features"]
 
 
@@ -75,11 +77,7 @@ def _attend(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of patches (1, patches, width) to all of them."""
-    query, key, value = (
-        project(hidden_states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
-        for project in (layer.q_proj, layer.k_proj, layer.v_proj)
-    )
-    query, key = (torch.ops.lepton.turned(each, *position_embeddings) for each in (query, key))
+    query, key, value = turned_heads(layer, hidden_states, position_embeddings)
     found, _ = AttentionInterface()[NAME](
         layer, query, key, value, None, scaling=layer.scaling, is_causal=False
     )

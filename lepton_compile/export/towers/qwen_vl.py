@@ -17,6 +17,8 @@ from transformers import AttentionInterface
 
 from lepton_compile.export.capture.attention import NAME, MaskRule, active
 
+from .places import angles, stretched
+
 __all__ = ["attend", "features"]
 
 
@@ -45,46 +47,18 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
     hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
     places = places.flatten(1, 2)
     if hasattr(tower, "pos_embed"):
-        hidden = hidden + _positions(tower, places)
-    angles = _angles(tower, places)
+        side = tower.num_grid_per_side
+        hidden = hidden + stretched(tower.pos_embed, places, side, by_corners=True)
+    turned = angles(tower.rotary_pos_emb, places)
     masks = _masks(tower, places)
     earlier = [*getattr(tower, "deepstack_visual_indexes", ())]
     found: list[Tensor] = []
     for number, block in enumerate(tower.blocks):
         mask = masks[block.attn.whole]
-        hidden = block(hidden, cu_seqlens=mask, position_embeddings=angles)
+        hidden = block(hidden, cu_seqlens=mask, position_embeddings=turned)
         if number in earlier:
             found.append(tower.deepstack_merger_list[earlier.index(number)](hidden))
     return torch.cat([tower.merger(hidden), *found], dim=-1)
-
-
-def _positions(tower: Any, places: Tensor) -> Tensor:
-    """Rows of the table of positions, a square, stretched to the picture: (.., patches, width)."""
-    side = tower.num_grid_per_side
-    rows, columns = (_between(axis, side) for axis in places.unbind(-1))
-    corners = [
-        tower.pos_embed(row * side + column) * (down * right)[..., None]
-        for row, down in rows
-        for column, right in columns
-    ]
-    return torch.stack(corners).sum(0)
-
-
-def _between(axis: Tensor, side: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The two of ``side`` places that each patch lies between along an axis, and their shares."""
-    last = axis.amax().to(torch.float32).clamp(min=1)
-    at = axis.to(torch.float32) * (side - 1) / last
-    low = at.floor()
-    first = low.to(torch.int64)
-    return (first, 1 - (at - low)), ((first + 1).clamp(max=side - 1), at - low)
-
-
-def _angles(tower: Any, places: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin, (windows, patches, width of a head / 2): half of them by row, half by column."""
-    rotary = tower.rotary_pos_emb
-    by_axis = places[..., None].to(torch.float32) * rotary.inv_freq
-    angles = by_axis.flatten(-2)
-    return angles.cos(), angles.sin()
 
 
 def _masks(tower: Any, places: Tensor) -> tuple[Tensor | None, Tensor | None]:

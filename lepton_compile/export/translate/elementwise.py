@@ -125,6 +125,10 @@ def _rsqrt(t: Translator, node: fx.Node) -> ir.Value:
 
 
 def _clamp(t: Translator, node: fx.Node) -> ir.Value:
+    bounds = [t.arg(node, index, name) for index, name in ((1, "min"), (2, "max"))]
+    if all(isinstance(each, fx.Node) and each.meta["val"].ndim == 0 for each in bounds):
+        given = [_typed(t, each, node.meta["val"].dtype) for each in (node.args[0], *bounds)]
+        return t.builder.op("Clip", given, at=t.path(node))
     result = t.value(node.args[0])
     for index, name, op_type in ((1, "min", "Max"), (2, "max", "Min")):
         bound = t.arg(node, index, name)

@@ -14,7 +14,7 @@ import lepton_compile as lc
 from lepton_compile.errors import RecipeError
 from lepton_compile.runtime.loader_seer import Seer
 from tests.export.harness import relative_error
-from tests.pictured import ASKS, GEMMA4, GRIDS, QWENS, Theirs, pictures, saved
+from tests.pictured import ASKS, AXED, GEMMA4, GRIDS, Theirs, pictures, saved
 
 HALVES = {"fp16": (onnx.TensorProto.FLOAT16, 0.02), "bf16": (onnx.TensorProto.BFLOAT16, 0.15)}
 
@@ -25,7 +25,7 @@ def _seen() -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pictures(2)]
 
 
-@pytest.mark.parametrize("kind", ["smolvlm", "llava", "internvl", *QWENS, "mistral3"])
+@pytest.mark.parametrize("kind", ["smolvlm", "llava", "internvl", *AXED, "mistral3"])
 def test_both_parts_in_half_precision(kind: str, tmp_path: Path) -> None:
     source, both = saved(kind, tmp_path / "model"), ["ort-cpu", "ort-cuda"]
     how = {"compute": "fp16", "verify": False, "check": False}

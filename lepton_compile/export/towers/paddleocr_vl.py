@@ -1,0 +1,69 @@
+"""What the vision tower of PaddleOCR-VL makes of the patches of a picture of any size.
+
+Positions are learned, in a square that is resized as pixels are, and heads are turned by rows and
+columns. Patches of a token are put side by side behind the last layer.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from lepton_compile.export.capture.attention import NAME
+
+from .places import angles, stretched, turned_heads
+
+__all__ = ["attend", "features"]
+
+
+def attend(network: Any) -> None:
+    """Have the tower's layers attend to all patches by rows and columns that come with them, for
+    good: layers are traced apart, after what calls them."""
+    for layer in network.model.visual.vision_model.encoder.layers:
+        layer.self_attn.forward = partial(_attend, layer.self_attn)
+
+
+def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
+    """Features of the tokens of a picture, (tokens, width of the decoder).
+
+    Args:
+        pixels: (1, tokens, patches, numbers).
+        places: (1, tokens, patches, 2), rows and columns.
+    """
+    tower, patches = network.model.visual.vision_model, pixels.shape[2]
+    embedded, kernel = tower.embeddings, tower.embeddings.patch_embedding
+    places = places.flatten(1, 2)
+    hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
+    side = embedded.num_grid_per_side
+    hidden = hidden + stretched(embedded.position_embedding, places, side, by_corners=False)
+    turned = angles(tower.encoder.rotary_pos_emb, places)
+    for layer in tower.encoder.layers:
+        hidden = layer(hidden, cu_seqlens=None, position_embeddings=turned)
+    return _projected(network.model.projector, tower.post_layernorm(hidden), patches)
+
+
+def _projected(projector: Any, hidden: Tensor, patches: int) -> Tensor:
+    """(tokens, width of the decoder) of patches (1, patches of all tokens, width)."""
+    normed = projector.pre_norm(hidden)[0]
+    together = normed.reshape(-1, patches * normed.shape[-1])
+    found: Tensor = projector.linear_2(projector.act(projector.linear_1(together)))
+    return found
+
+
+def _attend(
+    layer: Any,
+    hidden_states: Tensor,
+    cu_seqlens: None,
+    position_embeddings: tuple[Tensor, Tensor],
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of patches (1, patches, width) to all of them."""
+    query, key, value = turned_heads(layer, hidden_states, position_embeddings)
+    found, _ = AttentionInterface()[NAME](
+        layer, query, key, value, None, scaling=layer.scaling, is_causal=False
+    )
+    return layer.out_proj(found.flatten(2)), None
