@@ -30,7 +30,8 @@ SIGNS = "".join(map(chr, range(32, 127))) + "\n"
 QWENS = ("qwen2_5_vl", "qwen3_vl", "qwen3_5")
 """Those for pictures of any size, and with positions of them: in windows, with features of several
 layers, with states."""
-AXED = (*QWENS, "paddleocr_vl")
+GLM = ("glm_ocr", "glm4v")
+AXED = (*QWENS, "paddleocr_vl", *GLM)
 """Whose pictures have positions."""
 GEMMA4 = ("gemma4", "gemma4-mutual")
 """Of the second the tokens of a picture see each other."""
@@ -62,6 +63,7 @@ MARKS = {
     "llava": ("<image>",),
     **dict.fromkeys(GEMMA4, ("<|image|>", "<|image>", "<image|>", "<|video|>", "<|audio|>")),
     "mistral3": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    **dict.fromkeys(GLM, ("<|image|>", "<|begin_of_image|>", "<|end_of_image|>")),
     "paddleocr_vl": ("<|IMAGE_PLACEHOLDER|>", "<|IMAGE_START|>", "<|IMAGE_END|>"),
     **dict.fromkeys(
         QWENS, ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
@@ -74,6 +76,7 @@ MARKS = {
 """The placeholder, and what else stands around pictures."""
 ASKS = {kind: marks[kind == "gemma3"] for kind, marks in MARKS.items()}
 ASKS |= dict.fromkeys(QWENS, "<|vision_start|><|image_pad|><|vision_end|>")
+ASKS |= dict.fromkeys(GLM, "<|begin_of_image|><|image|><|end_of_image|>")
 ASKS["paddleocr_vl"] = "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"
 """What a prompt asks for a picture by."""
 PATCH = 8
@@ -94,6 +97,7 @@ FILLED = {
 PREPROCESSORS: dict[str, dict[str, Any]] = {
     **{kind: {**ANY_SIZE} for kind in QWENS},
     **{kind: {**FILLED} for kind in GEMMA4},
+    **{kind: {**ANY_SIZE, "image_processor_type": "Glm46VImageProcessor"} for kind in GLM},
     "paddleocr_vl": {
         **ANY_SIZE,
         "image_processor_type": "PaddleOCRVLImageProcessor",
@@ -198,9 +202,28 @@ def _paddleocr_config() -> Any:
     return transformers.PaddleOCRVLConfig(text_config=text, vision_config=eyes, **told)
 
 
+def _glm_config(kind: str) -> Any:
+    import transformers
+
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+    text = {**TEXT, "rope_parameters": rope}
+    if kind == "glm4v":
+        half = {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+        text["rope_parameters"] = {**rope, **half}
+    eyes = {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 48}
+    eyes |= {"out_hidden_size": 64, "patch_size": PATCH, "image_size": 6 * PATCH}
+    told = {"image_token_id": TOKEN, "image_start_token_id": TOKEN + 1}
+    told |= {"image_end_token_id": TOKEN + 2, "video_token_id": 9}
+    told |= {"video_start_token_id": 8, "video_end_token_id": 7}
+    made = transformers.GlmOcrConfig if kind == "glm_ocr" else transformers.Glm4vConfig
+    return made(text_config=text, vision_config=eyes, **told)
+
+
 def _config(kind: str) -> Any:
     import transformers
 
+    if kind in GLM:
+        return _glm_config(kind)
     if kind == "paddleocr_vl":
         return _paddleocr_config()
     if kind in QWENS:
@@ -412,6 +435,7 @@ def _sees(kind: str) -> Any:
     names = {"smolvlm": "SmolVLM", "llava": "CLIP", "internvl": "GotOcr2", "gemma3": "Gemma3"}
     names |= {**dict.fromkeys(QWENS, "Qwen2VL"), **dict.fromkeys(GEMMA4, "Gemma4")}
     names |= {"mistral3": "Pixtral", "paddleocr_vl": "PaddleOCRVL"}
+    names |= dict.fromkeys(GLM, "Glm46V")
     return getattr(transformers, f"{names[kind]}ImageProcessorPil")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "GEMMA3",
     "GEMMA4",
+    "GLM",
     "IDEFICS3",
     "IMAGE_TEXT_KINDS",
     "INTERNVL",
@@ -38,6 +39,8 @@ PIXTRAL = "pixtral"
 """A tower for pictures of any size, which a LLaVA may have, too."""
 PADDLEOCR = ("paddleocr_vl",)
 """A tower for pictures of any size; positions of their tokens are those of Qwen-VL."""
+GLM = ("glm4v", "glm46v", "glm_ocr")
+"""Towers with the blocks of Qwen-VL's, and the same positions."""
 IMAGE_TEXT_KINDS = (
     *IDEFICS3,
     *LLAVA,
@@ -47,6 +50,7 @@ IMAGE_TEXT_KINDS = (
     *GEMMA4,
     *MISTRAL3,
     *PADDLEOCR,
+    *GLM,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lepton_compile.errors import ExportError
 
 from .capture.tables import AXES
-from .image_text_kinds import GEMMA4, PADDLEOCR, QWEN_VL, has_pixtral
+from .image_text_kinds import GEMMA4, GLM, PADDLEOCR, QWEN_VL, has_pixtral
 
 __all__ = ["MOST_PATCH", "TEXT_ALONE", "PatchGrid", "patch_grid"]
 
@@ -65,6 +65,8 @@ def patch_grid(config: Any) -> PatchGrid | None:
         return _of_gemma4(config)
     if config.model_type in PADDLEOCR:
         return _of_paddleocr(config)
+    if config.model_type in GLM:
+        return _of_glm(config)
     return _of_pixtral(config) if has_pixtral(config) else None
 
 
@@ -113,8 +115,29 @@ def _of_paddleocr(config: Any) -> PatchGrid:
         )
     if sees.num_channels != 3:
         raise _wrong("num_channels", sees.num_channels, ["3"])
-    _check_sections(config.text_config, config.text_config.head_dim // 2)
+    _check_sections(config.text_config, config.text_config.head_dim // 2, [16, 24, 24])
     return PatchGrid(patch, _size(sees, "spatial_merge_size", MOST_MERGE), 1, axes=AXES)
+
+
+def _of_glm(config: Any) -> PatchGrid:
+    sees, text = config.vision_config, config.text_config
+    sizes = [_size(sees, name, MOST_PATCH) for name in ("patch_size", "temporal_patch_size")]
+    if config.model_type != "glm_ocr":
+        _size(sees, "image_size", 1 << 14)
+    if sees.in_channels != 3:
+        raise _wrong("in_channels", sees.in_channels, ["3"])
+    if sees.out_hidden_size != text.hidden_size:
+        fit = [f"text_config.hidden_size, {text.hidden_size}"]
+        raise _wrong("out_hidden_size", sees.out_hidden_size, fit)
+    heads = _size(sees, "num_heads", 1 << 12)
+    if sees.hidden_size % (4 * heads):
+        raise _wrong(
+            "hidden_size", sees.hidden_size, [f"a multiple of 4 for each of {heads} heads"]
+        )
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    part = (text.rope_parameters or {}).get("partial_rotary_factor", 1.0)
+    _check_sections(text, int(width * part) // 2, [8, 12, 12])
+    return PatchGrid(sizes[0], _size(sees, "spatial_merge_size", MOST_MERGE), sizes[1], axes=AXES)
 
 
 def _of_pixtral(config: Any) -> PatchGrid:
@@ -148,12 +171,13 @@ def _check_widths(config: Any) -> None:
         raise _wrong(inner, width, [f"a multiple of 4 for each of {heads} heads"])
     if config.model_type in ("qwen2_vl", "qwen2_5_vl"):
         heads = _size(text, "num_attention_heads", 1 << 12)
-        _check_sections(text, text.hidden_size // heads // 2)
+        _check_sections(text, text.hidden_size // heads // 2, [16, 24, 24])
 
 
-def _check_sections(text: Any, half: int) -> None:
-    """See that what turns by time, row and column is all of ``half`` a head."""
-    parts = (text.rope_parameters or {}).get("mrope_section", [16, 24, 24])
+def _check_sections(text: Any, half: int, usual: list[int]) -> None:
+    """See that what turns by time, row and column is all of ``half`` a head, or of what is turned
+    of it; ``usual`` is what is meant where nothing is said."""
+    parts = (text.rope_parameters or {}).get("mrope_section", usual)
     whole = isinstance(parts, list | tuple) and all(type(part) is int for part in parts)
     if not (whole and sum(parts) == half):
         raise ExportError(

@@ -15,7 +15,7 @@ from lepton_compile.errors import ExportError, SourceError
 from .patch_grid import patch_grid
 from .source.objects import read_object
 from .source.preprocessor import FILE, WHOLE, Preprocessing, preprocessing_of, settings_of
-from .source.sizing import BETWEEN, EDGE, FILL, GROW
+from .source.sizing import BETWEEN, EDGE, FILL, GROW, SCALE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +39,7 @@ USUAL_PATCHES = {
     BETWEEN: (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2)),
     FILL: (("patch_size", 16), ("pooling_kernel_size", 3)),
     EDGE: (("patch_size", 16), ("spatial_merge_size", 1)),
+    SCALE: (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2)),
     GROW: (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 1)),
 }
 """What is said of the patches of pictures of any size, or meant where it is not, by the rule of

@@ -65,7 +65,11 @@ def sized(picture: np.ndarray, how: Mapping[str, Any], grid: Mapping[str, int]) 
         from lepton_compile.runtime.loader_growing import grown
 
         rows, columns = grown(rows, columns, unit)
-    if not fit or fit == "grow":
+    if fit == "scale":
+        from lepton_compile.runtime.loader_scaling import scaled
+
+        rows, columns = scaled(rows, columns, unit)
+    if fit in (None, "grow", "scale"):
         from lepton_compile.runtime.loader_between import between
 
         size = between(rows, columns, how, unit)

@@ -100,7 +100,7 @@ def test_captured_as_expected(case: Case) -> None:
     assert (exported.how, exported.kinds) == ("stamped", SIZED[case.name][1])
     assert (exported.placeholder, exported.picture_tokens) == (PLACEHOLDER, 0)
     names = [i.name for i in case.session.get_inputs() if not i.name.startswith("past")]
-    axes = [OFFSETS] if case.name.startswith(("qwen", "paddle")) else []
+    axes = [OFFSETS] if case.name.startswith(("qwen", "paddle", "glm")) else []
     assert names == [PICTURES, PLACES, "input_ids", "attention_mask", *axes]
     assert [i.name for i in case.session.get_overridable_initializers()] == ["logits_to_keep"]
     tower, decoder = case.parts

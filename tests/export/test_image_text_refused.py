@@ -18,7 +18,7 @@ from tests.passes.support import load
 from tests.small import llama
 
 from .harness import compiled, save
-from .zoo_pictured import CLIP, EVEN, PICTURED, PIXTRAL, RASTER, SIZED, TOWER, pictured
+from .zoo_pictured import BLOCKS, CLIP, EVEN, PICTURED, PIXTRAL, RASTER, SIZED, TOWER, pictured
 
 TASK = "image-text-to-text"
 CLASSES = {
@@ -27,6 +27,9 @@ CLASSES = {
     "idefics3": "Idefics3ForConditionalGeneration",
     "internvl": "InternVLForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
+    "glm46v": "Glm46VForConditionalGeneration",
+    "glm4v": "Glm4vForConditionalGeneration",
+    "glm_ocr": "GlmOcrForConditionalGeneration",
     "mistral3": "Mistral3ForConditionalGeneration",
     "paddleocr_vl": "PaddleOCRVLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
@@ -55,7 +58,7 @@ def test_the_task_is_told_from_the_class(kind: str, tmp_path: Path) -> None:
     assert lc.plan(model=str(_folder(kind, tmp_path))).task == TASK
 
 
-@pytest.mark.parametrize("name", ["AyaVision", "PaliGemma", "Glm4v", "LlavaNext"])
+@pytest.mark.parametrize("name", ["AyaVision", "PaliGemma", "Glm4vMoe", "LlavaNext"])
 def test_other_kinds_are_refused_by_name(name: str) -> None:
     """Where the task is named; where it has to be told it is not, and both say what to do."""
     config = getattr(transformers, f"{name}Config")()
@@ -63,7 +66,7 @@ def test_other_kinds_are_refused_by_name(name: str) -> None:
         check_image_text(config)
     assert caught.value.found == config.model_type
     assert caught.value.available == tuple(sorted(IMAGE_TEXT_KINDS))
-    alone = name != "Glm4v"  # whose language model has no class of its own
+    alone = name != "Glm4vMoe"  # whose language model has no class of its own
     assert str(caught.value.hint) == (TEXT_ALONE if alone else "compile another model")
     with pytest.raises(ExportError, match="cannot be told from its class") as caught:
         infer_task(f"{name}ForConditionalGeneration")
@@ -100,6 +103,11 @@ def test_a_model_that_only_writes(tmp_path: Path) -> None:
             "paddleocr_vl",
             {"vision_config": {**RASTER, "hidden_size": 36}},
             *(ExportError, "in a way that no such", "36"),
+        ),
+        (
+            "glm_ocr",
+            {"vision_config": {**BLOCKS, "out_hidden_size": 63}},
+            *(ExportError, "in a way that no such", "63"),
         ),
         ("gemma4", {"vision_config": None}, ExportError, "has no vision tower", "null"),
         ("gemma4", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),

@@ -16,7 +16,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.preprocessor import CLIP, KINDS, Preprocessing, preprocessing_of
-from lepton_compile.export.source.sizing import EDGE, FILL, GROW, AnySize
+from lepton_compile.export.source.sizing import EDGE, FILL, GROW, SCALE, AnySize
 from lepton_compile.export.source.tiling import Tiles
 from lepton_compile.runtime.loader_tiles import check_tiles
 
@@ -406,6 +406,8 @@ def test_pixels_of_pictures_of_any_size(
 
 
 FILLED = {"image_processor_type": "Gemma4ImageProcessor"}
+OF_THREE = {"min_pixels": 600, "max_pixels": 9999, "temporal_patch_size": 3}
+SCALED = {"image_processor_type": "Glm46VImageProcessor"}
 GROWN = {"image_processor_type": "PaddleOCRVLImageProcessor"}
 EDGED = {"image_processor_type": "PixtralImageProcessorFast"}
 
@@ -422,6 +424,11 @@ EDGED = {"image_processor_type": "PixtralImageProcessorFast"}
         (EDGED, AnySize(1, 1024**2, EDGE, 1024)),
         ({**EDGED, "size": {"longest_edge": 1540}}, AnySize(1, 1540**2, EDGE, 1540)),
         (GROWN, AnySize(384**2, 1536**2, GROW)),
+        (SCALED, AnySize(112**2 // 2, 28**2 * 7500, SCALE)),
+        (
+            {**SCALED, "min_pixels": 600, "temporal_patch_size": 3, "max_pixels": 9999},
+            AnySize(200, 3333, SCALE),
+        ),
         ({**GROWN, "min_pixels": 784, "max_pixels": 9999}, AnySize(784, 9999, GROW)),
     ],
 )
@@ -483,6 +490,8 @@ def test_fewer_where_words_need_room(most: int, within: tuple[int, int, int]) ->
         ({**FILLED, "pooling_kernel_size": "3"}, "says how many pixels"),
         ({**FILLED, "patch_size": 1 << 20}, "says how many pixels"),
         ({**FILLED, "do_resize": False}, "cut into whole tokens"),
+        ({**SCALED, "max_pixels": 9999}, "says how many pixels"),
+        ({**SCALED, "temporal_patch_size": 0}, "says how many pixels"),
         ({**EDGED, "size": {"height": 64, "width": 64}}, "says how many pixels"),
         ({**EDGED, "size": {"longest_edge": 0}}, "says how many pixels"),
         ({**EDGED, "size": {"longest_edge": 1 << 20}}, "says how many pixels"),

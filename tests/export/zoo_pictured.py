@@ -161,6 +161,12 @@ RASTER = {
     "patch_size": 4,
     "image_size": 20,
 }
+BLOCKS = {**_PATCHES, "depth": 2, "temporal_patch_size": 2}
+_HALVES = {
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "rope_parameters": {**_AXES, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]},
+}
 OWN_LAYERS = {
     "num_hidden_layers": 4,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -244,6 +250,28 @@ SIZED: dict[str, tuple[Callable[[], Any], int]] = {
             "paddleocr_vl_text",
             RASTER,
             {"head_dim": 16, "rope_parameters": _AXES},
+        ),
+        2,
+    ),
+    "glm_ocr": (
+        pictured(
+            "GlmOcrConfig",
+            "glm_ocr_text",
+            BLOCKS,
+            {"rope_parameters": {**_AXES, "mrope_section": [1, 2, 1]}},
+        ),
+        2,
+    ),
+    "glm4v": (
+        pictured("Glm4vConfig", "glm4v_text", {**BLOCKS, "image_size": 20}, _HALVES),
+        2,
+    ),
+    "glm46v": (
+        pictured(
+            "Glm46VConfig",
+            "glm4v_text",
+            {**BLOCKS, "image_size": 12, "model_type": "glm4v_vision"},
+            _HALVES,
         ),
         2,
     ),

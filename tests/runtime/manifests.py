@@ -43,6 +43,7 @@ TASKS = {
 FORMS = {
     "": {"window": 4, "axes": 3},
     "grow": {"axes": 3},
+    "scale": {"axes": 3},
     "fill": {"axes": 1},
     "edge": {"axes": 1},
 }

@@ -144,12 +144,15 @@ LINES = {
     ("other", "ort-cpu"): 328,
 }
 LINES_OF_TILES = 86  # besides, where pictures come in them
-LINES_OF_GRIDS = {
-    "": 213,
-    "grow": 215,
-    "fill": 137,
-    "edge": 145,
-}  # besides, where they are of any size
+LINES_OF_GRIDS = {"": 213, "grow": 222, "scale": 219, "fill": 137, "edge": 145}
+"""Besides, where they are of any size, by the rule of that."""
+MADE_BY = {
+    "": ["between"],
+    "grow": ["between", "grown"],
+    "scale": ["between", "scaled"],
+    "fill": ["filled"],
+    "edge": ["bounded"],
+}
 
 
 @pytest.mark.parametrize("kind", LINES, ids="+".join)
@@ -200,10 +203,9 @@ def test_pictures_of_any_size_are_taken_where_there_are_such(rule: str) -> None:
     assert not re.search("GridSeer|check_grids|position_offsets.*binding|def prepared", whole)
     assert "class GridSeer(Seer)" in cut
     assert "def prepared" in cut
-    assert ("def offsets" in cut) == (rule in ("", "grow"))
-    made = {"": "between", "grow": "between, grown", "fill": "filled", "edge": "bounded"}[rule]
-    fits = [fit for fit in ("between", "grown", "filled", "bounded") if f"def {fit}(" in cut]
-    assert ", ".join(fits) == made
+    assert ("def offsets" in cut) == (rule in ("", "grow", "scale"))
+    names = ("between", "grown", "scaled", "filled", "bounded")
+    assert [name for name in names if f"def {name}(" in cut] == MADE_BY[rule]
     assert cut.count("\n") - whole.count("\n") <= LINES_OF_GRIDS[rule]
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
+from transformers.models.glm46v.image_processing_pil_glm46v import smart_resize as scale_resize
 from transformers.models.paddleocr_vl.image_processing_pil_paddleocr_vl import (
     smart_resize as grow_resize,
 )
@@ -21,6 +22,7 @@ from lepton_compile.runtime.loader_edge import bounded
 from lepton_compile.runtime.loader_filling import filled
 from lepton_compile.runtime.loader_grids import sized
 from lepton_compile.runtime.loader_growing import grown
+from lepton_compile.runtime.loader_scaling import scaled
 
 PLAIN = {"scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3, "resample": "bicubic"}
 GRID = {"patch": 4, "merge": 2, "frames": 2, "window": 0}
@@ -51,6 +53,22 @@ def test_grown_to_a_token_first(
             between(*grown(rows, columns, unit), how, unit)
         return
     assert tuple(between(*grown(rows, columns, unit), how, unit)) == tuple(wanted)
+
+
+@given(sides, sides, *units, st.integers(1, 60), st.integers(0, 60), st.integers(1, 3))
+def test_scaled_to_a_token_first(
+    rows: int, columns: int, patch: int, merge: int, fewest: int, more: int, frames: int
+) -> None:
+    unit = patch * merge
+    how = {"least": fewest * unit**2, "most": (fewest + more) * unit**2}
+    pixels = (how["least"] * frames, how["most"] * frames)
+    try:
+        wanted = scale_resize(frames, rows, columns, frames, unit, *pixels)
+    except ValueError:
+        with pytest.raises(LoaderError, match="too thin"):
+            between(*scaled(rows, columns, unit), how, unit)
+        return
+    assert tuple(between(*scaled(rows, columns, unit), how, unit)) == tuple(wanted)
 
 
 def test_thin_pictures_are_refused() -> None:

@@ -83,6 +83,10 @@ KINDS = {
     "ConvNext": _Kind(3, (384,), part=224 / 256),
     "DINOv3ViT": _Kind(2, (224, 224), mean=IMAGENET),
     "DeiT": _Kind(3, (256, 256), 224),
+    **dict.fromkeys(
+        ("Glm4v", "Glm46V"),
+        _Kind(3, (), mean=CLIP, pixels=(112**2, 28**2 * 15000), fit=sizing.SCALE, steps=UNCUT),
+    ),
     "GotOcr2": _Kind(3, (384, 384), mean=CLIP, patches=12, steps=UNCUT),
     "Idefics3": _Kind(1, (364, 364), edge=4 * 364, steps=TILED),
     "Gemma3": _Kind(2, (224, 224)),

@@ -10,11 +10,12 @@ from typing import Any
 from lepton_compile.runtime.loader_grids import MOST_PIXELS
 from lepton_compile.runtime.loader_tiles import MOST_EDGE
 
-__all__ = ["BETWEEN", "EDGE", "FILL", "FORMS", "GROW", "SIZES", "AnySize", "any_size"]
+__all__ = ["BETWEEN", "EDGE", "FILL", "FORMS", "GROW", "SCALE", "SIZES", "AnySize", "any_size"]
 
-BETWEEN, FILL, EDGE, GROW = "", "fill", "edge", "grow"
+BETWEEN, FILL, EDGE, GROW, SCALE = "", "fill", "edge", "grow", "scale"
 """Rules: no fewer and no more pixels (Qwen-VL), as many as there may be (Gemma 4), a longest edge
-(Pixtral), and as the first, sides of less than a token grown to one before (PaddleOCR-VL)."""
+(Pixtral); and as the first, where a side of less than a token is grown to one before, by itself
+(PaddleOCR-VL) or with the other (GLM, which counts pixels of all frames)."""
 KEYS = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
 """Of the fewest and the most: as they are called by themselves, and under ``size``, whose words for
 edges mean pixels here."""
@@ -25,14 +26,14 @@ SIZES = {
     FILL: ("patch_size", "pooling_kernel_size", "max_soft_tokens"),
     EDGE: ("size",),
 }
-SIZES[GROW] = SIZES[BETWEEN]
+SIZES |= {GROW: SIZES[BETWEEN], SCALE: (*SIZES[BETWEEN], "temporal_patch_size")}
 """What each rule goes by, as it is called in files."""
 FORMS = {
     BETWEEN: f"shortest_edge and longest_edge, or min_pixels and max_pixels, up to {MOST_PIXELS}",
     FILL: f"max_soft_tokens, one of {', '.join(map(str, SOFT_TOKENS))}",
     EDGE: f"size, whose longest_edge is a number from 1 to {MOST_EDGE}",
 }
-FORMS[GROW] = FORMS[BETWEEN]
+FORMS |= {GROW: FORMS[BETWEEN], SCALE: f"{FORMS[BETWEEN]}, of temporal_patch_size frames"}
 """What is read of each rule."""
 
 
@@ -82,7 +83,11 @@ def any_size(settings: Mapping[str, Any], fit: str, usual: tuple[int, int]) -> A
     given = dict(zip((key for _, key in KEYS), usual, strict=True)) if named is None else named
     found: list[Any] = [settings.get(alone) or given.get(key) for alone, key in KEYS]
     whole = all(type(number) is int for number in found)
-    fits = whole and 0 < found[0] <= found[1] <= MOST_PIXELS
+    frames = settings.get("temporal_patch_size", 2) if fit == SCALE else 1
+    if type(frames) is not int or frames < 1 or not whole or any(n % frames for n in found):
+        return None
+    found = [number // frames for number in found]
+    fits = 0 < found[0] <= found[1] <= MOST_PIXELS
     return AnySize(found[0], found[1], fit) if fits else None
 
 

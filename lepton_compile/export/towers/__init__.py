@@ -10,9 +10,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from lepton_compile.export.image_text_kinds import GEMMA4, PADDLEOCR, has_pixtral
+from lepton_compile.export.image_text_kinds import GEMMA4, GLM, PADDLEOCR, has_pixtral
 
-from . import gemma4, paddleocr_vl, pixtral, qwen_vl
+from . import gemma4, glm, paddleocr_vl, pixtral, qwen_vl
 
 __all__ = ["tower_of"]
 
@@ -24,4 +24,6 @@ def tower_of(config: Any) -> ModuleType:
         return pixtral
     if config.model_type in PADDLEOCR:
         return paddleocr_vl
+    if config.model_type in GLM:
+        return glm
     return gemma4 if config.model_type in GEMMA4 else qwen_vl

@@ -39,7 +39,7 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
     places = places.flatten(1, 2)
     hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
     side = embedded.num_grid_per_side
-    hidden = hidden + stretched(embedded.position_embedding, places, side, by_corners=False)
+    hidden = hidden + stretched(embedded.position_embedding, places, side, "bilinear")
     turned = angles(tower.encoder.rotary_pos_emb, places)
     for layer in tower.encoder.layers:
         hidden = layer(hidden, cu_seqlens=None, position_embeddings=turned)

@@ -48,7 +48,7 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
     places = places.flatten(1, 2)
     if hasattr(tower, "pos_embed"):
         side = tower.num_grid_per_side
-        hidden = hidden + stretched(tower.pos_embed, places, side, by_corners=True)
+        hidden = hidden + stretched(tower.pos_embed, places, side, "corners")
     turned = angles(tower.rotary_pos_emb, places)
     masks = _masks(tower, places)
     earlier = [*getattr(tower, "deepstack_visual_indexes", ())]
@@ -90,6 +90,8 @@ def _attend(
         each.reshape(windows, patches, layer.num_heads, -1).transpose(1, 2)
         for each in layer.qkv(hidden).chunk(3, dim=-1)
     )
+    if hasattr(layer, "q_norm"):
+        query, key = layer.q_norm(query), layer.k_norm(key)
     query, key = (torch.ops.lepton.turned(each, *position_embeddings) for each in (query, key))
     if layer.whole:
         query, key, value = map(_together, (query, key, value))
