@@ -35,8 +35,10 @@ AXED = (*QWENS, "paddleocr_vl", *GLM)
 """Whose pictures have positions."""
 GEMMA4 = ("gemma4", "gemma4-mutual")
 """Of the second the tokens of a picture see each other."""
-GRIDS = (*AXED, *GEMMA4, "mistral3")
-"""All of those for pictures of any size; of the last, marks stand behind each row of one."""
+PIXTRALS = ("mistral3", "lighton_ocr")
+"""Of the first, marks stand behind each row of a picture."""
+GRIDS = (*AXED, *GEMMA4, *PIXTRALS)
+"""All of those for pictures of any size."""
 KINDS = ("smolvlm", "llava", "internvl", "gemma3", *GRIDS)
 TEXT = {
     "vocab_size": 200,
@@ -62,7 +64,7 @@ MARKS = {
     "internvl": ("<IMG_CONTEXT>", "<img>", "</img>"),
     "llava": ("<image>",),
     **dict.fromkeys(GEMMA4, ("<|image|>", "<|image>", "<image|>", "<|video|>", "<|audio|>")),
-    "mistral3": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+    **dict.fromkeys(PIXTRALS, ("[IMG]", "[IMG_BREAK]", "[IMG_END]")),
     **dict.fromkeys(GLM, ("<|image|>", "<|begin_of_image|>", "<|end_of_image|>")),
     "paddleocr_vl": ("<|IMAGE_PLACEHOLDER|>", "<|IMAGE_START|>", "<|IMAGE_END|>"),
     **dict.fromkeys(
@@ -88,6 +90,11 @@ ANY_SIZE = {
     "merge_size": 2,
     "temporal_patch_size": 2,
 }
+EDGED = {
+    "image_processor_type": "PixtralImageProcessorFast",
+    "size": {"longest_edge": 6 * PATCH},
+    "patch_size": {"height": PATCH, "width": PATCH},
+}
 FILLED = {
     "image_processor_type": "Gemma4ImageProcessor",
     "patch_size": PATCH,
@@ -103,11 +110,7 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
         "image_processor_type": "PaddleOCRVLImageProcessor",
         "temporal_patch_size": 1,
     },
-    "mistral3": {
-        "image_processor_type": "PixtralImageProcessorFast",
-        "size": {"longest_edge": 6 * PATCH},
-        "patch_size": {"height": PATCH, "width": PATCH},
-    },
+    **{kind: {**EDGED} for kind in PIXTRALS},
     "gemma3": {
         "image_processor_type": "Gemma3ImageProcessor",
         "size": {"height": SIDE, "width": SIDE},
@@ -182,13 +185,17 @@ def _gemma4_config(mutual: bool) -> Any:
     return transformers.Gemma4Config(text_config=text, **parts, **told)
 
 
-def _mistral3_config() -> Any:
+def _pixtral_config(kind: str) -> Any:
     import transformers
 
     eyes = {**SEES, "model_type": "pixtral", "head_dim": 16, "patch_size": PATCH}
-    text = {**TEXT, "model_type": "mistral", "head_dim": 16}
-    told = {"image_token_index": TOKEN, "spatial_merge_size": 2, "tie_word_embeddings": False}
-    return transformers.Mistral3Config(text_config=text, vision_config=eyes, **told)
+    text = {**TEXT, "model_type": "mistral" if kind == "mistral3" else "qwen3", "head_dim": 16}
+    told = {"spatial_merge_size": 2, "tie_word_embeddings": False}
+    if kind == "mistral3":
+        told["image_token_index"] = TOKEN
+        return transformers.Mistral3Config(text_config=text, vision_config=eyes, **told)
+    told["image_token_id"] = TOKEN
+    return transformers.LightOnOcrConfig(text_config=text, vision_config=eyes, **told)
 
 
 def _paddleocr_config() -> Any:
@@ -230,8 +237,8 @@ def _config(kind: str) -> Any:
         return _grid_config(kind)
     if kind in GEMMA4:
         return _gemma4_config(kind != "gemma4")
-    if kind == "mistral3":
-        return _mistral3_config()
+    if kind in PIXTRALS:
+        return _pixtral_config(kind)
     if kind == "internvl":
         eyes = {**SEES, "image_size": [SIDE, SIDE], "patch_size": [8, 8]}
         text = {**TEXT, "model_type": "qwen2"}
@@ -321,7 +328,7 @@ def saved(kind: str, folder: Path) -> Path:
     _network(kind).save_pretrained(folder)
     _tokenizer(kind, folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[kind]))
-    if kind == "mistral3":
+    if kind in PIXTRALS:
         told = {"patch_size": PATCH, "spatial_merge_size": 2, "processor_class": "PixtralProcessor"}
         (folder / "processor_config.json").write_text(json.dumps(told))
     return folder
@@ -388,14 +395,14 @@ class Theirs:
         """The same of pictures of any size."""
         import torch
 
-        how = {"patch_size": 2 * PATCH} if self.kind == "mistral3" else {}
+        how = {"patch_size": 2 * PATCH} if self.kind in PIXTRALS else {}
         seen = dict(self.sees(images, return_tensors="pt", **how)) if images else {}
         first, *rest = text.split(MARKS[self.kind][0])
         stands = zip(self._stand(seen), rest, strict=True)
         text = first + "".join(map("".join, stands))
         row = torch.tensor([self.tokenizer.encode(text, add_special_tokens=False)])
         told = {"input_ids": row, "attention_mask": torch.ones_like(row), **seen}
-        if self.kind == "mistral3":
+        if self.kind in PIXTRALS:
             return told
         return told | {"mm_token_type_ids": (row == TOKEN).to(torch.int64)}
 
@@ -406,10 +413,10 @@ class Theirs:
         if self.kind in GEMMA4:
             counts = map(int, seen.pop("num_soft_tokens_per_image", ()))
             return [f"{around[0]}{name * count}{around[1]}" for count in counts]
-        if self.kind == "mistral3":
+        if self.kind in PIXTRALS:
             sizes = [one // (2 * PATCH) for one in seen.get("image_sizes", ())]
-            lines = [around[0].join([name * int(wide)] * int(high)) for high, wide in sizes]
-            return [f"{text}{around[1]}" for text in lines]
+            line, end = around if self.kind == "mistral3" else ("", "")
+            return [line.join([name * int(wide)] * int(high)) + end for high, wide in sizes]
         return [name * (int(one.prod()) // 4) for one in seen.get("image_grid_thw", ())]
 
     def ids(self, text: str, images: list[Any]) -> list[int]:
@@ -434,8 +441,8 @@ def _sees(kind: str) -> Any:
 
     names = {"smolvlm": "SmolVLM", "llava": "CLIP", "internvl": "GotOcr2", "gemma3": "Gemma3"}
     names |= {**dict.fromkeys(QWENS, "Qwen2VL"), **dict.fromkeys(GEMMA4, "Gemma4")}
-    names |= {"mistral3": "Pixtral", "paddleocr_vl": "PaddleOCRVL"}
-    names |= dict.fromkeys(GLM, "Glm46V")
+    names |= {**dict.fromkeys(PIXTRALS, "Pixtral"), **dict.fromkeys(GLM, "Glm46V")}
+    names["paddleocr_vl"] = "PaddleOCRVL"
     return getattr(transformers, f"{names[kind]}ImageProcessorPil")
 
 

@@ -26,6 +26,7 @@ from .image_text_kinds import (
     IDEFICS3,
     IMAGE_TEXT_KINDS,
     INTERNVL,
+    LIGHTON,
     LLAVA,
     MISTRAL3,
     PIXTRAL,
@@ -139,9 +140,7 @@ def check_image_text(config: Any) -> None:
         )
     placeholder(config)
     patch_grid(config)
-    if config.model_type not in (*LLAVA, *INTERNVL, *MISTRAL3):
-        return
-    if config.model_type in MISTRAL3 and not has_pixtral(config):
+    if config.model_type in (*MISTRAL3, *LIGHTON) and not has_pixtral(config):
         raise ExportError(
             "this model's vision tower is another one than that which such models have",
             where="vision_config.model_type of its configuration",
@@ -157,7 +156,8 @@ def check_image_text(config: Any) -> None:
             available=["full"],
             hint="compare the configuration with the one that the model was released with",
         )
-    _layers_chosen(config)
+    if config.model_type in (*LLAVA, *INTERNVL, *MISTRAL3):
+        _layers_chosen(config)
 
 
 def picture_tokens(network: Any, shape: tuple[int, int, int]) -> int:

@@ -11,6 +11,7 @@ __all__ = [
     "IDEFICS3",
     "IMAGE_TEXT_KINDS",
     "INTERNVL",
+    "LIGHTON",
     "LLAVA",
     "MISTRAL3",
     "PADDLEOCR",
@@ -39,6 +40,8 @@ PIXTRAL = "pixtral"
 """A tower for pictures of any size, which a LLaVA may have, too."""
 PADDLEOCR = ("paddleocr_vl",)
 """A tower for pictures of any size; positions of their tokens are those of Qwen-VL."""
+LIGHTON = ("lighton_ocr",)
+"""Pixtral's tower, too, and no marks."""
 GLM = ("glm4v", "glm46v", "glm_ocr")
 """Towers with the blocks of Qwen-VL's, and the same positions."""
 IMAGE_TEXT_KINDS = (
@@ -51,11 +54,12 @@ IMAGE_TEXT_KINDS = (
     *MISTRAL3,
     *PADDLEOCR,
     *GLM,
+    *LIGHTON,
 )
 
 
 def has_pixtral(config: Any) -> bool:
     """Whether a model's tower is Pixtral."""
     tower = getattr(config, "vision_config", None)
-    of_kind = config.model_type in (*MISTRAL3, *LLAVA)
+    of_kind = config.model_type in (*MISTRAL3, *LLAVA, *LIGHTON)
     return of_kind and getattr(tower, "model_type", None) == PIXTRAL

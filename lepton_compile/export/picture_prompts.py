@@ -12,7 +12,7 @@ from typing import Any
 from lepton_compile.errors import SourceError
 
 from .image_text import placeholder, sees_itself
-from .image_text_kinds import GEMMA3, GEMMA4, IDEFICS3, INTERNVL, PIXTRAL, has_pixtral
+from .image_text_kinds import GEMMA3, GEMMA4, IDEFICS3, INTERNVL, LIGHTON, PIXTRAL, has_pixtral
 from .patch_grid import patch_grid
 from .source import Source
 
@@ -50,7 +50,9 @@ def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
         SourceError: the tokenizer does not know the placeholder, or what stands around it.
     """
     config = source.config()
-    token, kind = placeholder(config), PIXTRAL if has_pixtral(config) else config.model_type
+    token, kind = placeholder(config), config.model_type
+    if has_pixtral(config) and kind not in LIGHTON:
+        kind = PIXTRAL
     found: dict[str, Any] = {"placeholder": token, "mutual": sees_itself(config)}
     grid = patch_grid(config)
     found |= {"tokens": tokens} if grid is None else {"grid": asdict(grid)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lepton_compile.errors import ExportError, SourceError
 
+from .image_text_kinds import LIGHTON
 from .patch_grid import patch_grid
 from .source.objects import read_object
 from .source.preprocessor import FILE, WHOLE, Preprocessing, preprocessing_of, settings_of
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 IMAGE_TASKS = ("image-classification", "image-feature-extraction")
+OF_LIGHTON = (("patch_size", 14), ("spatial_merge_size", 2))
 USUAL_PATCHES = {
     BETWEEN: (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2)),
     FILL: (("patch_size", 16), ("pooling_kernel_size", 3)),
@@ -129,16 +131,15 @@ def _check_patches(source: Source, made: Preprocessing) -> None:
     """
     grid = patch_grid(source.config())
     fit = made.pixels.fit if made.pixels is not None else None
-    names = [key for key, _ in USUAL_PATCHES[fit or BETWEEN]]
+    usual = USUAL_PATCHES[fit or BETWEEN]
+    if fit == EDGE and source.config().model_type in LIGHTON:
+        usual = OF_LIGHTON
+    names = [key for key, _ in usual]
     own = (grid.patch, grid.merge, grid.frames)[: len(names)] if grid is not None else None
     file, settings = settings_of(source.folder)
     if fit == EDGE:  # its processor says what a token is, whatever its image processor does
         file, settings = source.folder / WHOLE, read_object(source.folder / WHOLE)
-    told = (
-        tuple(settings.get(key, usual) for key, usual in USUAL_PATCHES[fit])
-        if fit is not None
-        else None
-    )
+    told = tuple(settings.get(*each) for each in usual) if fit is not None else None
     if own != told:
         raise SourceError(
             "The image processor does not make what the vision tower takes.",

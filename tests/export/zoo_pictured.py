@@ -275,5 +275,6 @@ SIZED: dict[str, tuple[Callable[[], Any], int]] = {
         ),
         2,
     ),
+    "lighton_ocr": (pictured("LightOnOcrConfig", "qwen3", PIXTRAL, spatial_merge_size=2), 2),
     "pixtral": (_llava("mistral", PIXTRAL, layer=-1, select="full"), 2),
 }

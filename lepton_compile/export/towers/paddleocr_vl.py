@@ -11,11 +11,9 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface
 
-from lepton_compile.export.capture.attention import NAME
-
-from .places import angles, stretched, turned_heads
+from .attention import attend_all
+from .places import angles, stretched
 
 __all__ = ["attend", "features"]
 
@@ -24,7 +22,7 @@ def attend(network: Any) -> None:
     """Have the tower's layers attend to all patches by rows and columns that come with them, for
     good: layers are traced apart, after what calls them."""
     for layer in network.model.visual.vision_model.encoder.layers:
-        layer.self_attn.forward = partial(_attend, layer.self_attn)
+        layer.self_attn.forward = partial(attend_all, layer.self_attn, layer.self_attn.out_proj)
 
 
 def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
@@ -52,18 +50,3 @@ def _projected(projector: Any, hidden: Tensor, patches: int) -> Tensor:
     together = normed.reshape(-1, patches * normed.shape[-1])
     found: Tensor = projector.linear_2(projector.act(projector.linear_1(together)))
     return found
-
-
-def _attend(
-    layer: Any,
-    hidden_states: Tensor,
-    cu_seqlens: None,
-    position_embeddings: tuple[Tensor, Tensor],
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention of patches (1, patches, width) to all of them."""
-    query, key, value = turned_heads(layer, hidden_states, position_embeddings)
-    found, _ = AttentionInterface()[NAME](
-        layer, query, key, value, None, scaling=layer.scaling, is_causal=False
-    )
-    return layer.out_proj(found.flatten(2)), None

@@ -1,5 +1,5 @@
-"""What Pixtral makes of the patches of a picture of any size: the vision tower of Mistral 3, and
-of some LLaVAs.
+"""What Pixtral makes of the patches of a picture of any size: the vision tower of Mistral 3,
+of LightOnOCR, and of some LLaVAs.
 
 Heads are turned by rows and columns: every other frequency goes with one of both. Patches of a
 token are put together behind the last layer, those of a number one behind another.
@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface
 
-from lepton_compile.export.capture.attention import NAME
-
-from .places import turned_heads
+from .attention import attend_all
 
 __all__ = ["attend", "features"]
 
@@ -25,8 +22,9 @@ __all__ = ["attend", "features"]
 def attend(network: Any) -> None:
     """Have the tower's layers attend to all patches by rows and columns that come with them, for
     good: layers are traced apart, after what calls them."""
-    for layer in network.model.vision_tower.transformer.layers:
-        layer.attention.forward = partial(_attend, layer.attention)
+    for layer in _tower(network).transformer.layers:
+        own = layer.attention
+        own.forward = partial(attend_all, own, own.o_proj)
 
 
 def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
@@ -36,17 +34,28 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
         pixels: (1, tokens, patches, numbers).
         places: (1, tokens, patches, 2), rows and columns.
     """
-    model, patches = network.model, pixels.shape[2]
-    tower, kernel = model.vision_tower, model.vision_tower.patch_conv
+    tower, patches = _tower(network), pixels.shape[2]
+    kernel = tower.patch_conv
     hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
-    hidden = tower.ln_pre(hidden)
-    angles = _angles(tower.patch_positional_embedding, places.flatten(1, 2))
-    found = [hidden]
+    found = [tower.ln_pre(hidden)]
+    turned = _angles(tower.patch_positional_embedding, places.flatten(1, 2))
     for layer in tower.transformer.layers:
-        found.append(layer(found[-1], None, position_embeddings=angles))
-    wanted = network.config.vision_feature_layer
+        found.append(layer(found[-1], None, position_embeddings=turned))
+    wanted = getattr(network.config, "vision_feature_layer", -1)
     chosen = [found[wanted]] if isinstance(wanted, int) else [found[number] for number in wanted]
-    return _projected(model.multi_modal_projector, torch.cat(chosen, dim=-1), patches)
+    return _projected(_projector(network.model), torch.cat(chosen, dim=-1), patches)
+
+
+def _tower(network: Any) -> Any:
+    """As LightOnOCR calls it, or as the others do."""
+    model = network.model
+    return model.vision_encoder if hasattr(model, "vision_encoder") else model.vision_tower
+
+
+def _projector(model: Any) -> Any:
+    """Likewise."""
+    named = hasattr(model, "vision_projection")
+    return model.vision_projection if named else model.multi_modal_projector
 
 
 def _projected(projector: Any, hidden: Tensor, patches: int) -> Tensor:
@@ -67,18 +76,3 @@ def _angles(rotary: Any, places: Tensor) -> tuple[Tensor, Tensor]:
     ]
     angles = torch.cat(by_axis, dim=-1)
     return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
-
-
-def _attend(
-    layer: Any,
-    hidden_states: Tensor,
-    attention_mask: None,
-    position_embeddings: tuple[Tensor, Tensor],
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention of patches (1, patches, width) to all of them."""
-    query, key, value = turned_heads(layer, hidden_states, position_embeddings)
-    found, _ = AttentionInterface()[NAME](
-        layer, query, key, value, None, scaling=layer.scaling, is_causal=False
-    )
-    return layer.o_proj(found.flatten(2)), None

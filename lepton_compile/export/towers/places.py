@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["angles", "stretched", "turned_heads"]
+__all__ = ["angles", "stretched"]
 
 
 Resized = Literal["corners", "bilinear", "bicubic"]
@@ -70,16 +70,3 @@ def angles(rotary: Any, places: Tensor) -> tuple[Tensor, Tensor]:
     by_axis = places[..., None].to(torch.float32) * rotary.inv_freq
     turned = by_axis.flatten(-2)
     return turned.cos(), turned.sin()
-
-
-def turned_heads(
-    layer: Any, hidden: Tensor, by: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (1, heads, patches, width of a head) of patches (1, patches, width),
-    of a layer with a projection for each; the first two are turned."""
-    query, key, value = (
-        project(hidden).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
-        for project in (layer.q_proj, layer.k_proj, layer.v_proj)
-    )
-    query, key = (torch.ops.lepton.turned(each, *by) for each in (query, key))
-    return query, key, value
