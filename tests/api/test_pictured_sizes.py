@@ -22,11 +22,8 @@ from lepton_compile.runtime.loader import Model
 from lepton_compile.runtime.loader_grids import GridSeer
 from tests.pictured import (
     ASKS,
-    AXED,
-    GEMMA4,
     GRIDS,
     PATCH,
-    PIXTRALS,
     QUANTIZED,
     TOKEN,
     Case,
@@ -35,6 +32,7 @@ from tests.pictured import (
     pictures,
     saved,
 )
+from tests.pictured_models import AXED, GEMMA4, PIXTRALS
 from tests.runtime.test_emit import imported
 from tests.runtime.test_loader_forged import edited, outcomes
 

@@ -15,7 +15,8 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.source.preprocessor import CLIP, KINDS, Preprocessing, preprocessing_of
+from lepton_compile.export.source.preprocessor import Preprocessing, preprocessing_of
+from lepton_compile.export.source.processor_kinds import CLIP, KINDS
 from lepton_compile.export.source.sizing import EDGE, FILL, GROW, SCALE, AnySize
 from lepton_compile.export.source.tiling import Tiles
 from lepton_compile.runtime.loader_tiles import check_tiles

@@ -14,7 +14,8 @@ import lepton_compile as lc
 from lepton_compile.errors import RecipeError
 from lepton_compile.runtime.loader_seer import Seer
 from tests.export.harness import relative_error
-from tests.pictured import ASKS, AXED, GEMMA4, GRIDS, Theirs, pictures, saved
+from tests.pictured import ASKS, GRIDS, Theirs, pictures, saved
+from tests.pictured_models import AXED, GEMMA4
 
 HALVES = {"fp16": (onnx.TensorProto.FLOAT16, 0.02), "bf16": (onnx.TensorProto.BFLOAT16, 0.15)}
 

@@ -10,7 +10,13 @@ from transformers import AutoModelForImageTextToText
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("smolvlm-256m", 256), ("internvl3-1b", 725), ("qwen3-vl-2b", 1951), ("qwen3.5-0.8b", 666)],
+    [
+        ("smolvlm-256m", 256),
+        ("internvl3-1b", 725),
+        ("qwen3-vl-2b", 1951),
+        ("qwen3.5-0.8b", 666),
+        ("gemma4-e2b", 2638),
+    ],
 )
 def test_shapes_are_those_of_the_models(name: str, millions: int) -> None:
     """Most with the vocabulary cut."""
