@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
         ("internvl3-1b", 725),
         ("qwen3-vl-2b", 1951),
         ("qwen3.5-0.8b", 666),
-        ("gemma4-e2b", 2638),
+        ("gemma4-e2b", 2734),
     ],
 )
 def test_shapes_are_those_of_the_models(name: str, millions: int) -> None:
