@@ -39,6 +39,27 @@ def test_rms_norms(offset: float) -> None:
     assert found == {"1 captured", "lepton.rms_norm.default"}
 
 
+class Plain(nn.Module):
+    """A norm without a parameter."""
+
+    def __init__(self, power: float = 2.0) -> None:
+        super().__init__()
+        self.eps, self.power = EPSILON, power
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.pow(x.abs().pow(self.power).mean(-1, keepdim=True) + self.eps, -0.5)
+
+
+def test_rms_norms_without_a_parameter() -> None:
+    found = _ops(Plain())
+    assert found == {"1 captured", "aten.new_ones.default", "lepton.rms_norm.default"}
+    assert "0 captured" in _ops(Plain(power=3.0))
+    norm, x = Plain(), torch.randn(2, 3, 16)
+    wanted = norm(x)
+    with capture_norms(norm):
+        assert torch.allclose(norm(x), wanted, atol=1e-5)
+
+
 def test_layer_norms_without_a_bias() -> None:
     """Cohere's, which stayed seven nodes."""
     assert _ops(Written(offset=0.0, centered=True)) == {"1 captured", "aten.layer_norm.default"}

@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+from transformers.models.gemma4.processing_gemma4 import Gemma4Processor
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
@@ -19,6 +21,7 @@ from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_stri
 from lepton_compile.errors import SourceError
 from lepton_compile.export.picture_prompts import picture_prompts
 from lepton_compile.export.source import Source, resolve
+from lepton_compile.runtime.loader_edge import in_rows
 
 from .zoo_pictured import PICTURED, PLACEHOLDER, SIZED
 
@@ -113,13 +116,51 @@ def test_a_picture_of_any_size(kind: str, window: int, tmp_path: Path) -> None:
     """The placeholder as often as it has tokens, between the marks that are in a prompt."""
     told = picture_prompts(_source(kind, tmp_path, "<|image_pad|>", []), 0)
     texts = dict.fromkeys(("name", "mark", "one"), "<|image_pad|>")
-    grid = {"patch": 4, "merge": 2, "frames": 2, "window": window}
+    grid = {"patch": 4, "merge": 2, "frames": 2, "window": window, "axes": 3}
     assert told == {"placeholder": PLACEHOLDER, "grid": grid, "mutual": False, **texts}
     seen = {"image_grid_thw": torch.tensor([[1, 4, 6]])}
     theirs = Qwen2VLProcessor.__new__(Qwen2VLProcessor)
     theirs.image_processor = SimpleNamespace(merge_size=2)
     theirs.image_token = "<|image_pad|>"
     assert told["one"] * 6 == theirs.replace_image_token(seen, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "marks", "written"),
+    [
+        ("mistral3", "[IMG]", ["[IMG_BREAK]", "[IMG_END]"], "{3}[IMG_BREAK]{3}[IMG_END]"),
+        ("lighton_ocr", "<|image_pad|>", [], "{3}{3}"),
+        ("gemma4", "<|image|>", ["<|image>", "<image|>"], ""),
+    ],
+)
+def test_what_stands_around_a_picture_of_any_size(
+    kind: str, name: str, marks: list[str], written: str, tmp_path: Path
+) -> None:
+    """As processors write one of two rows of three tokens; some of them ask for torchvision."""
+    told = picture_prompts(_source(kind, tmp_path, name, marks), 0)
+    unit = told["grid"]["patch"] * told["grid"]["merge"]
+    found = in_rows({"line": None, **told}, np.zeros((3, 2 * unit, 3 * unit)))
+    if kind == "gemma4":
+        theirs: Any = Gemma4Processor.__new__(Gemma4Processor)
+        theirs.image_token, theirs.boi_token, theirs.eoi_token = name, *marks
+        written = theirs.replace_image_token({"num_soft_tokens_per_image": [6]}, 0)
+    assert found == written.replace("{3}", 3 * name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "marks"),
+    [
+        ("gemma4", "<|image|>", ["<|image>"]),
+        ("gemma4", "<|image|>", ["<image|>"]),
+        ("mistral3", "[IMG]", ["[IMG_BREAK]"]),
+        ("mistral3", "[IMG]", ["[IMG_END]"]),
+    ],
+)
+def test_marks_of_pictures_of_any_size_that_are_no_tokens(
+    kind: str, name: str, marks: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="no tokens of their own for what stands for images"):
+        picture_prompts(_source(kind, tmp_path, name, marks), 0)
 
 
 def test_without_a_tokenizer(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """RMS norms, and layer norms written out, told from their numbers.
 
-A candidate is any module with one 1-D parameter, no children and an epsilon. The real module runs
-on random numbers and is compared with ``x / rms(x) * (offset + w)``, offset 0 (Llama) or 1 (Gemma),
-and with the same of ``x - mean(x)``, offset 0 (Cohere).
+A candidate is any module with one 1-D parameter or none, no children and an epsilon. The real
+module runs on random numbers and is compared with ``x / rms(x) * (offset + w)``, offset 0 (Llama)
+or 1 (Gemma), and with the same of ``x - mean(x)``, offset 0 (Cohere). Without a parameter w is 1,
+as of the values of Gemma 4.
 RMSNorm: Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467.
 """
 
@@ -43,6 +44,8 @@ class _Variant:
 
 
 _VARIANTS = (_Variant(0.0), _Variant(1.0), _Variant(0.0, centered=True))
+_WIDTH = 24
+"""Of numbers that a norm without a parameter is tried on."""
 
 
 @contextmanager
@@ -94,9 +97,11 @@ def _takes_gate(module: nn.Module) -> bool:
 
 def _epsilon(module: nn.Module) -> float | None:
     weights = [weight for weight in module._parameters.values() if weight is not None]
-    if isinstance(module, nn.LayerNorm) or len(weights) != 1 or weights[0].ndim != 1:
+    if isinstance(module, nn.LayerNorm) or module._modules or len(weights) > 1:
         return None
-    if module._modules or getattr(module, "weight", None) is None:
+    if weights and (weights[0].ndim != 1 or getattr(module, "weight", None) is None):
+        return None
+    if not weights and any(buffer is not None for buffer in module._buffers.values()):
         return None
     for name in ("variance_epsilon", "eps", "epsilon"):
         value = getattr(module, name, None)
@@ -108,7 +113,7 @@ def _epsilon(module: nn.Module) -> float | None:
 def _settle(module: nn.Module, epsilon: float) -> _Variant | None:
     with outside_trace():
         twin = real_copy(module)
-        weight = cast(Tensor, twin.weight)
+        weight = _weight(twin, torch.empty(_WIDTH))
         x = torch.randn(3, 5, len(weight)) * 3
         # Small rows make the place and the size of epsilon visible.
         x[0] *= epsilon**0.5
@@ -118,11 +123,17 @@ def _settle(module: nn.Module, epsilon: float) -> _Variant | None:
             return None
         if not isinstance(found, Tensor) or found.shape != x.shape:
             return None
-        for variant in _VARIANTS:
+        for variant in _VARIANTS if twin._parameters else _VARIANTS[:1]:
             wanted = variant.of(x, weight, epsilon)
             if torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
                 return variant
     return None
+
+
+def _weight(module: nn.Module, x: Tensor) -> Tensor:
+    """That of a norm, or as good as none for numbers (.., width)."""
+    own = getattr(module, "weight", None)
+    return cast(Tensor, own) if own is not None else x.new_ones(x.shape[-1])
 
 
 def _forward(module: nn.Module, epsilon: float, variant: _Variant):  # type: ignore[no-untyped-def]
@@ -132,7 +143,7 @@ def _forward(module: nn.Module, epsilon: float, variant: _Variant):  # type: ign
 
     def rms_norm(hidden_states: Tensor) -> Tensor:
         out: Tensor = torch.ops.lepton.rms_norm(
-            hidden_states, module.weight, epsilon, variant.offset
+            hidden_states, _weight(module, hidden_states), epsilon, variant.offset
         )
         return out
 
