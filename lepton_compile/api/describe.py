@@ -16,7 +16,8 @@ from lepton_compile.api.pictures import sees
 from lepton_compile.errors import EngineError, SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SPEECH
-from lepton_compile.export.image_text import IMAGE_TEXT, TEXT_ALONE
+from lepton_compile.export.image_text import IMAGE_TEXT
+from lepton_compile.export.text_part import TEXT_ALONE
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.recipe import Recipe
 

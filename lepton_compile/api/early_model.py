@@ -13,14 +13,10 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import Source
 from lepton_compile.export.encoder_decoder import PAIRS, SPEECH
 from lepton_compile.export.generation import answers, generation, speech
-from lepton_compile.export.image_text import (
-    IMAGE_TEXT,
-    check_image_text,
-    sees_itself,
-    text_alone,
-)
+from lepton_compile.export.image_text import IMAGE_TEXT, check_image_text, sees_itself
 from lepton_compile.export.patch_grid import patch_grid
 from lepton_compile.export.source.chat_template import chat_template
+from lepton_compile.export.text_part import text_alone
 from lepton_compile.numerics.tolerance import GENERATING
 from lepton_compile.pipeline import precision_of
 from lepton_compile.pipeline.compute import compute_dtype

@@ -32,14 +32,13 @@ from .image_text_kinds import (
     PIXTRAL,
     has_pixtral,
 )
-from .patch_grid import TEXT_ALONE, patch_grid
+from .patch_grid import patch_grid
 from .tasks import CacheUse, TaskModule, cache_name, keeping
-from .text_part import text_part
+from .text_part import text_alone
 
 __all__ = [
     "IMAGE_TEXT",
     "PICTURES",
-    "TEXT_ALONE",
     "ImageTextModule",
     "check_image_text",
     "known_ids",
@@ -48,7 +47,6 @@ __all__ = [
     "picture_tokens",
     "placeholder",
     "sees_itself",
-    "text_alone",
 ]
 
 IMAGE_TEXT = "image-text-to-text"
@@ -115,12 +113,6 @@ def marking(network: Any, mask: Tensor, ids: Tensor) -> Iterator[None]:
         yield
     finally:
         capture.marked = None
-
-
-def text_alone(config: Any) -> str:
-    """What to do where a model cannot be compiled as a whole: of some the language model can."""
-    found = text_part(config, "text-generation")
-    return TEXT_ALONE if found is not None else "compile another model"
 
 
 def check_image_text(config: Any) -> None:

@@ -9,10 +9,10 @@ from lepton_compile.errors import ExportError
 
 from .capture.tables import AXES
 from .image_text_kinds import GEMMA4, GLM, PADDLEOCR, QWEN_VL, has_pixtral
+from .text_part import text_alone
 
-__all__ = ["MOST_PATCH", "TEXT_ALONE", "PatchGrid", "patch_grid"]
+__all__ = ["MOST_PATCH", "PatchGrid", "patch_grid"]
 
-TEXT_ALONE = "task: text-generation takes the language model out of it"
 MOST_PATCH, MOST_MERGE, MOST_WINDOW = 64, 8, 32
 INNER_OUTER = ("hidden_size", "out_hidden_size")
 """What widths of a tower are called, inside and towards the decoder, but in Qwen2-VL."""
@@ -78,8 +78,7 @@ def _of_qwen_vl(config: Any) -> PatchGrid:
     window = _size(sees, "window_size", 1 << 14) if hasattr(sees, "window_size") else 0
     if window:
         window = _side(window, patch * merge)
-    if (channels := getattr(sees, "in_channels", 3)) != 3:
-        raise _wrong("in_channels", channels, ["3"])
+    _check_colours(sees, "in_channels")
     if hasattr(sees, "num_position_embeddings"):
         _size(sees, "num_position_embeddings", 1 << 24)
     _check_widths(config)
@@ -93,7 +92,7 @@ def _of_gemma4(config: Any) -> PatchGrid:
             "this model has no vision tower",
             where="vision_config of its configuration",
             found="null",
-            hint=TEXT_ALONE,
+            hint=text_alone(config),
         )
     _check_heads(sees, sees.head_dim)
     if sees.num_attention_heads % _size(sees, "num_key_value_heads", 1 << 12):
@@ -108,13 +107,8 @@ def _of_paddleocr(config: Any) -> PatchGrid:
     sees = config.vision_config
     patch = _size(sees, "patch_size", MOST_PATCH)
     _size(sees, "image_size", 1 << 14)
-    heads = _size(sees, "num_attention_heads", 1 << 12)
-    if sees.hidden_size % (4 * heads):
-        raise _wrong(
-            "hidden_size", sees.hidden_size, [f"a multiple of 4 for each of {heads} heads"]
-        )
-    if sees.num_channels != 3:
-        raise _wrong("num_channels", sees.num_channels, ["3"])
+    _check_turned(sees, "hidden_size", "num_attention_heads")
+    _check_colours(sees, "num_channels")
     _check_sections(config.text_config, config.text_config.head_dim // 2, [16, 24, 24])
     return PatchGrid(patch, _size(sees, "spatial_merge_size", MOST_MERGE), 1, axes=AXES)
 
@@ -124,16 +118,9 @@ def _of_glm(config: Any) -> PatchGrid:
     sizes = [_size(sees, name, MOST_PATCH) for name in ("patch_size", "temporal_patch_size")]
     if config.model_type != "glm_ocr":
         _size(sees, "image_size", 1 << 14)
-    if sees.in_channels != 3:
-        raise _wrong("in_channels", sees.in_channels, ["3"])
-    if sees.out_hidden_size != text.hidden_size:
-        fit = [f"text_config.hidden_size, {text.hidden_size}"]
-        raise _wrong("out_hidden_size", sees.out_hidden_size, fit)
-    heads = _size(sees, "num_heads", 1 << 12)
-    if sees.hidden_size % (4 * heads):
-        raise _wrong(
-            "hidden_size", sees.hidden_size, [f"a multiple of 4 for each of {heads} heads"]
-        )
+    _check_colours(sees, "in_channels")
+    _check_outer(sees, "out_hidden_size", text)
+    _check_turned(sees, "hidden_size", "num_heads")
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     part = (text.rope_parameters or {}).get("partial_rotary_factor", 1.0)
     _check_sections(text, int(width * part) // 2, [8, 12, 12])
@@ -146,8 +133,7 @@ def _of_pixtral(config: Any) -> PatchGrid:
     if sees.head_dim * sees.num_attention_heads != sees.hidden_size:
         wide = [f"{sees.hidden_size} of hidden_size, by {sees.num_attention_heads} heads"]
         raise _wrong("head_dim", sees.head_dim, wide)
-    if sees.num_channels != 3:
-        raise _wrong("num_channels", sees.num_channels, ["3"])
+    _check_colours(sees, "num_channels")
     merges = hasattr(config, "spatial_merge_size")  # LLaVA's projector puts none together
     merge = _size(config, "spatial_merge_size", MOST_MERGE) if merges else 1
     return PatchGrid(_size(sees, "patch_size", MOST_PATCH), merge, 1)
@@ -164,14 +150,29 @@ def _check_widths(config: Any) -> None:
     """See that tower and decoder fit, and that heads can be turned by rows and columns."""
     sees, text = config.vision_config, config.text_config
     inner, outer = ("embed_dim", "hidden_size") if hasattr(sees, "embed_dim") else INNER_OUTER
-    if (given := getattr(sees, outer)) != text.hidden_size:
-        raise _wrong(outer, given, [f"text_config.hidden_size, {text.hidden_size}"])
-    heads = _size(sees, "num_heads", 1 << 12)
-    if (width := getattr(sees, inner)) % (4 * heads):
-        raise _wrong(inner, width, [f"a multiple of 4 for each of {heads} heads"])
+    _check_outer(sees, outer, text)
+    _check_turned(sees, inner, "num_heads")
     if config.model_type in ("qwen2_vl", "qwen2_5_vl"):
         heads = _size(text, "num_attention_heads", 1 << 12)
         _check_sections(text, text.hidden_size // heads // 2, [16, 24, 24])
+
+
+def _check_outer(sees: Any, name: str, text: Any) -> None:
+    """See that what a tower makes fits among the tokens of its decoder."""
+    if (given := getattr(sees, name)) != text.hidden_size:
+        raise _wrong(name, given, [f"text_config.hidden_size, {text.hidden_size}"])
+
+
+def _check_turned(sees: Any, name: str, heads: str) -> None:
+    """See that heads of a tower can be turned by rows and columns."""
+    count = _size(sees, heads, 1 << 12)
+    if (width := getattr(sees, name)) % (4 * count):
+        raise _wrong(name, width, [f"a multiple of 4 for each of {count} heads"])
+
+
+def _check_colours(sees: Any, name: str) -> None:
+    if (channels := getattr(sees, name, 3)) != 3:
+        raise _wrong(name, channels, ["3"])
 
 
 def _check_sections(text: Any, half: int, usual: list[int]) -> None:

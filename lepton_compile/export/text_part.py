@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["own_name", "text_part"]
+__all__ = ["TEXT_ALONE", "own_name", "text_alone", "text_part"]
+
+TEXT_ALONE = "task: text-generation takes the language model out of it"
 
 # What a tensor of the language model is called in the whole, now and in older files. The head may
 # stand beside it in both.
@@ -50,3 +52,9 @@ def own_name(name: str) -> str:
         if name.startswith(whole):
             return own + name.removeprefix(whole)
     return name
+
+
+def text_alone(config: PretrainedConfig) -> str:
+    """What to do where a model cannot be compiled as a whole: of some the language model can."""
+    found = text_part(config, "text-generation")
+    return TEXT_ALONE if found is not None else "compile another model"

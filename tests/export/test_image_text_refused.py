@@ -11,9 +11,10 @@ import transformers
 
 import lepton_compile as lc
 from lepton_compile.errors import ExportError, RecipeError, SourceError
-from lepton_compile.export.image_text import TEXT_ALONE, check_image_text
+from lepton_compile.export.image_text import check_image_text
 from lepton_compile.export.image_text_kinds import IMAGE_TEXT_KINDS
 from lepton_compile.export.task_names import infer_task
+from lepton_compile.export.text_part import TEXT_ALONE
 from tests.passes.support import load
 from tests.small import llama
 
