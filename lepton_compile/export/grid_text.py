@@ -21,6 +21,7 @@ from .capture import LeptonCache
 from .image_text import PICTURES, known_ids, marking, placeholder
 from .image_text_kinds import GEMMA4
 from .patch_grid import PatchGrid
+from .swapped import swapped
 from .tasks import CacheUse, TaskModule, cache_name, keeping
 from .towers import tower_of
 
@@ -69,6 +70,7 @@ class GridTextModule(TaskModule):
         with (
             keeping(network, keep),
             marking(network, mask, ids),
+            _placing_nothing(network, ids),
             _adding(network.model.language_model.layers, above),
         ):
             found = network(
@@ -99,6 +101,18 @@ def _layer_inputs(network: Any, ids: Tensor) -> dict[str, Tensor]:
         return {}
     words = known_ids(network, ids, config.image_token_id)
     return {"per_layer_inputs": network.model.language_model.get_per_layer_inputs(words, None)}
+
+
+@contextmanager
+def _placing_nothing(network: Any, ids: Tensor) -> Iterator[None]:
+    """Have Gemma 4 look for no more places of pictures: it would among embeddings, and cannot where
+    it has no tokens for what is heard."""
+    if network.config.model_type not in GEMMA4:
+        yield
+        return
+    none = ids < 0
+    with swapped((network.model, "get_placeholder_mask", lambda *_: (none, none, none))):
+        yield
 
 
 @contextmanager

@@ -214,7 +214,8 @@ def known_ids(network: Any, ids: Tensor, places: int) -> Tensor:
     that of padding where the model says so, or 0."""
     config = network.config
     if config.model_type in GEMMA4:
-        for token in (places, config.video_token_id, config.audio_token_id):
+        others = (places, config.video_token_id, config.audio_token_id)
+        for token in (each for each in others if each is not None):
             ids = torch.where(ids == token, config.text_config.pad_token_id, ids)
         return ids
     if places < network.get_input_embeddings().weight.shape[0]:

@@ -14,6 +14,7 @@ from .text_part import text_alone
 __all__ = ["MOST_PATCH", "PatchGrid", "patch_grid"]
 
 MOST_PATCH, MOST_MERGE, MOST_WINDOW = 64, 8, 32
+POOLED = (("patch", MOST_PATCH), ("pooling_kernel", MOST_MERGE))
 INNER_OUTER = ("hidden_size", "out_hidden_size")
 """What widths of a tower are called, inside and towards the decoder, but in Qwen2-VL."""
 
@@ -99,8 +100,26 @@ def _of_gemma4(config: Any) -> PatchGrid:
         heads = f"one that divides {sees.num_attention_heads}"
         raise _wrong("num_key_value_heads", sees.num_key_value_heads, [heads])
     _size(sees, "position_embedding_size", 1 << 24)
-    patch = _size(sees, "patch_size", MOST_PATCH)
-    return PatchGrid(patch, _size(sees, "pooling_kernel_size", MOST_MERGE), 1)
+    patch, merge = (_size(sees, f"{name}_size", most) for name, most in POOLED)
+    if merge == 1:
+        raise _wrong("pooling_kernel_size", merge, ["2 and more: transformers pools no single one"])
+    _check_sharing(config)
+    return PatchGrid(patch, merge, 1)
+
+
+def _check_sharing(config: Any) -> None:
+    """See that no layer of a window has the cache of another where pictures see themselves: its
+    mask has other keys than the one that is shared."""
+    text = config.text_config
+    shared = text.layer_types[len(text.layer_types) - (text.num_kv_shared_layers or 0) :]
+    if text.use_bidirectional_attention == "vision" and "sliding_attention" in shared:
+        raise ExportError(
+            "tokens of a picture see each other in layers that have the cache of others",
+            where="text_config.num_kv_shared_layers of its configuration",
+            found=f"{text.num_kv_shared_layers}, with use_bidirectional_attention: vision",
+            available=["0"],
+            hint=text_alone(config),
+        )
 
 
 def _of_paddleocr(config: Any) -> PatchGrid:
@@ -168,6 +187,8 @@ def _check_turned(sees: Any, name: str, heads: str) -> None:
     count = _size(sees, heads, 1 << 12)
     if (width := getattr(sees, name)) % (4 * count):
         raise _wrong(name, width, [f"a multiple of 4 for each of {count} heads"])
+    if (said := getattr(sees, "head_dim", None)) not in (None, width // count):
+        raise _wrong("head_dim", said, [f"{width // count}, of {name}"])
 
 
 def _check_colours(sees: Any, name: str) -> None:
@@ -179,13 +200,13 @@ def _check_sections(text: Any, half: int, usual: list[int]) -> None:
     """See that what turns by time, row and column is all of ``half`` a head, or of what is turned
     of it; ``usual`` is what is meant where nothing is said."""
     parts = (text.rope_parameters or {}).get("mrope_section", usual)
-    whole = isinstance(parts, list | tuple) and all(type(part) is int for part in parts)
+    whole = isinstance(parts, list | tuple) and all(type(p) is int and p >= 0 for p in parts)
     if not (whole and sum(parts) == half):
         raise ExportError(
             "the parts of a head that are turned by time, row and column are not all of it",
             where="text_config.rope_parameters.mrope_section of its configuration",
             found=f"{parts!r:.60}",
-            available=[f"three numbers that are {half} together"],
+            available=[f"numbers that are {half} together"],
             hint="compare the configuration with the one that the model was released with",
         )
 

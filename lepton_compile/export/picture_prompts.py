@@ -15,6 +15,8 @@ from .image_text import placeholder, sees_itself
 from .image_text_kinds import GEMMA3, GEMMA4, IDEFICS3, INTERNVL, LIGHTON, PIXTRAL, has_pixtral
 from .patch_grid import patch_grid
 from .source import Source
+from .source.objects import read_object
+from .source.preprocessor import WHOLE
 
 __all__ = ["picture_prompts"]
 
@@ -26,8 +28,8 @@ BEGINS, ENDS = ("boi_token", "<start_of_image>"), ("eoi_token", "<end_of_image>"
 """The same of Gemma 3; the first is what a prompt asks for a picture by."""
 AROUND = (("boi_token", "<|image>"), ("eoi_token", "<image|>"))
 """The same of Gemma 4."""
-BREAK, END = "[IMG_BREAK]", "[IMG_END]"
-"""Of Pixtral: what stands behind each row of tokens, and behind the last."""
+BROKEN = (("image_break_token", "[IMG_BREAK]"), ("image_end_token", "[IMG_END]"))
+"""Of Pixtral, by its processor: what stands behind each row of tokens, and behind the last."""
 
 
 def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
@@ -60,8 +62,9 @@ def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
     if tokenizer is None:
         return found
     name = str(tokenizer.convert_ids_to_tokens(token))
-    texts = {"name": name, **_texts(tokenizer, name, kind)}
-    for mark in (name, texts["mark"], *_marks(tokenizer, kind)):
+    marks = _marks(source, tokenizer, kind)
+    texts = {"name": name, **_texts(name, marks, kind)}
+    for mark in (name, texts["mark"], *marks):
         ids = tokenizer.encode(mark, add_special_tokens=False)
         if tokenizer.convert_ids_to_tokens(ids) != [mark]:
             raise SourceError(
@@ -73,29 +76,30 @@ def picture_prompts(source: Source, tokens: int) -> dict[str, Any]:
     return found | texts
 
 
-def _marks(tokenizer: Any, kind: str) -> list[str]:
+def _marks(source: Source, tokenizer: Any, kind: str) -> list[str]:
     """What stands around pictures of such a model, each a token."""
     if kind in IDEFICS3:
         return [MARK]
     if kind == PIXTRAL:
-        return [BREAK, END]
+        said = read_object(source.folder / WHOLE)
+        return [str(said.get(which) or usual) for which, usual in BROKEN]
     named = {**dict.fromkeys(INTERNVL, FRAME), **dict.fromkeys(GEMMA3, (BEGINS, ENDS))}
     named |= dict.fromkeys(GEMMA4, AROUND)
     return [_token(tokenizer, *which) for which in named.get(kind, ())]
 
 
-def _texts(tokenizer: Any, name: str, kind: str) -> dict[str, str]:
+def _texts(name: str, marks: list[str], kind: str) -> dict[str, str]:
     """Texts of ``picture_prompts`` but ``name``; those of several tiles where a kind has them."""
     if kind in GEMMA3:
-        mark, end = _marks(tokenizer, kind)
+        mark, end = marks
         return {"mark": mark, "one": f"\n\n{mark}{name}{end}\n\n"}
     if kind == PIXTRAL:
-        return {"mark": name, "one": f"{name}{END}", "line": BREAK}
+        line, end = marks
+        return {"mark": name, "one": f"{name}{end}", "line": line}
     if kind in GEMMA4:
-        first, last = _marks(tokenizer, kind)
-        return {"mark": name, "one": f"{first}{name}{last}"}
+        return {"mark": name, "one": name.join(marks)}
     if kind in INTERNVL:
-        first, last = _marks(tokenizer, kind)
+        first, last = marks
         one = f"{first}{name}{last}"
         tiles = {"first": first, "tile": name, "line": "", "whole": f"{name}{last}"}
         return {"mark": name, "one": one, **tiles}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lepton_compile.errors import UsageError
+from lepton_compile.errors import ExportError, UsageError
 from lepton_compile.numerics.compared import Feed, ends
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Perplexity
@@ -47,9 +47,18 @@ class _Reference:
 
         module = module_of(self._given)
         row = torch.tensor([[*ids]])
-        with torch.inference_mode():
-            given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
-            found = module(**given, **with_pictures(module, row, pixels[None]), use_cache=False)
+        given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        given |= with_pictures(module, row, pixels[None])
+        try:
+            with torch.inference_mode():
+                found = module(**given, use_cache=False)
+        except Exception as error:  # whatever the model's own code raises
+            raise ExportError(
+                "transformers' own model fails on what the engine is compared on",
+                where=f"{type(module).__name__}, in transformers' own code",
+                found=f"{type(error).__name__}: {error!s:.200}",
+                hint="compare the configuration with the one that the model was released with",
+            ) from error
         return np.asarray(found["logits"][0].to(torch.float32).numpy())
 
 

@@ -33,11 +33,12 @@ MOST_PIXELS = 1 << 26  # of one picture
 
 def check_grids(manifest: dict[str, Any]) -> None:
     """Refuse patches of another form, and pictures of no size or of any."""
-    form = {"image?": {"least": int, "most": int}, "generation": {"pictures": {"grid": GRID}}}
-    check_form(manifest, form, "manifest")
+    size = {"least": int, "most": int, "fit?": str, "edge?": int}
+    check_form(manifest, {"image?": size, "generation": {"pictures": {"grid": GRID}}}, "manifest")
     grid, how = manifest["generation"]["pictures"]["grid"], manifest["image"]
     fit = 0 < grid["patch"] <= 64 and 0 < grid["merge"] <= 8 and 0 < grid["frames"] <= 8
-    fit = fit and 0 <= grid["window"] <= 32
+    fit = fit and 0 <= grid["window"] <= 32 and grid["axes"] in (1, 3)
+    fit = fit and (not how or how["fit"] != "edge" or 0 < (how["edge"] or 0) <= 1 << 13)
     most = MOST_PIXELS // (grid["frames"] or 1) * 2
     fit = fit and (not how or 0 < how["least"] <= how["most"] <= min(most, MOST_PIXELS))
     parts = ["windows", grid["window"] ** 2] if grid["window"] else [1, "tokens"]

@@ -31,7 +31,7 @@ class Looks(Opened):
     """
 
     def pixels(self, images: Sequence[Any]) -> np.ndarray:
-        """What run() takes as ``encoder_pixel_values``: (tiles, 3, rows, columns) float32."""
+        """What run() takes as ``encoder_pixel_values``: tiles, or the patches of one image."""
         if "encoder_positions" in self.inputs:
             from lepton_compile.runtime.loader_grids import one_alone
 
@@ -61,8 +61,7 @@ def pictured(model: Any, prompt: Any, many: bool, images: Any, chat: Any) -> lis
 
     Images are a list, of ``many`` prompts a list for each; or None: then chat messages have them.
     """
-    does = model.task
-    refuse(does != "image-text-to-text", f"images are of no use: this model does {does}")
+    refuse((t := model.task) != "image-text-to-text", f"images are of no use: this model does {t}")
     prompts = prompt if many else [prompt]
     wrong = f"give a list of images for each of {len(prompts)} prompts, not {images!r:.60}"
     with failing(wrong):
@@ -73,10 +72,11 @@ def pictured(model: Any, prompt: Any, many: bool, images: Any, chat: Any) -> lis
 
 def _with(model: Any, prompt: Any, images: Any, chat: Any) -> Pictured:
     """One prompt; where a text is a chat message, images that none before it has are its own."""
-    before, new = _images_in(chat), _images_in(prompt)
+    before, parts = _images_in(chat), _images_in(chat) + _images_in(prompt)
     if images is None:
         with failing("give images=[...], or each image of the messages its own, under the key"):
-            images = [one.get("url", one.get("path")) or one["image"] for one in before + new]
+            keys = ("image", "url", "path")  # as templates have them
+            images = [p[next((k for k in keys if p.get(k) is not None), "image")] for p in parts]
     tiles = [model.tiles(one) for one in listed(images, least=0)]
     if isinstance(prompt, str) and (chat or isinstance(chat, dict)):
         new = [{"type": "image"}] * (len(tiles) - len(before))

@@ -115,7 +115,7 @@ def _of_images(task: str, made: Mapping[str, Any], told: Mapping[str, Any]) -> d
         "loader_image_labels": task == "image-classification",
         "loader_tiles": looks and bool(made.get("tiles")),
         "loader_seer": looks,
-        "loader_between": sized and made.get("fit") in (None, "grow", "scale"),
+        "loader_between": sized and bool(made) and made.get("fit") in (None, "grow", "scale"),
         "loader_growing": sized and made.get("fit") == "grow",
         "loader_scaling": sized and made.get("fit") == "scale",
         "loader_filling": sized and made.get("fit") == "fill",

@@ -282,7 +282,8 @@ def test_messages_name_an_image_as_templates_do(
 ) -> None:
     file = tmp_path / "seen.png"
     seen[0].save(file)
-    parts = [{"image": seen[0]}, {"path": file}, {"url": str(file)}]
+    parts = [{"image": seen[0], "path": "other.png"}, {"url": None, "path": file}]
+    parts.append({"url": str(file), "path": "other.png"})
     rows = [
         model.generate([{"role": "user", "content": [{"type": "image", **part}]}], chat=True)
         for part in parts

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import transformers
 from PIL import Image
 
 import lepton_compile as lc
@@ -215,6 +216,17 @@ def test_others_quantized(kind: str, bits: str, tmp_path: Path) -> None:
     quantize, least = QUANTIZED[bits]
     source = saved(kind, tmp_path / "model")
     check_quantized(source, quantize, least, ASKS[kind], tmp_path / "out")
+
+
+def test_what_transformers_itself_cannot_run(tmp_path: Path) -> None:
+    """It cuts what layers are given of each token where caches are shared, also where that is
+    nothing."""
+    source = saved("gemma4", tmp_path / "model")
+    config = transformers.AutoConfig.from_pretrained(source)
+    config.text_config.hidden_size_per_layer_input = 0
+    transformers.AutoModelForImageTextToText.from_config(config).save_pretrained(source)
+    with pytest.raises(ExportError, match="own model fails on what the engine is compared on"):
+        lc.build(model=str(source), output=tmp_path / "out", tactics="default")
 
 
 @pytest.mark.parametrize("kind", GRIDS)

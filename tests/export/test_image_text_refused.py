@@ -19,7 +19,19 @@ from tests.passes.support import load
 from tests.small import llama
 
 from .harness import compiled, save
-from .zoo_pictured import BLOCKS, CLIP, EVEN, PICTURED, PIXTRAL, RASTER, SIZED, TOWER, pictured
+from .zoo_pictured import (
+    BLOCKS,
+    CLIP,
+    EVEN,
+    PICTURED,
+    PIXTRAL,
+    RASTER,
+    SHARED,
+    SIZED,
+    SQUARES,
+    TOWER,
+    pictured,
+)
 
 TASK = "image-text-to-text"
 CLASSES = {
@@ -119,6 +131,17 @@ def test_a_model_that_only_writes(tmp_path: Path) -> None:
             *(ExportError, "in a way that no such", "63"),
         ),
         ("gemma4", {"vision_config": None}, ExportError, "has no vision tower", "null"),
+        (
+            "gemma4",
+            {"vision_config": {**SQUARES, "pooling_kernel_size": 1}},
+            *(ExportError, "in a way that no such", "1"),
+        ),
+        ("gemma4", {"text_config": SHARED}, ExportError, "have the cache of others", "2"),
+        (
+            "paddleocr_vl",
+            {"vision_config": {**RASTER, "head_dim": 8}},
+            *(ExportError, "in a way that no such", "8"),
+        ),
         ("gemma4", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
         ("qwen3_vl", {"image_token_id": -1}, ExportError, "names no token that stands for", "-1"),
     ],

@@ -128,7 +128,9 @@ def _gemma4(
     """One whose layers are given more of each token, and share caches."""
     eyes = {**SQUARES, **(tower or {})}
     words = {**OWN_LAYERS, **(more or {}), **text}
-    told = {"audio_config": None, "video_token_id": 8, "audio_token_id": 9}
+    told: dict[str, Any] = {"audio_config": None, "video_token_id": 8, "audio_token_id": 9}
+    if tower:
+        told["audio_token_id"] = None
     return pictured("Gemma4Config", "gemma4_text", eyes, words, **told)
 
 
@@ -177,6 +179,12 @@ OWN_LAYERS = {
     "hidden_size_per_layer_input": 8,
     "vocab_size_per_layer_input": VOCABULARY,
     "pad_token_id": 3,
+}
+SHARED = {
+    **_TEXT,
+    **OWN_LAYERS,
+    "model_type": "gemma4_text",
+    "use_bidirectional_attention": "vision",
 }
 PLAIN_LAYERS = {
     "num_hidden_layers": 2,

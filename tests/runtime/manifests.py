@@ -69,7 +69,7 @@ def manifest(
     ``grid`` is the rule of sizes of pictures of any; those of the empty one have positions."""
     image: dict[str, Any] | None = {"tiles": {"kind": "longest-edge"}} if tiles else None
     if grid is not None:
-        image = {"fit": grid} if grid else {}
+        image = {"least": 1, "most": 9, **({"fit": grid} if grid else {})}
     pair = task in OF_TWO_PARTS
     cached = (task == "text-generation" or pair) and shared is not None
     return {

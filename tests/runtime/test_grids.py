@@ -86,7 +86,7 @@ def manifest(**told: Any) -> dict[str, Any]:
     }
     for name, value in told.items():
         entry: Any = made["image"]
-        if name not in ("least", "most"):
+        if name not in ("least", "most", "fit", "edge"):
             entry = made["generation"]["pictures"]["grid"]  # type: ignore[index, call-overload]
         entry[name] = value
     return made
@@ -109,6 +109,13 @@ def manifest(**told: Any) -> dict[str, Any]:
         {"patch": "4"},
         {"axes": 3},  # and no input for offsets
         {"axes": None},
+        {"axes": 2},
+        {"axes": 0},
+        {"fit": 1},
+        {"fit": "edge"},
+        {"fit": "edge", "edge": 0},
+        {"fit": "edge", "edge": -5},
+        {"fit": "edge", "edge": "9"},
         {"least": 0},
         {"least": 4097},
         {"most": MOST_PIXELS + 1},

@@ -69,4 +69,4 @@ def angles(rotary: Any, places: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin, (.., patches, width of a head / 2): half of them by row, half by column."""
     by_axis = places[..., None].to(torch.float32) * rotary.inv_freq
     turned = by_axis.flatten(-2)
-    return turned.cos(), turned.sin()
+    return turned.cos() * rotary.attention_scaling, turned.sin() * rotary.attention_scaling

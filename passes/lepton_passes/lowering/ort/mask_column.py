@@ -9,8 +9,9 @@ takes 0.83 to 0.85 of the time for 2,048 and 8,192 tokens (Zen 4, one thread). S
 are seen stay the same: a zero is added.
 The column is made once for all layers with as many heads.
 Refuses: keys that are known to be few; a causal order, or a bias, with which the kernel holds all
-scores in any case; heads in an order of their own; other types than fp32; a mask made inside the
-layer.
+scores in any case; heads in an order of their own, or of no known width where no scale is given;
+other types than fp32; a mask made inside the layer, of another form, or with a value of its own;
+outputs for a cache.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import sizes_of
+from lepton_passes.match import made_by, sizes_of
 
 __all__ = ["LONG", "LowerMaskColumn"]
 
 LONG = 1024
 """Tokens from which on it is worth the copies of queries and keys."""
 _MASK, _AXES = 4, 3  # an input; (batch, sequence, heads side by side)
+_RANK = 2  # of a mask of keys (batch, sequence)
 
 
 class LowerMaskColumn(LeptonPass):
@@ -47,9 +49,7 @@ class LowerMaskColumn(LeptonPass):
             if len(node.inputs) <= _MASK or node.inputs[_MASK] is None:
                 continue
             masks = body.arguments(node.inputs[_MASK])
-            reason = _refuses(body, node)
-            if reason is None and masks is None:
-                reason = "the mask is made inside the layer"
+            reason = _refuses(body, node) or _refuses_mask(body, node, masks)
             if reason is not None or masks is None:
                 self.refuse(body, node, reason or "")
                 continue
@@ -67,13 +67,11 @@ class LowerMaskColumn(LeptonPass):
         ]
         flat = body.constant_node(node, np.array([0, 0, -1], np.int64))
         given = [body.emit(node, "Reshape", [each.outputs[0], flat]).outputs[0] for each in wide]
-        new = body.emit(
-            node,
-            "MultiHeadAttention",
-            [*given, node.inputs[2]],
-            dict(node.attributes),
-            domain="com.microsoft",
-        )
+        scale = _scale(body, node)
+        assert scale is not None
+        attributes: dict[str, float | ir.Attr] = {**node.attributes, "scale": scale}
+        inputs = [*given, node.inputs[2]]
+        new = body.emit(node, "MultiHeadAttention", inputs, attributes, domain="com.microsoft")
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 
@@ -82,6 +80,36 @@ def _by_head(body: Body, node: ir.Node, value: ir.Value | None, heads: int) -> i
     """(batch, sequence, heads, width) of heads side by side."""
     shape = body.constant_node(node, np.array([0, 0, heads, -1], np.int64))
     return body.emit(node, "Reshape", [value, shape]).outputs[0]
+
+
+def _scale(body: Body, node: ir.Node) -> float | None:
+    """Of scores; where it is not said it is that of the width of a head, which will be another."""
+    if (said := node.attributes.get_float("scale", 0.0)) != 0:
+        return said
+    sizes = sizes_of(body, node.inputs[0])
+    whole = sizes[-1] if sizes is not None else None
+    return (
+        (whole // node.attributes.get_int("num_heads")) ** -0.5 if isinstance(whole, int) else None
+    )
+
+
+def _refuses_mask(body: Body, node: ir.Node, masks: list[ir.Value] | None) -> str | None:
+    if masks is None:
+        return "the mask is made inside the layer"
+    if any(_axes(mask) != _RANK for mask in masks):
+        return "the mask is not one of keys"
+    if "mask_filter_value" in node.attributes:
+        return "the mask has a value of its own"
+    return None
+
+
+def _axes(mask: ir.Value) -> int | None:
+    """How many there are, of what a mask was before it was cast."""
+    before = mask
+    while before.shape is None and (maker := made_by(before, "Cast")) is not None:
+        assert maker.inputs[0] is not None
+        before = maker.inputs[0]
+    return None if before.shape is None else len(before.shape)
 
 
 def _refuses(body: Body, node: ir.Node) -> str | None:
@@ -96,4 +124,8 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
         return f"there are {keys} keys, which take little memory"
     if type_of(body, node.inputs[0]) != ir.DataType.FLOAT:
         return "queries are not fp32"
+    if any(out.uses() or out.is_graph_output() for out in node.outputs[1:]):
+        return "its keys and values are read behind it"
+    if _scale(body, node) is None:
+        return "the width of heads is unknown, by which scores are scaled"
     return None

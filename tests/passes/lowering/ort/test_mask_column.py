@@ -97,6 +97,50 @@ def test_refuses_a_mask_of_the_layer() -> None:
     assert reasons(done) == ["the mask is made inside the layer"]
 
 
+def _plain(more: str = "scale = 0.4", mask: str = "b, s", width: str = "16") -> ir.Model:
+    return load(
+        f"""main (float[b, s, {width}] q, int32[{mask}] mask) => (float[b, s, {width}] y) {{
+          y = com.microsoft.MultiHeadAttention <num_heads = 4, {more}> (q, q, q, , mask)
+        }}"""
+    )
+
+
+def test_a_scale_that_is_not_said_is_that_of_the_heads_before() -> None:
+    model = _plain("unidirectional = 0")
+    feeds = {"q": FEEDS["q"], "mask": MASK.astype(np.int32)}
+    assert check(LowerMaskColumn(), model, feeds, CLOSE).fired == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"mask": "b"}, "the mask is not one of keys"),
+        ({"mask": "b, s, t"}, "the mask is not one of keys"),
+        ({"more": "scale = 0.4, mask_filter_value = -1.0"}, "the mask has a value of its own"),
+        (
+            {"more": "unidirectional = 0", "width": "d"},
+            "the width of heads is unknown, by which scores are scaled",
+        ),
+    ],
+)
+def test_refuses_masks_of_other_forms_and_scales(how: dict[str, str], reason: str) -> None:
+    done = LowerMaskColumn()
+    done(_plain(**how))
+    assert reasons(done) == [reason]
+
+
+def test_refuses_outputs_for_a_cache() -> None:
+    model = load(
+        """main (float[b, s, 16] q, int32[b, s] mask)
+            => (float[b, s, 16] y, float[b, 4, s, 4] k, float[b, 4, s, 4] v) {
+          y, k, v = com.microsoft.MultiHeadAttention <num_heads = 4> (q, q, q, , mask)
+        }"""
+    )
+    done = LowerMaskColumn()
+    done(model)
+    assert reasons(done) == ["its keys and values are read behind it"]
+
+
 def test_what_has_no_mask_is_left_alone() -> None:
     model = load(
         """main (float[b, s, 16] q) => (float[b, s, 16] y) {
