@@ -147,16 +147,21 @@ def configured(name: str, layers: int | None = None) -> Any:
     return getattr(transformers, kind)(vision_config=vision, text_config=words, **options)
 
 
-def measured(name: str, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """The figures of one model, as ``bench --json`` has them."""
+def save(name: str, folder: Path, layers: int | None = None) -> int:
+    """Write a model of this shape; returns its parameters. It is gone from memory then."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     torch.manual_seed(0)
-    config = configured(name, asked.layers)
+    config = configured(name, layers)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(work / name)
-    parameters = int(sum(parameter.numel() for parameter in model.parameters()))
+    model.save_pretrained(folder)
+    return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def measured(name: str, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """The figures of one model, as ``bench --json`` has them."""
+    parameters = save(name, work / name, asked.layers)
     return {"parameters": parameters, **hybrids.benched(work / name, "int8", asked)}
 
 
