@@ -53,14 +53,15 @@ SEES = {
     "num_attention_heads": 2,
     "image_size": SIDE,
 }
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
+"""Of those whose pictures have positions."""
 
 
 def _grid_config(kind: str) -> Any:
     """Of a model for pictures of any size."""
     import transformers
 
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    text = {**TEXT, "head_dim": 16, "rope_parameters": rope}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": {**ROPE}}
     eyes = {"depth": 3, "num_heads": 2, "hidden_size": 32, "intermediate_size": 48}
     eyes |= {"out_hidden_size": 64, "patch_size": PATCH, "spatial_merge_size": 2}
     if kind == "qwen2_5_vl":
@@ -75,7 +76,7 @@ def _grid_config(kind: str) -> Any:
         text |= {f"linear_num_{each}_heads": 2 for each in ("key", "value")}
         text |= {f"linear_{each}_head_dim": 16 for each in ("key", "value")}
         half = {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
-        text["rope_parameters"] = {**rope, **half}
+        text["rope_parameters"] = {**ROPE, **half}
         kinds = transformers.Qwen3_5Config
     told = {"image_token_id": TOKEN, "vision_start_token_id": TOKEN + 1}
     told |= {"vision_end_token_id": TOKEN + 2, "video_token_id": TOKEN + 3}
@@ -121,8 +122,7 @@ def _pixtral_config(kind: str) -> Any:
 def _paddleocr_config() -> Any:
     import transformers
 
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    text = {**TEXT, "head_dim": 16, "rope_parameters": rope}
+    text = {**TEXT, "head_dim": 16, "rope_parameters": {**ROPE}}
     eyes = {**SEES, "patch_size": PATCH, "image_size": 6 * PATCH}
     told = {"image_token_id": TOKEN, "vision_start_token_id": TOKEN + 1}
     told |= {"vision_end_token_id": TOKEN + 2, "video_token_id": 9}
@@ -132,11 +132,10 @@ def _paddleocr_config() -> Any:
 def _glm_config(kind: str) -> Any:
     import transformers
 
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    text = {**TEXT, "rope_parameters": rope}
+    text = {**TEXT, "rope_parameters": {**ROPE}}
     if kind == "glm4v":
         half = {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
-        text["rope_parameters"] = {**rope, **half}
+        text["rope_parameters"] = {**ROPE, **half}
     eyes = {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 48}
     eyes |= {"out_hidden_size": 64, "patch_size": PATCH, "image_size": 6 * PATCH}
     told = {"image_token_id": TOKEN, "image_start_token_id": TOKEN + 1}

@@ -61,11 +61,12 @@ class GridTextModule(TaskModule):
         pixels, patches, ids, mask, keep, *offsets = inputs
         network: Any = self.network
         rows = self.tower.features(network, pixels, patches)
-        embeddings, *above = self._placed(ids, rows)
+        words = known_ids(network, ids, self.token)
+        embeddings, *above = self._placed(ids, words, rows)
         places = torch.ops.lepton.positions(mask, ids)
         given = {
             cache_name(network): LeptonCache(mask.shape[1], ids.shape[1], own=self.cache == "own"),
-            **_layer_inputs(network, ids),
+            **_layer_inputs(network, words),
         }
         with (
             keeping(network, keep),
@@ -82,11 +83,11 @@ class GridTextModule(TaskModule):
             )
         return [found["logits"].to(torch.float32)]
 
-    def _placed(self, ids: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    def _placed(self, ids: Tensor, words: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         """Embeddings of tokens (batch, sequence, width), those of the picture in their places; and
         what goes on top of some layers there, nothing of a word."""
         network: Any = self.network
-        own = network.get_input_embeddings()(known_ids(network, ids, self.token))
+        own = network.get_input_embeddings()(words)
         width = own.shape[-1]
         more = rows.shape[-1] - width
         wide = torch.cat([own, own.new_zeros((*ids.shape, more))], dim=-1) if more else own
@@ -94,12 +95,12 @@ class GridTextModule(TaskModule):
         return torch.split(placed, width, dim=-1)
 
 
-def _layer_inputs(network: Any, ids: Tensor) -> dict[str, Tensor]:
-    """What Gemma 4 gives each layer of a token, besides: of a picture that of padding."""
+def _layer_inputs(network: Any, words: Tensor) -> dict[str, Tensor]:
+    """What Gemma 4 gives each layer of a token, besides: of a picture that of padding, as
+    ``words`` have it."""
     config = network.config
     if config.model_type not in GEMMA4 or not config.text_config.hidden_size_per_layer_input:
         return {}
-    words = known_ids(network, ids, config.image_token_id)
     return {"per_layer_inputs": network.model.language_model.get_per_layer_inputs(words, None)}
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lepton_compile.export.image_text_kinds import PADDLEOCR, has_pixtral
+from lepton_compile.export.patch_grid import patch_grid
 from lepton_compile.runtime.loader_grids import patches
 
 __all__ = ["with_pictures"]
@@ -33,12 +35,14 @@ def with_pictures(
 
     takes, token = inspect.signature(module.forward).parameters, module.config.image_token_id
     every = [one for each in pictures for one in each]
+    cut = patch_grid(module.config)
+    grid = {**asdict(cut), "window": 0} if cut is not None else {}
     if module.config.model_type in PADDLEOCR:
-        given = _in_raster(module.config.vision_config, every)
+        given = _in_raster(grid["patch"], every)
     elif "image_grid_thw" in takes:
-        given = _in_patches(module.config.vision_config, every)
+        given = _in_patches(grid, every)
     elif "image_position_ids" in takes:
-        given = _by_pixel(module.config.vision_config, every)
+        given = _by_pixel(grid, every)
     elif has_pixtral(module.config):
         given = _padded(every)
     elif "pixel_attention_mask" in takes:  # which are cut
@@ -52,10 +56,8 @@ def with_pictures(
     return found
 
 
-def _in_patches(config: Any, pictures: list[Array]) -> dict[str, Array]:
+def _in_patches(grid: dict[str, int], pictures: list[Array]) -> dict[str, Array]:
     """Qwen-VL's: all patches in a row, and of each picture how many frames, rows and columns."""
-    grid = {"patch": config.patch_size, "merge": config.spatial_merge_size, "window": 0}
-    grid["frames"] = config.temporal_patch_size
     cut = [patches(one, grid)[0] for one in pictures]
     sizes = [(1, *(side // grid["patch"] for side in one.shape[1:])) for one in pictures]
     return {
@@ -64,9 +66,9 @@ def _in_patches(config: Any, pictures: list[Array]) -> dict[str, Array]:
     }
 
 
-def _in_raster(config: Any, pictures: list[Array]) -> dict[str, Array]:
+def _in_raster(side: int, pictures: list[Array]) -> dict[str, Array]:
     """PaddleOCR-VL's: the same, row by row, and each patch as a picture."""
-    side, rows, sizes = config.patch_size, list[Array](), list[tuple[int, int, int]]()
+    rows, sizes = list[Array](), list[tuple[int, int, int]]()
     for one in pictures:
         high, wide = (edge // side for edge in one.shape[1:])
         cut = one.reshape(COLOURS, high, side, wide, side).transpose(1, 3, 0, 2, 4)
@@ -75,11 +77,9 @@ def _in_raster(config: Any, pictures: list[Array]) -> dict[str, Array]:
     return {"pixel_values": np.concatenate(rows), "image_grid_thw": np.array(sizes)}
 
 
-def _by_pixel(config: Any, pictures: list[Array]) -> dict[str, Array]:
+def _by_pixel(grid: dict[str, int], pictures: list[Array]) -> dict[str, Array]:
     """Gemma 4's: patches of each picture, the colours of a pixel side by side, and their columns
     and rows, filled up with -1 to the largest."""
-    grid = {"patch": config.patch_size, "merge": config.pooling_kernel_size}
-    grid |= {"frames": 1, "window": 0}
     cut = [patches(one, grid) for one in pictures]
     most = max(pixels.shape[1] for pixels, _ in cut) * grid["merge"] ** 2
     rows, places = list[Array](), list[Array]()

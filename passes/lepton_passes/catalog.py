@@ -209,9 +209,8 @@ def _native_linear(settings: Settings) -> LeptonPass | None:
 
 
 def _mask_column(settings: Settings) -> LeptonPass | None:
-    return (
-        LowerMaskColumn() if (settings.capacity or LONG) >= LONG and not settings.native else None
-    )
+    long = (settings.capacity or LONG) >= LONG
+    return LowerMaskColumn() if long and not settings.native else None
 
 
 def _linear(settings: Settings) -> LeptonPass:

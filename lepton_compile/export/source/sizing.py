@@ -106,5 +106,6 @@ def _of_edge(settings: Mapping[str, Any], usual: int) -> AnySize | None:
     named = settings.get("size")
     given = {"longest_edge": usual} if named is None else named
     edge = given.get("longest_edge") if isinstance(given, dict) else None
-    fits = type(edge) is int and 0 < edge <= MOST_EDGE
-    return AnySize(1, edge**2, EDGE, edge) if type(edge) is int and fits else None
+    if type(edge) is not int or not 0 < edge <= MOST_EDGE:
+        return None
+    return AnySize(1, edge**2, EDGE, edge)

@@ -13,21 +13,30 @@ from lepton_compile.export.capture.attention import NAME
 
 __all__ = ["attend_all"]
 
+Turn = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 def attend_all(
     layer: Any,
     project: Callable[[Tensor], Tensor],
     hidden_states: Tensor,
     position_embeddings: tuple[Tensor, Tensor],
+    turn: Turn = torch.ops.lepton.turned,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of patches (1, patches, width); ``project`` is what the layer ends with."""
-    query, key, value = (
-        each(hidden_states).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2)
-        for each in (layer.q_proj, layer.k_proj, layer.v_proj)
-    )
-    query, key = (torch.ops.lepton.turned(each, *position_embeddings) for each in (query, key))
+    """Attention of patches (1, patches, width); ``project`` is what the layer ends with, and
+    ``turn`` what turns heads (1, heads, patches, width) by cos and sin."""
+    query, key, value = (_heads(layer, which, hidden_states) for which in "qkv")
+    query, key = (turn(each, *position_embeddings) for each in (query, key))
     found, _ = AttentionInterface()[NAME](
         layer, query, key, value, None, scaling=layer.scaling, is_causal=False
     )
     return project(found.flatten(2)), None
+
+
+def _heads(layer: Any, which: str, hidden_states: Tensor) -> Tensor:
+    """(1, heads, patches, width), normed where the layer has norms."""
+    heads = getattr(layer, f"{which}_proj")(hidden_states).unflatten(-1, (-1, layer.head_dim))
+    norm = getattr(layer, f"{which}_norm", None)
+    normed: Tensor = heads if norm is None else norm(heads)
+    return normed.transpose(1, 2)

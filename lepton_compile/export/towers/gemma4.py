@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-from lepton_compile.export.capture.attention import NAME
+from .attention import attend_all
+from .places import angles
 
 __all__ = ["attend", "features"]
 
@@ -25,7 +25,8 @@ def attend(network: Any) -> None:
     """Have the tower's layers attend to all patches by rows and columns that come with them, for
     good: layers are traced apart, after what calls them."""
     for layer in network.model.vision_tower.encoder.layers:
-        layer.self_attn.forward = partial(_attend, layer.self_attn)
+        own = layer.self_attn
+        own.forward = partial(attend_all, own, own.o_proj, turn=_turned)
 
 
 def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
@@ -38,9 +39,9 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
     tower, patches = network.model.vision_tower, pixels.shape[2]
     crossed = places.flatten(1, 2).flip(-1)
     hidden = _embedded(tower.patch_embedder, pixels.flatten(1, 2), crossed)
-    angles = _angles(tower.encoder.rotary_emb, crossed)
+    turned = angles(tower.encoder.rotary_emb, crossed)
     for layer in tower.encoder.layers:
-        hidden = layer(hidden, position_embeddings=angles)
+        hidden = layer(hidden, position_embeddings=turned)
     by_token = hidden.reshape(1, -1, patches, hidden.shape[-1])
     pooled = by_token.mean(2) * tower.pooler.root_hidden_size
     if tower.config.standardize:
@@ -59,35 +60,7 @@ def _embedded(embedder: Any, pixels: Tensor, crossed: Tensor) -> Tensor:
     return hidden
 
 
-def _angles(rotary: Any, crossed: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin by columns and by rows, (1, patches, 2, width of a head / 4)."""
-    angles = crossed[..., None].to(torch.float32) * rotary.inv_freq
-    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
-
-
-def _attend(
-    layer: Any, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: Any
-) -> tuple[Tensor, None]:
-    """Attention of patches (1, patches, width) to all of them."""
-    query, key, value = (
-        norm(project(hidden_states).unflatten(-1, (-1, layer.head_dim))).transpose(1, 2)
-        for project, norm in (
-            (layer.q_proj, layer.q_norm),
-            (layer.k_proj, layer.k_norm),
-            (layer.v_proj, layer.v_norm),
-        )
-    )
-    query, key = (_turned(each, *position_embeddings) for each in (query, key))
-    found, _ = AttentionInterface()[NAME](
-        layer, query, key, value, None, scaling=layer.scaling, is_causal=False
-    )
-    return layer.o_proj(found.flatten(2)), None
-
-
 def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Heads (1, heads, patches, width) of which each half is turned by an axis of its own."""
-    halves = [
-        torch.ops.lepton.turned(half, cos[..., axis, :], sin[..., axis, :])
-        for axis, half in enumerate(heads.chunk(2, dim=-1))
-    ]
-    return torch.cat(halves, dim=-1)
+    halves = zip(*(each.chunk(2, dim=-1) for each in (heads, cos, sin)), strict=True)
+    return torch.cat([torch.ops.lepton.turned(*half) for half in halves], dim=-1)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 
+from .convolved import convolved
 from .places import angles, stretched
 from .qwen_vl import attend
 
@@ -25,9 +25,9 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
         pixels: (1, tokens, patches, numbers).
         places: (1, tokens, patches, 2), rows and columns.
     """
-    tower, kernel = network.model.visual, network.model.visual.patch_embed.proj
-    places, patches = places.flatten(1, 2), pixels.shape[2]
-    hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
+    tower, patches = network.model.visual, pixels.shape[2]
+    places = places.flatten(1, 2)
+    hidden = convolved(tower.patch_embed.proj, pixels.flatten(1, 2))
     if hasattr(tower, "embeddings"):
         table = tower.embeddings.position_embedding
         side = round(table.num_embeddings**0.5)
@@ -37,7 +37,5 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
         hidden = block(hidden, cu_seqlens=None, position_embeddings=turned)
     normed = tower.post_layernorm(hidden)[0]
     by_token = normed.reshape(-1, patches, normed.shape[-1]).transpose(1, 2).flatten(1)
-    whole = tower.downsample
-    merged: Tensor = functional.linear(by_token, whole.weight.flatten(1), whole.bias)
-    found: Tensor = tower.merger(merged)
+    found: Tensor = tower.merger(convolved(tower.downsample, by_token))
     return found

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 
 from .attention import attend_all
+from .convolved import convolved
 from .places import angles, stretched
 
 __all__ = ["attend", "features"]
@@ -33,9 +33,8 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
         places: (1, tokens, patches, 2), rows and columns.
     """
     tower, patches = network.model.visual.vision_model, pixels.shape[2]
-    embedded, kernel = tower.embeddings, tower.embeddings.patch_embedding
-    places = places.flatten(1, 2)
-    hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
+    embedded, places = tower.embeddings, places.flatten(1, 2)
+    hidden = convolved(embedded.patch_embedding, pixels.flatten(1, 2))
     side = embedded.num_grid_per_side
     hidden = hidden + stretched(embedded.position_embedding, places, side, "bilinear")
     turned = angles(tower.encoder.rotary_pos_emb, places)

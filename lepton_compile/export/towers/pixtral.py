@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .attention import attend_all
+from .convolved import convolved
+from .places import angles
 
 __all__ = ["attend", "features"]
 
@@ -35,10 +36,9 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
         places: (1, tokens, patches, 2), rows and columns.
     """
     tower, patches = _tower(network), pixels.shape[2]
-    kernel = tower.patch_conv
-    hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
-    found = [tower.ln_pre(hidden)]
-    turned = _angles(tower.patch_positional_embedding, places.flatten(1, 2))
+    found = [tower.ln_pre(convolved(tower.patch_conv, pixels.flatten(1, 2)))]
+    rotary = tower.patch_positional_embedding
+    turned = angles(rotary, places.flatten(1, 2), apart=True)
     for layer in tower.transformer.layers:
         found.append(layer(found[-1], None, position_embeddings=turned))
     wanted = getattr(network.config, "vision_feature_layer", -1)
@@ -65,14 +65,3 @@ def _projected(projector: Any, hidden: Tensor, patches: int) -> Tensor:
         hidden = projector.patch_merger.merging_layer(parts.transpose(-1, -2).flatten(2))
     found: Tensor = projector.linear_2(projector.act(projector.linear_1(hidden)))
     return found[0]
-
-
-def _angles(rotary: Any, places: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin, (1, patches, width of a head / 2): half of them by row, half by column."""
-    rows, columns = rotary.inv_freq.chunk(2)
-    by_axis = [
-        places[..., axis, None].to(torch.float32) * frequencies
-        for axis, frequencies in enumerate((rows, columns))
-    ]
-    angles = torch.cat(by_axis, dim=-1)
-    return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling

@@ -65,8 +65,14 @@ def _by_cubes(at: Tensor, side: int) -> Taps:
     return found
 
 
-def angles(rotary: Any, places: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin, (.., patches, width of a head / 2): half of them by row, half by column."""
-    by_axis = places[..., None].to(torch.float32) * rotary.inv_freq
+def angles(rotary: Any, places: Tensor, *, apart: bool = False) -> tuple[Tensor, Tensor]:
+    """cos and sin, (.., patches, width of a head / 2): half of them by the first axis of places,
+    half by the second.
+
+    Args:
+        apart: each axis has half of the frequencies for its own; else both have all of them.
+    """
+    frequencies = rotary.inv_freq.unflatten(0, (2, -1)) if apart else rotary.inv_freq
+    by_axis = places[..., None].to(torch.float32) * frequencies
     turned = by_axis.flatten(-2)
     return turned.cos() * rotary.attention_scaling, turned.sin() * rotary.attention_scaling

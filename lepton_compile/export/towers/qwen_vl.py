@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import AttentionInterface
 
 from lepton_compile.export.capture.attention import NAME, MaskRule, active
 
+from .convolved import convolved
 from .places import angles, stretched
 
 __all__ = ["attend", "features"]
@@ -43,8 +43,7 @@ def features(network: Any, pixels: Tensor, places: Tensor) -> Tensor:
         places: (windows, tokens, patches, 2), rows and columns.
     """
     tower = network.model.visual
-    kernel = tower.patch_embed.proj
-    hidden = functional.linear(pixels.flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
+    hidden = convolved(tower.patch_embed.proj, pixels.flatten(1, 2))
     places = places.flatten(1, 2)
     if hasattr(tower, "pos_embed"):
         side = tower.num_grid_per_side

@@ -49,7 +49,7 @@ class LowerMaskColumn(LeptonPass):
             if len(node.inputs) <= _MASK or node.inputs[_MASK] is None:
                 continue
             masks = body.arguments(node.inputs[_MASK])
-            reason = _refuses(body, node) or _refuses_mask(body, node, masks)
+            reason = _refuses(body, node) or _refuses_mask(node, masks)
             if reason is not None or masks is None:
                 self.refuse(body, node, reason or "")
                 continue
@@ -93,7 +93,7 @@ def _scale(body: Body, node: ir.Node) -> float | None:
     )
 
 
-def _refuses_mask(body: Body, node: ir.Node, masks: list[ir.Value] | None) -> str | None:
+def _refuses_mask(node: ir.Node, masks: list[ir.Value] | None) -> str | None:
     if masks is None:
         return "the mask is made inside the layer"
     if any(_axes(mask) != _RANK for mask in masks):
