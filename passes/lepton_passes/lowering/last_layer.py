@@ -1,4 +1,5 @@
-"""Compute for kept positions alone what nothing else reads: most of a decoder's last layer.
+"""Compute for kept positions alone what nothing else reads: most of a decoder's last layer, and all
+of layers behind it that read the cache of another.
 
     Before   h = .. GroupQueryAttention(..), MatMul, norms, sums ..
              KeepLast(h, count)
@@ -13,7 +14,13 @@ positions apart (``_positions.py``), also where they are rows, as in front of a 
     Before   r = Reshape(x, [-1, W]);  e = Experts(r, ..);  y = Reshape(e, [batch, sequence, W])
     After    the same behind KeepLast(x, count), y with as many positions as that has
 
-The last layer gets a function of its own.
+Layers without keys of their own (20 of 35 in Gemma 4 E2B) are told of how many tokens they are
+given the last, and KeepLast goes on to the layer before:
+
+    Before   y = layer(x, keys, values, ..);  KeepLast(y, count)
+    After    y = layer(KeepLast(x, count), keys, values, .., tokens)
+
+Layers that are cut get a function of their own.
 Refuses: an op that is not known to keep positions apart, or works along theirs; a constant that
 differs between them; sizes that are not known; a last layer that something else reads. What
 stands behind those is moved all the same; norms and sums alone are not worth it.
@@ -21,260 +28,131 @@ stands behind those is moved all the same; norms and sums alone are not worth it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.lowering._positions import Form, positions
-from lepton_plugins.spec import CPU_DOMAIN
+from lepton_passes.lowering._keeping import keep, keep_arguments, shorten
+from lepton_passes.lowering._kept import Moved, follows, moved_behind
 
 __all__ = ["LowerLastLayer"]
 
-ATTENTION = "GroupQueryAttention"
-KEPT = {Form.SEQUENCE: ir.SymbolicDim("kept"), Form.ROWS: ir.SymbolicDim("kept_rows")}
-_COUNT = 11  # input of our attention
-# Where a layer has come to all positions: states, and heads.
-_ENDS = frozenset({"CausalConvWithState", "Transpose"})
-_HEADS = 4  # axes of what is laid out in heads
-_LINEAR = ("Experts", "MatMul")
-
 
 @dataclass
-class _Moved:
-    """Nodes of one body that compute for kept positions alone, last first.
+class _Cut:
+    """Calls of one function of which one result is wanted for kept positions alone."""
 
-    Attributes:
-        forms: how what they make and read is laid out, where it has positions.
-        stops: nodes that are left whole, and why.
-    """
-
-    nodes: list[ir.Node] = field(default_factory=list)
-    forms: dict[ir.Value | None, Form] = field(default_factory=dict)
-    stops: list[tuple[ir.Node, str]] = field(default_factory=list)
-
-    @property
-    def outside(self) -> list[ir.Value]:
-        """Values with positions that they read and do not make."""
-        made = {out for node in self.nodes for out in node.outputs}
-        read = {value for node in self.nodes for value in node.inputs if not _is_attention(node)}
-        read -= {None, *made}
-        return [value for value in self.forms if value is not None and value in read]
-
-    @property
-    def saves(self) -> bool:
-        """Whether it is more than norms and sums."""
-        return any(node.op_type in _LINEAR for node in self.nodes)
+    place: int
+    calls: list[ir.Node]
 
 
 class LowerLastLayer(LeptonPass):
-    """Compute the last layer for kept positions alone."""
+    """Compute the last layer for kept positions alone, and those behind it without keys."""
 
     name = "lower-last-layer"
-    summary = "Of the last layer, what only kept positions need, for them alone"
+    summary = "Of the last layers, what only kept positions need, for them alone"
     changes_numbers = True
 
     def rewrite(self, body: Body) -> None:
         keeps = body.nodes("KeepLast", domain=DIALECT)
         if body.function is not None or len(keeps) != 1:
             return
-        (keep,) = keeps
-        hidden, count = keep.inputs
+        (last,) = keeps
+        hidden, count = last.inputs
         assert hidden is not None
         assert count is not None
-        moved = _moved(body, hidden, keep)
-        for value in moved.outside or [hidden]:
-            self._into_layer(body, value, count, {keep, *moved.nodes})
+        whole = _of_all_positions(body, hidden)
+        if whole is None and any(map(follows, _nodes(body.model))):
+            self.refuse(body, last, "no input of the model says how many tokens there are")
+            return
+        moved = moved_behind(body, hidden, last)
+        cuts = self._cuts(body, moved.outside or [hidden], {last, *moved.nodes})
         self._report(body, moved)
-        if self.fired or moved.saves:
-            _keep(body, moved, count)
-            body.replace(keep.outputs[0], hidden)
-            self.fired = 1  # whether it went into a layer or not
+        if not cuts and not moved.saves:
+            return
+        tokens = _count(body, whole)
+        uses = [use for cut in cuts for use in self._cut(body, cut, count, tokens)]
+        keep_arguments(body, uses, count)
+        keep(body, moved, count, tokens)
+        body.replace(last.outputs[0], hidden)
+        self.fired = max(self.fired, 1)  # whether it went into a layer or not
 
-    def _into_layer(
-        self, main: Body, value: ir.Value, count: ir.Value, readers: set[ir.Node]
-    ) -> None:
-        """Go on in the layer that makes ``value``, if nothing else reads it."""
-        call = value.producer()
-        if call is None or call.domain != LAYER_DOMAIN:
-            return
-        if value.is_graph_output() or {use.node for use in value.uses()} - readers:
-            self.refuse(main, call, "all positions of what it makes are read elsewhere, too")
-            return
-        calls = [n for n in main.model.graph if n.op_identifier() == call.op_identifier()]
-        shared = Body(main.model, main.model.functions[call.op_identifier()], calls)
-        place = call.outputs.index(value)
-        found = _moved(shared, shared.graph.outputs[place], None)
-        if not found.nodes:
-            self._report(shared, found)
-            return
-        layer = next(
-            body for body in shared.split(lambda index: calls[index] is call) if call in body.calls
-        )
-        moved = _moved(layer, layer.graph.outputs[place], None)
+    def _cuts(self, main: Body, values: list[ir.Value], readers: set[ir.Node]) -> list[_Cut]:
+        """Layers that can be cut, from that which makes one of ``values`` on to those before."""
+        found: dict[tuple[object, int], _Cut] = {}
+        pending = [(value, readers) for value in values]
+        while pending:
+            value, known = pending.pop()
+            call = value.producer()
+            if call is None or call.domain != LAYER_DOMAIN:
+                continue
+            if value.is_graph_output() or {use.node for use in value.uses()} - known:
+                self.refuse(main, call, "all positions of what it makes are read elsewhere, too")
+                continue
+            layer, place = _layer(main, call), call.outputs.index(value)
+            moved = moved_behind(layer, layer.graph.outputs[place], None)
+            if not moved.nodes:
+                self._report(layer, moved)
+                continue
+            key = call.op_identifier(), place
+            found.setdefault(key, _Cut(place, [])).calls.append(call)
+            inner = [layer.graph.inputs.index(each) for each in moved.arguments]
+            outer = [call.inputs[index] for index in inner]
+            pending += [(each, {call}) for each in outer if each is not None]
+        return list(found.values())
+
+    def _cut(
+        self, main: Body, cut: _Cut, count: ir.Value, tokens: ir.Value | None
+    ) -> list[tuple[ir.Node, int]]:
+        """Cut these calls; returns what they are to be given for kept positions alone."""
+        whole = _layer(main, cut.calls[0])
+        calls = whole.calls
+        parts = whole.split(lambda index: calls[index] in cut.calls)
+        layer = next(part for part in parts if cut.calls[0] in part.calls)
+        moved = moved_behind(layer, layer.graph.outputs[cut.place], None)
         self._report(layer, moved)
-        _keep(layer, moved, layer.lift("count", [count]))
-        _shorten(value)
+        given = [layer.graph.inputs.index(each) for each in moved.arguments]
+        keep(layer, moved, count, tokens)
+        for call in layer.calls:
+            shorten(call.outputs[cut.place])
         self.fire(layer)
+        return [(call, index) for call in layer.calls for index in given]
 
-    def _report(self, body: Body, moved: _Moved) -> None:
+    def _report(self, body: Body, moved: Moved) -> None:
         for node, reason in moved.stops:
             self.refuse(body, node, reason)
 
 
-def _moved(body: Body, end: ir.Value, reader: ir.Node | None) -> _Moved:
-    """What ``end`` is computed by that no position but its own goes into."""
-    barred: set[ir.Node] = set()
-    stops: list[tuple[ir.Node, str]] = []
-    while True:
-        moved = _walked(body, end, reader, barred)
-        rows = [value for value in moved.outside if moved.forms[value] is Form.ROWS]
-        if not rows:
-            moved.stops += stops
-            return moved
-        # Rows cannot be cut: without those that come from a sequence, what reads them stays whole.
-        stops += moved.stops
-        barred |= _into_sequence(moved, rows)
+def _layer(main: Body, call: ir.Node) -> Body:
+    """The function of a layer, with all its calls."""
+    key = call.op_identifier()
+    calls = [node for node in main.model.graph if node.op_identifier() == key]
+    return Body(main.model, main.model.functions[key], calls)
 
 
-def _walked(body: Body, end: ir.Value, reader: ir.Node | None, barred: set[ir.Node]) -> _Moved:
-    moved, inside = _Moved(forms={end: Form.SEQUENCE}), {reader}
-    for node in reversed(body.nodes()):
-        out = next((value for value in node.outputs if value in moved.forms), None)
-        if out is None or node in barred or not _only_for(node, end, inside):
-            continue
-        form = moved.forms[out]
-        found = {} if _is_attention(node) else positions(body, node, out, form)
-        read = {} if isinstance(found, str) else {node.inputs[i]: each for i, each in found.items()}
-        if any(moved.forms.get(value, each) is not each for value, each in read.items()):
-            found = "it reads rows as a sequence"
-        if isinstance(found, str):
-            if not _is_end(body, node):
-                moved.stops.append((node, found))
-            continue
-        moved.nodes.append(node)
-        moved.forms.update(dict.fromkeys(node.outputs[: 1 if _is_attention(node) else None], form))
-        if not _is_attention(node):  # it reads all positions of what it is made from
-            inside.add(node)
-        moved.forms.update(read)
-    return moved
-
-
-def _into_sequence(moved: _Moved, rows: list[ir.Value]) -> set[ir.Node]:
-    """Where these rows, and what is made of them, become a sequence."""
-    found, reached = set(), set(rows)
-    for node in reversed(moved.nodes):
-        if not reached & set(node.inputs):
-            continue
-        if any(moved.forms.get(value) is Form.SEQUENCE for value in node.outputs):
-            found.add(node)
-        else:
-            reached |= set(node.outputs)
-    return found
-
-
-def _only_for(node: ir.Node, end: ir.Value, inside: set[ir.Node | None]) -> bool:
-    """Whether what a node makes is ``end``, or read inside and nowhere else."""
-    made = node.outputs[:1] if _is_attention(node) else node.outputs
-    for value in made:
-        if value.is_graph_output() and value is not end:
-            return False
-        if any(use.node not in inside for use in value.uses()):
-            return False
-    return any(value is end or value.uses() for value in made)
-
-
-def _is_attention(node: ir.Node) -> bool:
-    """Whether it is ours, which computes some of its queries when asked."""
-    return (node.domain, node.op_type) == (CPU_DOMAIN, ATTENTION)
-
-
-def _is_end(body: Body, node: ir.Node) -> bool:
-    """Whether it is where a layer looks at other positions, or begins: nothing is lost there."""
-    if node.domain == LAYER_DOMAIN or "Attention" in node.op_type or node.op_type in _ENDS:
-        return True
-    if node.op_type == "Gather":
-        return body.weights(node.inputs[0]) is not None  # by token, or by position
-    source = node.inputs[0] if node.op_type == "Reshape" else None
-    return source is not None and source.shape is not None and len(source.shape) == _HEADS
-
-
-def _keep(body: Body, moved: _Moved, count: ir.Value) -> None:
-    """Let the nodes read kept positions, and our attention know which."""
-    order = {node: index for index, node in enumerate(body.nodes())}
-    for value in moved.outside:
-        if value.shape is not None and value.shape[1] == KEPT[Form.SEQUENCE]:
-            continue
-        readers = [use for use in value.uses() if use.node in moved.nodes]
-        first = min((use.node for use in readers), key=order.__getitem__)
-        kept = body.emit(first, "KeepLast", [value, count], domain=DIALECT).outputs[0]
-        kept.type, kept.shape = value.type, value.shape
-        _shorten(kept)
-        for use in readers:
-            use.node.replace_input_with(use.idx, kept)
-    for node in moved.nodes:
-        if _is_attention(node):
-            node.resize_inputs(max(len(node.inputs), _COUNT + 1))  # a bias stands behind it
-            node.replace_input_with(_COUNT, count)
-        if node.op_type == "Reshape" and moved.forms[node.outputs[0]] is Form.SEQUENCE:
-            _reshape(body, moved, node)
-        if node.op_type == "Expand":
-            _repeat(body, moved, node)
-        for value in node.outputs:
-            if value in moved.forms and node.op_type != "Shape":
-                _shorten(value, moved.forms[value])
-
-
-def _reshape(body: Body, moved: _Moved, node: ir.Node) -> None:
-    """Make a sequence of as many positions as the rows were made of."""
-    source = _sequence(moved, node)
-    width = node.outputs[0].shape
-    assert width is not None
-    both = body.emit(node, "Shape", [source], {"start": 0, "end": 2}).outputs[0]
-    last = body.constant_node(node, np.array([width[2]], np.int64))
-    shape = body.emit(node, "Concat", [both, last], {"axis": 0}).outputs[0]
-    node.replace_input_with(1, shape)
-
-
-def _repeat(body: Body, moved: _Moved, node: ir.Node) -> None:
-    """Make as many rows as there are: those of what is repeated, or beside what it is read with."""
-    if moved.forms.get(node.inputs[1]) is Form.ROWS:  # sizes of what is moved
-        return
-    sizes = node.outputs[0].shape
-    assert sizes is not None
-    columns = np.array(list(sizes)[1:], np.int64)
-    if moved.forms.get(node.inputs[0]) is Form.ROWS:
-        node.replace_input_with(1, body.constant_node(node, np.array([1, *columns])))
-        return
-    (use,) = node.outputs[0].uses()
-    reader = use.node
-    rows = body.emit(reader, "Shape", [reader.inputs[1]], {"start": 0, "end": 1}).outputs[0]
-    shape = body.emit(reader, "Concat", [rows, body.constant_node(reader, columns)], {"axis": 0})
-    made = body.emit(reader, "Expand", [node.inputs[0], shape.outputs[0]]).outputs[0]
-    made.type, made.shape = node.outputs[0].type, node.outputs[0].shape
-    _shorten(made, Form.ROWS)
-    reader.replace_input_with(use.idx, made)
-
-
-def _sequence(moved: _Moved, node: ir.Node) -> ir.Value | None:
-    """The sequence that these rows are made of."""
-    for value in node.inputs:
-        if value is None or moved.forms.get(value) is not Form.ROWS:
-            continue
-        maker = value.producer()
-        assert maker is not None
-        if maker.op_type == "Reshape" and moved.forms.get(maker.inputs[0]) is not Form.ROWS:
-            return maker.inputs[0]
-        if (found := _sequence(moved, maker)) is not None:
-            return found
+def _of_all_positions(main: Body, hidden: ir.Value) -> ir.Value | None:
+    """An input of the model that has as many positions as ``hidden``."""
+    length = hidden.shape[1] if hidden.shape is not None else None
+    for value in main.graph.inputs if length is not None else ():
+        if value.shape is not None and length in list(value.shape)[1:2]:
+            return value
     return None
 
 
-def _shorten(value: ir.Value, form: Form = Form.SEQUENCE) -> None:
-    """Say in the shape that positions are left out: memory is planned by its names."""
-    if value.shape is not None:
-        sizes = list(value.shape)
-        sizes[form] = KEPT[form]
-        value.shape = ir.Shape(sizes)
+def _count(main: Body, value: ir.Value | None) -> ir.Value | None:
+    """How many positions a value has; nothing where nothing asks for that."""
+    if value is None or not any(map(follows, _nodes(main.model))):
+        return None
+    made = main.emit(main.nodes()[0], "Shape", [value], {"start": 1, "end": 2}).outputs[0]
+    made.type, made.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
+    return made
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Those of the main graph, and of layers."""
+    yield from model.graph
+    for function in model.functions.values():
+        yield from function

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.plugins.cpu_library import DOMAIN, OTHER_PROCESSORS, Array, needs_library, run
 
@@ -64,17 +66,32 @@ class Cached:
         ]
         return [y, *filled]
 
-    def output(self, domain: str, *, rotary: bool, kept: int | None = None, **more: Any) -> Array:
+    def output(
+        self,
+        domain: str,
+        *,
+        rotary: bool,
+        norms: Sequence[Array | None] = (),
+        kept: int | None = None,
+        tokens: Array | None = None,
+        **more: Any,
+    ) -> Array:
         """Output alone, of a node that has no other."""
-        inputs, attributes = self._given(domain, rotary, False, (), kept, more)
+        inputs, attributes = self._given(domain, rotary, False, norms, kept, more)
+        if tokens is not None:
+            inputs += [*[None] * (13 - len(inputs)), tokens]
         return run(domain, "GroupQueryAttention", inputs, **attributes)[0]
+
+    def shares(self) -> None:
+        """Read a cache of another layer, which has the new tokens, too."""
+        self.k, self.v = (each[:, :0] for each in (self.k, self.v))
 
     def _given(
         self,
         domain: str,
         rotary: bool,
         packed: bool,
-        norms: Sequence[Array],
+        norms: Sequence[Array | None],
         kept: int | None,
         more: dict[str, Any],
     ) -> tuple[list[Any], dict[str, Any]]:
@@ -186,11 +203,78 @@ def test_the_cache_of_another_layer(
 ) -> None:
     """Without new keys and values it holds them all, and stays as it is."""
     cached = Cached(past, new, 4, 2, 32, 200)
-    cached.k, cached.v = (each[:, :0] for each in (cached.k, cached.v))
+    cached.shares()
     ours, theirs = (cached.output(domain, rotary=rotary, **more) for domain in (DOMAIN, MICROSOFT))
     _close(ours, theirs)
     if new > 2:
         _close(cached.output(DOMAIN, rotary=rotary, kept=2, **more), theirs[:, -2:])
+
+
+def test_queries_alone_have_norms_beside_the_cache_of_another_layer() -> None:
+    cached, gamma = Cached([20, 7], 5, 4, 2, 32, 200), _random(32, seed=7)
+    cached.shares()
+    ours = cached.output(DOMAIN, rotary=True, norms=[gamma])
+    cached.q = _normed(cached.q, gamma)
+    _close(ours, cached.output(DOMAIN, rotary=True))
+
+
+@given(
+    past=st.lists(st.integers(0, 90), min_size=1, max_size=3),
+    new=st.integers(1, 70),
+    kept=st.integers(1, 70),
+    short=st.integers(0, 40),
+    more=st.fixed_dictionaries(
+        {
+            "local_window_size": st.sampled_from([-1, 1, 12, 64]),
+            "rounded": st.sampled_from([0, 1]),
+            "rotary": st.booleans(),
+        }
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_some_queries_of_all_new_tokens(
+    past: list[int], new: int, kept: int, short: int, more: dict[str, Any]
+) -> None:
+    """The last ones are what they are among the others, in rows of a prompt that are short, too."""
+    kept = min(kept, new)
+    cached = Cached(past, new, 4, 2, 32, 200)
+    if not any(past):  # only a prompt's rows may be short
+        cached.lengths[-1] -= min(short, new - 1)
+    cached.shares()
+    some, one = (cached.output(DOMAIN, kept=count, **more) for count in (kept, 1))
+    cached.q = cached.q[:, -kept:]
+    tokens = np.array(new, np.int64)
+    assert np.array_equal(cached.output(DOMAIN, tokens=tokens, **more), some)
+    assert np.array_equal(cached.output(DOMAIN, tokens=tokens, kept=1, **more), one)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        np.array(2, np.int64),
+        np.array([5, 5], np.int64),
+        np.array(np.iinfo(np.int64).min, np.int64),
+    ],
+)
+def test_refuses_fewer_tokens_than_queries(tokens: Array) -> None:
+    cached = Cached([10], 3, 4, 1, 32, 32)
+    cached.shares()
+    with pytest.raises(Exception, match="tokens is less than there are queries"):
+        cached.output(DOMAIN, rotary=False, tokens=tokens)
+
+
+@pytest.mark.parametrize("tokens", [14, 200, np.iinfo(np.int64).max])
+def test_refuses_more_tokens_than_there_are(tokens: int) -> None:
+    cached = Cached([10], 3, 4, 1, 32, 32)
+    cached.shares()
+    with pytest.raises(Exception, match="a row does not fit its cache"):
+        cached.output(DOMAIN, rotary=False, tokens=np.array(tokens, np.int64))
+
+
+def test_refuses_queries_left_out_beside_new_keys() -> None:
+    cached = Cached([10], 3, 4, 1, 32, 32)
+    with pytest.raises(Exception, match="or keys are given, too"):
+        cached.output(DOMAIN, rotary=False, tokens=np.array(3, np.int64))
 
 
 def test_refuses_values_without_keys() -> None:
@@ -251,9 +335,9 @@ def test_encoder(tokens: int, width: int, causal: int) -> None:
     mask = np.ones((3, tokens), np.int32)
     mask[1, (tokens + 1) // 2 :] = 0
     mask[2, 1:] = 0
-    for given in (None, mask):
-        ours = _encoder(DOMAIN, q, k, v, given, unidirectional=causal)
-        _close(ours, _encoder(MICROSOFT, q, k, v, given, unidirectional=causal))
+    for shown in (None, mask):
+        ours = _encoder(DOMAIN, q, k, v, shown, unidirectional=causal)
+        _close(ours, _encoder(MICROSOFT, q, k, v, shown, unidirectional=causal))
 
 
 def test_encoder_takes_all_three_side_by_side() -> None:
@@ -273,8 +357,8 @@ def test_keys_of_another_text(tokens: int, keys: int) -> None:
     mask = np.ones((3, keys), np.int32)
     mask[1, (keys + 1) // 2 :] = 0
     mask[2, 1:] = 0
-    for given in (None, mask):
-        _close(_encoder(DOMAIN, q, k, v, given), _encoder(MICROSOFT, q, k, v, given))
+    for shown in (None, mask):
+        _close(_encoder(DOMAIN, q, k, v, shown), _encoder(MICROSOFT, q, k, v, shown))
 
 
 def test_refuses_a_mask_of_another_length_than_the_keys() -> None:

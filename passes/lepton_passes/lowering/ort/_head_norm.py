@@ -5,7 +5,8 @@
     After    GroupQueryAttention(qkv, , , .., query_norm, key_norm)
 
 The kernels go over each head anyway, to turn it. A layer has 5 nodes less in each step, and a
-prompt's queries and keys are not copied (Gemma 3, Qwen3).
+prompt's queries and keys are not copied (Gemma 3, Qwen3). Where a layer has no keys of its own, its
+queries alone have a norm (Gemma 4 E2B).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.ort._grouped_query import reads_another_cache
 from lepton_passes.match import made_by, only_reader, rank_of, split_of
 
 __all__ = ["HeadNorm"]
@@ -54,8 +56,8 @@ class HeadNorm(LeptonPass):
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("GroupQueryAttention", domain=self.domain):
-            if node.inputs[1] is None or len(node.outputs) == 1:
-                continue  # one output: it reads the keys of another layer
+            if node.inputs[1] is None:
+                continue
             query, key = (self._normed(value) for value in node.inputs[:2])
             if query is None and key is None:
                 continue
@@ -64,25 +66,27 @@ class HeadNorm(LeptonPass):
                 self.refuse(body, node, reason)
                 continue
             assert query is not None
-            assert key is not None
             self._take(body, node, query, key)
 
     def differs(self, norm: ir.Node) -> str | None:
         """Why the kernel cannot do what this norm does."""
         raise NotImplementedError
 
-    def _take(self, body: Body, node: ir.Node, query: _Normed, key: _Normed) -> None:
-        value = node.inputs[2]
-        assert value is not None
-        three = (query.x, key.x, value)
+    def _take(self, body: Body, node: ir.Node, query: _Normed, key: _Normed | None) -> None:
+        keys, values = node.inputs[1:3]
+        assert keys is not None
+        assert values is not None
+        three = (query.x, keys if key is None else key.x, values)
         packed = _packed(body, three)
         inputs = [*(three if packed is None else (packed, None, None)), *node.inputs[3:]]
         first, end = self.places[0], self.places[0] + 2
         inputs += [None] * (first - len(inputs))
-        inputs[first:end] = [query.norm.inputs[1], key.norm.inputs[1]]  # a bias may stand behind
+        weights = [each.norm.inputs[1] if each is not None else None for each in (query, key)]
+        inputs[first:end] = weights  # a bias may stand behind
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
         attributes[self.epsilon] = query.epsilon
-        new = body.emit(node, node.op_type, inputs, attributes, domain=self.domain, outputs=3)
+        count = len(node.outputs)
+        new = body.emit(node, node.op_type, inputs, attributes, domain=self.domain, outputs=count)
         body.replace_all(node.outputs, new.outputs)
         self.fire(body)
 
@@ -103,14 +107,14 @@ class HeadNorm(LeptonPass):
     def _refuses(
         self, body: Body, node: ir.Node, query: _Normed | None, key: _Normed | None
     ) -> str | None:
-        if query is None or key is None:
+        if query is None or (key is None and not reads_another_cache(node)):
             return "one of query and key has a norm, the other has none"
-        if query.epsilon != key.epsilon:
+        if key is not None and query.epsilon != key.epsilon:
             return "the norms of query and key have different epsilons"
         width = _width(node)
         if width is None or width > self.most:
             return f"heads of {width} are wider than {self.most}"
-        for each in (query, key):
+        for each in (query,) if key is None else (query, key):
             if (reason := self.differs(each.norm)) is not None:
                 return reason
             weights = body.weights(each.norm.inputs[1])

@@ -4,8 +4,9 @@
              GroupQueryAttention(Reshape(Norm(Reshape(q))), Reshape(Norm(Reshape(k))), v, ..)
     After    GroupQueryAttention(qkv, , , .., query_norm, key_norm)
 
-Refuses: a norm of one of the two alone; norms of different epsilon; of a whole row (OLMo 2); with a
-mean or a bias; read by others, too; of something else than a projection; heads of more than 1,024.
+Refuses: a norm of one of the two alone, where there are both; norms of different epsilon; of a
+whole row (OLMo 2); with a mean or a bias; read by others, too; of something else than a projection;
+heads of more than 1,024.
 """
 
 from __future__ import annotations

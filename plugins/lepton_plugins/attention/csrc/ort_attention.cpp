@@ -1,13 +1,14 @@
 // MultiHeadAttention(query, key?, value?, key_padding_mask?, attention_bias?) and GroupQueryAttention(
 // query, key?, value?, past_key, past_value, seqlens_k, total_sequence_length, cos_cache?, sin_cache?,
-// query_norm?, key_norm?, kept?, attention_bias?), with the meaning that onnxruntime's operators of
+// query_norm?, key_norm?, kept?, attention_bias?, tokens?), with the meaning that onnxruntime's operators of
 // these names have. Without key and value, query holds all three side by side, in this order; those of
 // MultiHeadAttention may be of another text, and of another length, and laid out in heads as a cache
 // is. A bias (1 or batch, 1 or heads, 1 or queries, keys) is added to scores; beside a cache it alone
 // says which keys a query sees. Weights of norms (head_dim) are of an RMS norm of each head, in
 // front of the rotary embedding. `kept` is how many of the last queries are wanted, 0 for all: the
 // result has so many, while keys and values of all go to the cache. Key and value of no tokens leave
-// the cache as it is, that of another layer, and nothing is made of it.
+// the cache as it is, that of another layer, and nothing is made of it; no norm of keys is needed
+// then, and query may hold the last of the new tokens alone, of which there are `tokens`.
 #include "ort_attention.h"
 
 #include <cmath>
@@ -212,7 +213,8 @@ struct HeadNorms {
 // New keys and values go to the cache, turned; queries to memory of their own.
 struct Append {
   const Inputs& in;
-  int64_t first;  // query that is wanted
+  int64_t skipped;  // new tokens in front of the queries
+  int64_t first;    // query that is wanted
   Heads past_key, past_value, key, value, query;
   const int64_t* past;  // length of each row
   int64_t heads, kv_heads;
@@ -234,7 +236,8 @@ struct Append {
   }
 
   void add(int64_t unit) const {
-    const int64_t b = unit / in.tokens, t = unit % in.tokens, position = past[b] + t;
+    const int64_t b = unit / in.tokens, t = unit % in.tokens;
+    const int64_t position = past[b] + skipped + t;
     const int64_t next = t + 1 < in.tokens ? t + 1 : t;
     float normed[kMostNormed];
     for (int64_t h = 0; !in.shared && h < kv_heads; ++h) {
@@ -255,7 +258,7 @@ struct Append {
 // One call of GroupQueryAttention: what it is given, and what it makes of it.
 struct Call {
   Inputs in;
-  Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept;
+  Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept, all;
   Operand y, present_key, present_value;
   Bias bias{};
 
@@ -267,14 +270,14 @@ struct Call {
     for (size_t i = 0; i < 9; ++i) {
       if (OrtStatus* s = input(api, context, 3 + i, others[i])) return s;
     }
-    return nullptr;
+    return input(api, context, 13, &all);
   }
 
   // Of the queries that are wanted; the lengths have been checked.
   OrtStatus* read_bias_of(const OrtApi* api, const OrtKernelContext* context, int64_t heads) {
-    const int64_t sizes[] = {rows(), heads, in.tokens, length()};
+    const int64_t sizes[] = {rows(), heads, tokens(), length()};
     if (OrtStatus* s = read_bias(api, context, 12, sizes, &bias)) return s;
-    if (bias.data != nullptr) bias.data += first() * bias.query;
+    if (bias.data != nullptr) bias.data += (skipped() + first()) * bias.query;
     return nullptr;
   }
 
@@ -303,7 +306,11 @@ struct Call {
   int64_t rows() const { return in.query.dims[0]; }
   int64_t length() const { return *total.as<int32_t>(); }  // of the longest row
 
-  // The first query that is wanted, and how many are.
+  // New tokens, and those of them whose queries are not there.
+  int64_t tokens() const { return all.data == nullptr ? in.tokens : *all.as<int64_t>(); }
+  int64_t skipped() const { return tokens() - in.tokens; }
+
+  // The first query that is wanted of those that are there, and how many are.
   int64_t first() const {
     const int64_t wanted = kept.data == nullptr ? 0 : *kept.as<int64_t>();
     return wanted == 0 || wanted > in.tokens ? 0 : in.tokens - wanted;
@@ -314,9 +321,9 @@ struct Call {
 class GroupQuery final : public Operator<GroupQuery> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
-  static constexpr size_t kInputs = 13, kOutputs = 3;
+  static constexpr size_t kInputs = 14, kOutputs = 3;
   static OrtElementType input_type(size_t i) {
-    return i == 5 || i == 6 ? ORT_INT32 : i == 11 ? ORT_INT64 : ORT_FLOAT;
+    return i == 5 || i == 6 ? ORT_INT32 : i == 11 || i == 13 ? ORT_INT64 : ORT_FLOAT;
   }
   static bool optional(size_t i) { return i == 1 || i == 2 || i > 6; }
   static bool optional_output(size_t i) { return i > 0; }
@@ -388,12 +395,17 @@ class GroupQuery final : public Operator<GroupQuery> {
       return wrong(api_, "the tables of angles do not fit a head");
     }
     const bool normed = query.data != nullptr || key.data != nullptr;
-    if (normed && (query.size() != head_dim || key.size() != head_dim || key.data == nullptr ||
-                   query.data == nullptr || head_dim > kMostNormed)) {
+    const bool keys = key.data == nullptr ? call.in.shared : key.size() == head_dim;
+    if (normed && (!keys || query.size() != head_dim || query.data == nullptr ||
+                   head_dim > kMostNormed)) {
       return wrong(api_, "the norms of heads do not fit a head, or one is left out");
     }
     if (kept.data != nullptr && (kept.size() != 1 || *kept.as<int64_t>() < 0)) {
       return wrong(api_, "kept is no count of queries");
+    }
+    if (call.all.data == nullptr) return nullptr;
+    if (call.all.size() != 1 || !call.in.shared || call.tokens() < call.in.tokens) {
+      return wrong(api_, "tokens is less than there are queries, or keys are given, too");
     }
     return nullptr;
   }
@@ -401,12 +413,12 @@ class GroupQuery final : public Operator<GroupQuery> {
   // past (4 rows): length of each row's cache before, and behind the new tokens; position of its
   // first wanted query; new tokens without the padding behind them, which the mask was counted for.
   OrtStatus* lengths_of(const Call& call, int64_t* past) const {
-    const int64_t rows = call.rows(), tokens = call.in.tokens;
+    const int64_t rows = call.rows(), tokens = call.tokens();
     for (int64_t b = 0; b < rows; ++b) {
       const int64_t last = call.seqlens.as<int32_t>()[b];
       past[b] = tokens == call.length() ? 0 : last + 1 - tokens;
       past[rows + b] = past[b] + tokens;
-      past[2 * rows + b] = past[b] + call.first();
+      past[2 * rows + b] = past[b] + call.skipped() + call.first();
       past[3 * rows + b] = last + 1 - past[b];
       if (past[b] < 0 || past[b] > call.past_key.dims[2] ||
           past[rows + b] > call.present_key.dims[2]) {
@@ -433,8 +445,8 @@ class GroupQuery final : public Operator<GroupQuery> {
     const Rotary rotary{call.cos.as<float>(), call.sin.as<float>(),
                         rotary_ ? call.cos.last() : 0, interleaved_ != 0};
     const Heads past_key = cache(call.past_key), past_value = cache(call.past_value);
-    Append append{in, call.first(), past_key, past_value, key, value, query, past, heads_,
-                  kv_heads_, norms, rotary};
+    Append append{in,   call.skipped(), call.first(), past_key, past_value, key, value, query,
+                  past, heads_,         kv_heads_,    norms,    rotary};
     if (key.data != past_key.data || value.data != past_value.data) {
       threads.run(rows * kv_heads_, [](void* user, size_t i) {
         static_cast<const Append*>(user)->copy(static_cast<int64_t>(i));

@@ -11,7 +11,7 @@ import pytest
 from lepton_passes.contract import CLOSE
 from lepton_passes.lowering.ort.native_head_norm import LowerNativeHeadNorm
 from tests.passes.lowering.ort import head_norms
-from tests.passes.support import Arrays, check, ops, random, reasons
+from tests.passes.support import Arrays, check, load, ops, random, reasons
 from tests.plugins.cpu_library import needs_library
 
 pytestmark = needs_library
@@ -47,6 +47,29 @@ def test_a_bias_stays_behind_the_norms() -> None:
     assert check(LowerNativeHeadNorm(), model, FEEDS, CLOSE).fired == 1
     (node,) = (n for n in model.graph if n.op_type == "GroupQueryAttention")
     assert [v is not None for v in node.inputs[9:]] == [True, True, False, True]
+
+
+SHARING = """main (float[b, s, 64] x, float[b, 2, p, 16] pk, float[b, 2, p, 16] pv,
+      int32[b] lengths, int32 total) => (y) {
+  parted = Constant <value_ints = [0, 0, -1, 16]> ()
+  x4 = Reshape (x, parted)
+  xn = ai.lepton.cpu.Normalization <epsilon = 0.01, rms = 1> (x4, gamma_q)
+  joined = Constant <value_ints = [0, 0, -1]> ()
+  x3 = Reshape (xn, joined)
+  nothing = Constant <value_ints = [1, 0, 32]> ()
+  none = ConstantOfShape (nothing)
+  y = ai.lepton.cpu.GroupQueryAttention <num_heads = 4, kv_num_heads = 2, scale = 0.3,
+    do_rotary = 0, rotary_interleaved = 0, local_window_size = -1, softcap = 0.0,
+    epsilon = 0.0> (x3, none, none, pk, pv, lengths, total)
+}"""
+
+
+def test_queries_alone_over_the_cache_of_another_layer() -> None:
+    model = load(SHARING, {"gamma_q": random(16, seed=5)})
+    feeds = FEEDS | {"x": random(1, 3, 64)}
+    feeds |= {name: random(1, 2, 8, 16, seed=seed) for seed, name in enumerate(("pk", "pv"))}
+    assert check(LowerNativeHeadNorm(), model, feeds, CLOSE).fired == 1
+    assert ops(model) == ["ConstantOfShape", "GroupQueryAttention"]
 
 
 def test_attention_without_norms_is_not_a_matter() -> None:
