@@ -189,15 +189,17 @@ def quantizable(body: Body) -> dict[ir.Value, list[ir.Node]]:
 
 def _looks_ids_up(node: ir.Node) -> bool:
     """Whether a Gather reads rows by an input of the graph: tables by position are left alone."""
-    ids = node.inputs[1]
-    while ids is not None and (maker := made_by(ids, "Cast", "Reshape", "Identity")) is not None:
-        ids = maker.inputs[0]
-    return (
-        node.attributes.get_int("axis", 0) == 0
-        and ids is not None
-        and ids.is_graph_input()
-        and not ids.is_initializer()
-    )
+    return node.attributes.get_int("axis", 0) == 0 and _are_ids(node.inputs[1])
+
+
+def _are_ids(value: ir.Value | None) -> bool:
+    """Whether a value is an input of the graph, or that where others take the place of some."""
+    if value is None or value.is_initializer():
+        return False
+    if (chosen := made_by(value, "Where")) is not None:
+        return any(map(_are_ids, chosen.inputs[1:]))
+    maker = made_by(value, "Cast", "Reshape", "Identity")
+    return value.is_graph_input() if maker is None else _are_ids(maker.inputs[0])
 
 
 def parameter_names(body: Body, value: ir.Value) -> list[str]:

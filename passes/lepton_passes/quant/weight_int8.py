@@ -42,7 +42,7 @@ class WeightInt8(QuantizeWeights):
     """
 
     name = "weight-int8"
-    summary = "Weights in 8 bits, a scale for each output row"
+    summary = "Weights in 8 bits, a scale for each output row, or block of it"
     bits = 8
     dtype = ir.DataType.INT8
     tolerances = {  # noqa: RUF012  # ClassVar of the base

@@ -100,9 +100,36 @@ def test_columns_that_a_decoder_has_no_exact_kernel_for(multiple: int, kept: int
     assert reasons(done) == ["40 columns are no multiple of 16"] * kept
 
 
+def test_tables_of_which_some_ids_are_others() -> None:
+    """As where words stand in the place of pictures, for which there are no rows."""
+    graph = load(
+        """main (int64[b, s] ids) => (y, logits) {
+      token = Constant <value_int = 7> ()
+      pad = Constant <value_int = 0> ()
+      here = Equal (ids, token)
+      words = Where (here, pad, ids)
+      y = Gather (t, words)
+      turned = Transpose <perm = [1, 0]> (t)
+      logits = MatMul (y, turned)
+    }""",
+        {"t": random(4096, 32)},
+    )
+    done = check(WeightInt8(), graph, {"ids": FEEDS["ids"]}, CLOSE8)
+    assert (done.fired, done.refusals) == (1, [])
+    assert ops(graph) == ["Equal", "Where", "DequantizeLinear", "Gather", "Transpose", "MatMul"]
+
+
 def test_leaves_tables_by_position() -> None:
     graph = load(
-        "main (int64[b] ids) => (y) { n = Neg (ids) p = Neg (n) y = Gather (t, p) }",
+        """main (int64[b] ids) => (y, z) {
+      n = Neg (ids)
+      p = Neg (n)
+      y = Gather (t, p)
+      zero = Constant <value_int = 0> ()
+      negative = Less (ids, zero)
+      q = Where (negative, zero, p)
+      z = Gather (t, q)
+    }""",
         {"t": random(4096, 32)},
     )
     done = check(WeightInt8(), graph, {"ids": FEEDS["ids"][0]}, CLOSE8)
