@@ -282,7 +282,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.
     Entry(LowerCachedAttention, targets=_ORT),
-    Entry(LowerSharedAttention, targets=_CPU),
+    Entry(LowerSharedAttention, targets=_ORT),
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),

@@ -26,10 +26,11 @@ def _seen() -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in pictures(2)]
 
 
-@pytest.mark.parametrize("kind", ["smolvlm", "llava", "internvl", *AXED, "mistral3"])
+@pytest.mark.parametrize("kind", ["smolvlm", "llava", "internvl", *AXED, GEMMA4[0], "mistral3"])
 def test_both_parts_in_half_precision(kind: str, tmp_path: Path) -> None:
     source, both = saved(kind, tmp_path / "model"), ["ort-cpu", "ort-cuda"]
     how = {"compute": "fp16", "verify": False, "check": False}
+    how["passes"] = {"disable": ["lower-cuda-head-norm"]}  # the CPU's kernel has no norms inside
     built = lc.build(model=str(source), target=both, output=tmp_path / "out", **how).path
     crossing = onnx.load(built / "engines/ort/ort-cuda-encoder.onnx", load_external_data=False)
     (value,) = crossing.graph.output

@@ -45,6 +45,7 @@ class HeadNorm(LeptonPass):
         places: of the weights of both norms among its inputs.
         epsilon: name of its attribute.
         most: the widest head that it norms.
+        alone: it norms queries alone, too, where there are no keys.
     """
 
     changes_numbers = True
@@ -53,10 +54,11 @@ class HeadNorm(LeptonPass):
     places: ClassVar[tuple[int, int]]
     epsilon: ClassVar[str]
     most: ClassVar[int]
+    alone: ClassVar[bool]
 
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("GroupQueryAttention", domain=self.domain):
-            if node.inputs[1] is None:
+            if node.inputs[1] is None or (reads_another_cache(node) and not self.alone):
                 continue
             query, key = (self._normed(value) for value in node.inputs[:2])
             if query is None and key is None:

@@ -29,6 +29,7 @@ class LowerCudaHeadNorm(HeadNorm):
     places = (14, 15)
     epsilon = "qk_norm_epsilon"
     most = 256
+    alone = False
 
     def differs(self, norm: ir.Node) -> str | None:
         """Why the kernel cannot do what this norm does."""

@@ -7,7 +7,8 @@ costs two copies and a wait. Changes nothing; each refusal is a node by name:
     DynamicQuantizeMatMul, which only the CPU has
     GroupQueryAttention with what its CUDA kernel refuses when it runs
     mixtures of experts that MoE does not know, whose bodies would run on the CPU in large part
-    attention over another layer's cache, whose body would read a buffer to its end
+    attention over another layer's cache that was not lowered: its body would read a buffer to its
+    end
     DequantizeLinear of a whole weight, which would be computed again in each call
 
 Integers are not looked at: onnxruntime keeps lengths and shapes on the CPU by choice. Nor are
@@ -33,9 +34,10 @@ _PLACED = frozenset(["Constant"])
 _WITH_BRANCHES = frozenset(["If", "Loop", "Scan"])
 _NEWEST = 24
 # Ops of the dialect that no pass lowered, whose bodies would run on the CPU in large part.
-_CPU_ALONE = {
-    "Experts": "experts with such a gate run",
-    "SharedAttention": "layers that read another layer's cache are lowered",
+_LEFT = {
+    "Experts": "experts with such a gate run for ort-cpu alone",
+    "SharedAttention": "attention over another layer's cache was not lowered, and would read a "
+    "buffer to its end",
 }
 
 
@@ -61,8 +63,8 @@ class LegalOrtCuda(LeptonPass):
 def _illegal(body: Body, node: ir.Node, opset: int) -> str | None:
     if node.domain == LAYER_DOMAIN or is_op(node, *_PLACED, *_WITH_BRANCHES):
         return None
-    if is_op(node, *_CPU_ALONE, domain=DIALECT):
-        return f"{_CPU_ALONE[node.op_type]} for ort-cpu alone"
+    if is_op(node, *_LEFT, domain=DIALECT):
+        return _LEFT[node.op_type]
     if node.op_identifier() in body.model.functions:
         return None  # its body moves numbers: Positions, KeepLast and their like
     if node.domain not in ("", "com.microsoft"):

@@ -29,6 +29,7 @@ class LowerNativeHeadNorm(HeadNorm):
     places = (9, 10)
     epsilon = "epsilon"
     most = 1024
+    alone = True
 
     def differs(self, norm: ir.Node) -> str | None:
         """Why the kernel cannot do what this norm does."""

@@ -5,7 +5,7 @@ From attention_mask (batch, total) BOOL:
     total_sequence_length   Shape(mask)[1]                  scalar int32
     key_padding_mask        Cast<INT32>(mask)               (batch, total)
     mask_column             0, or -1e9 where that is 0      (batch, total, heads, 1) fp32
-    no_keys                 zeros                           (batch, 0, width) fp32
+    no_keys                 zeros                           (batch, 0, width)
     window_bias             0 where |i - j| < window, else the least float    (1, 1, total, total)
 """
 
@@ -73,14 +73,15 @@ class MaskValues:
             self._made[key] = self._node("Expand", [wide, shape], padding)
         return self._made[key]
 
-    def no_keys(self, mask: ir.Value, width: int) -> ir.Value:
+    def no_keys(self, mask: ir.Value, width: int, dtype: ir.DataType) -> ir.Value:
         """Keys, or values, of no token."""
-        key = ("nothing", mask, width)
+        key = ("nothing", mask, width, dtype)
         if key not in self._made:
             batch = self._node("Shape", [mask], mask, start=0, end=1)
             rest = self._constant(np.array([0, width], dtype=np.int64), mask)
             shape = self._node("Concat", [batch, rest], mask, axis=0)
-            self._made[key] = self._node("ConstantOfShape", [shape], mask)
+            zero = self._constant(np.zeros(1, dtype.numpy()), mask)
+            self._made[key] = self._node("Expand", [zero, shape], mask)
         return self._made[key]
 
     def window_bias(self, mask: ir.Value, window: int, dtype: ir.DataType) -> ir.Value:

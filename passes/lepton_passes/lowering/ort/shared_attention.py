@@ -6,8 +6,8 @@
                                      total_sequence_length, cos_table, sin_table)
 
 ``keys`` and ``values`` are the present of that layer, past and new tokens; ``none`` are keys of no
-token. The kernel reads them where they are and, as nobody asks for a present, copies nothing; in a
-buffer with spare room it reads as far as the mask says.
+token, in the type of the query. The kernel reads them where they are and, as nobody asks for a
+present, copies nothing; in a buffer with spare room it reads as far as the mask says.
 
 Refuses: attention that is not causal; a mask made inside the layer; an onnxruntime before 1.31,
 which crashes without a present. The rotary embedding stays outside where cos and sin are not rows
@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
+from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort._angles import table_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
@@ -71,7 +72,8 @@ class LowerSharedAttention(LeptonPass):
             attributes |= {"do_rotary": 1, "rotary_interleaved": turns}
         lengths = body.lift("seqlens_k", [self._masks.seqlens(m) for m in masks])
         total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
-        none = body.lift("no_keys", [self._masks.no_keys(m, heads * width) for m in masks])
+        dtype = type_of(body, query) or ir.DataType.FLOAT
+        none = body.lift("no_keys", [self._masks.no_keys(m, heads * width, dtype) for m in masks])
         inputs = [query, none, none, keys, values, lengths, total, *(tables or ())]
         new = body.emit(node, "GroupQueryAttention", inputs, attributes, domain="com.microsoft")
         body.replace(node.outputs[0], new.outputs[0])

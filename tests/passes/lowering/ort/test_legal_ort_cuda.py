@@ -124,6 +124,21 @@ def test_the_table_names_ops_that_exist() -> None:
     assert "DynamicQuantizeMatMul" not in CONTRIB
 
 
+def test_refuses_attention_over_another_cache_that_was_not_lowered() -> None:
+    legal = LegalOrtCuda()
+    legal(
+        load(
+            """main (float16[b, s, 64] q, float16[b, 2, t, 16] k, float16[b, 2, t, 16] v,
+              bool[b, t] seen) => (y) {
+      y = ai.lepton.SharedAttention <q_num_heads = 4, kv_num_heads = 2, scale = 0.3> (q, k, v, seen)
+    }"""
+        )
+    )
+    assert reasons(legal) == [
+        "attention over another layer's cache was not lowered, and would read a buffer to its end"
+    ]
+
+
 def test_refuses_experts() -> None:
     legal = LegalOrtCuda()
     legal(experts(Settings())[0])
