@@ -8,11 +8,13 @@ namespace {
 
 constexpr int64_t kAhead = 2048;  // floats: 8 KB are read until memory answers
 
-// Have a row come that is read a while later: processors foresee a stream within a page alone. Inside
-// of its caller, for GCC leaves out calls of a function that does nothing but this.
+// Have a row come that is read a while later: processors foresee a stream within a page alone. It comes
+// to the second cache: to the first it takes longer than without (Zen 4: 28 layers of 8 heads over 2,000
+// keys of 128 take 26 ms so, 34 without and 45 to the first). Inside of its caller, for GCC leaves out
+// calls of a function that does nothing but this.
 __attribute__((always_inline)) inline void call_for(const float* row, int64_t apart, int width) {
   const float* later = row + (kAhead + width - 1) / width * apart;
-  for (int d = 0; d < width; d += 16) __builtin_prefetch(later + d);
+  for (int d = 0; d < width; d += 16) __builtin_prefetch(later + d, 0, 2);
 }
 
 // Products of R rows and one key, each summed up in 16 lanes, and what a multiple of 8 leaves in 8.
