@@ -30,6 +30,7 @@ __all__ = [
     "PassError",
     "RecipeError",
     "SourceError",
+    "UnrunnableError",
     "UsageError",
     "is_failure",
     "located",
@@ -105,6 +106,10 @@ class RecipeError(UsageError):
 
 class SourceError(LeptonError):
     """The model cannot be found, read or trusted."""
+
+
+class UnrunnableError(SourceError):
+    """PyTorch does not run the model, so that nothing can be compared with it."""
 
 
 class CheckpointError(SourceError):

@@ -23,6 +23,7 @@ from lepton_compile.api.fitting import (
     hessians_for,
     measure_for,
 )
+from lepton_compile.api.in_place import in_place
 from lepton_compile.api.libraries import in_one_order
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
@@ -62,8 +63,6 @@ __all__ = ["Build"]
 # Precision of weights -> the column of a pass' tolerances that the per-pass check holds it to.
 CHECKED_AS = {"fp16": "fp32", "bf16": "fp32", "fp8": "int8", "auto": "int4", "stored": "int4"}
 AGAIN = "built again as the manifest says, to the same bytes: the build before compared them"
-# Passes whose kernels extend caches in place.
-IN_PLACE = tuple(f"lower-{kind}-attention" for kind in ("cached", "marked", "biased-cached"))
 
 
 @dataclass
@@ -308,11 +307,7 @@ class Build:
         from lepton_compile import __version__
 
         shared = exported.cached and all(
-            sum(map(e.passes.fired, IN_PLACE)) == len(exported.caches)
-            # What reads a cache in its own way would read spare room, too.
-            and e.passes.fired("lower-shared-attention") == exported.sharing
-            for e in engines
-            if e.target.startswith("ort-")
+            in_place(e.passes, exported, e.target) for e in engines if e.target.startswith("ort-")
         )
         config = config_of(source)
         order = {e.target: [p.name for p in e.passes.passes] for e in engines}

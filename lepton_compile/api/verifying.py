@@ -15,7 +15,14 @@ from lepton_compile.api.origin import origin_of
 from lepton_compile.api.texts import check_long_enough, read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import read_manifest
-from lepton_compile.errors import EngineError, GateError, LeptonError, SourceError, UsageError
+from lepton_compile.errors import (
+    EngineError,
+    GateError,
+    LeptonError,
+    SourceError,
+    UnrunnableError,
+    UsageError,
+)
 from lepton_compile.export import Source
 from lepton_compile.numerics import enforce
 from lepton_compile.progress import Progress
@@ -93,13 +100,15 @@ def comparing(manifest: Mapping[str, Any], model: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if model is None or isinstance(error, LeptonError | MemoryError | OSError):
+        told = isinstance(error, LeptonError) and not isinstance(error, UnrunnableError)
+        if model is None or told or isinstance(error, MemoryError | OSError):
             raise
+        why = error.found if isinstance(error, UnrunnableError) else None
         made_from = manifest["model"].get("architecture") or "another"
         raise SourceError(
             "the model named does not compute on what the engine takes",
             where="model",
-            found=f"{model}: {type(error).__name__}: {error}",
+            found=f"{model}: {why or f'{type(error).__name__}: {error}'}",
             hint=f"name the {made_from} that the artifact was made from",
         ) from error
 

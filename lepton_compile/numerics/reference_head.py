@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lepton_compile.errors import UnrunnableError
+
 __all__ = ["Head", "scores_of", "take_apart"]
 
 PROBE = 8
@@ -82,7 +84,22 @@ def take_apart(module: nn.Module, text: Sequence[int]) -> Head | None:
 
 
 def scores_of(module: nn.Module, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Scores of the whole model for texts of one length, ``(texts, tokens, words)``, float32."""
+    """Scores of the whole model for texts of one length, ``(texts, tokens, words)``, float32.
+
+    Raises:
+        UnrunnableError: the model does not run in PyTorch.
+    """
     with torch.inference_mode():
-        found = module(input_ids=torch.tensor(texts), use_cache=False).logits
+        try:
+            found = module(input_ids=torch.tensor(texts), use_cache=False).logits
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a model's own code raises
+            raise UnrunnableError(
+                "transformers cannot run this model, so that nothing compares the engine with it",
+                where=f"{type(module).__name__} in PyTorch",
+                found=f"{type(error).__name__}: {error}",
+                hint="build with --no-verify; or compare config.json with the one that the model "
+                "was released with",
+            ) from error
     return torch.as_tensor(found, dtype=torch.float32)

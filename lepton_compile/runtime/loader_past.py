@@ -44,12 +44,14 @@ def add_past(model: Any, given: dict[str, np.ndarray]) -> int:
 
 def run_packed(run: Callable[..., Any], names: list[str], given: dict[str, np.ndarray]) -> Any:
     """Outputs for rows that may be padded on the left, of an engine that wants them to the left."""
-    mask = given["attention_mask"]
+    mask, tokens = given["attention_mask"], given["input_ids"].shape[1]
+    padded = 1 < tokens < mask.shape[1] and not mask.all()
+    refuse(padded, "behind a past, padded rows go on by one token at a time")
     if not (mask[:, 1:] > mask[:, :-1]).any():
         return run(names, given)
     order = np.argsort(mask == 0, axis=1, kind="stable")
     given["attention_mask"] = np.take_along_axis(mask, order, 1)
-    if given["input_ids"].shape != mask.shape:
+    if tokens < mask.shape[1]:
         return run(names, given)
     for name in given.keys() & {"input_ids", "position_ids", "position_offsets"}:
         given[name] = np.take_along_axis(given[name], np.broadcast_to(order, given[name].shape), -1)

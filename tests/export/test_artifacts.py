@@ -13,6 +13,7 @@ import torch
 
 import lepton_compile as lc
 from lepton_compile.artifact import Artifact
+from lepton_plugins.native import why_not
 
 from . import gguf_files
 from .harness import FP32, relative_error, save
@@ -88,12 +89,14 @@ def test_ragged_batches_of_the_zoo(name: str, quantize: str, tmp_path: Path) -> 
 def test_positions_that_are_left_out_change_no_number(
     name: str, quantize: str, tmp_path: Path
 ) -> None:
-    """Of the last layer the engine computes what the wanted logits need."""
+    """Of the last layer, and those behind it without keys, the engine computes what the wanted
+    logits need: onnxruntime's kernel has it of the last alone."""
     save(lambda: _endless(name), "text-generation", tmp_path / "model")
     artifact = _build(tmp_path / "model", tmp_path / "out", quantize=quantize)
     report = json.loads((artifact.path / "report.json").read_text())
     (done,) = (each for each in report["passes"] if each["name"] == "lower-last-layer")
-    assert (done["fired"], done["refusals"]) == (1, [])
+    ours = name == "gemma4-e2b" and quantize == "int8" and why_not() is None
+    assert (done["fired"], done["refusals"]) == (4 if ours else 1, [])
     ids = np.array([[5, 17, 3, 42, 8, 11, 29], [7, 61, 2, 9, 9, 1, 3]])
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     with lc.load(artifact.path) as engine:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.models.gemma4 import modeling_gemma4
 
 import lepton_compile as lc
-from lepton_compile.errors import ExportError, PassError
+from lepton_compile.errors import EngineError, ExportError, PassError
 from lepton_compile.export import model as graphs
 from lepton_passes.body import DIALECT, bodies
 
@@ -128,15 +128,14 @@ def _why_not_stamped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(caught.value.found)
 
 
-@pytest.mark.parametrize("target", ["ort-cuda", "trt-rtx"])
-def test_other_targets_refuse_them_by_name(target: str, tmp_path: Path) -> None:
+def test_tensorrt_refuses_them_by_name(tmp_path: Path) -> None:
     save(SHARING["gemma4-e2b"][0], "text-generation", tmp_path / "model")
     options: dict[str, Any] = {
         "model": str(tmp_path / "model"),
-        "target": target,
+        "target": "trt-rtx",
         "shapes": {"sequence": 32},
     }
-    reason = "layers that read another layer's cache are lowered for ort-cpu alone"
+    reason = "layers that read another layer's cache are lowered for ONNX Runtime alone"
     assert reason in lc.plan(**options).engines[0].missing
     with pytest.raises(PassError, match="does not pass") as caught:
         lc.build(output=tmp_path / "out", check=False, verify=False, **options)
@@ -147,21 +146,36 @@ def test_buffers_with_room_need_the_kernel(tmp_path: Path) -> None:
     """Attention in standard ops reads a cache to its end, so that it has to end with the tokens."""
     model = save(SHARING["gemma4-e2b"][0], "text-generation", tmp_path / "model")
     options: dict[str, Any] = {"model": str(tmp_path / "model"), "verify": False}
-    disabled = {"disable": ["lower-shared-attention"]}
+    disabled = {"disable": ["lower-shared-attention", "lower-cached-attention"]}
     apart = lc.build(output=tmp_path / "apart", passes=disabled, **options)
     within = lc.build(output=tmp_path / "within", passes={"expect": {"attention": 7}}, **options)
-    ids = [5, 17, 3, 42, 8, 11, 29]
+    ids, mask = padded(2, 7, "left")
     for artifact, shared, least in ((apart, False, ">=1.30"), (within, True, ">=1.31")):
         assert artifact.manifest.cache is not None
         assert artifact.manifest.cache["shared"] is shared
         assert artifact.manifest.engines[0]["requires"] == {"onnxruntime": least}
-        with lc.load(artifact.path) as engine:
-            tokens = list(engine.generate(ids, max_new_tokens=9).tokens)
-        with torch.no_grad():
+        with lc.load(artifact.path) as engine, torch.no_grad():
+            logits = engine.run({"input_ids": ids, "attention_mask": mask})["logits"]
+            for row, seen, ours in zip(ids, mask.astype(bool), logits, strict=True):
+                expected = model(torch.tensor(row[seen][None])).logits[0].numpy()
+                assert relative_error(ours[seen], expected) < FP32
+            tokens = list(engine.generate(ids[0].tolist(), max_new_tokens=9).tokens)
             greedy = model.generate(  # type: ignore[operator]
-                torch.tensor([ids]), max_new_tokens=9, do_sample=False
+                torch.tensor(ids[:1]), max_new_tokens=9, do_sample=False
             )
-        assert tokens == greedy[0, len(ids) :].tolist()
+        assert tokens == greedy[0, ids.shape[1] :].tolist()
+
+
+def test_refuses_to_read_a_cache_otherwise_than_it_is_written(tmp_path: Path) -> None:
+    save(SHARING["gemma4-e2b"][0], "text-generation", tmp_path / "model")
+    with pytest.raises(EngineError, match="otherwise than it is written") as caught:
+        lc.build(
+            model=str(tmp_path / "model"),
+            output=tmp_path / "out",
+            passes={"disable": ["lower-shared-attention"]},
+            verify=False,
+        )
+    assert caught.value.found == "lower-shared-attention took 0 of 3 layers"
 
 
 def test_the_model_is_as_it_was(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM
 
+from lepton_compile.errors import UnrunnableError
 from lepton_compile.numerics.reference import Later
-from lepton_compile.numerics.reference_head import Head, take_apart
+from lepton_compile.numerics.reference_head import Head, scores_of, take_apart
 from lepton_compile.numerics.reference_scores import AT_ONCE, ReferenceScores, _in_few
 from lepton_compile.progress import NullProgress
 from tests import small
@@ -138,3 +139,13 @@ def test_texts_of_one_length_are_read_together() -> None:
     ReferenceScores(module, TEXTS, Told())
     assert shapes[2:] == [(4, 3), (2, 3), (1, 1), (1, 2)], "after the probe, whole and apart"
     assert told == [(4, 8), (6, 8), (7, 8), (8, 8)]
+
+
+def test_a_model_that_transformers_cannot_run_says_so() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, **_: object) -> None:
+            raise TypeError("'NoneType' object is not subscriptable")
+
+    with pytest.raises(UnrunnableError, match="cannot run this model") as caught:
+        scores_of(Broken(), [[1, 2, 3]])
+    assert caught.value.found == "TypeError: 'NoneType' object is not subscriptable"

@@ -77,6 +77,27 @@ def test_a_caller_may_carry_the_cache(model: Model) -> None:
     assert step["logits"][0, -1] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_rows_go_on_from_a_past_by_one_token(model: Model, side: str) -> None:
+    """Kernels take the last of a row's tokens for the new ones, and count them from their mask."""
+    ids, mask = padded(ROWS, side)
+    results = model.run({"input_ids": ids, "attention_mask": mask})
+    past = {
+        name.replace("present", "past_key_values"): array
+        for name, array in results.items()
+        if name.startswith("present.")
+    }
+    longer = np.concatenate([mask, np.ones((3, 1), np.int64)], axis=1)
+    step = {"input_ids": [[11]] * 3, "attention_mask": longer, **past}
+    for row, logits in zip(ROWS, model.run(step, ["logits"])["logits"], strict=True):
+        expected = truth.logits(tiny.weights(), [*row, 11])[-1]
+        assert logits[-1] == pytest.approx(expected, abs=1e-4)
+    longer = np.concatenate([mask, np.ones((3, 2), np.int64)], axis=1)
+    two = {"input_ids": [[11, 12]] * 3, "attention_mask": longer, **past}
+    with pytest.raises(LoaderError, match="padded rows go on by one token at a time"):
+        model.run(two, ["logits"])
+
+
 def test_what_may_be_left_out_is_filled_in(embedder: Model) -> None:
     ids = np.array([[5, 6, 7]])
     whole = {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0}

@@ -45,7 +45,7 @@ def keep(body: Body, moved: Moved, count: ir.Value, tokens: ir.Value | None) -> 
         if follows(node):
             assert tokens is not None
             _tell(node, _TOKENS, body.lift("tokens", [tokens] * body.times))
-        if node.op_type == "Reshape" and moved.forms[node.outputs[0]] is Form.SEQUENCE:
+        if node.op_type == "Reshape" and _joins_rows(moved, node):
             _reshape(body, moved, node)
         if node.op_type == "Expand":
             _repeat(body, moved, node)
@@ -82,6 +82,12 @@ def _keep_for(body: Body, value: ir.Value, uses: list[_Use], count: ir.Value) ->
     shorten(kept)
     for node, index in uses:
         node.replace_input_with(index, kept)
+
+
+def _joins_rows(moved: Moved, node: ir.Node) -> bool:
+    """Whether it makes a sequence of rows."""
+    sequence = moved.forms[node.outputs[0]] is Form.SEQUENCE
+    return sequence and moved.forms.get(node.inputs[0]) is Form.ROWS
 
 
 def _is_kept(value: ir.Value) -> bool:

@@ -1,7 +1,7 @@
 """Which inputs of a node have positions, where its output does, and whether it keeps them apart.
 
-Positions are the second axis of (batch, sequence, width), or the rows of (batch * sequence, ..),
-where a model has laid its tokens one behind the other: mixtures of experts do, and OPT.
+Positions are the second axis of (batch, sequence, width), or of (batch, sequence, heads, width), or
+the rows of (batch * sequence, ..), where a model has laid its tokens one behind the other: mixtures of experts do, and OPT.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def positions(body: Body, node: ir.Node, out: ir.Value, form: Form) -> Found | s
     op = node.op_type
     if form is Form.ROWS and not node.domain and op in ("Expand", "Shape"):
         return _repeated(body, node, out)
-    axes = 3 if form is Form.SEQUENCE else rank(body, out)
+    axes = rank(body, out) or (3 if form is Form.SEQUENCE else None)
     if axes is None:
         return _SIZES
     if count := _LAST.get((node.domain, op)):
@@ -90,6 +90,10 @@ def positions(body: Body, node: ir.Node, out: ir.Value, form: Form) -> Found | s
         return _along(body, node, axes, form)
     if op in _REDUCING:
         return _reduced(body, node, axes, form)
+    if op == "Slice":
+        return _sliced(body, node, axes, form)
+    if op == "RotaryEmbedding":
+        return _turned(body, node, axes, form)
     if op == "Reshape":
         return _reshaped(body, node, out, form)
     return _of_rows(body, node, axes) if form is Form.ROWS else UNKNOWN
@@ -113,7 +117,7 @@ def rank(body: Body, value: ir.Value | None) -> int | None:
         return _reduced_rank(body, node)
     count = _LAST.get((node.domain, node.op_type))
     if count is None and not node.domain:
-        one = node.op_type in ("Transpose", "MatMul", *_ROUNDING, *_ALONG)
+        one = node.op_type in ("MatMul", "Slice", "Transpose", *_ROUNDING, *_ALONG)
         one = one or _takes_columns(body, node)
         count = 1 if one else len(node.inputs) if node.op_type in _POINTWISE else None
     if count is None:
@@ -192,13 +196,15 @@ def _reduced_rank(body: Body, node: ir.Node) -> int | None:
 def _reshaped(body: Body, node: ir.Node, out: ir.Value, form: Form) -> Found | str:
     """Rows of a sequence, a sequence of rows, or rows whose columns are laid out anew."""
     source = node.inputs[0]
+    shape = ints_of(body, node.inputs[1])
+    if form is Form.SEQUENCE and shape and shape[:2] == [0, 0]:  # heads, or one behind the other
+        return {0: form} if rank(body, source) in (3, 4) else UNKNOWN
     if source is None or source.shape is None or out.shape is None:
         return _SIZES
     old, new = list(source.shape), list(out.shape)
     if form is Form.SEQUENCE:
         rows = len(old) == 2 and len(new) == 3 and isinstance(new[2], int) and old[1] == new[2]
         return {0: Form.ROWS} if rows else UNKNOWN
-    shape = ints_of(body, node.inputs[1])
     if not shape or shape[0] not in (0, -1) or min(shape[1:], default=1) < 1:
         return UNKNOWN
     if all(isinstance(size, int) for size in old[1:]):
@@ -206,6 +212,22 @@ def _reshaped(body: Body, node: ir.Node, out: ir.Value, form: Form) -> Found | s
         return {0: Form.ROWS} if same else UNKNOWN
     flat = len(old) == 3 and shape == [-1, old[2]]
     return {0: Form.SEQUENCE} if flat else UNKNOWN
+
+
+def _sliced(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
+    """Some of the columns of each position."""
+    along = ints_of(body, node.inputs[3] if len(node.inputs) > 3 else None)
+    if not along or any(axis % axes <= form for axis in along):
+        return "it works along the axis of the positions" if along else UNKNOWN
+    return _first(body, node, 1, axes, form)
+
+
+def _turned(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
+    """Heads side by side, with the angles of each position."""
+    by_number = len(node.inputs) > 3 and node.inputs[3] is not None
+    if form is Form.ROWS or by_number:
+        return UNKNOWN
+    return _first(body, node, 3, axes, form)
 
 
 def _of_rows(body: Body, node: ir.Node, axes: int) -> Found | str:

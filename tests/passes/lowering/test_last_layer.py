@@ -190,6 +190,15 @@ ALONG = "it works along the axis of the positions"
         (
             {
                 "tail": _behind(
+                    "f = Constant <value_ints = [0]> () e = Constant <value_ints = [9]> () "
+                    "p = Constant <value_ints = [1]> () y = Slice (z, f, e, p)"
+                )
+            },
+            ALONG,
+        ),
+        (
+            {
+                "tail": _behind(
                     "c = Constant <value = float[1, 5, 1] {1, 2, 3, 4, 5}> () y = Mul (z, c)"
                 )
             },
@@ -233,6 +242,11 @@ def test_refuses_what_mixes_positions(how: dict[str, str], reason: str) -> None:
         "two = Constant <value = float {2.0}> () e = Pow (g, two)",
         "along = Constant <value_ints = [-1]> () mean = ReduceMean (g, along) e = Sub (g, mean)",
         "c = Constant <value = float[1, 1, 1] {3.0}> () e = Mul (g, c)",
+        "p = Constant <value_ints = [-1]> () f0 = Constant <value_ints = [0]> () "
+        "m0 = Constant <value_ints = [24]> () m1 = Constant <value_ints = [48]> () "
+        "l = Slice (g, f0, m0, p) r2 = Slice (g, m0, m1, p) e = Concat <axis = -1> (r2, l)",
+        "parted = Constant <value_ints = [0, 0, 4, 12]> () h4 = Reshape (g, parted) "
+        "t4 = Tanh (h4) joined = Constant <value_ints = [0, 0, 48]> () e = Reshape (t4, joined)",
         "left, right = Split <axis = -1, num_outputs = 2> (g) e = Concat <axis = -1> (right, left)",
         f"order = Constant <value_ints = {[*range(24, 48), *range(24)]}> () "
         "e = Gather <axis = -1> (g, order)",

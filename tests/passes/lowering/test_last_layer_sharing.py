@@ -29,11 +29,17 @@ SHARING = """n = ai.lepton.cpu.Normalization <epsilon = 1e-6, rms = 1> (x, gamma
 
 
 def _decoder(
-    sharing: str = SHARING, attention: str = ATTENTION, out: str = "", length: str = "s"
+    sharing: str = SHARING,
+    attention: str = ATTENTION,
+    out: str = "",
+    length: str = "s",
+    angles: bool = False,
 ) -> ir.Model:
     """A layer with a cache, three that read it with other queries, and a head."""
+    given = ", cos, sin, gamma8" if angles else ""
+    table = "float[b, s, 4] cos, float[b, s, 4] sin, " if angles else ""
     model = load(
-        f"""main (float[b, {length}, 32] x, float[b, s, 4, 32] pieces, int64 count,
+        f"""main (float[b, {length}, 32] x, float[b, s, 4, 32] pieces, {table}int64 count,
           float[b, 2, p, 8] pk, float[b, 2, p, 8] pv, int32[b] lengths, int32 total)
           => (y, k0, v0{out}) {{
       batch = Shape <start = 0, end = 1> (x)
@@ -49,9 +55,9 @@ def _decoder(
       i2 = Gather <axis = 2> (pieces, two)
       i3 = Gather <axis = 2> (pieces, three)
       [l0] h0, k0, v0 = ai.lepton.layer.block (x, i0, pk, pv, lengths, total, wq, wo, gamma)
-      [l1] h1 = ai.lepton.layer.sharing (h0, i1, k0, v0, none, lengths, total, wo, gamma)
-      [l2] h2 = ai.lepton.layer.sharing (h1, i2, k0, v0, none, lengths, total, wo, gamma)
-      [l3] h3 = ai.lepton.layer.sharing (h2, i3, k0, v0, none, lengths, total, wo, gamma)
+      [l1] h1 = ai.lepton.layer.sharing (h0, i1, k0, v0, none, lengths, total, wo, gamma{given})
+      [l2] h2 = ai.lepton.layer.sharing (h1, i2, k0, v0, none, lengths, total, wo, gamma{given})
+      [l3] h3 = ai.lepton.layer.sharing (h2, i3, k0, v0, none, lengths, total, wo, gamma{given})
       n = ai.lepton.cpu.Normalization <epsilon = 1e-6, rms = 1> (h3, gamma)
       kept = ai.lepton.KeepLast (n, count)
       y = MatMul (kept, w)
@@ -66,7 +72,7 @@ def _decoder(
       y = Mul (r, own)
     }}
     {LAYER[:-2]}, "ai.lepton.cpu" : 1]>
-    sharing (x, own, keys, values, none, lengths, total, wo, gamma) => (y) {{
+    sharing (x, own, keys, values, none, lengths, total, wo, gamma{given}) => (y) {{
       {sharing.format(attention=attention)}
     }}""",
         {
@@ -74,6 +80,7 @@ def _decoder(
             "wo": random(32, 32, seed=1, scale=0.2),
             "w": random(32, 20, seed=4),
             "gamma": random(32, seed=5),
+            **({"gamma8": random(8, seed=6)} if angles else {}),
         },
     )
     for node in model.graph:  # export knows these
@@ -199,3 +206,23 @@ def test_a_model_without_layer_functions() -> None:
     last = _check(model, _feeds(1, 5))
     assert last.fired == 1
     assert ops(model).count("KeepLast") == 5, "pieces of each layer, and the first residual"
+
+
+APART = """parted = Constant <value_ints = [0, 0, 4, 8]> ()
+      q4 = Reshape (q, parted)
+      qn = ai.lepton.cpu.Normalization <epsilon = 1e-6, rms = 1> (q4, gamma8)
+      joined = Constant <value_ints = [0, 0, 32]> ()
+      q3 = Reshape (qn, joined)
+      turned = RotaryEmbedding <num_heads = 4> (q3, cos, sin)"""
+
+
+def test_norms_and_angles_outside_of_attention_are_for_kept_positions_too() -> None:
+    """As where angles are no multiple of 8: those of all positions are cut once for all layers."""
+    sharing = SHARING.replace("o = ai.lepton.cpu.{attention} (q,", "{apart}").replace(
+        "{apart}", APART.replace("\n", " ") + " o = ai.lepton.cpu.{attention} (turned,"
+    )
+    model = _decoder(sharing, angles=True)
+    last = _check(model, _feeds(2, 5) | {name: random(1, 5, 4) for name in ("cos", "sin")})
+    assert (last.fired, reasons(last)) == (4, [])
+    assert _keeps(model) == ["pieces", "cos", "sin"]
+    assert "KeepLast" not in ops(model, "sharing")

@@ -54,7 +54,7 @@ OF_DIALECT = {
     "CausalConvWithState": "convolutions with a state are lowered for ONNX Runtime alone",
     "Experts": "mixtures of experts are lowered for ONNX Runtime alone",
     "LinearAttention": "linear attention is lowered for ONNX Runtime alone",
-    "SharedAttention": "layers that read another layer's cache are lowered for ort-cpu alone",
+    "SharedAttention": "layers that read another layer's cache are lowered for ONNX Runtime alone",
 }
 """Why no pass lowers an op of our dialect; ONNX has some of the same names."""
 
