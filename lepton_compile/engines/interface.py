@@ -7,7 +7,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-__all__ = ["signature"]
+from lepton_passes.match import PAST
+
+__all__ = ["cache_type", "own_interface", "signature"]
+
+_KEYS_AND_VALUES = PAST[0]
 
 
 def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
@@ -22,3 +26,19 @@ def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
         }
         for value in values
     ]
+
+
+def own_interface(graph: ir.Graph) -> dict[str, list[dict[str, Any]]]:
+    """What of an engine's interface is not the model's public one: caches in another type, and all
+    outputs."""
+    past = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
+    inputs = [{**entry, "optional": False} for entry in signature(past)]
+    return {"inputs": inputs, "outputs": signature(graph.outputs)}
+
+
+def cache_type(graph: ir.Graph) -> dict[str, Any] | None:
+    """Type of keys and values; that past and present may share a buffer is the manifest's word."""
+    past = [value for value in graph.inputs if (value.name or "").startswith(_KEYS_AND_VALUES)]
+    if not past or past[0].dtype is None:
+        return None
+    return {"dtype": past[0].dtype.numpy().name}

@@ -34,7 +34,7 @@ class Opened:
         refuse(self.session is None, "take the artifact's own loader.py, not this", UnfitError)
         self.inputs = {spec["name"]: spec for spec in manifest["inputs"]}
         self.outputs = {spec["name"]: spec for spec in manifest["outputs"]}
-        if self.target != "ort-cpu":
+        if self.target != "ort-cpu" or self.engine.get("io"):
             from lepton_compile.runtime.loader_io import own_io
 
             self.inputs, self.outputs = own_io(self)

@@ -33,7 +33,7 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_opened": True,
         "loader_decoder_form": decoder or bool(cache),
         "loader_gpu_form": targets != {"ort-cpu"},
-        "loader_io": targets != {"ort-cpu"},
+        "loader_io": targets != {"ort-cpu"} or any(engine.get("io") for engine in engines),
         "loader_scores": "logits" in outputs and not (sees or pair),
         "loader_past": bool(cache),
         "loader_states": bool(cache and cache.get("states")),

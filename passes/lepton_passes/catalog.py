@@ -30,6 +30,7 @@ from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.cuda_types import LowerCudaTypes
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.experts import LowerExperts
+from lepton_passes.lowering.ort.half_cache import LowerHalfCache
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
 from lepton_passes.lowering.ort.linear import LowerLinear, blocked_kernel, default_kernel
@@ -208,6 +209,11 @@ def _native_linear(settings: Settings) -> LeptonPass | None:
     return LowerNativeLinear(settings.choices) if settings.native else None
 
 
+def _half_cache(settings: Settings) -> LeptonPass | None:
+    quantized = settings.choose is not None
+    return LowerHalfCache() if settings.native and quantized else None
+
+
 def _mask_column(settings: Settings) -> LeptonPass | None:
     long = (settings.capacity or LONG) >= LONG
     return LowerMaskColumn() if long and not settings.native else None
@@ -306,6 +312,8 @@ CATALOG: tuple[Entry, ...] = (
     # What those of attention and norms made.
     Entry(LowerNativeHeadNorm, targets=_CPU, configured=_native(LowerNativeHeadNorm)),
     Entry(LowerCudaHeadNorm, targets=_CUDA),
+    # Behind all that makes attention ours, and in front of what rounds what layers read.
+    Entry(LowerHalfCache, targets=_CPU, configured=_half_cache),
     # Between what it looks through, norms and sums, and the kernels of layers; in front of static
     # caches, whose logits are those of one position.
     Entry(LowerLastLayer, configured=_last_layer),

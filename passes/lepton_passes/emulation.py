@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lepton_passes.body import LAYER_DOMAIN
 from lepton_passes.dtypes import HALVES, fill_types, set_type
 from lepton_passes.emulation_heads import norms_outside
+from lepton_passes.match import PAST, PRESENT
 from lepton_passes.tensors import cast
 
 __all__ = ["Emulation", "half_of"]
@@ -31,10 +32,12 @@ _EXACT = frozenset({
 
 
 def half_of(model: ir.Model) -> ir.DataType | None:
-    """The type of half precision in the main graph, ``None`` where there is none."""
+    """The type of half precision in the main graph, ``None`` where there is none, or in caches
+    alone."""
     values = [*model.graph.inputs, *model.graph.initializers.values()]
     values += [out for node in model.graph for out in node.outputs]
-    return next((value.dtype for value in values if value.dtype in HALVES), None)
+    computed = (v for v in values if not (v.name or "").startswith((*PAST, *PRESENT)))
+    return next((value.dtype for value in computed if value.dtype in HALVES), None)
 
 
 class Emulation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
+from lepton_compile.engines.interface import cache_type, own_interface
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
@@ -19,6 +20,7 @@ __all__ = ["REQUIRES", "build"]
 REQUIRES = {"onnxruntime": ">=1.30"}
 # Attention without a present, which 1.30 crashes on.
 SHARED_REQUIRES = {"onnxruntime": ">=1.31"}
+_USUAL = {"dtype": "float32"}  # of the model's public interface
 
 
 def build(job: EngineJob) -> BuiltEngine:
@@ -39,6 +41,8 @@ def build(job: EngineJob) -> BuiltEngine:
     details: dict[str, Any] = {"saturates": multiplies_bytes(job.model)}
     if library is not None:
         details["kernels"] = entry(library, job.model)
+    if (cache := cache_type(job.model.graph)) not in (None, _USUAL):
+        details |= {"io": own_interface(job.model.graph), "cache": cache}
     names = [file.name for file in files] + ([] if library is None else [library.name])
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(files[0].name, requires, details, files=names, encoder=encoder)

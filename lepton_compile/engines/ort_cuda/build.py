@@ -7,17 +7,15 @@ from typing import Any
 import onnx_ir as ir
 
 from lepton_compile.engines.contract import BuiltEngine, EngineJob
-from lepton_compile.engines.interface import signature
+from lepton_compile.engines.interface import cache_type, own_interface
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cuda.probe import LEAST, PACKAGE
 from lepton_compile.engines.readable import check_readable
-from lepton_passes.match import PAST
 
 __all__ = ["REQUIRES", "build"]
 
 REQUIRES = {PACKAGE: f">={LEAST}"}
 
-_KEYS_AND_VALUES = "past_key_values."
 _COMPUTE = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 
 
@@ -30,8 +28,8 @@ def build(job: EngineJob) -> BuiltEngine:
     """
     graph = job.model.graph
     details: dict[str, Any] = {
-        "io": {"inputs": _inputs(graph), "outputs": signature(graph.outputs)},
-        "cache": _cache(graph),
+        "io": own_interface(graph),
+        "cache": cache_type(graph),
         "compute": _compute(job.model),
         "executed": False,
     }
@@ -41,20 +39,6 @@ def build(job: EngineJob) -> BuiltEngine:
     names = [file.name for file in files]
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(names[0], REQUIRES, details, files=names, encoder=encoder)
-
-
-def _inputs(graph: ir.Graph) -> list[dict[str, Any]]:
-    """The inputs that differ from the model's public ones: caches in another type."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(PAST)]
-    return [{**entry, "optional": False} for entry in signature(past)]
-
-
-def _cache(graph: ir.Graph) -> dict[str, Any] | None:
-    """Type of keys and values; that past and present may share a buffer is the manifest's word."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(_KEYS_AND_VALUES)]
-    if not past or past[0].dtype is None:
-        return None
-    return {"dtype": past[0].dtype.numpy().name}
 
 
 def _compute(model: ir.Model) -> str:

@@ -7,13 +7,31 @@
 namespace lepton {
 
 // A tensor (batch, heads, length, head_dim): one number of a head after the other, the rest by
-// distances in floats.
-struct Heads {
-  float* data;
+// distances in numbers.
+template <class T>
+struct HeadsOf {
+  T* data;
   int64_t batch, head, token;
 
-  float* at(int64_t b, int64_t h, int64_t t) const {
-    return data + b * batch + h * head + t * token;
+  T* at(int64_t b, int64_t h, int64_t t) const { return data + b * batch + h * head + t * token; }
+};
+
+using Heads = HeadsOf<float>;
+
+// Keys or values: floats, or halves (fp16), which are widened as they are read.
+struct Stored {
+  const void* data;
+  int64_t batch, head, token;
+  bool half;
+
+  template <class T>
+  Stored(const HeadsOf<T>& of)
+      : data(of.data), batch(of.batch), head(of.head), token(of.token),
+        half(sizeof(T) == sizeof(uint16_t)) {}
+
+  // T is what they are.
+  template <class T> const T* at(int64_t b, int64_t h, int64_t t) const {
+    return static_cast<const T*>(data) + b * batch + h * head + t * token;
   }
 };
 
@@ -32,7 +50,9 @@ struct Attention {
   int64_t rows;      // batch
   int heads, kv_heads, head_dim;  // head_dim is a multiple of 8
   int64_t queries;   // of each row
-  Heads query, key, value, output;
+  Heads query;
+  Stored key, value;
+  Heads output;
   float scale;
   float softcap;     // 0: none
   int64_t window;    // keys in sight, the own one included; -1: all. Only where causal

@@ -6,20 +6,22 @@
 namespace lepton {
 namespace {
 
-constexpr int64_t kAhead = 2048;  // floats: 8 KB are read until memory answers
+constexpr int64_t kAhead = 8192, kLine = 64;  // bytes: 8 KB are read until memory answers
 
 // Have a row come that is read a while later: processors foresee a stream within a page alone. It comes
 // to the second cache: to the first it takes longer than without (Zen 4: 28 layers of 8 heads over 2,000
 // keys of 128 take 26 ms so, 34 without and 45 to the first). Inside of its caller, for GCC leaves out
 // calls of a function that does nothing but this.
-__attribute__((always_inline)) inline void call_for(const float* row, int64_t apart, int width) {
-  const float* later = row + (kAhead + width - 1) / width * apart;
-  for (int d = 0; d < width; d += 16) __builtin_prefetch(later + d, 0, 2);
+template <class T>
+__attribute__((always_inline)) inline void call_for(const T* row, int64_t apart, int width) {
+  constexpr int64_t kOfLine = kLine / sizeof(T), kNumbers = kAhead / sizeof(T);
+  const T* later = row + (kNumbers + width - 1) / width * apart;
+  for (int64_t d = 0; d < width; d += kOfLine) __builtin_prefetch(later + d, 0, 2);
 }
 
 // Products of R rows and one key, each summed up in 16 lanes, and what a multiple of 8 leaves in 8.
-template <class Lanes, int R>
-inline void dots(int width, const float* query, const float* key, float* scores) {
+template <class Lanes, int R, class T>
+inline void dots(int width, const float* query, const T* key, float* scores) {
   constexpr int kSums = 16 / Lanes::kLanes;
   Lanes part[R][kSums];
   Eight rest[R];
@@ -48,15 +50,18 @@ inline void dots(int width, const float* query, const float* key, float* scores)
   for (int m = 0; m < R; ++m) scores[m * kKeys] = sum(eight_of(part[m]) + rest[m]);
 }
 
-template <class Lanes>
-void multiply_few(const Size& size, const float* query, const Matrix& keys, float* scores) {
+template <class Lanes, class T>
+void multiply_few(const Size& size, const float* query, const MatrixOf<T>& keys, float* scores) {
   const int width = size.inner;
   for (int j = 0; j < size.columns; ++j) {
-    const float* key = keys.first + j * keys.row;
+    const T* key = keys.first + j * keys.row;
     call_for(key, keys.row, width);
     int m = 0;
     for (; m + 4 <= size.rows; m += 4) {
       dots<Lanes, 4>(width, query + m * width, key, scores + m * kKeys + j);
+    }
+    for (; m + 2 <= size.rows; m += 2) {
+      dots<Lanes, 2>(width, query + m * width, key, scores + m * kKeys + j);
     }
     for (; m < size.rows; ++m) {
       dots<Lanes, 1>(width, query + m * width, key, scores + m * kKeys + j);
@@ -65,8 +70,8 @@ void multiply_few(const Size& size, const float* query, const Matrix& keys, floa
 }
 
 // Some lanes of four values, from column d on; where there are fewer the others are zero.
-template <class Lanes>
-inline void read_four(int keys, const Matrix& values, int d, Lanes (&v)[4]) {
+template <class Lanes, class T>
+inline void read_four(int keys, const MatrixOf<T>& values, int d, Lanes (&v)[4]) {
   for (int k = 0; k < 4; ++k) {
     v[k] = k < keys ? Lanes::load(values.first + k * values.row + d) : Lanes::all(0.0f);
   }
@@ -81,9 +86,9 @@ inline void add_products(const Lanes (&weight)[4], const Lanes (&v)[4], float* y
 
 // R rows of total += their weights of four keys . values, from a column on, as long as lanes are whole;
 // weights stay in registers. Returns the first column that is left.
-template <class Lanes, int R>
+template <class Lanes, int R, class T>
 inline int add_four(int keys, const Size& size, int from, const float* scores,
-                    const Matrix& values, float* total) {
+                    const MatrixOf<T>& values, float* total) {
   Lanes weight[R][4];
 #pragma GCC unroll 4
   for (int m = 0; m < R; ++m) {
@@ -99,8 +104,8 @@ inline int add_four(int keys, const Size& size, int from, const float* scores,
   return d;
 }
 
-template <class Lanes, int R>
-inline void add_rows(int keys, const Size& size, const float* scores, const Matrix& values,
+template <class Lanes, int R, class T>
+inline void add_rows(int keys, const Size& size, const float* scores, const MatrixOf<T>& values,
                      float* total) {
   const int whole = add_four<Lanes, R>(keys, size, 0, scores, values, total);
   if (whole == size.columns) return;
@@ -109,15 +114,18 @@ inline void add_rows(int keys, const Size& size, const float* scores, const Matr
   }
 }
 
-template <class Lanes, int R>
-void add_few(const Size& size, const float* scores, const Matrix& values, float* total) {
+template <class Lanes, int R, class T>
+void add_few(const Size& size, const float* scores, const MatrixOf<T>& values, float* total) {
   for (int j = 0; j < size.inner; j += 4) {
     const int keys = size.inner - j < 4 ? size.inner - j : 4;
-    const Matrix four = {values.first + j * values.row, values.row};
+    const MatrixOf<T> four = {values.first + j * values.row, values.row};
     for (int k = 0; k < keys; ++k) call_for(four.first + k * four.row, four.row, size.columns);
     int m = 0;
     for (; m + R <= size.rows; m += R) {
       add_rows<Lanes, R>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
+    }
+    for (; m + 2 <= size.rows; m += 2) {
+      add_rows<Lanes, 2>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
     }
     for (; m < size.rows; ++m) {
       add_rows<Lanes, 1>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);

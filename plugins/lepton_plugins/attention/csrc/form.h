@@ -8,11 +8,15 @@ namespace lepton {
 constexpr int kKeys = 64;           // keys of a block
 constexpr float kNone = -3.0e38f;  // the score of a key out of sight; the maximum of nothing
 
-// Rows of a matrix, so many floats apart.
-struct Matrix {
-  const float* first;
+// Rows of a matrix, so many numbers apart.
+template <class T>
+struct MatrixOf {
+  const T* first;
   int64_t row;
 };
+
+using Matrix = MatrixOf<float>;
+using Halves = MatrixOf<uint16_t>;  // fp16
 
 struct Size {
   int rows, inner, columns;
@@ -47,8 +51,12 @@ struct AttentionForm {
   // For few rows: keys and values are read once, as they lie, some from memory.
   // scores (rows, kKeys) = query (rows, inner) . keys (columns, inner)
   void (*multiply_few)(const Size& size, const float* query, const Matrix& keys, float* scores);
+  void (*multiply_few_halves)(const Size& size, const float* query, const Halves& keys,
+                              float* scores);
   // total (rows, columns) += scores (rows, kKeys) . values (inner, columns)
   void (*add_few)(const Size& size, const float* scores, const Matrix& values, float* total);
+  void (*add_few_halves)(const Size& size, const float* scores, const Halves& values,
+                         float* total);
   // s = cap * tanh(s / cap), a multiple of 8
   void (*soften)(float cap, int count, float* s);
   // Scores become weights, in place: e^(s - maximum), 0 for kNone.

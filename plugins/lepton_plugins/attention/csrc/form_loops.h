@@ -153,8 +153,10 @@ template <class Integers, int R, int BytesR, int BytesV>
 AttentionForm form_of() {
   using Lanes = typename Integers::Lanes;
   return {multiply<Lanes, R>,
-          multiply_few<Lanes>,
-          add_few<Lanes, Lanes::kLanes / 4>,
+          multiply_few<Lanes, float>,
+          multiply_few<Lanes, uint16_t>,
+          add_few<Lanes, Lanes::kLanes / 4, float>,
+          add_few<Lanes, Lanes::kLanes / 4, uint16_t>,
           soften<Lanes>,
           weigh<Lanes>,
           rounded_multiply<WordsBlock, Integers, R, 2>,

@@ -6,5 +6,6 @@ namespace lepton {
 
 const OrtCustomOp* attention_op();
 const OrtCustomOp* cached_attention_op();
+const OrtCustomOp* half_cached_attention_op();  // likewise, where caches are of halves
 
 }  // namespace lepton

@@ -1,6 +1,6 @@
 #include "products.h"
 
-#include "../../toolchain/csrc/lanes.h"
+#include "halves.h"
 #include "transpose.h"
 
 namespace lepton {
@@ -9,19 +9,32 @@ namespace {
 int whole(int count) { return (count + 7) / 8 * 8; }
 
 // scores (rows, kKeys) from keys that were turned over.
-void scores_of_block(const Attention& a, const Rows& r, const float* key, int count) {
-  transpose(key, a.key.token, count, a.head_dim, r.keys);
-  const int padded = whole(count);
+void scores_of_block(const Attention& a, const Rows& r, const KeysInSight& keys) {
+  const int padded = whole(keys.count);
+  if (a.key.half) {
+    const auto* half = a.key.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
+    widen(half, a.key.token, keys.count, a.head_dim, r.values);  // which no value needs by now
+    transpose(r.values, a.head_dim, keys.count, a.head_dim, r.keys);
+  } else {
+    const auto* key = a.key.at<float>(keys.batch, keys.kv_head, keys.start);
+    transpose(key, a.key.token, keys.count, a.head_dim, r.keys);
+  }
   r.form.multiply({r.count, a.head_dim, padded}, {r.query, a.head_dim}, {r.keys, kKeys}, false,
                   r.scores, kKeys);
 }
 
 // Values of a block one behind the other: rows of several heads lie a power of two apart, or nearly,
 // and drive each other out of the first cache.
-const float* gather(const Attention& a, const Rows& r, const float* value, int count) {
+const float* gather(const Attention& a, const Rows& r, const KeysInSight& keys) {
   const int head_dim = a.head_dim;
+  if (a.value.half) {
+    const auto* half = a.value.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
+    widen(half, a.value.token, keys.count, head_dim, r.values);
+    return r.values;
+  }
+  const auto* value = a.value.at<float>(keys.batch, keys.kv_head, keys.start);
   if (a.value.token == head_dim) return value;
-  for (int j = 0; j < count; ++j) {
+  for (int j = 0; j < keys.count; ++j) {
     for (int d = 0; d < head_dim; d += 8) {
       _mm256_storeu_ps(r.values + j * head_dim + d, _mm256_loadu_ps(value + j * a.value.token + d));
     }
@@ -30,10 +43,30 @@ const float* gather(const Attention& a, const Rows& r, const float* value, int c
 }
 
 // total (rows, head_dim) += weights . values
-void add_values_of_block(const Attention& a, const Rows& r, const float* value, int count) {
-  value = gather(a, r, value, count);
-  r.form.multiply({r.count, count, a.head_dim}, {r.scores, kKeys}, {value, a.head_dim}, true,
+void add_values_of_block(const Attention& a, const Rows& r, const KeysInSight& keys) {
+  const float* value = gather(a, r, keys);
+  r.form.multiply({r.count, keys.count, a.head_dim}, {r.scores, kKeys}, {value, a.head_dim}, true,
                   r.total, a.head_dim);
+}
+
+void scores_of_few(const Attention& a, const Rows& r, const KeysInSight& keys) {
+  const Size size = {r.count, a.head_dim, keys.count};
+  if (a.key.half) {
+    const auto* half = a.key.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
+    return r.form.multiply_few_halves(size, r.query, {half, a.key.token}, r.scores);
+  }
+  const auto* key = a.key.at<float>(keys.batch, keys.kv_head, keys.start);
+  r.form.multiply_few(size, r.query, {key, a.key.token}, r.scores);
+}
+
+void add_values_of_few(const Attention& a, const Rows& r, const KeysInSight& keys) {
+  const Size size = {r.count, keys.count, a.head_dim};
+  if (a.value.half) {
+    const auto* half = a.value.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
+    return r.form.add_few_halves(size, r.scores, {half, a.value.token}, r.total);
+  }
+  const auto* value = a.value.at<float>(keys.batch, keys.kv_head, keys.start);
+  r.form.add_few(size, r.scores, {value, a.value.token}, r.total);
 }
 
 RoundedBlock block_of(const Attention& a, const Rows& r, const KeysInSight& keys) {
@@ -63,23 +96,19 @@ void add_rounded_values(const Attention& a, const Rows& r, const KeysInSight& ke
 }  // namespace
 
 void multiply_keys(const Attention& a, const Rows& r, const KeysInSight& keys) {
-  if (r.kind == Kind::rounded) return scores_of_rounded(a, r, keys);
-  const float* key = a.key.at(keys.batch, keys.kv_head, keys.start);
-  if (r.kind == Kind::few) {
-    return r.form.multiply_few({r.count, a.head_dim, keys.count}, r.query, {key, a.key.token},
-                               r.scores);
+  switch (r.kind) {
+    case Kind::rounded: return scores_of_rounded(a, r, keys);
+    case Kind::few: return scores_of_few(a, r, keys);
+    case Kind::many: return scores_of_block(a, r, keys);
   }
-  scores_of_block(a, r, key, keys.count);
 }
 
 void add_values(const Attention& a, const Rows& r, const KeysInSight& keys) {
-  if (r.kind == Kind::rounded) return add_rounded_values(a, r, keys);
-  const float* value = a.value.at(keys.batch, keys.kv_head, keys.start);
-  if (r.kind == Kind::few) {
-    return r.form.add_few({r.count, keys.count, a.head_dim}, r.scores, {value, a.value.token},
-                          r.total);
+  switch (r.kind) {
+    case Kind::rounded: return add_rounded_values(a, r, keys);
+    case Kind::few: return add_values_of_few(a, r, keys);
+    case Kind::many: return add_values_of_block(a, r, keys);
   }
-  add_values_of_block(a, r, value, keys.count);
 }
 
 }  // namespace lepton

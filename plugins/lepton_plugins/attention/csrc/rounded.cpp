@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "../../toolchain/csrc/vector.h"
+#include "halves.h"
 #include "transpose.h"
 
 namespace lepton {
@@ -40,35 +41,52 @@ struct Work {
     if (filled <= 0 || !in_sight || !rounds(a, b)) return;
     const int count = static_cast<int>(filled < kKeys ? filled : kKeys);
     const RoundedBlock y = to.at(head, block);
-    keys(a.key.at(b, h, start), count, y);
-    values(a.value.at(b, h, start), count, y);
+    const Block block_of_keys{b, h, start, count};
+    keys(block_of_keys, y);
+    values(block_of_keys, y);
+  }
+
+  struct Block {
+    int64_t batch, head, start;
+    int count;
+  };
+
+  // A row of floats, in `room` where it has to be made.
+  const float* row(const Stored& of, const Block& block, int64_t key, float* room) const {
+    if (!of.half) return of.at<float>(block.batch, block.head, block.start + key);
+    widen(of.at<uint16_t>(block.batch, block.head, block.start + key), 0, 1, a.head_dim, room);
+    return room;
   }
 
   // Pairs of words turned over, as if they were floats.
-  void keys(const float* key, int count, const RoundedBlock& y) const {
+  void keys(const Block& block, const RoundedBlock& y) const {
     const int64_t width = padded_width(a.head_dim);
+    const int count = block.count;
     alignas(64) int16_t rows[kKeys * kMostRounded];
+    float room[kMostRounded];
     for (int j = 0; j < count; ++j) {
-      y.key_scale[j] = round_words(key + j * a.key.token, a.head_dim, rows + j * width);
+      y.key_scale[j] = round_words(row(a.key, block, j, room), a.head_dim, rows + j * width);
     }
     for (int j = count; j < kKeys; ++j) y.key_scale[j] = 0.0f;
     transpose(reinterpret_cast<const float*>(rows), width / 2, count, static_cast<int>(width / 2),
               reinterpret_cast<float*>(y.keys));
   }
 
-  void values(const float* value, int count, const RoundedBlock& y) const {
+  void values(const Block& block, const RoundedBlock& y) const {
+    float room[4][kMostRounded];
     for (int j = 0; j < kKeys; j += 4) {
-      const float* row[4];
+      const float* four[4];
       float factor[4];
       for (int i = 0; i < 4; ++i) {
-        const bool is = j + i < count;
-        row[i] = value + (is ? j + i : 0) * a.value.token;
+        const bool is = j + i < block.count;
+        four[i] = row(a.value, block, is ? j + i : 0, room[i]);
         const Rounding how =
-            is ? rounding(largest_magnitude<Eight>(row[i], a.head_dim), kLevelsOfValues) : Rounding{};
+            is ? rounding(largest_magnitude<Eight>(four[i], a.head_dim), kLevelsOfValues)
+               : Rounding{};
         factor[i] = how.factor;
         y.value_scale[j + i] = how.scale;
       }
-      round_four(row, factor, a.head_dim, y.values + j * a.head_dim);
+      round_four(four, factor, a.head_dim, y.values + j * a.head_dim);
     }
   }
 };

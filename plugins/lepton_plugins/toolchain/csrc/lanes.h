@@ -14,6 +14,9 @@ struct Eight {
 
   static Eight all(float x) { return {_mm256_set1_ps(x)}; }
   static Eight load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Eight load(const uint16_t* halves) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)))};
+  }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 

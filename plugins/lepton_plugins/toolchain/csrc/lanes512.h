@@ -14,6 +14,7 @@ struct Sixteen {
 
   static Sixteen all(float x) { return {Eight::all(x), Eight::all(x)}; }
   static Sixteen load(const float* p) { return {Eight::load(p), Eight::load(p + 8)}; }
+  static Sixteen load(const uint16_t* p) { return {Eight::load(p), Eight::load(p + 8)}; }
   void store(float* p) const {
     low.store(p);
     high.store(p + 8);
@@ -62,6 +63,9 @@ struct Sixteen {
 
   static Sixteen all(float x) { return {_mm512_set1_ps(x)}; }
   static Sixteen load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Sixteen load(const uint16_t* halves) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)))};
+  }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
 };
 

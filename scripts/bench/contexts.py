@@ -1,0 +1,113 @@
+"""How long a token takes by the number of those before it, with caches of halves and of floats.
+
+    python scripts/bench/contexts.py --json out.json
+
+A model of Qwen3 0.6B's shape, with random weights in 4 bits: it has 8 heads of keys in each of 28
+layers, so that a cache soon has as much to read as the weights. Both engines are built from it, and
+their loaders have their turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hybrids import PACKAGES
+from outcome import tell, where
+
+SHAPE = {
+    "vocab_size": 151936,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 4096,
+}
+ENGINES = {"halves": "[]", "floats": "[lower-half-cache]"}
+"""What passes are left out."""
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--contexts", type=int, nargs="+", default=[64, 512, 2048])
+    parser.add_argument("--tokens", type=int, default=24, help="that are written behind each")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quantize", default="int4")
+    parser.add_argument("--json", type=Path, help="where the result goes; default: standard output")
+    return parser.parse_args(given)
+
+
+def save(folder: Path) -> Path:
+    """The model, in bfloat16."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(**SHAPE)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    return folder
+
+
+def build(model: Path, output: Path, quantize: str, disable: str) -> Path:
+    """An engine of it."""
+    command = [sys.executable, "-m", "lepton_compile", "build", "--model", str(model), "-q"]
+    command += ["--quantize", quantize, "--no-check", "--no-verify", "-o", str(output)]
+    subprocess.run([*command, "--set", f"passes.disable={disable}"], check=True)
+    return output
+
+
+def measured(engines: dict[str, Path], asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Medians for each context and engine: milliseconds to the first token, and of each other."""
+    import lepton_compile as lc
+
+    draw, found = np.random.default_rng(0), []
+    models = {name: lc.load(path, threads=asked.threads) for name, path in engines.items()}
+    for context in asked.contexts:
+        prompt = draw.integers(3, SHAPE["vocab_size"], context).tolist()
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+        for _ in range(asked.rounds + 1):
+            for name, model in models.items():
+                model.forget()
+                made = model.generate(prompt, max_new_tokens=asked.tokens).timings
+                each = made["decode_s"] / (asked.tokens - 1)
+                times[name].append((1e3 * made["prefill_s"], 1e3 * each))
+        medians = {
+            name: [statistics.median(column) for column in zip(*taken[1:], strict=True)]
+            for name, taken in times.items()
+        }
+        found.append(
+            {"context": context}
+            | {name: {"prefill_ms": a, "decode_ms": b} for name, (a, b) in medians.items()}
+        )
+    return found
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, and write the result."""
+    asked = arguments(given)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = save(Path(scratch) / "model")
+        engines = {
+            name: build(model, Path(scratch) / name, asked.quantize, disable)
+            for name, disable in ENGINES.items()
+        }
+        found = measured(engines, asked)
+    told = {"shape": SHAPE, "quantize": asked.quantize, "threads": asked.threads}
+    tell({**where(PACKAGES), **told, "contexts": found}, asked.json)
+
+
+if __name__ == "__main__":
+    main()
