@@ -1,7 +1,8 @@
 """Which inputs of a node have positions, where its output does, and whether it keeps them apart.
 
 Positions are the second axis of (batch, sequence, width), or of (batch, sequence, heads, width), or
-the rows of (batch * sequence, ..), where a model has laid its tokens one behind the other: mixtures of experts do, and OPT.
+the rows of (batch * sequence, ..), where a model has laid its tokens one behind the other: mixtures
+of experts do, and OPT.
 """
 
 from __future__ import annotations
