@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from lepton_compile.engines.model_file import flatten
 from lepton_compile.pipeline.unsigned import with_unsigned_weights
 from lepton_passes.contract import LeptonPass, Tolerance
 from lepton_passes.tensors import StreamedTensor
@@ -79,6 +80,8 @@ def run(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if any(n.domain == CPU_DOMAIN for f in (model.graph, *model.functions.values()) for n in f):
         options.register_custom_ops_library(str(library()))
+        model = model.clone()
+        flatten(model)  # onnxruntime infers no types of custom ops inside functions
     session = onnxruntime.InferenceSession(
         ir.to_proto(with_unsigned_weights(model)).SerializeToString(),
         options,

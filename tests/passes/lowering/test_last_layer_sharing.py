@@ -9,10 +9,9 @@ import onnx_ir as ir
 import pytest
 from onnx_ir.passes.common import InlinePass
 
-from lepton_compile.engines.model_file import flatten
-from lepton_passes.contract import CLOSE
+from lepton_passes.contract import CLOSE, LeptonPass
 from lepton_passes.lowering.last_layer import LowerLastLayer
-from tests.passes.support import LAYER, assert_close, load, ops, random, reasons, run
+from tests.passes.support import LAYER, check, load, ops, random, reasons
 from tests.plugins.cpu_library import needs_library
 
 pytestmark = needs_library
@@ -102,19 +101,8 @@ def _feeds(count: int, tokens: int, past: int = 0, rows: int = 1) -> dict[str, A
     }
 
 
-def _check(model: ir.Model, feeds: dict[str, Any]) -> LowerLastLayer:
-    """Apply the pass, and hold the numbers after it against those before."""
-    before = _numbers(model, feeds)
-    last = LowerLastLayer()
-    last(model)
-    assert_close(before, _numbers(model, feeds), CLOSE)
-    return last
-
-
-def _numbers(model: ir.Model, feeds: dict[str, Any]) -> list[np.ndarray]:
-    flat = model.clone()
-    flatten(flat)
-    return run(flat, feeds)
+def _check(model: ir.Model, feeds: dict[str, Any]) -> LeptonPass:
+    return check(LowerLastLayer(), model, feeds, CLOSE)
 
 
 def _keeps(model: ir.Model) -> list[str | None]:

@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_compile.engines.model_file import flatten
 from lepton_passes.contract import CLOSE
 from lepton_passes.lowering.ort.half_cache import LowerHalfCache
 from tests.passes.support import LAYER, assert_close, load, ops, random, reasons, run
@@ -74,9 +73,7 @@ def _feeds(dtype: Any) -> dict[str, np.ndarray]:
 
 
 def _numbers(model: ir.Model, dtype: Any) -> list[np.ndarray]:
-    flat = model.clone()
-    flatten(flat)
-    return [array.astype(np.float32) for array in run(flat, _feeds(dtype))]
+    return [array.astype(np.float32) for array in run(model, _feeds(dtype))]
 
 
 def _types(model: ir.Model) -> list[ir.DataType | None]:
