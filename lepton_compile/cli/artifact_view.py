@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from lepton_compile.artifact import read_manifest
 from lepton_compile.artifact.manifest import MANIFEST_FILE, PAGE_FILE, REPORT_FILE
+from lepton_compile.cli.cache_text import cache_text
 from lepton_compile.cli.onnxfile import ModelSummary, model_tables, summarize
 from lepton_compile.cli.output import bytes_text, number_text, table
 from lepton_compile.cli.planfile import PlanSummary, is_plan, plan_tables, summarize_plan
@@ -74,7 +75,7 @@ def inspect_artifact(folder: Path) -> tuple[dict[str, Any], bool]:
 def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     """What ``inspect_artifact`` found, one table after the other."""
     manifest = data["manifest"]
-    model, cache = manifest["model"], manifest.get("cache")
+    model = manifest["model"]
     facts = [
         ("model", model.get("source") or "-"),
         *([("adapter", model["adapter"])] if model.get("adapter") else ()),
@@ -84,12 +85,8 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
         ("ranges", ", ".join(f"{k} {a}..{b}" for k, (a, b) in manifest["ranges"].items())),
         ("format", manifest["format"]),
     ]
-    if cache:
-        layers = len(cache["layers"])
-        kind = "in place" if cache["shared"] else "growing"
-        states = len(cache.get("states", ()))
-        held = f"{layers} layers" + (f" and {states} states" if states else "")
-        facts.append(("cache", f"{held}, {cache['max_length']} tokens, {kind}"))
+    if manifest.get("cache"):
+        facts.append(("cache", cache_text(manifest)))
     if pictures := pictures_in(manifest):
         facts.append(("a picture", pictures))
     yield table(str(data["artifact"]), ("what", "value"), facts)

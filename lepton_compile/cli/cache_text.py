@@ -1,0 +1,31 @@
+"""What a decoder's cache is, and how much memory a token takes in it, in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from lepton_compile.cli.output import bytes_text
+
+__all__ = ["cache_text"]
+
+
+def cache_text(manifest: Mapping[str, Any]) -> str:
+    """Of the keys and values of all layers, as each of the engines keeps them."""
+    cache = manifest["cache"]
+    layers, states = cache["layers"], len(cache.get("states", ()))
+    held = f"{len(layers)} layers" + (f" and {states} states" if states else "")
+    kind = "in place" if cache["shared"] else "growing"
+    numbers = sum(2 * layer["heads"] * layer["head_dim"] for layer in layers)
+    kept = {(e.get("cache") or cache).get("dtype") or cache["dtype"] for e in manifest["engines"]}
+    sizes = [f"{bytes_text(numbers * _bytes(dtype))} ({dtype})" for dtype in sorted(kept)]
+    a_token = f", {' or '.join(sizes)} a token" if numbers else ""
+    return f"{held}, {cache['max_length']} tokens, {kind}{a_token}"
+
+
+def _bytes(dtype: str) -> int:
+    """Of a number of a type by numpy's names, and those of ml_dtypes."""
+    return np.dtype(getattr(ml_dtypes, dtype, dtype)).itemsize
