@@ -20,7 +20,7 @@ from lepton_compile.tactics.candidates import (
     usual,
     weights_of,
 )
-from lepton_compile.tactics.clock import Clock, spread
+from lepton_compile.tactics.clock import Clock, short, spread
 from lepton_passes.lowering.ort.choices import Layer, Tactic
 from lepton_passes.lowering.ort.packing import STORAGE
 
@@ -47,7 +47,7 @@ class Measured:
 
     Attributes:
         usual: what is taken where nothing is measured.
-        seconds: the least of a call, by candidate and number of rows.
+        seconds: of a call, by candidate and number of rows.
         errors: of the result, as a part of its size.
         bytes: of the weights in the engine's file.
         failed: candidates that do not run here, and why.
@@ -103,7 +103,10 @@ class Bench:
             times[count] = clock.times(rivals, feeds[count], default, cold=count <= FEW)
         return Measured(
             usual=default,
-            seconds={t: {n: min(each[t]) / _copies(n) for n, each in times.items()} for t in tried},
+            seconds={
+                tactic: {n: short(each[tactic]) / _copies(n) for n, each in times.items()}
+                for tactic in tried
+            },
             errors={tactic: each.error for tactic, each in tried.items()},
             bytes={tactic: each.bytes for tactic, each in tried.items()},
             failed=failed,

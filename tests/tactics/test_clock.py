@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lepton_compile.tactics import clock as module
-from lepton_compile.tactics.clock import ROUNDS, SLOW_ROUNDS, Clock, spread
+from lepton_compile.tactics.clock import ROUNDS, SLOW_ROUNDS, Clock, short, spread
 
 FEEDS = {"x": np.zeros((1, 4), np.float32)}
 
@@ -55,6 +55,23 @@ def test_a_busy_machine_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) 
     times = Clock().times(rivals.sessions, FEEDS, "a", cold=False)
     assert len(times["a"]) == ROUNDS
     assert spread(times) > module.BUSY
+
+
+def test_a_call_that_finds_its_weights_in_a_cache_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rivals = _Rivals(monkeypatch, a=lambda _: 1e-3, b=lambda n: 6e-4 if n == 3 else 1e-3)
+    times = Clock().times(rivals.sessions, FEEDS, "a", cold=True)
+    assert len(times["b"]) == ROUNDS
+    assert min(times["b"]) == pytest.approx(6e-4)
+    assert short(times["b"]) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"), [([3.0], 3.0), ([5.0, 1.0, 2.0], 1.0), ([4.0, 9.0, 1.0, 2.0], 2.0)]
+)
+def test_a_quarter_of_the_calls_take_no_longer(times: list[float], expected: float) -> None:
+    assert short(times) == expected
 
 
 def test_spread_is_of_the_least_steady() -> None:
