@@ -209,6 +209,10 @@ def _native_linear(settings: Settings) -> LeptonPass | None:
     return LowerNativeLinear(settings.choices) if settings.native else None
 
 
+def _shared_attention(settings: Settings) -> LeptonPass:
+    return LowerSharedAttention(ours=settings.native)
+
+
 def _half_cache(settings: Settings) -> LeptonPass | None:
     quantized = settings.choose is not None
     return LowerHalfCache() if settings.native and quantized else None
@@ -288,7 +292,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerHalfPrecision, targets=_GPU, configured=_half),
     # Takes the Split of packed-qkv and the rotary embedding in.
     Entry(LowerCachedAttention, targets=_ORT),
-    Entry(LowerSharedAttention, targets=_ORT),
+    Entry(LowerSharedAttention, targets=_ORT, configured=_shared_attention),
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),

@@ -10,8 +10,8 @@ token, in the type of the query. The kernel reads them where they are and, as no
 present, copies nothing; in a buffer with spare room it reads as far as the mask says.
 
 Refuses: attention that is not causal; a mask made inside the layer; an onnxruntime before 1.31,
-which crashes without a present. The rotary embedding stays outside where cos and sin are not rows
-of tables by position, or the number of angles is no multiple of 8.
+whose kernel crashes without a present. The rotary embedding stays outside where cos and sin are not
+rows of tables by position, or the number of angles is no multiple of 8.
 """
 
 from __future__ import annotations
@@ -32,12 +32,20 @@ _LEAST = (1, 31)
 
 
 class LowerSharedAttention(LeptonPass):
-    """Lower attention over the cache of an earlier layer to GroupQueryAttention."""
+    """Lower attention over the cache of an earlier layer to GroupQueryAttention.
+
+    Args:
+        ours: a kernel of our own takes it, whatever the onnxruntime.
+    """
 
     name = "lower-shared-attention"
     summary = "Attention over another layer's cache to GroupQueryAttention"
     changes_numbers = True
     counts_as = "attention"
+
+    def __init__(self, *, ours: bool = False) -> None:
+        super().__init__()
+        self._ours = ours
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self._masks = MaskValues(model)
@@ -53,7 +61,7 @@ class LowerSharedAttention(LeptonPass):
                 self.refuse(body, node, "the mask is made inside the layer")
             elif width is None:
                 self.refuse(body, node, "the width of its heads is not known")
-            elif _too_old():
+            elif not self._ours and _too_old():
                 self.refuse(body, node, "onnxruntime before 1.31 has no kernel without a present")
             else:
                 self._lower(body, node, masks, width)

@@ -185,5 +185,6 @@ def test_refuses_an_old_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
         0,
         ["onnxruntime before 1.31 has no kernel without a present"],
     )
+    assert LowerSharedAttention(ours=True)(_model()).modified, "a kernel of our own"
     monkeypatch.setattr(onnxruntime, "__version__", "1.31.0")
     assert LowerSharedAttention()(_model()).modified
