@@ -20,12 +20,20 @@ def cache_text(manifest: Mapping[str, Any]) -> str:
     held = f"{len(layers)} layers" + (f" and {states} states" if states else "")
     kind = "in place" if cache["shared"] else "growing"
     numbers = sum(2 * layer["heads"] * layer["head_dim"] for layer in layers)
-    kept = {(e.get("cache") or cache).get("dtype") or cache["dtype"] for e in manifest["engines"]}
-    sizes = [f"{bytes_text(numbers * _bytes(dtype))} ({dtype})" for dtype in sorted(kept)]
-    a_token = f", {' or '.join(sizes)} a token" if numbers else ""
+    own = [(engine.get("cache") or {}).get("dtype") for engine in manifest["engines"]]
+    kept = {str(dtype or cache.get("dtype")) for dtype in own}
+    sizes = [
+        f"{bytes_text(numbers * size)} ({dtype})"
+        for dtype in sorted(kept)
+        if (size := _bytes(dtype))
+    ]
+    a_token = f", {' or '.join(sizes)} a token" if numbers and sizes else ""
     return f"{held}, {cache['max_length']} tokens, {kind}{a_token}"
 
 
 def _bytes(dtype: str) -> int:
-    """Of a number of a type by numpy's names, and those of ml_dtypes."""
-    return np.dtype(getattr(ml_dtypes, dtype, dtype)).itemsize
+    """Of a number of a type by numpy's names, and those of ml_dtypes; 0 of what is none."""
+    try:
+        return np.dtype(getattr(ml_dtypes, dtype, dtype)).itemsize
+    except TypeError:
+        return 0
