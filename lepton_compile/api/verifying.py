@@ -100,15 +100,16 @@ def comparing(manifest: Mapping[str, Any], model: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = isinstance(error, LeptonError) and not isinstance(error, UnrunnableError)
-        if model is None or told or isinstance(error, MemoryError | OSError):
+        cause = error.__cause__ if isinstance(error, UnrunnableError) else error
+        if model is None or (
+            cause is error and isinstance(error, LeptonError | MemoryError | OSError)
+        ):
             raise
-        why = error.found if isinstance(error, UnrunnableError) else None
         made_from = manifest["model"].get("architecture") or "another"
         raise SourceError(
             "the model named does not compute on what the engine takes",
             where="model",
-            found=f"{model}: {why or f'{type(error).__name__}: {error}'}",
+            found=f"{model}: {type(cause).__name__}: {cause}",
             hint=f"name the {made_from} that the artifact was made from",
         ) from error
 

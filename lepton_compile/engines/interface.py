@@ -7,11 +7,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from lepton_passes.match import PAST
+from lepton_passes.match import KEYS_AND_VALUES, PAST
 
 __all__ = ["cache_type", "own_interface", "signature"]
-
-_KEYS_AND_VALUES = PAST[0]
 
 
 def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
@@ -38,7 +36,7 @@ def own_interface(graph: ir.Graph) -> dict[str, list[dict[str, Any]]]:
 
 def cache_type(graph: ir.Graph) -> dict[str, Any] | None:
     """Type of keys and values; that past and present may share a buffer is the manifest's word."""
-    past = [value for value in graph.inputs if (value.name or "").startswith(_KEYS_AND_VALUES)]
+    past = [value for value in graph.inputs if (value.name or "").startswith(KEYS_AND_VALUES)]
     if not past or past[0].dtype is None:
         return None
     return {"dtype": past[0].dtype.numpy().name}

@@ -10,6 +10,7 @@ from lepton_passes.body import DIALECT, Body
 
 __all__ = [
     "BLOCK",
+    "KEYS_AND_VALUES",
     "NORMS",
     "PAST",
     "PRESENT",
@@ -299,7 +300,8 @@ def has_blocks(columns: int, most: int = 256) -> bool:
 
 
 # What inputs that hold what came before are called.
-PAST = ("past_key_values.", "past_conv.", "past_recurrent.")
+KEYS_AND_VALUES = "past_key_values."
+PAST = (KEYS_AND_VALUES, "past_conv.", "past_recurrent.")
 # And what the outputs are called that go on from there.
 PRESENT = ("present.", "present_conv.", "present_recurrent.")
 

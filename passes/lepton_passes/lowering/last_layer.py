@@ -28,12 +28,11 @@ stands behind those is moved all the same; norms and sums alone are not worth it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body, bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering._keeping import keep, keep_arguments, shorten
 from lepton_passes.lowering._kept import Moved, follows, moved_behind
@@ -64,8 +63,9 @@ class LowerLastLayer(LeptonPass):
         hidden, count = last.inputs
         assert hidden is not None
         assert count is not None
-        whole = _of_all_positions(body, hidden)
-        if whole is None and any(map(follows, _nodes(body.model))):
+        shares = any(follows(node) for each in bodies(body.model) for node in each.nodes())
+        whole = _of_all_positions(body, hidden) if shares else None
+        if shares and whole is None:
             self.refuse(body, last, "no input of the model says how many tokens there are")
             return
         moved = moved_behind(body, hidden, last)
@@ -73,7 +73,7 @@ class LowerLastLayer(LeptonPass):
         self._report(body, moved)
         if not cuts and not moved.saves:
             return
-        tokens = _count(body, whole)
+        tokens = None if whole is None else _count(body, whole)
         uses = [use for cut in cuts for use in self._cut(body, cut, count, tokens)]
         keep_arguments(body, uses, count)
         keep(body, moved, count, tokens)
@@ -128,9 +128,7 @@ class LowerLastLayer(LeptonPass):
 
 def _layer(main: Body, call: ir.Node) -> Body:
     """The function of a layer, with all its calls."""
-    key = call.op_identifier()
-    calls = [node for node in main.model.graph if node.op_identifier() == key]
-    return Body(main.model, main.model.functions[key], calls)
+    return next(body for body in bodies(main.model) if call in body.calls)
 
 
 def _of_all_positions(main: Body, hidden: ir.Value) -> ir.Value | None:
@@ -142,17 +140,8 @@ def _of_all_positions(main: Body, hidden: ir.Value) -> ir.Value | None:
     return None
 
 
-def _count(main: Body, value: ir.Value | None) -> ir.Value | None:
-    """How many positions a value has; nothing where nothing asks for that."""
-    if value is None or not any(map(follows, _nodes(main.model))):
-        return None
+def _count(main: Body, value: ir.Value) -> ir.Value:
+    """How many positions a value has."""
     made = main.emit(main.nodes()[0], "Shape", [value], {"start": 1, "end": 2}).outputs[0]
     made.type, made.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
     return made
-
-
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Those of the main graph, and of layers."""
-    yield from model.graph
-    for function in model.functions.values():
-        yield from function

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies
 from lepton_passes.contract import ROUNDING, LeptonPass
 from lepton_passes.dtypes import set_type
-from lepton_passes.match import PAST, width_of
+from lepton_passes.match import KEYS_AND_VALUES, width_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerHalfCache"]
@@ -28,7 +28,6 @@ HALF = ir.DataType.FLOAT16
 _OP = "GroupQueryAttention"
 _PAST = (3, 4)  # inputs of the kernel; of its outputs, all but the first are caches
 _WIDEST = 1024
-_KEYS_AND_VALUES = PAST[0]
 
 
 class LowerHalfCache(LeptonPass):
@@ -41,7 +40,7 @@ class LowerHalfCache(LeptonPass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self.fired, self.refusals = 0, []
-        past = {v for v in model.graph.inputs if (v.name or "").startswith(_KEYS_AND_VALUES)}
+        past = {v for v in model.graph.inputs if (v.name or "").startswith(KEYS_AND_VALUES)}
         layers = bodies(model)
         reason = _refuses(layers, past) if past else None
         if reason is not None:
