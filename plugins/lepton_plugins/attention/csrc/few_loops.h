@@ -7,6 +7,7 @@ namespace lepton {
 namespace {
 
 constexpr int64_t kAhead = 8192, kLine = 64;  // bytes: 8 KB are read until memory answers
+constexpr int kFour = 4;  // keys that are added up together
 
 // Have a row come that is read a while later: processors foresee a stream within a page alone. It comes
 // to the second cache: to the first it takes longer than without (Zen 4: 28 layers of 8 heads over 2,000
@@ -19,52 +20,89 @@ __attribute__((always_inline)) inline void call_for(const T* row, int64_t apart,
   for (int64_t d = 0; d < width; d += kOfLine) __builtin_prefetch(later + d, 0, 2);
 }
 
-// Products of R rows and one key, each summed up in 16 lanes, and what a multiple of 8 leaves in 8.
-template <class Lanes, int R, class T>
-inline void dots(int width, const float* query, const T* key, float* scores) {
+// Products of R rows and J keys, each added up in 16 lanes and these in 8, with what a multiple of 8 leaves:
+// that of row m and key j is sums[kFour * m + j].
+template <class Lanes, int R, int J, class T>
+inline void dots(int width, const float* query, const MatrixOf<T>& keys, Eight* sums) {
   constexpr int kSums = 16 / Lanes::kLanes;
-  Lanes part[R][kSums];
-  Eight rest[R];
+  Lanes part[R][J][kSums];
 #pragma GCC unroll 4
   for (int m = 0; m < R; ++m) {
-    for (Lanes& each : part[m]) each = Lanes::all(0.0f);
-    rest[m] = Eight::all(0.0f);
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) {
+#pragma GCC unroll 2
+      for (int s = 0; s < kSums; ++s) part[m][j][s] = Lanes::all(0.0f);
+    }
   }
   int d = 0;
   for (; d + 16 <= width; d += 16) {
 #pragma GCC unroll 2
     for (int s = 0; s < kSums; ++s) {
       const int at = d + s * Lanes::kLanes;
-      const Lanes k = Lanes::load(key + at);
+      Lanes key[J];
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j) key[j] = Lanes::load(keys.first + j * keys.row + at);
 #pragma GCC unroll 4
       for (int m = 0; m < R; ++m) {
-        part[m][s] = fused(Lanes::load(query + m * width + at), k, part[m][s]);
+        const Lanes some = Lanes::load(query + m * width + at);
+#pragma GCC unroll 4
+        for (int j = 0; j < J; ++j) part[m][j][s] = fused(some, key[j], part[m][j][s]);
       }
     }
   }
-  if (d < width) {
-    const Eight k = Eight::load(key + d);
-    for (int m = 0; m < R; ++m) rest[m] = Eight::load(query + m * width + d) * k;
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) {
+      Eight all = eight_of(part[m][j]);
+      if (d < width) {
+        all = all + Eight::load(query + m * width + d) * Eight::load(keys.first + j * keys.row + d);
+      }
+      sums[kFour * m + j] = all;
+    }
+  }
+}
+
+// R rows and four keys, as many of these at once as there are registers for; or a single key.
+template <class Lanes, int R, class T>
+inline void scores_of(int count, int width, const float* query, const MatrixOf<T>& keys,
+                      float* scores) {
+  constexpr int kAtOnce = Lanes::kLanes == 16 ? kFour : kFour / R;
+  Eight sums[R * kFour];
+  if (count < kFour) {
+    for (int j = 0; j < count; ++j) {
+      dots<Lanes, R, 1>(width, query, keys.from(j), sums);
+      for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(sums[kFour * m]);
+    }
+    return;
   }
 #pragma GCC unroll 4
-  for (int m = 0; m < R; ++m) scores[m * kKeys] = sum(eight_of(part[m]) + rest[m]);
+  for (int j = 0; j < kFour; j += kAtOnce) {
+    dots<Lanes, R, kAtOnce>(width, query, keys.from(j), sums + j);
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+    const Eight* four = sums + kFour * m;
+    _mm_storeu_ps(scores + m * kKeys, sums_of(four[0], four[1], four[2], four[3]));
+  }
 }
 
 template <class Lanes, class T>
 void multiply_few(const Size& size, const float* query, const MatrixOf<T>& keys, float* scores) {
   const int width = size.inner;
-  for (int j = 0; j < size.columns; ++j) {
-    const T* key = keys.first + j * keys.row;
-    call_for(key, keys.row, width);
+  for (int j = 0; j < size.columns; j += kFour) {
+    const int count = size.columns - j < kFour ? size.columns - j : kFour;
+    const MatrixOf<T> four = keys.from(j);
+    for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, width);
     int m = 0;
     for (; m + 4 <= size.rows; m += 4) {
-      dots<Lanes, 4>(width, query + m * width, key, scores + m * kKeys + j);
+      scores_of<Lanes, 4>(count, width, query + m * width, four, scores + m * kKeys + j);
     }
     for (; m + 2 <= size.rows; m += 2) {
-      dots<Lanes, 2>(width, query + m * width, key, scores + m * kKeys + j);
+      scores_of<Lanes, 2>(count, width, query + m * width, four, scores + m * kKeys + j);
     }
     for (; m < size.rows; ++m) {
-      dots<Lanes, 1>(width, query + m * width, key, scores + m * kKeys + j);
+      scores_of<Lanes, 1>(count, width, query + m * width, four, scores + m * kKeys + j);
     }
   }
 }
@@ -118,7 +156,7 @@ template <class Lanes, int R, class T>
 void add_few(const Size& size, const float* scores, const MatrixOf<T>& values, float* total) {
   for (int j = 0; j < size.inner; j += 4) {
     const int keys = size.inner - j < 4 ? size.inner - j : 4;
-    const MatrixOf<T> four = {values.first + j * values.row, values.row};
+    const MatrixOf<T> four = values.from(j);
     for (int k = 0; k < keys; ++k) call_for(four.first + k * four.row, four.row, size.columns);
     int m = 0;
     for (; m + R <= size.rows; m += R) {

@@ -13,6 +13,8 @@ template <class T>
 struct MatrixOf {
   const T* first;
   int64_t row;
+
+  MatrixOf from(int i) const { return {first + i * row, row}; }
 };
 
 using Matrix = MatrixOf<float>;

@@ -73,6 +73,18 @@ inline float sum(Eight x) {
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+// The sums of four, each added up in the order of `sum`.
+inline __m128 sums_of(Eight a, Eight b, Eight c, Eight d) {
+  const auto half = [](Eight x) {
+    return _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  };
+  const auto quarters = [](__m128 x, __m128 y) {
+    return _mm_add_ps(_mm_movelh_ps(x, y), _mm_movehl_ps(y, x));
+  };
+  const __m128 ab = quarters(half(a), half(b)), cd = quarters(half(c), half(d));
+  return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xDD));
+}
+
 // Sixteen lanes, added up to eight: in this order with any lanes.
 inline Eight eight_of(const Eight (&x)[2]) { return x[0] + x[1]; }
 
