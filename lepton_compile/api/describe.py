@@ -13,9 +13,10 @@ from lepton_compile.api.changes import TOOLS
 from lepton_compile.api.own_code import own_code
 from lepton_compile.api.pictured import most_pixels
 from lepton_compile.api.pictures import sees
+from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
 from lepton_compile.errors import EngineError, SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
-from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SPEECH
+from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SOURCE_MASK, SPEECH
 from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.export.text_part import TEXT_ALONE
 from lepton_compile.numerics.tolerance import GENERATING
@@ -35,6 +36,8 @@ __all__ = [
 
 # How many numbers an input of ids may hold, as the model's configuration calls it.
 SIZES = {"input_ids": "vocab_size", SOURCE_IDS: "vocab_size", "token_type_ids": "type_vocab_size"}
+# What numbers mean something: others would be read as 1, or count from the end.
+MEANT = {"attention_mask": (0, 1), SOURCE_MASK: (0, 1), "logits_to_keep": (0, UNKNOWN_LENGTH)}
 
 
 def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
@@ -63,7 +66,7 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     are of any length below it and steps of one token.
 
     With the model's ``config`` also the smallest and largest number that inputs of ids may hold: a
-    quantized table of embeddings is read without a look at its bounds.
+    quantized table of embeddings is read without a look at its bounds. And what masks may.
     """
     wanted = recipe.shapes.sequence
     if sees(exported):  # images of one size have one number of patches
@@ -77,6 +80,8 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
         rows = getattr(config, size, None)
         if name in inputs and rows:
             found[name] = [0, max(int(rows) - 1, exported.placeholder)]
+    if config is not None:  # else it is a graph of somebody else's
+        found |= {name: [*ends] for name, ends in MEANT.items() if name in inputs}
     return found
 
 

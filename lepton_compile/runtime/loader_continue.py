@@ -57,8 +57,9 @@ class Continues(Texts):
 
     def forget(self) -> None:
         """Let buffers go, and with them what they hold of prompts."""
-        while self.spare:
-            self.spare.pop().close()
+        with suppress(IndexError):  # none is left, whoever took the last
+            while True:
+                self.spare.pop().close()
 
     def _room(self) -> int:
         """How many tokens a row has room for, prompt and answer together."""
@@ -76,13 +77,12 @@ class Continues(Texts):
 
     def _buffers(self, batch: int, longest: int, limit: int) -> Any:
         """A cache with room for prompts and answers: that of the last call if it is enough."""
-        need = longest + limit
+        need, cache = longest + limit, None
         room = -(-need // ROUND) * ROUND
         if ahead := getattr(self.session, "ahead", 0):
             from lepton_compile.runtime.loader_trt_buckets import at_first
 
             need = room = at_first(longest, limit, ahead)
-        cache = None
         with suppress(IndexError):  # this is the first call, or others have them
             cache = self.spare.pop()
         with failing(f"no room for {batch} rows of {longest} tokens and {limit} new"):

@@ -10,9 +10,8 @@ __all__ = ["own_io"]
 def own_io(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs and outputs of a model on this engine, by name."""
     own, hidden = model.engine.get("io") or {}, getattr(model.session, "hidden", ())
-    inputs = {spec["name"]: spec for spec in own.get("inputs") or ()}
-    if model.target.startswith("trt"):  # it makes its inputs from the model's
-        inputs = {}
+    told = own.get("inputs") if model.target.startswith("ort") else ()  # trt has the model's
+    inputs = {spec["name"]: spec for spec in told or ()}
     outputs = {spec["name"]: spec for spec in own.get("outputs") or ()} or model.outputs
     shown = {name: spec for name, spec in outputs.items() if name not in hidden}
     return model.inputs | inputs, shown

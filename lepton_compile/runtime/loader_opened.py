@@ -64,7 +64,7 @@ class Opened:
         A missing attention_mask is all ones, missing token_type_ids are zero, a missing cache is
         empty, missing position_ids count what the mask has; padding may stand on either side.
         """
-        given, run = self._prepare(feeds), self.session.run
+        run, given = (session := self.session) and session.run, self._prepare(feeds)  # or closed
         with failing(f"outputs are names of outputs, or one, not {outputs!r:.60}"):
             names = [outputs] if isinstance(outputs, str) else [*map(str, outputs or self.outputs)]
         if self.cache and self.cache.get("states"):

@@ -30,7 +30,7 @@ def open_onnxruntime(root: Path, manifest: Any, engine: Any, threads: int) -> An
     found, wanted = ([*map(int, re.findall(r"\d{1,9}", v)[:2])] for v in (ort.__version__, least))
     refuse(found < wanted, f"{install}, and found {ort.__version__}", UnfitError)
     path, options, start = root / engine["model"], ort.SessionOptions(), ort.InferenceSession
-    options.log_severity_level, options.intra_op_num_threads = 3, threads
+    options.log_severity_level, options.intra_op_num_threads = 4, threads
     if "CUDAExecutionProvider" in providers:
         from lepton_compile.runtime.loader_ort_cuda import start_cuda
 

@@ -30,16 +30,16 @@ class Prompts(Texts):
         named = isinstance(chat, dict) and all(isinstance(n, str) and n != "messages" for n in chat)
         wrong = f"chat is True, messages or values by name: {chat!r:.60}"
         refuse(not (told or named or isinstance(chat, bool | None)), wrong)
-        given, chat = chat if named else {}, named or chat
+        given, talk = chat if named else {}, told or named or chat
         text, many = isinstance(prompt, str), isinstance(prompt, list | tuple)
         messages = many and len(prompt) > 0 and isinstance(prompt[0], dict)
-        if not (chat or text or messages):
-            wrong = f"a prompt is a text, token ids or a list of messages: {prompt!r:.60}"
-            with failing(wrong):
+        if not (talk or text or messages):
+            with failing("a prompt is a text, token ids or a list of messages"):
                 ids = np.asarray(prompt)
-            refuse(ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"), wrong)
+                if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+                    raise TypeError(f"{prompt!r:.60}")  # an array has no words where all is well
             return [*map(int, ids)]
-        if talk := chat or not text:
+        if talk := talk or not text:
             said = [{"role": "user", "content": prompt}] if text else prompt
             refuse(not isinstance(said, list | tuple), f"these are no messages: {prompt!r:.60}")
             prompt = self.chat_text([*(chat if told else ()), *(said if prompt else ())], **given)

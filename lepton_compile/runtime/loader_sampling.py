@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from operator import index
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ class Sampling(NamedTuple):
 
     def checked(self) -> Sampling:
         """The same in Python's own numbers; what is out of its range, or none, is refused."""
-        most, least, made = sys.float_info.max, 5e-324, dict[str, Any]()
+        most, least, made = 3.4e38, 1e-38, dict[str, Any]()  # of float32
         ranges = {
             "top_p": (least, 1, "above 0, up to 1"),
             "min_p": (0, 1, "from 0 to 1"),

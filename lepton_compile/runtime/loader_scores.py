@@ -20,7 +20,7 @@ class Scores(Opened):
 
         Shorter rows are padded on the right; where the mask is zero the logits mean nothing.
         """
-        with failing(f"logits takes token ids, or rows of them: {ids!r:.60}"):
+        with failing("logits takes token ids, or rows of them"):
             rows = ids if np.ndim(ids[0]) else [ids]
             width = max(len(row) for row in rows)
         whole = [[*row, *[0] * (width - len(row))] for row in rows]

@@ -181,8 +181,8 @@ class Transcribes(Continues):
     def filters(self) -> np.ndarray:
         """Shares of frequencies in bands: (frequencies, bands)."""
         name = self.manifest["generation"]["sound"]["filters"]
+        check_digests(self.path, self.manifest, [name])
         with failing(f"{name} is no array"):
-            check_digests(self.path, self.manifest, [name])
             return np.asarray(np.load(self.path / name, allow_pickle=False))
 
     def begun(

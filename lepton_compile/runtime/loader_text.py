@@ -21,8 +21,8 @@ class Texts(Opened):
         refuse(not name, "this artifact has no tokenizer: give token ids instead of text")
         with failing("text needs tokenizers: pip install tokenizers"):
             from tokenizers import Tokenizer
+        check_digests(self.path, self.manifest, [name])
         with failing(f"{name} is no tokenizer"):
-            check_digests(self.path, self.manifest, [name])
             made = Tokenizer.from_file(str(self.path / name))
         if self.task in ("text-generation", "text2text-generation", "image-text-to-text"):
             made.no_truncation()

@@ -14,7 +14,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.runtime import LoaderError
 from tests.runtime import tiny
-from tests.small import bert, saved
+from tests.small import bert, llama, saved
 
 LIMIT = 7
 ROWS = 4096  # A table of few rows is not quantized.
@@ -61,6 +61,23 @@ def test_ids_outside_a_quantized_table_are_refused(built: Path) -> None:
                 model.run({"input_ids": ids})
         with pytest.raises(LoaderError, match=r"token_type_ids: \[7\] are outside .* 0 to 1"):
             model.run({"input_ids": [[5, 6]], "token_type_ids": [[0, 7]]})
+
+
+def test_numbers_that_mean_nothing_are_refused(built: Path, tmp_path: Path) -> None:
+    """A mask that is added to scores would be read the wrong way round; -1 would drop a token."""
+    saved("LlamaForCausalLM", llama(), tmp_path / "model")
+    out = tmp_path / "out"
+    lc.build(model=str(tmp_path / "model"), output=out, verify=False, check=False)
+    ids = [[5, 6, 7]]
+    for folder in (built, out):
+        with lc.load(folder, threads=1) as model:
+            assert model.run({"input_ids": ids, "attention_mask": np.array([[True, True, False]])})
+            for mask in ([[0, 0, -1]], [[1, 2, 1]]):
+                with pytest.raises(LoaderError, match="are outside its range, 0 to 1"):
+                    model.run({"input_ids": ids, "attention_mask": mask})
+    feeds = {"input_ids": ids, "attention_mask": [[0, 1, 1]], "logits_to_keep": -1}
+    with lc.load(out, threads=1) as model, pytest.raises(LoaderError, match="logits_to_keep"):
+        model.run(feeds)
 
 
 def test_texts_are_cut_where_sentence_transformers_cuts_them(built: Path) -> None:

@@ -154,7 +154,7 @@ def test_what_is_no_mapping_is_refused(embedder: Model, feeds: Any) -> None:
         embedder.run(feeds)
 
 
-def test_a_call_that_is_right_makes_no_words_of_its_arrays(embedder: Model) -> None:
+def test_a_call_that_is_right_makes_no_words_of_its_arrays(embedder: Model, model: Model) -> None:
     """numpy takes 0.3 ms to tell 128 numbers: a tenth of what MiniLM takes for them."""
 
     class Silent(np.ndarray[Any, Any]):
@@ -165,6 +165,8 @@ def test_a_call_that_is_right_makes_no_words_of_its_arrays(embedder: Model) -> N
 
     ids = np.array([[5, 6, 7]]).view(Silent)
     assert np.isfinite(embedder.run({"input_ids": ids})["sentence_embedding"]).all()
+    assert model.logits(ids).shape == (1, 3, tiny.VOCABULARY)
+    assert model.generate(ids[0], max_new_tokens=2).tokens
 
 
 @pytest.mark.parametrize("ids", [[], None, 5, [[5], 6], {}, np.array(5)], ids=repr)
@@ -191,6 +193,22 @@ def test_a_closed_model_says_so(encoder_folder: Path, decoder_folder: Path) -> N
     writer.close()
     with pytest.raises(LoaderError, match="closed"):
         writer.generate([5], max_new_tokens=2)
+
+
+def test_a_model_that_is_closed_meanwhile_still_answers(encoder_folder: Path) -> None:
+    opened = load(encoder_folder, threads=1)
+
+    class Closing(list[Any]):
+        """Ids that are read once the call has begun."""
+
+        def __array__(self, *_: Any, **named: Any) -> np.ndarray:
+            opened.close()
+            return np.array([[1, 1]])
+
+    with pytest.raises(LoaderError, match="closed"):
+        opened.run({"attention_mask": Closing(), "input_ids": [[5, 6]]})
+    opened = load(encoder_folder, threads=1)
+    assert opened.run({"input_ids": [[5, 6]], "attention_mask": Closing()})
 
 
 def test_threads_and_targets(decoder_folder: Path) -> None:

@@ -140,6 +140,14 @@ def test_numbers_of_numpy_are_numbers(model: Model) -> None:
             assert name == "temperature" or wanted == expected
 
 
+def test_what_float32_has_no_room_for_is_refused(model: Model) -> None:
+    for given in ({"repetition_penalty": 5e-324}, {"repetition_penalty": 1e300}):
+        with pytest.raises(LoaderError, match="out of its range: repetition_penalty="):
+            model.generate([5], **given)
+    with pytest.raises(LoaderError, match="out of its range: temperature="):
+        model.generate([5], temperature=1e300)
+
+
 def test_true_is_no_number(model: Model, tmp_path: Path) -> None:
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
     for name in (*names, "max_new_tokens"):

@@ -157,6 +157,14 @@ def test_what_else_a_template_asks_for(tmp_path: Path) -> None:
         assert together[0].tokens == model.generate(ids, max_new_tokens=3).tokens
 
 
+def test_a_chat_of_no_messages_so_far_is_a_chat(tmp_path: Path) -> None:
+    made = tiny.decoder(tmp_path / "chat", template="w7 {{ messages[0].content }}")
+    with load(made.path, threads=1) as model:
+        assert model.encode("w5", chat=[]) == model.encode("w5", chat=True) == [7, 5]
+        assert model.encode("w5", chat=()) == [7, 5]
+        assert model.encode("w5", chat=None) == model.encode("w5") == [5]
+
+
 def test_values_of_a_configuration_that_are_no_texts_are_no_tokens(tmp_path: Path) -> None:
     made = tiny.decoder(
         tmp_path / "chat", template="{{ add_bos_token is defined }} {{ bos_token }}"
