@@ -89,13 +89,13 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
     """The KV cache and the states beside it, None for a model without any.
 
     Raises:
-        EngineError: a model that sees and writes has one that is not ``shared``.
+        EngineError: a vision-language model has one that is not ``shared``.
     """
     if not exported.cached:
         return None
     if exported.task == IMAGE_TEXT and not shared:
         raise EngineError(
-            "a model that sees and writes needs a cache that is written in place",
+            "a vision-language model needs a cache that is written in place",
             where="its attention",
             found="forms that no op of onnxruntime with such a cache has",
             hint=TEXT_ALONE,

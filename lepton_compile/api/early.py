@@ -56,7 +56,7 @@ def _check_positions(recipe: Recipe) -> None:
     others = [target for target in recipe.target if not target.startswith("ort-")]
     if others or recipe.model.endswith(".onnx"):
         raise RecipeError(
-            "positions are an input of ONNX Runtime's engines of captured models alone",
+            "position_ids is for ONNX Runtime engines, and not for models from .onnx files",
             where="position_ids",
             found=f"true, for {', '.join(others) or recipe.model}",
             hint="leave it out: positions are derived from the attention mask",

@@ -1,4 +1,4 @@
-"""Models that see and write: samples for them, and room for a picture."""
+"""Vision-language models: samples for them, and room for a picture."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _fewest_tiles(source: Source) -> int:
 
 
 def room_told(source: Source, exported: ExportedModel) -> str:
-    """How many tokens a picture takes, in words; nothing of models that do not see and write."""
+    """How many tokens a picture takes, in words; nothing of other models."""
     if exported.task != IMAGE_TEXT:
         return ""
     made = preprocessing(source)

@@ -60,7 +60,7 @@ class Plan:
     Attributes:
         output: the folder it would write.
         layers: how the layers are captured, such as ``"18 layers, 2 kinds traced once each"``.
-        pictures: how many tokens one takes, in words; empty of models that do not see and write.
+        pictures: how many tokens one takes, in words; empty of other models.
         engines: one for each target of the recipe.
         peak_memory_bytes: estimated, of the stages that are always there.
         seconds: estimated wall time of these; capture was measured, the rest is a rate.

@@ -169,7 +169,7 @@ class Recorded:
         equal = sum(then.get(n) == now.get(n) for n in names)
         of_plans = not found and {*other} <= self._plans()
         missed = (OtherPlanError if of_plans else GateError)(
-            "built again, it is not the same",
+            "the rebuilt artifact is not the same",
             where=str(self.path),
             found=f"another {', '.join(summarize(other))}; {equal} of {len(names)} files are equal",
             hint=PLANS if of_plans else hint_of(found),

@@ -65,8 +65,8 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """A model repository for NVIDIA Triton Inference Server.
 
-    Encoders are opened by its own backends. A decoder keeps its KV cache in place, which those
-    backends cannot do; it is served by its own loader behind the Python backend.
+    Encoders are opened by Triton's own backends. A decoder keeps its KV cache in place, which
+    those cannot do; the artifact's loader serves it behind the Python backend.
     """
     from lepton_compile.serving import export_triton
 
@@ -82,7 +82,7 @@ def triton(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     "--last-logits",
     "last_logits_only",
     is_flag=True,
-    help="Change one constant of the graph, so that prefill is faster and takes less memory.",
+    help="Logits of the last position only: prefill is faster and takes less memory.",
 )
 def genai(folder: Path, output: Path, as_json: bool, **options: Any) -> None:
     """A folder for onnxruntime-genai: a decoder's engine, unchanged, and genai_config.json."""

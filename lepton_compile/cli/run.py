@@ -58,8 +58,8 @@ _EVERYWHERE = (
     type=PathType(exists=True, dir_okay=False),
     help="Image to embed, to classify, or to ask about with --prompt; may be repeated.",
 )
-@click.option("--question", help="To be answered from --context.")
-@click.option("--context", help="Text the answer stands in; @FILE reads it from a file.")
+@click.option("--question", help="Question to answer from --context.")
+@click.option("--context", help="Text with the answer; @FILE reads it from a file.")
 @click.option(
     "--inputs",
     type=PathType(exists=True, dir_okay=False),
@@ -119,7 +119,7 @@ def run(
 ) -> None:
     """Generate, embed, classify, fill masks, answer or transcribe; or arrays in and out.
 
-    --prompt is continued, or answered; a model that sees and writes looks at each --image first.
+    --prompt is continued, or answered; a vision-language model looks at each --image first.
     --audio is transcribed. --text is embedded, classified, or its masks are filled in, and --image
     alone embedded or classified, as the model's task says. --question is answered from --context.
     --inputs takes arrays.

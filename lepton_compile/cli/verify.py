@@ -48,7 +48,7 @@ def verify(
 ) -> None:
     """Compare an artifact with the fp32 PyTorch model it came from; exit 3 if it misses a gate.
 
-    The demands, the text and how much of it is read are those of the recipe it was built by.
+    Gates, text and number of tokens are those of the recipe that the artifact was built from.
     """
     gates = _gates(sets)
     targets = [name.strip() for name in target.split(",")] if target is not None else None

@@ -57,7 +57,7 @@ class GridTextModule(TaskModule):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         if self.cache == "none":
-            raise ExportError("a model that sees and writes is compiled with a KV cache alone")
+            raise ExportError("a vision-language model is compiled with a KV cache alone")
         pixels, patches, ids, mask, keep, *offsets = inputs
         network: Any = self.network
         rows = self.tower.features(network, pixels, patches)

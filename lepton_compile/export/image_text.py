@@ -72,7 +72,7 @@ class ImageTextModule(TaskModule):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         if self.cache == "none":
-            raise ExportError("a model that sees and writes is compiled with a KV cache alone")
+            raise ExportError("a vision-language model is compiled with a KV cache alone")
         pixels, ids, mask, keep = inputs
         network: Any = self.network
         rows = _features(network, pixels).flatten(0, 1)
@@ -124,7 +124,7 @@ def check_image_text(config: Any) -> None:
     """
     if config.model_type not in IMAGE_TEXT_KINDS:
         raise ExportError(
-            "this kind of model that sees and writes is not supported",
+            "this kind of vision-language model is not supported",
             where="model_type of its configuration",
             found=str(config.model_type),
             available=sorted(IMAGE_TEXT_KINDS),

@@ -1,4 +1,4 @@
-"""Kinds of models that see and write, by ``model_type``; those in one line are made alike."""
+"""Kinds of vision-language models, by ``model_type``; those in one line are made alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that are made up, as models that see and write take them."""
+"""Pictures that are made up, as vision-language models take them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine that sees and writes, against the fp32 PyTorch model.
+"""A vision-language engine, against the fp32 PyTorch model.
 
 In front of each segment of the sample text stands a picture that is made up. What both make of the
 text is compared: logits of every position behind the picture, and how likely they find it. Then

@@ -216,7 +216,7 @@ def _not_finite(model: ir.Model, outputs: list[str]) -> LeptonError:
     if names := list(dict.fromkeys(found)):
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return CheckpointError(
-            "the weights hold NaN or infinity: the model gives no numbers before any pass",
+            "the weights hold NaN or infinity: outputs are not finite even before any pass",
             found=", ".join(names[:NAMED]) + more,
             hint="download the checkpoint again, or save it again from where it was trained",
         )

@@ -1,4 +1,4 @@
-"""How many tokens a picture takes, of models that see and write, in words."""
+"""How many tokens a picture takes, of vision-language models, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that see and write beside PyTorch: published shapes and random weights, in 8 bits.
+"""Vision-language models beside PyTorch: published shapes and random weights, in 8 bits.
 
     python scripts/bench/seeing.py --json out.json
     python scripts/bench/seeing.py --only smolvlm-256m --work .cache/bench

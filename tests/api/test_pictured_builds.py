@@ -1,4 +1,4 @@
-"""Models that see and write, from a folder to an artifact: bits, gates, reports, and a shell."""
+"""Vision-language models, from a folder to an artifact: bits, gates, reports, and a shell."""
 
 from __future__ import annotations
 
@@ -298,6 +298,6 @@ def test_a_kind_that_places_pictures_otherwise(folder: Path, tmp_path: Path) -> 
     other = shutil.copytree(folder, tmp_path / "model")
     file = other / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "vipllava"}))
-    with pytest.raises(ExportError, match="this kind of model that sees and writes") as caught:
+    with pytest.raises(ExportError, match="this kind of vision-language model") as caught:
         lc.plan(model=str(other), task="image-text-to-text")
     assert "smolvlm" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Models that see and write, and recipes for them, that are refused before anything is traced."""
+"""Vision-language models, and recipes for them, that are refused before anything is traced."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_task_is_told_from_the_class(kind: str, tmp_path: Path) -> None:
 def test_other_kinds_are_refused_by_name(name: str) -> None:
     """Where the task is named; where it has to be told it is not, and both say what to do."""
     config = getattr(transformers, f"{name}Config")()
-    with pytest.raises(ExportError, match="kind of model that sees and writes is not") as caught:
+    with pytest.raises(ExportError, match="kind of vision-language model is not") as caught:
         check_image_text(config)
     assert caught.value.found == config.model_type
     assert caught.value.available == tuple(sorted(IMAGE_TEXT_KINDS))
@@ -89,7 +89,7 @@ def test_other_kinds_are_refused_by_name(name: str) -> None:
 
 def test_a_model_that_only_writes(tmp_path: Path) -> None:
     llama().save_pretrained(tmp_path)
-    with pytest.raises(ExportError, match="kind of model that sees and writes is not"):
+    with pytest.raises(ExportError, match="kind of vision-language model is not"):
         lc.plan(model=str(tmp_path), task=TASK)
 
 

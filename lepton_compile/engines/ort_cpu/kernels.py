@@ -106,7 +106,7 @@ def kernels_for(recipe: Recipe, *, needed: bool = False) -> Kernels:
         return Kernels(False)
     if own.kernels == "builtin" and needed:
         raise EngineError(
-            "this model's attention is computed by our own kernels alone",
+            "only our own kernels compute this model's attention",
             where=recipe.place("kernels"),
             found="builtin",
             available=["auto", "native"],

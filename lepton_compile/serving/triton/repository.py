@@ -120,7 +120,7 @@ def _checked_name(name: str) -> str:
 def _refuse_parts(engine: ServedEngine) -> None:
     if engine.entry.get("encoder"):
         raise ArtifactError(
-            "models that hear, or see and write, are not exported to Triton",
+            "speech and vision-language models are not exported to Triton",
             found=f"{engine.manifest.task}, of an encoder and a decoder",
             hint="serve it by its own loader.py, which takes samples, or images",
         )

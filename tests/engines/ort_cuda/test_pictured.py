@@ -1,4 +1,4 @@
-"""Models that see and write, with the CPU standing for the device."""
+"""Vision-language models, with the CPU standing for the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of models that see and write: its models are what they are called."""
+"""The comparison of vision-language models: its models are what they are called."""
 
 from __future__ import annotations
 
