@@ -22,11 +22,13 @@ from lepton_compile.errors import SourceError
 
 from .dialect import OPSET
 from .external import held_in_memory
+from .onnx_old_ops import keep_old_meanings
 
 __all__ = ["at_our_opset"]
 
 HIDDEN = "ai.lepton.hidden"
 ONLY_IN_ONNXRUNTIME = frozenset({"SimplifiedLayerNormalization"})
+OLDEST = 7
 IN_PLACE = 18  # the least opset whose files are rewritten node by node
 SMALL = 1000  # weights up to this many numbers, or bytes, are shown to checker and converter
 
@@ -65,6 +67,14 @@ def _opset(model: ir.Model, path: Path) -> int:
             found=str(opset),
             available=[f"up to {OPSET}"],
             hint=f"export the model again, with opset_version={OPSET}",
+        )
+    if opset < OLDEST:
+        raise SourceError(
+            "the ONNX file uses an opset of before ONNX Runtime's promise to read it",
+            where=str(path),
+            found=str(opset),
+            available=[f"{OLDEST} to {OPSET}"],
+            hint=f"export the model again, with opset_version={IN_PLACE} to {OPSET}",
         )
     return opset
 
@@ -139,6 +149,7 @@ def _raise_opset(model: ir.Model, opset: int, path: Path) -> None:
             found=f"opset {opset}: {'; '.join(complaints)}",
             hint=f"export the model again, with opset_version={IN_PLACE} to {OPSET}",
         )
+    keep_old_meanings(model, opset, path)
 
 
 @contextmanager

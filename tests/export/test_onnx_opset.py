@@ -85,6 +85,15 @@ def test_an_older_file_takes_what_passes_write(opset: int, quantize: str, tmp_pa
     assert np.abs(found - wanted).max() <= off * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("opset", [1, 6, 25])
+def test_an_opset_of_another_time_is_refused(opset: int, tmp_path: Path) -> None:
+    path = _save(tmp_path / "m.onnx", NODES, _weights(), opset)
+    with pytest.raises(SourceError, match="opset") as caught:
+        import_onnx(resolve(str(path), tmp_path), None)
+    assert caught.value.found == str(opset)
+    assert "opset_version=" in (caught.value.hint or "")
+
+
 def test_both_names_of_the_standard_domain(tmp_path: Path) -> None:
     path = _save(tmp_path / "m.onnx", NODES, _weights(), 17, domain="ai.onnx")
     exported = import_onnx(resolve(str(path), tmp_path), None)
