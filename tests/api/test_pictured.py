@@ -312,6 +312,16 @@ def test_pictures_of_other_kinds(mode: str, seen: list[Image.Image], model: Mode
     assert row.tokens == shown.tokens
 
 
+@pytest.mark.parametrize(("mode", "most"), [("I;16", 65535), ("I", 256), ("F", 1.0)])
+def test_numbers_that_are_no_bytes_are_refused(mode: str, most: float, model: Model) -> None:
+    """Pillow makes white of all above 255, and black of all up to 1."""
+    numbers = np.linspace(0, most, 60 * 40).reshape(40, 60)
+    image = Image.fromarray(numbers.astype({"I;16": "u2", "I": "i4", "F": "f4"}[mode]))
+    assert image.mode == mode
+    with pytest.raises(LoaderError, match=rf"an image of numbers up to {most}: scale it"):
+        model.pixels([image])
+
+
 def test_what_shows_through_stands_on_white(model: Model) -> None:
     clear, white = Image.new("RGBA", (60, 40), (9, 9, 9, 0)), np.full((40, 60, 3), 255, np.uint8)
     np.testing.assert_array_equal(model.pixels([clear]), model.pixels([white]))
