@@ -14,7 +14,14 @@ from lepton_compile.export import Source, resolve
 from lepton_compile.export.checkpoint.names import summarize
 from lepton_compile.export.json_file import read_json
 
-__all__ = ["another_model", "base_of", "origin_of", "place_again", "source_again"]
+__all__ = [
+    "another_model",
+    "base_of",
+    "origin_of",
+    "place_again",
+    "source_again",
+    "what_differs",
+]
 
 # What a model computes goes by these.
 DECIDING = re.compile(r"\.(safetensors|gguf|py)$|(^|/)(adapter_)?config\.json$")
@@ -34,8 +41,8 @@ def origin_of(folder: Path, manifest: Mapping[str, Any], spec: str | None, trust
     adapter = (manifest.get("model") or {}).get("adapter")
     where = spec or source_again(folder, manifest)
     source = resolve(where, Path.cwd(), trusted, adapter=adapter and place_again(folder, adapter))
-    if spec is None:
-        _check_same(source, manifest.get("lock") or {})
+    if spec is None and (found := what_differs(source, manifest)):
+        raise another_model(source, found, "; any that is named is taken")
     return source
 
 
@@ -75,19 +82,19 @@ def base_of(path: Path) -> Path | None:
         return folder if alone else None
 
 
-def _check_same(source: Source, lock: Mapping[str, Any]) -> None:
-    """Refuse weights, configuration, code and adapter that are not those of the build.
+def what_differs(source: Source, manifest: Mapping[str, Any]) -> str:
+    """Weights, configuration, code and adapter that are not those of the build; empty if all are.
 
     The hub's at the commit that was built from are: whole files need not be read.
     """
+    lock = manifest.get("lock") or {}
     was = lock.get("inputs") or {}
     if source.adapter is None and source.revision and source.revision == lock.get("revision"):
-        return
+        return ""
     known = {name: digest for name, digest in was.items() if DECIDING.search(name)}
     now = source.digests() if known else {}
-    if other := [name for name, digest in known.items() if now.get(name) != digest]:
-        found = f"another {', '.join(summarize(other))}"
-        raise another_model(source, found, "; any that is named is taken")
+    other = [name for name, digest in known.items() if now.get(name) != digest]
+    return f"another {', '.join(summarize(other))}" if other else ""
 
 
 def another_model(source: Source, found: str, more: str = "") -> SourceError:

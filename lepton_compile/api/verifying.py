@@ -11,7 +11,7 @@ from typing import Any
 from lepton_compile.api.comparing import room_to_verify
 from lepton_compile.api.demands import recorded_demands
 from lepton_compile.api.memory import MemoryCeiling
-from lepton_compile.api.origin import origin_of
+from lepton_compile.api.origin import origin_of, what_differs
 from lepton_compile.api.texts import check_long_enough, read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import read_manifest
@@ -37,9 +37,12 @@ class Verification:
     Attributes:
         engines: each with its ``target``, ``report`` (``perplexity``, ``cosine``, errors and more)
             and ``gates``: what was demanded and found.
+        other: where a gate was missed, and a model was named, what of it is not as it was built
+            from; else empty.
     """
 
     engines: tuple[Verified, ...]
+    other: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready. The first engine stands on top, as in ``report.json``, and all of them are
@@ -53,6 +56,8 @@ class Verification:
             enforce([check for each in self.engines for check in each.gates])
         except GateError as error:
             error.report = self.as_dict()
+            if self.other:
+                error.hint = f"the model named is not what was built from ({self.other}): name that"
             raise
 
 
@@ -90,7 +95,9 @@ def run_verification(
         found = verify_engines(
             folder, chosen, source, demands, threads=threads, progress=progress, streamed=streamed
         )
-    return Verification(tuple(found))
+    # Whole files are read for it: not where all is well.
+    missed = model and not all(check.passed for each in found for check in each.gates)
+    return Verification(tuple(found), what_differs(source, manifest) if missed else "")
 
 
 @contextmanager

@@ -46,6 +46,18 @@ def test_a_missed_gate_brings_the_numbers(artifact: lc.Artifact) -> None:
     }
 
 
+def test_where_another_model_is_named_it_is_told(artifact: lc.Artifact, tmp_path: Path) -> None:
+    """More bits would not make one model of two."""
+    other = saved("BertModel", bert(hidden_act="relu"), tmp_path / "other")
+    with pytest.raises(lc.GateError, match="missed") as caught:
+        lc.verify(artifact, tokens=40, model=other)
+    assert "is not what was built from (another config.json" in (caught.value.hint or "")
+    same = Path(artifact.manifest.model["source"])
+    with pytest.raises(lc.GateError) as caught:
+        lc.verify(artifact, tokens=40, model=same, gates={"max_error": 0})
+    assert "quantize:" in (caught.value.hint or "")
+
+
 def test_a_text_of_ones_own(artifact: lc.Artifact, tmp_path: Path) -> None:
     with pytest.raises(lc.LeptonError, match="cannot be read") as caught:
         lc.verify(artifact, text=tmp_path / "none.txt")
