@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from lepton_compile.cli.onnxfile.view import shape_text
+from lepton_compile.cli.arrays import run_arrays
 from lepton_compile.cli.output import console, emit_json, json_option, many_text, table
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.streams import say
-from lepton_compile.errors import LeptonError, UsageError, told_as
+from lepton_compile.errors import LeptonError, UsageError
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -155,7 +154,7 @@ def run(
     elif texts:
         _texts(model, list(texts), prompt_name, as_json)
     elif inputs is not None:
-        _arrays(model, inputs, output, as_json)
+        run_arrays(model, inputs, output, as_json)
 
 
 def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
@@ -348,35 +347,3 @@ def _embeddings(texts: list[str], vectors: Any, as_json: bool, what: str = "text
         for number, text in enumerate(texts, 1)
     ]
     out.print(table("", columns, rows))
-
-
-def _arrays(model: Model, inputs: Path, output: Path | None, as_json: bool) -> None:
-    import numpy as np
-
-    # np.load would take other files, and speak of pickles.
-    with told_as(partial(_unread, inputs)), inputs.open("rb") as file:
-        feeds = dict(np.lib.npyio.NpzFile(file))
-    results = model.run(feeds)
-    if output is not None:
-        np.savez(output, allow_pickle=False, **results)
-    if as_json:
-        emit_json(results if output is None else {"output": str(output)})
-        return
-    rows = [
-        (name, str(array.dtype), shape_text(array.shape), _extent(array))
-        for name, array in results.items()
-    ]
-    console().print(table("Outputs", ("name", "type", "shape", "lowest .. highest"), rows))
-
-
-def _unread(inputs: Path, error: BaseException) -> UsageError:
-    return UsageError(
-        "the inputs cannot be read",
-        where=str(inputs),
-        found=str(error),
-        hint="np.savez makes such a file: arrays by the names of inputs",
-    )
-
-
-def _extent(array: Any) -> str:
-    return f"{array.min():.4g} .. {array.max():.4g}" if array.size else "empty"
