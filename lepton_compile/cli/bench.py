@@ -18,6 +18,7 @@ from lepton_compile.cli.output import (
 )
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.source_options import source_options, told_at_options
+from lepton_compile.cli.streams import say
 from lepton_compile.errors import located
 
 __all__ = ["bench"]
@@ -61,6 +62,8 @@ def bench(
         emit_json(data)
     else:
         _show(data, folder, kept)
+    if not kept:
+        say(f"Not kept: {folder} has no report, or none that can be written", err=True)
 
 
 def _show(data: Mapping[str, Any], folder: Path, kept: bool) -> None:
