@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lepton_compile.cli.display import watching
+from lepton_compile.cli.numbers import THREADS
 from lepton_compile.cli.output import (
     console,
     emit_json,
@@ -29,7 +30,7 @@ __all__ = ["bench"]
 @source_options
 @click.option("--eager/--no-eager", default=True, help="Run PyTorch beside it (the default).")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds per case.")
-@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--threads", type=THREADS)
 @json_option
 def bench(
     folder: Path,

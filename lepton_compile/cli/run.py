@@ -10,10 +10,11 @@ import click
 from click.core import ParameterSource
 
 from lepton_compile.cli.arrays import run_arrays
+from lepton_compile.cli.numbers import THREADS, Finite
 from lepton_compile.cli.output import console, emit_json, json_option, many_text, table
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.streams import say
-from lepton_compile.errors import LeptonError, UsageError
+from lepton_compile.errors import UsageError
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -70,11 +71,11 @@ _EVERYWHERE = (
     type=click.IntRange(min=1),
     help="128 unless given, or what the cache has room for.",
 )
-@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0.0))
+@click.option("--temperature", default=0.0, show_default=True, type=Finite(min=0.0))
 @click.option("--top-k", default=0, type=click.IntRange(min=0), help="0 is off.")
-@click.option("--top-p", default=1.0, type=click.FloatRange(min=0.0, max=1.0, min_open=True))
-@click.option("--min-p", default=0.0, type=click.FloatRange(min=0.0, max=1.0))
-@click.option("--repetition-penalty", default=1.0, type=click.FloatRange(min=0.0, min_open=True))
+@click.option("--top-p", default=1.0, type=Finite(min=0.0, max=1.0, min_open=True))
+@click.option("--min-p", default=0.0, type=Finite(min=0.0, max=1.0))
+@click.option("--repetition-penalty", default=1.0, type=Finite(min=0.0, min_open=True))
 @click.option("--stop", multiple=True, help="End before this text; may be repeated.")
 @click.option(
     "--stop-token",
@@ -88,14 +89,19 @@ _EVERYWHERE = (
 @click.option(
     "--beams", default=1, type=click.IntRange(min=1), help="Beam search with so many beams."
 )
-@click.option("--length-penalty", default=1.0, help="With --beams; above 1 favours long answers.")
+@click.option(
+    "--length-penalty",
+    default=1.0,
+    type=Finite(min=-50.0, max=50.0),
+    help="With --beams; above 1 favours long answers.",
+)
 @click.option("--audio", "sounds", multiple=True, help="Transcribe a .wav file; may be repeated.")
 @click.option("--language", help="Language of --audio, such as en; left out, it is detected.")
 @click.option("--translate", is_flag=True, help="Translate --audio into English.")
 @click.option("--timestamps", is_flag=True, help="With timestamps of segments.")
 @click.option("--chat", is_flag=True, help="Put each prompt through the chat template.")
 @click.option("--target", help="The engine to run, rather than the best that can.")
-@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--threads", type=THREADS)
 @json_option
 def run(
     folder: Path,
@@ -136,6 +142,7 @@ def run(
     _refuse_idle(fits, bool(prompts))
     from lepton_compile.runtime import load
 
+    _refuse_other_targets(folder, target)
     model = load(folder, threads=threads, target=target)
     for name, reason in model.passed_over.items():
         say(f"the engine for {name} does not run here: {reason}", err=True)
@@ -175,11 +182,24 @@ def _typed() -> list[str]:
     ]
 
 
+def _refuse_other_targets(folder: Path, target: str | None) -> None:
+    """An engine that is asked for by name is there, whether it runs here or not."""
+    from lepton_compile.artifact import read_manifest
+
+    if target is None:
+        return
+    there = [engine["target"] for engine in read_manifest(folder).engines]
+    if target not in there:
+        raise UsageError(
+            "the artifact has no such engine", where="--target", found=target, available=there
+        )
+
+
 def _refuse_other_tasks(task: str, folder: str) -> None:
     """Only the option of the model's task is taken, and arrays, which any model takes.
 
     Raises:
-        LeptonError: it was given something else.
+        UsageError: it was given something else.
     """
     own = _GIVEN.get(task, "--inputs")
     other = {*_GIVEN.values()} - {own}
@@ -187,7 +207,7 @@ def _refuse_other_tasks(task: str, folder: str) -> None:
         other -= {"--image"}
     if given := [name for name in _typed() if name in other]:
         alone = " alone" if (task, given[0]) == (PICTURED, "--image") else ""
-        raise LeptonError(
+        raise UsageError(
             f"a model for {task} does not take {given[0]}{alone}",
             where=folder,
             available=list(dict.fromkeys([own, "--inputs"])),
