@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.api.origin import place_again
-from lepton_compile.api.texts import read_text
+from lepton_compile.api.texts import read_text, text_in
 from lepton_compile.errors import ArtifactError, UsageError
 from lepton_compile.numerics.gates import with_gates
 from lepton_compile.numerics.tolerance import TOLERANCES, Tolerance, tolerance_for
@@ -118,7 +118,7 @@ def _recorded_text(folder: Path, entry: Mapping[str, Any]) -> str:
     try:
         if not path.is_file():  # a device may never end
             raise FileNotFoundError("no such file")
-        text = path.read_text("utf-8")
+        text = text_in(path)
         if _digest(text) != entry["sha256"]:
             why = f"{path} has another content by now"
     except (OSError, UnicodeDecodeError) as error:

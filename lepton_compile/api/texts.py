@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from lepton_compile.errors import RecipeError, UsageError
 from lepton_compile.export import Source
 from lepton_compile.recipe import Recipe
 
-__all__ = ["check_long_enough", "check_recipe_text", "read_text"]
+__all__ = ["LARGEST", "check_long_enough", "check_recipe_text", "read_text", "text_in"]
 
 KEY = "verify.text"
-HINT = "write some paragraphs into it, or leave it out: a sample ships with the package"
+OR_NONE = "or leave it out: a sample ships with the package"
+HINT = f"write some paragraphs into it, {OR_NONE}"
+
+LARGEST = 16_000_000
+"""Bytes of a text: those of a million tokens, several times over."""
 
 
 def read_text(path: Path, *, where: str = KEY, error: type[UsageError] = RecipeError) -> str:
     """The text of a file. Raises ``error`` where there is none."""
     try:
-        text = path.read_text("utf-8")
+        text = text_in(path)
     except (OSError, UnicodeDecodeError) as failure:
         raise error(
-            "the text to verify on cannot be read", where=where, found=f"{path}: {failure}"
+            "the text to verify on cannot be read",
+            where=where,
+            found=f"{path}: {failure}",
+            hint=f"name a file of text in UTF-8, {OR_NONE}",
         ) from failure
     if not text.strip():
         raise error("the text to verify on is empty", where=where, found=str(path), hint=HINT)
     return text
+
+
+def text_in(path: Path) -> str:
+    """What a file holds, of a size that can be read and compared on. Raises OSError,
+    UnicodeDecodeError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a device or a pipe, which may never end
+        raise OSError("it is no regular file")
+    if found.st_size > LARGEST:
+        most = f"at most {LARGEST / 1e6:.0f} MB, which is more than a million tokens, are read"
+        raise OSError(f"it has {found.st_size / 1e6:,.0f} MB; {most}")
+    return path.read_text("utf-8")
 
 
 def check_recipe_text(recipe: Recipe, source: Source) -> None:

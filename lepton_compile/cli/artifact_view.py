@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
+from rich.text import Text
 
 from lepton_compile.artifact import read_manifest
 from lepton_compile.artifact.manifest import MANIFEST_FILE, PAGE_FILE, REPORT_FILE
@@ -99,7 +99,7 @@ def artifact_tables(data: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table("Files", ("file", "size>", "sha256", "state"), files)
     entries = {entry["target"]: entry for entry in manifest["engines"]}
     for name, summary in data["engines"].items():
-        yield f"\n[bold]Engine for {name}[/]"
+        yield Text(f"\nEngine for {name}", "bold")
         if isinstance(summary, PlanSummary):
             yield from plan_tables(summary, entries[name], _layers(data["report"], name))
         else:
@@ -112,7 +112,7 @@ def _report(report: Any) -> Iterator[RenderableType]:
     try:
         yield from list(report_parts(report or {}))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        yield f"Note: {REPORT_FILE} cannot be shown: {type(error).__name__}: {escape(str(error))}"
+        yield f"Note: {REPORT_FILE} cannot be shown: {type(error).__name__}: {error}"
 
 
 def _graphs(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -158,7 +158,7 @@ def build_lines(folder: Path) -> Iterator[RenderableType]:
     manifest, report = read_json(folder / MANIFEST_FILE), read_json(folder / REPORT_FILE) or {}
     size = sum(entry["size"] for entry in manifest["files"].values())
     engines = ", ".join(f"{e['target']} {e['precision']}" for e in manifest["engines"])
-    yield f"[bold]{folder}[/]  {engines}, {bytes_text(size)}"
+    yield Text.assemble((f"{folder}", "bold"), f"  {engines}, {bytes_text(size)}")
     yield from report_parts(report)
     if (folder / PAGE_FILE).is_file():
         yield f"Report: {folder / PAGE_FILE}"

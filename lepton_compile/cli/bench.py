@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lepton_compile.cli.display import watching
+from lepton_compile.cli.numbers import THREADS
 from lepton_compile.cli.output import (
     console,
     emit_json,
@@ -18,6 +19,7 @@ from lepton_compile.cli.output import (
 )
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.source_options import source_options, told_at_options
+from lepton_compile.cli.streams import say
 from lepton_compile.errors import located
 
 __all__ = ["bench"]
@@ -28,7 +30,7 @@ __all__ = ["bench"]
 @source_options
 @click.option("--eager/--no-eager", default=True, help="Run PyTorch beside it (the default).")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds per case.")
-@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--threads", type=THREADS)
 @json_option
 def bench(
     folder: Path,
@@ -61,6 +63,8 @@ def bench(
         emit_json(data)
     else:
         _show(data, folder, kept)
+    if not kept:
+        say(f"Not kept: {folder} has no report, or none that can be written", err=True)
 
 
 def _show(data: Mapping[str, Any], folder: Path, kept: bool) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
@@ -103,10 +102,10 @@ class LiveProgress:
     def __init__(self, target: Console) -> None:
         self.display = RichProgress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.fields[stage]:<8}"),
+            TextColumn("{task.fields[stage]:<8}", style="bold", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.fields[count]:>9}"),
-            _Detail("[dim]{task.description}", table_column=Column()),
+            _Detail("{task.description}", style="dim", markup=False, table_column=Column()),
             console=target,
             transient=True,
         )
@@ -119,14 +118,14 @@ class LiveProgress:
         """Closes the stage before and shows the new one."""
         self.end()
         self._name, self._detail, self._begin = name, detail, time.perf_counter()
-        self._task = self.display.add_task(escape(detail), total=None, stage=name, count="")
+        self._task = self.display.add_task(detail, total=None, stage=name, count="")
 
     def step(self, what: str, done: int, total: int) -> None:
         """Moves the bar."""
         if self._task is not None:
             count = f"{done}/{total}"
             self.display.update(
-                self._task, description=escape(what), completed=done, total=total, count=count
+                self._task, description=what, completed=done, total=total, count=count
             )
 
     def end(self) -> None:
@@ -136,5 +135,6 @@ class LiveProgress:
         self.display.remove_task(self._task)
         self._task = None
         seconds = time.perf_counter() - self._begin
-        line = f"[green]✓[/] {self._name:<8} [dim]{seconds:6.1f} s[/]  {escape(self._detail)}"
+        took = f"{seconds:6.1f} s", "dim"
+        line = Text.assemble(("✓", "green"), f" {self._name:<8} ", took, f"  {self._detail}")
         self.display.console.print(line)

@@ -122,5 +122,5 @@ def _tell(written: Path, as_json: bool, then: str, remarks: Sequence[str] = ()) 
     rows = [(name, bytes_text(size)) for name, size in sizes.items()]
     out.print(table(str(written), ("file", "size>"), rows))
     for remark in remarks:
-        out.print(f"Note: {remark}", markup=False)
-    out.print(then, soft_wrap=not out.is_terminal, markup=False)
+        out.print(f"Note: {remark}")
+    out.print(then, soft_wrap=not out.is_terminal)

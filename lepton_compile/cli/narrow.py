@@ -47,10 +47,10 @@ class RoomyTable(Table):
     def _listed(self) -> Iterator[RenderableType]:
         """The title, then of each row its name, and what else it has below that."""
         if self.title:
-            yield Text.from_markup(str(self.title), style="bold")
+            yield Text(str(self.title), style="bold")
         names = [str(column.header) for column in self.columns]
         for row in zip(*(column.cells for column in self.columns), strict=True):
-            first, *rest = (Text.from_markup(str(cell), overflow="fold") for cell in row)
+            first, *rest = (Text(str(cell), overflow="fold") for cell in row)
             yield first
             for name, cell in zip(names[1:], rest, strict=True):
                 if cell:

@@ -50,8 +50,11 @@ def json_option(command: F) -> F:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for the stream as it is now; plain where the stream is not a terminal."""
-    made = StreamConsole(stderr=stderr, highlight=False, emoji=False)
+    """A console for the stream as it is now; plain where the stream is not a terminal.
+
+    Text is no markup: paths, texts and names have brackets of their own. Styles are ``Text``.
+    """
+    made = StreamConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
     # COLUMNS=0 says that nobody knows; in a column or two rich leaves out what has no room.
     if made.width < NARROWEST:
         made.width = NARROWEST if made.width > 0 else UNKNOWN
@@ -114,7 +117,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         justify: Literal["left", "right"] = "right" if right else "left"
         shown.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
-        shown.add_row(*("" if cell is None else str(cell).replace("[", "\\[") for cell in row))
+        shown.add_row(*("" if cell is None else str(cell) for cell in row))
     return shown
 
 

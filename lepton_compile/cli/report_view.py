@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
 
 from lepton_compile.cli.accuracy_view import verify_tables
 from lepton_compile.cli.output import table
@@ -27,7 +26,7 @@ def report_parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     for section in tactic_sections(report.get("tactics") or ()):
         if section["chosen"]:
             columns = ("layer", "kernel", "why")
-            yield table(f"Kernels {escape(section['title'])}", columns, section["chosen"])
+            yield table(f"Kernels {section['title']}", columns, section["chosen"])
     for target, choice in report.get("choices", {}).items():
         yield from _choice(target, choice)
     if report.get("verify"):
@@ -35,7 +34,7 @@ def report_parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     for other in report.get("also_verified", ()):
         yield from verify_tables(other)
     for remark in report.get("remarks", ()):
-        yield f"Note: {escape(remark)}"
+        yield f"Note: {remark}"
 
 
 def _choice(target: str, choice: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from lepton_compile.cli.onnxfile.view import shape_text
+from lepton_compile.cli.arrays import run_arrays
+from lepton_compile.cli.numbers import THREADS, Finite
 from lepton_compile.cli.output import console, emit_json, json_option, many_text, table
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.streams import say
-from lepton_compile.errors import LeptonError, UsageError, told_as
+from lepton_compile.errors import UsageError
 
 if TYPE_CHECKING:
     from lepton_compile.runtime import Model
@@ -71,11 +71,11 @@ _EVERYWHERE = (
     type=click.IntRange(min=1),
     help="128 unless given, or what the cache has room for.",
 )
-@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0.0))
+@click.option("--temperature", default=0.0, show_default=True, type=Finite(min=0.0))
 @click.option("--top-k", default=0, type=click.IntRange(min=0), help="0 is off.")
-@click.option("--top-p", default=1.0, type=click.FloatRange(min=0.0, max=1.0, min_open=True))
-@click.option("--min-p", default=0.0, type=click.FloatRange(min=0.0, max=1.0))
-@click.option("--repetition-penalty", default=1.0, type=click.FloatRange(min=0.0, min_open=True))
+@click.option("--top-p", default=1.0, type=Finite(min=0.0, max=1.0, min_open=True))
+@click.option("--min-p", default=0.0, type=Finite(min=0.0, max=1.0))
+@click.option("--repetition-penalty", default=1.0, type=Finite(min=0.0, min_open=True))
 @click.option("--stop", multiple=True, help="End before this text; may be repeated.")
 @click.option(
     "--stop-token",
@@ -89,14 +89,19 @@ _EVERYWHERE = (
 @click.option(
     "--beams", default=1, type=click.IntRange(min=1), help="Beam search with so many beams."
 )
-@click.option("--length-penalty", default=1.0, help="With --beams; above 1 favours long answers.")
+@click.option(
+    "--length-penalty",
+    default=1.0,
+    type=Finite(min=-50.0, max=50.0),
+    help="With --beams; above 1 favours long answers.",
+)
 @click.option("--audio", "sounds", multiple=True, help="Transcribe a .wav file; may be repeated.")
 @click.option("--language", help="Language of --audio, such as en; left out, it is detected.")
 @click.option("--translate", is_flag=True, help="Translate --audio into English.")
 @click.option("--timestamps", is_flag=True, help="With timestamps of segments.")
 @click.option("--chat", is_flag=True, help="Put each prompt through the chat template.")
 @click.option("--target", help="The engine to run, rather than the best that can.")
-@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--threads", type=THREADS)
 @json_option
 def run(
     folder: Path,
@@ -137,6 +142,7 @@ def run(
     _refuse_idle(fits, bool(prompts))
     from lepton_compile.runtime import load
 
+    _refuse_other_targets(folder, target)
     model = load(folder, threads=threads, target=target)
     for name, reason in model.passed_over.items():
         say(f"the engine for {name} does not run here: {reason}", err=True)
@@ -155,7 +161,7 @@ def run(
     elif texts:
         _texts(model, list(texts), prompt_name, as_json)
     elif inputs is not None:
-        _arrays(model, inputs, output, as_json)
+        run_arrays(model, inputs, output, as_json)
 
 
 def _refuse_idle(fits: Mapping[str, bool], continues: bool) -> None:
@@ -176,11 +182,24 @@ def _typed() -> list[str]:
     ]
 
 
+def _refuse_other_targets(folder: Path, target: str | None) -> None:
+    """An engine that is asked for by name is there, whether it runs here or not."""
+    from lepton_compile.artifact import read_manifest
+
+    if target is None:
+        return
+    there = [engine["target"] for engine in read_manifest(folder).engines]
+    if target not in there:
+        raise UsageError(
+            "the artifact has no such engine", where="--target", found=target, available=there
+        )
+
+
 def _refuse_other_tasks(task: str, folder: str) -> None:
     """Only the option of the model's task is taken, and arrays, which any model takes.
 
     Raises:
-        LeptonError: it was given something else.
+        UsageError: it was given something else.
     """
     own = _GIVEN.get(task, "--inputs")
     other = {*_GIVEN.values()} - {own}
@@ -188,7 +207,7 @@ def _refuse_other_tasks(task: str, folder: str) -> None:
         other -= {"--image"}
     if given := [name for name in _typed() if name in other]:
         alone = " alone" if (task, given[0]) == (PICTURED, "--image") else ""
-        raise LeptonError(
+        raise UsageError(
             f"a model for {task} does not take {given[0]}{alone}",
             where=folder,
             available=list(dict.fromkeys([own, "--inputs"])),
@@ -348,35 +367,3 @@ def _embeddings(texts: list[str], vectors: Any, as_json: bool, what: str = "text
         for number, text in enumerate(texts, 1)
     ]
     out.print(table("", columns, rows))
-
-
-def _arrays(model: Model, inputs: Path, output: Path | None, as_json: bool) -> None:
-    import numpy as np
-
-    # np.load would take other files, and speak of pickles.
-    with told_as(partial(_unread, inputs)), inputs.open("rb") as file:
-        feeds = dict(np.lib.npyio.NpzFile(file))
-    results = model.run(feeds)
-    if output is not None:
-        np.savez(output, allow_pickle=False, **results)
-    if as_json:
-        emit_json(results if output is None else {"output": str(output)})
-        return
-    rows = [
-        (name, str(array.dtype), shape_text(array.shape), _extent(array))
-        for name, array in results.items()
-    ]
-    console().print(table("Outputs", ("name", "type", "shape", "lowest .. highest"), rows))
-
-
-def _unread(inputs: Path, error: BaseException) -> UsageError:
-    return UsageError(
-        "the inputs cannot be read",
-        where=str(inputs),
-        found=str(error),
-        hint="np.savez makes such a file: arrays by the names of inputs",
-    )
-
-
-def _extent(array: Any) -> str:
-    return f"{array.min():.4g} .. {array.max():.4g}" if array.size else "empty"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lepton_compile.cli.display import watching
+from lepton_compile.cli.numbers import THREADS
 from lepton_compile.cli.output import console, emit_json, json_option, stdout_for_json_only
 from lepton_compile.cli.paths import PathType
 from lepton_compile.cli.source_options import source_options, told_at_options
@@ -33,7 +34,7 @@ __all__ = ["verify"]
 @click.option(
     "--set", "sets", metavar="gates.X=VALUE", multiple=True, help="Replace one demanded number."
 )
-@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--threads", type=THREADS)
 @json_option
 def verify(
     folder: Path,

@@ -28,7 +28,7 @@ class Batches(Texts):
                 with failing(f"number {n} of them is {text!r:.60}"):
                     given.append(text if lead is None else lead + text)
                     "".join(text if lead is None else given[n:]).encode()
-            refuse(isinstance(texts, str) or not given, "there are no texts in it")
+            refuse(isinstance(texts, str) or not given, "it is a text" if given else "it is empty")
             return list((by or self.tokenizer).encode_batch(given))
 
     def run_encoded(self, encoded: Sequence[Any], names: list[str]) -> list[dict[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import transformers
 
 import lepton_compile as lc
+from lepton_compile.api.texts import LARGEST, read_text
 from lepton_compile.engines.probe import probe
 from lepton_compile.errors import EngineError, RecipeError
 from tests.small import bert, byte_tokenizer, llama, saved
@@ -135,6 +137,34 @@ def test_a_text_without_words_is_told_before_the_model_is_looked_for(
         call(model="./not-there", verify={"text": str(words)})
     assert caught.value.where == "verify.text"
     assert str(words) in str(caught.value.found)
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+def test_a_text_that_never_ends_is_refused(tmp_path: Path, call: Callable[..., object]) -> None:
+    """A device was read until memory was full, a pipe was waited for."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero"), tmp_path):
+        with pytest.raises(RecipeError, match="the text to verify on cannot be read") as caught:
+            call(model="./not-there", verify={"text": str(path)})
+        assert caught.value.where == "verify.text"
+        assert caught.value.found == f"{path}: it is no regular file"
+        assert "a sample ships" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+def test_a_text_of_more_than_can_be_compared_is_refused(
+    tmp_path: Path, call: Callable[..., object]
+) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("ab")
+    os.truncate(words, LARGEST)
+    assert read_text(words).startswith("ab")
+    os.truncate(words, 10**12)
+    with pytest.raises(RecipeError, match="the text to verify on cannot be read") as caught:
+        call(model="./not-there", verify={"text": str(words)})
+    assert caught.value.where == "verify.text"
+    assert "it has 1,000,000 MB; at most 16 MB" in str(caught.value.found)
 
 
 def test_a_decoder_needs_a_token_and_the_next(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_what_a_loader_refuses(encoder: Path, tmp_path: Path) -> None:
         for wrong in ("a text", [3], None):
             with pytest.raises(LoaderError, match="give a list of texts"):
                 model.vectors(wrong)  # type: ignore[arg-type]
-        with pytest.raises(LoaderError, match="there are no texts"):
+        with pytest.raises(LoaderError, match="it is empty"):
             model.vectors([])
     script = [sys.executable, str(built.path / "loader.py"), "--text", "hello", "--threads", "1"]
     made = subprocess.run(script, capture_output=True, text=True, check=True)

@@ -15,6 +15,7 @@ __all__ = [
     "layered_model",
     "quantized_model",
     "tiled_model",
+    "worded_model",
 ]
 
 
@@ -148,3 +149,18 @@ def few_positions_model(folder: Path, positions: int = 20) -> Path:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "sequence", 8])
     graph = helper.make_graph(nodes, "g", [ids], [y], weights)
     return _save(graph, folder / "few.onnx", {"": 18})
+
+
+def worded_model(folder: Path) -> Path:
+    """Ids to words, and whether they are the first."""
+    words = helper.make_tensor("words", TensorProto.STRING, [3], [b"a", b"[/b]", "größe".encode()])
+    zero = numpy_helper.from_array(np.int64([0]), "zero")
+    nodes = [
+        helper.make_node("Gather", ["words", "ids"], ["word"]),
+        helper.make_node("Equal", ["ids", "zero"], ["first"]),
+    ]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])
+    word = helper.make_tensor_value_info("word", TensorProto.STRING, ["n"])
+    first = helper.make_tensor_value_info("first", TensorProto.BOOL, ["n"])
+    graph = helper.make_graph(nodes, "g", [ids], [word, first], [words, zero])
+    return _save(graph, folder / "worded.onnx", {"": 21})

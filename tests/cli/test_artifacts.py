@@ -260,6 +260,20 @@ def test_bench_shows_no_columns_of_what_was_not_run(
     assert re.search(r"^ case +tokens +rows *$", shown, re.MULTILINE)
 
 
+def test_bench_says_where_its_figures_are_not_kept(
+    encoder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """A report of another version is as good as one that may not be written, whoever runs this."""
+    copy = tmp_path / "copy"
+    shutil.copytree(encoder, copy)
+    (copy / "report.json").write_text("{}")
+    for arguments in ([], ["--json"]):
+        assert main(["bench", str(copy), "--rounds", "1", "--no-eager", *arguments]) == 0
+        said = capsys.readouterr()
+        assert "Kept in" not in said.out
+        assert said.err.endswith(f"Not kept: {copy} has no report, or none that can be written\n")
+
+
 def test_bench_of_a_file_with_few_positions_names_the_way_out(
     tmp_path: Path, capsys: Capture
 ) -> None:

@@ -96,6 +96,18 @@ def test_on_a_terminal_the_tensor_and_the_count_are_shown() -> None:
     assert "✓ write" in text
 
 
+def test_a_display_takes_nothing_for_markup_or_for_a_picture() -> None:
+    stream, name = io.StringIO(), "a[/b] :smile: [red]c"
+    live = LiveProgress(Console(file=stream, force_terminal=True, width=120, color_system=None))
+    with live.display:
+        live.stage("resolve", name)
+        live.step(f"2 {name}", 1, 2)
+        live.display.refresh()
+        live.end()
+    assert f"2 {name}" in stream.getvalue()
+    assert f" s  {name}\n" in stream.getvalue()
+
+
 def test_a_long_detail_leaves_the_stage_its_room() -> None:
     stream = io.StringIO()
     live = LiveProgress(Console(file=stream, force_terminal=True, width=60, color_system=None))

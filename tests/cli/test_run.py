@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lepton_compile.cli import main
+from lepton_compile.cli.numbers import THREADS
 from lepton_compile.cli.run import _GIVEN
 from lepton_compile.recipe.schema import TASKS
 from lepton_compile.runtime import LoaderError, load
@@ -188,7 +189,7 @@ def test_a_context_that_cannot_be_read(answering: Path, capsys: Capture) -> None
 
 def test_a_model_for_something_else_says_so(filling: Path, capsys: Capture) -> None:
     asked = ["--question", QUESTION, "--context", CONTEXT]
-    assert "fill-mask" in document(capsys, str(filling), *asked, code=1)["message"]
+    assert "fill-mask" in document(capsys, str(filling), *asked, code=2)["message"]
     assert "no [MASK]" in document(capsys, str(filling), "--text", "the cat", code=1)["message"]
 
 
@@ -200,9 +201,41 @@ def test_each_task_says_what_it_is_given_by(
     other = {writing: ["--text", "--audio", "--image"], filling: ["--prompt", "--audio", "--image"]}
     for folder, own in ((writing, "--prompt"), (filling, "--text")):
         for name in other[folder]:
-            found = document(capsys, str(folder), name, str(tmp_path / "a.png"), code=1)
+            found = document(capsys, str(folder), name, str(tmp_path / "a.png"), code=2)
             assert f"does not take {name}" in found["message"]
             assert found["available"] == [own, "--inputs"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--temperature", "nan"), "'--temperature': nan is not a finite number"),
+        (("--temperature", "inf"), "'--temperature': inf is not a finite number"),
+        (("--top-p", "nan"), "'--top-p': nan is not a finite number"),
+        (("--min-p", "nan"), "'--min-p': nan is not a finite number"),
+        (("--repetition-penalty", "inf"), "'--repetition-penalty': inf is not a finite number"),
+        (("--beams", "2", "--length-penalty", "nan"), "nan is not a finite number"),
+        (("--beams", "2", "--length-penalty", "51"), "51.0 is not in the range"),
+        (("--threads", "1025"), "'--threads': 1025 is not in the range"),
+        (("--target", "trt"), "the artifact has no such engine"),
+        (("--target", ""), "the artifact has no such engine"),
+    ],
+)
+def test_options_that_no_model_takes_are_wrong_usage(
+    writing: Path, capsys: Capture, flags: tuple[str, ...], said: str
+) -> None:
+    """As --temperature -1 was; the loader's own word for these is a failure."""
+    found = document(capsys, str(writing), "--prompt", "w5", *flags, code=2)
+    assert said in found["message"]
+    if flags[0] == "--target":
+        assert (found["found"], found["available"]) == (flags[1], ["ort-cpu"])
+
+
+def test_as_many_threads_as_a_loader_takes(writing: Path, capsys: Capture) -> None:
+    for number in (THREADS.min, THREADS.max):
+        assert document(capsys, str(writing), "--prompt", "w5", "--threads", str(number))["tokens"]
+    with pytest.raises(LoaderError, match="threads are 1 to 1024"):
+        load(writing, threads=int(THREADS.max or 0) + 1)
 
 
 def test_every_task_is_given_something() -> None:

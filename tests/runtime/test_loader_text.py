@@ -236,8 +236,9 @@ def test_long_texts_are_cut_and_no_texts_are_refused(embedder: Model, tmp_path: 
     for other in ("w5", 5, None, [5], [b"w5"]):
         with pytest.raises(LoaderError, match="give a list of texts, not "):
             embedder.embed(other)  # type: ignore[arg-type]
-    with pytest.raises(LoaderError, match="no texts"):
-        embedder.embed([])
+    for other, why in (([], "it is empty"), ("", "it is empty"), ("w5 w6", "it is a text")):
+        with pytest.raises(LoaderError, match=f"give a list of texts, not .*: {why}"):
+            embedder.embed(other)  # type: ignore[arg-type]
 
 
 HALF = "w5 \udcff"  # as a shell hands over a byte that is no text
