@@ -60,6 +60,7 @@ def load_recipe(
         raise recipe_error(error, document) from None
     recipe._base, recipe._places, recipe._before = base, document.places, before
     _check_available(recipe, document)
+    _check_passes(recipe, document)
     check_idle(recipe)
     return recipe
 
@@ -107,6 +108,19 @@ def _check_available(recipe: Recipe, document: Document) -> None:
                 hint=f"per_target: {{{target}: {{quantize: …}}}} gives it one of its own"
                 if len(recipe.target) > 1
                 else None,
+            )
+
+
+def _check_passes(recipe: Recipe, document: Document) -> None:
+    """No pass that is left out has to fire."""
+    for name, count in recipe.passes.expect.items():
+        if count and name in recipe.passes.disable:
+            raise RecipeError(
+                f"passes.disable leaves out {name!r}, and passes.expect has it fire.",
+                where=document.place(("passes", "expect", name)),
+                found=f"{name}: {count}",
+                available=[f"{name}: 0"],
+                hint="take it out of one of them",
             )
 
 

@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from lepton_compile.recipe.quantize import Quantize
 from lepton_compile.recipe.values import Bytes, Closed, Fraction, Location, Range
@@ -47,6 +48,11 @@ Task = Literal[
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
 TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
+
+
+LATEST = 49
+"""More than any GPU's compute capability begins with; the least that stands without its point is
+50."""
 
 
 class Shapes(Closed):
@@ -272,14 +278,18 @@ class Recipe(Closed):
     def _targets(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list | tuple):
-            return names
+            raise PydanticCustomError("names_type", "no names")
         if not names or len(set(map(str, names))) != len(names):
             raise ValueError("name at least one target, and each once")
         return tuple(names)
 
 
 def _numbers_as_text(value: Any) -> Any:
-    """``[8.6, 8.9]`` as YAML reads it, as ``("8.6", "8.9")``."""
-    if isinstance(value, list | tuple):
-        return tuple(str(each) if isinstance(each, float) else each for each in value)
-    return value
+    """``[8.6, 12]`` as YAML reads it, as ``("8.6", "12.0")``."""
+    return tuple(map(_number_as_text, value)) if isinstance(value, list | tuple) else value
+
+
+def _number_as_text(value: Any) -> Any:
+    if type(value) is int:  # 89 is no generation of GPUs, but sm_89
+        return f"{value}.0" if value <= LATEST else str(value)
+    return str(value) if isinstance(value, float) else value

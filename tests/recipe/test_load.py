@@ -189,6 +189,30 @@ def test_a_target_may_have_its_own_precision() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ([8.6, 8.9], ("8.6", "8.9")),
+        ([12, 9], ("12.0", "9.0")),
+        ([89, "sm_120"], ("89", "sm_120")),  # which are no capabilities, as others tell
+    ],
+)
+def test_gpus_may_be_whole_numbers(given: list[object], read: tuple[str, ...]) -> None:
+    recipe = load_recipe({**TENSORRT, "compute_capabilities": given})
+    assert recipe.compute_capabilities == read
+    with pytest.raises(RecipeError, match="takes text"):
+        load_recipe({**TENSORRT, "compute_capabilities": [True]})
+
+
+def test_a_pass_that_is_left_out_may_be_expected_not_to_fire(tmp_path: Path) -> None:
+    said = {"disable": ["fuse-gelu"], "expect": {"fuse-gelu": 0}}
+    assert load_recipe({"model": "m", "passes": said}).passes.expect == {"fuse-gelu": 0}
+    (tmp_path / "r.yaml").write_text("model: m\npasses: {expect: {fuse-gelu: 2}}\n")
+    with pytest.raises(RecipeError, match="leaves out 'fuse-gelu'") as caught:
+        load_recipe(tmp_path / "r.yaml", {"passes.disable": ["fuse-gelu"]})
+    assert caught.value.where == f"{tmp_path / 'r.yaml'}:2"
+
+
+@pytest.mark.parametrize(
     ("per_target", "words"),
     [
         ({"trt": {"quantize": "fp16"}}, "trt is no target of this recipe"),
