@@ -119,7 +119,7 @@ def verify(
     Raises:
         GateError: a demanded number was missed; its ``report`` is that ``as_dict()``.
         UsageError: an argument is of another type than it is said to be, or names no engine.
-        RecipeError: no such gate.
+        RecipeError: no such gate, or one of a number that the artifact's task does not have.
         SourceError: the model is not there, or is another by now.
         ArtifactError: there is no artifact at ``path``.
         EngineError: no engine runs here, or the fp32 model has no room.
