@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ __all__ = ["load_recipe"]
 # The precisions of each target in this version; a target that is not here decides for itself.
 AVAILABLE = {"ort-cpu": ("none", "int8", "int4", "auto", "stored")}
 
+# What is no path: the hub's, a package's, and addresses, which are refused as what they are.
+PLACELESS = re.compile(r"hf:|package:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MODELS = (".gguf", ".onnx", ".safetensors")
 
 
@@ -90,7 +93,7 @@ def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(overrides)
     for key in ("model", "adapter", "verify.text"):
         value = text_of(result.get(key))
-        if isinstance(value, str) and value and not value.startswith(("hf:", "package:")):
+        if isinstance(value, str) and value and not PLACELESS.match(value):
             result[key] = str(placed(value, Path.cwd(), key))
     return result
 

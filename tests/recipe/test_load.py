@@ -172,7 +172,8 @@ def test_an_overridden_path_starts_where_it_was_typed(
     monkeypatch.chdir(tmp_path / "work")
     recipe = load_recipe(tmp_path / "r.yaml", {"model": "./other"})
     assert recipe.base / recipe.model == tmp_path / "work" / "other"
-    assert load_recipe(tmp_path / "r.yaml", {"model": "hf:a/b"}).model == "hf:a/b"
+    for elsewhere in ("hf:a/b", "package:a/b", "https://huggingface.co/a/b"):
+        assert load_recipe(tmp_path / "r.yaml", {"model": elsewhere}).model == elsewhere
 
 
 TWO = {"model": "m", "target": ["ort-cpu", "trt-rtx"], "quantize": "int8"}
