@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lepton_compile.arguments import placed
 from lepton_compile.errors import SourceError
-from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
+from lepton_compile.export.checkpoint.adapted import ADAPTER_WEIGHTS
+from lepton_compile.export.checkpoint.adapter_settings import ADAPTER_CONFIG, read_settings
 from lepton_compile.export.source.address import refuse_address
 from lepton_compile.export.source.folder import PICKLE_ENDINGS, pickled
 from lepton_compile.export.source.hub import download
