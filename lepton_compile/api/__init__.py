@@ -16,6 +16,7 @@ from lepton_compile.api.calls import (
     looked_at,
     optional,
     progress_of,
+    told_in,
     verify_of,
 )
 from lepton_compile.api.existing import bench, rebuild, verify
@@ -76,7 +77,7 @@ def build(
     checked, replaces = flag_of(check, "check"), flag_of(overwrite, "overwrite")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
     # Only now: a mistake in the recipe, or the model, is told before the libraries are loaded.
-    with ONE_AT_A_TIME:
+    with ONE_AT_A_TIME, told_in(whole):
         source = looked_at(whole, builds=True)
         with loading(watcher):
             from lepton_compile.api.building import Build
@@ -125,7 +126,7 @@ def plan(
     place, watcher = optional(output, path_of, "output"), progress_of(progress)
     checked = flag_of(check, "check")
     whole = read_recipe(recipe, overrides, max_memory=max_memory, verify=section, **keywords)
-    with ONE_AT_A_TIME, located(whole.model):
+    with ONE_AT_A_TIME, located(whole.model), told_in(whole):
         source = looked_at(whole, builds=False)
         with loading(watcher):
             from lepton_compile.api.planning import make_plan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ __all__ = [
     "optional",
     "progress_of",
     "spec_of",
+    "told_in",
     "verify_of",
 ]
 
@@ -45,6 +47,18 @@ def looked_at(recipe: Recipe, *, builds: bool) -> Source | None:
     if recipe.model.startswith("hf:") or (recipe.adapter or "").startswith("hf:"):
         return None
     return source_of(recipe, weights=builds)
+
+
+@contextmanager
+def told_in(recipe: Recipe) -> Iterator[None]:
+    """A mistake in ``recipe`` that a stage inside finds, which knows by what key it was asked, is
+    told at the file and line of that key, where it was written by itself."""
+    try:
+        yield
+    except RecipeError as error:
+        if error.where and recipe.writes(error.where):
+            error.where = recipe.place(error.where)
+        raise
 
 
 def check_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) -> None:

@@ -18,9 +18,8 @@ def check_early(recipe: Recipe) -> None:
     """What needs the recipe alone.
 
     Raises:
-        RecipeError: something this version does not have, a pass that nobody knows, or no text to
-            verify on.
-        EngineError: a GPU that a target does not build for, a plugin that it does not take.
+        RecipeError: something this version does not have, a pass that nobody knows, no text to
+            verify on, a GPU that a target does not build for, or a plugin that it does not take.
     """
     if recipe.position_ids:
         _check_positions(recipe)
@@ -30,8 +29,9 @@ def check_early(recipe: Recipe) -> None:
         own = recipe.for_target(target)
         passes_for(own, target)
         if flavour := FLAVOURS.get(target):
-            check_capabilities(own.compute_capabilities, flavour)
-            check_plugin(own.plugin, flavour)
+            where = recipe.key_of("compute_capabilities", target)
+            check_capabilities(own.compute_capabilities, flavour, where)
+            check_plugin(own.plugin, flavour, recipe.key_of("plugin", target))
 
 
 def check_buildable(recipe: Recipe) -> None:

@@ -145,4 +145,5 @@ def _check_precision(recipe: Recipe, config: Any) -> None:
         half = compute_dtype(own, target, config)
         weights = WEIGHTS.get(precision_of(own, target, config))
         for dtype in (half.name if half else None, weights, WEIGHTS.get(own.quantize.cache)):
-            check_dtype(dtype, "compute_capabilities", own.compute_capabilities, flavour)
+            where = recipe.place(recipe.key_of("compute_capabilities", target))
+            check_dtype(dtype, where, own.compute_capabilities, flavour)

@@ -7,7 +7,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_compile.api.calls import ONE_AT_A_TIME, looked_at, optional, progress_of, spec_of
+from lepton_compile.api.calls import (
+    ONE_AT_A_TIME,
+    looked_at,
+    optional,
+    progress_of,
+    spec_of,
+    told_in,
+)
 from lepton_compile.api.libraries import keep_to_cores, loading
 from lepton_compile.arguments import flag_of, keys_of, names_of, number_of, path_of
 from lepton_compile.errors import located
@@ -70,13 +77,14 @@ def rebuild(
 
         recorded = Recorded(manifest, given)
         recipe = recorded.recipe(where, trusted=trusted)
-        source = looked_at(recipe, builds=True)
-        with loading(watcher):
-            from lepton_compile.api.rebuilding import run_again
+        with told_in(recipe):
+            source = looked_at(recipe, builds=True)
+            with loading(watcher):
+                from lepton_compile.api.rebuilding import run_again
 
-        return run_again(
-            recipe, source, recorded, output=place, overwrite=replaces, progress=watcher
-        )
+            return run_again(
+                recipe, source, recorded, output=place, overwrite=replaces, progress=watcher
+            )
 
 
 def verify(
@@ -111,7 +119,7 @@ def verify(
     Raises:
         GateError: a demanded number was missed; its ``report`` is that ``as_dict()``.
         UsageError: an argument is of another type than it is said to be, or names no engine.
-        RecipeError: no such gate.
+        RecipeError: no such gate, or one of a number that the artifact's task does not have.
         SourceError: the model is not there, or is another by now.
         ArtifactError: there is no artifact at ``path``.
         EngineError: no engine runs here, or the fp32 model has no room.

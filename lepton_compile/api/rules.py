@@ -36,14 +36,13 @@ def check_rules(recipe: Recipe, exported: ExportedModel) -> None:
         RecipeError: one does not.
     """
     for target in recipe.target:
-        own = recipe.per_target.get(target)
-        place = f"per_target.{target}." if own and "quantize" in own.model_fields_set else ""
+        key = recipe.key_of("quantize.rules", target)
         quantize = recipe.for_target(target).quantize
         found = _Parameters(exported) if quantize.rules else None
         for index, rule in enumerate(quantize.rules):
             assert found is not None
             if mistake := _mistake(rule, quantize, found):
-                mistake.where = f"{place}quantize.rules[{index}].match"
+                mistake.where = f"{key}[{index}].match"
                 raise mistake
 
 

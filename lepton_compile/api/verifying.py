@@ -26,6 +26,7 @@ from lepton_compile.errors import (
 from lepton_compile.export import Source
 from lepton_compile.numerics import enforce
 from lepton_compile.progress import Progress
+from lepton_compile.recipe import TASKS, load_recipe
 
 __all__ = ["Verification", "comparing", "room_of", "run_verification"]
 
@@ -76,6 +77,7 @@ def run_verification(
     """Compare, and enforce nothing; arguments and errors: as ``api.verify``."""
     progress.stage("resolve", str(folder))
     manifest = read_manifest(folder).as_dict()
+    _check_gates(manifest, gates)
     chosen = _targets(manifest, targets)
     words = read_text(text, where="text", error=UsageError) if text else None
     demands = recorded_demands(folder, manifest, gates, words)
@@ -131,6 +133,12 @@ def room_of(manifest: Mapping[str, Any], source: Source) -> tuple[bool, str]:
     ceiling, task = MemoryCeiling(None), manifest["task"]
     held, lacks = room_to_verify(ceiling, source, task, parameters, engine)
     return held < parameters, lacks
+
+
+def _check_gates(manifest: Mapping[str, Any], gates: Mapping[str, Any]) -> None:
+    """Each number is one that the artifact's task has. Raises RecipeError, as a recipe does."""
+    if manifest["task"] in TASKS:
+        load_recipe({"model": "-", "task": manifest["task"], "gates": gates})
 
 
 def _targets(manifest: Mapping[str, Any], asked: Sequence[str] | None) -> list[str]:

@@ -42,4 +42,6 @@ def told_at_options() -> Iterator[None]:
     except LeptonError as error:
         if error.where in ("model", "text", "target"):
             error.where = f"--{error.where}"
+        elif (error.where or "").startswith("gates."):
+            error.where = f"--set {error.where}"
         raise

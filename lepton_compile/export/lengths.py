@@ -27,9 +27,9 @@ def longest_sequence(config: Any, wanted: int | None, name: str = "sequence") ->
         name: of the dimension, in the recipe's ``shapes`` and in a trace.
 
     Raises:
-        RecipeError: the recipe asks for fewer tokens than a trace takes.
-        ExportError: the recipe asks for more positions than the model has, or the model has fewer
-            than a trace takes.
+        RecipeError: the recipe asks for fewer tokens than a trace takes, or for more positions than
+            the model has.
+        ExportError: the model has fewer than a trace takes.
     """
     traced, limit = EXAMPLE_SIZES[name], _limit(config)
     if limit is not None and limit < traced:
@@ -49,11 +49,12 @@ def longest_sequence(config: Any, wanted: int | None, name: str = "sequence") ->
             hint=f"write 1..{traced} or more: shorter sequences are among them",
         )
     if wanted is not None and limit is not None and wanted > limit:
-        raise ExportError(
+        raise RecipeError(
             "the recipe asks for longer sequences than the model can take",
             where=f"shapes.{name}",
             found=str(wanted),
             available=[f"at most {limit}"],
+            hint=f"write 1..{limit} or less, or leave it out",
         )
     return wanted or min(limit or DEFAULT_LENGTH, DEFAULT_LENGTH)
 

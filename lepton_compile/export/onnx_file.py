@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
-from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.errors import RecipeError, SourceError
 from lepton_passes.body import Body, bodies
 from lepton_passes.linear import stored_precisions
 from lepton_passes.tensors import transposed
@@ -43,7 +43,7 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
         length: longest sequence wanted; left out, what the file takes.
 
     Raises:
-        ExportError: the file takes sequences of another length alone.
+        RecipeError: the file takes sequences of another length alone.
         SourceError: not a valid ONNX model, sizes that cannot be, an opset that is not known or
             cannot be raised, or external data outside the file's folder.
     """
@@ -201,7 +201,7 @@ def _length(model: ir.Model, wanted: int | None) -> int:
         if value.name == "input_ids" and value.shape is not None and len(value.shape) == 2:
             size = value.shape[1]
             if isinstance(size, int) and wanted not in (None, size):
-                raise ExportError(
+                raise RecipeError(
                     "the ONNX file takes sequences of one length",
                     where="shapes.sequence",
                     found=f"an end of {wanted}",

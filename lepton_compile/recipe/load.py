@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ __all__ = ["load_recipe"]
 # The precisions of each target in this version; a target that is not here decides for itself.
 AVAILABLE = {"ort-cpu": ("none", "int8", "int4", "auto", "stored")}
 
+# What is no path: the hub's, a package's, and addresses, which are refused as what they are.
+PLACELESS = re.compile(r"hf:|package:|[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MODELS = (".gguf", ".onnx", ".safetensors")
 
 
@@ -60,6 +63,7 @@ def load_recipe(
         raise recipe_error(error, document) from None
     recipe._base, recipe._places, recipe._before = base, document.places, before
     _check_available(recipe, document)
+    _check_passes(recipe, document)
     check_idle(recipe)
     return recipe
 
@@ -89,7 +93,7 @@ def _anchored(overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(overrides)
     for key in ("model", "adapter", "verify.text"):
         value = text_of(result.get(key))
-        if isinstance(value, str) and value and not value.startswith(("hf:", "package:")):
+        if isinstance(value, str) and value and not PLACELESS.match(value):
             result[key] = str(placed(value, Path.cwd(), key))
     return result
 
@@ -107,6 +111,19 @@ def _check_available(recipe: Recipe, document: Document) -> None:
                 hint=f"per_target: {{{target}: {{quantize: …}}}} gives it one of its own"
                 if len(recipe.target) > 1
                 else None,
+            )
+
+
+def _check_passes(recipe: Recipe, document: Document) -> None:
+    """No pass that is left out has to fire."""
+    for name, count in recipe.passes.expect.items():
+        if count and name in recipe.passes.disable:
+            raise RecipeError(
+                f"passes.disable leaves out {name!r}, and passes.expect has it fire.",
+                where=document.place(("passes", "expect", name)),
+                found=f"{name}: {count}",
+                available=[f"{name}: 0"],
+                hint="take it out of one of them",
             )
 
 

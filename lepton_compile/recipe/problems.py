@@ -24,6 +24,7 @@ TYPES = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
     "tuple_type": "a list",
+    "names_type": "a list of names, or one name",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
@@ -72,7 +73,8 @@ def _mistake(details: Any, document: Document) -> RecipeError:
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     subject = f"{key!r}: " if key else ""
     found = None if isinstance(given, BaseModel | dict) else repr(given)
-    return RecipeError(f"{subject}{message}.", where=where, found=found)
+    hint = details.get("ctx", {}).get("hint")
+    return RecipeError(f"{subject}{message}.", where=where, found=found, hint=hint)
 
 
 def _kind(value: object) -> str:
@@ -97,6 +99,14 @@ def _unknown_key(path: KeyPath, key: str, where: str) -> RecipeError:
 
 def _unknown_value(path: KeyPath, key: str, where: str, given: object) -> RecipeError:
     known = [str(value) for value in _literals(_annotation(path))]
+    if isinstance(given, str) and given in known:  # as text what is a number
+        return RecipeError(
+            f"{key!r} takes a number.",
+            where=where,
+            found=f"{given!r} ({_kind(given)})",
+            available=known,
+            hint=f"write {given} without quotes",
+        )
     nearest = get_close_matches(str(given), known, n=1, cutoff=0.5)
     return RecipeError(
         f"{key!r} does not take this value.",

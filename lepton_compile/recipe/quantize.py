@@ -29,6 +29,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "stored": {"algorithm": "stored"},
 }
 
+OF_FOUR = "group is for bits: 4"
+
 FITTED = ("awq", "gptq", "weighted")
 """Algorithms that are asked for by name as if they were precisions."""
 
@@ -43,6 +45,15 @@ def _unknown(word: str | float) -> PydanticCustomError:
     return PydanticCustomError("unknown_word", "unknown precision {word}", said)
 
 
+def _ungrouped(what: int | str) -> str:
+    """Why weights of these bits, or of an algorithm that is given none, have no groups."""
+    if what == 8:
+        return "int8 has one scale for each output row"
+    if what in ("auto", "stored"):
+        return f"algorithm: {what} has groups of its own"
+    return f"weights in {'floating point' if what == 'none' else what} have no groups"
+
+
 class Rule(Closed):
     """An exception to the quantization, for the parameters whose names match."""
 
@@ -53,7 +64,7 @@ class Rule(Closed):
     @model_validator(mode="after")
     def _check(self) -> Rule:
         if self.group is not None and self.bits != 4:
-            raise ValueError("group is for bits: 4; int8 has one scale for each output row")
+            raise ValueError(f"{OF_FOUR}; {_ungrouped(self.bits)}")
         return self
 
 
@@ -119,7 +130,7 @@ class Quantize(Closed):
                 f"{self.algorithm}"
             )
         if self.group is not None and self.bits != 4:
-            raise ValueError("group is for bits: 4; int8 has one scale for each output row")
+            raise ValueError(f"{OF_FOUR}; {_ungrouped(self.bits or self.algorithm)}")
         if self.activations == "static" and self.format not in ("int8", "fp8"):
             raise ValueError("activations: static is for weights of 8 bits: int8 or fp8")
         if self.algorithm == "fp8" and self.embedding == "int8":

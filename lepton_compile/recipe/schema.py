@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from lepton_compile.recipe.quantize import Quantize
 from lepton_compile.recipe.values import Bytes, Closed, Fraction, Location, Range
@@ -47,6 +49,11 @@ Task = Literal[
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
 TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
+
+
+LATEST = 49
+"""More than any GPU's compute capability begins with; the least that stands without its point is
+50."""
 
 
 class Shapes(Closed):
@@ -257,10 +264,21 @@ class Recipe(Closed):
         return self._before
 
     def place(self, key: str) -> str:
-        """Where a dotted key was written: file and line; the key itself where no file has it."""
-        path = tuple(key.split("."))
+        """Where a dotted key, such as ``quantize.rules[0].match``, was written: file and line; the
+        key itself where no file has it."""
+        path = _path_of(key)
         around = (path[:end] for end in range(len(path), 0, -1))
         return next((self._places[each] for each in around if each in self._places), key)
+
+    def writes(self, key: str) -> bool:
+        """Whether a place of this very key is known, and not only of something around it."""
+        return _path_of(key) in self._places
+
+    def key_of(self, key: str, target: str) -> str:
+        """The dotted key by which one of the targets has its value: its own, or that of all."""
+        own = self.per_target.get(target)  # type: ignore[call-overload]  # a name of the literal
+        head = key.partition(".")[0]
+        return f"per_target.{target}.{key}" if own and head in own.model_fields_set else key
 
     @field_validator("compute_capabilities", mode="before")
     @classmethod
@@ -272,14 +290,24 @@ class Recipe(Closed):
     def _targets(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list | tuple):
-            return names
+            raise PydanticCustomError("names_type", "no names")
         if not names or len(set(map(str, names))) != len(names):
             raise ValueError("name at least one target, and each once")
         return tuple(names)
 
 
+def _path_of(key: str) -> tuple[str | int, ...]:
+    """``a.b[0].c`` as its parts."""
+    parts = re.findall(r"\[(\d+)\]|([^.\[\]]+)", key)
+    return tuple(int(index) if index else name for index, name in parts)
+
+
 def _numbers_as_text(value: Any) -> Any:
-    """``[8.6, 8.9]`` as YAML reads it, as ``("8.6", "8.9")``."""
-    if isinstance(value, list | tuple):
-        return tuple(str(each) if isinstance(each, float) else each for each in value)
-    return value
+    """``[8.6, 12]`` as YAML reads it, as ``("8.6", "12.0")``."""
+    return tuple(map(_number_as_text, value)) if isinstance(value, list | tuple) else value
+
+
+def _number_as_text(value: Any) -> Any:
+    if type(value) is int:  # 89 is no generation of GPUs, but sm_89
+        return f"{value}.0" if value <= LATEST else str(value)
+    return str(value) if isinstance(value, float) else value

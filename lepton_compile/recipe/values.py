@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
 
 __all__ = [
     "Bytes",
@@ -20,6 +21,7 @@ __all__ = [
     "Fraction",
     "Location",
     "Range",
+    "advised",
     "bytes_of",
     "fraction_of",
     "plain_of",
@@ -30,6 +32,8 @@ __all__ = [
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 BINARY = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 EXTENT_LIMIT = 1 << 24
+SHARE = "write a share as 6% or 0.06"
+DROPPED = "null is no demand at all"
 MEMORY_LIMIT = 1 << 60
 """More bytes than any machine has."""
 
@@ -40,10 +44,17 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def advised(message: str, hint: str) -> PydanticCustomError:
+    """A ``ValueError`` that also says what to do next."""
+    return PydanticCustomError("advised", "{message}", {"message": message, "hint": hint})
+
+
 def range_of(value: Any) -> tuple[int, int]:
     """``1..64``, ``[1, 64]`` or one number, as an inclusive range."""
     low, high = _ends(value)
-    if not 1 <= low <= high <= EXTENT_LIMIT:
+    if max(low, high) > EXTENT_LIMIT:
+        raise ValueError(f"a range ends at {EXTENT_LIMIT} at the most")
+    if not 1 <= low <= high:
         raise ValueError(f"a range runs from 1 upwards, as 1..64; this one is {low}..{high}")
     return low, high
 
@@ -56,24 +67,34 @@ def _ends(value: Any) -> tuple[int, int]:
         if type(low) is int and type(high) is int:
             return low, high
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:\.\.\s*(\d{1,9})\s*)?", value)
+        match = re.fullmatch(r"\s*(\d{1,999})\s*(?:\.\.\s*(\d{1,999})\s*)?", value)
         if match is not None:
             return int(match[1]), int(match[2] or match[1])
     raise ValueError("write a range as 1..64, [1, 64] or one number")
 
 
 def fraction_of(value: Any) -> float:
-    """``0.06``, ``6%`` or ``+6%``, as 0.06; ``6e-2``, too, which is a word to YAML 1.1."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*\+?(\d+(?:\.\d+)?)(?:\s*%|([eE][-+]?\d+))\s*", value)
-        if match is None:
-            raise ValueError("write a share as 6% or 0.06")
-        value = float(match[1] + match[2]) if match[2] else float(match[1]) / 100
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("write a share as 6% or 0.06")
-    if not 0 <= value <= sys.float_info.max:
+    """``0.06``, ``6%`` or ``+6%``, as 0.06; ``6e-2``, too, which is a word to YAML 1.1.
+
+    What is more than the whole is most often a percentage without its sign.
+    """
+    given = _share_in(value) if isinstance(value, str) else value
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise ValueError(SHARE)
+    if not 0 <= given <= sys.float_info.max:
         raise ValueError("a share is a number that is not negative")
-    return float(value)
+    if given > 1:
+        bare = given <= 100 and "%" not in str(value)
+        hint = f"{given:g} % is {given:g}% or {given / 100:g}" if bare else DROPPED
+        raise advised("a share is 1 at the most, which is 100 %", hint)
+    return float(given)
+
+
+def _share_in(text: str) -> float:
+    match = re.fullmatch(r"\s*\+?(\d+(?:\.\d+)?)(?:\s*%|([eE][-+]?\d+))\s*", text)
+    if match is None:
+        raise ValueError(SHARE)
+    return float(match[1] + match[2]) if match[2] else float(match[1]) / 100
 
 
 def bytes_of(value: Any) -> int:

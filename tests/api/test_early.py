@@ -18,21 +18,27 @@ from tests.small import bert, byte_tokenizer, llama, saved
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"compute_capabilities": ["9.0"]}, "builds no engine for compute capability 9.0"),
-        ({"compute_capabilities": ["7.5"], "compute": "bf16"}, "no arithmetic for BFLOAT16"),
-        ({"compute_capabilities": ["7.5"], "quantize": "int4"}, "no arithmetic for INT4"),
+        ({"compute_capabilities": ["9.0"]}, RecipeError, "builds no engine for .* 9.0"),
+        ({"compute_capabilities": [8.65]}, RecipeError, "builds no engine for .* 8.65"),
+        ({"compute_capabilities": [89]}, RecipeError, "'89' is no compute capability"),
+        (
+            {"compute_capabilities": ["7.5"], "compute": "bf16"},
+            EngineError,
+            "no arithmetic for BFLOAT16",
+        ),
+        ({"compute_capabilities": ["7.5"], "quantize": "int4"}, EngineError, "arithmetic for INT4"),
     ],
-    ids=["gpu", "arithmetic", "weights"],
+    ids=["gpu", "no gpu", "form", "arithmetic", "weights"],
 )
 def test_gpus_are_checked_before_the_capture(
-    tmp_path: Path, options: dict[str, Any], message: str
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     # No weights at all: whoever came as far as the capture would miss them.
     transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     progress = _Stages()
-    with pytest.raises(EngineError, match=message) as caught:
+    with pytest.raises(error, match=message) as caught:
         lc.plan(
             model=str(tmp_path),
             task="feature-extraction",
@@ -40,7 +46,7 @@ def test_gpus_are_checked_before_the_capture(
             progress=progress,
             **options,
         )
-    assert caught.value.where == "compute_capabilities"
+    assert getattr(caught.value, "where", None) == "compute_capabilities"
     assert "capture" not in progress.seen
 
 
@@ -219,3 +225,35 @@ def test_each_target_is_checked_with_what_is_its_own() -> None:
     check_early(load_recipe({**mixed, "profiles": "joint"}))
     with pytest.raises(RecipeError, match="ort-cuda has no passes for this precision"):
         check_early(load_recipe({**mixed, "per_target": {}}))
+
+
+# What a recipe says after its model and task -> what is told, at its last line.
+LATE = [
+    ("shapes:\n  batch: 4\n  sequence: 1..65", "asks for longer sequences than the model can take"),
+    ("shapes:\n  batch: 4\n  sequence: 1..4", "shorter than what a model is traced with"),
+    ("target: trt-rtx\ncompute_capabilities: [8.65]", "builds no engine for compute capability"),
+    (
+        "target: trt-rtx\nper_target:\n  trt-rtx:\n    compute_capabilities: [8.65]",
+        "builds no engine for compute capability",
+    ),
+    (
+        "quantize:\n  bits: 8\n  rules:\n  - {match: '*.query.*', bits: 4}\n  - bits: 4\n"
+        "    match: '*.qury.weight'",
+        "a rule matches no parameter that BertModel reads",
+    ),
+    ("verify:\n  tokens: 40\n  text: nowhere.txt", "the text to verify on cannot be read"),
+]
+
+
+@pytest.mark.parametrize("call", [lc.build, lc.plan])
+@pytest.mark.parametrize(("said", "message"), LATE)
+def test_what_shows_beside_the_model_is_told_at_its_line(
+    tmp_path: Path, said: str, message: str, call: Callable[..., object]
+) -> None:
+    saved("BertModel", bert(), tmp_path / "model")
+    text = f"model: ./model\ntask: feature-extraction\n{said}\n"
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message) as caught:
+        call(tmp_path / "r.yaml", output=tmp_path / "out")
+    assert caught.value.where == f"{tmp_path / 'r.yaml'}:{len(text.splitlines())}"
+    assert not (tmp_path / "out").exists()

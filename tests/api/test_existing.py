@@ -58,6 +58,21 @@ def test_where_another_model_is_named_it_is_told(artifact: lc.Artifact, tmp_path
     assert "quantize:" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(("gate", "why"), [("perplexity", "generation"), ("argmax", "no scores")])
+def test_a_gate_of_another_task_is_told_before_anything_is_run(
+    artifact: lc.Artifact, monkeypatch: pytest.MonkeyPatch, gate: str, why: str
+) -> None:
+    monkeypatch.setattr(verifying, "origin_of", None)  # nothing comes as far
+    with pytest.raises(lc.LeptonError, match=f"changes nothing here: .*{why}") as caught:
+        lc.verify(artifact, gates={gate: 0.1})
+    assert (caught.value.exit_code, caught.value.where) == (2, f"gates.{gate}")
+    assert caught.value.found == "0.1, for feature-extraction"
+
+
+def test_a_gate_of_another_task_that_is_dropped_is_none(artifact: lc.Artifact) -> None:
+    assert lc.verify(artifact, tokens=40, gates={"perplexity": None}).engines
+
+
 def test_a_text_of_ones_own(artifact: lc.Artifact, tmp_path: Path) -> None:
     with pytest.raises(lc.LeptonError, match="cannot be read") as caught:
         lc.verify(artifact, text=tmp_path / "none.txt")

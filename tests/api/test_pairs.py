@@ -17,7 +17,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 import lepton_compile as lc
 from lepton_compile.cli import main
-from lepton_compile.errors import ArtifactError, ExportError, RecipeError, SourceError
+from lepton_compile.errors import ArtifactError, RecipeError, SourceError
 from lepton_compile.runtime import LoaderError
 from lepton_compile.serving import export_genai, export_triton
 from lepton_plugins.native import why_not
@@ -333,7 +333,7 @@ def test_a_bias_of_positions_goes_with_a_cache_in_place(tmp_path: Path) -> None:
     [
         ({"target": "trt-rtx"}, RecipeError, "for ONNX Runtime alone"),
         ({"quantize": "auto"}, RecipeError, "bits are chosen for encoders and for decoders"),
-        ({"shapes": {"source": "1..65"}}, ExportError, "longer sequences than the model can take"),
+        ({"shapes": {"source": "1..65"}}, RecipeError, "longer sequences than the model can take"),
         ({"shapes": {"source": "1..6"}}, RecipeError, "shorter than what a model is traced with"),
         ({"pooling": "mean"}, RecipeError, "pooling"),
         ({"position_ids": True}, RecipeError, "positions are an input of decoders alone"),

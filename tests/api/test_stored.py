@@ -112,7 +112,8 @@ def test_refuses_what_is_not_quantized(tmp_path: Path) -> None:
     made("LlamaForCausalLM", llama()).save_pretrained(tmp_path / "model")
     with pytest.raises(RecipeError, match="nothing in the checkpoint is quantized") as caught:
         lc.build(model=str(tmp_path / "model"), quantize="stored", output=tmp_path / "out")
-    assert (caught.value.where, caught.value.found) == ("quantize", "stored")
+    assert caught.value.where == "--quantize (in Python: quantize=…)"
+    assert caught.value.found == "stored"
     assert not (tmp_path / "out").exists()
 
 

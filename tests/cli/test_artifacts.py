@@ -415,6 +415,8 @@ def test_verify_takes_engines_and_gates_by_name(encoder: Path, capsys: Capture) 
     assert "only gates" in other["message"]
     typo = answer(capsys, "verify", str(encoder), "--set", "gates.perplexty=1", code=2)
     assert typo["where"] == "--set gates.perplexty"
+    other = answer(capsys, "verify", str(encoder), "--set", "gates.perplexity=0.1", code=2)
+    assert (other["where"], other["error"]) == ("--set gates.perplexity", "RecipeError")
 
 
 def test_progress_of_a_build_names_each_stage_and_its_time(

@@ -124,6 +124,14 @@ STRANGE: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any], str]] = {
     "a pair of numbers": ({name: torch.ones(()) for name in pair()}, {}, "does not fit"),
     "half a pair": (dict([next(iter(pair().items()))]), {}, "does not fit"),
     "no such layer": ({"model.layers.7.weight": torch.ones(3)}, {}, "does not fit"),
+    "rank 0": (pair(rank=0), {}, "does not fit"),
+    "a rank of 0": (pair(), {"r": 0}, "no rank"),
+    "a rank that is none": (pair(), {"r": "4"}, "no rank"),
+    "another rank": (pair(), {"r": 8}, "settings are not those"),
+    "another rank of a layer": (pair(), {"rank_pattern": {"up_proj": 8}}, "settings are not those"),
+    "a pattern of ranks": (pair(), {"rank_pattern": {"(": 3}}, "settings are not those"),
+    "ranks that are a list": (pair(), {"rank_pattern": ["up_proj"]}, "settings are not those"),
+    "a whole that is not there": (pair(), {"modules_to_save": ["norm"]}, "trained as a whole"),
     "a head of its own": ({"lm_head.weight": random(20, COLUMNS)}, {}, "does not fit"),
 }
 
@@ -137,6 +145,87 @@ def test_what_is_not_merged(case: str, tmp_path: Path) -> None:
         AdaptedCheckpoint(SafetensorsCheckpoint(tmp_path / "base"), folder)
     assert isinstance(caught.value, SourceError | CheckpointError)
     assert caught.value.where
+
+
+DOWN, UP = (f"{LAYER}.{half}.weight" for half in ("lora_A", "lora_B"))
+MISFITS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
+    "columns": (
+        {DOWN: random(RANK, COLUMNS + 1), UP: random(ROWS, RANK)},
+        f"{LAYER}.weight is [12, 8], the adapter's lora_A [4, 9] and lora_B [12, 4]",
+    ),
+    "rows": (
+        {DOWN: random(RANK, COLUMNS), UP: random(ROWS + 1, RANK)},
+        f"{LAYER}.weight is [12, 8], the adapter's lora_A [4, 8] and lora_B [13, 4]",
+    ),
+    "ranks": (
+        {DOWN: random(RANK, COLUMNS), UP: random(ROWS, RANK + 1)},
+        f"{LAYER}.weight is [12, 8], the adapter's lora_A [4, 8] and lora_B [12, 5]",
+    ),
+    "no B": ({DOWN: random(RANK, COLUMNS)}, f"base_model.model.{DOWN} without its lora_B"),
+    "no A": ({UP: random(ROWS, RANK)}, f"base_model.model.{UP} without its lora_A"),
+    "a table": (
+        {
+            f"{TABLE}.lora_embedding_A": random(RANK, 21),
+            f"{TABLE}.lora_embedding_B": random(COLUMNS, RANK),
+        },
+        f"{TABLE}.weight is [20, 8], the adapter's lora_embedding_A [4, 21] and "
+        "lora_embedding_B [8, 4]",
+    ),
+    "a whole": (
+        {"model.norm.weight": torch.ones(COLUMNS + 1)},
+        "model.norm.weight is [9], the model's [8]",
+    ),
+    "a stranger": (
+        {"a.weight": torch.ones(1), DOWN: random(RANK, COLUMNS)},
+        f"1 of no weight: base_model.model.a.weight; base_model.model.{DOWN} without its lora_B",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_does_not_fit_is_told_with_its_shapes(case: str, tmp_path: Path) -> None:
+    tensors, found = MISFITS[case]
+    base(tmp_path / "base")
+    folder = adapter(tmp_path / "lora", tensors)
+    with pytest.raises(CheckpointError, match="does not fit") as caught:
+        AdaptedCheckpoint(SafetensorsCheckpoint(tmp_path / "base"), folder)
+    assert caught.value.found == found
+    assert ("fetch the whole" in str(caught.value.hint)) == (case in ("no A", "no B"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "rank"),
+    [({"rank_pattern": {"up_proj": 2}}, 2), ({"rank_pattern": {"down_proj": 2}}, RANK)],
+)
+def test_a_layer_may_have_a_rank_of_its_own(
+    settings: dict[str, Any], rank: int, tmp_path: Path
+) -> None:
+    base(tmp_path / "base")
+    folder = adapter(tmp_path / "lora", pair(rank=rank), **settings)
+    assert AdaptedCheckpoint(SafetensorsCheckpoint(tmp_path / "base"), folder).names()
+
+
+def test_settings_and_weights_of_two_runs_are_named(tmp_path: Path) -> None:
+    base(tmp_path / "base")
+    folder = adapter(tmp_path / "lora", pair(), r=8)
+    with pytest.raises(CheckpointError) as caught:
+        AdaptedCheckpoint(SafetensorsCheckpoint(tmp_path / "base"), folder)
+    assert caught.value.where == f"{folder / 'adapter_config.json'}: r"
+    assert caught.value.found == f"8; the matrices of {LAYER} have rank 4"
+
+
+def test_modules_that_are_not_saved_are_named(tmp_path: Path) -> None:
+    """PEFT names both heads that a classifier may have; models have one of them."""
+    base(tmp_path / "base")
+    both = {"modules_to_save": ["norm", "score", "classifier"]}
+    folder = adapter(tmp_path / "lora", pair(), **both)
+    with pytest.raises(CheckpointError) as caught:
+        AdaptedCheckpoint(SafetensorsCheckpoint(tmp_path / "base"), folder)
+    assert caught.value.where == f"{folder / 'adapter_config.json'}: modules_to_save"
+    assert caught.value.found == "norm; adapter_model.safetensors has no model.norm.weight"
+    whole = pair() | {"model.norm.weight": torch.ones(COLUMNS)}
+    adapter(tmp_path / "lora", whole, **both)
+    assert AdaptedCheckpoint(SafetensorsCheckpoint(tmp_path / "base"), folder).names()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,19 @@ def test_ties_that_the_adapter_keeps(both: bool, tmp_path: Path) -> None:
         assert not any("numbers of its own" in note for note in found.notes)
 
 
+def test_one_of_two_that_stay_tied_is_enough(tmp_path: Path) -> None:
+    model = tied(tmp_path)
+    tensors = whole(model, TABLE)
+    model.lm_head.weight = model.model.embed_tokens.weight
+    named = {"modules_to_save": ["embed_tokens", "lm_head"]}
+    adapter(tmp_path / "lora", tensors, ensure_weight_tying=True, **named)
+    check(model, tmp_path)
+    adapter(tmp_path / "lora", tensors, **named)
+    with pytest.raises(CheckpointError, match="trained as a whole") as caught:
+        check(model, tmp_path)
+    assert str(caught.value.found).startswith("lm_head; ")
+
+
 @pytest.mark.parametrize("head", [True, False])
 def test_a_checkpoint_without_the_prefix_of_the_base_model(head: bool, tmp_path: Path) -> None:
     """As openai-community/gpt2 is published; its layers are (inputs, outputs), its head is not."""
@@ -156,7 +169,8 @@ def test_a_head_that_the_base_has_not(tmp_path: Path) -> None:
     base = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "base")
     model.model.load_state_dict(base.model.state_dict())
     tensors = whole(model, "score") | product(model, "model.layers.1.mlp.up_proj")
-    adapter(tmp_path / "lora", tensors, task_type="SEQ_CLS")
+    heads = ["classifier", "score"]  # PEFT names both
+    adapter(tmp_path / "lora", tensors, task_type="SEQ_CLS", modules_to_save=heads)
     check(model, tmp_path, "text-classification")
     source = resolve(str(tmp_path / "base"), tmp_path, adapter=str(tmp_path / "lora"))
     with pytest.raises(CheckpointError, match="does not fit") as caught:

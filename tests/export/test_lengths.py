@@ -49,7 +49,7 @@ def test_a_wish_within_the_limit(config: Any, wanted: int | None, longest: int) 
         (TRACED - 1, None, ExportError, "takes fewer tokens than a model is traced with"),
         (1, None, ExportError, "takes fewer tokens than a model is traced with"),
         (512, TRACED - 1, RecipeError, "shorter than what a model is traced with"),
-        (512, 513, ExportError, "longer sequences than the model can take"),
+        (512, 513, RecipeError, "longer sequences than the model can take"),
     ],
 )
 def test_refuses(positions: int, wanted: int | None, error: type[Exception], words: str) -> None:

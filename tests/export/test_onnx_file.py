@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lepton_compile.errors import ExportError, SourceError
+from lepton_compile.errors import RecipeError, SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
 from lepton_passes.lowering.ort.linear import LowerLinear
@@ -99,7 +99,7 @@ def test_sequences_end_where_the_recipe_says(tmp_path: Path) -> None:
     assert import_onnx(open_, None).length == 1 << 20
     assert import_onnx(fixed, None, 16).length == import_onnx(fixed, None).length == 16
     for other in (8, 128):
-        with pytest.raises(ExportError, match="sequences of one length") as caught:
+        with pytest.raises(RecipeError, match="sequences of one length") as caught:
             import_onnx(fixed, None, other)
         assert (caught.value.where, caught.value.available) == ("shapes.sequence", ("16",))
 

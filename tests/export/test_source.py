@@ -92,6 +92,46 @@ def test_missing_path_suggests_the_hub(tmp_path: Path) -> None:
     assert "a folder" in caught.value.available
 
 
+HUB = "https://huggingface.co"
+NAMED = "For the hub, write hf:org/name@commit."
+ELSEWHERE = "Download it, and name the file or folder."
+ADDRESSES = [
+    (f"{HUB}/org/name", NAMED),
+    (f"{HUB}/org/name/", NAMED),
+    (f"{HUB}/org/name?library=transformers", NAMED),
+    (f"{HUB}/org/name/tree", NAMED),
+    (f"{HUB}/org/name/discussions/3", NAMED),
+    ("HTTP://www.huggingface.co/org/name", NAMED),
+    ("https://hf.co/org/name/tree/abc123", "For the hub, write hf:org/name@abc123."),
+    (f"{HUB}/org/name/blob/main/config.json", "For the hub, write hf:org/name@main."),
+    (f"{HUB}/org/name/tree/refs%2Fpr%2F1", "For the hub, write hf:org/name@refs/pr/1."),
+    (f"{HUB}/gpt2/tree/main", "For the hub, write hf:gpt2@main."),
+    (f"{HUB}/org/name/resolve/main/a-Q4_0.gguf", ELSEWHERE),
+    (f"{HUB}/datasets/org/name", ELSEWHERE),
+    (HUB, ELSEWHERE),
+    ("https://[", ELSEWHERE),
+    ("https://example.com/org/name", ELSEWHERE),
+    ("s3://bucket/model", ELSEWHERE),
+]
+
+
+@pytest.mark.parametrize(("address", "hint"), ADDRESSES)
+def test_addresses_are_not_downloaded(address: str, hint: str, tmp_path: Path, bert: Path) -> None:
+    with pytest.raises(SourceError, match="Addresses are not downloaded") as caught:
+        resolve(address, tmp_path)
+    assert (caught.value.found, caught.value.hint) == (address, hint)
+    assert "hf:org/name@commit" in caught.value.available
+    with pytest.raises(SourceError, match="Addresses are not downloaded") as caught:
+        resolve(str(bert), tmp_path, adapter=address)
+    assert (caught.value.found, caught.value.hint) == (address, hint)
+
+
+def test_an_address_without_its_beginning_suggests_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist") as caught:
+        resolve("huggingface.co/org/name", tmp_path)
+    assert caught.value.hint == NAMED
+
+
 @pytest.mark.parametrize("name", ["model.txt", "model.safetensors", "pytorch_model.bin"])
 def test_other_files_are_not_models(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
@@ -165,6 +205,39 @@ class TestPackages:
             resolve("package:no_such_model/model", tmp_path)
         assert caught.value.hint == "pip install no-such-model"
 
+    @pytest.mark.parametrize(
+        ("spec", "hint"),
+        [
+            ("", None),
+            ("/model", None),
+            ("../x", None),
+            ("some_model./model", None),
+            ("some model/model", None),
+            ("some-model/model", "write package:some_model/model"),
+        ],
+    )
+    def test_what_is_no_name_is_not_told_to_be_installed(
+        self, spec: str, hint: str | None, tmp_path: Path
+    ) -> None:
+        with pytest.raises(SourceError, match="no name of a package") as caught:
+            resolve(f"package:{spec}", tmp_path)
+        assert (caught.value.found, caught.value.hint) == (f"package:{spec}", hint)
+
+    @pytest.mark.parametrize("spec", ["os/../..", "os", "os.path/model"])
+    def test_a_module_that_is_there_is_not_told_to_be_installed(
+        self, spec: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(SourceError, match="'os' is no package") as caught:
+            resolve(f"package:{spec}", tmp_path)
+        assert "pip" not in str(caught.value)
+
+    def test_a_part_of_a_package_that_is_not_there(self, tmp_path: Path) -> None:
+        self.package(tmp_path, "")
+        with pytest.raises(SourceError, match="no such file"):
+            resolve("package:some_model.more/model", tmp_path)
+        with pytest.raises(SourceError, match="cannot be imported"):
+            resolve("package:some_model.more", tmp_path)
+
     @pytest.mark.parametrize("inside", ["nothing", "../bert", "model/../../bert"])
     def test_only_what_is_inside(self, inside: str, tmp_path: Path, bert: Path) -> None:
         self.package(tmp_path, "")
@@ -227,6 +300,11 @@ class TestHub:
     def test_malformed(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="not well formed"):
             resolve(f"hf:{name}", tmp_path)
+
+    def test_an_address_behind_it(self, tmp_path: Path) -> None:
+        with pytest.raises(SourceError, match="not well formed") as caught:
+            resolve(f"hf:{HUB}/org/name/tree/main", tmp_path)
+        assert caught.value.hint == "For the hub, write hf:org/name@main."
 
     def test_offline_and_not_in_the_cache(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="cannot be fetched") as caught:

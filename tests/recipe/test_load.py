@@ -172,7 +172,8 @@ def test_an_overridden_path_starts_where_it_was_typed(
     monkeypatch.chdir(tmp_path / "work")
     recipe = load_recipe(tmp_path / "r.yaml", {"model": "./other"})
     assert recipe.base / recipe.model == tmp_path / "work" / "other"
-    assert load_recipe(tmp_path / "r.yaml", {"model": "hf:a/b"}).model == "hf:a/b"
+    for elsewhere in ("hf:a/b", "package:a/b", "https://huggingface.co/a/b"):
+        assert load_recipe(tmp_path / "r.yaml", {"model": elsewhere}).model == elsewhere
 
 
 TWO = {"model": "m", "target": ["ort-cpu", "trt-rtx"], "quantize": "int8"}
@@ -186,6 +187,30 @@ def test_a_target_may_have_its_own_precision() -> None:
     assert (seen.quantize.format, seen.compute_capabilities) == ("fp16", ("8.9",))
     assert seen.gates.cosine == 0.999
     assert (seen.attention, seen.base, seen.target) == ("auto", recipe.base, recipe.target)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ([8.6, 8.9], ("8.6", "8.9")),
+        ([12, 9], ("12.0", "9.0")),
+        ([89, "sm_120"], ("89", "sm_120")),  # which are no capabilities, as others tell
+    ],
+)
+def test_gpus_may_be_whole_numbers(given: list[object], read: tuple[str, ...]) -> None:
+    recipe = load_recipe({**TENSORRT, "compute_capabilities": given})
+    assert recipe.compute_capabilities == read
+    with pytest.raises(RecipeError, match="takes text"):
+        load_recipe({**TENSORRT, "compute_capabilities": [True]})
+
+
+def test_a_pass_that_is_left_out_may_be_expected_not_to_fire(tmp_path: Path) -> None:
+    said = {"disable": ["fuse-gelu"], "expect": {"fuse-gelu": 0}}
+    assert load_recipe({"model": "m", "passes": said}).passes.expect == {"fuse-gelu": 0}
+    (tmp_path / "r.yaml").write_text("model: m\npasses: {expect: {fuse-gelu: 2}}\n")
+    with pytest.raises(RecipeError, match="leaves out 'fuse-gelu'") as caught:
+        load_recipe(tmp_path / "r.yaml", {"passes.disable": ["fuse-gelu"]})
+    assert caught.value.where == f"{tmp_path / 'r.yaml'}:2"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_ranges(value: Any, expected: tuple[int, int]) -> None:
         None,
         {},
         "1..99999999999",
+        "1.." + "9" * 5000,
     ],
 )
 def test_no_ranges(value: Any) -> None:
@@ -77,6 +78,10 @@ def test_shares(value: Any, expected: float) -> None:
         "9" * 400 + "%",
         "9e999",
         "-1e-3",
+        1.0001,
+        90,
+        "101%",
+        "2e0",
     ],
 )
 def test_no_shares(value: Any) -> None:

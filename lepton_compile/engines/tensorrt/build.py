@@ -46,8 +46,9 @@ def build_engine(job: EngineJob, flavour: Flavour, timing_cache: Path | None = N
         timing_cache: where measurements of kernels are kept from build to build.
 
     Raises:
-        EngineError: the library is missing, does not build for a GPU that was asked for, or refused
-            the graph. Nothing is left in the folder.
+        EngineError: the library is missing, a GPU that was asked for has not the graph's types, or
+            the library refused the graph. Nothing is left in the folder.
+        RecipeError: the library does not build for a GPU that was asked for.
     """
     version = _installed(flavour)
     capabilities = check_capabilities(job.recipe.compute_capabilities, flavour)

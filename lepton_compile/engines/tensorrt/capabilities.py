@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lepton_compile.engines.gpu import gpus
 from lepton_compile.engines.tensorrt.flavour import Flavour
-from lepton_compile.errors import EngineError
+from lepton_compile.errors import EngineError, RecipeError
 
 __all__ = [
     "built_for",
@@ -27,17 +27,20 @@ OLDEST_PORTABLE = "8.0"
 """What a portable engine reaches back to, by the header of its plan."""
 
 
-def check_capabilities(asked: Sequence[str], flavour: Flavour) -> list[str]:
+def check_capabilities(asked: Sequence[str], flavour: Flavour, where: str = WHERE) -> list[str]:
     """``asked``, sorted and without repetition.
 
+    Args:
+        where: the key that asks for them.
+
     Raises:
-        EngineError: one is not written as a capability, or the library does not build for it.
+        RecipeError: one is not written as a capability, or the library does not build for it.
     """
     for each in asked:
         if not _is_number(each):
-            raise EngineError(
+            raise RecipeError(
                 f"{each!r} is no compute capability",
-                where=WHERE,
+                where=where,
                 found=", ".join(asked),
                 available=flavour.capabilities or ["8.0", "9.0"],
                 hint=_hint(each),
@@ -45,9 +48,9 @@ def check_capabilities(asked: Sequence[str], flavour: Flavour) -> list[str]:
     known = flavour.capabilities
     unknown = [each for each in asked if known and each not in known]
     if unknown:
-        raise EngineError(
+        raise RecipeError(
             f"{flavour.title} builds no engine for compute capability {unknown[0]}",
-            where=WHERE,
+            where=where,
             found=", ".join(asked),
             available=[*known, "or leave it out for a portable engine"],
             hint="build for 9.0 and other data-centre GPUs with target: trt",
@@ -55,16 +58,16 @@ def check_capabilities(asked: Sequence[str], flavour: Flavour) -> list[str]:
     return sorted(set(asked), key=number)
 
 
-def check_plugin(kind: str, flavour: Flavour) -> None:
+def check_plugin(kind: str, flavour: Flavour, where: str = "plugin") -> None:
     """``plugin`` of a recipe: only TensorRT 11 takes compiled kernels into a plan.
 
     Raises:
-        EngineError: the library takes none.
+        RecipeError: the library takes none.
     """
     if kind == "aot" and flavour.capabilities:
-        raise EngineError(
+        raise RecipeError(
             f"{flavour.title} takes no compiled plugin into a plan",
-            where="plugin",
+            where=where,
             found=kind,
             available=["v3, beside the plan"],
             hint="beside target trt: per_target: {trt: {plugin: aot}}",

@@ -15,81 +15,29 @@ else an adapter may say changes more than this sum, and is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from lepton_compile.errors import CheckpointError, SourceError
-from lepton_compile.export.json_file import read_json
+from lepton_compile.errors import CheckpointError
 from lepton_passes.grouped import without_grid
 from lepton_passes.tensors import StreamedTensor, rows_of
 
+from .adapter_settings import read_settings
 from .base import Checkpoint, TensorInfo
 from .integers import EIGHT_BITS
 from .names import summarize
 from .safetensors import SafetensorsCheckpoint
 
-__all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_WEIGHTS",
-    "AdaptedCheckpoint",
-    "Parameters",
-    "parted_by",
-    "read_settings",
-]
+__all__ = ["ADAPTER_WEIGHTS", "AdaptedCheckpoint", "Parameters", "parted_by"]
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+WITHOUT = "without its"
 PAIRS = {".lora_A.weight": ".lora_B.weight", ".lora_embedding_A": ".lora_embedding_B"}
-# Where a value other than these asks for more than a sum, or for weights that are not the model's.
-PLAIN: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
-    **dict.fromkeys(
-        ("use_dora", "use_qalora", "lora_bias", "layer_replication", "megatron_config"),
-        (None, False),
-    ),
-    **dict.fromkeys(
-        ("alora_invocation_tokens", "target_parameters", "trainable_token_indices"),
-        (None, [], {}),
-    ),
-}
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """``adapter_config.json``.
-
-    Raises:
-        SourceError: it is missing or damaged, or the adapter is more than a sum of products.
-    """
-    path = folder / ADAPTER_CONFIG
-    try:
-        found = read_json(path)
-    except (OSError, ValueError) as error:
-        raise SourceError(
-            "The adapter cannot be read.",
-            where=str(path),
-            found=str(error),
-            hint="Name a folder that PEFT's save_pretrained wrote.",
-        ) from error
-    if not isinstance(found, dict):
-        raise SourceError(f"{ADAPTER_CONFIG} is not an object.", where=str(path))
-    for key, plain in PLAIN.items():
-        if (value := found.get(key)) not in plain and (value is not None or key == "peft_type"):
-            raise SourceError(
-                "The adapter cannot be merged as it is read.",
-                where=f"{path}: {key}",
-                found=str(value),
-                available=[str(each) for each in plain if each is not None],
-                hint="Merge it with PEFT (merge_and_unload, then save_pretrained); compile that.",
-            )
-    return found
 
 
 @dataclass(frozen=True)
@@ -130,6 +78,26 @@ def _weight(name: str) -> tuple[str, bool]:
     return own.replace(".base_layer.", "."), ".base_layer." in own
 
 
+def _pair(name: str) -> tuple[str, str] | None:
+    """Both matrices of the product that a tensor is one of; None of what is a weight itself."""
+    for down, up in PAIRS.items():
+        for suffix in (down, up):
+            if name.endswith(suffix):
+                layer = name.removesuffix(suffix)
+                return layer + down, layer + up
+    return None
+
+
+def _half(name: str) -> str:
+    """What PEFT calls a matrix of a product: lora_A, lora_B and so on."""
+    return name.removesuffix(".weight").rpartition(".")[2]
+
+
+def _is_in(name: str, module: str) -> bool:
+    """Whether a weight is that of a module, which is named by the end of its path."""
+    return f".{module}." in f".{name}"
+
+
 def parted_by(folder: Path) -> set[str]:
     """Weights that an adapter changes without what they are tied to, by its names alone; none where
     its weights are not there.
@@ -138,8 +106,7 @@ def parted_by(folder: Path) -> set[str]:
         SourceError: as of ``read_settings``.
         CheckpointError: the adapter is damaged.
     """
-    keeps = bool(read_settings(folder).get("ensure_weight_tying"))
-    if keeps or not (folder / ADAPTER_WEIGHTS).is_file():
+    if read_settings(folder).keeps_ties or not (folder / ADAPTER_WEIGHTS).is_file():
         return set()
     names = SafetensorsCheckpoint(folder, single=ADAPTER_WEIGHTS).names()
     return {said for said, below in map(_weight, names) if not below}
@@ -169,7 +136,7 @@ class AdaptedCheckpoint:
         self._adapter = SafetensorsCheckpoint(folder, single=ADAPTER_WEIGHTS)
         self._model = parameters or Parameters()
         tied = self._tied()
-        keeps = bool(self._settings.get("ensure_weight_tying"))  # what it brings of both is alike
+        keeps = self._settings.keeps_ties  # what it brings of both is alike
         self._stored = {**self._model.stored, **(tied if keeps else {})}
         self._shared = {} if keeps else self._changed(tied)
         self._products: dict[str, _Product] = {}
@@ -177,13 +144,8 @@ class AdaptedCheckpoint:
         self._below: dict[str, str] = {}  # by stored name: what products are added to
         strangers = [name for name in self._adapter.names() if not self._place(name)]
         if strangers:
-            raise CheckpointError(
-                "The adapter does not fit the model.",
-                where=str(folder),
-                found=self._told(strangers),
-                available=summarize(self._base.names())[:8],
-                hint="Name the model, and the task, that it was trained on.",
-            )
+            raise self._misfit(folder, strangers)
+        self._check_whole()
         self._names = {name: self._info(name) for name in self._all()}
 
     def names(self) -> Mapping[str, TensorInfo]:
@@ -215,15 +177,58 @@ class AdaptedCheckpoint:
         held = EIGHT_BITS if info.integers is not None else None
         return TensorInfo(ir.DataType.FLOAT, info.shape, integers=held)
 
-    def _told(self, strangers: list[str]) -> str:
+    def _misfit(self, folder: Path, strangers: list[str]) -> CheckpointError:
         """What does not fit, and the sizes of what would but for them."""
-        found = f"{len(strangers)} of no weight: {', '.join(summarize(strangers))}"
-        for name in strangers:
-            said = self._model.named(_weight(name)[0])
-            if said is not None and name.endswith(_weight(name)[0]):
-                has, wanted = self._adapter.names()[name].shape, self._model.shapes[said]
-                return f"{found}; {said} is {list(has)}, the model's {list(wanted)}"
-        return found
+        why = {name: self._why(name) for name in strangers}
+        of_none = summarize(name for name in strangers if not why[name])
+        told = summarize(dict.fromkeys(text for text in why.values() if text))
+        if of_none:
+            count = sum(not text for text in why.values())
+            told = [f"{count} of no weight: {', '.join(of_none)}", *told]
+        halves = all(WITHOUT in text for text in why.values())
+        return CheckpointError(
+            "The adapter does not fit the model.",
+            where=str(folder),
+            found="; ".join(told),
+            available=summarize(self._base.names())[:8] if of_none else (),
+            hint="Save it again, or fetch the whole of it."
+            if halves
+            else "Name the model, and the task, that it was trained on.",
+        )
+
+    def _why(self, name: str) -> str:
+        """Why a tensor that is for a weight does not fit it; empty of one that is for none."""
+        said, below = _weight(name)
+        target, pair, infos = self._name(said), _pair(name), self._adapter.names()
+        if target is None and pair is None and not below:
+            target = self._model.named(said)
+        wanted = None if target is None else self._shape(target)
+        if wanted is None:
+            return ""
+        if pair is None:
+            return f"{said} is {list(infos[name].shape)}, the model's {list(wanted)}"
+        if lacks := [_half(each) for each in pair if each not in infos]:
+            return f"{name} {WITHOUT} {lacks[0]}"
+        down, up = (f"{_half(each)} {list(infos[each].shape)}" for each in pair)
+        return f"{said} is {list(wanted)}, the adapter's {down} and {up}"
+
+    def _check_whole(self) -> None:
+        """Modules that the settings name as trained whole, and the model has, are in the file.
+
+        Raises:
+            CheckpointError: one is not: the model's own weights would stand in for it.
+        """
+        brought = [_weight(name)[0] for name in self._adapter.names()]
+        tied = {*self._model.tied, *self._model.tied.values()} if self._settings.keeps_ties else ()
+        for module in self._settings.whole:
+            names = [n for n in self._model.shapes or self._base.names() if _is_in(n, module)]
+            if {*names} - {*tied} and not any(_is_in(name, module) for name in brought):
+                raise CheckpointError(
+                    "The adapter has no weights of a module that was trained as a whole.",
+                    where=f"{self._settings.path}: modules_to_save",
+                    found=f"{module}; {ADAPTER_WEIGHTS} has no {', '.join(summarize(names))}",
+                    hint="Save it again with PEFT; take the name out if the model's own are meant.",
+                )
 
     def _tied(self) -> dict[str, str]:
         """Parameters that are stored under the name of another -> that name."""
@@ -258,11 +263,9 @@ class AdaptedCheckpoint:
 
     def _place(self, name: str) -> bool:
         """Note what a tensor of the adapter is for; False where the model has no use for it."""
-        for down, up in PAIRS.items():
-            if name.endswith(down) and (other := name.removesuffix(down) + up):
-                return other in self._adapter.names() and self._add(name, other, down)
-            if name.endswith(up):
-                return name.removesuffix(up) + down in self._adapter.names()
+        if (pair := _pair(name)) is not None:
+            whole = all(each in self._adapter.names() for each in pair)
+            return whole and (name != pair[0] or self._add(*pair))
         said, below = _weight(name)
         stored = self._name(said)
         if stored is None and not below:
@@ -275,19 +278,20 @@ class AdaptedCheckpoint:
             self._whole[stored] = name
         return True
 
-    def _add(self, down: str, up: str, suffix: str) -> bool:
+    def _add(self, down: str, up: str) -> bool:
         said, _ = _weight(down)
         target = self._name(said)
         shapes = [self._adapter.names()[name].shape for name in (down, up)]
         if target is None or any(len(shape) != 2 for shape in shapes):
             return False
         (rank, inner), (outer, other) = shapes
-        turned = "embedding" in suffix or self._turned(said)
+        turned = "lora_embedding" in _half(down) or self._turned(said)
         wanted = (inner, outer) if turned else (outer, inner)
         if not rank or rank != other or self._shape(target) != wanted:
             return False
-        scale = self._scale(said.removesuffix(".weight"), rank)
-        self._products[target] = _Product(down, up, scale, turned)
+        layer = said.removesuffix(".weight")
+        self._settings.check_rank(layer, rank)
+        self._products[target] = _Product(down, up, self._settings.scale(layer, rank), turned)
         return True
 
     def _turned(self, said: str) -> bool:
@@ -296,22 +300,7 @@ class AdaptedCheckpoint:
         parameter = self._model.named(said)
         if parameter is not None:
             return parameter in self._model.turned
-        return bool(self._settings.get("fan_in_fan_out"))
-
-    def _scale(self, layer: str, rank: int) -> float:
-        common, own = self._settings.get("lora_alpha"), self._settings.get("alpha_pattern") or {}
-        try:
-            matching = [value for n, value in own.items() if re.fullmatch(rf"(.*\.)?({n})", layer)]
-            alpha = float([*matching, common][0])
-            if not isfinite(alpha):
-                raise ValueError(f"{alpha} is no scale")
-        except (re.error, AttributeError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(
-                "The adapter has no scale.",
-                where=layer,
-                found=f"lora_alpha: {common!s:.80}; {error}",
-            ) from error
-        return alpha / (sqrt(rank) if self._settings.get("use_rslora") else rank)
+        return self._settings.turned
 
     def _sum(self, weight: StreamedTensor, product: _Product) -> StreamedTensor:
         down, up = self._adapter.tensor(product.down), self._adapter.tensor(product.up)

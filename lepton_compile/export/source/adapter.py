@@ -7,11 +7,15 @@ from pathlib import Path
 
 from lepton_compile.arguments import placed
 from lepton_compile.errors import SourceError
-from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
+from lepton_compile.export.checkpoint.adapted import ADAPTER_WEIGHTS
+from lepton_compile.export.checkpoint.adapter_settings import ADAPTER_CONFIG, read_settings
+from lepton_compile.export.source.address import refuse_address
 from lepton_compile.export.source.folder import PICKLE_ENDINGS, pickled
 from lepton_compile.export.source.hub import download
 
 __all__ = ["Adapter", "locate_adapter"]
+
+FORMS = ("hf:org/name@commit", "a folder that PEFT's save_pretrained wrote")
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,13 @@ def locate_adapter(spec: str, base: Path, *, weights: bool) -> Adapter:
     if scheme == "hf":
         path, revision = download(rest, weights=weights, adapter=True)
     else:
+        refuse_address(spec, FORMS)
         path, revision = placed(spec, base, "adapter"), None
     if not path.is_dir():
         raise SourceError(
             "The adapter is not a folder." if path.exists() else "The adapter does not exist.",
             found=str(path),
-            available=["hf:org/name@commit", "a folder that PEFT's save_pretrained wrote"],
+            available=FORMS,
         )
     read_settings(path)
     if weights and not (path / ADAPTER_WEIGHTS).is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG
+from lepton_compile.export.checkpoint.adapter_settings import ADAPTER_CONFIG
 from lepton_compile.export.checkpoint.quantized import check_settings
 from lepton_compile.export.checkpoint.safetensors import INDEX_NAME, SINGLE_NAME
 from lepton_compile.export.source.modules import modules_of

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
+from lepton_compile.export.source.address import on_the_hub
 from lepton_compile.export.source.folder import PICKLE_ENDINGS, has_weights, pickled
 
 __all__ = ["download"]
@@ -38,7 +39,10 @@ def download(
     match = SPEC.match(spec)
     if match is None:
         raise SourceError(
-            "The hub name is not well formed.", found=f"hf:{spec}", available=["hf:org/name@commit"]
+            "The hub name is not well formed.",
+            found=f"hf:{spec}",
+            available=["hf:org/name@commit"],
+            hint=on_the_hub(spec),
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

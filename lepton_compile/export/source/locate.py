@@ -14,6 +14,7 @@ from pathlib import Path
 from lepton_compile.arguments import placed
 from lepton_compile.errors import SourceError
 from lepton_compile.export.source.adapter import locate_adapter
+from lepton_compile.export.source.address import on_the_hub, refuse_address
 from lepton_compile.export.source.hub import download
 from lepton_compile.export.source.model import Source
 from lepton_compile.export.source.package import locate_package
@@ -61,18 +62,19 @@ def _located(model: str, base: Path, trust_remote_code: bool, weights: bool) -> 
     if scheme == "package":
         path, version = locate_package(rest)
         return _open(model, path, version, trust_remote_code, weights)
+    refuse_address(model, FORMS)
     path = placed(model, base, "model")
     if not path.exists():
         raise SourceError(
             "The model does not exist.",
             found=str(path),
             available=FORMS,
-            hint=_on_the_hub(model),
+            hint=on_the_hub(model) or _as_others_take_it(model),
         )
     return _open(model, path, None, trust_remote_code, weights)
 
 
-def _on_the_hub(model: str) -> str | None:
+def _as_others_take_it(model: str) -> str | None:
     """What to write where a name looks like one of the hub, as other tools take it."""
     if HUB_NAME.match(model):
         return f"For the hub, write hf:{model}."

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from lepton_compile.errors import SourceError
-from lepton_compile.export.checkpoint.adapted import ADAPTER_CONFIG
+from lepton_compile.export.checkpoint.adapter_settings import ADAPTER_CONFIG
 from lepton_compile.export.source.modules import MODULES
 from lepton_compile.export.source.objects import read_object
 

@@ -28,6 +28,7 @@ def locate_package(spec: str) -> tuple[Path, str | None]:
         SourceError: the package is not installed, has no such file, or cannot join its parts.
     """
     module, _, inside = spec.partition("/")
+    _check_name(spec, module)
     roots = _module_folders(module)
     if not inside:
         return _assembled(module), _version(module)
@@ -38,8 +39,27 @@ def locate_package(spec: str) -> tuple[Path, str | None]:
     raise SourceError(
         "The package holds no such file or folder.",
         found=f"package:{spec}",
-        available=sorted(p.name for root in roots for p in root.iterdir() if p.name[0] not in "._"),
+        available=sorted(name for root in roots for name in _inside(root)),
     )
+
+
+def _inside(root: Path) -> list[str]:
+    """What a folder that may not be there holds, without what is hidden or compiled."""
+    paths = root.iterdir() if root.is_dir() else ()
+    return [path.name for path in paths if path.name[0] not in "._"]
+
+
+def _check_name(spec: str, module: str) -> None:
+    """What is no name would be looked up as one, and then be told to be installed."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        meant = module.replace("-", "_")
+        dashed = meant != module and meant.isidentifier()
+        raise SourceError(
+            "This is no name of a package, as an import has it.",
+            found=f"package:{spec}",
+            available=["package:module/path"],
+            hint=f"write package:{meant}{spec[len(module) :]}" if dashed else None,
+        )
 
 
 def _module_folders(module: str) -> list[Path]:
@@ -49,10 +69,17 @@ def _module_folders(module: str) -> list[Path]:
         spec = find_spec(top)
     except (ImportError, ValueError):
         spec = None
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None:
         raise SourceError(
             f"The package {top!r} is not installed.",
             hint=f"pip install {top.replace('_', '-')}",
+        )
+    if not spec.submodule_search_locations:
+        raise SourceError(
+            f"The module {top!r} is no package that could hold a model.",
+            found=spec.origin,
+            available=["package:module/path"],
+            hint="name the package that ships the model",
         )
     return [Path(location, *rest) for location in spec.submodule_search_locations]
 
@@ -69,7 +96,12 @@ def _version(module: str) -> str | None:
 
 def _assembled(module: str) -> Path:
     """The joined file in the cache; joined again if its digest is not the recorded one."""
-    package = import_module(module)
+    try:
+        package = import_module(module)
+    except ImportError as error:
+        raise SourceError(
+            "The package cannot be imported.", found=f"package:{module}: {error}"
+        ) from error
     assemble = getattr(package, "assemble", None)
     if assemble is None:
         raise SourceError(

@@ -16,7 +16,7 @@ from lepton_compile.engines.tensorrt.baked_plugin import bake_plugin
 from lepton_compile.engines.tensorrt.child.events import Failure
 from lepton_compile.engines.tensorrt.child.plugins import register_baked
 from lepton_compile.engines.tensorrt.plugins import aliases_of, plugin_domains
-from lepton_compile.errors import EngineError
+from lepton_compile.errors import EngineError, RecipeError
 from lepton_compile.recipe import load_recipe
 from lepton_plugins.attention.plugin_qdp import step_named
 from tests.passes.lowering.trt.decoder import CAPACITY, DIM, HEADS, KV, lowered, neutral
@@ -106,9 +106,12 @@ def test_a_gpu_without_kernels_is_named() -> None:
 
 def test_a_recipe_for_tensorrt_rtx_is_told_at_once() -> None:
     recipe = {"model": "./model", "target": ["trt-rtx", "trt"], "plugin": "aot"}
-    with pytest.raises(EngineError, match="takes no compiled plugin") as caught:
+    with pytest.raises(RecipeError, match="takes no compiled plugin") as caught:
         check_early(load_recipe(recipe))
     assert caught.value.where == "plugin"
+    with pytest.raises(RecipeError) as caught:
+        check_early(load_recipe({**recipe, "per_target": {"trt-rtx": {"plugin": "aot"}}}))
+    assert caught.value.where == "per_target.trt-rtx.plugin"
     own = {"per_target": {"trt": {"plugin": "aot"}}}
     check_early(load_recipe(recipe | own | {"plugin": "v3"}))
 

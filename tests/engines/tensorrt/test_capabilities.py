@@ -14,7 +14,7 @@ from lepton_compile.engines.tensorrt.capabilities import (
     number,
 )
 from lepton_compile.engines.tensorrt.flavour import RTX, TRT, Flavour
-from lepton_compile.errors import EngineError
+from lepton_compile.errors import EngineError, RecipeError
 from tests.engines.tensorrt.orders import graph
 
 TYPES = {"bfloat16": "BFLOAT16", "int8": "INT8", "int4": "INT4", "float8e4m3fn": "FLOAT8E4M3FN"}
@@ -47,13 +47,13 @@ def test_they_are_sorted_as_numbers_and_named_once() -> None:
 def test_another_way_to_write_them_is_an_error_of_form(
     text: str, hint: str, flavour: Flavour
 ) -> None:
-    with pytest.raises(EngineError, match=f"{text!r} is no compute capability") as raised:
+    with pytest.raises(RecipeError, match=f"{text!r} is no compute capability") as raised:
         check_capabilities(["8.6", text], flavour)
     assert (raised.value.where, raised.value.hint) == ("compute_capabilities", hint)
 
 
 def test_one_that_the_library_does_not_build_for() -> None:
-    with pytest.raises(EngineError, match=r"builds no engine for .* 9\.0") as raised:
+    with pytest.raises(RecipeError, match=r"builds no engine for .* 9\.0") as raised:
         check_capabilities(["8.9", "9.0"], RTX)
     assert raised.value.available[:3] == ("7.5", "8.0", "8.6")
     assert "target: trt" in str(raised.value.hint)
