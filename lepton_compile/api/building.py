@@ -283,7 +283,7 @@ class Build:
             choose_kernels=self.recorded.kernels(target)
             if self.recorded is not None
             else self.found.tactics.get(target),
-            cache_measure=cache_measure_for(recipe, source, exported, step),
+            cache_measure=cache_measure_for(recipe, target, source, exported, step),
         )
         report = self.found.passes[target]
         if comparing.unchecked:

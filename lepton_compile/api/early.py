@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lepton_compile.api.texts import read_text
 from lepton_compile.engines import TARGETS
+from lepton_compile.engines.ort_cpu.kernels import kernels_for
 from lepton_compile.engines.probe import probe
 from lepton_compile.engines.tensorrt.capabilities import check_capabilities, check_plugin
 from lepton_compile.engines.tensorrt.flavour import FLAVOURS
@@ -27,7 +28,7 @@ def check_early(recipe: Recipe) -> None:
         read_text(recipe.base / recipe.verify.text)
     for target in recipe.target:
         own = recipe.for_target(target)
-        passes_for(own, target)
+        passes_for(own, target, native=target == "ort-cpu" and kernels_for(recipe).native)
         if flavour := FLAVOURS.get(target):
             where = recipe.key_of("compute_capabilities", target)
             check_capabilities(own.compute_capabilities, flavour, where)

@@ -116,10 +116,10 @@ def measure_for(
 
 
 def cache_measure_for(
-    recipe: Recipe, source: Source, exported: ExportedModel, step: Step
+    recipe: Recipe, target: str, source: Source, exported: ExportedModel, step: Step
 ) -> CacheMeasure | None:
     """What runs the sample to see the ranges of keys and values; ``None`` where a cache is not
-    rounded.
+    rounded, or as numbers come (``ort-cpu``).
 
     Raises:
         RecipeError: the model has no cache, or no tokenizer and so no text to run.
@@ -133,6 +133,8 @@ def cache_measure_for(
             found=recipe.quantize.cache,
             available=["same"],
         )
+    if target == "ort-cpu":
+        return None
     if not _has_sample(source, exported):
         raise RecipeError(
             "scales of a KV cache are calibrated on a text, and the model has no tokenizer",

@@ -89,7 +89,8 @@ def plan_engine(
     hessians = _unread(hessians_for, recipe, model, source, exported, progress, notes)
     energies = _unread(energies_for, recipe, model, source, exported, progress, notes)
     fitted = hessians is not None or energies is not None
-    sampled = fitted or rounded or recipe.quantize.cache != "same"
+    measures = recipe.quantize.cache != "same" and target != "ort-cpu"
+    sampled = fitted or rounded or measures
     peak = _sampling_peak(recipe, model, source, exported, hessians) if sampled else 0
     passes = passes_for(
         recipe,

@@ -41,7 +41,7 @@ ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
 _NARROWEST_FIRST = ("int4", "int8", "fp32")
 _NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 _NOTHING = 1e-300  # less than a product of norms of fp32
 # Numbers made float64 at a time: from 10,000 on OpenBLAS takes threads, which busy cores delay.
 _AT_A_TIME = 1 << 13

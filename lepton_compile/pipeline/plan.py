@@ -94,7 +94,7 @@ def passes_for(
         stacks=target not in TENSORRT or choose is not None,
         native=native,
         choices=Choices(choose_kernels) if choose_kernels is not None else None,
-        cache=cache_type(recipe, target, half),
+        cache=cache_type(recipe, target, half, native=own),
         cache_measure=cache_measure,
         lacking="TensorRT" if target in TENSORRT else "",
         own_forms=own,
@@ -131,21 +131,30 @@ def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:
     return quantize.activations == "static" or quantize.format == "fp8" or not decoder
 
 
-def cache_type(recipe: Recipe, target: str, half: ir.DataType | None) -> ir.DataType | None:
+def cache_type(
+    recipe: Recipe, target: str, half: ir.DataType | None, *, native: bool = False
+) -> ir.DataType | None:
     """What a cache holds in place of what is computed in, ``None`` for the same.
+
+    Args:
+        native: the engine has our own CPU kernels.
 
     Raises:
         RecipeError: the target has no kernels for it, or not in what is computed in.
     """
     wanted = CACHE_TYPES.get(recipe.quantize.cache)
-    if wanted is None:
-        return None
+    if wanted is None or (native and wanted == ir.DataType.INT8):
+        return wanted
     if target not in TENSORRT:
         raise RecipeError(
             f"{target} has no kernels for a cache of 8 bits",
             where="quantize.cache",
             found=recipe.quantize.cache,
-            available=["same", f"int8 and fp8 for {' and '.join(TENSORRT)}"],
+            available=[
+                "same",
+                f"int8 and fp8 for {' and '.join(TENSORRT)}",
+                "int8 for ort-cpu, beside quantized weights, by our own kernels",
+            ],
             hint="beside other targets: per_target: {trt-rtx: {quantize: {cache: int8}}}",
         )
     if half is None:

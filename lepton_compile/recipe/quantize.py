@@ -94,7 +94,7 @@ class Quantize(Closed):
     )
     cache: Literal["same", "int8", "fp8"] = Field(
         default="same",
-        description="KV cache in TensorRT; same is what is computed in.",
+        description="KV cache, in TensorRT and (int8) ort-cpu; same: the target's own.",
     )
     rules: tuple[Rule, ...] = Field(
         default=(), description="Exceptions; the first that matches holds."

@@ -19,8 +19,8 @@ def past_of(model: Any, batch: int, length: int) -> Iterator[tuple[str, str, tup
         for at in ({"layer": number, "kind": kind} for kind in ("key", "value")):
             with failing("manifest.json is damaged: manifest.cache and manifest.inputs differ"):
                 past, present = (model.cache[way].format(**at) for way in ("past", "present"))
-                dtype = model.inputs[past]["dtype"]
-            yield past, present, (batch, layer["heads"], length, layer["head_dim"]), dtype
+                dtype, (*_, row) = (model.inputs[past][key] for key in ("dtype", "shape"))
+            yield past, present, (batch, layer["heads"], length, row), dtype
     if model.cache.get("states"):
         from lepton_compile.runtime.loader_states import states_of
 

@@ -63,7 +63,7 @@ def genai_config(
                 "provider_options": PROVIDERS[engine.target],
                 **_kernels(engine),
             },
-            "head_size": head_dim,
+            "head_size": _row(engine, cache, head_dim),
             "hidden_size": config.get("hidden_size") or heads * head_dim,
             "num_attention_heads": config.get("num_attention_heads") or heads,
             "num_hidden_layers": len(kinds or cache["layers"]),
@@ -147,6 +147,13 @@ def _names(engine: ServedEngine, cache: Mapping[str, Any]) -> dict[str, Any]:
             **present_states,
         },
     }
+
+
+def _row(engine: ServedEngine, cache: Mapping[str, Any], head_dim: int) -> int:
+    """Numbers that a token takes of a head's cache: in bytes their scales, too."""
+    past = str(cache["past"]).partition("{")[0]
+    rows = [value["shape"][-1] for value in engine.inputs if value["name"].startswith(past)]
+    return int(rows[0]) if rows and isinstance(rows[0], int) else head_dim
 
 
 def _one_shape(cache: Mapping[str, Any]) -> tuple[int, int]:

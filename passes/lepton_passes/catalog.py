@@ -23,6 +23,7 @@ from lepton_passes.lowering.ort.attention import LowerAttention
 from lepton_passes.lowering.ort.bias_gelu import LowerBiasGelu
 from lepton_passes.lowering.ort.biased_attention import LowerBiasedAttention
 from lepton_passes.lowering.ort.biased_cached_attention import LowerBiasedCachedAttention
+from lepton_passes.lowering.ort.byte_cache import LowerByteCache
 from lepton_passes.lowering.ort.cached_attention import LowerCachedAttention
 from lepton_passes.lowering.ort.causal_conv import LowerCausalConv
 from lepton_passes.lowering.ort.cpu_opset import LowerCpuOpset
@@ -214,8 +215,12 @@ def _shared_attention(settings: Settings) -> LeptonPass:
 
 
 def _half_cache(settings: Settings) -> LeptonPass | None:
-    quantized = settings.choose is not None
+    quantized = settings.choose is not None and settings.cache is None
     return LowerHalfCache() if settings.native and quantized else None
+
+
+def _byte_cache(settings: Settings) -> LeptonPass | None:
+    return LowerByteCache() if settings.cache is not None else None
 
 
 def _mask_column(settings: Settings) -> LeptonPass | None:
@@ -318,6 +323,7 @@ CATALOG: tuple[Entry, ...] = (
     Entry(LowerCudaHeadNorm, targets=_CUDA),
     # Behind all that makes attention ours, and in front of what rounds what layers read.
     Entry(LowerHalfCache, targets=_CPU, configured=_half_cache),
+    Entry(LowerByteCache, targets=_CPU, configured=_byte_cache),
     # Between what it looks through, norms and sums, and the kernels of layers; in front of static
     # caches, whose logits are those of one position.
     Entry(LowerLastLayer, configured=_last_layer),

@@ -1,9 +1,9 @@
-"""How long a token takes by the number of those before it, with caches of halves and of floats.
+"""How long a token takes by the number of those before it, with caches of halves, floats and bytes.
 
     python scripts/bench/contexts.py --json out.json
 
 A model of Qwen3 0.6B's shape, with random weights in 4 bits: it has 8 heads of keys in each of 28
-layers, so that a cache soon has as much to read as the weights. Both engines are built from it, and
+layers, so that a cache soon has as much to read as the weights. All engines are built from it, and
 their loaders have their turns.
 """
 
@@ -33,8 +33,12 @@ SHAPE = {
     "tie_word_embeddings": True,
     "max_position_embeddings": 4096,
 }
-ENGINES = {"halves": "[]", "floats": "[lower-half-cache]"}
-"""What passes are left out."""
+ENGINES = {
+    "halves": "passes.disable=[]",
+    "floats": "passes.disable=[lower-half-cache]",
+    "bytes": "quantize.cache=int8",
+}
+"""What their recipe has besides."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,11 +65,11 @@ def save(folder: Path) -> Path:
     return folder
 
 
-def build(model: Path, output: Path, quantize: str, disable: str) -> Path:
+def build(model: Path, output: Path, quantize: str, changed: str) -> Path:
     """An engine of it."""
     command = [sys.executable, "-m", "lepton_compile", "build", "--model", str(model), "-q"]
     command += ["--quantize", quantize, "--no-check", "--no-verify", "-o", str(output)]
-    subprocess.run([*command, "--set", f"passes.disable={disable}"], check=True)
+    subprocess.run([*command, "--set", changed], check=True)
     return output
 
 
@@ -101,8 +105,8 @@ def main(given: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model = save(Path(scratch) / "model")
         engines = {
-            name: build(model, Path(scratch) / name, asked.quantize, disable)
-            for name, disable in ENGINES.items()
+            name: build(model, Path(scratch) / name, asked.quantize, changed)
+            for name, changed in ENGINES.items()
         }
         found = measured(engines, asked)
     told = {"shape": SHAPE, "quantize": asked.quantize, "threads": asked.threads}

@@ -53,23 +53,27 @@ def run(
     in_place: Mapping[int, int] | None = None,
     left_out: Sequence[int] = (),
     halves: Sequence[int] = (),
+    bytes_: Sequence[int] = (),
     **attributes: Any,
 ) -> list[Array]:
     """What the op gives for these inputs; ``None`` leaves one out. ``in_place`` has outputs that
-    share the memory of an input; ``left_out`` are outputs without a name, ``halves`` in fp16."""
+    share the memory of an input; ``left_out`` are outputs without a name, ``halves`` in fp16,
+    ``bytes_`` in int8."""
     import onnxruntime as ort
 
     feeds: Mapping[str, Array] = {f"i{n}": a for n, a in enumerate(inputs) if a is not None}
     names = [f"i{n}" if a is not None else "" for n, a in enumerate(inputs)]
     slots = ["" if n in left_out else f"o{n}" for n in range(outputs)]
     made = [name for name in slots if name]
-    types, narrow = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16), {f"o{n}" for n in halves}
+    types = dict.fromkeys(made, onnx.TensorProto.FLOAT)
+    types |= {f"o{n}": onnx.TensorProto.FLOAT16 for n in halves}
+    types |= {f"o{n}": onnx.TensorProto.INT8 for n in bytes_}
     node = helper.make_node(op_type, names, slots, domain=domain, **attributes)
     graph = helper.make_graph(
         [node],
         "one",
         [_described(name, a) for name, a in feeds.items()],
-        [helper.make_tensor_value_info(n, types[n in narrow], None) for n in made],
+        [helper.make_tensor_value_info(n, types[n], None) for n in made],
     )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid(domain, 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)

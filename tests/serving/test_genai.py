@@ -14,19 +14,23 @@ from lepton_compile.cli import main
 from lepton_compile.errors import ArtifactError
 from lepton_compile.runtime import load
 from lepton_compile.serving import export_genai
+from tests.plugins.cpu_library import needs_library
 from tests.serving.writing import PROMPTS, written_by_genai, written_by_loader
 from tests.small import llama, saved
 
+BYTES = pytest.param({"bits": 4, "cache": "int8"}, marks=needs_library, id="cache")
 
-@pytest.fixture(scope="module", params=["none", "int4"])
+
+@pytest.fixture(scope="module", params=["none", "int4", BYTES])
 def endless(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A decoder that no token ends, so that both run to the same length; in int4 with kernels of
-    our own, where they can be made."""
+    our own, where they can be made, which may keep keys and values in bytes."""
     pytest.importorskip("torch")
     import lepton_compile as lc
 
     folder = tmp_path_factory.mktemp("genai")
-    config = llama(bos_token_id=None, pad_token_id=None)
+    wide = {"head_dim": 32, "hidden_size": 96} if isinstance(request.param, dict) else {}
+    config = llama(bos_token_id=None, pad_token_id=None, **wide)
     saved("LlamaForCausalLM", config, folder / "model")
     recipe: dict[str, Any] = {"model": str(folder / "model"), "task": "text-generation"}
     recipe["quantize"] = request.param

@@ -11,6 +11,7 @@ from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
+from lepton_passes.lowering.ort.byte_cache import SHARE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,8 +42,10 @@ def build(job: EngineJob) -> BuiltEngine:
     details: dict[str, Any] = {"saturates": multiplies_bytes(job.model)}
     if library is not None:
         details["kernels"] = entry(library, job.model)
-    if (cache := cache_type(job.model.graph)) not in (None, _USUAL):
-        details |= {"io": own_interface(job.model.graph), "cache": cache}
+    cache = cache_type(job.model.graph)
+    if cache is not None and cache != _USUAL:
+        shared = {"group": SHARE} if cache["dtype"] == "int8" else {}
+        details |= {"io": own_interface(job.model.graph), "cache": cache | shared}
     names = [file.name for file in files] + ([] if library is None else [library.name])
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(files[0].name, requires, details, files=names, encoder=encoder)

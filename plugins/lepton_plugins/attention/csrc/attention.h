@@ -18,16 +18,22 @@ struct HeadsOf {
 
 using Heads = HeadsOf<float>;
 
-// Keys or values: floats, or halves (fp16), which are widened as they are read.
+// What keys and values are: floats, or halves (fp16) or bytes (bytes.h), which are widened as they are read.
+enum class Kept { floats, halves, bytes };
+
+constexpr Kept kept_as(const float*) { return Kept::floats; }
+constexpr Kept kept_as(const uint16_t*) { return Kept::halves; }
+constexpr Kept kept_as(const int8_t*) { return Kept::bytes; }
+
+// Keys or values.
 struct Stored {
   const void* data;
   int64_t batch, head, token;
-  bool half;
+  Kept kept;
 
   template <class T>
   Stored(const HeadsOf<T>& of)
-      : data(of.data), batch(of.batch), head(of.head), token(of.token),
-        half(sizeof(T) == sizeof(uint16_t)) {}
+      : data(of.data), batch(of.batch), head(of.head), token(of.token), kept(kept_as(of.data)) {}
 
   // T is what they are.
   template <class T> const T* at(int64_t b, int64_t h, int64_t t) const {

@@ -19,6 +19,7 @@ struct MatrixOf {
 
 using Matrix = MatrixOf<float>;
 using Halves = MatrixOf<uint16_t>;  // fp16
+using Bytes = MatrixOf<int8_t>;     // bytes.h
 
 struct Size {
   int rows, inner, columns;
@@ -55,10 +56,12 @@ struct AttentionForm {
   void (*multiply_few)(const Size& size, const float* query, const Matrix& keys, float* scores);
   void (*multiply_few_halves)(const Size& size, const float* query, const Halves& keys,
                               float* scores);
+  void (*multiply_few_bytes)(const Size& size, const float* query, const Bytes& keys, float* scores);
   // total (rows, columns) += scores (rows, kKeys) . values (inner, columns)
   void (*add_few)(const Size& size, const float* scores, const Matrix& values, float* total);
   void (*add_few_halves)(const Size& size, const float* scores, const Halves& values,
                          float* total);
+  void (*add_few_bytes)(const Size& size, const float* scores, const Bytes& values, float* total);
   // s = cap * tanh(s / cap), a multiple of 8
   void (*soften)(float cap, int count, float* s);
   // Scores become weights, in place: e^(s - maximum), 0 for kNone.

@@ -1,6 +1,7 @@
 // The loops of a form, over any lanes. What a multiple of 8 leaves behind whole lanes is one Eight.
 #pragma once
 #include "../../toolchain/csrc/vector.h"
+#include "byte_loops.h"
 #include "few_loops.h"
 #include "form.h"
 #include "rounded_loops.h"
@@ -155,8 +156,10 @@ AttentionForm form_of() {
   return {multiply<Lanes, R>,
           multiply_few<Lanes, float>,
           multiply_few<Lanes, uint16_t>,
+          multiply_few_bytes<Integers>,
           add_few<Lanes, Lanes::kLanes / 4, float>,
           add_few<Lanes, Lanes::kLanes / 4, uint16_t>,
+          add_few_bytes<Lanes>,
           soften<Lanes>,
           weigh<Lanes>,
           rounded_multiply<WordsBlock, Integers, R, 2>,

@@ -21,6 +21,13 @@ struct EightIntegers {
   static Sums none() { return {_mm256_setzero_si256()}; }
   static Words words(const int16_t* p) { return {load(p)}; }
   static Bytes bytes(const int8_t* p) { return {load(p)}; }
+  // Words of as many bytes.
+  static Words widened(const int8_t* p) {
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+
+  // a[2 c] * b[2 c] + a[2 c + 1] * b[2 c + 1]
+  static Sums pairs(Words a, Words b) { return {_mm256_madd_epi16(a.all, b.all)}; }
 
   // sums[c] + w[2 c] * two[0] + w[2 c + 1] * two[1]
   static Sums add(Sums sums, Words w, const int16_t* two) {
@@ -53,9 +60,7 @@ struct EightIntegers {
 
 // Rounded to bytes, one behind the other.
 inline void store_row(Eight x, uint8_t* to) {
-  const __m256i wide = _mm256_cvtps_epi32(x.v);
-  const __m128i words =
-      _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  const __m128i words = words_of(x);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
 }
 

@@ -25,6 +25,10 @@ struct SixteenIntegers {
   static Sums none() { return {Eights::none(), Eights::none()}; }
   static Words words(const int16_t* p) { return {Eights::words(p), Eights::words(p + 16)}; }
   static Bytes bytes(const int8_t* p) { return {Eights::bytes(p), Eights::bytes(p + 32)}; }
+  static Words widened(const int8_t* p) { return {Eights::widened(p), Eights::widened(p + 16)}; }
+  static Sums pairs(Words a, Words b) {
+    return {Eights::pairs(a.low, b.low), Eights::pairs(a.high, b.high)};
+  }
   static Sums add(Sums sums, Words w, const int16_t* two) {
     return {Eights::add(sums.low, w.low, two), Eights::add(sums.high, w.high, two)};
   }
@@ -61,6 +65,10 @@ struct SixteenIntegers {
   static Sums none() { return {_mm512_setzero_si512()}; }
   static Words words(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
   static Bytes bytes(const int8_t* p) { return {_mm512_loadu_si512(p)}; }
+  static Words widened(const int8_t* p) {
+    return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Sums pairs(Words a, Words b) { return {_mm512_madd_epi16(a.all, b.all)}; }
   static Sums add(Sums sums, Words w, const int16_t* two) {
     return {_mm512_dpwssd_epi32(sums.all, w.all, repeated(two))};
   }

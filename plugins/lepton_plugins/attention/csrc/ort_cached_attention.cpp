@@ -7,12 +7,13 @@
 // result has so many, while keys and values of all go to the cache. Key and value of no tokens leave
 // the cache as it is, that of another layer, and nothing is made of it; no norm of keys is needed
 // then, and query may hold the last of the new tokens alone, of which there are `tokens`. Caches are
-// of floats, or of halves (fp16).
+// of floats, of halves (fp16), or of bytes with scales, which make their rows longer (bytes.h).
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
 
 #include "../../normalization/csrc/normalization.h"
+#include "bytes.h"
 #include "halves.h"
 #include "ort_attention.h"
 #include "ort_inputs.h"
@@ -60,6 +61,11 @@ inline void put(const float* x, int64_t width, float* y) { memcpy(y, x, width * 
 inline void put(const float* x, int64_t width, uint16_t* y) {
   narrow(x, static_cast<int>(width), y);
 }
+inline void put(const float* x, int64_t width, int8_t* y) { narrow(x, width, y); }
+
+// How long a row of it is.
+template <class T>
+constexpr int64_t row_of(int64_t width) { return sizeof(T) == 1 ? row_bytes(width) : width; }
 
 // New keys and values go to the cache, turned; queries to memory of their own.
 template <class T>
@@ -77,7 +83,7 @@ struct Append {
   // Keys and values each, where they are not written in place.
   void copy(int64_t unit) const {
     const int64_t b = unit / kv_heads, h = unit % kv_heads;
-    const size_t bytes = past[b] * in.head_dim * sizeof(T);
+    const size_t bytes = past[b] * row_of<T>(in.head_dim) * sizeof(T);
     if (bytes == 0) return;  // a cache without tokens has no memory
     if (key.data != past_key.data) memcpy(key.at(b, h, 0), past_key.at(b, h, 0), bytes);
     if (value.data != past_value.data) memcpy(value.at(b, h, 0), past_value.at(b, h, 0), bytes);
@@ -110,7 +116,8 @@ struct Append {
   void turn_key(const float* k, int64_t position, float* y) const {
     rotary.turn(k, position, in.head_dim, y);
   }
-  void turn_key(const float* k, int64_t position, uint16_t* y) const {
+  template <class Small>
+  void turn_key(const float* k, int64_t position, Small* y) const {
     float turned[kMostNormed];
     rotary.turn(k, position, in.head_dim, turned);
     put(turned, in.head_dim, y);
@@ -180,14 +187,15 @@ struct Call {
   int64_t queries() const { return in.tokens - first(); }
 };
 
-// T: float, or a half.
+// T: float, a half, or a byte.
 template <class T>
 class GroupQuery final : public Operator<GroupQuery<T>> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
   static constexpr size_t kInputs = 14, kOutputs = 3;
-  static constexpr bool kHalf = sizeof(T) == sizeof(uint16_t);
-  static constexpr OrtElementType kCache = kHalf ? ORT_FLOAT16 : ORT_FLOAT;
+  static constexpr bool kSmall = sizeof(T) < sizeof(float);
+  static constexpr OrtElementType kCache =
+      !kSmall ? ORT_FLOAT : sizeof(T) == 1 ? ORT_INT8 : ORT_FLOAT16;
   static OrtElementType input_type(size_t i) {
     if (i == 3 || i == 4) return kCache;
     return i == 5 || i == 6 ? ORT_INT32 : i == 11 || i == 13 ? ORT_INT64 : ORT_FLOAT;
@@ -240,12 +248,15 @@ class GroupQuery final : public Operator<GroupQuery<T>> {
   OrtStatus* check(const Call& call) const {
     for (const Operand* each : {&call.past_key, &call.past_value}) {
       if (each->rank != 4 || each->dims[0] != call.rows() || each->dims[1] != kv_heads_ ||
-          each->dims[3] != call.in.head_dim || each->dims[2] != call.past_key.dims[2]) {
+          each->dims[3] != row_of<T>(call.in.head_dim) || each->dims[2] != call.past_key.dims[2]) {
         return wrong(api_, "the cache does not fit query");
       }
     }
-    if (kHalf && call.in.head_dim > kMostNormed) {
-      return wrong(api_, "heads are too wide for a cache of halves");
+    if (kSmall && call.in.head_dim > kMostNormed) {
+      return wrong(api_, "heads are too wide for a cache of halves or bytes");
+    }
+    if (kCache == ORT_INT8 && call.in.head_dim % kByteBlock != 0) {
+      return wrong(api_, "heads are no multiple of 32, which share a scale in a cache of bytes");
     }
     if (call.seqlens.size() != call.rows() || call.total.size() != 1) {
       return wrong(api_, "seqlens_k or total_sequence_length have another size");
@@ -360,6 +371,11 @@ const OrtCustomOp* cached_attention_op() {
 
 const OrtCustomOp* half_cached_attention_op() {
   static constexpr OrtCustomOp op = describe<GroupQuery<uint16_t>>();
+  return &op;
+}
+
+const OrtCustomOp* byte_cached_attention_op() {
+  static constexpr OrtCustomOp op = describe<GroupQuery<int8_t>>();
   return &op;
 }
 

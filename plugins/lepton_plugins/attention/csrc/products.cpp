@@ -1,5 +1,6 @@
 #include "products.h"
 
+#include "bytes.h"
 #include "halves.h"
 #include "transpose.h"
 
@@ -8,16 +9,25 @@ namespace {
 
 int whole(int count) { return (count + 7) / 8 * 8; }
 
+// Rows of a cache that are no floats, as floats, one behind the other.
+void widen_rows(const Stored& of, int head_dim, const KeysInSight& keys, float* y) {
+  if (of.kept == Kept::bytes) {
+    const auto* bytes = of.at<int8_t>(keys.batch, keys.kv_head, keys.start);
+    return widen(bytes, of.token, keys.count, head_dim, y);
+  }
+  const auto* halves = of.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
+  widen(halves, of.token, keys.count, head_dim, y);
+}
+
 // scores (rows, kKeys) from keys that were turned over.
 void scores_of_block(const Attention& a, const Rows& r, const KeysInSight& keys) {
   const int padded = whole(keys.count);
-  if (a.key.half) {
-    const auto* half = a.key.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
-    widen(half, a.key.token, keys.count, a.head_dim, r.values);  // which no value needs by now
-    transpose(r.values, a.head_dim, keys.count, a.head_dim, r.keys);
-  } else {
+  if (a.key.kept == Kept::floats) {
     const auto* key = a.key.at<float>(keys.batch, keys.kv_head, keys.start);
     transpose(key, a.key.token, keys.count, a.head_dim, r.keys);
+  } else {
+    widen_rows(a.key, a.head_dim, keys, r.values);  // which no value needs by now
+    transpose(r.values, a.head_dim, keys.count, a.head_dim, r.keys);
   }
   r.form.multiply({r.count, a.head_dim, padded}, {r.query, a.head_dim}, {r.keys, kKeys}, false,
                   r.scores, kKeys);
@@ -27,9 +37,8 @@ void scores_of_block(const Attention& a, const Rows& r, const KeysInSight& keys)
 // and drive each other out of the first cache.
 const float* gather(const Attention& a, const Rows& r, const KeysInSight& keys) {
   const int head_dim = a.head_dim;
-  if (a.value.half) {
-    const auto* half = a.value.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
-    widen(half, a.value.token, keys.count, head_dim, r.values);
+  if (a.value.kept != Kept::floats) {
+    widen_rows(a.value, head_dim, keys, r.values);
     return r.values;
   }
   const auto* value = a.value.at<float>(keys.batch, keys.kv_head, keys.start);
@@ -49,24 +58,33 @@ void add_values_of_block(const Attention& a, const Rows& r, const KeysInSight& k
                   r.total, a.head_dim);
 }
 
+template <class T>
+MatrixOf<T> rows_of(const Stored& of, const KeysInSight& keys) {
+  return {of.at<T>(keys.batch, keys.kv_head, keys.start), of.token};
+}
+
 void scores_of_few(const Attention& a, const Rows& r, const KeysInSight& keys) {
   const Size size = {r.count, a.head_dim, keys.count};
-  if (a.key.half) {
-    const auto* half = a.key.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
-    return r.form.multiply_few_halves(size, r.query, {half, a.key.token}, r.scores);
+  switch (a.key.kept) {
+    case Kept::floats:
+      return r.form.multiply_few(size, r.query, rows_of<float>(a.key, keys), r.scores);
+    case Kept::halves:
+      return r.form.multiply_few_halves(size, r.query, rows_of<uint16_t>(a.key, keys), r.scores);
+    case Kept::bytes:
+      return r.form.multiply_few_bytes(size, r.query, rows_of<int8_t>(a.key, keys), r.scores);
   }
-  const auto* key = a.key.at<float>(keys.batch, keys.kv_head, keys.start);
-  r.form.multiply_few(size, r.query, {key, a.key.token}, r.scores);
 }
 
 void add_values_of_few(const Attention& a, const Rows& r, const KeysInSight& keys) {
   const Size size = {r.count, keys.count, a.head_dim};
-  if (a.value.half) {
-    const auto* half = a.value.at<uint16_t>(keys.batch, keys.kv_head, keys.start);
-    return r.form.add_few_halves(size, r.scores, {half, a.value.token}, r.total);
+  switch (a.value.kept) {
+    case Kept::floats:
+      return r.form.add_few(size, r.scores, rows_of<float>(a.value, keys), r.total);
+    case Kept::halves:
+      return r.form.add_few_halves(size, r.scores, rows_of<uint16_t>(a.value, keys), r.total);
+    case Kept::bytes:
+      return r.form.add_few_bytes(size, r.scores, rows_of<int8_t>(a.value, keys), r.total);
   }
-  const auto* value = a.value.at<float>(keys.batch, keys.kv_head, keys.start);
-  r.form.add_few(size, r.scores, {value, a.value.token}, r.total);
 }
 
 RoundedBlock block_of(const Attention& a, const Rows& r, const KeysInSight& keys) {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "../../toolchain/csrc/vector.h"
+#include "bytes.h"
 #include "halves.h"
 #include "transpose.h"
 
@@ -53,8 +54,10 @@ struct Work {
 
   // A row of floats, in `room` where it has to be made.
   const float* row(const Stored& of, const Block& block, int64_t key, float* room) const {
-    if (!of.half) return of.at<float>(block.batch, block.head, block.start + key);
-    widen(of.at<uint16_t>(block.batch, block.head, block.start + key), 0, 1, a.head_dim, room);
+    const int64_t b = block.batch, h = block.head, at = block.start + key;
+    if (of.kept == Kept::floats) return of.at<float>(b, h, at);
+    if (of.kept == Kept::halves) widen(of.at<uint16_t>(b, h, at), 0, 1, a.head_dim, room);
+    if (of.kept == Kept::bytes) widen(of.at<int8_t>(b, h, at), 0, 1, a.head_dim, room);
     return room;
   }
 
@@ -124,10 +127,7 @@ bool rounds(const Attention& a, int64_t batch) {
 float round_words(const float* x, int count, int16_t* to) {
   const Rounding how = rounding(largest_magnitude<Eight>(x, count), kLevels);
   for (int d = 0; d < count; d += 8) {
-    const __m256i wide = rounded(x + d, how.factor);
-    const __m128i words =
-        _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + d), words);
+    store_words(Eight::load(x + d) * Eight::all(how.factor), to + d);
   }
   if (count % 16 != 0) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + count), _mm_setzero_si128());

@@ -17,6 +17,10 @@ struct Eight {
   static Eight load(const uint16_t* halves) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)))};
   }
+  static Eight load(const int8_t* bytes) {
+    const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight))};
+  }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 
@@ -109,6 +113,19 @@ inline __m256i store_bytes(Eight x, int8_t* to, int step) {
   __builtin_memcpy(to, &first, 4);
   __builtin_memcpy(to + step, &second, 4);
   return wide;
+}
+
+// Rounded to words of 16 bits, and to signed bytes, one behind the other.
+inline __m128i words_of(Eight x) {
+  const __m256i wide = _mm256_cvtps_epi32(x.v);
+  return _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+}
+inline void store_words(Eight x, int16_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words_of(x));
+}
+inline void store_signed(Eight x, int8_t* to) {
+  const __m128i words = words_of(x);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
 }
 
 // Whether none is NaN.

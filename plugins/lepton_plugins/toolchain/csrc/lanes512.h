@@ -15,6 +15,7 @@ struct Sixteen {
   static Sixteen all(float x) { return {Eight::all(x), Eight::all(x)}; }
   static Sixteen load(const float* p) { return {Eight::load(p), Eight::load(p + 8)}; }
   static Sixteen load(const uint16_t* p) { return {Eight::load(p), Eight::load(p + 8)}; }
+  static Sixteen load(const int8_t* p) { return {Eight::load(p), Eight::load(p + 8)}; }
   void store(float* p) const {
     low.store(p);
     high.store(p + 8);
@@ -65,6 +66,10 @@ struct Sixteen {
   static Sixteen load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Sixteen load(const uint16_t* halves) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)))};
+  }
+  static Sixteen load(const int8_t* bytes) {
+    const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen))};
   }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
 };

@@ -31,7 +31,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   for (const OrtCustomOp* each :
        {lepton::linear_op(), lepton::embedding_op(), lepton::experts_op(), lepton::attention_op(),
         lepton::cached_attention_op(), lepton::half_cached_attention_op(),
-        lepton::normalization_op(),
+        lepton::byte_cached_attention_op(), lepton::normalization_op(),
         lepton::skip_normalization_op(), lepton::convolution_op(), lepton::linear_attention_op()}) {
     if (OrtStatus* s = api->CustomOpDomain_Add(domain, each)) return s;
   }

@@ -1,0 +1,174 @@
+// Few rows beside caches of bytes: as few_loops.h. Queries become words of 16 bits, so that products with keys
+// are those of integers.
+#pragma once
+#include "bytes.h"
+#include "few_loops.h"
+#include "rounded.h"
+
+namespace lepton {
+namespace {
+
+constexpr int kMostBlocks = kMostBytes / kByteBlock;
+constexpr int kMostFew = 8;             // rows
+constexpr float kLevelsOfFew = 32767.0f;  // 2 * 32767 * 127 is below 2^31
+
+// Those of a row, and what a multiple of 4 leaves as it is.
+inline void scales_of(const int8_t* row, int width, float* scale) {
+  const int blocks = width / kByteBlock;
+  int b = 0;
+  for (; b + 4 <= blocks; b += 4) {
+    const auto* four = reinterpret_cast<const __m128i*>(row + width + 2 * b);
+    _mm_storeu_ps(scale + b, _mm_cvtph_ps(_mm_loadl_epi64(four)));
+  }
+  for (; b < blocks; ++b) scale[b] = scale_of(row, width, b);
+}
+
+// A query in words. Returns its scale.
+inline float round_query(const float* x, int width, int16_t* to) {
+  const Rounding how = rounding(largest_magnitude<Eight>(x, width), kLevelsOfFew);
+  for (int d = 0; d < width; d += 8) {
+    store_words(Eight::load(x + d) * Eight::all(how.factor), to + d);
+  }
+  return how.scale;
+}
+
+// Products of R rows and J keys but for the scales of the rows, each added up in 16 lanes and these in 8: that
+// of row m and key j is sums[kFour * m + j].
+template <class I, int R, int J>
+inline void dots(int width, const int16_t* query, const Bytes& keys, Eight* sums) {
+  using Lanes = typename I::Lanes;
+  constexpr int kSums = 16 / Lanes::kLanes;
+  float scale[J][kMostBlocks];
+  Lanes part[R][J][kSums];
+#pragma GCC unroll 4
+  for (int j = 0; j < J; ++j) {
+    scales_of(keys.first + j * keys.row, width, scale[j]);
+#pragma GCC unroll 4
+    for (int m = 0; m < R; ++m) {
+      for (int s = 0; s < kSums; ++s) part[m][j][s] = Lanes::all(0.0f);
+    }
+  }
+  for (int b = 0; b < width / kByteBlock; ++b) {
+#pragma GCC unroll 2
+    for (int s = 0; s < kSums; ++s) {
+      const int at = b * kByteBlock + s * 2 * Lanes::kLanes;
+      typename I::Words key[J];
+#pragma GCC unroll 4
+      for (int j = 0; j < J; ++j) key[j] = I::widened(keys.first + j * keys.row + at);
+#pragma GCC unroll 4
+      for (int m = 0; m < R; ++m) {
+        const typename I::Words some = I::words(query + m * width + at);
+#pragma GCC unroll 4
+        for (int j = 0; j < J; ++j) {
+          const Lanes pairs = I::floats(I::pairs(some, key[j]));
+          part[m][j][s] = fused(pairs, Lanes::all(scale[j][b]), part[m][j][s]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) sums[kFour * m + j] = eight_of(part[m][j]);
+  }
+}
+
+// R rows and up to four keys, as many of these at once as there are registers for.
+template <class I, int R>
+inline void scores_of(int count, int width, const int16_t* query, const float* query_scale,
+                      const Bytes& keys, float* scores) {
+  constexpr int kAtOnce = I::Lanes::kLanes == 16 ? kFour : kFour / R;
+  Eight sums[R * kFour];
+  if (count < kFour) {
+    for (int j = 0; j < count; ++j) {
+      dots<I, R, 1>(width, query, keys.from(j), sums);
+      for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(sums[kFour * m]) * query_scale[m];
+    }
+    return;
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < kFour; j += kAtOnce) {
+    dots<I, R, kAtOnce>(width, query, keys.from(j), sums + j);
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+    const Eight* four = sums + kFour * m;
+    const __m128 all = sums_of(four[0], four[1], four[2], four[3]);
+    _mm_storeu_ps(scores + m * kKeys, _mm_mul_ps(all, _mm_set1_ps(query_scale[m])));
+  }
+}
+
+template <class I>
+void multiply_few_bytes(const Size& size, const float* query, const Bytes& keys, float* scores) {
+  const int width = size.inner;
+  alignas(64) int16_t words[kMostFew * kMostBytes];
+  float scale[kMostFew];
+  for (int m = 0; m < size.rows; ++m) {
+    scale[m] = round_query(query + m * width, width, words + m * width);
+  }
+  for (int j = 0; j < size.columns; j += kFour) {
+    const int count = size.columns - j < kFour ? size.columns - j : kFour;
+    const Bytes four = keys.from(j);
+    for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, row_bytes(width));
+    int m = 0;
+    for (; m + 4 <= size.rows; m += 4) {
+      scores_of<I, 4>(count, width, words + m * width, scale + m, four, scores + m * kKeys + j);
+    }
+    for (; m + 2 <= size.rows; m += 2) {
+      scores_of<I, 2>(count, width, words + m * width, scale + m, four, scores + m * kKeys + j);
+    }
+    for (; m < size.rows; ++m) {
+      scores_of<I, 1>(count, width, words + m * width, scale + m, four, scores + m * kKeys + j);
+    }
+  }
+}
+
+// R rows of total += their weights of up to four keys . values.
+template <class Lanes, int R>
+inline void add_rows(int keys, int width, const float* scores, const Bytes& values,
+                     const float (&scale)[kFour][kMostBlocks], float* total) {
+  Lanes weight[R][kFour];
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+    for (int k = 0; k < kFour; ++k) {
+      weight[m][k] = Lanes::all(k < keys ? scores[m * kKeys + k] : 0.0f);
+    }
+  }
+  for (int d = 0; d < width; d += Lanes::kLanes) {
+    Lanes v[kFour];
+    for (int k = 0; k < kFour; ++k) {
+      const int8_t* value = values.first + (k < keys ? k : 0) * values.row;  // else times 0
+      v[k] = Lanes::load(value + d) * Lanes::all(scale[k][d / kByteBlock]);
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < R; ++m) add_products(weight[m], v, total + m * width + d);
+  }
+}
+
+template <class Lanes>
+void add_few_bytes(const Size& size, const float* scores, const Bytes& values, float* total) {
+  const int width = size.columns;
+  for (int j = 0; j < size.inner; j += kFour) {
+    const int keys = size.inner - j < kFour ? size.inner - j : kFour;
+    const Bytes four = values.from(j);
+    float scale[kFour][kMostBlocks];
+    for (int k = 0; k < kFour; ++k) {
+      const int8_t* value = four.first + (k < keys ? k : 0) * four.row;  // else times 0
+      scales_of(value, width, scale[k]);
+      call_for(value, four.row, row_bytes(width));
+    }
+    int m = 0;
+    for (; m + 4 <= size.rows; m += 4) {
+      add_rows<Lanes, 4>(keys, width, scores + m * kKeys + j, four, scale, total + m * width);
+    }
+    for (; m + 2 <= size.rows; m += 2) {
+      add_rows<Lanes, 2>(keys, width, scores + m * kKeys + j, four, scale, total + m * width);
+    }
+    for (; m < size.rows; ++m) {
+      add_rows<Lanes, 1>(keys, width, scores + m * kKeys + j, four, scale, total + m * width);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lepton
