@@ -31,7 +31,7 @@ from lepton_compile.api.pictured import check_room
 from lepton_compile.api.pictures import picture_shape, sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.recorded import Recorded
-from lepton_compile.api.refusals import weights_named
+from lepton_compile.api.refusals import blaming, weights_named
 from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.stored import with_stored_bits
 from lepton_compile.api.task import config_of, lengths_of, pooling_of, task_of
@@ -206,7 +206,8 @@ class Build:
                 store=self._store if place == SHARED else None,
                 library=library,
             )
-            built = builder(target)(job)
+            with blaming(source):
+                built = builder(target)(job)
             self.found.builders[target] = built.report
             return _Engine(target, place, passes, built)
 

@@ -1,6 +1,6 @@
-"""What a loader or a weight's reader refuses, as an error of the compiler.
+"""What a loader, a weight's reader or onnxruntime refuses, as an error of the compiler.
 
-Neither imports anything of the package, so their errors are outside our tree: whoever catches
+The first two import nothing of the package, so their errors are outside our tree: whoever catches
 ``LeptonError`` around a build would miss them, and they do not say which engine it was.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lepton_compile.errors import EngineError, LeptonError, PassError
+from lepton_compile.errors import EngineError, LeptonError, PassError, SourceError
+from lepton_compile.export import Source
 from lepton_passes.tensors import WeightError
 
-__all__ = ["BEGAN", "engine_failed", "weights_named"]
+__all__ = ["BEGAN", "blaming", "engine_failed", "weights_named"]
 
 BEGAN = "LEPTON_DEBUG=1 shows where it began"
 
@@ -42,6 +43,33 @@ def weights_named() -> Iterator[None]:
             found=str(why),
             hint="look at it in the checkpoint; or leave it by quantize.rules (bits: none)",
         ) from error
+
+
+@contextmanager
+def blaming(source: Source) -> Iterator[None]:
+    """Where onnxruntime does not read what was made of an ONNX file, nor the file itself, it is the
+    file that is wrong: raises a SourceError that says so."""
+    try:
+        yield
+    except EngineError as error:
+        if source.kind != "onnx" or (why := _unread(source)) is None:
+            raise
+        raise SourceError(
+            "onnxruntime does not read the ONNX file",
+            where=str(source.path),
+            found=why,
+            hint="onnx.checker.check_model(..., full_check=True) may say more",
+        ) from error
+
+
+def _unread(source: Source) -> str | None:
+    from lepton_compile.engines.readable import check_readable
+
+    try:
+        check_readable(source.path)
+    except EngineError as error:
+        return error.found
+    return None
 
 
 def _of_a_weight(error: BaseException | None) -> WeightError | None:

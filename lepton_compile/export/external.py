@@ -35,7 +35,14 @@ def weight_files(model: ir.Model, path: Path) -> list[Path]:
                 found=what,
                 hint="save the model again with its weights beside it",
             )
-        end = (tensor.offset or 0) + max(tensor.length or 0, tensor.nbytes)
+        if tensor.length not in (None, tensor.nbytes):
+            raise SourceError(
+                "the ONNX file says of a weight how many bytes it has, and they are not its own",
+                where=str(path),
+                found=f"{tensor.length} bytes in {what}; its shape and type have {tensor.nbytes}",
+                hint="export the model again",
+            )
+        end = (tensor.offset or 0) + tensor.nbytes
         if not os.path.isfile(file) or file.stat().st_size < end:
             raise SourceError(
                 "the weights of the ONNX file are missing or truncated",

@@ -88,10 +88,14 @@ def _load(path: Path) -> ir.Model:
     try:
         return load_onnx(path)
     except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
+        cause: BaseException = error  # onnx_ir wraps what is wrong in what it was doing
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
         raise SourceError(
             "the ONNX file cannot be read",
             where=str(path),
-            found=f"{type(error).__name__}: {error}",
+            found=f"{type(cause).__name__}: {cause}",
+            hint="onnx.checker.check_model may say more",
         ) from error
 
 

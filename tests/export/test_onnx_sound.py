@@ -183,6 +183,41 @@ def test_an_op_that_does_not_exist_and_makes_nothing(tmp_path: Path) -> None:
     assert caught.value.where == str(file)
 
 
+def test_a_product_that_does_not_fit_is_the_files_own_mistake(tmp_path: Path) -> None:
+    model = product()
+    model.graph.input[0].CopyFrom(floats("x", "b", 9))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(SourceError, match="onnxruntime does not read the ONNX file") as caught:
+        lc.build(model=str(tmp_path / "m.onnx"), output=tmp_path / "out")
+    assert caught.value.where == str(tmp_path / "m.onnx")
+    assert "MatMul" in (caught.value.found or "")
+
+
+def test_what_cannot_be_read_is_told_with_the_reason(tmp_path: Path) -> None:
+    model = product()
+    model.graph.node.append(node("Relu", ["x"], ["t"]))  # t is made a second time
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(SourceError, match="cannot be read") as caught:
+        import_onnx(resolve(str(tmp_path / "m.onnx"), tmp_path), None)
+    assert "t" in (caught.value.found or "")
+    assert "SerdeError" not in (caught.value.found or "")
+
+
+@pytest.mark.parametrize("length", [10, 200])
+def test_a_weight_of_other_bytes_than_its_shape_has(length: int, tmp_path: Path) -> None:
+    model = product()
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "length":
+            entry.value = str(length)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(SourceError, match="how many bytes") as caught:
+        import_onnx(resolve(str(tmp_path / "m.onnx"), tmp_path), None)
+    assert f"{length} bytes" in (caught.value.found or "")
+    assert "have 128" in (caught.value.found or "")
+
+
 def test_a_small_weight_that_is_no_number(tmp_path: Path) -> None:
     """It is read as the graph is written, by a library that raises an error of its own."""
     model = product()
