@@ -21,6 +21,7 @@ def check_early(recipe: Recipe) -> None:
     Raises:
         RecipeError: something this version does not have, a pass that nobody knows, no text to
             verify on, a GPU that a target does not build for, or a plugin that it does not take.
+        EngineError: the recipe demands kernels of our own, and this machine cannot make them.
     """
     if recipe.position_ids:
         _check_positions(recipe)

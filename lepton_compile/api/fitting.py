@@ -16,7 +16,7 @@ from lepton_compile.export.encoder_decoder import SOUND, SOURCE_IDS, SOURCE_MASK
 from lepton_compile.export.image_text import IMAGE_TEXT
 from lepton_compile.numerics.sample_images import FITTED
 from lepton_compile.numerics.sample_sound import heard
-from lepton_compile.pipeline.plan import rounds_activations
+from lepton_compile.pipeline.plan import measures_cache, rounds_activations
 from lepton_compile.progress import Step
 from lepton_compile.recipe import Recipe
 
@@ -133,7 +133,7 @@ def cache_measure_for(
             found=recipe.quantize.cache,
             available=["same"],
         )
-    if target == "ort-cpu":
+    if not measures_cache(recipe, target):
         return None
     if not _has_sample(source, exported):
         raise RecipeError(

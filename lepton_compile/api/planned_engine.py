@@ -29,6 +29,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.reference import mapped_bytes, reference_parameters
 from lepton_compile.pipeline import passes_for, precision_of, rounds_activations, run
+from lepton_compile.pipeline.plan import measures_cache
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
 from lepton_passes.quant._calibration import unseen
@@ -89,8 +90,7 @@ def plan_engine(
     hessians = _unread(hessians_for, recipe, model, source, exported, progress, notes)
     energies = _unread(energies_for, recipe, model, source, exported, progress, notes)
     fitted = hessians is not None or energies is not None
-    measures = recipe.quantize.cache != "same" and target != "ort-cpu"
-    sampled = fitted or rounded or measures
+    sampled = fitted or rounded or measures_cache(recipe, target)
     peak = _sampling_peak(recipe, model, source, exported, hessians) if sampled else 0
     passes = passes_for(
         recipe,

@@ -21,19 +21,19 @@ def cache_text(manifest: Mapping[str, Any]) -> str:
     kind = "in place" if cache["shared"] else "growing"
     numbers = sum(2 * layer["heads"] * layer["head_dim"] for layer in layers)
     own = [{"dtype": cache.get("dtype"), **(e.get("cache") or {})} for e in manifest["engines"]]
-    kept = {str(each["dtype"]): each.get("group") for each in own}
+    kept = {(str(each["dtype"]), each.get("group") or 0) for each in own}
     sizes = [
         f"{bytes_text(numbers * size + _scales(numbers, group))} ({dtype})"
-        for dtype, group in sorted(kept.items())
+        for dtype, group in sorted(kept)
         if (size := _bytes(dtype))
     ]
     a_token = f", {' or '.join(sizes)} a token" if numbers and sizes else ""
     return f"{held}, {cache['max_length']} tokens, {kind}{a_token}"
 
 
-def _scales(numbers: int, group: object) -> int:
+def _scales(numbers: int, group: int) -> int:
     """Bytes of the scales in fp16 that ``group`` numbers share; 0 where they have none."""
-    return 2 * numbers // group if isinstance(group, int) and group > 0 else 0
+    return 2 * numbers // group if group > 0 else 0
 
 
 def _bytes(dtype: str) -> int:

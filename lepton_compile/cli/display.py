@@ -84,7 +84,7 @@ class PlainProgress:
 
     def _say(self, line: str) -> None:
         self._said = time.perf_counter()
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 class _Detail(TextColumn):

@@ -41,7 +41,8 @@ ROUNDS_IF_PACKED = (b"MatMulNBits", b"QMoE")
 NAMED = 8  # weights that a message names
 _NARROWEST_FIRST = ("int4", "int8", "fp32")
 _NUMBERS, _INTEGERS = "fc", "iu"  # kinds of numpy's types
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+# Halves are emulated, but those of caches beside our own kernels; their bytes are bytes.
+_CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 _NOTHING = 1e-300  # less than a product of norms of fp32
 # Numbers made float64 at a time: from 10,000 on OpenBLAS takes threads, which busy cores delay.
 _AT_A_TIME = 1 << 13
@@ -188,8 +189,7 @@ class NumericCheck:
         inputs = session.get_inputs()  # type: ignore[attr-defined]
         feeds = with_empty_past(self._feeds, {each.name: each.shape for each in inputs})
         for each in inputs:
-            if each.name in feeds and (dtype := _FLOATS.get(each.type)):
-                # Halves are emulated, but those of caches beside our own kernels.
+            if each.name in feeds and (dtype := _CACHE_TYPES.get(each.type)):
                 feeds[each.name] = feeds[each.name].astype(dtype)
         return feeds
 

@@ -13,18 +13,19 @@ from lepton_compile.recipe import Recipe
 from lepton_compile.recipe.quantize import Quantize
 from lepton_passes.catalog import CATALOG, Entry
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.ort.byte_cache import LowerByteCache
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.match import BLOCK
 from lepton_passes.quant._calibration import Calibration, Measure
 from lepton_passes.quant._scaled import ScaledEnergies
-from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure
+from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure, QuantizeCache
 from lepton_passes.settings import Settings
 
 from .compute import compute_dtype
 from .pass_names import check_names
 
-__all__ = ["cache_type", "passes_for", "rounds_activations"]
+__all__ = ["cache_type", "measures_cache", "passes_for", "rounds_activations"]
 
 WEIGHT_FORMATS = ("none", "int8", "int4")
 ROUNDED = ("rtn", "weighted", "awq", "gptq")
@@ -74,7 +75,7 @@ def passes_for(
             no pass makes the precision for this target.
     """
     check_names(recipe, target)
-    choose, half = _choose(recipe.quantize, target), compute_dtype(recipe, target, config)
+    choose, half = _choose(recipe, target), compute_dtype(recipe, target, config)
     own = native and LowerNativeLinear.name not in recipe.passes.disable
     settings = Settings(
         choose=choose,
@@ -94,7 +95,7 @@ def passes_for(
         stacks=target not in TENSORRT or choose is not None,
         native=native,
         choices=Choices(choose_kernels) if choose_kernels is not None else None,
-        cache=cache_type(recipe, target, half, native=own),
+        cache=cache_type(recipe, target, half, native=native),
         cache_measure=cache_measure,
         lacking="TensorRT" if target in TENSORRT else "",
         own_forms=own,
@@ -131,6 +132,23 @@ def rounds_activations(recipe: Recipe, target: str, *, decoder: bool) -> bool:
     return quantize.activations == "static" or quantize.format == "fp8" or not decoder
 
 
+def _check_cache_pass(recipe: Recipe, target: str) -> None:
+    """What narrows caches is not left out where it is asked for."""
+    name = LowerByteCache.name if target == "ort-cpu" else QuantizeCache.name
+    if recipe.quantize.cache != "same" and name in recipe.passes.disable:
+        raise RecipeError(
+            f"passes.disable leaves out {name!r}, which quantize.cache asks for",
+            where=recipe.key_of("passes.disable", target),
+            found=f"{name}, quantize.cache: {recipe.quantize.cache}",
+            hint="take one of them out",
+        )
+
+
+def measures_cache(recipe: Recipe, target: str) -> bool:
+    """Whether scales of a cache are calibrated: ``ort-cpu`` makes them as numbers come."""
+    return recipe.quantize.cache != "same" and target in TENSORRT
+
+
 def cache_type(
     recipe: Recipe, target: str, half: ir.DataType | None, *, native: bool = False
 ) -> ir.DataType | None:
@@ -140,27 +158,31 @@ def cache_type(
         native: the engine has our own CPU kernels.
 
     Raises:
-        RecipeError: the target has no kernels for it, or not in what is computed in.
+        RecipeError: the target has no kernels for it, or not in what is computed in; or the pass
+            that does it is left out.
     """
     wanted = CACHE_TYPES.get(recipe.quantize.cache)
+    _check_cache_pass(recipe, target)
     if wanted is None or (native and wanted == ir.DataType.INT8):
         return wanted
     if target not in TENSORRT:
         raise RecipeError(
             f"{target} has no kernels for a cache of 8 bits",
-            where="quantize.cache",
+            where=recipe.key_of("quantize.cache", target),
             found=recipe.quantize.cache,
             available=[
                 "same",
                 f"int8 and fp8 for {' and '.join(TENSORRT)}",
                 "int8 for ort-cpu, beside quantized weights, by our own kernels",
             ],
-            hint="beside other targets: per_target: {trt-rtx: {quantize: {cache: int8}}}",
+            hint="kernels: native says why ours cannot be made here"
+            if target == "ort-cpu" and recipe.quantize.may_have_integers
+            else "beside other targets: per_target: {trt-rtx: {quantize: {cache: int8}}}",
         )
     if half is None:
         raise RecipeError(
             "the attention plugin, which has a cache of 8 bits, computes in halves alone",
-            where="quantize.cache",
+            where=recipe.key_of("quantize.cache", target),
             found=f"{recipe.quantize.cache}, compute: fp32",
             available=["compute: fp16", "compute: bf16"],
         )
@@ -168,14 +190,15 @@ def cache_type(
 
 
 def _choose(
-    quantize: Quantize, target: str
+    recipe: Recipe, target: str
 ) -> Callable[[str, bool], tuple[int, int | None] | None] | None:
+    quantize = recipe.quantize
     others: tuple[str, ...] = OF_CPU if target == "ort-cpu" else HALF_FORMATS
     others += ("fp8",) if target in TENSORRT else ()
     if quantize.algorithm not in ("none", *ROUNDED, *others):
         raise RecipeError(
             f"{target} has no passes for this precision of weights",
-            where="quantize",
+            where=recipe.key_of("quantize", target),
             found=quantize.format,
             available=(*WEIGHT_FORMATS, *others),
         )

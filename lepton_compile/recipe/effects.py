@@ -105,8 +105,10 @@ EFFECTS = (
         tasks=PAIR,
         hint="leave it out: shapes.sequence says how long texts may be",
     ),
-    # Engines of ONNX Runtime refuse it themselves, also beside one that takes it.
-    Effect("quantize.cache", None, "only decoders have a KV cache", tasks=DECODER),
+    # ort-cuda refuses it itself, also beside a target that takes it.
+    Effect(
+        "quantize.cache", None, "only text-generation has its KV caches narrowed", tasks=DECODER
+    ),
     Effect(
         "quantize.activations",
         ("static",),

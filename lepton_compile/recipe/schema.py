@@ -52,8 +52,7 @@ TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
 
 
 LATEST = 49
-"""More than any GPU's compute capability begins with; the least that stands without its point is
-50."""
+"""Above the first number of any GPU's capability; whole numbers from 50 on (5.0) lack a point."""
 
 
 class Shapes(Closed):
@@ -123,7 +122,7 @@ class Gates(Closed):
     max_error: Fraction | None = Field(
         default=None, description="Error by the output's range, at most."
     )
-    argmax: Fraction | None = Field(
+    argmax: Annotated[Fraction, Field(le=1)] | None = Field(
         default=None, description="Share of equal best entries, at least."
     )
 

@@ -83,10 +83,9 @@ def fraction_of(value: Any) -> float:
         raise ValueError(SHARE)
     if not 0 <= given <= sys.float_info.max:
         raise ValueError("a share is a number that is not negative")
-    if given > 1:
-        bare = given <= 100 and "%" not in str(value)
-        hint = f"{given:g} % is {given:g}% or {given / 100:g}" if bare else DROPPED
-        raise advised("a share is 1 at the most, which is 100 %", hint)
+    if given > 1 and "%" not in str(value):
+        hint = f"{given:g} % is {given:g}% or {given / 100:g}" if given <= 100 else DROPPED
+        raise advised("a share above 1, which is 100 %, is written with its sign", hint)
     return float(given)
 
 

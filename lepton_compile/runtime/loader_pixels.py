@@ -43,9 +43,9 @@ def bytes_of(given: Any) -> np.ndarray:
 
             return bytes_of(ImageOps.exif_transpose(file))
     if hasattr(given, "getbands"):  # of Pillow
-        top = given.getextrema()[1] if given.mode[0] in "IF" else 255  # others are of bytes
-        refuse(top > 255 or 0 < top <= 1, f"an image of numbers up to {top}: scale it to 0 to 255")
         with failing("the image cannot be read"):
+            top = given.getextrema()[1] if given.mode[0] in "IF" else 255  # others are of bytes
+            refuse(top > 255 or 0 < top <= 1, f"numbers up to {top}: scale them to 0 to 255")
             if "A" in given.getbands() or given.info.get("transparency") is not None:
                 over = given.convert("RGBA")
                 white = _pillow("this").new("RGBA", over.size, (255, 255, 255, 255))

@@ -91,6 +91,29 @@ def test_what_no_kernel_does_is_refused(changed: Any, model: Path, tmp_path: Pat
     assert any("int8 for ort-cpu" in each for each in caught.value.available)
 
 
+def test_a_pass_that_is_left_out_and_asked_for(model: Path, tmp_path: Path) -> None:
+    """Caches in fp32 would be the answer to a wish for 8 bits."""
+    recipe = {"model": str(model), "quantize": {"bits": 8, "cache": "int8"}}
+    with pytest.raises(RecipeError, match="leaves out 'lower-byte-cache'") as caught:
+        lc.build(recipe | {"passes": {"disable": ["lower-byte-cache"]}}, output=tmp_path / "out")
+    assert caught.value.where == "passes.disable"
+
+
+def test_linear_layers_of_onnxruntime_are_no_hindrance(model: Path, tmp_path: Path) -> None:
+    recipe = {"model": str(model), "quantize": {"bits": 8, "cache": "int8"}}
+    changed = recipe | {"passes": {"disable": ["lower-native-linear"]}}
+    made = lc.build(changed, output=tmp_path / "out", check=False, verify=False)
+    assert made.manifest.engines[0]["cache"] == {"dtype": "int8", "group": 32}
+
+
+def test_a_target_of_its_own_is_told_at_its_own_place(model: Path, tmp_path: Path) -> None:
+    own = {"ort-cpu": {"quantize": {"bits": 8, "cache": "fp8"}}}
+    recipe = {"model": str(model), "per_target": own}
+    with pytest.raises(RecipeError, match="has no kernels for") as caught:
+        lc.build(recipe, output=tmp_path / "out")
+    assert caught.value.where == "per_target.ort-cpu.quantize.cache"
+
+
 def test_heads_that_have_no_whole_blocks_fail_the_build(tmp_path: Path) -> None:
     folder = saved("LlamaForCausalLM", llama(**SHAPE | {"head_dim": 16}), tmp_path / "model")
     recipe = {"model": str(folder), "quantize": {"bits": 8, "cache": "int8"}}

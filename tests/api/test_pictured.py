@@ -318,8 +318,13 @@ def test_numbers_that_are_no_bytes_are_refused(mode: str, most: float, model: Mo
     numbers = np.linspace(0, most, 60 * 40).reshape(40, 60)
     image = Image.fromarray(numbers.astype({"I;16": "u2", "I": "i4", "F": "f4"}[mode]))
     assert image.mode == mode
-    with pytest.raises(LoaderError, match=rf"an image of numbers up to {most}: scale it"):
+    with pytest.raises(LoaderError, match=rf"cannot be read: numbers up to {most}: scale them"):
         model.pixels([image])
+
+
+def test_an_image_of_nothing_is_refused(model: Model) -> None:
+    with pytest.raises(LoaderError):
+        model.pixels([Image.new("I", (0, 0))])
 
 
 def test_what_shows_through_stands_on_white(model: Model) -> None:

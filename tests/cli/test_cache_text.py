@@ -34,6 +34,10 @@ def _manifest(*dtypes: str | None, **cache: Any) -> dict[str, Any]:
             _manifest("float16") | {"engines": [{"cache": {"dtype": "int8", "group": 32}}]},
             "4 layers, 512 tokens, in place, 8.704 kB (int8) a token",
         ),
+        (
+            _manifest() | {"engines": [{"cache": {"dtype": "int8", "group": n}} for n in (32, 0)]},
+            "4 layers, 512 tokens, in place, 8.192 kB (int8) or 8.704 kB (int8) a token",
+        ),
         (_manifest("strange"), "4 layers, 512 tokens, in place"),
         (_manifest(None, dtype=[[]]), "4 layers, 512 tokens, in place"),
         (

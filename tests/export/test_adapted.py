@@ -128,7 +128,7 @@ STRANGE: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any], str]] = {
     "a rank of 0": (pair(), {"r": 0}, "no rank"),
     "a rank that is none": (pair(), {"r": "4"}, "no rank"),
     "another rank": (pair(), {"r": 8}, "settings are not those"),
-    "another rank of a layer": (pair(), {"rank_pattern": {"up_proj": 8}}, "settings are not those"),
+    "another rank of a layer": (pair(), {"rank_pattern": {"up_proj": 8}}, "rank_pattern"),
     "a pattern of ranks": (pair(), {"rank_pattern": {"(": 3}}, "settings are not those"),
     "ranks that are a list": (pair(), {"rank_pattern": ["up_proj"]}, "settings are not those"),
     "a whole that is not there": (pair(), {"modules_to_save": ["norm"]}, "trained as a whole"),

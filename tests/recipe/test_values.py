@@ -56,7 +56,7 @@ def test_no_ranges(value: Any) -> None:
     ("value", "expected"),
     [
         *(("+6%", 0.06), ("6%", 0.06), ("0.5 %", 0.005), (0.06, 0.06), (0, 0.0), (1, 1.0)),
-        *(("6e-2", 0.06), ("1.5E-3", 0.0015), ("0e0", 0.0)),
+        *(("6e-2", 0.06), ("1.5E-3", 0.0015), ("0e0", 0.0), ("150%", 1.5)),
     ],
 )
 def test_shares(value: Any, expected: float) -> None:
@@ -80,7 +80,6 @@ def test_shares(value: Any, expected: float) -> None:
         "-1e-3",
         1.0001,
         90,
-        "101%",
         "2e0",
     ],
 )

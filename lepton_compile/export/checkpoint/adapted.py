@@ -36,7 +36,6 @@ __all__ = ["ADAPTER_WEIGHTS", "AdaptedCheckpoint", "Parameters", "parted_by"]
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-WITHOUT = "without its"
 PAIRS = {".lora_A.weight": ".lora_B.weight", ".lora_embedding_A": ".lora_embedding_B"}
 
 
@@ -185,7 +184,8 @@ class AdaptedCheckpoint:
         if of_none:
             count = sum(not text for text in why.values())
             told = [f"{count} of no weight: {', '.join(of_none)}", *told]
-        halves = all(WITHOUT in text for text in why.values())
+        given = self._adapter.names().keys()
+        halves = not of_none and all((pair := _pair(n)) and not {*pair} <= given for n in strangers)
         return CheckpointError(
             "The adapter does not fit the model.",
             where=str(folder),
@@ -208,7 +208,7 @@ class AdaptedCheckpoint:
         if pair is None:
             return f"{said} is {list(infos[name].shape)}, the model's {list(wanted)}"
         if lacks := [_half(each) for each in pair if each not in infos]:
-            return f"{name} {WITHOUT} {lacks[0]}"
+            return f"{name} without its {lacks[0]}"
         down, up = (f"{_half(each)} {list(infos[each].shape)}" for each in pair)
         return f"{said} is {list(wanted)}, the adapter's {down} and {up}"
 

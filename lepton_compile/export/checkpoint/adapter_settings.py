@@ -80,13 +80,14 @@ class Settings:
             CheckpointError: they have another; it was made with other settings.
         """
         try:
-            said = self._of(layer, "rank_pattern", self.said.get("r"))
+            own = self._of(layer, "rank_pattern", None)
         except (re.error, AttributeError) as error:
-            said = error
+            own = error
+        key, said = ("r", self.said.get("r")) if own is None else ("rank_pattern", own)
         if said not in (None, rank):
             raise CheckpointError(
                 "The adapter's settings are not those of its weights.",
-                where=f"{self.path}: r",
+                where=f"{self.path}: {key}",
                 found=f"{said!s:.80}; the matrices of {layer} have rank {rank}",
                 hint="Take both files from one run of PEFT's save_pretrained.",
             )
@@ -125,7 +126,8 @@ def read_settings(folder: Path) -> Settings:
                 available=[str(each) for each in plain if each is not None],
                 hint="Merge it with PEFT (merge_and_unload, then save_pretrained); compile that.",
             )
-    if (rank := found.get("r")) is not None and (type(rank) is not int or rank < 1):
+    rank, number = found.get("r"), isinstance(found.get("r"), int | float)
+    if rank is not None and (isinstance(rank, bool) or not number or rank < 1 or rank % 1):
         raise SourceError(
             "The adapter has no rank.",
             where=f"{path}: r",

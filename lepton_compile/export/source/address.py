@@ -14,7 +14,7 @@ __all__ = ["on_the_hub", "refuse_address"]
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 # Before a revision in the path of a page, and names that stand where an organization does.
 PAGES = ("tree", "blob", "resolve", "raw", "commit", "commits", "discussions")
-OTHERS = ("datasets", "spaces", "docs", "collections", "papers", "blog")
+OTHERS = ("api", "blog", "collections", "datasets", "docs", "models", "papers", "spaces")
 FILES = (".gguf", ".onnx")
 
 
@@ -29,7 +29,7 @@ def refuse_address(text: str, available: Sequence[str]) -> None:
             "Addresses are not downloaded.",
             found=text,
             available=available,
-            hint=on_the_hub(text) or "Download it, and name the file or folder.",
+            hint=on_the_hub(text) or _here(text) or "Download it, and name the file or folder.",
         )
 
 
@@ -43,6 +43,15 @@ def on_the_hub(text: str) -> str | None:
     path = [unquote(each) for each in parts.path.split("/") if each]
     if parts.hostname not in HOSTS or not path or path[0] in OTHERS or path[-1].endswith(FILES):
         return None
-    end = next((at for at, each in enumerate(path) if at and each in PAGES), len(path))
-    revision = path[end + 1] if len(path) > end + 1 and path[end] != "discussions" else "commit"
-    return f"For the hub, write hf:{'/'.join(path[:end][:2])}@{revision}."
+    # Old names have one part; a page stands behind a name, and has something behind it.
+    end = next((at for at in (2, 1) if len(path) > at + 1 and path[at] in PAGES), 2)
+    paged = len(path) > end + 1 and path[end] in PAGES and path[end] != "discussions"
+    name = "/".join(path[:end])
+    revision = path[end + 1] if paged else "commit"
+    return None if ":" in name else f"For the hub, write hf:{name}@{revision}."
+
+
+def _here(text: str) -> str | None:
+    """What to write for the address of a file on this machine."""
+    parts = text.partition("://")
+    return f"Write {unquote(parts[2])}." if parts[0].lower() == "file" else None

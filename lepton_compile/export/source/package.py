@@ -28,8 +28,7 @@ def locate_package(spec: str) -> tuple[Path, str | None]:
         SourceError: the package is not installed, has no such file, or cannot join its parts.
     """
     module, _, inside = spec.partition("/")
-    _check_name(spec, module)
-    roots = _module_folders(module)
+    roots = _module_folders(spec, module)
     if not inside:
         return _assembled(module), _version(module)
     for root in roots:
@@ -62,7 +61,7 @@ def _check_name(spec: str, module: str) -> None:
         )
 
 
-def _module_folders(module: str) -> list[Path]:
+def _module_folders(named: str, module: str) -> list[Path]:
     """Folders of a package. Only the first part is looked up: a parent's code would be run."""
     top, *rest = module.split(".")
     try:
@@ -70,6 +69,7 @@ def _module_folders(module: str) -> list[Path]:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
+        _check_name(named, module)
         raise SourceError(
             f"The package {top!r} is not installed.",
             hint=f"pip install {top.replace('_', '-')}",

@@ -124,7 +124,7 @@ def test_a_cache_in_8_bits(
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("bert", (), "only decoders have a KV cache"),
+        ("bert", (), "only text-generation has its KV caches narrowed"),
         ("llama", ("compute_capabilities=['8.6']",), "8.6 has no arithmetic for FLOAT8E4M3FN"),
         ("llama", ("compute=fp32",), "has a cache of 8 bits, computes in halves alone"),
     ],

@@ -17,7 +17,6 @@ namespace lepton {
 namespace {
 
 constexpr int kStrip = 64;          // rows of a block of queries, about
-constexpr int kFew = 8;             // rows that are not worth transposing keys for
 constexpr int64_t kPart = 128;      // least keys of a part
 constexpr int64_t kMostParts = 64;
 

@@ -9,10 +9,9 @@ namespace lepton {
 namespace {
 
 constexpr int kMostBlocks = kMostBytes / kByteBlock;
-constexpr int kMostFew = 8;             // rows
 constexpr float kLevelsOfFew = 32767.0f;  // 2 * 32767 * 127 is below 2^31
 
-// Those of a row, and what a multiple of 4 leaves as it is.
+// The scales of a row as floats, four at a time, then one by one.
 inline void scales_of(const int8_t* row, int width, float* scale) {
   const int blocks = width / kByteBlock;
   int b = 0;
@@ -21,15 +20,6 @@ inline void scales_of(const int8_t* row, int width, float* scale) {
     _mm_storeu_ps(scale + b, _mm_cvtph_ps(_mm_loadl_epi64(four)));
   }
   for (; b < blocks; ++b) scale[b] = scale_of(row, width, b);
-}
-
-// A query in words. Returns its scale.
-inline float round_query(const float* x, int width, int16_t* to) {
-  const Rounding how = rounding(largest_magnitude<Eight>(x, width), kLevelsOfFew);
-  for (int d = 0; d < width; d += 8) {
-    store_words(Eight::load(x + d) * Eight::all(how.factor), to + d);
-  }
-  return how.scale;
 }
 
 // Products of R rows and J keys but for the scales of the rows, each added up in 16 lanes and these in 8: that
@@ -101,25 +91,20 @@ inline void scores_of(int count, int width, const int16_t* query, const float* q
 template <class I>
 void multiply_few_bytes(const Size& size, const float* query, const Bytes& keys, float* scores) {
   const int width = size.inner;
-  alignas(64) int16_t words[kMostFew * kMostBytes];
-  float scale[kMostFew];
+  alignas(64) int16_t words[kFew * kMostBytes];
+  float scale[kFew];
   for (int m = 0; m < size.rows; ++m) {
-    scale[m] = round_query(query + m * width, width, words + m * width);
+    scale[m] = round_row(query + m * width, width, kLevelsOfFew, words + m * width);
   }
   for (int j = 0; j < size.columns; j += kFour) {
     const int count = size.columns - j < kFour ? size.columns - j : kFour;
     const Bytes four = keys.from(j);
     for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, row_bytes(width));
-    int m = 0;
-    for (; m + 4 <= size.rows; m += 4) {
-      scores_of<I, 4>(count, width, words + m * width, scale + m, four, scores + m * kKeys + j);
-    }
-    for (; m + 2 <= size.rows; m += 2) {
-      scores_of<I, 2>(count, width, words + m * width, scale + m, four, scores + m * kKeys + j);
-    }
-    for (; m < size.rows; ++m) {
-      scores_of<I, 1>(count, width, words + m * width, scale + m, four, scores + m * kKeys + j);
-    }
+    all_rows<4>(size.rows, [&](auto some, int m) {
+      constexpr int kSome = decltype(some)::value;
+      const int16_t* rows = words + m * width;
+      scores_of<I, kSome>(count, width, rows, scale + m, four, scores + m * kKeys + j);
+    });
   }
 }
 
@@ -157,16 +142,11 @@ void add_few_bytes(const Size& size, const float* scores, const Bytes& values, f
       scales_of(value, width, scale[k]);
       call_for(value, four.row, row_bytes(width));
     }
-    int m = 0;
-    for (; m + 4 <= size.rows; m += 4) {
-      add_rows<Lanes, 4>(keys, width, scores + m * kKeys + j, four, scale, total + m * width);
-    }
-    for (; m + 2 <= size.rows; m += 2) {
-      add_rows<Lanes, 2>(keys, width, scores + m * kKeys + j, four, scale, total + m * width);
-    }
-    for (; m < size.rows; ++m) {
-      add_rows<Lanes, 1>(keys, width, scores + m * kKeys + j, four, scale, total + m * width);
-    }
+    all_rows<4>(size.rows, [&](auto some, int m) {
+      constexpr int kSome = decltype(some)::value;
+      const float* weights = scores + m * kKeys + j;
+      add_rows<Lanes, kSome>(keys, width, weights, four, scale, total + m * width);
+    });
   }
 }
 

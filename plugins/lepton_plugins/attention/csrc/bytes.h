@@ -2,6 +2,7 @@
 // is a byte times its scale, as in Q8_0 of llama.cpp.
 #pragma once
 #include "../../toolchain/csrc/vector.h"
+#include "halves.h"
 
 namespace lepton {
 namespace {
@@ -24,7 +25,7 @@ inline void narrow(const float* x, int64_t width, int8_t* y) {
   for (int64_t d = 0; d < width; d += kByteBlock) {
     const float top = largest_magnitude<Eight>(x + d, kByteBlock);
     const float wanted = top <= 3.4028235e38f ? top / 127.0f : __builtin_nanf("");
-    const float within = wanted > 65504.0f ? 65504.0f : wanted;
+    const float within = wanted > kMostOfHalf ? kMostOfHalf : wanted;
     const uint16_t half = _cvtss_sh(within, _MM_FROUND_TO_NEAREST_INT);
     const float scale = _cvtsh_ss(half);
     const Eight factor = Eight::all(scale > 0 ? 1.0f / scale : 0.0f);

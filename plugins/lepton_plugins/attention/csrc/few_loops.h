@@ -87,6 +87,24 @@ inline void scores_of(int count, int width, const float* query, const MatrixOf<T
   }
 }
 
+template <int R>
+struct Count {
+  static constexpr int value = R;
+};
+
+// step(Count<R>, m) for rows from m on, R at a time. Returns the first that is left.
+template <int R, class Step>
+inline int by(int m, int rows, const Step& step) {
+  for (; m + R <= rows; m += R) step(Count<R>{}, m);
+  return m;
+}
+
+// As many rows at a time as have registers, R at most, then two, then one.
+template <int R, class Step>
+inline void all_rows(int rows, const Step& step) {
+  by<1>(by<2>(by<R>(0, rows, step), rows, step), rows, step);
+}
+
 template <class Lanes, class T>
 void multiply_few(const Size& size, const float* query, const MatrixOf<T>& keys, float* scores) {
   const int width = size.inner;
@@ -94,16 +112,10 @@ void multiply_few(const Size& size, const float* query, const MatrixOf<T>& keys,
     const int count = size.columns - j < kFour ? size.columns - j : kFour;
     const MatrixOf<T> four = keys.from(j);
     for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, width);
-    int m = 0;
-    for (; m + 4 <= size.rows; m += 4) {
-      scores_of<Lanes, 4>(count, width, query + m * width, four, scores + m * kKeys + j);
-    }
-    for (; m + 2 <= size.rows; m += 2) {
-      scores_of<Lanes, 2>(count, width, query + m * width, four, scores + m * kKeys + j);
-    }
-    for (; m < size.rows; ++m) {
-      scores_of<Lanes, 1>(count, width, query + m * width, four, scores + m * kKeys + j);
-    }
+    all_rows<4>(size.rows, [&](auto some, int m) {
+      constexpr int kSome = decltype(some)::value;
+      scores_of<Lanes, kSome>(count, width, query + m * width, four, scores + m * kKeys + j);
+    });
   }
 }
 
@@ -158,16 +170,10 @@ void add_few(const Size& size, const float* scores, const MatrixOf<T>& values, f
     const int keys = size.inner - j < 4 ? size.inner - j : 4;
     const MatrixOf<T> four = values.from(j);
     for (int k = 0; k < keys; ++k) call_for(four.first + k * four.row, four.row, size.columns);
-    int m = 0;
-    for (; m + R <= size.rows; m += R) {
-      add_rows<Lanes, R>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
-    }
-    for (; m + 2 <= size.rows; m += 2) {
-      add_rows<Lanes, 2>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
-    }
-    for (; m < size.rows; ++m) {
-      add_rows<Lanes, 1>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
-    }
+    all_rows<R>(size.rows, [&](auto some, int m) {
+      constexpr int kSome = decltype(some)::value;
+      add_rows<Lanes, kSome>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
+    });
   }
 }
 

@@ -6,6 +6,7 @@
 namespace lepton {
 
 constexpr int kKeys = 64;           // keys of a block
+constexpr int kFew = 8;             // rows that are not worth transposing keys for
 constexpr float kNone = -3.0e38f;  // the score of a key out of sight; the maximum of nothing
 
 // Rows of a matrix, so many numbers apart.

@@ -59,10 +59,7 @@ struct EightIntegers {
 };
 
 // Rounded to bytes, one behind the other.
-inline void store_row(Eight x, uint8_t* to) {
-  const __m128i words = words_of(x);
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
-}
+inline void store_row(Eight x, uint8_t* to) { store_signed(x, reinterpret_cast<int8_t*>(to)); }
 
 }  // namespace
 }  // namespace lepton

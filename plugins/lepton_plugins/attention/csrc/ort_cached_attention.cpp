@@ -22,7 +22,8 @@ namespace lepton {
 namespace {
 
 constexpr int64_t kShort = 16;  // tokens that are not worth a second thread to turn
-constexpr int64_t kMostNormed = 1024;  // width of a head with a norm, or that is made a half
+constexpr int64_t kMostNormed = 1024;  // width of a head with a norm, or made of halves or bytes
+static_assert(kMostNormed == kMostBytes, "few queries beside bytes have so much room");
 
 // Angles of rotary embedding by position: cos and sin (positions, pairs).
 struct Rotary {

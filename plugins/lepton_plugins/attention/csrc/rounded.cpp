@@ -125,14 +125,11 @@ bool rounds(const Attention& a, int64_t batch) {
 }
 
 float round_words(const float* x, int count, int16_t* to) {
-  const Rounding how = rounding(largest_magnitude<Eight>(x, count), kLevels);
-  for (int d = 0; d < count; d += 8) {
-    store_words(Eight::load(x + d) * Eight::all(how.factor), to + d);
-  }
+  const float scale = round_row(x, count, kLevels, to);
   if (count % 16 != 0) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + count), _mm_setzero_si128());
   }
-  return how.scale;
+  return scale;
 }
 
 bool round_keys(const Parallel& parallel, const Attention& a, int64_t first, int64_t end,

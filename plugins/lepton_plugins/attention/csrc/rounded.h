@@ -2,6 +2,7 @@
 // 12 bits, with a scale for each, so that scores are as good as exact; weights and values in 7.
 // What is known of a key alone rounds it, so that all calls that read it find the same numbers.
 #pragma once
+#include "../../toolchain/csrc/vector.h"
 #include "attention.h"
 #include "form.h"
 
@@ -23,6 +24,15 @@ inline Rounding rounding(float most, float levels) {
   if (most < 1e-30f) return {0.0f, 0.0f};
   if (!(most <= 3.4028235e38f)) return {0.0f, __builtin_nanf("")};
   return {levels / most, most / levels};
+}
+
+// A row of a multiple of 8 numbers to words of so many levels. Returns its scale.
+inline float round_row(const float* x, int count, float levels, int16_t* to) {
+  const Rounding how = rounding(largest_magnitude<Eight>(x, count), levels);
+  for (int d = 0; d < count; d += 8) {
+    store_words(Eight::load(x + d) * Eight::all(how.factor), to + d);
+  }
+  return how.scale;
 }
 
 inline int64_t padded_width(int head_dim) { return (head_dim + 15) / 16 * 16; }
