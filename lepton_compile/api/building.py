@@ -15,6 +15,7 @@ from lepton_compile.api import describe
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry, ways_out
+from lepton_compile.api.dimensions import check_dimensions
 from lepton_compile.api.early_model import check_model, own_kernels
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
@@ -233,6 +234,7 @@ class Build:
 
             imported = import_onnx(source, self.recipe.task, lengths["length"])
             check_weights(self.recipe, imported)
+            check_dimensions(self.recipe, imported)
             return imported, None
         task = self.recipe.task or task_of(source)
         pooling = pooling_of(self.recipe, source, task)

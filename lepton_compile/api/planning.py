@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lepton_compile.api.comparing import no_room_to_check, room_beside
+from lepton_compile.api.dimensions import check_dimensions
 from lepton_compile.api.early_model import check_model
 from lepton_compile.api.estimates import (
     Estimate,
@@ -161,6 +162,7 @@ def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedMod
     if source.kind == "onnx":
         imported = import_onnx(source, recipe.task, lengths_of(recipe)["length"])
         check_weights(recipe, imported)
+        check_dimensions(recipe, imported)
         return imported
     task = recipe.task or task_of(source)
     exported = export(

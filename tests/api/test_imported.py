@@ -15,7 +15,7 @@ import lepton_compile as lc
 from lepton_compile.api.describe import model_entry
 from lepton_compile.api.estimates import BASE_MEMORY
 from lepton_compile.api.findings import Findings, keep_failure
-from lepton_compile.errors import PassError, RecipeError, SourceError
+from lepton_compile.errors import EngineError, PassError, RecipeError, SourceError
 from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.source import resolve
 from lepton_compile.pipeline import NumericCheck
@@ -54,6 +54,40 @@ def _error(path: Path, out: Path) -> float:
     with lc.load(out) as model:
         found = model.run(rows)["y"]
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("shapes", [{"batch": 4}, {"sequence": 8}, {"batch": [1, 4]}], ids=str)
+def test_a_range_of_what_the_file_does_not_have(shapes: dict[str, Any], tmp_path: Path) -> None:
+    """Callers are held to ranges by the names of dimensions."""
+    weights = [numpy_helper.from_array(UP, "up"), numpy_helper.from_array(DOWN, "down")]
+    path = _file(tmp_path / "m.onnx", LAYERS, weights)
+    recipe: dict[str, Any] = {"model": str(path), "shapes": shapes}
+    for call in (lc.plan, lambda given: lc.build(given, output=tmp_path / "out")):
+        with pytest.raises(RecipeError, match="no dimension of this name") as caught:
+            call(recipe)
+    (name,) = shapes
+    assert caught.value.where == f"shapes.{name}"
+    assert caught.value.found == f"{'rows' if name == 'batch' else 64} in x"
+    assert caught.value.available == ("rows",)
+
+
+def test_a_range_that_the_file_is_fixed_to_is_no_mistake(tmp_path: Path) -> None:
+    weights = [numpy_helper.from_array(UP, "up"), numpy_helper.from_array(DOWN, "down")]
+    path = _file(tmp_path / "m.onnx", LAYERS, weights)
+    assert lc.plan({"model": str(path), "shapes": {"sequence": 64}}).engines
+
+
+def test_numbers_that_numpy_has_no_arrays_of(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16)]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])
+    y = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, ["rows", 64])
+    graph = helper.make_graph(nodes, "g", [x], [y])
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    with pytest.raises(EngineError, match="no arrays of this type") as caught:
+        lc.build(model=str(path), output=tmp_path / "out")
+    assert (caught.value.where, caught.value.found) == ("y", "BFLOAT16")
 
 
 def test_a_weight_that_is_read_both_ways_is_packed_twice(tmp_path: Path) -> None:

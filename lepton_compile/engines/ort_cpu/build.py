@@ -11,6 +11,7 @@ from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
+from lepton_compile.errors import EngineError
 from lepton_passes.lowering.ort.byte_cache import SHARE
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def build(job: EngineJob) -> BuiltEngine:
     """The engine is the graph itself, in the form the runtime has kernels for.
 
     Raises:
-        EngineError: the graph is too large for a protobuf file, onnxruntime does not read it, or
-            the disk is full.
+        EngineError: it takes or gives what there are no arrays of; it is too large for a protobuf
+            file, onnxruntime does not read it, or the disk is full.
     """
+    _check_types(job.model.graph)
     library = job.library
     if library is not None and not uses_library(job.model):
         library.unlink()
@@ -44,11 +46,23 @@ def build(job: EngineJob) -> BuiltEngine:
         details["kernels"] = entry(library, job.model)
     cache = cache_type(job.model.graph)
     if cache is not None and cache != _USUAL:
-        shared = {"group": SHARE} if cache["dtype"] == "int8" else {}
+        shared = {"group": SHARE} if job.caches and cache["dtype"] == "int8" else {}
         details |= {"io": own_interface(job.model.graph), "cache": cache | shared}
     names = [file.name for file in files] + ([] if library is None else [library.name])
     encoder = encoder_among(files, job.stem)
     return BuiltEngine(files[0].name, requires, details, files=names, encoder=encoder)
+
+
+def _check_types(graph: ir.Graph) -> None:
+    """Callers give and get arrays of numpy, which has no bfloat16, nor numbers of 8 or 4 bits."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.dtype is not None and value.dtype.numpy().kind == "V":
+            raise EngineError(
+                "numpy has no arrays of this type, and onnxruntime gives none on the CPU",
+                where=value.name,
+                found=value.dtype.name,
+                hint="export the model again, with a Cast to float32 there",
+            )
 
 
 def _shares(model: ir.Model) -> bool:
