@@ -178,7 +178,8 @@ def _made(node: ir.Node, index: int) -> ir.DataType | None:
     if _is_statistic(node, index):
         return ir.DataType.FLOAT
     if node.domain == CPU_DOMAIN:  # whatever its weights are packed in
-        return ir.DataType.FLOAT
+        past = node.inputs[index + 2 : index + 3] if op == "GroupQueryAttention" and index else ()
+        return _first_known(past) or ir.DataType.FLOAT
     named = _named(node)
     if named is not None:
         return named

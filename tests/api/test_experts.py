@@ -12,6 +12,7 @@ import transformers
 
 import lepton_compile as lc
 from lepton_compile.errors import PassError
+from tests.plugins.cpu_library import needs_library
 from tests.small import SIZES, saved
 
 IDS = [5, 17, 3, 42, 8, 11, 64, 7, 90]
@@ -135,6 +136,22 @@ def test_without_a_kernel_experts_run_as_their_body(tmp_path: Path) -> None:
         tokens = list(model.generate(IDS, max_new_tokens=6).tokens)
     assert np.abs(found - expected).max() <= 1e-4 * np.ptp(expected)
     assert tokens == greedy[0, len(IDS) :].tolist()
+
+
+@needs_library
+@pytest.mark.parametrize("quantize", ["int8", {"bits": 8, "cache": "int8"}], ids=str)
+def test_experts_without_a_kernel_leave_small_caches_small(quantize: Any, tmp_path: Path) -> None:
+    """Types of all values are found again for their body: those of caches are not what is computed
+    in."""
+    config = transformers.MixtralConfig(
+        **{**COMMON, "head_dim": 32}, num_local_experts=4, hidden_act="relu"
+    )
+    folder = saved("MixtralForCausalLM", config, tmp_path / "model")
+    made = lc.build({"model": str(folder), "quantize": quantize}, output=tmp_path / "out")
+    (engine,) = made.manifest.engines
+    assert engine["cache"]["dtype"] == ("float16" if quantize == "int8" else "int8")
+    with lc.load(made.path, threads=1) as model:
+        assert len(model.generate(IDS, max_new_tokens=4).tokens) == 4
 
 
 def test_a_kernel_of_our_own_computes_what_the_body_does(tmp_path: Path) -> None:

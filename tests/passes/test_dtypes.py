@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+import pytest
 
 from lepton_passes.dtypes import fill_types
 from tests.passes.support import load
@@ -37,6 +38,21 @@ def test_types_follow_casts_and_comparisons() -> None:
         "Mul": ir.DataType.FLOAT16,
         "Less": ir.DataType.BOOL,
     }
+
+
+@pytest.mark.parametrize("kept", ["float16", "int8", "float"])
+def test_what_comes_of_a_cache_has_its_type(kept: str) -> None:
+    model = load(
+        f"""main (float[b, s, 32] x, {kept}[b, 2, p, 8] past, int32[b] lengths, int32 total)
+          => (y, key, value) {{
+      y, key, value = ai.lepton.cpu.GroupQueryAttention <num_heads = 4, kv_num_heads = 2>
+        (x, , , past, past, lengths, total)
+    }}"""
+    )
+    fill_types(model)
+    types = {"float16": "FLOAT16", "int8": "INT8", "float": "FLOAT"}
+    found = [value.dtype.name for value in model.graph.outputs if value.dtype is not None]
+    assert found == ["FLOAT", types[kept], types[kept]]
 
 
 def test_branches_say_what_they_give() -> None:
