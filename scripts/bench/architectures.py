@@ -2,10 +2,13 @@
 
     python scripts/bench/architectures.py --json out.json --markdown docs/architectures.md
     python scripts/bench/architectures.py --only llama mixtral --task text-generation
+    python scripts/bench/architectures.py --quantize int8 --json out.json
 
 Takes what transformers lists for a task, shrinks the default configuration of each, saves a model
 of random weights, builds it for ``ort-cpu`` in fp32 and lets ``verify`` hold it against PyTorch: a
-build that ends well is one that computes the same. Each has a process of its own and a time limit.
+build that ends well is one that computes the same. Where weights are quantized it is one that runs,
+and gives finite numbers: random weights lose more than a gate allows. Each has a process of its own
+and a time limit.
 Text alone is looked at: for embeddings, architectures that have a head for text as well; for
 labels, those that fill masks, too, for decoders have the same head as for embeddings.
 """
@@ -104,6 +107,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "perceiver": {"num_latents": 8, "d_latents": 32},
     "xmod": {"default_language": "en_XX"},
 }
+GATES = ("perplexity", "cosine", "max_error", "argmax")
 # What each attempt needs, imported once, before their processes are forked.
 PRELOADED = "lepton_compile.api.building"
 # One entry for each layer.
@@ -131,6 +135,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--only", nargs="+", help="names of architectures, as of model_type")
+    parser.add_argument("--quantize", default="none", help="as in a recipe; none is fp32")
     parser.add_argument("--limit", type=int, default=180, help="seconds for each")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--markdown", type=Path, help="where a table for people goes")
@@ -231,7 +236,7 @@ def saved(name: str, kind: str, task: str, folder: Path) -> None:
     transformers.AutoConfig.from_pretrained(folder)  # some are shrunk beyond what they read again
 
 
-def attempt(name: str, kind: str, task: str) -> Found:
+def attempt(name: str, kind: str, task: str, quantize: str = "none") -> Found:
     """What becomes of one architecture."""
     import lepton_compile as lc
 
@@ -243,8 +248,12 @@ def attempt(name: str, kind: str, task: str) -> Found:
             reason = f"{type(error).__name__}: {error}"
             return {"result": "untried", "reason": reason.splitlines()[0]}
         shapes = {"batch": "1..4", "sequence": "1..96"}
+        recipe: dict[str, Any] = {"model": str(source), "task": task, "shapes": shapes}
+        recipe["quantize"] = quantize
+        if quantize != "none":
+            recipe |= {"check": False, "gates": dict.fromkeys(GATES)}
         try:
-            lc.build({"model": str(source), "task": task, "shapes": shapes}, output=output)
+            lc.build(recipe, output=output)
         except lc.LeptonError as error:
             reason = f"{error.message}: {error.found}" if error.found else error.message
             return {"result": "refused", "reason": reason}
@@ -254,16 +263,18 @@ def attempt(name: str, kind: str, task: str) -> Found:
         return {"result": "compiled", "how": report["capture"]["how"]}
 
 
-def child(name: str, kind: str, task: str, answer: Connection) -> None:
+def child(name: str, kind: str, task: str, quantize: str, answer: Connection) -> None:
     """An attempt in a process of its own, its screen kept to itself."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import torch
 
     torch.set_num_threads(1)
-    answer.send(attempt(name, kind, task))
+    answer.send(attempt(name, kind, task, quantize))
 
 
-def results(task: str, only: Sequence[str] | None, limit: int) -> Iterator[tuple[str, Found]]:
+def results(
+    task: str, only: Sequence[str] | None, limit: int, quantize: str = "none"
+) -> Iterator[tuple[str, Found]]:
     """Architecture and what became of it, one after the other.
 
     Their processes are forked from one that has imported what a build needs and done nothing: a
@@ -275,7 +286,7 @@ def results(task: str, only: Sequence[str] | None, limit: int) -> Iterator[tuple
         if only and name not in only:
             continue
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=child, args=(name, kind, task, theirs))
+        process = context.Process(target=child, args=(name, kind, task, quantize, theirs))
         process.start()
         theirs.close()
         found: Found = {"result": "failed", "reason": f"no answer in {limit} seconds"}
@@ -328,10 +339,11 @@ def main() -> int:
     tasks: dict[str, dict[str, Found]] = {}
     for task in given.task:
         tasks[task] = {}
-        for name, found in results(task, given.only, given.limit):
+        for name, found in results(task, given.only, given.limit, given.quantize):
             tasks[task][name] = found
             print(task, name, found["result"], found.get("how") or found.get("reason"), flush=True)
-    data = {"python": platform.python_version(), "versions": versions, "tasks": tasks}
+    told_of = {"python": platform.python_version(), "versions": versions}
+    data = {**told_of, "quantize": given.quantize, "tasks": tasks}
     if given.json:
         given.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if given.markdown:

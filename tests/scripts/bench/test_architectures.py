@@ -51,6 +51,12 @@ def test_each_is_tried_in_a_process_of_its_own() -> None:
     assert found["reformer"]["reason"]
 
 
+def test_in_8_bits_it_is_one_that_runs() -> None:
+    """Experts whose activation no kernel has run as their body, beside caches of halves."""
+    found = dict(architectures.results("text-generation", ["nemotron_h"], 120, "int8"))
+    assert found["nemotron_h"]["result"] == "compiled"
+
+
 def test_one_that_takes_too_long_is_given_up() -> None:
     found = dict(architectures.results("text-generation", ["gpt2"], 0))
     assert found["gpt2"]["reason"] == "no answer in 0 seconds"
