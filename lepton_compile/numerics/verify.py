@@ -262,7 +262,9 @@ def _real_rows(
     if name in ("start_logits", "end_logits"):
         for row, keep in enumerate(real):
             yield wanted[row, keep][None], got[row, keep][None]
-    elif wanted.ndim == 3:
+    elif wanted.ndim == 3 and wanted.shape[:2] == real.shape:
         yield wanted[real], got[real]
+    elif wanted.ndim == 3:  # of positions of its own, as many for each text (Perceiver)
+        yield wanted.reshape(-1, wanted.shape[-1]), got.reshape(-1, got.shape[-1])
     else:
         yield wanted, got

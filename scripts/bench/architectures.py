@@ -122,8 +122,8 @@ once; *whole*: all layers are; *plain*: attention stays the model's own code, wi
 but for that with an attention bias (T5) where weights are quantized.
 *Not tried*: no tiny configuration could be made of its default. What
 [models.md](models.md) names is tested with each change; the rest was tried
-once, by `scripts/bench/architectures.py`, which wrote this page. Vision models are
-[on a page of their own](images.md).
+once, by `scripts/bench/architectures.py`, which wrote this page. With weights in int8 the same ones
+build and run (`--quantize int8`). Vision models are [on a page of their own](images.md).
 """
 
 UNKNOWN = object()

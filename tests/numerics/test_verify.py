@@ -21,7 +21,7 @@ from lepton_compile.errors import UsageError
 from lepton_compile.numerics.gates import check_gates
 from lepton_compile.numerics.reference import Later, pool
 from lepton_compile.numerics.tolerance import tolerance_for
-from lepton_compile.numerics.verify import verify
+from lepton_compile.numerics.verify import _real_rows, verify
 from lepton_compile.numerics.verify_report import VerifyReport
 from tests import small
 
@@ -244,6 +244,14 @@ def test_garbage_at_padding_is_not_an_error(bert: BertModel) -> None:
     report = verify(Careless(bert, encoder_manifest()), bert, Characters(), "feature-extraction")
     assert report.not_finite == 0
     assert report.relative_error < 1e-5
+
+
+def test_positions_of_its_own_are_all_compared() -> None:
+    """Perceiver writes as many for each text, whatever its length: no mask says which are real."""
+    wanted, real = np.arange(24.0).reshape(2, 4, 3), np.array([[True, True], [True, False]])
+    ((one, other),) = _real_rows("logits", wanted, wanted + 1, real)
+    assert one.shape == (8, 3)
+    assert np.array_equal(other - one, np.ones((8, 3)))
 
 
 @pytest.mark.parametrize(
