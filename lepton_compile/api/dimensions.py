@@ -21,8 +21,10 @@ def check_dimensions(recipe: Recipe, imported: ExportedModel) -> None:
     """
     shapes = [[*(value.shape or ())] for value in imported.model.graph.inputs]
     names = {str(size.value) for shape in shapes for size in shape if not isinstance(size, int)}
-    for name in recipe.shapes.model_fields_set & AXES.keys() - names:
-        axis, wanted = AXES[name], getattr(recipe.shapes, name)
+    for name, axis in AXES.items():  # in this order: a set has another in each process
+        if name in names or name not in recipe.shapes.model_fields_set:
+            continue
+        wanted = getattr(recipe.shapes, name)
         size = shapes[0][axis] if shapes and len(shapes[0]) > axis else None
         if size is None or (isinstance(size, int) and wanted is not None and wanted[1] == size):
             continue
