@@ -178,7 +178,9 @@ def fitting_feeds(
         return [pictured_feed(source, exported, *each, "calibration") for each in numbered]
     for part in known:
         ids = np.array([part], dtype=np.int64)
-        feed: dict[str, np.ndarray] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        feed: dict[str, np.ndarray] = {"input_ids": ids}
+        if "attention_mask" in names:
+            feed["attention_mask"] = np.ones_like(ids)
         if SOUND in names:
             feed[SOUND] = heard(sound_shape(source.config()), 1, seed=len(feeds))
         if SOURCE_IDS in names:  # what is read is written again

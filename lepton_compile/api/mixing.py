@@ -119,12 +119,14 @@ def _first(given: float | None, usual: float | None) -> float:
 
 
 def _objective(task: str, pooling: Pooling | None, module: Any) -> Objective:
-    from lepton_compile.pipeline.mixed import Directions, Likelihood, Pictures, Weights
+    from lepton_compile.pipeline.mixed import Directions, Likelihood, Own, Weights
 
     if pooling is not None and pooling.logarithms:
         return Weights(pooling.kind, pooling.logarithms)
-    if task == "image-feature-extraction" and (pooling is None or pooling.kind == "own"):
-        return Pictures()
+    if pooling is not None and pooling.kind == "own":
+        return Own()
+    if task == "image-feature-extraction" and pooling is None:
+        return Own()
     if family_of(task) == "embedding":
         if pooling is None:
             return Directions()

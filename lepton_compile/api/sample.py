@@ -69,8 +69,9 @@ def check_feeds(source: Source, exported: ExportedModel) -> dict[str, np.ndarray
         ids = _ids(source, min(LENGTH, exported.length), rows=1)
     else:
         ids = _ids(source, min(SHORT, exported.length), rows=ROWS)
-    mask = _padded(ids.shape)
-    feeds = {"input_ids": ids, "attention_mask": mask}
+    feeds = {"input_ids": ids}
+    if "attention_mask" in names:
+        feeds["attention_mask"] = _padded(ids.shape)
     if "token_type_ids" in names:
         feeds["token_type_ids"] = np.zeros_like(ids)
     if "position_ids" in names:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 from lepton_compile.errors import RecipeError
 from lepton_compile.export import Pooling, Source
 from lepton_compile.export.task_names import infer_task
+from lepton_compile.export.text_tower import tower_of
 from lepton_compile.recipe import Recipe
 
 __all__ = ["Lengths", "config_of", "lengths_of", "pooling_of", "task_of"]
@@ -62,7 +63,7 @@ def pooling_of(recipe: Recipe, source: Source, task: str) -> Pooling | None:
         return Pooling(asked, bool(recipe.normalize))
     if task != "feature-extraction" or recipe.pooling == "none":
         return None
-    own = pooling(source) or {}
+    own = pooling(source) or ({"pooling": "own"} if tower_of(source.config()) else {})
     kind = recipe.pooling if recipe.pooling != "auto" else own.get("pooling")
     if kind is None and recipe.normalize:
         raise RecipeError(

@@ -22,6 +22,7 @@ from lepton_compile.export.source.objects import read_object
 from lepton_compile.export.source.preprocessor import FILE as PREPROCESSOR
 from lepton_compile.export.source.preprocessor import settings_of
 from lepton_compile.export.source.tokenizer_files import tokenizer_error
+from lepton_compile.export.text_tower import reads_padding, tower_of
 from lepton_compile.export.vision_part import preprocessing
 
 __all__ = ["write_assets", "write_preprocessing"]
@@ -49,9 +50,9 @@ def write_assets(
     origin = source.tokenizer_folder()
     if origin is None:
         return None
-    lowered, template = lowers_case(source), chat_template(origin, processor=processor)
+    template = chat_template(origin, processor=processor)
     if (origin / TOKENIZER).is_file():
-        return _write_tokenizer(origin, folder, lowered, template)
+        return _write_tokenizer(source, origin, folder, template)
     with tempfile.TemporaryDirectory() as converted:
         tokenizer = source.tokenizer()
         if not getattr(tokenizer, "is_fast", False):
@@ -62,7 +63,7 @@ def write_assets(
             )
         assert tokenizer is not None
         tokenizer.save_pretrained(converted)
-        return _write_tokenizer(Path(converted), folder, lowered, template)
+        return _write_tokenizer(source, Path(converted), folder, template)
 
 
 def _write_config(source: Source, folder: Path) -> None:
@@ -77,16 +78,19 @@ def _write_config(source: Source, folder: Path) -> None:
 
 
 def _write_tokenizer(
-    origin: Path, folder: Path, lowered: bool, template: str | None
+    source: Source, origin: Path, folder: Path, template: str | None
 ) -> dict[str, str | None]:
     shutil.copyfile(origin / TOKENIZER, folder / TOKENIZER)
-    if lowered:
+    tower = tower_of(source.config())
+    if lowers_case(source) or (tower is not None and tower.lowers):
         _lower_case(folder / TOKENIZER, origin)
     config = {**read_object(origin / "special_tokens_map.json"), **read_object(origin / CONFIG)}
     config.pop("chat_template", None)
     for name, value in config.items():
         if name.endswith("_token") and isinstance(value, dict):
             config[name] = value.get("content")  # an added token, written out
+    if reads_padding(source.config()):
+        _pad_by(config.get("pad_token"), source, folder / TOKENIZER, origin)
     kept = {name: value for name, value in config.items() if name not in DROPPED}
     _write_json(folder / CONFIG, kept)
     if template is not None:
@@ -105,6 +109,20 @@ def _lower_case(file: Path, origin: Path) -> None:
     if own is None or own.normalize_str("A") != "a":
         tokenizer.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
         tokenizer.save(str(file), pretty=False)
+
+
+def _pad_by(token: Any, source: Source, file: Path, origin: Path) -> None:
+    """Say in tokenizer.json which token texts are padded with: loaders look there, and the model
+    reads it."""
+    from tokenizers import Tokenizer
+
+    with told_as(partial(tokenizer_error, origin)):
+        tokenizer = Tokenizer.from_file(str(file))
+    number = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if number is None:
+        number = source.config().get_text_config().pad_token_id or 0
+    tokenizer.enable_padding(pad_id=number, pad_token=token or "")
+    tokenizer.save(str(file), pretty=False)
 
 
 def write_preprocessing(source: Source, folder: Path, most: int = 0) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ from .source import Source
 from .task_names import AUTO_CLASSES, auto_class, check_known
 from .tasks import CacheUse, Pooling, TaskModule, task_module
 from .text_part import own_name, text_part
+from .text_tower import reads_padding, text_tower
 from .ties import tied_of, untie
 from .traced import Traced
 from .vision import VisionModule
@@ -76,6 +77,7 @@ class ExportedModel:
             ``static-`` in front where it rounds activations, too.
         picture_tokens: how many tokens stand for a picture, or for each tile of one, 0 where that
             goes by its size and ``grid``, and which: ``placeholder`` (image-text-to-text).
+        padded: whether texts are padded to ``length``, and the padding is read.
     """
 
     model: ir.Model
@@ -97,6 +99,7 @@ class ExportedModel:
     picture_tokens: int = 0
     placeholder: int = 0
     grid: PatchGrid | None = None
+    padded: bool = False
 
     @property
     def cached(self) -> bool:
@@ -202,6 +205,8 @@ def _notes(source: Source, task: str, unused: tuple[str, ...]) -> list[str]:
     notes, part = [], ""
     if text_part(source.config(), task) is not None:
         part = "language model"
+    if text_tower(source.config(), task) is not None:
+        part = "text tower"
     if vision_part(source.config(), task) is not None:
         part = "vision tower"
     if source.adapter is not None:
@@ -247,6 +252,7 @@ def _described(graph: Graph, network: nn.Module, asked: _Asked) -> ExportedModel
         how=graph.how,
         kinds=graph.kinds,
         foresees=graph.foresees,
+        padded=reads_padding(network.config),
         notes=[*graph.refused],
         tied=tied_of(network),
         states=graph.states,
@@ -287,7 +293,7 @@ def meta_model(source: Source, task: str) -> nn.Module:
 
     whole = source.config()
     auto = auto_class(whole, task)
-    config = text_part(whole, task) or vision_part(whole, task) or whole
+    config = text_part(whole, task) or text_tower(whole, task) or vision_part(whole, task) or whole
     if config is not whole and task == "text-generation":
         auto = auto_class(config, task)
     options: dict[str, Any] = {"dtype": torch.float32}

@@ -6,6 +6,7 @@ from typing import Any
 
 from lepton_compile.errors import ExportError, RecipeError
 
+from .text_tower import check_length
 from .trace import EXAMPLE_SIZES
 
 __all__ = ["DEFAULT_LENGTH", "longest_sequence"]
@@ -27,10 +28,11 @@ def longest_sequence(config: Any, wanted: int | None, name: str = "sequence") ->
         name: of the dimension, in the recipe's ``shapes`` and in a trace.
 
     Raises:
-        RecipeError: the recipe asks for fewer tokens than a trace takes, or for more positions than
-            the model has.
+        RecipeError: the recipe asks for fewer tokens than a trace takes, for more positions than
+            the model has, or for others than it was trained on.
         ExportError: the model has fewer than a trace takes.
     """
+    check_length(config, wanted)
     traced, limit = EXAMPLE_SIZES[name], _limit(config)
     if limit is not None and limit < traced:
         raise ExportError(

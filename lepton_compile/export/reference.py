@@ -24,6 +24,7 @@ from lepton_compile.export.streamed_reference import fill, held_parameters, stre
 from lepton_compile.export.swapped import swapped
 from lepton_compile.export.task_names import auto_class, check_known
 from lepton_compile.export.text_part import text_part
+from lepton_compile.export.text_tower import text_tower
 from lepton_compile.export.ties import tied_of, untie
 from lepton_compile.export.vision import interpolation
 from lepton_compile.export.vision_part import IMAGE_TASKS, image_shape, vision_part
@@ -60,7 +61,8 @@ def load_reference(source: Source, task: str, *, streamed: bool = False) -> nn.M
             hint="compare with what its own tool computes: `lepton-compile run DIR --inputs FILE`",
         )
     auto = _class(source, task)
-    config = vision_part(source.config(), task) or source.config()
+    whole = source.config()
+    config = text_tower(whole, task) or vision_part(whole, task) or whole
     check_known(auto, config, task)
     load = _streamed if streamed else _loaded if _as_it_lies(source) else _filled
     model = load(source, auto, config)

@@ -10,6 +10,7 @@ from typing import Any
 from lepton_compile.errors import ExportError
 
 from .image_text_kinds import IMAGE_TEXT_KINDS
+from .text_tower import has_towers, tower_class
 from .vision_part import image_class, reads_images
 
 __all__ = ["AUTO_CLASSES", "auto_class", "check_known", "infer_task"]
@@ -40,6 +41,7 @@ _HEADS = {
     "ForImageClassification": "image-classification",
     "ForImageClassificationWithTeacher": "image-classification",
     "VisionModelWithProjection": "image-feature-extraction",
+    "TextModelWithProjection": "feature-extraction",
     "Model": "feature-extraction",
 }
 
@@ -56,6 +58,8 @@ def auto_class(config: Any, task: str) -> Any:
         raise ExportError("this task is not supported", found=task, available=sorted(AUTO_CLASSES))
     if task == "image-feature-extraction":
         return image_class(config)
+    if task == "feature-extraction" and (tower := tower_class(config)) is not None:
+        return tower
     auto = getattr(transformers, AUTO_CLASSES[task])
     reads = transformers.AutoModelForTextEncoding
     if auto is not transformers.AutoModel or type(config) not in reads._model_mapping:
@@ -93,6 +97,14 @@ def infer_task(architecture: str, *, pair: bool = False) -> str:
     whole = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if architecture in map(whole.get, IMAGE_TEXT_KINDS):
         return "image-text-to-text"
+    if has_towers(architecture):
+        raise ExportError(
+            "the model is for texts and for pictures, and an artifact is for one of them",
+            where="task",
+            found=architecture,
+            available=["feature-extraction", "image-feature-extraction"],
+            hint="name the task in the recipe, or with --task: one artifact for each",
+        )
     for ending, task in _HEADS.items():
         if architecture.endswith(ending):
             seen = task == "feature-extraction" and reads_images(architecture)

@@ -23,6 +23,7 @@ from .capture.picked import last_row
 from .dense import EMBEDDING, TOKENS, Dense
 from .meta import modules_of
 from .task_names import AUTO_CLASSES
+from .text_tower import own_vector, reads_padding, tower_of
 
 __all__ = [
     "CacheUse",
@@ -53,8 +54,9 @@ _OUTPUTS = {
 
 @dataclass(frozen=True)
 class Pooling:
-    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken; then come
-    ``dense`` layers, and the length becomes 1 where ``normalize`` says so.
+    """Sentence embedding inside the graph: ``kind`` is mean, cls, max or lasttoken, or ``own``,
+    what the model makes of a text itself (CLIP); then come ``dense`` layers, and the length becomes
+    1 where ``normalize`` says so.
 
     That of kind ``tokens`` keeps all of them: late interaction (ColBERT).
 
@@ -134,7 +136,9 @@ class EncoderModule(TaskModule):
         accepted = inspect.signature(network.forward).parameters
         # A decoder would make a cache of its own for each call; some heads pass the word on.
         self.options = {"use_cache": False} if _may_cache(network) else {}
-        self.input_names = ["input_ids", "attention_mask"]
+        self.input_names = ["input_ids"]
+        if not reads_padding(network.config):
+            self.input_names.append("attention_mask")
         if "token_type_ids" in accepted and _has_types(network):
             self.input_names.append("token_type_ids")
         self.input_dims = [("batch", "sequence")] * len(self.input_names)
@@ -147,7 +151,10 @@ class EncoderModule(TaskModule):
         found = self.network(**named, **self.options)
         pooled = self.pooling.output if self.pooling is not None else None
         outputs = [found[name] for name in self.output_names if name != pooled]
-        if self.pooling is not None and self.pooling.logarithms:
+        if self.pooling is not None and self.pooling.kind == "own":
+            vectors = own_vector(found)
+            outputs.append(unit(vectors) if self.pooling.normalize else vectors)
+        elif self.pooling is not None and self.pooling.logarithms:
             outputs.append(_words(found["logits"], named["attention_mask"], self.pooling))
         elif self.pooling is not None:
             outputs.append(self._embedding(outputs[0], named["attention_mask"], self.pooling))
@@ -245,12 +252,14 @@ def task_module(
         ExportError: the task or the pooling is not one this version compiles.
     """
     kinds = _KINDS.get(task, ("none", *_POOLINGS))
+    if tower_of(network.config) is not None:
+        kinds = ("none", "own") if reads_padding(network.config) else (*kinds, "own")
     if (pooling.kind if pooling is not None else "none") not in kinds:
         raise ExportError(
             "this pooling is not supported",
             where="pooling",
             found=pooling.kind if pooling is not None else "none",
-            available=kinds,
+            available=["auto" if kind == "own" else kind for kind in kinds],
         )
     if task == "text-generation":
         return DecoderModule(network, cache, positions)

@@ -13,6 +13,9 @@ __all__ = ["Later", "Reference", "module_of", "pool", "weigh"]
 
 Array = npt.NDArray[Any]
 
+OWN = ("text_embeds", "pooler_output")
+"""What transformers calls the vector that a model makes of a text itself (CLIP)."""
+
 
 class Later:
     """A model that is loaded when it is first needed, and then kept until it is forgotten.
@@ -77,10 +80,16 @@ class Reference:
         pooled = self._embedding["output"] if self._embedding else None
         outputs = {n: found[n].to(torch.float32).numpy() for n in names if n != pooled}
         if self._embedding and pooled in names:
-            outputs[str(pooled)] = self._pooled(found, feeds["attention_mask"], self._embedding)
+            outputs[str(pooled)] = self._pooled(found, feeds, self._embedding)
         return outputs
 
-    def _pooled(self, found: Any, mask: Array, embedding: Mapping[str, Any]) -> Array:
+    def _pooled(
+        self, found: Any, feeds: Mapping[str, Array], embedding: Mapping[str, Any]
+    ) -> Array:
+        if embedding["pooling"] == "own":
+            vectors = next(found[name] for name in OWN if found.get(name) is not None)
+            return _of_length(vectors.float().numpy(), embedding)
+        mask = feeds["attention_mask"]
         if "logarithms" in embedding:
             return weigh(found["logits"].float().numpy(), mask, embedding)
         dense = getattr(self._module, "sentence_dense", None)
@@ -138,9 +147,14 @@ def pool(
         raise ValueError(f"unknown pooling: {kind}")
     if dense is not None:
         pooled = _through(dense, np.asarray(pooled, np.float32))
+    return _of_length(np.asarray(pooled, np.float32), embedding)
+
+
+def _of_length(vectors: Array, embedding: Mapping[str, Any]) -> Array:
+    """Vectors of length 1 where the ``embedding`` says so."""
     if embedding.get("normalize"):
-        pooled = pooled / np.maximum(np.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
-    return np.asarray(pooled, np.float32)
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return vectors
 
 
 def _through(module: Any, pooled: Array) -> Array:

@@ -211,9 +211,11 @@ def _verify_encoder(
         feeds = _padded(batch, truth.pad, ends(model, "sequence")[0])
         if "token_type_ids" in model.inputs:
             feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
+        real = feeds["attention_mask"].astype(bool)
+        if "attention_mask" not in model.inputs:
+            del feeds["attention_mask"]
         wanted, found = truth.run(feeds, names), model.run(_filled(feeds, least), names)
         got = {name: array[: len(batch)] for name, array in found.items()}
-        real = feeds["attention_mask"].astype(bool)
         for name in names:
             for pair in _real_rows(name, wanted[name], got[name], real):
                 outputs[name].update(*pair)

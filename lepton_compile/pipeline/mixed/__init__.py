@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .choice import Ladder, Option, Outcome, choose, search
 from .decision import Decision
-from .objective import Directions, Likelihood, Objective, Pictures, Weights
+from .objective import Directions, Likelihood, Objective, Own, Weights
 from .search import decide
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "Objective",
     "Option",
     "Outcome",
-    "Pictures",
+    "Own",
     "Weights",
     "choose",
     "decide",

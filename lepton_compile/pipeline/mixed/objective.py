@@ -17,7 +17,7 @@ import numpy as np
 
 from lepton_compile.scratch import Shelf
 
-__all__ = ["Directions", "Likelihood", "Objective", "Pictures", "Weights"]
+__all__ = ["Directions", "Likelihood", "Objective", "Own", "Weights"]
 
 _ROWS, _PART = 64, 8
 """Rows of scores that are added up at a time, and rows that are worked on at a time."""
@@ -164,10 +164,11 @@ class Directions:
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-class Pictures(Directions):
-    """Directions of the vectors that a model makes of pictures itself, else of its features."""
+class Own(Directions):
+    """Directions of the vectors that a model makes of pictures or texts itself, else of its
+    features."""
 
-    _NAMES = ("image_embeds", "pooler_output", "last_hidden_state")
+    _NAMES = ("image_embeds", "text_embeds", "pooler_output", "last_hidden_state")
 
     def _vectors(self, outputs: Any) -> Any:
         import torch
