@@ -11,8 +11,8 @@
 Those are made once, and read anew for each token that is written: in heads, what a head reads lies
 one behind the other. The kernels skip blocks of keys out of sight, and share the keys of a decode
 step among threads.
-Refuses: widths of heads that are no multiple of 8; a bias of scores; heads with sinks; other types
-than fp32.
+Refuses: widths of heads that are no multiple of 8; a bias of scores; sinks where nothing is cached;
+other types than fp32.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lepton_plugins.spec import CPU_DOMAIN
 __all__ = ["LowerNativeAttention"]
 
 MICROSOFT = "com.microsoft"
-# Beyond past, lengths and tables: positions, bias, sinks, norms.
-_CACHED_INPUTS = 9
+# Beyond past, lengths and tables: positions, bias, sinks, norms; and where ours has the sinks.
+_CACHED_INPUTS, _SINKS, _OWN_SINKS = 9, 11, 14
 _CACHED_DEFAULTS = {"do_rotary": 0, "rotary_interleaved": 0, "local_window_size": -1}
 
 
@@ -64,10 +64,14 @@ class LowerNativeAttention(LeptonPass):
         }
         attributes |= {name: node.attributes.get_float(name, 0.0) for name in ("scale", "softcap")}
         attributes["epsilon"] = 0.0  # of norms of heads, which lower-native-head-norm brings
+        inputs = list(node.inputs[:_CACHED_INPUTS])
+        sinks = node.inputs[_SINKS] if len(node.inputs) > _SINKS else None
+        if sinks is not None:
+            inputs += [None] * (_OWN_SINKS - len(inputs)) + [sinks]
         new = body.emit(
             node,
             node.op_type,
-            node.inputs,
+            inputs,
             attributes,
             domain=CPU_DOMAIN,
             outputs=len(node.outputs),
@@ -95,8 +99,9 @@ class LowerNativeAttention(LeptonPass):
 
 
 def _refuses_cached(node: ir.Node) -> str | None:
-    if any(value is not None for value in node.inputs[_CACHED_INPUTS:]):
-        return "a bias, sinks or norms of heads are left to the kernel of onnxruntime"
+    others = (*node.inputs[_CACHED_INPUTS:_SINKS], *node.inputs[_SINKS + 1 :])
+    if any(value is not None for value in others):
+        return "positions, a bias or norms of heads are left to the kernel of onnxruntime"
     past = node.inputs[3]
     shape = past.shape if past is not None else None
     width = shape[3] if shape is not None and len(shape) == 4 else None

@@ -49,6 +49,10 @@ struct Strips {
   }
 };
 
+Kind kind_of_few(const Attention& a) {
+  return a.key.kept == Kept::bytes ? Kind::few_bytes : Kind::few;
+}
+
 // Few queries, many keys: a unit is a part of the keys; the parts of a row are added up behind.
 struct Parts {
   const Attention& a;
@@ -58,7 +62,7 @@ struct Parts {
   float* memory;
 
   Rows rows(int64_t unit) const {
-    return rows_in(memory + unit * floats, count, a.head_dim, group, 0, Kind::few);
+    return rows_in(memory + unit * floats, count, a.head_dim, group, 0, kind_of_few(a));
   }
 
   void run(int64_t unit) const {
@@ -120,7 +124,7 @@ bool attend_in_parts(const Parallel& parallel, const Attention& a, int64_t longe
   const int64_t pairs = a.rows * a.kv_heads;
   const int64_t wanted = larger(1, smaller(kMostParts / pairs, longest / kPart));
   const int64_t size = (longest + wanted - 1) / wanted;
-  const int64_t floats = (floats_of(count, a.head_dim, Kind::few) + 15) / 16 * 16;
+  const int64_t floats = (floats_of(count, a.head_dim, kind_of_few(a)) + 15) / 16 * 16;
   void* memory = aligned_alloc(64, pairs * wanted * floats * sizeof(float));
   if (memory == nullptr) return false;
   Parts parts{a, group, count, wanted, size, floats, static_cast<float*>(memory)};
@@ -146,7 +150,9 @@ bool attend(const Parallel& parallel, const Attention& a) {
     first = smaller(first, from);
     end = larger(end, to);
   }
-  const bool few = a.queries * (a.heads / a.kv_heads) <= kFew;
+  // Of a single query the heads of a group are few, too, wherever the keys are not rounded.
+  const int64_t count = a.queries * (a.heads / a.kv_heads);
+  const bool few = count <= kFew || (a.queries == 1 && count <= kFewRounded);
   return few ? attend_in_parts(parallel, a, longest) : attend_in_strips(parallel, a, first, end);
 }
 

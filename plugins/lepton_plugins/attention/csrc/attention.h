@@ -1,4 +1,4 @@
-// Attention in fp32, over keys and values that lie anywhere, in parallel.
+// Attention over keys and values that lie anywhere, in parallel: in fp32, or in small integers.
 #pragma once
 #include <cstdint>
 
@@ -70,6 +70,7 @@ struct Attention {
   Bias bias = {};
   bool rounded = false;     // many queries: products of small integers (rounded.h)
   const int64_t* filled = nullptr;  // of each row: new tokens that are no padding; or null
+  const float* sinks = nullptr;     // of each head: a score without a value; or null
 };
 
 // False if memory is short. A query that sees no key gets zeros.

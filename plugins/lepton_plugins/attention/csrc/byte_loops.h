@@ -3,13 +3,11 @@
 #pragma once
 #include "bytes.h"
 #include "few_loops.h"
-#include "rounded.h"
 
 namespace lepton {
 namespace {
 
 constexpr int kMostBlocks = kMostBytes / kByteBlock;
-constexpr float kLevelsOfFew = 32767.0f;  // 2 * 32767 * 127 is below 2^31
 
 // The scales of a row as floats, four at a time, then one by one.
 inline void scales_of(const int8_t* row, int width, float* scale) {
@@ -63,47 +61,24 @@ inline void dots(int width, const int16_t* query, const Bytes& keys, Eight* sums
   }
 }
 
-// R rows and up to four keys, as many of these at once as there are registers for.
-template <class I, int R>
-inline void scores_of(int count, int width, const int16_t* query, const float* query_scale,
-                      const Bytes& keys, float* scores) {
-  constexpr int kAtOnce = I::Lanes::kLanes == 16 ? kFour : kFour / R;
-  Eight sums[R * kFour];
-  if (count < kFour) {
-    for (int j = 0; j < count; ++j) {
-      dots<I, R, 1>(width, query, keys.from(j), sums);
-      for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(sums[kFour * m]) * query_scale[m];
-    }
-    return;
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < kFour; j += kAtOnce) {
-    dots<I, R, kAtOnce>(width, query, keys.from(j), sums + j);
-  }
-#pragma GCC unroll 4
-  for (int m = 0; m < R; ++m) {
-    const Eight* four = sums + kFour * m;
-    const __m128 all = sums_of(four[0], four[1], four[2], four[3]);
-    _mm_storeu_ps(scores + m * kKeys, _mm_mul_ps(all, _mm_set1_ps(query_scale[m])));
-  }
-}
+inline float times(float x, float scale) { return x * scale; }
+inline __m128 times(__m128 x, float scale) { return _mm_mul_ps(x, _mm_set1_ps(scale)); }
 
 template <class I>
-void multiply_few_bytes(const Size& size, const float* query, const Bytes& keys, float* scores) {
+void multiply_few_bytes(const Size& size, const int16_t* words, const float* scale, const Bytes& keys,
+                        float* scores) {
   const int width = size.inner;
-  alignas(64) int16_t words[kFew * kMostBytes];
-  float scale[kFew];
-  for (int m = 0; m < size.rows; ++m) {
-    scale[m] = round_row(query + m * width, width, kLevelsOfFew, words + m * width);
-  }
   for (int j = 0; j < size.columns; j += kFour) {
     const int count = size.columns - j < kFour ? size.columns - j : kFour;
     const Bytes four = keys.from(j);
     for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, row_bytes(width));
     all_rows<4>(size.rows, [&](auto some, int m) {
       constexpr int kSome = decltype(some)::value;
-      const int16_t* rows = words + m * width;
-      scores_of<I, kSome>(count, width, rows, scale + m, four, scores + m * kKeys + j);
+      const auto products = [&](auto several, int from, Eight* sums) {
+        dots<I, kSome, decltype(several)::value>(width, words + m * width, four.from(from), sums);
+      };
+      scores_of<typename I::Lanes, kSome>(count, scores + m * kKeys + j, products,
+                                          [&](int i, auto all) { return times(all, scale[m + i]); });
     });
   }
 }

@@ -63,30 +63,6 @@ inline void dots(int width, const float* query, const MatrixOf<T>& keys, Eight* 
   }
 }
 
-// R rows and four keys, as many of these at once as there are registers for; or a single key.
-template <class Lanes, int R, class T>
-inline void scores_of(int count, int width, const float* query, const MatrixOf<T>& keys,
-                      float* scores) {
-  constexpr int kAtOnce = Lanes::kLanes == 16 ? kFour : kFour / R;
-  Eight sums[R * kFour];
-  if (count < kFour) {
-    for (int j = 0; j < count; ++j) {
-      dots<Lanes, R, 1>(width, query, keys.from(j), sums);
-      for (int m = 0; m < R; ++m) scores[m * kKeys + j] = sum(sums[kFour * m]);
-    }
-    return;
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < kFour; j += kAtOnce) {
-    dots<Lanes, R, kAtOnce>(width, query, keys.from(j), sums + j);
-  }
-#pragma GCC unroll 4
-  for (int m = 0; m < R; ++m) {
-    const Eight* four = sums + kFour * m;
-    _mm_storeu_ps(scores + m * kKeys, sums_of(four[0], four[1], four[2], four[3]));
-  }
-}
-
 template <int R>
 struct Count {
   static constexpr int value = R;
@@ -105,18 +81,51 @@ inline void all_rows(int rows, const Step& step) {
   by<1>(by<2>(by<R>(0, rows, step), rows, step), rows, step);
 }
 
+// Scores of R rows and up to four keys, as many of these at once as there are registers for.
+// `products(Count<J>, j, sums)` adds up those of J keys, from key j on; `worth(m)` is what row m is in units of.
+template <class Lanes, int R, class Products, class Worth>
+inline void scores_of(int count, float* scores, const Products& products, const Worth& worth) {
+  constexpr int kAtOnce = Lanes::kLanes == 16 ? kFour : kFour / R;
+  Eight sums[R * kFour];
+  if (count < kFour) {
+    for (int j = 0; j < count; ++j) {
+      products(Count<1>{}, j, sums);
+      for (int m = 0; m < R; ++m) scores[m * kKeys + j] = worth(m, sum(sums[kFour * m]));
+    }
+    return;
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < kFour; j += kAtOnce) products(Count<kAtOnce>{}, j, sums + j);
+#pragma GCC unroll 4
+  for (int m = 0; m < R; ++m) {
+    const Eight* four = sums + kFour * m;
+    _mm_storeu_ps(scores + m * kKeys, worth(m, sums_of(four[0], four[1], four[2], four[3])));
+  }
+}
+
+// step(j, count, four keys or values from j on), `numbers` in a row, which are called for ahead.
+template <class T, class Step>
+inline void by_fours(int keys, int numbers, const MatrixOf<T>& all, const Step& step) {
+  for (int j = 0; j < keys; j += kFour) {
+    const int count = keys - j < kFour ? keys - j : kFour;
+    const MatrixOf<T> four = all.from(j);
+    for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, numbers);
+    step(j, count, four);
+  }
+}
+
 template <class Lanes, class T>
 void multiply_few(const Size& size, const float* query, const MatrixOf<T>& keys, float* scores) {
   const int width = size.inner;
-  for (int j = 0; j < size.columns; j += kFour) {
-    const int count = size.columns - j < kFour ? size.columns - j : kFour;
-    const MatrixOf<T> four = keys.from(j);
-    for (int k = 0; k < count; ++k) call_for(four.first + k * four.row, four.row, width);
+  by_fours(size.columns, width, keys, [&](int j, int count, const MatrixOf<T>& four) {
     all_rows<4>(size.rows, [&](auto some, int m) {
       constexpr int kSome = decltype(some)::value;
-      scores_of<Lanes, kSome>(count, width, query + m * width, four, scores + m * kKeys + j);
+      const auto products = [&](auto several, int from, Eight* sums) {
+        dots<Lanes, kSome, decltype(several)::value>(width, query + m * width, four.from(from), sums);
+      };
+      scores_of<Lanes, kSome>(count, scores + m * kKeys + j, products, [](int, auto all) { return all; });
     });
-  }
+  });
 }
 
 // Some lanes of four values, from column d on; where there are fewer the others are zero.
@@ -166,15 +175,12 @@ inline void add_rows(int keys, const Size& size, const float* scores, const Matr
 
 template <class Lanes, int R, class T>
 void add_few(const Size& size, const float* scores, const MatrixOf<T>& values, float* total) {
-  for (int j = 0; j < size.inner; j += 4) {
-    const int keys = size.inner - j < 4 ? size.inner - j : 4;
-    const MatrixOf<T> four = values.from(j);
-    for (int k = 0; k < keys; ++k) call_for(four.first + k * four.row, four.row, size.columns);
+  by_fours(size.inner, size.columns, values, [&](int j, int keys, const MatrixOf<T>& four) {
     all_rows<R>(size.rows, [&](auto some, int m) {
       constexpr int kSome = decltype(some)::value;
       add_rows<Lanes, kSome>(keys, size, scores + m * kKeys + j, four, total + m * size.columns);
     });
-  }
+  });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What attention of many queries takes its time for, in the lanes of a processor. All kinds of
-// processors give the same numbers to the last bit.
+// What attention takes its time for, in the lanes of a processor. All kinds of processors
+// give the same numbers to the last bit.
 #pragma once
 #include <cstdint>
 
@@ -57,7 +57,8 @@ struct AttentionForm {
   void (*multiply_few)(const Size& size, const float* query, const Matrix& keys, float* scores);
   void (*multiply_few_halves)(const Size& size, const float* query, const Halves& keys,
                               float* scores);
-  void (*multiply_few_bytes)(const Size& size, const float* query, const Bytes& keys, float* scores);
+  void (*multiply_few_bytes)(const Size& size, const int16_t* words, const float* scale,
+                             const Bytes& keys, float* scores);
   // total (rows, columns) += scores (rows, kKeys) . values (inner, columns)
   void (*add_few)(const Size& size, const float* scores, const Matrix& values, float* total);
   void (*add_few_halves)(const Size& size, const float* scores, const Halves& values,

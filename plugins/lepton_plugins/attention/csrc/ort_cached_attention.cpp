@@ -1,13 +1,13 @@
 // GroupQueryAttention(query, key?, value?, past_key, past_value, seqlens_k, total_sequence_length,
-// cos_cache?, sin_cache?, query_norm?, key_norm?, kept?, attention_bias?, tokens?), with the meaning
-// that onnxruntime's operator of this name has. Without key and value, query holds all three side by
+// cos_cache?, sin_cache?, query_norm?, key_norm?, kept?, attention_bias?, tokens?, sinks?), with the
+// meaning that onnxruntime's operator of this name has. Without key and value, query holds all three side by
 // side, in this order. A bias (1 or batch, 1 or heads, 1 or queries, keys) is added to scores; it alone
 // says then which keys a query sees. Weights of norms (head_dim) are of an RMS norm of each head, in
 // front of the rotary embedding. `kept` is how many of the last queries are wanted, 0 for all: the
 // result has so many, while keys and values of all go to the cache. Key and value of no tokens leave
 // the cache as it is, that of another layer, and nothing is made of it; no norm of keys is needed
-// then, and query may hold the last of the new tokens alone, of which there are `tokens`. Caches are
-// of floats, of halves (fp16), or of bytes with scales, which make their rows longer (bytes.h).
+// then, and query may hold the last of the new tokens alone, of which there are `tokens`. Sinks (heads)
+// are scores beside those of the keys, without a value. Caches are of floats, of halves (fp16), or of bytes with scales, which make their rows longer (bytes.h).
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t kShort = 16;  // tokens that are not worth a second thread to turn
 constexpr int64_t kMostNormed = 1024;  // width of a head with a norm, or made of halves or bytes
-static_assert(kMostNormed == kMostBytes, "few queries beside bytes have so much room");
+static_assert(kMostNormed == kMostBytes, "the scales of a row of bytes have so much room");
 
 // Angles of rotary embedding by position: cos and sin (positions, pairs).
 struct Rotary {
@@ -128,7 +128,7 @@ struct Append {
 // One call of GroupQueryAttention: what it is given, and what it makes of it.
 struct Call {
   Inputs in;
-  Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept, all;
+  Operand past_key, past_value, seqlens, total, cos, sin, query_norm, key_norm, kept, all, sinks;
   Operand y, present_key, present_value;
   Bias bias{};
 
@@ -140,7 +140,8 @@ struct Call {
     for (size_t i = 0; i < 9; ++i) {
       if (OrtStatus* s = input(api, context, 3 + i, others[i])) return s;
     }
-    return input(api, context, 13, &all);
+    if (OrtStatus* s = input(api, context, 13, &all)) return s;
+    return input(api, context, 14, &sinks);
   }
 
   // Of the queries that are wanted; the lengths have been checked.
@@ -193,7 +194,7 @@ template <class T>
 class GroupQuery final : public Operator<GroupQuery<T>> {
  public:
   static constexpr const char* kName = "GroupQueryAttention";
-  static constexpr size_t kInputs = 14, kOutputs = 3;
+  static constexpr size_t kInputs = 15, kOutputs = 3;
   static constexpr bool kSmall = sizeof(T) < sizeof(float);
   static constexpr OrtElementType kCache =
       !kSmall ? ORT_FLOAT : sizeof(T) == 1 ? ORT_INT8 : ORT_FLOAT16;
@@ -286,6 +287,9 @@ class GroupQuery final : public Operator<GroupQuery<T>> {
     if (kept.data != nullptr && (kept.size() != 1 || *kept.as<int64_t>() < 0)) {
       return wrong(api_, "kept is no count of queries");
     }
+    if (call.sinks.data != nullptr && call.sinks.size() != heads_) {
+      return wrong(api_, "there is not one sink for each head");
+    }
     if (call.all.data == nullptr) return nullptr;
     if (call.all.size() != 1 || !call.in.shared || call.tokens() < call.in.tokens) {
       return wrong(api_, "tokens is less than there are queries, or keys are given, too");
@@ -349,7 +353,7 @@ class GroupQuery final : public Operator<GroupQuery<T>> {
     const Attention a{rows, heads, kv_heads, static_cast<int>(in.head_dim), queries, query, key,
                       value, out, scale, softcap_, window_ > 0 ? window_ : -1,
                       call.bias.data == nullptr, past + rows, past + 2 * rows, nullptr, 0,
-                      call.bias, rounded_, past + 3 * rows};
+                      call.bias, rounded_, past + 3 * rows, call.sinks.as<float>()};
     return attend(threads, a) ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
   }
 

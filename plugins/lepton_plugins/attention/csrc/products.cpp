@@ -71,7 +71,8 @@ void scores_of_few(const Attention& a, const Rows& r, const KeysInSight& keys) {
     case Kept::halves:
       return r.form.multiply_few_halves(size, r.query, rows_of<uint16_t>(a.key, keys), r.scores);
     case Kept::bytes:
-      return r.form.multiply_few_bytes(size, r.query, rows_of<int8_t>(a.key, keys), r.scores);
+      return r.form.multiply_few_bytes(size, r.words, r.scale, rows_of<int8_t>(a.key, keys),
+                                       r.scores);
   }
 }
 
@@ -116,7 +117,8 @@ void add_rounded_values(const Attention& a, const Rows& r, const KeysInSight& ke
 void multiply_keys(const Attention& a, const Rows& r, const KeysInSight& keys) {
   switch (r.kind) {
     case Kind::rounded: return scores_of_rounded(a, r, keys);
-    case Kind::few: return scores_of_few(a, r, keys);
+    case Kind::few:
+    case Kind::few_bytes: return scores_of_few(a, r, keys);
     case Kind::many: return scores_of_block(a, r, keys);
   }
 }
@@ -124,7 +126,8 @@ void multiply_keys(const Attention& a, const Rows& r, const KeysInSight& keys) {
 void add_values(const Attention& a, const Rows& r, const KeysInSight& keys) {
   switch (r.kind) {
     case Kind::rounded: return add_rounded_values(a, r, keys);
-    case Kind::few: return add_values_of_few(a, r, keys);
+    case Kind::few:
+    case Kind::few_bytes: return add_values_of_few(a, r, keys);
     case Kind::many: return add_values_of_block(a, r, keys);
   }
 }

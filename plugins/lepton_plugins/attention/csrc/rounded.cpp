@@ -10,7 +10,6 @@
 namespace lepton {
 namespace {
 
-constexpr int kFewRounded = 32;  // queries that are not worth rounding keys for (spec.py has it, too)
 constexpr float kHidden = -1e4f;  // or less in a bias: such a key has no weight beside any other
 
 __m256i rounded(const float* x, float factor) {

@@ -6,11 +6,20 @@
 namespace lepton {
 namespace {
 
-float* take(float*& memory, int64_t count) {
-  float* taken = memory;
-  memory += (count + 7) / 8 * 8;
-  return taken;
-}
+// Memory that is given out piece by piece; without any, pieces are counted alone.
+struct Room {
+  float* memory;
+  int64_t used = 0;
+
+  template <class T = float>
+  T* take(int64_t numbers) {
+    const int64_t bytes = numbers * static_cast<int64_t>(sizeof(T));
+    const int64_t floats = bytes / static_cast<int64_t>(sizeof(float));
+    float* taken = memory == nullptr ? nullptr : memory + used;
+    used += (floats + 7) / 8 * 8;
+    return reinterpret_cast<T*>(taken);
+  }
+};
 
 // Of a bias there is nothing behind its last key.
 void add_bias(const float* bias, int count, float* s) {
@@ -86,41 +95,58 @@ void rescale(const Rows& r, int head_dim) {
   }
 }
 
+// What a total is divided by, as a factor. A sink is a score without a value: it takes its share.
+float share(const float* sinks, int head, float maximum, float sum) {
+  if (!(sum > 0)) return 0.0f;
+  if (sinks == nullptr) return 1 / sum;
+  const float sink = sinks[head], most = maximum > sink ? maximum : sink;
+  const __m256 seen = exponential(Eight::all(maximum - most)).v;
+  const __m256 lost = exponential(Eight::all(sink - most)).v;
+  const float weight = _mm256_cvtss_f32(seen);
+  return weight / (sum * weight + _mm256_cvtss_f32(lost));
+}
+
+// Where all that is known of rows lies.
+Rows laid_out(Room& room, int count, int head_dim, Kind kind) {
+  const int64_t all = static_cast<int64_t>(count) * head_dim;
+  const int64_t block = static_cast<int64_t>(head_dim) * kKeys;
+  Rows r{};
+  if (kind == Kind::few || kind == Kind::many) r.query = room.take(all);
+  r.total = room.take(all);
+  r.maximum = room.take(count);
+  r.sum = room.take(count);
+  r.factor = room.take(count);
+  r.scores = room.take(static_cast<int64_t>(count) * kKeys);
+  if (kind == Kind::many) {
+    r.keys = room.take(block);
+    r.values = room.take(block);
+  }
+  if (kind == Kind::rounded || kind == Kind::few_bytes) {
+    r.scale = room.take(count);
+    r.words = room.take<int16_t>(count * padded_width(head_dim));
+  }
+  if (kind == Kind::rounded) {
+    r.weight_scale = room.take(count);
+    r.bytes = room.take<uint8_t>(static_cast<int64_t>(count) * kKeys);
+  }
+  return r;
+}
+
 }  // namespace
 
 int64_t floats_of(int count, int head_dim, Kind kind) {
-  const int64_t padded = (count + 7) / 8 * 8;
-  if (kind == Kind::rounded) {
-    return static_cast<int64_t>(count) * head_dim + 5 * padded + count * kKeys +
-           count * padded_width(head_dim) / 2 + count * kKeys / 4 + 64;
-  }
-  return 2 * static_cast<int64_t>(count) * head_dim + 3 * padded + count * kKeys +
-         (kind == Kind::few ? 0 : 2 * static_cast<int64_t>(head_dim) * kKeys) + 64;
+  Room room{nullptr};
+  laid_out(room, count, head_dim, kind);
+  return room.used;
 }
 
 Rows rows_in(float* memory, int count, int head_dim, int group, int64_t first, Kind kind) {
-  Rows r{};
+  Room room{memory};
+  Rows r = laid_out(room, count, head_dim, kind);
   r.count = count;
   r.first = first;
   r.group = group;
   r.kind = kind;
-  const bool rounded = kind == Kind::rounded;
-  if (!rounded) r.query = take(memory, static_cast<int64_t>(count) * head_dim);
-  r.total = take(memory, static_cast<int64_t>(count) * head_dim);
-  r.maximum = take(memory, count);
-  r.sum = take(memory, count);
-  r.factor = take(memory, count);
-  r.scores = take(memory, static_cast<int64_t>(count) * kKeys);
-  if (kind == Kind::many) {
-    r.keys = take(memory, static_cast<int64_t>(head_dim) * kKeys);
-    r.values = take(memory, static_cast<int64_t>(head_dim) * kKeys);
-  }
-  if (rounded) {
-    r.scale = take(memory, count);
-    r.weight_scale = take(memory, count);
-    r.words = reinterpret_cast<int16_t*>(take(memory, count * padded_width(head_dim) / 2));
-    r.bytes = reinterpret_cast<uint8_t*>(take(memory, count * kKeys / 4));
-  }
   return r;
 }
 
@@ -137,6 +163,10 @@ void begin(const Attention& a, int64_t batch, int kv_head, const Rows& r) {
         a.query.at(batch, kv_head * r.group + i % r.group, r.first + i / r.group);
     if (r.kind == Kind::rounded) {
       r.scale[i] = a.scale * round_words(from, a.head_dim, r.words + i * padded_width(a.head_dim));
+    } else if (r.kind == Kind::few_bytes) {
+      float* scaled = r.total + i * a.head_dim;  // which is made below
+      for (int d = 0; d < a.head_dim; ++d) scaled[d] = from[d] * a.scale;
+      r.scale[i] = round_row(scaled, a.head_dim, kLevelsOfFew, r.words + i * a.head_dim);
     } else {
       for (int d = 0; d < a.head_dim; ++d) r.query[i * a.head_dim + d] = from[d] * a.scale;
     }
@@ -162,8 +192,9 @@ void look(const Attention& a, int64_t batch, int kv_head, const Rows& r, int64_t
 
 void finish(const Attention& a, int64_t batch, int kv_head, const Rows& r) {
   for (int i = 0; i < r.count; ++i) {
-    float* y = a.output.at(batch, kv_head * r.group + i % r.group, r.first + i / r.group);
-    const __m256 factor = _mm256_set1_ps(r.sum[i] > 0 ? 1 / r.sum[i] : 0.0f);
+    const int head = kv_head * r.group + i % r.group;
+    float* y = a.output.at(batch, head, r.first + i / r.group);
+    const __m256 factor = _mm256_set1_ps(share(a.sinks, head, r.maximum[i], r.sum[i]));
     for (int d = 0; d < a.head_dim; d += 8) {
       _mm256_storeu_ps(
           y + d, _mm256_mul_ps(_mm256_loadu_ps(r.total + i * a.head_dim + d), factor));

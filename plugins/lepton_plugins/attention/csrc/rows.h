@@ -10,7 +10,7 @@ static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Few rows are multiplied along the keys as they lie, of many a block of keys is turned over first.
-enum class Kind { few, many, rounded };
+enum class Kind { few, few_bytes, many, rounded };
 
 struct Rows {
   int count;
@@ -33,7 +33,7 @@ struct Rows {
   AttentionForm form = attention_form();
 };
 
-// Memory that they take.
+// Floats that they take, and rows in so many.
 int64_t floats_of(int count, int head_dim, Kind kind);
 Rows rows_in(float* memory, int count, int head_dim, int group, int64_t first, Kind kind);
 

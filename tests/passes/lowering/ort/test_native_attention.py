@@ -14,10 +14,12 @@ from tests.plugins.cpu_library import needs_library
 pytestmark = needs_library
 
 
-def _cached(more: str = "", width: int = 16, extra: str = "") -> tuple[ir.Model, Arrays]:
+def _cached(
+    more: str = "", width: int = 16, extra: str = "", more_inputs: str = ""
+) -> tuple[ir.Model, Arrays]:
     text = f"""main (float[b, s, {4 * width}] q, float[b, s, {2 * width}] k,
           float[b, s, {2 * width}] v, float[b, 2, p, {width}] pk, float[b, 2, p, {width}] pv,
-          int32[b] lengths, int32 total) => (y, present_k, present_v) {{
+          int32[b] lengths, int32 total{more_inputs}) => (y, present_k, present_v) {{
       y, present_k, present_v = com.microsoft.GroupQueryAttention <num_heads = 4,
         kv_num_heads = 2, scale = 0.3 {more}> (q, k, v, pk, pv, lengths, total {extra})
     }}"""
@@ -50,12 +52,21 @@ def test_refuses_heads_that_do_not_fill_a_register() -> None:
     assert ops(model) == ["GroupQueryAttention"]
 
 
-def test_refuses_sinks() -> None:
-    model, _ = _cached(extra=", , , , , sinks")
+def test_sinks_keep_their_meaning() -> None:
+    model, feeds = _cached(extra=", , , , , sinks", more_inputs=", float[4] sinks")
+    feeds["sinks"] = random(4, seed=5)
+    assert check(LowerNativeAttention(), model, feeds, CLOSE).fired == 1
+    (node,) = model.graph
+    assert (node.domain, node.op_type) == ("ai.lepton.cpu", "GroupQueryAttention")
+    assert [n for n, value in enumerate(node.inputs) if value is not None] == [*range(7), 14]
+
+
+def test_refuses_positions() -> None:
+    model, _ = _cached(extra=", , , places", more_inputs=", int64[b, s] places")
     native = LowerNativeAttention()
     native(model)
     assert reasons(native) == [
-        "a bias, sinks or norms of heads are left to the kernel of onnxruntime"
+        "positions, a bias or norms of heads are left to the kernel of onnxruntime"
     ]
 
 
