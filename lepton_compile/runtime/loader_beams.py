@@ -115,13 +115,14 @@ def _reorder(cache: Any, order: np.ndarray) -> None:
 
     if hasattr(cache, "buffers"):
         for *_, buffer in cache.buffers:
-            if buffer.data_type() != "tensor(float)":
+            if buffer.device_name() != "cpu":
                 from lepton_compile.runtime.loader_cuda_pair import reorder
 
                 reorder(buffer, order)
                 continue
-            floats = ctypes.c_float * int(np.prod(buffer.shape()))
-            held = np.ctypeslib.as_array(floats.from_address(buffer.data_ptr()))
+            each = ctypes.c_float if buffer.data_type() == "tensor(float)" else ctypes.c_uint16
+            numbers = each * int(np.prod(buffer.shape()))
+            held = np.ctypeslib.as_array(numbers.from_address(buffer.data_ptr()))
             rows = held.reshape(buffer.shape())[:, :, : cache.lengths.max()]
             rows[: len(order)] = rows[order]
         return

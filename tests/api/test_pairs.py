@@ -328,6 +328,26 @@ def test_a_bias_of_positions_goes_with_a_cache_in_place(tmp_path: Path) -> None:
     assert len({len(tokens) for tokens in ours[0]}) > 1
 
 
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_beams_move_caches_of_halves_in_the_loader_of_an_artifact(
+    name: str, tmp_path: Path
+) -> None:
+    listening(name, tmp_path / "model")
+    how: dict[str, Any] = {"tactics": "default", "check": False, "verify": False}
+    artifact = lc.build(
+        model=str(tmp_path / "model"), quantize="int8", output=tmp_path / "out", **how
+    )
+    (engine,) = json.loads((artifact.path / "manifest.json").read_text())["engines"]
+    assert engine["cache"] == {"dtype": "float16"}
+    with lc.load(artifact.path) as model:
+        wanted = [row.tokens for row in model.generate(SOURCES, max_new_tokens=40, beams=3)]
+    with imported(artifact.path / "loader.py").load(artifact.path) as model:
+        for _ in range(3):
+            found = [row.tokens for row in model.generate(SOURCES, max_new_tokens=40, beams=3)]
+            assert found == wanted
+
+
 @pytest.mark.parametrize(
     ("recipe", "error", "words"),
     [
