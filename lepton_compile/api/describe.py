@@ -66,7 +66,8 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     are of any length below it and steps of one token.
 
     With the model's ``config`` also the smallest and largest number that inputs of ids may hold: a
-    quantized table of embeddings is read without a look at its bounds. And what masks may.
+    quantized table of embeddings is read without a look at its bounds. And what masks and positions
+    may: of -1 a table would give its last row.
     """
     wanted = recipe.shapes.sequence
     if sees(exported):  # images of one size have one number of patches
@@ -82,7 +83,8 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
         if name in inputs and rows:
             found[name] = [0, max(int(rows) - 1, exported.placeholder)]
     if config is not None:  # else it is a graph of somebody else's
-        found |= {name: [*ends] for name, ends in MEANT.items() if name in inputs}
+        ends = {**MEANT, "position_ids": (0, exported.length - 1)}
+        found |= {name: [*pair] for name, pair in ends.items() if name in inputs}
     return found
 
 

@@ -120,10 +120,9 @@ def _reorder(cache: Any, order: np.ndarray) -> None:
 
                 reorder(buffer, order)
                 continue
-            each = ctypes.c_float if buffer.data_type() == "tensor(float)" else ctypes.c_uint16
-            numbers = each * int(np.prod(buffer.shape()))
-            held = np.ctypeslib.as_array(numbers.from_address(buffer.data_ptr()))
-            rows = held.reshape(buffer.shape())[:, :, : cache.lengths.max()]
+            held = (ctypes.c_uint8 * buffer.tensor_size_in_bytes()).from_address(buffer.data_ptr())
+            numbers = np.ctypeslib.as_array(held).reshape(*buffer.shape()[:3], -1)
+            rows = numbers[:, :, : cache.lengths.max()]
             rows[: len(order)] = rows[order]
         return
     ((numbers, length, past),) = cache.groups

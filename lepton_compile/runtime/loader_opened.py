@@ -108,7 +108,7 @@ class Opened:
 
                 given["position_ids"] = counted(mask, ids.shape[1])
         missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
-        refuse(missing, f"no value for the inputs {missing}")
+        refuse(missing, f"no value for the inputs {[*{'input_ids'} & {*missing}] or missing}")
         given = {name: value for name, value in given.items() if name in self.inputs}
         seen: dict[Any, tuple[str, int]] = {}
         for name, array in given.items():

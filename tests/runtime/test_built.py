@@ -75,6 +75,8 @@ def test_numbers_that_mean_nothing_are_refused(built: Path, tmp_path: Path) -> N
             for mask in ([[0, 0, -1]], [[1, 2, 1]]):
                 with pytest.raises(LoaderError, match="are outside its range, 0 to 1"):
                     model.run({"input_ids": ids, "attention_mask": mask})
+    with lc.load(out, threads=1) as model, pytest.raises(LoaderError, match=r"\['input_ids'\]$"):
+        model.run({})  # all else may be left out
     feeds = {"input_ids": ids, "attention_mask": [[0, 1, 1]], "logits_to_keep": -1}
     with lc.load(out, threads=1) as model, pytest.raises(LoaderError, match="logits_to_keep"):
         model.run(feeds)
@@ -155,3 +157,17 @@ def test_entities_are_those_of_transformers(tmp_path: Path) -> None:
             for one in wanted
         ]
     assert len({one["label"] for made in found for one in made}) > 1
+
+
+def test_positions_that_no_table_has_are_refused(tmp_path: Path) -> None:
+    """-1 would be the last row of the table, not an error."""
+    saved("LlamaForCausalLM", llama(), tmp_path / "model")
+    how: dict[str, Any] = {"verify": False, "check": False, "output": tmp_path / "out"}
+    made = lc.build(model=str(tmp_path / "model"), position_ids=True, **how)
+    with lc.load(made.path, threads=1) as model:
+        assert model.manifest["ranges"]["position_ids"] == [0, 63]
+        feeds: dict[str, Any] = {"input_ids": [[5, 6, 7]], "position_ids": [[61, 62, 63]]}
+        assert np.isfinite(model.run(feeds)["logits"]).all()
+        for wrong in (-1, 64):
+            with pytest.raises(LoaderError, match=r"position_ids: .* outside its range, 0 to 63"):
+                model.run({**feeds, "position_ids": [[0, 1, wrong]]})
