@@ -110,6 +110,7 @@ def cache_entry(exported: ExportedModel, *, shared: bool) -> dict[str, Any] | No
         "max_length": exported.length,
         "shared": shared,
         "layers": [*_layers(exported)],
+        **({"reread": exported.near_to} if 0 < exported.near_to < exported.length else {}),
     }
     if exported.states:
         return entry | {"states": [*_states(exported)]}

@@ -68,6 +68,7 @@ class ExportedModel:
             parts a picture has.
         how: name of the ``Way`` it was captured in; ``kinds`` distinct layers were traced.
         foresees: whether a token's rotary embedding depends on tokens after it (LongRoPE).
+        near_to: how many tokens a call may have for the first set of its frequencies; 0 without.
         notes: what was tried and refused on the way, and unused tensors of the checkpoint.
         tied: names of the model that stand for a weight with another name, and that name.
         states: one for each state that a layer has in place of keys and values, in order.
@@ -89,6 +90,7 @@ class ExportedModel:
     how: str
     kinds: int
     foresees: bool = False
+    near_to: int = 0
     notes: list[str] = field(default_factory=list)
     tied: dict[str, str] = field(default_factory=dict)
     sharing: int = 0
@@ -252,6 +254,7 @@ def _described(graph: Graph, network: nn.Module, asked: _Asked) -> ExportedModel
         how=graph.how,
         kinds=graph.kinds,
         foresees=graph.foresees,
+        near_to=graph.near_to,
         padded=reads_padding(network.config),
         notes=[*graph.refused],
         tied=tied_of(network),

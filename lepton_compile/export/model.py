@@ -48,6 +48,7 @@ class Graph:
         values: small tensors that export made itself (rotary tables, buffers), by value name.
         how: name of the ``Way`` that worked.
         foresees: whether a token's rotary embedding depends on tokens after it (LongRoPE).
+        near_to: how many tokens a call may have for the first set of its frequencies; 0 without.
     """
 
     model: ir.Model
@@ -58,6 +59,7 @@ class Graph:
     how: str
     kinds: int = 0
     foresees: bool = False
+    near_to: int = 0
     refused: list[str] = field(default_factory=list)
 
 
@@ -241,8 +243,9 @@ def _assemble(
     named = {
         p.value.name or "": values[p.name] for p in builder.parameters.values() if p.name in values
     }
-    kinds, foresees = len({id(m) for m in made}), capture.rotary.foresees
-    return Graph(model, parameters, named, caches, states, how, kinds, foresees)
+    kinds, rotary = len({id(m) for m in made}), capture.rotary
+    foresees, near_to = rotary.foresees, rotary.near_to
+    return Graph(model, parameters, named, caches, states, how, kinds, foresees, near_to)
 
 
 class _CallSites:

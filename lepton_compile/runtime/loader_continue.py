@@ -93,6 +93,10 @@ class Continues(Texts):
                     return cache
             if cache is not None:
                 cache.close()
+            if (self.cache or {}).get("reread") and self.target.startswith("ort-"):
+                from lepton_compile.runtime.loader_reread import Rereads
+
+                return Rereads(self, batch, min(room, self._room()))
             return self.new_cache(batch, min(room, self._room()))
 
     def _pieces(self, rows: list[Any], how: Any) -> Iterator[str | int]:

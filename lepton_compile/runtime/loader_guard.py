@@ -96,6 +96,10 @@ def manifest_of(root: Path) -> dict[str, Any]:
         from lepton_compile.runtime.loader_seer import check_pictures
 
         check_pictures(manifest)
+    if (manifest.get("cache") or {}).get("reread") is not None:
+        from lepton_compile.runtime.loader_reread import REREAD
+
+        check_form(manifest, REREAD, "manifest")
     if manifest["task"] == "multi-vector-embedding":
         from lepton_compile.runtime.loader_vectors import ROLES
 

@@ -24,7 +24,6 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     words, vectors = task == "sparse-embedding", task == "multi-vector-embedding"
     embeds = embeds or words
     encoder = embeds or vectors or labels or answers or fills
-    shared = bool(cache and cache["shared"])
     outputs = [value["name"] for value in manifest["outputs"]]
     template = bool((manifest["tokenizer"] or {}).get("chat_template"))
     needed = {
@@ -57,10 +56,8 @@ def parts_for(manifest: Mapping[str, Any]) -> tuple[str, ...]:
         "loader_slices": any((e.get("kernels") or {}).get("slice") for e in engines),
         "loader_kernels": ort and any(engine.get("kernels") for engine in engines),
         "loader_ort_cuda": "ort-cuda" in targets,
-        "loader_shared_cache": ort and shared,
-        "loader_shared_states": ort and shared and bool(cache.get("states")),
+        **_of_caches(ort, cache),
         **_of_cuda("ort-cuda" in targets, pair, pair or looks, cache),
-        "loader_past_cache": ort and bool(cache) and not shared,
         "loader_no_cache": decoder and not cache,
         **(_of_plans(engines, bool(cache)) if tensorrt else {}),
         "loader_script_prompt": decoder and not hears,
@@ -90,6 +87,18 @@ def _of_writing(task: str, template: bool, told: Mapping[str, Any]) -> dict[str,
         "loader_sampling": prompted or hears,
         "loader_words": prompted or hears,
         "loader_template": prompted and template,
+    }
+
+
+def _of_caches(ort: bool, cache: Any) -> dict[str, bool]:
+    """The parts for caches of ONNX Runtime."""
+    kept = cache if ort and cache else {}
+    shared = bool(kept.get("shared"))
+    return {
+        "loader_shared_cache": shared,
+        "loader_shared_states": shared and bool(kept.get("states")),
+        "loader_past_cache": bool(kept) and not shared,
+        "loader_reread": bool(kept.get("reread")),
     }
 
 

@@ -46,7 +46,7 @@ def genai_config(
     generation = manifest.generation or {}
     heads, head_dim = _one_shape(cache)
     kinds = layer_types(cache)
-    room = int(cache["max_length"])
+    room = int(cache.get("reread") or cache["max_length"])  # the runtime reads nothing anew
     pad = _first(generation.get("pad"), generation.get("eos"), 0)
     model = {
         "type": _type(str(manifest.model.get("model_type"))),

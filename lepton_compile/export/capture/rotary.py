@@ -47,7 +47,7 @@ class RotaryCapture:
     def __init__(self, positions: int) -> None:
         self.positions = positions
         self.tables: list[tuple[np.ndarray, np.ndarray]] = []
-        self.foresees = False
+        self.foresees, self.near_to = False, 0
         self._known: dict[tuple[int, str], _Noted | None] = {}
         self._doubled = False  # as the model's functions read cos and sin, see ``Rotation``
 
@@ -112,6 +112,8 @@ class RotaryCapture:
             run = partial(_real_run, module, rest=rest)
             found = tabulated(run, self.positions, self._doubled)
         self.foresees |= found is None or found.far is not None
+        if found is not None and found.far is not None:
+            self.near_to = found.limit
         if found is None:
             return None
         near = self._number(found.near)
