@@ -31,6 +31,7 @@ from lepton_passes.lowering.ort.cuda_head_norm import LowerCudaHeadNorm
 from lepton_passes.lowering.ort.cuda_types import LowerCudaTypes
 from lepton_passes.lowering.ort.embedding import LowerEmbedding
 from lepton_passes.lowering.ort.experts import LowerExperts
+from lepton_passes.lowering.ort.grouped_attention import LowerGroupedAttention
 from lepton_passes.lowering.ort.half_cache import LowerHalfCache
 from lepton_passes.lowering.ort.legal_ort_cpu import LegalOrtCpu
 from lepton_passes.lowering.ort.legal_ort_cuda import LegalOrtCuda
@@ -298,6 +299,8 @@ CATALOG: tuple[Entry, ...] = (
     # Takes the Split of packed-qkv and the rotary embedding in.
     Entry(LowerCachedAttention, targets=_ORT),
     Entry(LowerSharedAttention, targets=_ORT, configured=_shared_attention),
+    # First where it can: the op of onnxruntime wants a bias for a window, and has no groups.
+    Entry(LowerGroupedAttention, targets=_CPU, configured=_native(LowerGroupedAttention)),
     Entry(LowerAttention, targets=_ORT),
     # What those made, where our kernels do it, too.
     Entry(LowerNativeAttention, targets=_CPU, configured=_native(LowerNativeAttention)),

@@ -61,7 +61,7 @@ struct Attention {
   Heads output;
   float scale;
   float softcap;     // 0: none
-  int64_t window;    // keys in sight, the own one included; -1: all. Only where causal
+  int64_t window;    // keys in sight, the own one included, and where not causal as many behind; -1: all
   bool causal;
   const int64_t* keys;      // of each row: how many there are
   const int64_t* offset;    // of each row: position of its first query

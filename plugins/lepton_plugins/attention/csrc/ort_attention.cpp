@@ -1,7 +1,9 @@
 // MultiHeadAttention(query, key?, value?, key_padding_mask?, attention_bias?), with the meaning that
 // onnxruntime's operator of this name has. Without key and value, query holds all three side by side,
 // in this order; those may be of another text, and of another length, and laid out in heads as a cache
-// is. A bias (1 or batch, 1 or heads, 1 or queries, keys) is added to scores.
+// is. A bias (1 or batch, 1 or heads, 1 or queries, keys) is added to scores. Three attributes are ours:
+// kv_num_heads, fewer heads of keys that queries share; softcap; and window, of keys that are less than so
+// many places away, before a query and, unless unidirectional, behind it.
 #include "ort_attention.h"
 
 #include <cmath>
@@ -23,13 +25,20 @@ class MultiHead final : public Operator<MultiHead> {
     if (OrtStatus* s = attribute(api, info, "num_heads", 1, kMostHeads, &heads_)) return s;
     if (OrtStatus* s = attribute(api, info, "unidirectional", 0, 1, &causal_)) return s;
     if (OrtStatus* s = read_rounded(api, info, &rounded_)) return s;
+    kv_heads_ = heads_;
+    if (OrtStatus* s = attribute_or(api, info, "kv_num_heads", 1, heads_, &kv_heads_)) return s;
+    if (OrtStatus* s = attribute_or(api, info, "window", -1, INT32_MAX, &window_)) return s;
+    if (OrtStatus* s = api->KernelInfoGetAttribute_float(info, "softcap", &softcap_)) {
+      api->ReleaseStatus(s);
+    }
+    if (heads_ % kv_heads_ != 0) return wrong(api, "heads are no multiple of kv heads");
     return api->KernelInfoGetAttribute_float(info, "scale", &scale_);
   }
 
   OrtStatus* compute(OrtKernelContext* context) const {
     Inputs in;
     Operand mask;
-    if (OrtStatus* s = in.read(api_, context, heads_, heads_, true)) return s;
+    if (OrtStatus* s = in.read(api_, context, heads_, kv_heads_, true)) return s;
     if (OrtStatus* s = input(api_, context, 3, &mask)) return s;
     const int64_t rows = in.query.dims[0];
     if (mask.data != nullptr && (mask.rank != 2 || mask.size() != rows * in.keys)) {
@@ -47,12 +56,13 @@ class MultiHead final : public Operator<MultiHead> {
       lengths[b] = in.keys;
       lengths[rows + b] = 0;
     }
-    const int heads = static_cast<int>(heads_), head_dim = static_cast<int>(in.head_dim);
+    const int heads = static_cast<int>(heads_), kv_heads = static_cast<int>(kv_heads_);
+    const int head_dim = static_cast<int>(in.head_dim);
     const Heads out = inside(y.as<float>(), in.tokens, y.dims[2], 0, in.head_dim);
     const float scale = scale_ != 0 ? scale_ : 1 / sqrtf(static_cast<float>(in.head_dim));
-    const Attention a{rows, heads, heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale, 0.0f,
-                      -1, causal_ != 0, lengths, lengths + rows, mask.as<int32_t>(), in.keys,
-                      bias, rounded_};
+    const Attention a{rows, heads, kv_heads, head_dim, in.tokens, in.q, in.k, in.v, out, scale,
+                      softcap_, window_ > 0 ? window_ : -1, causal_ != 0, lengths, lengths + rows,
+                      mask.as<int32_t>(), in.keys, bias, rounded_};
     const bool done = attend(SessionThreads(api_, context), a);
     free(lengths);
     return done ? nullptr : api_->CreateStatus(ORT_FAIL, "out of memory");
@@ -60,8 +70,8 @@ class MultiHead final : public Operator<MultiHead> {
 
  private:
   const OrtApi* api_ = nullptr;
-  int64_t heads_ = 0, causal_ = 0;
-  float scale_ = 0;
+  int64_t heads_ = 0, kv_heads_ = 0, causal_ = 0, window_ = -1;
+  float scale_ = 0, softcap_ = 0;
   bool rounded_ = false;
 };
 

@@ -45,7 +45,7 @@ struct Inputs {
       v = inside(data, tokens, width, (heads + kv_heads) * head_dim, head_dim);
       return nullptr;
     }
-    if (apart && key.rank == 4) return read_heads(api, heads);
+    if (apart && key.rank == 4) return read_heads(api, kv_heads);
     shared = !apart && key.rank == 3 && key.dims[1] == 0 && tokens > 0;
     if (apart && key.rank == 3) keys = key.dims[1];
     for (const Operand* each : {&key, &value}) {
@@ -98,12 +98,17 @@ inline OrtStatus* attribute(const OrtApi* api, const OrtKernelInfo* info, const 
   return *value < least || *value > most ? wrong(api, "an attribute is out of range") : nullptr;
 }
 
-// Whether products are those of small integers; a node need not say.
+// One that a node need not have: `value` stays as it is then.
+inline OrtStatus* attribute_or(const OrtApi* api, const OrtKernelInfo* info, const char* name,
+                               int64_t least, int64_t most, int64_t* value) {
+  if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, name, value)) api->ReleaseStatus(s);
+  return *value < least || *value > most ? wrong(api, "an attribute is out of range") : nullptr;
+}
+
+// Whether products are those of small integers.
 inline OrtStatus* read_rounded(const OrtApi* api, const OrtKernelInfo* info, bool* rounded) {
   int64_t value = 0;
-  if (OrtStatus* s = api->KernelInfoGetAttribute_int64(info, "rounded", &value)) {
-    api->ReleaseStatus(s);
-  }
+  if (OrtStatus* s = attribute_or(api, info, "rounded", INT64_MIN, INT64_MAX, &value)) return s;
   *rounded = value == 1;
   return value == 0 || value == 1 ? nullptr : wrong(api, "rounded is out of range");
 }

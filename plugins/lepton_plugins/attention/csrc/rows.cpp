@@ -154,7 +154,7 @@ Sight sight(const Attention& a, int64_t batch, int64_t query) {
   const int64_t position = a.offset[batch] + query;
   const int64_t last = a.causal ? smaller(position + 1, a.keys[batch]) : a.keys[batch];
   if (a.window < 0) return {0, last};
-  return {larger(0, position + 1 - a.window), last};
+  return {larger(0, position + 1 - a.window), smaller(position + a.window, last)};
 }
 
 void begin(const Attention& a, int64_t batch, int kv_head, const Rows& r) {
