@@ -24,10 +24,10 @@ import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.lowering.ort._angles import table_of
+from lepton_passes.lowering.ort._angles import tables_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import made_by, split_of, width_of
+from lepton_passes.match import made_by, split_of
 
 __all__ = ["LowerCachedAttention"]
 
@@ -98,35 +98,24 @@ class LowerCachedAttention(LeptonPass):
 
     def _rotary(self, body: Body, node: ir.Node) -> _Rotary | None:
         """The rotary embedding of query and key when the kernel can do it."""
-        first, second = (made_by(v, "RotaryEmbedding") for v in node.inputs[:2])
-        if first is None and second is None:
+        made = (made_by(value, "RotaryEmbedding") for value in node.inputs[:2])
+        turns = [each for each in made if each is not None]
+        if not turns:
             return None
-        reason = None
-        if first is None or second is None:
-            reason = "only one of query and key has a rotary embedding"
-        elif list(first.inputs[1:3]) != list(second.inputs[1:3]):
-            reason = "query and key are turned by different angles"
-        elif not all(n.attributes.get_int("num_heads", 0) for n in (first, second)):
-            reason = "the rotary embedding has four axes"
-        elif len(first.inputs) > 3 and first.inputs[3] is not None:
-            reason = "the rotary embedding looks its own positions up"
-        if reason is not None or first is None or second is None:
-            self.refuse(body, node, f"{reason}; it stays outside")
+        found: tuple[ir.Value, ir.Value] | str
+        if len(turns) < 2:
+            found = "only one of query and key has a rotary embedding; it stays outside"
+        elif list(turns[0].inputs[1:3]) != list(turns[1].inputs[1:3]):
+            found = "query and key are turned by different angles; it stays outside"
+        else:
+            found = tables_of(body, *turns)
+        if isinstance(found, str):
+            self.refuse(body, node, found)
             return None
-        tables = [table_of(body, value) for value in first.inputs[1:3]]
-        cos, sin = tables
-        if cos is None or sin is None:
-            self.refuse(body, node, "cos and sin are not rows by position; they stay outside")
-            return None
-        if width_of(cos) is None or (width_of(cos) or 0) % 8:
-            self.refuse(
-                body, node, "angles are no multiple of 8; the rotary embedding stays outside"
-            )
-            return None
-        query, key = first.inputs[0], second.inputs[0]
+        query, key = (each.inputs[0] for each in turns)
         assert query is not None
         assert key is not None
-        return _Rotary(query, key, (cos, sin), first.attributes.get_int("interleaved", 0))
+        return _Rotary(query, key, found, turns[0].attributes.get_int("interleaved", 0))
 
 
 def _packed(

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
-from lepton_passes.lowering.ort._angles import table_of
+from lepton_passes.lowering.ort._angles import tables_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import made_by, width_of
@@ -89,19 +89,11 @@ class LowerSharedAttention(LeptonPass):
 
     def _tables(self, body: Body, rotary: ir.Node) -> tuple[ir.Value, ir.Value] | None:
         """Tables of the angles, when the kernel can look them up."""
-        own = len(rotary.inputs) > 3 and rotary.inputs[3] is not None
-        cos, sin = (None if own else table_of(body, value) for value in rotary.inputs[1:3])
-        reason = None
-        if cos is None or sin is None:
-            reason = "cos and sin are not rows by position; they stay outside"
-        elif not rotary.attributes.get_int("num_heads", 0):
-            reason = "the rotary embedding has four axes; it stays outside"
-        elif width_of(cos) is None or (width_of(cos) or 0) % 8:
-            reason = "angles are no multiple of 8; the rotary embedding stays outside"
-        if reason is not None or cos is None or sin is None:
-            self.refuse(body, rotary, reason or "")
+        found = tables_of(body, rotary)
+        if isinstance(found, str):
+            self.refuse(body, rotary, found)
             return None
-        return cos, sin
+        return found
 
 
 def _width(body: Body, node: ir.Node) -> int | None:
