@@ -22,6 +22,7 @@ from lepton_compile.recipe.values import Bytes, Closed, Fraction, Location, Rang
 __all__ = [
     "TARGETS",
     "TASKS",
+    "TENSORRT",
     "Gates",
     "Passes",
     "Recipe",
@@ -48,6 +49,7 @@ Task = Literal[
 ]
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
+TENSORRT = ("trt-rtx", "trt")
 TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
 
 

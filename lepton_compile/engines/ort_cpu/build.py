@@ -9,6 +9,7 @@ from lepton_compile.engines.interface import cache_type, own_interface
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
+from lepton_compile.engines.ort_cpu.probe import LEAST
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
 from lepton_compile.errors import EngineError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REQUIRES", "build"]
 
-REQUIRES = {"onnxruntime": ">=1.30"}
+REQUIRES = {"onnxruntime": f">={LEAST}"}
 # Attention without a present, which 1.30 crashes on.
 SHARED_REQUIRES = {"onnxruntime": ">=1.31"}
 _USUAL = {"dtype": "float32"}  # of the model's public interface

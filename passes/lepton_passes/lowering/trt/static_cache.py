@@ -36,7 +36,7 @@ from lepton_passes.lowering.trt._causal import PADDING
 from lepton_passes.lowering.trt._own_attention import OwnAttention
 from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
-from lepton_passes.match import is_decoder, made_by
+from lepton_passes.match import KEYS_AND_VALUES, is_decoder, made_by
 from lepton_passes.tensors import cast
 
 __all__ = ["OPEN", "LowerTrtStaticCache"]
@@ -148,7 +148,7 @@ class LowerTrtStaticCache(LeptonPass):
             graph.inputs.remove(value)
             graph.initializers.pop(value.name or "", None)
         for value in (*graph.inputs, *graph.outputs):
-            if (value.name or "").startswith(("past_key_values.", "present.")):
+            if (value.name or "").startswith((KEYS_AND_VALUES, "present.")):
                 sizes = list(value.shape or ())
                 value.shape = ir.Shape([*sizes[:2], self._length, *sizes[3:]])
         for value in graph.outputs:
