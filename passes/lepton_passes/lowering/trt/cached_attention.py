@@ -36,13 +36,12 @@ from lepton_passes.lowering.trt.cache_values import CacheValues
 from lepton_passes.lowering.trt.forms import FORM, FORMS, FUSED_WIDEST, plugin_lacks
 from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
 from lepton_passes.lowering.trt.written import written_attention
+from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["CACHE_LENGTH", "LowerTrtCachedAttention"]
 
 CACHE_LENGTH = "cache_length"
 """Input of the slice form, (1,) int64: tokens in the cache after this step, in every row."""
-
-PLUGIN_DOMAIN = "lepton"
 
 
 class LowerTrtCachedAttention(LeptonPass):
@@ -72,7 +71,7 @@ class LowerTrtCachedAttention(LeptonPass):
         for node in body.nodes("TensorScatter"):
             if node.metadata_props.get(FORM) == "own" and self._form != "auto":
                 self.refuse(body, node, f"its attention is the model's own code, not {self._form}")
-        for node in body.nodes("CachedAttention", domain=PLUGIN_DOMAIN):
+        for node in body.nodes(SPEC.name, domain=SPEC.namespace):
             if FORM in node.metadata_props:
                 continue
             form = self._form_of(body, node)

@@ -38,10 +38,10 @@ from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
 from lepton_passes.match import KEYS_AND_VALUES, is_decoder, made_by
 from lepton_passes.tensors import cast
+from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["OPEN", "LowerTrtStaticCache"]
 
-PLUGIN_DOMAIN = "lepton"
 CAPACITY = "the capacity of the cache is unknown: shapes.sequence"
 OPEN = "capacity"
 """Dimension of caches of several capacities."""
@@ -127,9 +127,7 @@ class LowerTrtStaticCache(LeptonPass):
             key = scaled_by(body, node, "Div", keys.source, keys.scale)
             value = scaled_by(body, node, "Div", values.source, values.scale)
         inputs = [query, key, value, lengths, *node.inputs[4:6], *_sinks(body, node)]
-        new = body.emit(
-            node, "CachedAttention", inputs, attributes, domain=PLUGIN_DOMAIN, outputs=3
-        )
+        new = body.emit(node, SPEC.name, inputs, attributes, domain=SPEC.namespace, outputs=3)
         shape = ir.Shape(["batch", heads, self._length, width])
         for cache in (*new.inputs[4:6], *new.outputs[1:]):
             assert cache is not None
