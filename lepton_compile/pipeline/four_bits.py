@@ -11,7 +11,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.lowering.ort.packing import nbits
 from lepton_passes.match import has_blocks
 
@@ -19,7 +19,6 @@ from .scratch import Once
 
 __all__ = ["mostly_four_bits", "product_of_four_bits"]
 
-MICROSOFT = "com.microsoft"
 IN_FP32 = 1  # its accuracy_level: activations are not rounded
 FEW = 8  # a weight in fp32 is as large, packed, as so many in 4 bits
 

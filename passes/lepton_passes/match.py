@@ -19,6 +19,7 @@ __all__ = [
     "has_blocks",
     "heads_of",
     "in_integers",
+    "input_at",
     "ints_of",
     "is_decoder",
     "is_op",
@@ -59,6 +60,11 @@ def made_by(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node
     """The node that makes ``value``, if it is one of the given types."""
     node = value.producer() if value is not None else None
     return node if node is not None and is_op(node, *op_types, domain=domain) else None
+
+
+def input_at(node: ir.Node, place: int) -> ir.Value | None:
+    """An input, where the node has so many and does not leave it out."""
+    return node.inputs[place] if len(node.inputs) > place else None
 
 
 def readers(value: ir.Value) -> list[ir.Node]:
@@ -124,7 +130,7 @@ def split_of(body: Body, values: Sequence[ir.Value | None]) -> tuple[ir.Value, l
     split = made_by(values[0], "Split")
     if split is None or list(split.outputs) != list(values) or split.inputs[0] is None:
         return None
-    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    sizes = ints_of(body, input_at(split, 1))
     if split.attributes.get_int("axis", 0) not in (-1, 2) or sizes is None:
         return None
     return split.inputs[0], sizes

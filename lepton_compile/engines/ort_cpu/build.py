@@ -13,6 +13,7 @@ from lepton_compile.engines.ort_cpu.probe import LEAST
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
 from lepton_compile.errors import EngineError
+from lepton_passes.body import MICROSOFT
 from lepton_passes.lowering.ort.byte_cache import SHARE
 
 if TYPE_CHECKING:
@@ -68,6 +69,6 @@ def _check_types(graph: ir.Graph) -> None:
 
 def _shares(model: ir.Model) -> bool:
     """Whether a layer reads another one's cache by a kernel of onnxruntime."""
-    kernel = ("com.microsoft", "GroupQueryAttention")
+    kernel = (MICROSOFT, "GroupQueryAttention")
     nodes = all_nodes(model)
     return any((n.domain, n.op_type) == kernel and len(n.outputs) == 1 for n in nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, Body
-from lepton_passes.match import made_by, width_of
+from lepton_passes.match import input_at, made_by, width_of
 
 __all__ = ["tables_of"]
 
@@ -15,7 +15,7 @@ def tables_of(body: Body, *turns: ir.Node) -> tuple[ir.Value, ir.Value] | str:
     kernel that looks them up cannot take their place."""
     if not all(node.attributes.get_int("num_heads", 0) for node in turns):
         return "the rotary embedding has four axes; it stays outside"
-    if any(len(node.inputs) > 3 and node.inputs[3] is not None for node in turns):
+    if any(input_at(node, 3) is not None for node in turns):
         return "the rotary embedding looks its own positions up; it stays outside"
     cos, sin = (_table_of(body, value) for value in turns[0].inputs[1:3])
     if cos is None or sin is None:

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._angles import tables_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import made_by, split_of
+from lepton_passes.match import input_at, made_by, split_of
 
 __all__ = ["LowerCachedAttention"]
 
@@ -76,7 +76,7 @@ class LowerCachedAttention(LeptonPass):
         packed = _packed(body, query, key, value, heads // kv_heads)
         if packed is not None:
             query, key, value = packed, None, None
-        sinks = node.inputs[6] if len(node.inputs) > 6 else None
+        sinks = input_at(node, 6)
         lengths = body.lift("seqlens_k", [self._masks.seqlens(m) for m in masks])
         total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
         inputs = [query, key, value, *node.inputs[4:6], lengths, total, *tables]
@@ -94,7 +94,7 @@ class LowerCachedAttention(LeptonPass):
     ) -> ir.Node:
         """The kernel in place of ``node``; ``masks`` are those of each call of the layer."""
         name = "GroupQueryAttention"
-        return body.emit(node, name, inputs, attributes, domain="com.microsoft", outputs=3)
+        return body.emit(node, name, inputs, attributes, domain=MICROSOFT, outputs=3)
 
     def _rotary(self, body: Body, node: ir.Node) -> _Rotary | None:
         """The rotary embedding of query and key when the kernel can do it."""

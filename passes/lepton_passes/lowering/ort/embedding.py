@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.linear import Weight, weight_of
@@ -67,7 +67,7 @@ class LowerEmbedding(LeptonPass):
             "GatherBlockQuantized",
             [data, node.inputs[1], *scales],
             attributes,
-            domain="com.microsoft",
+            domain=MICROSOFT,
         )
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)

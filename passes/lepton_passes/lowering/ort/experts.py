@@ -27,7 +27,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body, bodies
+from lepton_passes.body import DIALECT, MICROSOFT, Body, bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import HALVES, fill_types
 from lepton_passes.experts import DOWN, GATE_UP, SWISH, Experts, experts_in
@@ -39,7 +39,6 @@ from lepton_passes.tensors import StreamedTensor, mapped, rows_of
 
 __all__ = ["LowerExperts"]
 
-MICROSOFT = "com.microsoft"
 _Attributes = dict[str, int | float | str | Sequence[int]]
 # What the sizes of quantized matrices are a multiple of on a GPU.
 _TILE = 64

@@ -25,7 +25,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
 from lepton_passes.linear import Linear, linears, lookups, scale_type
 from lepton_passes.lowering.ort.choices import Choices
@@ -35,7 +35,6 @@ from lepton_passes.tensors import transposed
 
 __all__ = ["ROUNDED", "Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
 
-MICROSOFT = "com.microsoft"
 Kernel = Literal["dynamic", "nbits"]
 
 ROUNDED = {

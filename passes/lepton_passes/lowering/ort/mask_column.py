@@ -19,11 +19,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import made_by, sizes_of
+from lepton_passes.match import input_at, made_by, sizes_of
 
 __all__ = ["LONG", "LowerMaskColumn"]
 
@@ -45,8 +45,8 @@ class LowerMaskColumn(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("MultiHeadAttention", domain="com.microsoft"):
-            if len(node.inputs) <= _MASK or node.inputs[_MASK] is None:
+        for node in body.nodes("MultiHeadAttention", domain=MICROSOFT):
+            if input_at(node, _MASK) is None:
                 continue
             masks = body.arguments(node.inputs[_MASK])
             reason = _refuses(body, node) or _refuses_mask(node, masks)
@@ -71,7 +71,7 @@ class LowerMaskColumn(LeptonPass):
         assert scale is not None
         attributes: dict[str, float | ir.Attr] = {**node.attributes, "scale": scale}
         inputs = [*given, node.inputs[2]]
-        new = body.emit(node, "MultiHeadAttention", inputs, attributes, domain="com.microsoft")
+        new = body.emit(node, "MultiHeadAttention", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort._angles import tables_of
@@ -83,7 +83,7 @@ class LowerSharedAttention(LeptonPass):
         dtype = type_of(body, query) or ir.DataType.FLOAT
         none = body.lift("no_keys", [self._masks.no_keys(m, heads * width, dtype) for m in masks])
         inputs = [query, none, none, keys, values, lengths, total, *(tables or ())]
-        new = body.emit(node, "GroupQueryAttention", inputs, attributes, domain="com.microsoft")
+        new = body.emit(node, "GroupQueryAttention", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 

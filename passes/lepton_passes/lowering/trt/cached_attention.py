@@ -36,6 +36,7 @@ from lepton_passes.lowering.trt.cache_values import CacheValues
 from lepton_passes.lowering.trt.forms import FORM, FORMS, FUSED_WIDEST, plugin_lacks
 from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
 from lepton_passes.lowering.trt.written import written_attention
+from lepton_passes.match import input_at
 from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["CACHE_LENGTH", "LowerTrtCachedAttention"]
@@ -186,7 +187,7 @@ def _beyond_fused(node: ir.Node) -> str | None:
 
 
 def _sinks(node: ir.Node) -> bool:
-    return len(node.inputs) > 6 and node.inputs[6] is not None
+    return input_at(node, 6) is not None
 
 
 def _of_the_cache(node: ir.Node) -> str | None:

@@ -36,7 +36,7 @@ from lepton_passes.lowering.trt._causal import PADDING
 from lepton_passes.lowering.trt._own_attention import OwnAttention
 from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
-from lepton_passes.match import KEYS_AND_VALUES, is_decoder, made_by
+from lepton_passes.match import KEYS_AND_VALUES, input_at, is_decoder, made_by
 from lepton_passes.tensors import cast
 from lepton_plugins.attention.spec import SPEC
 
@@ -199,7 +199,7 @@ def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
 
 def _sinks(body: Body, node: ir.Node) -> list[ir.Value]:
     """The sinks of an attention that has some, in fp32: the plugin takes no others."""
-    found = node.inputs[6] if len(node.inputs) > 6 else None
+    found = input_at(node, 6)
     if found is None:
         return []
     return [body.derive([found], f"{found.name}:fp32", lambda t: cast(t[0], ir.DataType.FLOAT))]
