@@ -45,7 +45,6 @@ def details_of(
         "profiles": [asdict(each) for each in profiles],
         "compute_capabilities": list(capabilities),
         "attention": dict(attention) if attention else None,
-        "executed": False,
     }
 
 
