@@ -29,7 +29,8 @@ __all__ = ["LONG", "LowerMaskColumn"]
 
 LONG = 1024
 """Tokens from which on it is worth the copies of queries and keys."""
-_MASK, _AXES = 4, 3  # an input; (batch, sequence, heads side by side)
+_BIAS, _MASK = 3, 4  # inputs
+_AXES = 3  # (batch, sequence, heads side by side)
 _RANK = 2  # of a mask of keys (batch, sequence)
 
 
@@ -115,7 +116,7 @@ def _axes(mask: ir.Value) -> int | None:
 def _refuses(body: Body, node: ir.Node) -> str | None:
     if node.attributes.get_int("unidirectional", 0):
         return "the order of tokens hides keys, too"
-    if any(value is not None for value in (node.inputs[_AXES], *node.inputs[_MASK + 1 :])):
+    if any(value is not None for value in (node.inputs[_BIAS], *node.inputs[_MASK + 1 :])):
         return "scores have a bias, or keys come from a cache"
     sizes = [sizes_of(body, value) for value in node.inputs[:2]]
     if any(each is None or len(each) != _AXES for each in sizes):
