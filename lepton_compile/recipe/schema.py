@@ -264,6 +264,19 @@ class Recipe(Closed):
         """The recipe as it was without the overrides; None where there are none."""
         return self._before
 
+    def written_in(
+        self, base: Path, places: Mapping[tuple[str | int, ...], str], before: Recipe | None
+    ) -> Recipe:
+        """The recipe, and where it was read.
+
+        Args:
+            base: the folder that its relative paths start from.
+            places: where each key was written: file and line.
+            before: the same without overrides; None where there are none.
+        """
+        self._base, self._places, self._before = base, places, before
+        return self
+
     def place(self, key: str) -> str:
         """Where a dotted key, such as ``quantize.rules[0].match``, was written: file and line; the
         key itself where no file has it."""
