@@ -19,8 +19,8 @@ from lepton_compile.progress import Step
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.linear import linears_by_input
-from lepton_passes.quant._calibration import parameters_of
-from lepton_passes.quant._ranges import InputRange
+from lepton_passes.quant.calibration import parameters_of
+from lepton_passes.quant.ranges import InputRange
 from lepton_plugins.workroom import Workroom
 
 from .empty_past import with_empty_past

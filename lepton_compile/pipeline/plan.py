@@ -24,9 +24,9 @@ from lepton_passes.lowering.ort.byte_cache import LowerByteCache
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.match import BLOCK
-from lepton_passes.quant._calibration import Calibration, Measure
-from lepton_passes.quant._scaled import ScaledEnergies
+from lepton_passes.quant.calibration import Calibration, Measure
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure, QuantizeCache
+from lepton_passes.quant.scaled import ScaledEnergies
 from lepton_passes.settings import Settings
 
 from .compute import compute_dtype

@@ -31,6 +31,7 @@ __all__ = [
     "perm_of",
     "rank_of",
     "readers",
+    "reads_another_cache",
     "scalar_of",
     "sizes_of",
     "split_of",
@@ -80,6 +81,11 @@ def only_reader(value: ir.Value, *op_types: str) -> ir.Node | None:
     if len(uses) != 1 or not found or value.is_graph_output():
         return None
     return found[0] if not op_types or is_op(found[0], *op_types) else None
+
+
+def reads_another_cache(node: ir.Node) -> bool:
+    """Whether a GroupQueryAttention has no keys of its own: it gives no cache then."""
+    return len(node.outputs) == 1
 
 
 def bias_of(body: Body, y: ir.Value, rows: int) -> tuple[ir.Value, ir.Value] | None:

@@ -15,6 +15,7 @@ from lepton_compile.engines.readable import check_readable
 from lepton_compile.errors import EngineError
 from lepton_passes.body import MICROSOFT
 from lepton_passes.lowering.ort.byte_cache import SHARE
+from lepton_passes.match import reads_another_cache
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,5 +71,5 @@ def _check_types(graph: ir.Graph) -> None:
 def _shares(model: ir.Model) -> bool:
     """Whether a layer reads another one's cache by a kernel of onnxruntime."""
     kernel = (MICROSOFT, "GroupQueryAttention")
-    nodes = all_nodes(model)
-    return any((n.domain, n.op_type) == kernel and len(n.outputs) == 1 for n in nodes)
+    nodes = (n for n in all_nodes(model) if (n.domain, n.op_type) == kernel)
+    return any(map(reads_another_cache, nodes))

@@ -23,7 +23,7 @@ from lepton_passes.body import DIALECT, Body, bodies
 from lepton_passes.contract import LeptonPass, Tolerance
 from lepton_passes.lowering.trt.forms import plugin_lacks
 from lepton_passes.match import KEYS_AND_VALUES
-from lepton_passes.quant._ranges import InputRange, readable
+from lepton_passes.quant.ranges import InputRange, readable
 
 __all__ = ["CACHE_TYPES", "CacheMeasure", "QuantizeCache", "caches_in"]
 

@@ -29,10 +29,10 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.quant._products import inverse_cholesky, product
 from lepton_passes.quant._sampled import Sampled
-from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
-from lepton_passes.quant._weights import Choose, is_table
+from lepton_passes.quant.products import inverse_cholesky, product
+from lepton_passes.quant.scales import MORE_LEVELS, importance_of, quantize_int4
+from lepton_passes.quant.weights import Choose, is_table
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 __all__ = ["DAMPING", "WeightInt4Gptq", "column_order", "gptq", "inverse_factor"]
