@@ -143,7 +143,9 @@ def test_every_source_root_has_modules() -> None:
 
 
 def test_the_runtime_needs_nothing_but_numpy_to_be_imported() -> None:
-    for module in (m for m in sources() if unit_of(m.name) == RUNTIME):
+    runtime = [module for module in sources() if unit_of(module.name) == RUNTIME]
+    assert {RUNTIME, f"{RUNTIME}.loader"} <= {module.name for module in runtime}
+    for module in runtime:
         top = {name.split(".")[0] for _, name in imports(module, iter(module.tree.body))}
         everywhere = {name.split(".")[0] for _, name in imports(module)}
         ours_or_stdlib = {*sys.stdlib_module_names, "lepton_compile"}
