@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["STAGES", "NullProgress", "Progress", "Step"]
-
-STAGES = ("resolve", "capture", "passes", "build", "seal", "verify", "finish")
+__all__ = ["NullProgress", "Progress", "Step"]
 
 Step = Callable[[str, int, int], None]
 """What is being done, how many steps are done, and of how many."""
@@ -21,7 +19,7 @@ class Progress(Protocol):
     """Receives the stages of a build in order, and the steps inside each of them."""
 
     def stage(self, name: str, detail: str = "") -> None:
-        """A stage begins, and with it the one before ends. ``name`` is one of ``STAGES``."""
+        """A stage begins, and with it the one before ends."""
 
     def step(self, what: str, done: int, total: int) -> None:
         """Inside the stage: ``done`` of ``total`` steps, the current one described by ``what``."""

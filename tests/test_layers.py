@@ -4,7 +4,7 @@
     api | serving                                         report: what api writes, imports errors
     export | pipeline | engines | numerics | tactics
     recipe | artifact                                     lepton_passes
-    errors | progress | collection | scratch | arguments  lepton_plugins.spec | .workroom
+    errors | progress | collection | scratch | arguments  lepton_plugins*.spec | .workroom
 
     runtime: apart. It imports nothing of ours, and is what the upper layers may hand out.
 
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from lepton_plugins.spec import PLUGINS as NAMES_OF_PLUGINS
 from tests.runtime.manifests import all_loaders
 from tests.sources import SOURCE_ROOTS, Module, parse, sources
 
@@ -29,7 +30,8 @@ ERRORS, RECIPE, ARTIFACT = (
     "lepton_compile.artifact",
 )
 RUNTIME, SPEC, PASSES = "lepton_compile.runtime", "lepton_plugins.spec", "lepton_passes"
-LINEAR_SPEC, WORKROOM = "lepton_plugins.linear.spec", "lepton_plugins.workroom"
+WORKROOM = "lepton_plugins.workroom"
+PLUGIN_SPECS = tuple(f"lepton_plugins.{name}.spec" for name in NAMES_OF_PLUGINS)
 EXPORT, PIPELINE = "lepton_compile.export", "lepton_compile.pipeline"
 ENGINES, NUMERICS = "lepton_compile.engines", "lepton_compile.numerics"
 TACTICS, API, CLI = "lepton_compile.tactics", "lepton_compile.api", "lepton_compile.cli"
@@ -49,6 +51,7 @@ BASE = (
     SCRATCH,
     ARGUMENTS,
     SPEC,
+    *PLUGIN_SPECS,
     WORKROOM,
     PASSES,
     PLUGINS,
@@ -61,11 +64,11 @@ BASE = (
 # Unit -> the units it may import besides itself. A unit is named by the longest prefix.
 ALLOWED: dict[str, tuple[str, ...]] = {
     SPEC: (),
-    LINEAR_SPEC: (SPEC,),
+    **dict.fromkeys(PLUGIN_SPECS, (SPEC,)),
     WORKROOM: (),
-    PLUGINS: (SPEC, LINEAR_SPEC, WORKROOM),
+    PLUGINS: (SPEC, *PLUGIN_SPECS, WORKROOM),
     # Of a plugin, its spec and nothing else.
-    PASSES: (SPEC, LINEAR_SPEC),
+    PASSES: (SPEC, *PLUGIN_SPECS),
     RECIPES: (),
     ERRORS: (),
     VERSION: (),
@@ -81,7 +84,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     PIPELINE: BASE,
     # Later stages of the same row may look at what an earlier stage hands over.
     ENGINES: (*BASE, EXPORT),
-    TACTICS: (*BASE, LINEAR_SPEC),
+    TACTICS: BASE,
     NUMERICS: (*BASE, EXPORT, ENGINES),
     API: (*BASE, EXPORT, PIPELINE, ENGINES, NUMERICS, TACTICS, REPORT),
     # What other servers load is made of a finished artifact alone.
@@ -140,7 +143,9 @@ def test_every_source_root_has_modules() -> None:
 
 
 def test_the_runtime_needs_nothing_but_numpy_to_be_imported() -> None:
-    for module in (m for m in sources() if unit_of(m.name) == RUNTIME):
+    runtime = [module for module in sources() if unit_of(module.name) == RUNTIME]
+    assert {RUNTIME, f"{RUNTIME}.loader"} <= {module.name for module in runtime}
+    for module in runtime:
         top = {name.split(".")[0] for _, name in imports(module, iter(module.tree.body))}
         everywhere = {name.split(".")[0] for _, name in imports(module)}
         ours_or_stdlib = {*sys.stdlib_module_names, "lepton_compile"}
@@ -165,7 +170,9 @@ def test_the_emitted_loader_stands_alone() -> None:
 
 
 def test_plugin_specs_need_only_the_standard_library() -> None:
-    for module in (m for m in sources() if m.name == SPEC):
+    specs = [module for module in sources() if module.path.name == "spec.py"]
+    assert sorted(module.name for module in specs) == sorted([SPEC, *PLUGIN_SPECS])
+    for module in specs:
         names = {name.split(".")[0] for _, name in imports(module)}
         assert names <= {*sys.stdlib_module_names, PLUGINS}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lepton_compile.api.origin import origin_of
-from lepton_compile.api.refusals import BEGAN, engine_failed
-from lepton_compile.api.verifying import comparing, room_of
+from lepton_compile.api.refusals import BEGAN, blaming_named_model, engine_failed
+from lepton_compile.api.verifying import room_of
 from lepton_compile.artifact import read_manifest
 from lepton_compile.errors import SourceError
 from lepton_compile.export import Source
@@ -57,7 +57,7 @@ def run_bench(
     failed = engine_failed(
         "the engine fails while it is measured", opened.target, IMPORTED if imported else BEGAN
     )
-    with comparing(opened.manifest, model), failed:
+    with blaming_named_model(opened.manifest, model), failed:
         report = bench(
             opened, reference, artifact=folder, source=source, rounds=rounds, progress=progress
         )

@@ -12,10 +12,10 @@ from typing import Any
 import onnx_ir as ir
 
 from lepton_compile.api import describe
+from lepton_compile.api.capturing import captured
 from lepton_compile.api.choosing import tactics_for
 from lepton_compile.api.comparing import Comparing
 from lepton_compile.api.demands import demands_entry, ways_out
-from lepton_compile.api.dimensions import check_dimensions
 from lepton_compile.api.early_model import check_model, own_kernels
 from lepton_compile.api.findings import Findings, forget_failure, keep_failure
 from lepton_compile.api.fitting import (
@@ -28,14 +28,12 @@ from lepton_compile.api.in_place import in_place
 from lepton_compile.api.libraries import in_one_order
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.mixing import chosen_bits
-from lepton_compile.api.pictured import check_room
 from lepton_compile.api.pictures import picture_shape, sees
 from lepton_compile.api.places import SHARED, copies_of, output_of, place_of, source_of
 from lepton_compile.api.recorded import Recorded
 from lepton_compile.api.refusals import blaming, weights_named
-from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.stored import with_stored_bits
-from lepton_compile.api.task import config_of, lengths_of, pooling_of, task_of
+from lepton_compile.api.task import config_of
 from lepton_compile.artifact import Artifact, ArtifactWriter, Manifest
 from lepton_compile.engines import BuiltEngine, EngineJob, builder
 from lepton_compile.engines.contract import Step
@@ -43,9 +41,7 @@ from lepton_compile.engines.ort_cpu.kernels import Kernels
 from lepton_compile.engines.weights_file import WeightStore
 from lepton_compile.errors import GateError, PassError, located
 from lepton_compile.export import ExportedModel, Pooling, Source
-from lepton_compile.export.export import export
 from lepton_compile.export.generation_rules import left_out
-from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.gates import enforce
 from lepton_compile.pipeline import (
     NumericCheck,
@@ -128,10 +124,7 @@ class Build:
             source.start_digests()
             self._kernels.start()
             with self._stage("capture"):
-                exported, pooling = self._capture(source, step)
-                check_rules(self.recipe, exported)
-                check_room(self.recipe, source, exported)
-                source.check_vocabulary()
+                exported, pooling = captured(self.recipe, source, step)
             self._know(source, exported)
             comparing = Comparing(self.recipe, source, exported, ceiling, self.check, self.verify)
             signature = describe.signature_of(exported.model)
@@ -226,28 +219,6 @@ class Build:
         if self.output is not None:
             return self.output
         return output_of(self.recipe)
-
-    def _capture(self, source: Source, step: Step) -> tuple[ExportedModel, Pooling | None]:
-        lengths = lengths_of(self.recipe)
-        if source.kind == "onnx":
-            from lepton_compile.export.onnx_file import import_onnx
-
-            imported = import_onnx(source, self.recipe.task, lengths["length"])
-            check_weights(self.recipe, imported)
-            check_dimensions(self.recipe, imported)
-            return imported, None
-        task = self.recipe.task or task_of(source)
-        pooling = pooling_of(self.recipe, source, task)
-        exported = export(
-            source,
-            task,
-            **lengths,
-            pooling=pooling,
-            positions=self.recipe.position_ids,
-            progress=step,
-            traced=TRACED,
-        )
-        return exported, pooling
 
     def _passes(
         self,

@@ -14,6 +14,7 @@ from lepton_compile.api.own_code import own_code
 from lepton_compile.api.pictured import most_pixels
 from lepton_compile.api.pictures import sees
 from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
+from lepton_compile.engines.interface import signature
 from lepton_compile.errors import EngineError, SourceError
 from lepton_compile.export import ExportedModel, Pooling, Source
 from lepton_compile.export.encoder_decoder import PAIRS, SOURCE_IDS, SOURCE_MASK, SPEECH
@@ -43,20 +44,20 @@ MEANT = {"attention_mask": (0, 1), SOURCE_MASK: (0, 1), "logits_to_keep": (0, UN
 def signature_of(model: ir.Model) -> dict[str, list[dict[str, Any]]]:
     """``inputs`` and ``outputs``: name, numpy dtype and shape (dimension names where dynamic)."""
     graph = model.graph
+    for value in (*graph.inputs, *graph.outputs):
+        _check_tensor(value)
     optional = set(graph.initializers)
-    inputs = [{**_entry(v), "optional": v.name in optional} for v in graph.inputs]
-    return {"inputs": inputs, "outputs": [_entry(v) for v in graph.outputs]}
+    inputs = [{**each, "optional": each["name"] in optional} for each in signature(graph.inputs)]
+    return {"inputs": inputs, "outputs": signature(graph.outputs)}
 
 
-def _entry(value: ir.Value) -> dict[str, Any]:
+def _check_tensor(value: ir.Value) -> None:
     if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
         raise SourceError(
             "an input or output of the graph is no tensor of a known type and shape",
             found=f"{value.name}: {value.type}, {value.shape}",
             hint="sequences and maps do not go in or out; else run onnx.shape_inference first",
         )
-    shape = [d if isinstance(d, int) else str(d.value) for d in value.shape]
-    return {"name": value.name, "dtype": str(value.dtype.numpy()), "shape": shape}
 
 
 def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> dict[str, list[int]]:

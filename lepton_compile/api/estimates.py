@@ -11,7 +11,9 @@ import onnx_ir as ir
 from lepton_compile.api.memory import CHECKED, FP32
 from lepton_compile.engines.model_file import WEIGHTS_FILE, graph_sizes
 from lepton_compile.engines.ort_cpu.kernels import uses_library
-from lepton_compile.engines.weights_file import INLINE_BYTES, STORAGE_KEY, aligned
+from lepton_compile.engines.weights_file import INLINE_BYTES, aligned
+from lepton_compile.recipe.schema import TENSORRT
+from lepton_passes.lowering.ort.packing import STORAGE
 from lepton_plugins.native import LIBRARY
 
 __all__ = [
@@ -35,7 +37,6 @@ TEXT_MEMORY = 400 << 20
 WORD_MEMORY = TEXT_MEMORY >> 18
 # TensorRT: what its builder holds for a parameter beside the plan, and a profile's kernels in a
 # plan; from TensorRT-RTX 1.7 with MiniLM in fp16 and Gemma 3 270M in bf16 and int4.
-PLANS = ("trt-rtx", "trt")
 BUILDER_BYTES = 2.7
 KERNEL_SOURCE = 10_000_000
 # What a build holds for a byte of an ONNX file that is parsed, and once more for its digests.
@@ -117,7 +118,7 @@ def files_of(
     whose weights it may share. Its files are named by ``stem`` then; ``profiles`` is how many a
     plan has. The model is of no use afterwards."""
     weights = _weights(model)
-    if target in PLANS:
+    if target in TENSORRT:
         return {f"{folder}/model.plan": weights + profiles * KERNEL_SOURCE}
     library = {LIBRARY: LIBRARY_BYTES} if uses_library(model) else {}
     stored = {f"{stem}.bin" if stem else WEIGHTS_FILE: weights}
@@ -127,7 +128,7 @@ def files_of(
 
 def peak_of(target: str, model: ir.Model, parameters: int) -> int:
     """Bytes that building holds at its highest: weights are streamed, but not by TensorRT."""
-    if target in PLANS:
+    if target in TENSORRT:
         return BASE_MEMORY + _weights(model) + int(BUILDER_BYTES * parameters)
     largest = max((tensor.size for tensor in _tensors(model)), default=0)
     # A small model has no weight that fills what may be in flight.
@@ -167,7 +168,7 @@ def _weights(model: ir.Model) -> int:
     """Bytes of the weight file."""
     stored: dict[object, int] = {}
     for tensor in _tensors(model):
-        stored[tensor.metadata_props.get(STORAGE_KEY) or id(tensor)] = tensor.nbytes
+        stored[tensor.metadata_props.get(STORAGE) or id(tensor)] = tensor.nbytes
     end = 0
     for size in stored.values():
         if size > INLINE_BYTES:

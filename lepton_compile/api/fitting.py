@@ -23,9 +23,9 @@ from lepton_compile.recipe import Recipe
 if TYPE_CHECKING:
     from lepton_compile.pipeline.energies import Energies
     from lepton_compile.pipeline.hessians import Hessians
-    from lepton_passes.quant._calibration import Measure
-    from lepton_passes.quant._ranges import InputRange
+    from lepton_passes.quant.calibration import Measure
     from lepton_passes.quant.quantize_cache import CacheMeasure
+    from lepton_passes.quant.ranges import InputRange
 
 __all__ = ["cache_measure_for", "energies_for", "fitting_feeds", "hessians_for", "measure_for"]
 

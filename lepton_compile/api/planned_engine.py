@@ -32,7 +32,7 @@ from lepton_compile.pipeline import passes_for, precision_of, rounds_activations
 from lepton_compile.pipeline.plan import measures_cache
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
-from lepton_passes.quant._calibration import unseen
+from lepton_passes.quant.calibration import unseen
 
 __all__ = ["EnginePlan", "plan_engine"]
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from lepton_compile.api.capturing import captured
 from lepton_compile.api.comparing import no_room_to_check, room_beside
-from lepton_compile.api.dimensions import check_dimensions
 from lepton_compile.api.early_model import check_model
 from lepton_compile.api.estimates import (
     Estimate,
@@ -21,24 +21,18 @@ from lepton_compile.api.estimates import (
     verify_estimate,
 )
 from lepton_compile.api.memory import MemoryCeiling
-from lepton_compile.api.pictured import check_room, room_told
+from lepton_compile.api.pictured import room_told
 from lepton_compile.api.pictures import sees
-from lepton_compile.api.placeholders import fill
 from lepton_compile.api.places import copies_of, output_of, source_of
 from lepton_compile.api.planned_engine import EnginePlan, plan_engine
-from lepton_compile.api.rules import check_rules, check_weights
 from lepton_compile.api.scores import behind_layers, vocabulary, words
-from lepton_compile.api.task import lengths_of, pooling_of, task_of
 from lepton_compile.api.verification import runnable
 from lepton_compile.export import ExportedModel, Source
 from lepton_compile.export.checkpoint.quantized import method_of
 from lepton_compile.export.encoder_decoder import PAIRS
-from lepton_compile.export.export import export
 from lepton_compile.export.generation_rules import left_out
 from lepton_compile.export.image_text import IMAGE_TEXT
-from lepton_compile.export.onnx_file import import_onnx
 from lepton_compile.export.reference import mapped_bytes
-from lepton_compile.export.traced import TRACED
 from lepton_compile.numerics.sample_images import COMPARED
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import Recipe
@@ -115,9 +109,9 @@ def make_plan(
     progress.stage("resolve", recipe.model)
     source = found or source_of(recipe, weights=False)
     check_model(recipe, source)
-    exported = _captured(recipe, source, progress)
-    check_rules(recipe, exported)
-    captured = time.perf_counter() - start
+    progress.stage("capture")
+    exported, _ = captured(recipe, source, progress.step, weights=False)
+    until_captured = time.perf_counter() - start
     layers = _layers(exported)
     engines, notes = _engines(recipe, source, exported, progress)
     ceiling, size = MemoryCeiling(recipe.max_memory), exported.parameters
@@ -141,7 +135,7 @@ def make_plan(
         pictures=room_told(source, exported),
         engines=engines,
         peak_memory_bytes=peak,
-        seconds=captured + size * len(engines) / PARAMETERS_PER_SECOND,
+        seconds=until_captured + size * len(engines) / PARAMETERS_PER_SECOND,
         check=check_estimate(size, len(engines)) if check and not unchecked else None,
         verify=_verification(recipe, source, exported, engines, held)
         if verify and not unverified
@@ -154,31 +148,6 @@ def make_plan(
             *(f"{what}{why}" for what, why in said.items() if why),
         ],
     )
-
-
-def _captured(recipe: Recipe, source: Source, progress: Progress) -> ExportedModel:
-    """The neutral graph on shapes alone; that of an ONNX file with the weights that are in it."""
-    progress.stage("capture")
-    if source.kind == "onnx":
-        imported = import_onnx(source, recipe.task, lengths_of(recipe)["length"])
-        check_weights(recipe, imported)
-        check_dimensions(recipe, imported)
-        return imported
-    task = recipe.task or task_of(source)
-    exported = export(
-        source,
-        task,
-        **lengths_of(recipe),
-        pooling=pooling_of(recipe, source, task),
-        positions=recipe.position_ids,
-        progress=progress.step,
-        traced=TRACED,
-        weights=False,
-    )
-    check_room(recipe, source, exported)
-    source.check_vocabulary()
-    fill(exported.model)
-    return exported
 
 
 def _unseen_zeros(recipe: Recipe, source: Source) -> list[str]:

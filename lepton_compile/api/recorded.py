@@ -92,12 +92,14 @@ class Recorded:
                 hint=f"it was built by lepton-compile {self.manifest.lepton}",
             ) from error
         # A file may say something of targets that an option left out: it is no mistake here, too.
-        recipe._before = recipe.model_copy(update={"target": TARGETS})
+        before = recipe.model_copy(update={"target": TARGETS})
         said = written if model is None else written.keys() - {"model"}
-        recipe._places = {(key,): f"manifest.lock.recipe.{key}" for key in said}
-        if model is None:  # one that is named is seen from here
-            recipe._base = base_of(self.path) or recipe.base
-        return recipe
+        places: dict[tuple[str | int, ...], str] = {
+            (key,): f"manifest.lock.recipe.{key}" for key in said
+        }
+        # A model that is named is seen from here.
+        base = base_of(self.path) if model is None else None
+        return recipe.written_in(base or recipe.base, places, before)
 
     def check_inputs(self, source: Source) -> None:
         """Refuse a model of which any file is another.

@@ -6,14 +6,15 @@ The first two import nothing of the package, so their errors are outside our tre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from lepton_compile.errors import EngineError, LeptonError, PassError, SourceError
+from lepton_compile.errors import EngineError, LeptonError, PassError, SourceError, UnrunnableError
 from lepton_compile.export import Source
 from lepton_passes.tensors import WeightError
 
-__all__ = ["BEGAN", "blaming", "engine_failed", "weights_named"]
+__all__ = ["BEGAN", "blaming", "blaming_named_model", "engine_failed", "weights_named"]
 
 BEGAN = "LEPTON_DEBUG=1 shows where it began"
 
@@ -59,6 +60,27 @@ def blaming(source: Source) -> Iterator[None]:
             where=str(source.path),
             found=why,
             hint="onnx.checker.check_model(..., full_check=True) may say more",
+        ) from error
+
+
+@contextmanager
+def blaming_named_model(manifest: Mapping[str, Any], model: str | None) -> Iterator[None]:
+    """Around what runs the engine and its source: a ``model`` that is named is taken as it is, and
+    need not take what the engine takes. Raises SourceError where PyTorch fails on it."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, UnrunnableError) else error
+        if model is None or (
+            cause is error and isinstance(error, LeptonError | MemoryError | OSError)
+        ):
+            raise
+        made_from = manifest["model"].get("architecture") or "another"
+        raise SourceError(
+            "the model named does not compute on what the engine takes",
+            where="model",
+            found=f"{model}: {type(cause).__name__}: {cause}",
+            hint=f"name the {made_from} that the artifact was made from",
         ) from error
 
 

@@ -19,7 +19,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel
 from lepton_compile.recipe import Quantize, Recipe, Rule
 from lepton_passes.body import bodies
-from lepton_passes.quant._weights import parameter_names, quantizable, stored_name
+from lepton_passes.quant.weights import parameter_names, quantizable, stored_name
 
 __all__ = ["check_rules", "check_weights"]
 

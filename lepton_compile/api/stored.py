@@ -8,7 +8,7 @@ from lepton_compile.errors import RecipeError
 from lepton_compile.export import ExportedModel
 from lepton_compile.recipe import Quantize, Recipe, Rule
 from lepton_passes.body import bodies
-from lepton_passes.quant._weights import is_table, parameter_names, quantizable
+from lepton_passes.quant.weights import is_table, parameter_names, quantizable
 
 __all__ = ["with_stored_bits"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,17 @@ from lepton_compile.api.comparing import room_to_verify
 from lepton_compile.api.demands import recorded_demands
 from lepton_compile.api.memory import MemoryCeiling
 from lepton_compile.api.origin import origin_of, what_differs
+from lepton_compile.api.refusals import blaming_named_model
 from lepton_compile.api.texts import check_long_enough, read_text
 from lepton_compile.api.verification import Verified, runnable, verify_engines
 from lepton_compile.artifact import read_manifest
-from lepton_compile.errors import (
-    EngineError,
-    GateError,
-    LeptonError,
-    SourceError,
-    UnrunnableError,
-    UsageError,
-)
+from lepton_compile.errors import EngineError, GateError, UsageError
 from lepton_compile.export import Source
 from lepton_compile.numerics import enforce
 from lepton_compile.progress import Progress
 from lepton_compile.recipe import TASKS, load_recipe
 
-__all__ = ["Verification", "comparing", "room_of", "run_verification"]
+__all__ = ["Verification", "room_of", "run_verification"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def run_verification(
     if text and words:
         check_long_enough(text, words, source, manifest["task"], where="text", error=UsageError)
     progress.stage("verify", f"{', '.join(chosen)} against fp32 PyTorch")
-    with comparing(manifest, model):
+    with blaming_named_model(manifest, model):
         streamed, lacks = room_of(manifest, source)
         if lacks:
             raise EngineError(
@@ -100,27 +93,6 @@ def run_verification(
     # Whole files are read for it: not where all is well.
     missed = model and not all(check.passed for each in found for check in each.gates)
     return Verification(tuple(found), what_differs(source, manifest) if missed else "")
-
-
-@contextmanager
-def comparing(manifest: Mapping[str, Any], model: str | None) -> Iterator[None]:
-    """Around what runs the engine and its source: a ``model`` that is named is taken as it is, and
-    need not take what the engine takes. Raises SourceError where PyTorch fails on it."""
-    try:
-        yield
-    except Exception as error:
-        cause = error.__cause__ if isinstance(error, UnrunnableError) else error
-        if model is None or (
-            cause is error and isinstance(error, LeptonError | MemoryError | OSError)
-        ):
-            raise
-        made_from = manifest["model"].get("architecture") or "another"
-        raise SourceError(
-            "the model named does not compute on what the engine takes",
-            where="model",
-            found=f"{model}: {type(cause).__name__}: {cause}",
-            hint=f"name the {made_from} that the artifact was made from",
-        ) from error
 
 
 def room_of(manifest: Mapping[str, Any], source: Source) -> tuple[bool, str]:

@@ -42,7 +42,9 @@ def _what(entry: dict[str, Any]) -> str:
 
 def _targets(names: list[str]) -> str:
     """The targets in few words: a family by its prefix."""
-    families = {"ort*": ("ort-cpu", "ort-cuda"), "trt*": ("trt-rtx", "trt")}
+    from lepton_compile.recipe.schema import TENSORRT
+
+    families = {"ort*": ("ort-cpu", "ort-cuda"), "trt*": TENSORRT}
     for family, members in families.items():
         if set(members) <= set(names):
             names = [family, *(name for name in names if name not in members)]

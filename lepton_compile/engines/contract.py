@@ -1,7 +1,8 @@
 """What an engine's builder takes and gives; every ``engines/<target>/build.py`` has one ``build``.
 
-A builder writes into a folder of its own, all of which becomes part of the artifact. What a loader
-has to know beyond the file's name goes into ``details``, what only people read into ``report``.
+A builder writes into a folder, all of which becomes part of the artifact; engines that can share
+weights are written into the same one, in turn. What a loader has to know beyond the file's name
+goes into ``details``, what only people read into ``report``.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ class EngineJob:
 
     Attributes:
         model: lowered for the target; the builder may consume it.
-        folder: exists, empty, the builder's own.
+        folder: exists; it holds the files of the engines before it where ``stem`` is given.
         recipe: for the options of the target.
         ranges: ``[least, most]`` of ``batch`` and ``sequence``; a decoder's ``sequence`` is its
             whole cache, past and new.
         caches: KV cache of each layer; empty for models without one.
         step: told about progress.
-        stem: of the names of its files, where engines that can share weights share the folder.
+        stem: of the names of its files, where they share the folder; None where it is its own.
         store: what the engines before it have written there.
         library: kernels of our own that the model may call, in ``folder`` already.
     """
@@ -57,7 +58,7 @@ class BuiltEngine:
 
     Attributes:
         model: the file in the folder that the runtime opens.
-        files: names of all that belong to it; empty for everything in the folder.
+        files: names of all that belong to it; empty for everything in the folder, its own.
         encoder: the file that is opened for what is read, of an encoder-decoder.
         requires: pip package -> version, such as ``{"onnxruntime": ">=1.30"}``.
         details: JSON for the engine's entry in the manifest: ``io``, ``cache``, ``profiles`` and so

@@ -11,12 +11,12 @@ from onnx_ir.passes.common import InlinePass
 from lepton_compile.engines.encoder_part import is_encoder_decoder, split
 from lepton_compile.engines.weights_file import (
     INLINE_BYTES,
-    STORAGE_KEY,
     WeightStore,
     write_weights,
 )
 from lepton_compile.errors import EngineError
 from lepton_compile.progress import Step
+from lepton_passes.lowering.ort.packing import STORAGE
 
 __all__ = [
     "LAYER_KEY",
@@ -72,7 +72,7 @@ def write_model(
     used = write_weights(weights, _in_order_of_use(model.graph), step, store)
     for value in model.graph.initializers.values():  # which stay: what was shared is written
         if value.const_value is not None:
-            value.const_value.metadata_props.pop(STORAGE_KEY, None)
+            value.const_value.metadata_props.pop(STORAGE, None)
     # What is too small for the weight file, or no initializer of the graph, still points at the
     # files of an ONNX source, which the artifact does not have.
     held_in_memory(model, lambda tensor: Path(tensor.path).parent != folder)

@@ -12,11 +12,9 @@ import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
 from lepton_compile.progress import Step
+from lepton_passes.lowering.ort.packing import STORAGE
 
-__all__ = ["INLINE_BYTES", "STORAGE_KEY", "Placed", "WeightStore", "aligned", "write_weights"]
-
-# Tensors with an equal key have equal bytes and are stored once, whatever their shapes.
-STORAGE_KEY = "lepton.storage"
+__all__ = ["INLINE_BYTES", "Placed", "WeightStore", "aligned", "write_weights"]
 
 INLINE_BYTES = 1024  # smaller tensors stay inside the model file
 PAGE = 4096  # runtimes map external data by pages
@@ -98,7 +96,7 @@ def _place(
 ) -> None:
     tensor = value.const_value
     assert tensor is not None
-    key = tensor.metadata_props.get(STORAGE_KEY) or id(tensor)
+    key = tensor.metadata_props.get(STORAGE) or id(tensor)
     if key not in placed:
         placed[key] = _append(file, path.name, tensor, store)
     value.const_value = ir.ExternalTensor(

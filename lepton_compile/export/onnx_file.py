@@ -20,6 +20,7 @@ from lepton_compile.artifact.manifest import UNKNOWN_LENGTH
 from lepton_compile.errors import RecipeError, SourceError
 from lepton_passes.body import Body, bodies
 from lepton_passes.linear import stored_precisions
+from lepton_passes.match import input_at
 from lepton_passes.tensors import transposed
 
 from .export import ExportedModel
@@ -169,7 +170,7 @@ def _split_gemm(main: Body, node: ir.Node, weight: ir.Value) -> None:
     graph.insert_before(node, product)
     _turn(main, product, weight, by_rows=by_rows)
     last = product
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
+    if input_at(node, 2) is not None:
         last = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{name}/bias")
         graph.insert_before(node, last)
     old, new = node.outputs[0], last.outputs[0]

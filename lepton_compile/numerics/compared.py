@@ -7,8 +7,9 @@ from itertools import accumulate
 from typing import Any
 
 from lepton_compile.numerics.engine import Engine
+from lepton_compile.numerics.sample_text import random_segments, segments, within
 
-__all__ = ["Feed", "ends"]
+__all__ = ["Feed", "decoder_parts", "ends"]
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,11 @@ def ends(model: Engine, dimension: str) -> tuple[int, int]:
     """Least and most that the engine takes of a dimension."""
     low, high = model.manifest["ranges"][dimension]
     return int(low), int(high)
+
+
+def decoder_parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
+    """Segments of the text, for an engine that writes on, or random ids without a tokenizer."""
+    vocabulary = int(model.manifest["generation"]["vocabulary"])
+    if feed.tokenizer is not None:
+        return within(vocabulary, feed.tokenizer, segments(feed.tokenizer, longest, feed.text))
+    return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 
 from lepton_compile.errors import UsageError
 
-__all__ = ["FAMILIES", "GENERATING", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
+__all__ = ["GENERATING", "TOLERANCES", "Tolerance", "family_of", "tolerance_for"]
 
-FAMILIES = ("decoder", "embedding", "classifier")
 GENERATING = (
     *("text-generation", "text2text-generation"),
     *("automatic-speech-recognition", "image-text-to-text"),
@@ -84,7 +83,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
 
 
 def family_of(task: str) -> str:
-    """The row family of a task: one of ``FAMILIES``."""
+    """The row family of a task: decoder, embedding or classifier."""
     if task in GENERATING:
         return "decoder"
     return "embedding" if task in EMBEDDINGS else "classifier"

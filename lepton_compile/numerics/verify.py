@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_compile.errors import UsageError
-from lepton_compile.numerics.compared import Feed, ends
+from lepton_compile.numerics.compared import Feed, decoder_parts, ends
 from lepton_compile.numerics.engine import Engine, generates, without_rules
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
@@ -31,7 +31,6 @@ from lepton_compile.numerics.sample_text import (
     comparable,
     paragraphs,
     random_segments,
-    segments,
     whole_texts,
     within,
 )
@@ -140,7 +139,7 @@ def _verify_decoder(
     rows, _ = ends(model, "batch")
     length = max(SEGMENT // rows, PROMPT + CONTINUATION)  # each row has its own, large logits
     longest = min(length, ends(model, "sequence")[1])
-    parts = feed.enough(_decoder_parts(model, feed, longest))
+    parts = feed.enough(decoder_parts(model, feed, longest))
     prompt, said = _continuation(model, parts[0], longest)
     release()
     texts = [*parts, prompt + said[:-1]] if said else parts
@@ -178,13 +177,6 @@ def _logits(model: Engine, part: Sequence[int], rows: int) -> npt.NDArray[Any]:
     ids = np.array([part], np.int64).repeat(rows, 0)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     return np.asarray(model.run(feeds, ["logits"])["logits"][0])
-
-
-def _decoder_parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
-    vocabulary = int(model.manifest["generation"]["vocabulary"])
-    if feed.tokenizer is not None:
-        return within(vocabulary, feed.tokenizer, segments(feed.tokenizer, longest, feed.text))
-    return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
 
 
 def _continuation(model: Engine, segment: list[int], longest: int) -> tuple[list[int], list[int]]:

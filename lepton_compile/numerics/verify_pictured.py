@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_compile.errors import ExportError, UsageError
-from lepton_compile.numerics.compared import Feed, ends
+from lepton_compile.numerics.compared import Feed, decoder_parts, ends
 from lepton_compile.numerics.engine import Engine, generates
 from lepton_compile.numerics.metrics import Agreement, Perplexity
 from lepton_compile.numerics.outputs import Output
 from lepton_compile.numerics.pictured_reference import with_pictures
 from lepton_compile.numerics.pictured_sample import made_up, seen_feed, shown, tokens_of
 from lepton_compile.numerics.reference import module_of
-from lepton_compile.numerics.sample_text import SEGMENT, random_segments, segments, within
+from lepton_compile.numerics.sample_text import SEGMENT
 from lepton_compile.progress import Progress
 from lepton_compile.runtime.loader_pictured import Pictured
 
@@ -70,7 +70,7 @@ def verify_pictured(
     pixels = made_up(model, DIFFERENT)
     before = [told["placeholder"]] * tokens_of(model, pixels[0])
     longest = min(SEGMENT, ends(model, "sequence")[1] - len(before))
-    parts = _words(feed.enough(_parts(model, feed, longest)), told["placeholder"])
+    parts = _words(feed.enough(decoder_parts(model, feed, longest)), told["placeholder"])
     logits, ours, theirs = Output("logits"), Perplexity(), Perplexity()
     for number, part in enumerate(parts):
         ids, one = before + part, pixels[number % len(pixels)][None]
@@ -95,13 +95,6 @@ def verify_pictured(
 def _scores(model: Engine, ids: Sequence[int], pixels: Array) -> Array:
     """What the engine makes of them, ``(tokens, vocabulary)``; fed in as many rows as it takes."""
     return np.asarray(model.run(seen_feed(model, ids, pixels), ["logits"])["logits"][0])
-
-
-def _parts(model: Engine, feed: Feed, longest: int) -> list[list[int]]:
-    vocabulary = int(model.manifest["generation"]["vocabulary"])
-    if feed.tokenizer is not None:
-        return within(vocabulary, feed.tokenizer, segments(feed.tokenizer, longest, feed.text))
-    return random_segments(vocabulary, [longest, longest, max(1, longest // 2)])
 
 
 def _words(parts: list[list[int]], token: int) -> list[list[int]]:

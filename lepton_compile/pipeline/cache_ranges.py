@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from lepton_compile.progress import Step
 from lepton_passes.body import DIALECT, Body, bodies, sweep
-from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.quantize_cache import caches_in
+from lepton_passes.quant.ranges import InputRange
 
 from .calibrate import handed_out, show
 

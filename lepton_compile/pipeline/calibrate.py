@@ -16,16 +16,16 @@ import onnx_ir as ir
 
 from lepton_compile.errors import PassError
 from lepton_compile.progress import Step
-from lepton_compile.runtime.loader import cores
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import Body, bodies, sweep
 from lepton_passes.linear import linears_by_input
-from lepton_passes.quant._calibration import parameters_of
-from lepton_passes.quant._ranges import InputRange
+from lepton_passes.quant.calibration import parameters_of
+from lepton_passes.quant.ranges import InputRange
 from lepton_plugins.workroom import Workroom
 
 from .empty_past import with_empty_past
 from .lean_graph import lean
+from .plain_session import plain_options
 from .scratch import ScratchWeights
 
 __all__ = [
@@ -179,15 +179,8 @@ def _opened(model: ir.Model, folder: Path) -> object:
         weights = ScratchWeights(folder / "weights.bin")
         path.write_bytes(weights.externalized(lean(model)))
         weights.close()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level, options.intra_op_num_threads = 4, cores()
-    # A few texts are run, each of its own length: memory kept for the next run, and weights packed
-    # for it beside the mapped file, cost more than they save.
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.disable_prepacking", "1")
     give_back_freed()
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), plain_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, all of them RuntimeErrors
         raise PassError("the graph to calibrate does not run", found=str(error)) from error

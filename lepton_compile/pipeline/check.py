@@ -19,7 +19,6 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import CheckpointError, LeptonError, PassError
-from lepton_compile.runtime.loader import cores
 from lepton_compile.scratch import give_back_freed, on_scratch_disk
 from lepton_passes.body import DIALECT, bodies
 from lepton_passes.contract import CHOOSING, CLOSE, ROUNDING, LeptonPass, Tolerance
@@ -31,6 +30,7 @@ from lepton_plugins.workroom import Workroom
 from .blame import first_moved
 from .empty_past import with_empty_past
 from .lean_graph import in_order, lean
+from .plain_session import plain_options
 from .scratch import ScratchWeights
 from .unsigned import with_unsigned_weights
 
@@ -165,15 +165,9 @@ class NumericCheck:
         path = Path(self._folder.name) / "model.onnx"
         with on_scratch_disk():
             path.write_bytes(graph)
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level, options.intra_op_num_threads = 4, cores()
-        # A session runs once: memory kept for its next run, and packed weights, are of no use. Its
-        # nodes run as they are listed: else the weights of all layers would be dequantized first.
-        options.enable_cpu_mem_arena = False
+        options = plain_options(packs=any(op in graph for op in ROUNDS_IF_PACKED))
+        # Nodes run as they are listed: else the weights of all layers would be dequantized first.
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-        if not any(op in graph for op in ROUNDS_IF_PACKED):
-            options.add_session_config_entry("session.disable_prepacking", "1")
         if self._library is not None:
             options.register_custom_ops_library(str(self._library))
         give_back_freed()

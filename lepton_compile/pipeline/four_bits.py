@@ -11,15 +11,14 @@ from functools import partial
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.lowering.ort.packing import nbits
+from lepton_passes.match import has_blocks
 
 from .scratch import Once
 
 __all__ = ["mostly_four_bits", "product_of_four_bits"]
 
-MICROSOFT = "com.microsoft"
-BLOCKS = (16, 32, 64, 128, 256)  # of MatMulNBits
 IN_FP32 = 1  # its accuracy_level: activations are not rounded
 FEW = 8  # a weight in fp32 is as large, packed, as so many in 4 bits
 
@@ -61,7 +60,7 @@ def product_of_four_bits(
     """
     q, scale, *zero = table.inputs
     size = table.attributes.get_int("block_size", 0)
-    if zero or size not in BLOCKS or table.attributes.get_int("axis", 1) not in (1, -1):
+    if zero or not has_blocks(size) or table.attributes.get_int("axis", 1) not in (1, -1):
         return None
     if q is None or q.dtype != ir.DataType.INT4 or scale is None or not body.weights(scale):
         return None

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.progress import Step
-from lepton_passes.quant._products import product
+from lepton_passes.quant.products import product
 
 from .calibrate import inputs_of, observe
 

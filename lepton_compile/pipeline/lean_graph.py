@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from lepton_passes.body import Body, bodies, sweep
+from lepton_passes.body import MICROSOFT, Body, bodies, sweep
 from lepton_passes.match import made_by, perm_of
 
 from .four_bits import mostly_four_bits, product_of_four_bits
@@ -20,7 +20,6 @@ from .scratch import Once, anew
 
 __all__ = ["in_order", "lean"]
 
-MICROSOFT = "com.microsoft"
 FOUR_BITS = (ir.DataType.INT4, ir.DataType.UINT4)
 LEAST_BLOCK = 16  # of GatherBlockQuantized
 PIECE = 1 << 24

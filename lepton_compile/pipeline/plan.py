@@ -1,4 +1,10 @@
-"""From a recipe to passes: which run, in which order, with which settings."""
+"""From a recipe to passes: which run, in which order, with which settings.
+
+TensorRT's builders have arithmetic in fp8 and static scales, and no int8 scales by block. They take
+types at their word, where kernels of onnxruntime widen inside. They stack plain matrices
+themselves, and of those stacked by us would keep both: 130 MB of 690 in a plan of Gemma 3 270M in
+bf16. Quantized ones they keep twice if they come apart.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +17,16 @@ import onnx_ir as ir
 from lepton_compile.errors import RecipeError
 from lepton_compile.recipe import Recipe
 from lepton_compile.recipe.quantize import Quantize
+from lepton_compile.recipe.schema import TENSORRT
 from lepton_passes.catalog import CATALOG, Entry
 from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort.byte_cache import LowerByteCache
 from lepton_passes.lowering.ort.choices import Choices, Choose
 from lepton_passes.lowering.ort.native_linear import LowerNativeLinear
 from lepton_passes.match import BLOCK
-from lepton_passes.quant._calibration import Calibration, Measure
-from lepton_passes.quant._scaled import ScaledEnergies
+from lepton_passes.quant.calibration import Calibration, Measure
 from lepton_passes.quant.quantize_cache import CACHE_TYPES, CacheMeasure, QuantizeCache
+from lepton_passes.quant.scaled import ScaledEnergies
 from lepton_passes.settings import Settings
 
 from .compute import compute_dtype
@@ -31,11 +38,6 @@ WEIGHT_FORMATS = ("none", "int8", "int4")
 ROUNDED = ("rtn", "weighted", "awq", "gptq")
 HALF_FORMATS = ("fp16", "bf16")
 OF_CPU = ("auto", "stored")
-# Builders with arithmetic in fp8 and static scales, and without int8 scales by block. They take
-# types at their word, where kernels of onnxruntime widen inside. They stack plain matrices
-# themselves, and of those stacked by us would keep both: 130 MB of 690 in a plan of Gemma 3 270M in
-# bf16. Quantized ones they keep twice if they come apart.
-TENSORRT = ("trt-rtx", "trt")
 # Weights that share a scale in our own kernels, which round activations by 32 all the same. With
 # 128 in place of 64, prompts of Gemma 3 270M take 0.96 of the time (Zen 5), and the KL divergence
 # from fp32 is 0.0049 in place of 0.0044.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import bodies, sweep
+from lepton_passes.body import MICROSOFT, bodies, sweep
 from lepton_passes.lowering.ort.packing import nbits
 from lepton_passes.tensors import StreamedTensor
 
@@ -19,7 +19,6 @@ from .scratch import Once, anew
 
 __all__ = ["with_unsigned_weights"]
 
-MICROSOFT = "com.microsoft"
 ZERO = np.array(128, dtype=np.uint8)
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lepton_compile.recipe.schema import TARGETS, TASKS, Recipe
+from lepton_compile.recipe.schema import TARGETS, TASKS, TENSORRT, Recipe
 
 __all__ = ["EFFECTS", "Effect"]
 
-CPU, TENSORRT = ("ort-cpu",), ("trt-rtx", "trt")
+CPU = ("ort-cpu",)
 GPU = ("ort-cuda", *TENSORRT)
 DECODER, EMBEDDING, SPARSE = ("text-generation",), ("feature-extraction",), ("sparse-embedding",)
 PAIR = ("text2text-generation",)

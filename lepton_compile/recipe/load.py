@@ -61,7 +61,7 @@ def load_recipe(
         recipe = Recipe.model_validate(plain_of(document.data))
     except ValidationError as error:
         raise recipe_error(error, document) from None
-    recipe._base, recipe._places, recipe._before = base, document.places, before
+    recipe.written_in(base, document.places, before)
     _check_available(recipe, document)
     _check_passes(recipe, document)
     check_idle(recipe)

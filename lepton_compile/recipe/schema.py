@@ -22,6 +22,7 @@ from lepton_compile.recipe.values import Bytes, Closed, Fraction, Location, Rang
 __all__ = [
     "TARGETS",
     "TASKS",
+    "TENSORRT",
     "Gates",
     "Passes",
     "Recipe",
@@ -48,6 +49,7 @@ Task = Literal[
 ]
 
 TARGETS: tuple[str, ...] = Target.__args__  # type: ignore[attr-defined]
+TENSORRT = ("trt-rtx", "trt")
 TASKS: tuple[str, ...] = Task.__args__  # type: ignore[attr-defined]
 
 
@@ -261,6 +263,19 @@ class Recipe(Closed):
     def before(self) -> Recipe | None:
         """The recipe as it was without the overrides; None where there are none."""
         return self._before
+
+    def written_in(
+        self, base: Path, places: Mapping[tuple[str | int, ...], str], before: Recipe | None
+    ) -> Recipe:
+        """The recipe, and where it was read.
+
+        Args:
+            base: the folder that its relative paths start from.
+            places: where each key was written: file and line.
+            before: the same without overrides; None where there are none.
+        """
+        self._base, self._places, self._before = base, places, before
+        return self
 
     def place(self, key: str) -> str:
         """Where a dotted key, such as ``quantize.rules[0].match``, was written: file and line; the

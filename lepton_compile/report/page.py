@@ -108,10 +108,10 @@ def render_number(value: float | None, digits: int = 4) -> str:
     return f"{round(value):,}" if whole else f"{value:.{digits}g}"
 
 
-def digits_apart(found: float | None, demanded: float, least: int = 5) -> int:
+def digits_apart(found: float | None, demanded: float) -> int:
     """How many digits of two numbers to show, so that those which differ are seen to: what misses
     a demand by little would look as if it had been met."""
-    digits = least
+    digits = 5
     if found is not None and found != demanded:
         while digits < DOUBLE and f"{found:.{digits}g}" == f"{demanded:.{digits}g}":
             digits += 1

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from lepton_passes.body import MICROSOFT
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import dequantizing
 from lepton_passes.lowering.ort.choices import Layer, Tactic
@@ -29,7 +30,6 @@ __all__ = ["DeclinedError", "feeds_of", "lowered", "repeated", "tactics_of", "us
 _NUMBERS = 65537  # a prime, so that no row of a matrix is like another
 _CACHE = "past_key_values.0.key"  # what passes know a decoder by
 _LEVELS = {4: (7, 2.5), 8: (127, 3.5)}
-_MICROSOFT = "com.microsoft"
 
 
 class DeclinedError(Exception):
@@ -155,7 +155,7 @@ def _neutral(layer: Layer) -> ir.Model:
         inputs.append(_input(_CACHE, ir.DataType.FLOAT, (1,)))
     for name, value in zip(("y", "rows_read"), outputs, strict=False):
         value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
-    opsets = {"": 24, _MICROSOFT: 1}
+    opsets = {"": 24, MICROSOFT: 1}
     graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=(q, scale), opset_imports=opsets)
     graph.name = "layer"
     return ir.Model(graph, ir_version=11)
@@ -173,7 +173,7 @@ def _behind(layer: Layer, y: ir.Value) -> list[ir.Node]:
 
 def _activation(number: int, x: ir.Value) -> ir.Node:
     if number == ACTIVATIONS["silu"]:
-        return ir.node("QuickGelu", [x], {"alpha": 1.0}, domain=_MICROSOFT)
+        return ir.node("QuickGelu", [x], {"alpha": 1.0}, domain=MICROSOFT)
     tanh = number == ACTIVATIONS["gelu_tanh"]
     return ir.node("Gelu", [x], {"approximate": "tanh" if tanh else "none"})
 

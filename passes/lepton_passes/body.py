@@ -12,9 +12,20 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["DIALECT", "LAYER_DOMAIN", "Body", "bodies", "branches", "sweep", "whole_bodies"]
+__all__ = [
+    "DIALECT",
+    "LAYER_DOMAIN",
+    "MICROSOFT",
+    "Body",
+    "bodies",
+    "branches",
+    "sweep",
+    "whole_bodies",
+]
 
 DIALECT = "ai.lepton"
+MICROSOFT = "com.microsoft"
+"""Domain of onnxruntime's own ops."""
 LAYER_DOMAIN = "ai.lepton.layer"
 SMALL = 1 << 16
 _SOURCES = "lepton.sources"
@@ -70,6 +81,14 @@ class Body:
         position = _position(self.graph.inputs, value)
         found = [call.inputs[position] for call in self.calls]
         return [v for v in found if v is not None] if None not in found else None
+
+    def results(self, value: ir.Value) -> list[ir.Value]:
+        """What the main graph gets for ``value``, an entry for each call and place among the
+        outputs; the value itself in the main graph."""
+        if self.function is None:
+            return [value]
+        places = [i for i, out in enumerate(self.graph.outputs) if out is value]
+        return [call.outputs[place] for call in self.calls for place in places]
 
     def weights(self, value: ir.Value | None) -> list[ir.TensorProtocol] | None:
         """The tensors behind a weight, one a call; ``None`` when it is not constant everywhere."""

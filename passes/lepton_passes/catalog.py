@@ -58,12 +58,12 @@ from lepton_passes.lowering.trt.cached_attention import LowerTrtCachedAttention
 from lepton_passes.lowering.trt.legal_trt import LegalTrt
 from lepton_passes.lowering.trt.rotary_tables import LowerTrtRotaryTables
 from lepton_passes.lowering.trt.static_cache import LowerTrtStaticCache
-from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.activation_fp8 import ActivationFp8
 from lepton_passes.quant.activation_int8 import ActivationInt8
 from lepton_passes.quant.calibrate import Calibrate
 from lepton_passes.quant.quantize_cache import QuantizeCache
 from lepton_passes.quant.scale_inputs import ScaleInputs
+from lepton_passes.quant.scaled import ScaledEnergies
 from lepton_passes.quant.smooth_inputs import SmoothInputs
 from lepton_passes.quant.weight_fp8 import WeightFp8
 from lepton_passes.quant.weight_int4 import WeightInt4

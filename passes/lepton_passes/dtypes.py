@@ -89,11 +89,11 @@ def takes(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) ->
     return schema is None or _allows(schema.inputs, index, dtype)
 
 
-def gives(node: ir.Node, index: int, dtype: ir.DataType, opset: int = _OPSET) -> bool:
+def gives(node: ir.Node, index: int, dtype: ir.DataType) -> bool:
     """The same of an output."""
     if _is_statistic(node, index):
         return dtype == ir.DataType.FLOAT
-    schema = _schema(node, opset)
+    schema = _schema(node, _OPSET)
     return schema is None or _allows(schema.outputs, index, dtype)
 
 

@@ -59,6 +59,17 @@ class Experts:
         return self.node.attributes.get_int("gated", 1) == 1
 
     @property
+    def in_turns(self) -> bool:
+        """Whether rows of gate and up take turns, as in GPT-OSS."""
+        return self.node.attributes.get_int("interleaved", 0) == 1
+
+    @property
+    def biases(self) -> tuple[ir.Value | None, ir.Value | None]:
+        """Those of gate_up and of down, where it has any."""
+        first, second, *_ = *self.node.inputs[5:7], None, None
+        return first, second
+
+    @property
     def quantized(self) -> bool:
         """Whether at least one of the weights is."""
         return not (self.gate_up.plain and self.down.plain)

@@ -19,6 +19,7 @@ __all__ = [
     "has_blocks",
     "heads_of",
     "in_integers",
+    "input_at",
     "ints_of",
     "is_decoder",
     "is_op",
@@ -30,6 +31,7 @@ __all__ = [
     "perm_of",
     "rank_of",
     "readers",
+    "reads_another_cache",
     "scalar_of",
     "sizes_of",
     "split_of",
@@ -61,6 +63,11 @@ def made_by(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node
     return node if node is not None and is_op(node, *op_types, domain=domain) else None
 
 
+def input_at(node: ir.Node, place: int) -> ir.Value | None:
+    """An input, where the node has so many and does not leave it out."""
+    return node.inputs[place] if len(node.inputs) > place else None
+
+
 def readers(value: ir.Value) -> list[ir.Node]:
     """The nodes that read ``value``, without those in branches and loops: nothing of theirs can
     stand where ``value`` does."""
@@ -74,6 +81,11 @@ def only_reader(value: ir.Value, *op_types: str) -> ir.Node | None:
     if len(uses) != 1 or not found or value.is_graph_output():
         return None
     return found[0] if not op_types or is_op(found[0], *op_types) else None
+
+
+def reads_another_cache(node: ir.Node) -> bool:
+    """Whether a GroupQueryAttention has no keys of its own: it gives no cache then."""
+    return len(node.outputs) == 1
 
 
 def bias_of(body: Body, y: ir.Value, rows: int) -> tuple[ir.Value, ir.Value] | None:
@@ -124,7 +136,7 @@ def split_of(body: Body, values: Sequence[ir.Value | None]) -> tuple[ir.Value, l
     split = made_by(values[0], "Split")
     if split is None or list(split.outputs) != list(values) or split.inputs[0] is None:
         return None
-    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    sizes = ints_of(body, input_at(split, 1))
     if split.attributes.get_int("axis", 0) not in (-1, 2) or sizes is None:
         return None
     return split.inputs[0], sizes

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from lepton_passes.lowering.ort.choices import Choices
 from lepton_passes.match import BLOCK
-from lepton_passes.quant._calibration import Calibration
-from lepton_passes.quant._weights import Choose
+from lepton_passes.quant.calibration import Calibration
 from lepton_passes.quant.quantize_cache import CacheMeasure
+from lepton_passes.quant.weights import Choose
 
 __all__ = ["Settings"]
 

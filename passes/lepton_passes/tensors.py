@@ -117,9 +117,9 @@ class StreamedTensor(TensorBase):
         """Make rows as at first: the file of ``read_from`` goes."""
         self._stored = None
 
-    def blocks(self, block_bytes: int | None = None) -> Iterator[np.ndarray]:
-        """All rows in order, in blocks of about ``block_bytes`` in fp32."""
-        for start, stop in self._ranges(block_bytes or self._block_bytes):
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order, in blocks."""
+        for start, stop in self._ranges():
             yield self.rows(start, stop)
 
     def numpy(self) -> np.ndarray:
@@ -147,7 +147,7 @@ class StreamedTensor(TensorBase):
 
     def _packed_blocks(self) -> Iterator[bytes]:
         """Storage bytes of all rows, in order; a few blocks are computed ahead of the writer."""
-        ranges = list(self._ranges(self._block_bytes))
+        ranges = list(self._ranges())
         if len(ranges) == 1 or self._block_bytes > PARALLEL_BYTES or WORKERS == 1:
             yield from (self._packed_rows(*each) for each in ranges)
             return
@@ -163,10 +163,10 @@ class StreamedTensor(TensorBase):
     def _packed_rows(self, start: int, stop: int) -> bytes:
         return _packed(self.rows(start, stop), self._dtype)
 
-    def _ranges(self, block_bytes: int) -> Iterator[tuple[int, int]]:
+    def _ranges(self) -> Iterator[tuple[int, int]]:
         count = self._rows
         row_bytes = 4 * max(1, self.size // max(1, count))
-        step = max(1, block_bytes // row_bytes)
+        step = max(1, self._block_bytes // row_bytes)
         return ((start, min(count, start + step)) for start in range(0, count, step))
 
     @property

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from lepton_compile.engines.model_file import write_model
 from lepton_passes.quant._rows import QuantizedRows
-from lepton_passes.quant._scales import quantize_int8
+from lepton_passes.quant.scales import quantize_int8
 from tests.passes.support import Counted
 
 ROWS, COLUMNS = 512, 16

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 import lepton_compile as lc
-from lepton_compile.api import building, planning
+from lepton_compile.api import capturing
 from lepton_compile.export import ExportedModel, resolve
 from lepton_compile.export import export as stage
 from lepton_compile.export import traced as module
@@ -176,9 +176,7 @@ def test_builds_of_one_model_trace_it_once(
         return {path: entry.sha256 for path, entry in files if path.startswith("engines/")}
 
     def forget() -> None:
-        known = Traced()
-        monkeypatch.setattr(building, "TRACED", known)
-        monkeypatch.setattr(planning, "TRACED", known)
+        monkeypatch.setattr(capturing, "TRACED", Traced())
 
     forget()
     lc.plan(model=model, task=TASK)

@@ -193,7 +193,7 @@ def test_a_decoder_that_its_runtime_refuses_is_an_error_of_the_engine(
     with load(tiny.decoder(tmp_path / "decoder").path, threads=1) as model:
         model.cache["layers"] = [{**layer, "heads": 3} for layer in model.cache["layers"]]
         with pytest.raises(EngineError, match="fails while it is measured") as caught:
-            bench_decoder(model, None, NullProgress(), budget=1.0, rounds=1)
+            bench_decoder(model, None, NullProgress(), rounds=1)
     assert caught.value.where == "ort-cpu"
     assert "76 tokens and 20 new: " in str(caught.value.found)
     assert "lepton-compile verify" in str(caught.value.hint)

@@ -64,6 +64,14 @@ def test_constant_needs_agreement_of_all_calls(model: ir.Model) -> None:
     np.testing.assert_array_equal(layer.constant(_input(layer, "up_weight")), random(4, 4))
 
 
+def test_results_are_what_each_call_gives(model: ir.Model) -> None:
+    layer, main = bodies(model)
+    (out,) = layer.graph.outputs
+    assert layer.results(out) == [call.outputs[0] for call in layer.calls]
+    assert layer.results(_input(layer, "up_weight")) == []
+    assert main.results(model.graph.outputs[0]) == [model.graph.outputs[0]]
+
+
 def test_derive_replaces_the_weight_of_every_call(model: ir.Model) -> None:
     before = run(model, FEEDS)
     layer = _layer(model)

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.catalog import CATALOG, Entry, names
-from lepton_passes.quant._calibration import Calibration
-from lepton_passes.quant._scaled import ScaledEnergies
+from lepton_passes.quant.calibration import Calibration
+from lepton_passes.quant.scaled import ScaledEnergies
 from lepton_passes.settings import Settings
 
 ROOT = Path(__file__).parent

@@ -11,6 +11,7 @@ from lepton_passes.match import (
     has_blocks,
     heads_of,
     in_integers,
+    input_at,
     is_decoder,
     largest_block,
     only_reader,
@@ -79,6 +80,15 @@ def test_heads_of_pieces(axis: int, heads: tuple[int, int] | None) -> None:
             y, z = Split <axis = {axis}> (r, sizes)"""
     )
     assert heads_of(body, y) == heads
+
+
+def test_inputs_that_are_left_out() -> None:
+    """One in between has no name; those at the end are not written."""
+    _, y = _made("y = Clip (x, , b)")
+    clip = y.producer()
+    assert clip is not None
+    found = [input_at(clip, place) for place in range(4)]
+    assert [value.name if value else None for value in found] == ["x", None, "b", None]
 
 
 def test_readers_in_branches_are_none() -> None:

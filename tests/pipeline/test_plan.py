@@ -10,7 +10,7 @@ from lepton_compile.pipeline import expected_counts
 from lepton_compile.pipeline.plan import cache_type, passes_for, rounds_activations
 from lepton_compile.recipe import Recipe, load_recipe
 from lepton_compile.recipe.quantize import Quantize
-from lepton_passes.quant._calibration import unseen
+from lepton_passes.quant.calibration import unseen
 from lepton_passes.quant.scale_inputs import ScaleInputs
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 from lepton_passes.quant.weight_int8 import WeightInt8

@@ -9,17 +9,20 @@ from lepton_compile.engines.interface import cache_type, own_interface
 from lepton_compile.engines.model_file import encoder_among, write_model
 from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
+from lepton_compile.engines.ort_cpu.probe import LEAST
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
 from lepton_compile.engines.readable import check_readable
 from lepton_compile.errors import EngineError
+from lepton_passes.body import MICROSOFT
 from lepton_passes.lowering.ort.byte_cache import SHARE
+from lepton_passes.match import reads_another_cache
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["REQUIRES", "build"]
 
-REQUIRES = {"onnxruntime": ">=1.30"}
+REQUIRES = {"onnxruntime": f">={LEAST}"}
 # Attention without a present, which 1.30 crashes on.
 SHARED_REQUIRES = {"onnxruntime": ">=1.31"}
 _USUAL = {"dtype": "float32"}  # of the model's public interface
@@ -67,6 +70,6 @@ def _check_types(graph: ir.Graph) -> None:
 
 def _shares(model: ir.Model) -> bool:
     """Whether a layer reads another one's cache by a kernel of onnxruntime."""
-    kernel = ("com.microsoft", "GroupQueryAttention")
-    nodes = all_nodes(model)
-    return any((n.domain, n.op_type) == kernel and len(n.outputs) == 1 for n in nodes)
+    kernel = (MICROSOFT, "GroupQueryAttention")
+    nodes = (n for n in all_nodes(model) if (n.domain, n.op_type) == kernel)
+    return any(map(reads_another_cache, nodes))

@@ -31,7 +31,6 @@ def build(job: EngineJob) -> BuiltEngine:
         "io": own_interface(graph),
         "cache": cache_type(graph),
         "compute": _compute(job.model),
-        "executed": False,
     }
     files = write_model(job.model, job.folder, job.step, stem=job.stem, store=job.store)
     for path in (file for file in files if file.suffix == ".onnx"):

@@ -15,6 +15,7 @@ from lepton_compile.engines.tensorrt.plugins import aliases_of
 from lepton_compile.errors import EngineError
 from lepton_passes.lowering.trt.forms import attention_forms
 from lepton_passes.lowering.trt.quantized_cache import scale_of
+from lepton_passes.match import KEYS_AND_VALUES
 
 __all__ = ["attention_of", "details_of", "rooms_of"]
 
@@ -44,7 +45,6 @@ def details_of(
         "profiles": [asdict(each) for each in profiles],
         "compute_capabilities": list(capabilities),
         "attention": dict(attention) if attention else None,
-        "executed": False,
     }
 
 
@@ -69,7 +69,7 @@ def rooms_of(job: EngineJob) -> tuple[int, ...]:
 
 
 def _cache(job: EngineJob) -> dict[str, Any] | None:
-    past = [v for v in job.model.graph.inputs if (v.name or "").startswith("past_key_values.")]
+    past = [v for v in job.model.graph.inputs if (v.name or "").startswith(KEYS_AND_VALUES)]
     if not past or past[0].dtype is None or past[0].shape is None:
         return None
     capacity = past[0].shape[2]

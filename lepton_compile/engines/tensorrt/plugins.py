@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_compile.errors import EngineError
+from lepton_passes.body import MICROSOFT
 from lepton_plugins.attention.plugin_qdp import STEPS, step_named
 from lepton_plugins.attention.spec import SPEC
 
@@ -14,7 +15,7 @@ PLUGINS = tuple((SPEC.namespace, op) for op in (SPEC.name, *(step.op for step in
 """(domain, op) of what ``plugin_files`` writes a plugin for, and of its steps that
 ``baked_plugin`` has compiled into the plan."""
 
-STANDARD = ("", "com.microsoft", "trt", "nvidia")
+STANDARD = ("", MICROSOFT, "trt", "nvidia")
 
 
 def plugin_domains(model: ir.Model) -> list[str]:

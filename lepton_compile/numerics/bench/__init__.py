@@ -75,7 +75,6 @@ def bench(
     *,
     artifact: Path | None = None,
     source: Source | None = None,
-    budget: float = 4.0,
     rounds: int | None = None,
     progress: Progress | None = None,
 ) -> BenchReport:
@@ -88,8 +87,7 @@ def bench(
         artifact: folder whose size, load time and peak memory are measured; None leaves these out.
         source: of the reference, whose load time and peak memory are measured beside those of the
             artifact; None leaves these out.
-        budget: seconds to spend on each shape of an encoder, and on each batch of pictures.
-        rounds: rounds per case instead of those the budget allows.
+        rounds: rounds per case instead of those that fit into a few seconds.
         progress: told after each case.
     """
     watcher = progress or NullProgress()
@@ -103,7 +101,7 @@ def bench(
 
         torch.set_num_threads(threads)
     measure = MEASURES.get(task, bench_encoder)
-    cases = measure(model, reference, watcher, budget=budget, rounds=rounds)
+    cases = measure(model, reference, watcher, rounds=rounds)
     return BenchReport(
         task=task,
         cases=tuple(cases),

@@ -41,7 +41,7 @@ def lengths_within(ranges: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def bench_decoder(
-    model: Any, reference: Any, progress: Progress, *, budget: float, rounds: int | None
+    model: Any, reference: Any, progress: Progress, *, rounds: int | None
 ) -> list[Case]:
     """Two cases, the engine and (where given) PyTorch eager in turn."""
     prompt_length, new = lengths_within(model.manifest["ranges"])

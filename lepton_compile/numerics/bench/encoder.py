@@ -29,7 +29,7 @@ def shapes_within(ranges: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def bench_encoder(
-    model: Any, reference: Any, progress: Progress, *, budget: float, rounds: int | None
+    model: Any, reference: Any, progress: Progress, *, rounds: int | None
 ) -> list[Case]:
     """One case per shape, the engine and (where given) PyTorch eager in turn."""
     truth = Reference(reference, model.manifest.get("embedding")) if reference is not None else None
@@ -41,7 +41,7 @@ def bench_encoder(
         rivals: dict[str, Callable[[], object]] = {"engine": partial(model.run, feeds)}
         if truth is not None:
             rivals["eager"] = partial(truth.run, feeds, names)
-        seconds = alternate(rivals, budget=budget, rounds=rounds)
+        seconds = alternate(rivals, rounds=rounds)
         timings = {name: Timing.of(values) for name, values in seconds.items()}
         name, tokens = f"{batch}x{sequence}", batch * sequence
         cases.append(Case(name, timings["engine"], timings.get("eager"), tokens, batch))

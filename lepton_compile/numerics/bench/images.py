@@ -17,7 +17,7 @@ BATCHES = (1, 8, 32)
 
 
 def bench_images(
-    model: Any, reference: Any, progress: Progress, *, budget: float, rounds: int | None
+    model: Any, reference: Any, progress: Progress, *, rounds: int | None
 ) -> list[Case]:
     """One case per batch, the engine and (where given) PyTorch eager in turn."""
     embedding = model.manifest.get("embedding")
@@ -31,7 +31,7 @@ def bench_images(
         rivals: dict[str, Callable[[], object]] = {"engine": partial(model.run, {PIXELS: given})}
         if truth is not None:
             rivals["eager"] = partial(truth.run, given, names)
-        seconds = alternate(rivals, budget=budget, rounds=rounds)
+        seconds = alternate(rivals, rounds=rounds)
         timings = {name: Timing.of(values) for name, values in seconds.items()}
         name = f"{batch} image{'s' if batch > 1 else ''}"
         cases.append(Case(name, timings["engine"], timings.get("eager"), rows=batch))

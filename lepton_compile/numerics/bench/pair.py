@@ -22,9 +22,7 @@ from lepton_compile.progress import Progress
 __all__ = ["bench_pair"]
 
 
-def bench_pair(
-    model: Any, reference: Any, progress: Progress, *, budget: float, rounds: int | None
-) -> list[Case]:
+def bench_pair(model: Any, reference: Any, progress: Progress, *, rounds: int | None) -> list[Case]:
     """Two cases, the engine and (where given) PyTorch eager in turn."""
     ranges, told = model.manifest["ranges"], model.manifest["generation"]
     rows, start = int(ranges["batch"][0]), list(told["start"])

@@ -22,7 +22,7 @@ __all__ = ["bench_pictured"]
 
 
 def bench_pictured(
-    model: Any, reference: Any, progress: Progress, *, budget: float, rounds: int | None
+    model: Any, reference: Any, progress: Progress, *, rounds: int | None
 ) -> list[Case]:
     """Two cases, the engine and (where given) PyTorch eager in turn."""
     told, rows = model.manifest["generation"], int(model.manifest["ranges"]["batch"][0])

@@ -12,6 +12,8 @@ __all__ = ["Timing", "alternate"]
 
 MIN_ROUNDS = 3
 MAX_ROUNDS = 200
+BUDGET = 4.0
+"""Seconds for the rounds of all rivals together."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,13 @@ class Timing:
 
 
 def alternate(
-    rivals: Mapping[str, Callable[[], object]], *, budget: float = 4.0, rounds: int | None = None
+    rivals: Mapping[str, Callable[[], object]], *, rounds: int | None = None
 ) -> dict[str, list[float]]:
     """Runs every rival once per round, so that a slow minute of the machine hits all of them.
 
     Args:
         rivals: name -> call to time. Each is called once beforehand, untimed.
-        budget: seconds to spend in all; decides the number of rounds, 3 to 200.
-        rounds: this many rounds instead.
+        rounds: how many; left out, 3 to 200, by ``BUDGET``.
 
     Returns:
         Name -> seconds of each round.
@@ -51,7 +52,7 @@ def alternate(
     for call in rivals.values():
         call()
     once = max(time.perf_counter() - begin, 1e-6)
-    count = rounds or int(min(MAX_ROUNDS, max(MIN_ROUNDS, budget / once)))
+    count = rounds or int(min(MAX_ROUNDS, max(MIN_ROUNDS, BUDGET / once)))
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(count):
         for name, call in rivals.items():

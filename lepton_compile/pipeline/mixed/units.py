@@ -13,16 +13,16 @@ from lepton_passes.body import Body, bodies
 from lepton_passes.experts import experts_in
 from lepton_passes.linear import linears_by_input
 from lepton_passes.match import is_decoder, largest_block
-from lepton_passes.quant._calibration import parameters_of
-from lepton_passes.quant._scales import quantize_int4, quantize_int8, quantize_int8_blocks
-from lepton_passes.quant._weights import (
+from lepton_passes.quant.calibration import parameters_of
+from lepton_passes.quant.scales import quantize_int4, quantize_int8, quantize_int8_blocks
+from lepton_passes.quant.weight_int4_weighted import weighted_int4
+from lepton_passes.quant.weights import (
     SMALL_TABLE,
     is_router,
     is_table,
     parameter_names,
     quantizable,
 )
-from lepton_passes.quant.weight_int4_weighted import weighted_int4
 
 __all__ = ["GROUP", "Part", "Unit", "kind_of", "units_of"]
 

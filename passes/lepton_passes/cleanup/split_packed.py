@@ -18,7 +18,15 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import ints_of, keeps_two, made_by, only_reader, rank_of, width_of
+from lepton_passes.match import (
+    input_at,
+    ints_of,
+    keeps_two,
+    made_by,
+    only_reader,
+    rank_of,
+    width_of,
+)
 
 __all__ = ["SplitPacked"]
 
@@ -99,7 +107,7 @@ class SplitPacked(LeptonPass):
 
 
 def _axes(body: Body, squeeze: ir.Node) -> list[int] | None:
-    return ints_of(body, squeeze.inputs[1]) if len(squeeze.inputs) > 1 else None
+    return ints_of(body, input_at(squeeze, 1))
 
 
 def _piece(body: Body, node: ir.Node, rank: int | None, width: int | None) -> _Piece | None:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body
 from lepton_passes.lowering._positions import Form, positions
-from lepton_passes.lowering.ort._grouped_query import reads_another_cache
+from lepton_passes.match import reads_another_cache
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["Moved", "chooses", "follows", "moved_behind"]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, LAYER_DOMAIN, bodies, branches
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, MICROSOFT, bodies, branches
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["inside", "own_types", "places"]
 
-_KNOWN = ("", "com.microsoft", CPU_DOMAIN)
+_KNOWN = ("", MICROSOFT, CPU_DOMAIN)
 
 
 def own_types(model: ir.Model, node: ir.Node) -> bool:

@@ -12,13 +12,12 @@ from enum import IntEnum
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body
-from lepton_passes.match import NORMS, ints_of, made_by, only_reader, rank_of
+from lepton_passes.body import DIALECT, MICROSOFT, Body
+from lepton_passes.match import NORMS, input_at, ints_of, made_by, only_reader, rank_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["Form", "positions", "rank"]
 
-MICROSOFT = "com.microsoft"
 UNKNOWN = "it is not known to keep positions apart"
 _SIZES = "its sizes are not known"
 
@@ -177,7 +176,7 @@ def _takes_columns(body: Body, node: ir.Node) -> bool:
 
 
 def _reduced(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
-    along = ints_of(body, node.inputs[1] if len(node.inputs) > 1 else None)
+    along = ints_of(body, input_at(node, 1))
     own = rank(body, node.inputs[0])
     if not along or own is None:
         return _SIZES
@@ -190,7 +189,7 @@ def _reduced_rank(body: Body, node: ir.Node) -> int | None:
     own = rank(body, node.inputs[0])
     if node.attributes.get_int("keepdims", 1):
         return own
-    along = ints_of(body, node.inputs[1] if len(node.inputs) > 1 else None)
+    along = ints_of(body, input_at(node, 1))
     return own - len(along) if own is not None and along else None
 
 
@@ -217,7 +216,7 @@ def _reshaped(body: Body, node: ir.Node, out: ir.Value, form: Form) -> Found | s
 
 def _sliced(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
     """Some of the columns of each position."""
-    along = ints_of(body, node.inputs[3] if len(node.inputs) > 3 else None)
+    along = ints_of(body, input_at(node, 3))
     if not along or any(axis % axes <= form for axis in along):
         return "it works along the axis of the positions" if along else UNKNOWN
     return _first(body, node, 1, axes, form)
@@ -225,7 +224,7 @@ def _sliced(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
 
 def _turned(body: Body, node: ir.Node, axes: int, form: Form) -> Found | str:
     """Heads side by side, with the angles of each position."""
-    by_number = len(node.inputs) > 3 and node.inputs[3] is not None
+    by_number = input_at(node, 3) is not None
     if form is Form.ROWS or by_number:
         return UNKNOWN
     return _first(body, node, 3, axes, form)

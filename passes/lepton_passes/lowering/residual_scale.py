@@ -104,10 +104,8 @@ class _Stream:
 
     def _leaving(self, body: Body, value: ir.Value) -> list[tuple[Body, ir.Value]]:
         """The same numbers where the layer is called."""
-        if body.function is None or not value.is_graph_output():
-            return []
-        places = [i for i, out in enumerate(body.graph.outputs) if out is value]
-        return [(self.main, call.outputs[i]) for call in body.calls for i in places]
+        results = body.results(value) if body.function is not None else []
+        return [(self.main, each) for each in results]
 
     def _through(self, body: Body, node: ir.Node, index: int) -> list[tuple[Body, ir.Value]] | str:
         """Where a sum goes on in a node; why it cannot be scaled."""

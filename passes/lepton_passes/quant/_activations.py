@@ -23,9 +23,9 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import Linear, linears
 from lepton_passes.match import made_by
-from lepton_passes.quant._calibration import Calibration, parameters_of
-from lepton_passes.quant._ranges import InputRange, readable
-from lepton_passes.quant._weights import is_table
+from lepton_passes.quant.calibration import Calibration, parameters_of
+from lepton_passes.quant.ranges import InputRange, readable
+from lepton_passes.quant.weights import is_table
 
 __all__ = ["QuantizeActivations"]
 

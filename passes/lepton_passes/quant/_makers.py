@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, Body
 from lepton_passes.linear import Linear, linear_of
-from lepton_passes.match import NORMS, bias_of, ints_of, made_by, norm_axis_is_last
+from lepton_passes.match import NORMS, bias_of, input_at, ints_of, made_by, norm_axis_is_last
 
 __all__ = ["Maker", "Place", "is_shared", "maker_of"]
 
@@ -167,9 +167,9 @@ def _projection(body: Body, y: ir.Value) -> Maker | str:
 def _piece(body: Body, y: ir.Value) -> tuple[int, int | None, ir.Value]:
     """First row, number of rows and the whole of what a Split along the last axis made."""
     split = made_by(y, "Split")
-    if split is None or split.inputs[0] is None or len(split.inputs) < 2:
+    if split is None or split.inputs[0] is None:
         return 0, None, y
-    sizes = ints_of(body, split.inputs[1])
+    sizes = ints_of(body, input_at(split, 1))
     if sizes is None or split.attributes.get_int("axis", 0) not in (-1, 2):
         return 0, None, y
     place = list(split.outputs).index(y)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.quant._weights import Choose, parameter_names
 from lepton_passes.quant.weight_int4 import WeightInt4
+from lepton_passes.quant.weights import Choose, parameter_names
 
 __all__ = ["Sampled"]
 

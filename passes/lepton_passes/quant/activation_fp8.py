@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from lepton_passes.contract import CLOSE, Tolerance
 from lepton_passes.quant._activations import QuantizeActivations
-from lepton_passes.quant._ranges import InputRange
+from lepton_passes.quant.ranges import InputRange
 
 __all__ = ["ActivationFp8"]
 

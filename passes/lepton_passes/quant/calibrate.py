@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.quant._calibration import Calibration
+from lepton_passes.quant.calibration import Calibration
 
 __all__ = ["Calibrate"]
 

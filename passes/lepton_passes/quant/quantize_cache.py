@@ -22,7 +22,8 @@ import onnx_ir as ir
 from lepton_passes.body import DIALECT, Body, bodies
 from lepton_passes.contract import LeptonPass, Tolerance
 from lepton_passes.lowering.trt.forms import plugin_lacks
-from lepton_passes.quant._ranges import InputRange, readable
+from lepton_passes.match import KEYS_AND_VALUES
+from lepton_passes.quant.ranges import InputRange, readable
 
 __all__ = ["CACHE_TYPES", "CacheMeasure", "QuantizeCache", "caches_in"]
 
@@ -94,7 +95,7 @@ class QuantizeCache(LeptonPass):
             self.fire(body)
         for node in body.nodes("Concat"):
             past = node.inputs[0]
-            if past is not None and (past.name or "").startswith("past_key_values."):
+            if past is not None and (past.name or "").startswith(KEYS_AND_VALUES):
                 self.refuse(body, node, "its attention is the model's own code")
 
     def _refuses(self, body: Body, node: ir.Node, names: list[str]) -> str | None:

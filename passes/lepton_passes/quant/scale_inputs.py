@@ -30,12 +30,12 @@ from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import Linear, linears_by_input
 from lepton_passes.match import made_by
-from lepton_passes.quant._calibration import parameters_of
 from lepton_passes.quant._makers import Maker, Place, is_shared, maker_of
-from lepton_passes.quant._scaled import ScaledEnergies
-from lepton_passes.quant._weights import Choose, is_table
+from lepton_passes.quant.calibration import parameters_of
+from lepton_passes.quant.scaled import ScaledEnergies
 from lepton_passes.quant.weight_int4 import group_of
 from lepton_passes.quant.weight_int4_weighted import weighted_int4
+from lepton_passes.quant.weights import Choose, is_table
 from lepton_passes.tensors import StreamedTensor, mapped, rows_of
 
 __all__ = ["EXPONENTS", "ScaleInputs"]

@@ -27,9 +27,9 @@ from lepton_passes.body import Body
 from lepton_passes.contract import SAME, LeptonPass
 from lepton_passes.linear import Linear, linears_by_input
 from lepton_passes.match import made_by
-from lepton_passes.quant._calibration import Calibration, parameters_of
-from lepton_passes.quant._ranges import INT8_MOST, InputRange
-from lepton_passes.quant._weights import Choose
+from lepton_passes.quant.calibration import Calibration, parameters_of
+from lepton_passes.quant.ranges import INT8_MOST, InputRange
+from lepton_passes.quant.weights import Choose
 from lepton_passes.tensors import StreamedTensor, mapped, rows_of
 
 __all__ = ["SmoothInputs"]

@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.contract import CLOSE, Tolerance
-from lepton_passes.quant._ranges import FP8_MOST
 from lepton_passes.quant._rows import QuantizedRows
-from lepton_passes.quant._weights import Choose, QuantizeWeights
+from lepton_passes.quant.ranges import FP8_MOST
+from lepton_passes.quant.weights import Choose, QuantizeWeights
 
 __all__ = ["WeightFp8", "quantize_fp8"]
 

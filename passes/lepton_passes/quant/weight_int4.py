@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from lepton_passes.contract import CLOSE, Tolerance
 from lepton_passes.quant._rows import QuantizedRows
-from lepton_passes.quant._scales import quantize_int4
-from lepton_passes.quant._weights import QuantizeWeights, Rows
+from lepton_passes.quant.scales import quantize_int4
+from lepton_passes.quant.weights import QuantizeWeights, Rows
 
 __all__ = ["WeightInt4", "group_of"]
 

@@ -29,10 +29,10 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.body import Body
-from lepton_passes.quant._products import inverse_cholesky, product
 from lepton_passes.quant._sampled import Sampled
-from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
-from lepton_passes.quant._weights import Choose, is_table
+from lepton_passes.quant.products import inverse_cholesky, product
+from lepton_passes.quant.scales import MORE_LEVELS, importance_of, quantize_int4
+from lepton_passes.quant.weights import Choose, is_table
 from lepton_passes.tensors import StreamedTensor, rows_of
 
 __all__ = ["DAMPING", "WeightInt4Gptq", "column_order", "gptq", "inverse_factor"]
@@ -54,7 +54,6 @@ class WeightInt4Gptq(Sampled):
         choose: format of each parameter; left out, this format for all.
         hessians: ``H`` of the input of each linear layer, (columns, columns), by the name of its
             weight. A value is asked for once, when the weight is first read.
-        order: round columns with large inputs first.
     """
 
     name = "weight-int4-gptq"
@@ -64,11 +63,8 @@ class WeightInt4Gptq(Sampled):
         self,
         choose: Choose | None = None,
         hessians: Mapping[str, np.ndarray] | None = None,
-        *,
-        order: bool = True,
     ) -> None:
         super().__init__(choose, hessians)
-        self._order = order
         self._spill: _Spill | None = None
 
     def declines(self, body: Body, value: ir.Value) -> str | None:
@@ -80,7 +76,7 @@ class WeightInt4Gptq(Sampled):
         assert group is not None
         if self._spill is None:
             self._spill = _Spill()
-        return _Rows(tensor, self.name_of(tensor), self.seen, group, self._spill, order=self._order)
+        return _Rows(tensor, self.name_of(tensor), self.seen, group, self._spill)
 
 
 class _Spill:
@@ -117,11 +113,9 @@ class _Rows:
         hessians: Mapping[str, np.ndarray],
         group: int,
         spill: _Spill,
-        *,
-        order: bool,
     ) -> None:
         self._source, self._name, self._hessians = source, name, hessians
-        self._group, self._spill, self._order = group, spill, order
+        self._group, self._spill = group, spill
         self._count, self._columns = (int(d) for d in source.shape.numpy())
         self._places: list[tuple[int, int, int]] | None = None  # first row, bytes of q, of scales
 
@@ -170,7 +164,7 @@ class _Rows:
     def _compute(self) -> list[tuple[int, int, int]]:
         hessian = self._hessians[self._name]
         assert hessian.shape == (self._columns, self._columns)
-        order = column_order(hessian) if self._order else np.arange(self._columns)
+        order = column_order(hessian)
         factor = inverse_factor(hessian, order)
         places = []
         step = max(1, _ROW_ELEMENTS // self._columns)

@@ -22,8 +22,8 @@ import onnx_ir as ir
 
 from lepton_passes.quant._rows import QuantizedRows
 from lepton_passes.quant._sampled import Sampled
-from lepton_passes.quant._scales import MORE_LEVELS, importance_of, quantize_int4
-from lepton_passes.quant._weights import Choose
+from lepton_passes.quant.scales import MORE_LEVELS, importance_of, quantize_int4
+from lepton_passes.quant.weights import Choose
 
 __all__ = ["WeightInt4Weighted", "weighted_int4"]
 

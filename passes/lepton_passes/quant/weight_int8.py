@@ -21,8 +21,8 @@ from lepton_passes.contract import CLOSE, Tolerance
 from lepton_passes.linear import weight_of
 from lepton_passes.match import BLOCK, is_decoder, is_op, largest_block
 from lepton_passes.quant._rows import QuantizedRows
-from lepton_passes.quant._scales import quantize_int8, quantize_int8_blocks
-from lepton_passes.quant._weights import Choose, QuantizeWeights
+from lepton_passes.quant.scales import quantize_int8, quantize_int8_blocks
+from lepton_passes.quant.weights import Choose, QuantizeWeights
 
 __all__ = ["WeightInt8"]
 

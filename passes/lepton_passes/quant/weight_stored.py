@@ -39,7 +39,8 @@ from lepton_passes.experts import partner_of
 from lepton_passes.grouped import Form, Grid, grouped
 from lepton_passes.linear import weight_of
 from lepton_passes.match import has_blocks, is_op
-from lepton_passes.quant._weights import (
+from lepton_passes.quant.weight_int4 import group_of
+from lepton_passes.quant.weights import (
     Choice,
     Choose,
     dequantize,
@@ -48,7 +49,6 @@ from lepton_passes.quant._weights import (
     quantizable,
     why_kept,
 )
-from lepton_passes.quant.weight_int4 import group_of
 
 __all__ = ["WeightStored"]
 

@@ -53,14 +53,14 @@ class CudaDriver:
     """The driver of this machine, by cuda-bindings.
 
     Works in the context that is current in the calling thread; where there is none, the primary
-    context of ``device`` becomes current and stays so.
+    context of the first device becomes current and stays so.
 
     Raises:
         PluginError: no cuda-bindings, no driver, no device; later, any call that the driver
             refuses, in its words.
     """
 
-    def __init__(self, device: int = 0) -> None:
+    def __init__(self) -> None:
         hint = "pip install 'cuda-bindings>=13'; an NVIDIA driver must be there"
         try:
             cuda: Any = import_module("cuda.bindings.driver")
@@ -70,7 +70,7 @@ class CudaDriver:
         if code:
             raise PluginError("no CUDA driver", found=code.name, hint=hint)
         self._cuda = cuda
-        self._device = self._current_device(device)
+        self._device = self._current_device()
 
     def capability(self) -> int:
         """Of the current device: 90 for compute capability 9.0."""
@@ -118,11 +118,11 @@ class CudaDriver:
         """Give ``module`` back."""
         self._call("cuModuleUnload", module)
 
-    def _current_device(self, device: int) -> Any:
+    def _current_device(self) -> Any:
         context = self._call("cuCtxGetCurrent")
         if int(context):
             return self._call("cuCtxGetDevice")
-        handle = self._call("cuDeviceGet", device)
+        handle = self._call("cuDeviceGet", 0)
         self._call("cuCtxSetCurrent", self._call("cuDevicePrimaryCtxRetain", handle))
         return handle
 

@@ -38,7 +38,6 @@ __all__ = [
     "grid",
     "steps",
     "workspace",
-    "workspace_bound",
 ]
 
 # Up to so many new tokens a row, the decode path is the faster one.
@@ -193,29 +192,6 @@ def workspace(variant: Variant, *, batch: int, sequence: int, splits: int) -> Wo
     rows = batch * variant.q_num_heads * splits * sequence
     partial = _aligned(rows * variant.head_dim * 4)
     return Workspace(0, partial, partial + _aligned(rows * 4))
-
-
-def workspace_bound(
-    variant: Variant, tiles: Tiles, *, batch: int, sequence: int, capacity: int, processors: int
-) -> int:
-    """Bytes that suffice for every batch and sequence up to these."""
-    return max(
-        workspace(
-            variant,
-            batch=rows,
-            sequence=tokens,
-            splits=decode_splits(
-                variant,
-                tiles,
-                batch=rows,
-                sequence=tokens,
-                capacity=capacity,
-                processors=processors,
-            ),
-        ).size
-        for rows in range(1, batch + 1)
-        for tokens in range(1, min(sequence, DECODE_SEQUENCE) + 1)
-    )
 
 
 def _aligned(size: int) -> int:

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from lepton_plugins.spec import Attribute, PluginSpec, Tensor, Tolerance
 
-__all__ = ["CACHE_DTYPES", "DTYPES", "FEW_ROUNDED", "HEAD_DIMS", "SPEC"]
+__all__ = ["CACHE_DTYPES", "DTYPES", "FEW_ROUNDED", "HEAD_DIMS", "HEAD_STEP", "SPEC"]
 
 DTYPES = ("float16", "bfloat16")
 CACHE_DTYPES = (*DTYPES, "int8", "float8_e4m3fn")
 
-# Smallest and largest head dimension; between them every multiple of 16.
-HEAD_DIMS = (32, 512)
+# Smallest and largest head dimension; between them every multiple of the step.
+HEAD_DIMS, HEAD_STEP = (32, 512), 16
 
 # Queries, counted with the heads that share keys, that attention on the CPU leaves in fp32 where it
 # may round: kFewRounded of csrc/rounded.cpp.
@@ -54,7 +54,7 @@ SPEC = PluginSpec(
     attributes=(
         Attribute("q_num_heads", "int", None, 1, 1024, "query heads"),
         Attribute("kv_num_heads", "int", None, 1, 1024, "key and value heads; divides q_num_heads"),
-        Attribute("head_dim", "int", None, *HEAD_DIMS, "multiple of 16"),
+        Attribute("head_dim", "int", None, *HEAD_DIMS, f"multiple of {HEAD_STEP}"),
         Attribute("scale", "float", 0.0, 0.0, _ANY, "of the scores; 0 means head_dim ** -0.5"),
         Attribute("softcap", "float", 0.0, 0.0, _ANY, "0 means none"),
         Attribute("window", "int", -1, -1, 2**31 - 1, "keys in sight, own one included; -1 all"),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lepton_plugins.attention.spec import CACHE_DTYPES, DTYPES, HEAD_DIMS, SPEC
+from lepton_plugins.attention.spec import CACHE_DTYPES, DTYPES, HEAD_DIMS, HEAD_STEP, SPEC
 from lepton_plugins.spec import PluginError
 
 __all__ = ["DTYPE_BYTES", "Variant"]
@@ -68,7 +68,7 @@ class Variant:
 
     def _check_heads(self) -> None:
         low, high = HEAD_DIMS
-        if not low <= self.head_dim <= high or self.head_dim % 16:
+        if not low <= self.head_dim <= high or self.head_dim % HEAD_STEP:
             raise PluginError(
                 "no kernels for this head_dim",
                 found=str(self.head_dim),

@@ -24,7 +24,6 @@ class Assembly:
     cubin: bytes
     target: str
     registers: int
-    stack_bytes: int
     spill_bytes: int
 
 
@@ -74,11 +73,9 @@ def assemble(ptx: str, name: str) -> Assembly:
             raise PluginError("ptxas declines", where=f"{name}, {target[1]}", found=words[:2000])
         cubin = (Path(folder) / "kernel").read_bytes()
     log = done.stderr + done.stdout
-    numbers = re.search(
-        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log
-    )
+    spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
     registers = re.search(r"Used (\d+) registers", log)
-    if numbers is None or registers is None:
+    if spills is None or registers is None:
         raise PluginError("ptxas says nothing of registers and spills", found=log[:2000])
-    stack, stores, loads = map(int, numbers.groups())
-    return Assembly(ptx, cubin, target[1], int(registers[1]), stack, stores + loads)
+    stores, loads = map(int, spills.groups())
+    return Assembly(ptx, cubin, target[1], int(registers[1]), stores + loads)

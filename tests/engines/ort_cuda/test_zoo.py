@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +12,35 @@ from transformers import AutoModelForSeq2SeqLM
 
 import lepton_compile as lc
 from lepton_compile.engines.probe import probe
-from lepton_compile.errors import PassError
 from lepton_compile.runtime import Model
-from tests.export import zoo, zoo_images, zoo_pairs
+from tests.engines.ort_cuda.models import DECODERS, ENCODERS, IMAGES, PAIRS, REFUSED, Config
+from tests.export import zoo_images
 from tests.export.harness import padded, relative_error, save
-from tests.export.hybrids import HYBRIDS
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not probe("ort-cuda").runs, reason=probe("ort-cuda").reason or "runs"),
 ]
 
-Config = Callable[[], Any]
 # Of the range of what comes out: rounding over three layers of large random weights.
 CLOSE = {"fp16": 0.02, "bf16": 0.1}
 # What the CPU's rounding of activations to 8 bits makes besides.
 ROUNDED = 0.1
 ROWS = [[5, 17, 3, 42, 8, 61, 11], [9, 2, 33]]
-DECODERS: dict[str, Config] = {
-    **{name: case[0] for name, case in zoo.DECODERS.items()},
-    **{name: case[0] for name, case in zoo.MORE_DECODERS.items()},
-    **{name: case[0] for name, case in zoo.SHARING.items()},
-    **{name: case.config for name, case in HYBRIDS.items()},
-}
-ENCODERS = {name: case[0] for name, case in (zoo.ENCODERS | zoo.MORE_ENCODERS).items()}
-IMAGES = {
-    **{name: (case[0], "image-feature-extraction") for name, case in zoo_images.FEATURES.items()},
-    **{name: (case[0], "image-classification") for name, case in zoo_images.CLASSIFIERS.items()},
-}
 
 
 def _opened(folder: Path, config: Config, task: str, **options: Any) -> tuple[Model, Any]:
-    """The engine on the GPU; what has no kernels there is refused when it is built."""
+    """The engine on the GPU."""
     reference = save(config, task, folder / "model")
     recipe = {"target": "ort-cuda", "compute": "fp16", "output": folder / "out", **options}
-    try:
-        made = lc.build(model=str(folder / "model"), task=task, verify=False, check=False, **recipe)
-    except PassError as error:
-        pytest.skip(f"refused: {error.found}")
+    made = lc.build(model=str(folder / "model"), task=task, verify=False, check=False, **recipe)
     return lc.load(made.path, target="ort-cuda"), reference
 
 
 @pytest.mark.parametrize(
     ("name", "compute"),
     [
-        *((name, "fp16") for name in DECODERS),
+        *((name, "fp16") for name in DECODERS if ("text-generation", name) not in REFUSED),
         *((name, "bf16") for name in ("llama", "mixtral", "lfm2", "mamba2", "jamba", "olmoe")),
     ],
 )
@@ -95,9 +78,9 @@ def test_encoders(name: str, tmp_path: Path) -> None:
     assert error < CLOSE["fp16"]
 
 
-@pytest.mark.parametrize("name", list(zoo_pairs.PAIRS))
+@pytest.mark.parametrize("name", list(PAIRS))
 def test_pairs(name: str, tmp_path: Path) -> None:
-    opened, _ = _opened(tmp_path, zoo_pairs.PAIRS[name][0], "text2text-generation")
+    opened, _ = _opened(tmp_path, PAIRS[name], "text2text-generation")
     reference = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").eval()
     (ids, mask), own = padded(2, 9, "right"), np.random.default_rng(1).integers(3, 98, (2, 8))
     with opened as model, torch.no_grad():
@@ -115,7 +98,7 @@ def test_pairs(name: str, tmp_path: Path) -> None:
     assert error < CLOSE["fp16"]
 
 
-@pytest.mark.parametrize("name", list(IMAGES))
+@pytest.mark.parametrize("name", [n for n, (_, task) in IMAGES.items() if (task, n) not in REFUSED])
 def test_images(name: str, tmp_path: Path) -> None:
     config, task = IMAGES[name]
     opened, reference = _opened(tmp_path, config, task)

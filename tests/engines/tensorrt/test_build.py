@@ -42,7 +42,7 @@ def test_what_a_loader_has_to_know(tmp_path: Path) -> None:
     (profile,) = details["profiles"]
     assert (profile["name"], profile["max"]) == ("all", {"x": [4, 16, 64]})
     assert details["compute_capabilities"] == ["portable"]
-    assert (details["executed"], details["attention"], details["cache"]) == (False, None, None)
+    assert (details["attention"], details["cache"]) == (None, None)
     assert built.report["counts"] == {"ACTIVATION": 1}
     assert built.report["plan_bytes"] == (tmp_path / "model.plan").stat().st_size
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.pipeline.calibrate import calibrate
-from lepton_passes.quant._calibration import Calibration
-from lepton_passes.quant._ranges import InputRange
+from lepton_passes.quant.calibration import Calibration
+from lepton_passes.quant.ranges import InputRange
 from tests.passes.support import LAYER, load, random
 
 WIDTH = 64

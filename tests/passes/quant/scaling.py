@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.pipeline.energies import Energies
-from lepton_passes.quant._scaled import ScaledEnergies
+from lepton_passes.quant.scaled import ScaledEnergies
 from tests.passes.support import LAYER, load, random
 
 WIDTH, INNER, HEAD, VOCABULARY = 64, 96, 16, 128

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lepton_passes.contract import SAME
-from lepton_passes.quant._calibration import Calibration
-from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.calibrate import Calibrate
+from lepton_passes.quant.calibration import Calibration
+from lepton_passes.quant.ranges import InputRange
 from tests.passes.quant.rounding import FEEDS, NAMES, model
 from tests.passes.support import check, ops
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from lepton_passes.quant import _products
-from lepton_passes.quant._products import LEAF, SLAB, SMALL, inverse_cholesky, product
+from lepton_passes.quant import products
+from lepton_passes.quant.products import LEAF, SLAB, SMALL, inverse_cholesky, product
 
 
 def _random(*shape: int, seed: int, dtype: type = np.float32) -> np.ndarray:
@@ -21,8 +21,8 @@ def _random(*shape: int, seed: int, dtype: type = np.float32) -> np.ndarray:
 def test_parts_are_the_whole(rows: int, inner: int, columns: int, seed: int) -> None:
     a, b = _random(rows, inner, seed=seed), _random(inner, columns, seed=seed + 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_products, "SMALL", 0)
-        patch.setattr(_products, "SLAB", 8)
+        patch.setattr(products, "SMALL", 0)
+        patch.setattr(products, "SLAB", 8)
         found = product(a, b)
     np.testing.assert_allclose(found, a @ b, rtol=0, atol=1e-5)
     assert found.dtype == a.dtype
@@ -38,7 +38,7 @@ def test_threads_do_not_decide(monkeypatch: pytest.MonkeyPatch, transposed: bool
     found = []
     with threadpool_limits(1, "blas"):  # as builds have it
         for workers in (1, 4):
-            monkeypatch.setattr(_products, "WORKERS", workers)
+            monkeypatch.setattr(products, "WORKERS", workers)
             found.append(product(a, b))
     np.testing.assert_array_equal(*found)
     np.testing.assert_allclose(found[0], a @ b, rtol=0, atol=1e-3)

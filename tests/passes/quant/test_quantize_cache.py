@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.body import DIALECT, bodies
-from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.quantize_cache import QuantizeCache, caches_in
+from lepton_passes.quant.ranges import InputRange
 from tests.passes.lowering.trt.decoder import DIM, KV, Truth, neutral
 from tests.passes.support import ops, reasons
 

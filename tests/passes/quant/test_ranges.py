@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_passes.quant._ranges import FP8_MOST, INT8_MOST, InputRange, readable
+from lepton_passes.quant.ranges import FP8_MOST, INT8_MOST, InputRange, readable
 from tests.passes.support import random
 
 SIZES = st.lists(st.floats(min_value=1e-6, max_value=1e6), min_size=1, max_size=5)

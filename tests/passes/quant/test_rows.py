@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from lepton_passes.quant._rows import QuantizedRows
-from lepton_passes.quant._scales import quantize_int8
+from lepton_passes.quant.scales import quantize_int8
 from tests.passes.support import Counted
 
 

@@ -16,8 +16,8 @@ from lepton_compile.pipeline.calibrate import observe
 from lepton_compile.pipeline.energies import Energies
 from lepton_passes.contract import CLOSE
 from lepton_passes.quant import scale_inputs
-from lepton_passes.quant._scaled import ScaledEnergies
 from lepton_passes.quant.scale_inputs import STEPS, ScaleInputs
+from lepton_passes.quant.scaled import ScaledEnergies
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted
 from lepton_passes.tensors import rows_of

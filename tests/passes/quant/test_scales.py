@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lepton_passes.quant._scales import (
+from lepton_passes.quant.scales import (
     LEVELS,
     _rounded,
     quantize_int4,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from lepton_compile.pipeline.calibrate import calibrate
 from lepton_passes.contract import SAME
 from lepton_passes.quant import smooth_inputs
-from lepton_passes.quant._calibration import Calibration, unseen
-from lepton_passes.quant._ranges import InputRange
 from lepton_passes.quant.activation_int8 import ActivationInt8
+from lepton_passes.quant.calibration import Calibration, unseen
+from lepton_passes.quant.ranges import InputRange
 from lepton_passes.quant.smooth_inputs import EXPONENTS, SmoothInputs, _expected_errors
 from lepton_passes.quant.weight_int8 import WeightInt8
 from tests.passes.quant.rounding import NAMES, WIDTH, model

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_passes.contract import Tolerance
-from lepton_passes.quant._scales import MORE_LEVELS, quantize_int4
+from lepton_passes.quant.scales import MORE_LEVELS, quantize_int4
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_gptq import (
     WeightInt4Gptq,

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lepton_passes.contract import Tolerance
-from lepton_passes.quant._scales import importance_of, quantize_int4
+from lepton_passes.quant.scales import importance_of, quantize_int4
 from lepton_passes.quant.weight_int4 import WeightInt4
 from lepton_passes.quant.weight_int4_weighted import WeightInt4Weighted, weighted_int4
 from tests.passes.quant.quantizing import FEEDS, model

@@ -47,7 +47,7 @@ def test_every_architecture_assembles(target: str) -> None:
     assert made.target == target
     assert made.ptx == ptx(target)
     assert made.cubin.startswith(b"\x7fELF")
-    assert (made.stack_bytes, made.spill_bytes) == (0, 0)
+    assert made.spill_bytes == 0
     assert made.registers > 0
 
 
@@ -56,7 +56,6 @@ def test_spills_are_counted() -> None:
     made = assemble(ptx("sm_90", many_numbers(300)), "nothing")
     assert made.registers > 200
     assert made.spill_bytes >= 2 * 4 * (300 - 255)
-    assert made.stack_bytes > 0
 
 
 def test_more_numbers_more_registers() -> None:

@@ -11,6 +11,7 @@ from lepton_passes.body import Body
 from lepton_passes.dtypes import type_of
 from lepton_passes.match import (
     SEQUENCE_MAJOR,
+    input_at,
     ints_of,
     keeps_two,
     made_by,
@@ -43,7 +44,7 @@ class Biased:
 
 def attends(node: ir.Node) -> bool:
     """Whether it is ONNX's attention, and takes what is added to scores, or hides keys."""
-    return not node.domain and len(node.inputs) > 3 and node.inputs[3] is not None
+    return not node.domain and input_at(node, 3) is not None
 
 
 def biased(body: Body, node: ir.Node) -> Biased | str:

@@ -5,9 +5,6 @@ Source: onnxruntime-gpu 1.31.1, asked op by op on an H100, which of them a sessi
 docs/OperatorKernels.md of microsoft/onnxruntime at commit 001d12d2623f. What a kernel refuses when
 it runs is from contrib_ops/cuda/bert/group_query_attention.cc there. Only ops that our exports and
 passes make are listed; one that is not listed counts as having no kernel.
-
-A kernel's range is the opsets that it was registered for. An open range serves only nodes whose op
-came with its first opset: that is onnxruntime's rule.
 """
 
 from __future__ import annotations
@@ -17,6 +14,9 @@ from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
+
+from lepton_passes.body import MICROSOFT
+from lepton_passes.lowering.ort._registered import serves
 
 __all__ = ["CONTRIB", "STANDARD", "Kernel", "computes_in", "has_form", "kernel_for"]
 
@@ -39,7 +39,7 @@ class Kernel:
 
     def serves(self, since: int) -> bool:
         """Whether it takes a node whose op came with opset ``since``."""
-        return since == self.first or (self.last is not None and self.first < since <= self.last)
+        return serves(since, self.first, self.last)
 
 
 _ALL, _NO_BF16, _HALVES = frozenset([F, H, B]), frozenset([F, H]), frozenset([H, B])
@@ -113,7 +113,7 @@ def computes_in(node: ir.Node) -> ir.DataType | None:
 
 def kernel_for(node: ir.Node, opset: int, dtype: ir.DataType) -> str | None:
     """Why no kernel takes a node that computes in ``dtype``; None where one does."""
-    if node.domain == "com.microsoft":
+    if node.domain == MICROSOFT:
         types = CONTRIB.get(node.op_type)
         if types is None:
             return "the CUDA provider has no such kernel"

@@ -1,10 +1,10 @@
-"""What GroupQueryAttention is told of an attention of our dialect, and what it says of itself."""
+"""What GroupQueryAttention is told of an attention of our dialect."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["grouped_query", "reads_another_cache"]
+__all__ = ["grouped_query"]
 
 
 def grouped_query(node: ir.Node) -> dict[str, int | float]:
@@ -16,8 +16,3 @@ def grouped_query(node: ir.Node) -> dict[str, int | float]:
         "softcap": node.attributes.get_float("softcap", 0.0),
         "local_window_size": node.attributes.get_int("window", -1),
     }
-
-
-def reads_another_cache(node: ir.Node) -> bool:
-    """Whether a GroupQueryAttention has no keys of its own: it gives no cache then."""
-    return len(node.outputs) == 1

@@ -18,8 +18,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.lowering.ort._grouped_query import reads_another_cache
-from lepton_passes.match import made_by, only_reader, rank_of, split_of
+from lepton_passes.match import made_by, only_reader, rank_of, reads_another_cache, split_of
 
 __all__ = ["HeadNorm"]
 

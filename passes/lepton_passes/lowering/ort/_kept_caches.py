@@ -90,12 +90,7 @@ def _caches(node: ir.Node) -> Iterator[ir.Value]:
 
 def _outside(body: Body, value: ir.Value) -> list[ir.Value]:
     """What the main graph knows it by, one for each call."""
-    if body.function is None:
-        return [value]
-    if value.is_graph_input():
-        return body.arguments(value) or []
-    places = [i for i, out in enumerate(body.graph.outputs) if out is value]
-    return [call.outputs[place] for call in body.calls for place in places]
+    return (body.arguments(value) or []) if value.is_graph_input() else body.results(value)
 
 
 def _reads_otherwise(value: ir.Value) -> ir.Node | None:

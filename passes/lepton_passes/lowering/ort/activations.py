@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
-from lepton_passes.match import ints_of, is_op, only_reader
+from lepton_passes.body import MICROSOFT, Body
+from lepton_passes.match import input_at, ints_of, is_op, only_reader
 from lepton_plugins.linear.spec import ACTIVATIONS, TILE
 
 __all__ = ["Following", "following"]
@@ -38,13 +38,13 @@ def _activation(node: ir.Node | None) -> int | None:
     if is_op(node, "Gelu"):
         approximate = node.attributes.get_string("approximate", "none")
         return ACTIVATIONS["gelu_tanh" if approximate == "tanh" else "gelu"]
-    if is_op(node, "QuickGelu", domain="com.microsoft"):
+    if is_op(node, "QuickGelu", domain=MICROSOFT):
         return ACTIVATIONS["silu"] if node.attributes.get_float("alpha", 1.702) == 1 else None
     return None
 
 
 def _gate(body: Body, split: ir.Node, y: ir.Value) -> Following | None:
-    sizes = ints_of(body, split.inputs[1]) if len(split.inputs) > 1 else None
+    sizes = ints_of(body, input_at(split, 1))
     if sizes is None or len(sizes) != 2 or sizes[0] != sizes[1] or sizes[0] % TILE:
         return None
     if split.attributes.get_int("axis", 0) not in (-1, len(y.shape or ()) - 1):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering._unmasked import unmasked
@@ -57,9 +57,7 @@ class LowerAttention(LeptonPass):
             "scale": node.attributes.get_float("scale"),
             "unidirectional": node.attributes.get_int("is_causal", 0),
         }
-        new = body.emit(
-            node, "MultiHeadAttention", node.inputs[:3], attributes, domain="com.microsoft"
-        )
+        new = body.emit(node, "MultiHeadAttention", node.inputs[:3], attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 
@@ -81,7 +79,7 @@ class LowerAttention(LeptonPass):
             "MultiHeadAttention",
             [*node.inputs[:3], None, padding, bias],
             attributes,
-            domain="com.microsoft",
+            domain=MICROSOFT,
         )
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)

@@ -8,7 +8,7 @@ Kernels of quantized linear layers add the bias themselves, so only fp32 layers 
 
 from __future__ import annotations
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.linear import linears
 from lepton_passes.match import bias_of, only_reader
@@ -34,6 +34,6 @@ class LowerBiasGelu(LeptonPass):
                 continue
             tanh = gelu.attributes.get_string("approximate", "none") == "tanh"
             kernel = "FastGelu" if tanh else "BiasGelu"
-            new = body.emit(gelu, kernel, [linear.y, biased[1]], domain="com.microsoft")
+            new = body.emit(gelu, kernel, [linear.y, biased[1]], domain=MICROSOFT)
             body.replace(gelu.outputs[0], new.outputs[0])
             self.fire(body)

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.lowering.ort._angles import table_of
+from lepton_passes.lowering.ort._angles import tables_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import made_by, split_of, width_of
+from lepton_passes.match import input_at, made_by, split_of
 
 __all__ = ["LowerCachedAttention"]
 
@@ -76,7 +76,7 @@ class LowerCachedAttention(LeptonPass):
         packed = _packed(body, query, key, value, heads // kv_heads)
         if packed is not None:
             query, key, value = packed, None, None
-        sinks = node.inputs[6] if len(node.inputs) > 6 else None
+        sinks = input_at(node, 6)
         lengths = body.lift("seqlens_k", [self._masks.seqlens(m) for m in masks])
         total = body.lift("total_sequence_length", [self._masks.total(m) for m in masks])
         inputs = [query, key, value, *node.inputs[4:6], lengths, total, *tables]
@@ -94,39 +94,28 @@ class LowerCachedAttention(LeptonPass):
     ) -> ir.Node:
         """The kernel in place of ``node``; ``masks`` are those of each call of the layer."""
         name = "GroupQueryAttention"
-        return body.emit(node, name, inputs, attributes, domain="com.microsoft", outputs=3)
+        return body.emit(node, name, inputs, attributes, domain=MICROSOFT, outputs=3)
 
     def _rotary(self, body: Body, node: ir.Node) -> _Rotary | None:
         """The rotary embedding of query and key when the kernel can do it."""
-        first, second = (made_by(v, "RotaryEmbedding") for v in node.inputs[:2])
-        if first is None and second is None:
+        made = (made_by(value, "RotaryEmbedding") for value in node.inputs[:2])
+        turns = [each for each in made if each is not None]
+        if not turns:
             return None
-        reason = None
-        if first is None or second is None:
-            reason = "only one of query and key has a rotary embedding"
-        elif list(first.inputs[1:3]) != list(second.inputs[1:3]):
-            reason = "query and key are turned by different angles"
-        elif not all(n.attributes.get_int("num_heads", 0) for n in (first, second)):
-            reason = "the rotary embedding has four axes"
-        elif len(first.inputs) > 3 and first.inputs[3] is not None:
-            reason = "the rotary embedding looks its own positions up"
-        if reason is not None or first is None or second is None:
-            self.refuse(body, node, f"{reason}; it stays outside")
+        found: tuple[ir.Value, ir.Value] | str
+        if len(turns) < 2:
+            found = "only one of query and key has a rotary embedding; it stays outside"
+        elif list(turns[0].inputs[1:3]) != list(turns[1].inputs[1:3]):
+            found = "query and key are turned by different angles; it stays outside"
+        else:
+            found = tables_of(body, *turns)
+        if isinstance(found, str):
+            self.refuse(body, node, found)
             return None
-        tables = [table_of(body, value) for value in first.inputs[1:3]]
-        cos, sin = tables
-        if cos is None or sin is None:
-            self.refuse(body, node, "cos and sin are not rows by position; they stay outside")
-            return None
-        if width_of(cos) is None or (width_of(cos) or 0) % 8:
-            self.refuse(
-                body, node, "angles are no multiple of 8; the rotary embedding stays outside"
-            )
-            return None
-        query, key = first.inputs[0], second.inputs[0]
+        query, key = (each.inputs[0] for each in turns)
         assert query is not None
         assert key is not None
-        return _Rotary(query, key, (cos, sin), first.attributes.get_int("interleaved", 0))
+        return _Rotary(query, key, found, turns[0].attributes.get_int("interleaved", 0))
 
 
 def _packed(

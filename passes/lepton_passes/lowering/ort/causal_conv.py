@@ -9,12 +9,10 @@ reads them where they are.
 
 from __future__ import annotations
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 
 __all__ = ["LowerCausalConv"]
-
-MICROSOFT = "com.microsoft"
 
 
 class LowerCausalConv(LeptonPass):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from lepton_passes.body import MICROSOFT
 from lepton_passes.lowering.ort._head_norm import HeadNorm
 from lepton_passes.match import norm_axis_is_last
 
@@ -24,7 +25,7 @@ class LowerCudaHeadNorm(HeadNorm):
 
     name = "lower-cuda-head-norm"
     summary = "Norms of heads into GroupQueryAttention"
-    domain = "com.microsoft"
+    domain = MICROSOFT
     norms = ("RMSNormalization", "")
     places = (14, 15)
     epsilon = "qk_norm_epsilon"

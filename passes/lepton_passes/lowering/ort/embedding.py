@@ -15,12 +15,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.linear import Weight, weight_of
-from lepton_passes.lowering.ort.packing import nbits, packed_zeros, repeated_scales
-from lepton_passes.match import has_blocks, largest_block, made_by
+from lepton_passes.lowering.ort.packing import block_of, nbits, scales_and_zeros
+from lepton_passes.match import made_by
 
 __all__ = ["LowerEmbedding"]
 
@@ -45,37 +45,29 @@ class LowerEmbedding(LeptonPass):
         if weight.dtype == ir.DataType.FLOAT8E4M3FN:
             self.refuse(body, node, "there is no kernel for tables in fp8")
             return
-        q, scale, *zeros = weight.values
-        block = weight.group or largest_block(weight.columns)
-        if block is None and weight.bits == 8:
+        q, scale = weight.values[:2]
+        block = block_of(weight)
+        if isinstance(block, str) and weight.group is None and weight.bits == 8:
             self._by_rows(body, node, q, scale)
             return
-        if block is None:
-            self.refuse(body, node, f"{weight.columns} columns are no multiple of 16")
-            return
-        if not has_blocks(block, 256 if weight.zero is not None else block):
-            self.refuse(body, node, f"no kernel has groups of {block} columns")
+        if isinstance(block, str):
+            self.refuse(body, node, block)
             return
         shape = (weight.rows, weight.columns * weight.bits // 8)
         data = body.derive([q], f"{q.name}_rows", lambda t: nbits(t[0], shape))
-        if weight.group is None:
-            blocks = weight.columns // block
-            scale = body.derive(
-                [scale], f"{scale.name}_blocks", lambda t: repeated_scales(t[0], blocks)
-            )
         attributes = {
             "bits": weight.bits,
             "block_size": block,
             "gather_axis": 0,
             "quantize_axis": 1,
         }
-        packed = [body.derive([z], f"{z.name}_blocks", lambda t: packed_zeros(t[0])) for z in zeros]
+        scales = scales_and_zeros(body, weight, block)
         new = body.emit(
             node,
             "GatherBlockQuantized",
-            [data, node.inputs[1], scale, *packed],
+            [data, node.inputs[1], *scales],
             attributes,
-            domain="com.microsoft",
+            domain=MICROSOFT,
         )
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)

@@ -27,7 +27,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body, bodies
+from lepton_passes.body import DIALECT, MICROSOFT, Body, bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import HALVES, fill_types
 from lepton_passes.experts import DOWN, GATE_UP, SWISH, Experts, experts_in
@@ -35,11 +35,10 @@ from lepton_passes.linear import Weight
 from lepton_passes.lowering.ort.linear import ROUNDED
 from lepton_passes.lowering.ort.packing import nbits, packed_zeros
 from lepton_passes.stacks import Stack, taking_turns
-from lepton_passes.tensors import StreamedTensor, rows_of
+from lepton_passes.tensors import StreamedTensor, mapped, rows_of
 
 __all__ = ["LowerExperts"]
 
-MICROSOFT = "com.microsoft"
 _Attributes = dict[str, int | float | str | Sequence[int]]
 # What the sizes of quantized matrices are a multiple of on a GPU.
 _TILE = 64
@@ -224,7 +223,7 @@ def _attributes(mixture: Experts) -> _Attributes:
 
 def _turned(mixture: Experts, tensor: ir.TensorProtocol, *, turns: bool) -> ir.TensorProtocol:
     """Rows in turns, where they are not already."""
-    if not turns or mixture.node.attributes.get_int("interleaved", 0) == 1:
+    if not turns or mixture.in_turns:
         return tensor
     return taking_turns(tensor, mixture.count)
 
@@ -263,24 +262,19 @@ def _scales(body: Body, mixture: Experts, weight: Weight, *, turns: bool) -> ir.
 
 def _biases(body: Body, mixture: Experts) -> tuple[ir.Value | None, ir.Value | None]:
     """Those of gate_up, in turns, and of down."""
-    if len(mixture.node.inputs) < 7:
-        return None, None
-    first, second = mixture.node.inputs[5:7]
-    assert first is not None
-    if mixture.node.attributes.get_int("interleaved", 0) == 1:
-        return first, second
-    return body.derive([first], f"{first.name}_turns", lambda t: _turned_bias(t[0])), second
+    first, second = mixture.biases
+    if first is not None and not mixture.in_turns:
+        first = body.derive([first], f"{first.name}_turns", lambda t: _turned_bias(t[0]))
+    return first, second
 
 
 def _turned_bias(tensor: ir.TensorProtocol) -> StreamedTensor:
     """(experts, 2 inner): the two halves of each row in turns."""
-    shape = tensor.shape.numpy()
 
-    def read(start: int, stop: int) -> np.ndarray:
-        halves = rows_of(tensor, start, stop).reshape(stop - start, 2, -1)
-        return np.swapaxes(halves, 1, 2).reshape(stop - start, shape[1])
+    def turns(rows: np.ndarray) -> np.ndarray:
+        return np.swapaxes(rows.reshape(len(rows), 2, -1), 1, 2).reshape(rows.shape)
 
-    return StreamedTensor(f"{tensor.name}_turns", tensor.dtype, shape, read)
+    return mapped(tensor, f"{tensor.name}_turns", turns)
 
 
 def _dequantized(

@@ -17,8 +17,9 @@ from functools import cache
 import onnx
 import onnx_ir as ir
 
-from lepton_passes.body import Body, sweep, whole_bodies
+from lepton_passes.body import MICROSOFT, Body, sweep, whole_bodies
 from lepton_passes.contract import LeptonPass
+from lepton_passes.lowering.ort._registered import serves
 from lepton_passes.match import in_integers, readers
 from lepton_plugins.spec import CPU_DOMAIN
 
@@ -94,17 +95,20 @@ def _kernels() -> frozenset[str]:
 
         if set(runtime.get_available_providers()) - PLAIN:
             schemas = runtime.get_all_operator_schema()
-            return CONTRIB | {s.name for s in schemas if s.domain == "com.microsoft"}
+            return CONTRIB | {s.name for s in schemas if s.domain == MICROSOFT}
         known = runtime.get_all_opkernel_def()
     except (ImportError, AttributeError):
         return CONTRIB
     cpu = [k for k in known if k.provider == "CPUExecutionProvider"]
-    return CONTRIB | {k.op_name for k in cpu if k.domain == "com.microsoft"}
+    return CONTRIB | {k.op_name for k in cpu if k.domain == MICROSOFT}
 
 
 @cache
-def _ranges() -> Mapping[str, frozenset[tuple[int, int]]] | None:
-    """Opsets of the CPU kernels for ops of ONNX; None where no onnxruntime at hand is asked."""
+def _ranges() -> Mapping[str, frozenset[tuple[int, int | None]]] | None:
+    """Opsets of the CPU kernels for ops of ONNX, the last None where a range is open.
+
+    None where no onnxruntime at hand is asked.
+    """
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
@@ -113,10 +117,11 @@ def _ranges() -> Mapping[str, frozenset[tuple[int, int]]] | None:
         known = runtime.get_all_opkernel_def()
     except (ImportError, AttributeError):
         return None
-    found: dict[str, set[tuple[int, int]]] = {}
+    found: dict[str, set[tuple[int, int | None]]] = {}
     for each in known:
         if each.provider == "CPUExecutionProvider" and each.domain == "":
-            found.setdefault(each.op_name, set()).add(each.version_range)
+            first, last = each.version_range
+            found.setdefault(each.op_name, set()).add((first, last if last < _OPEN else None))
     return {name: frozenset(ranges) for name, ranges in found.items()}
 
 
@@ -126,22 +131,17 @@ def _without_kernel(op_type: str, opset: int) -> bool:
     if ranges is None or op_type == "Constant" or not onnx.defs.has(op_type):
         return False
     schema = onnx.defs.get_schema(op_type, max_inclusive_version=opset)
-    if any(_serves(*each, schema.since_version) for each in ranges.get(op_type, ())):
+    if any(serves(schema.since_version, *each) for each in ranges.get(op_type, ())):
         return False
     if op_type in _BODIES:
         return _without_kernel(_BODIES[op_type], opset)
     return not (schema.has_function or schema.has_context_dependent_function)
 
 
-def _serves(first: int, last: int, since: int) -> bool:
-    """An open range is for the op as it came with its first opset alone."""
-    return since == first or (last < _OPEN and first < since <= last)
-
-
 def _illegal(body: Body, node: ir.Node) -> str | None:
     if node.op_identifier() in body.model.functions:
         return None
-    if node.domain == "com.microsoft":
+    if node.domain == MICROSOFT:
         return None if node.op_type in _kernels() else "it has no CPU kernel"
     if node.domain == CPU_DOMAIN and node.op_type in OURS:
         return None

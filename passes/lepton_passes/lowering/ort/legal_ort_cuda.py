@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, LAYER_DOMAIN, Body
+from lepton_passes.body import DIALECT, LAYER_DOMAIN, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import fill_types
 from lepton_passes.lowering.ort._cuda_kernels import computes_in, kernel_for
@@ -67,7 +67,7 @@ def _illegal(body: Body, node: ir.Node, opset: int) -> str | None:
         return _LEFT[node.op_type]
     if node.op_identifier() in body.model.functions:
         return None  # its body moves numbers: Positions, KeepLast and their like
-    if node.domain not in ("", "com.microsoft"):
+    if node.domain not in ("", MICROSOFT):
         return f"the domain {node.domain} has no kernels, and the model has no body for it"
     if node.op_type == "DynamicQuantizeMatMul":
         return "the GPU has no such kernel: take quantize: int4, or compute: fp16 without quantize"

@@ -25,17 +25,16 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import CLOSE, LeptonPass, Tolerance
 from lepton_passes.linear import Linear, linears, lookups, scale_type
 from lepton_passes.lowering.ort.choices import Choices
-from lepton_passes.lowering.ort.packing import nbits, packed_zeros, repeated_scales
-from lepton_passes.match import bias_of, has_blocks, is_decoder, largest_block
+from lepton_passes.lowering.ort.packing import block_of, nbits, scales_and_zeros
+from lepton_passes.match import bias_of, is_decoder, largest_block
 from lepton_passes.tensors import transposed
 
 __all__ = ["ROUNDED", "Kernel", "LowerLinear", "blocked_kernel", "default_kernel"]
 
-MICROSOFT = "com.microsoft"
 Kernel = Literal["dynamic", "nbits"]
 
 ROUNDED = {
@@ -123,22 +122,13 @@ class LowerLinear(LeptonPass):
         self._emit(body, linear, "DynamicQuantizeMatMul", [linear.x, turned, scale, None], {})
 
     def _nbits(self, body: Body, linear: Linear) -> None:
-        weight, zero = linear.weight, linear.weight.zero
-        q, scale = weight.values[:2]
-        block = weight.group or largest_block(weight.columns)
-        if block is None:
-            self.refuse(body, linear.node, f"{weight.columns} columns are no multiple of 16")
+        weight, block = linear.weight, block_of(linear.weight)
+        if isinstance(block, str):
+            self.refuse(body, linear.node, block)
             return
-        if not has_blocks(block, 256 if zero is not None else block):
-            self.refuse(body, linear.node, f"no kernel has groups of {block} columns")
-            return
-        blocks = weight.columns // block
-        shape = (weight.rows, blocks, block * weight.bits // 8)
+        q = weight.values[0]
+        shape = (weight.rows, weight.columns // block, block * weight.bits // 8)
         packed = body.derive([q], f"{q.name}_blocks", lambda t: nbits(t[0], shape))
-        if weight.group is None:
-            scale = body.derive(
-                [scale], f"{scale.name}_blocks", lambda t: repeated_scales(t[0], blocks)
-            )
         attributes = {
             "K": weight.columns,
             "N": weight.rows,
@@ -146,9 +136,7 @@ class LowerLinear(LeptonPass):
             "block_size": block,
             "accuracy_level": self._accuracy_level,
         }
-        if zero is not None:
-            zero = body.derive([zero], f"{zero.name}_blocks", lambda t: packed_zeros(t[0]))
-        inputs = [linear.x, packed, scale, zero, None]
+        inputs = [linear.x, packed, *scales_and_zeros(body, weight, block), None]
         self._emit(body, linear, "MatMulNBits", inputs, attributes)
 
     def _emit(

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 
 __all__ = ["LowerLinearAttention"]
-
-MICROSOFT = "com.microsoft"
 
 
 class LowerLinearAttention(LeptonPass):

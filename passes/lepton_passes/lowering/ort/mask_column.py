@@ -19,17 +19,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
-from lepton_passes.match import made_by, sizes_of
+from lepton_passes.match import input_at, made_by, sizes_of
 
 __all__ = ["LONG", "LowerMaskColumn"]
 
 LONG = 1024
 """Tokens from which on it is worth the copies of queries and keys."""
-_MASK, _AXES = 4, 3  # an input; (batch, sequence, heads side by side)
+_BIAS, _MASK = 3, 4  # inputs
+_AXES = 3  # (batch, sequence, heads side by side)
 _RANK = 2  # of a mask of keys (batch, sequence)
 
 
@@ -45,8 +46,8 @@ class LowerMaskColumn(LeptonPass):
         return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in body.nodes("MultiHeadAttention", domain="com.microsoft"):
-            if len(node.inputs) <= _MASK or node.inputs[_MASK] is None:
+        for node in body.nodes("MultiHeadAttention", domain=MICROSOFT):
+            if input_at(node, _MASK) is None:
                 continue
             masks = body.arguments(node.inputs[_MASK])
             reason = _refuses(body, node) or _refuses_mask(node, masks)
@@ -71,7 +72,7 @@ class LowerMaskColumn(LeptonPass):
         assert scale is not None
         attributes: dict[str, float | ir.Attr] = {**node.attributes, "scale": scale}
         inputs = [*given, node.inputs[2]]
-        new = body.emit(node, "MultiHeadAttention", inputs, attributes, domain="com.microsoft")
+        new = body.emit(node, "MultiHeadAttention", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 
@@ -115,7 +116,7 @@ def _axes(mask: ir.Value) -> int | None:
 def _refuses(body: Body, node: ir.Node) -> str | None:
     if node.attributes.get_int("unidirectional", 0):
         return "the order of tokens hides keys, too"
-    if any(value is not None for value in (node.inputs[_AXES], *node.inputs[_MASK + 1 :])):
+    if any(value is not None for value in (node.inputs[_BIAS], *node.inputs[_MASK + 1 :])):
         return "scores have a bias, or keys come from a cache"
     sizes = [sizes_of(body, value) for value in node.inputs[:2]]
     if any(each is None or len(each) != _AXES for each in sizes):

@@ -19,11 +19,10 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.lowering.ort._channels_last import TURN, cancel_turns, turned_shape
 from lepton_passes.match import ints_of, is_op, made_by, only_reader, readers
 from lepton_passes.tensors import StreamedTensor
+from lepton_plugins.convolution.spec import MOST_TAPS
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeCausalConv"]
-
-_MOST_TAPS = 64
 
 
 class LowerNativeCausalConv(LeptonPass):
@@ -53,8 +52,8 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
         return "the weight of the convolution is not constant"
     if any(weight.dtype != ir.DataType.FLOAT for weight in weights):
         return "the weight of the convolution is not in fp32"
-    if weights[0].shape.numpy()[2] > _MOST_TAPS:
-        return f"the window of the convolution is longer than {_MOST_TAPS}"
+    if weights[0].shape.numpy()[2] > MOST_TAPS:
+        return f"the window of the convolution is longer than {MOST_TAPS}"
     return None
 
 

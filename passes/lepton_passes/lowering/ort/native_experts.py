@@ -117,22 +117,16 @@ def _packed(body: Body, mixture: Experts, weight: Weight, bits: int, *, floats: 
 
 def _halves(mixture: Experts, weight: Weight, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """Rows of gate and up one half behind the other, where they take turns."""
-    turns = weight is mixture.gate_up and _in_turns(mixture)
+    turns = weight is mixture.gate_up and mixture.in_turns
     return one_by_one(tensor, mixture.count) if turns else tensor
 
 
-def _biases(body: Body, mixture: Experts) -> list[ir.Value | None]:
+def _biases(body: Body, mixture: Experts) -> tuple[ir.Value | None, ir.Value | None]:
     """Those of gate_up, gate in front of up, and of down."""
-    if len(mixture.node.inputs) < 7:
-        return [None, None]
-    first, second = mixture.node.inputs[5:7]
-    if first is not None and _in_turns(mixture):
+    first, second = mixture.biases
+    if first is not None and mixture.in_turns:
         first = body.derive([first], f"{first.name}_halves", lambda t: _one_half_behind(t[0]))
-    return [first, second]
-
-
-def _in_turns(mixture: Experts) -> bool:
-    return mixture.node.attributes.get_int("interleaved", 0) == 1
+    return first, second
 
 
 def _one_half_behind(tensor: ir.TensorProtocol) -> StreamedTensor:

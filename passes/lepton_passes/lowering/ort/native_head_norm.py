@@ -14,6 +14,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.lowering.ort._head_norm import HeadNorm
+from lepton_passes.match import input_at
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeHeadNorm"]
@@ -33,7 +34,7 @@ class LowerNativeHeadNorm(HeadNorm):
 
     def differs(self, norm: ir.Node) -> str | None:
         """Why the kernel cannot do what this norm does."""
-        biased = len(norm.inputs) > 2 and norm.inputs[2] is not None
+        biased = input_at(norm, 2) is not None
         if not norm.attributes.get_int("rms", 0) or biased:
             return "the norm takes a mean off, or has a bias"
         return None

@@ -19,12 +19,12 @@ import onnx_ir as ir
 from lepton_passes.body import DIALECT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.match import made_by, sizes_of
+from lepton_plugins.linear_attention.spec import MOST_DEPTH
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeLinearAttention"]
 
 _PAST = 3
-_MOST_DEPTH = 512
 
 
 class LowerNativeLinearAttention(LeptonPass):
@@ -38,8 +38,8 @@ class LowerNativeLinearAttention(LeptonPass):
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("LinearAttention", domain=DIALECT):
             depth = _depth(body, node)
-            if depth is None or depth > _MOST_DEPTH:
-                reason = "is unknown" if depth is None else f"is {depth}, above {_MOST_DEPTH}"
+            if depth is None or depth > MOST_DEPTH:
+                reason = "is unknown" if depth is None else f"is {depth}, above {MOST_DEPTH}"
                 self.refuse(body, node, f"the length of a key {reason}")
                 continue
             query, key, *others = node.inputs

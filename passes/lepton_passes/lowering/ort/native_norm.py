@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
-from lepton_passes.match import NORMS, norm_axis_is_last, vector_of
+from lepton_passes.match import NORMS, input_at, norm_axis_is_last, vector_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeNorm"]
 
-MICROSOFT = "com.microsoft"
 _SKIP = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
 _RMS = ("RMSNormalization", "SkipSimplifiedLayerNormalization")
 _SUM = 3
@@ -72,7 +71,7 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
     width = _width(body, node.inputs[1])
     if width is None or width < 2:  # one number is broadcast
         return "the weight of the norm is not a constant vector"
-    beta = node.inputs[2] if len(node.inputs) > 2 else None
+    beta = input_at(node, 2)
     if beta is not None and _width(body, beta) != width:
         return "the bias of the norm is no constant vector as long as its weight"
     return None

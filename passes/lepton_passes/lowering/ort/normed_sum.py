@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.contract import LeptonPass
-from lepton_passes.match import made_by, only_reader, sizes_of
+from lepton_passes.match import input_at, made_by, only_reader, sizes_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNormedSum"]
@@ -49,7 +49,7 @@ class LowerNormedSum(LeptonPass):
         x, gamma = norm.inputs[:2]
         other = next(value for value in node.inputs[:2] if value is not norm.outputs[0])
         if node.op_type == _SKIP:
-            beta = node.inputs[3] if len(node.inputs) > 3 else None
+            beta = input_at(node, 3)
             inputs = [x, other, node.inputs[2], beta, gamma]
         else:
             inputs = [x, gamma, None, other]

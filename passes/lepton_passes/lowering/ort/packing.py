@@ -2,7 +2,8 @@
 
 4 bits are stored unsigned with an implied zero point of 8, 8 bits with 128, so the sign bit flips;
 what is unsigned with zero points of its own stays as it is.
-Tensors whose bytes are equal carry the same ``lepton.storage``: an engine writes them once.
+Tensors whose bytes are equal carry the same ``lepton.storage``, whatever their shapes: an engine
+writes them once.
 """
 
 from __future__ import annotations
@@ -10,11 +11,35 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from lepton_passes.body import Body
+from lepton_passes.linear import Weight
+from lepton_passes.match import has_blocks, largest_block
 from lepton_passes.tensors import StreamedTensor, rows_of
 
-__all__ = ["STORAGE", "nbits", "packed_zeros", "repeated_scales"]
+__all__ = ["STORAGE", "block_of", "nbits", "packed_zeros", "scales_and_zeros"]
 
 STORAGE = "lepton.storage"
+
+
+def block_of(weight: Weight) -> int | str:
+    """Columns that share a scale in the kernels that take blocks, or why none takes the weight."""
+    block = weight.group or largest_block(weight.columns)
+    if block is None:
+        return f"{weight.columns} columns are no multiple of 16"
+    if not has_blocks(block, 256 if weight.zero is not None else block):
+        return f"no kernel has groups of {block} columns"
+    return block
+
+
+def scales_and_zeros(body: Body, weight: Weight, block: int) -> tuple[ir.Value, ir.Value | None]:
+    """Those of a weight for each block of so many columns, its zero points where it has any."""
+    scale, zero = weight.values[1], weight.zero
+    if weight.group is None:
+        blocks = weight.columns // block
+        scale = body.derive([scale], f"{scale.name}_blocks", lambda t: _repeated(t[0], blocks))
+    if zero is not None:
+        zero = body.derive([zero], f"{zero.name}_blocks", lambda t: packed_zeros(t[0]))
+    return scale, zero
 
 
 def nbits(q: ir.TensorProtocol, shape: tuple[int, ...]) -> StreamedTensor:
@@ -50,7 +75,7 @@ def packed_zeros(zero: ir.TensorProtocol) -> StreamedTensor:
     return StreamedTensor(f"{zero.name}_u", ir.DataType.UINT8, (rows, width), read)
 
 
-def repeated_scales(scale: ir.TensorProtocol, blocks: int) -> StreamedTensor:
+def _repeated(scale: ir.TensorProtocol, blocks: int) -> StreamedTensor:
     """One scale a row, (rows,), repeated for each block: (rows, blocks)."""
 
     def read(start: int, stop: int) -> np.ndarray:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import DIALECT, Body
+from lepton_passes.body import DIALECT, MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
-from lepton_passes.lowering.ort._angles import table_of
+from lepton_passes.lowering.ort._angles import tables_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import made_by, width_of
@@ -83,25 +83,17 @@ class LowerSharedAttention(LeptonPass):
         dtype = type_of(body, query) or ir.DataType.FLOAT
         none = body.lift("no_keys", [self._masks.no_keys(m, heads * width, dtype) for m in masks])
         inputs = [query, none, none, keys, values, lengths, total, *(tables or ())]
-        new = body.emit(node, "GroupQueryAttention", inputs, attributes, domain="com.microsoft")
+        new = body.emit(node, "GroupQueryAttention", inputs, attributes, domain=MICROSOFT)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 
     def _tables(self, body: Body, rotary: ir.Node) -> tuple[ir.Value, ir.Value] | None:
         """Tables of the angles, when the kernel can look them up."""
-        own = len(rotary.inputs) > 3 and rotary.inputs[3] is not None
-        cos, sin = (None if own else table_of(body, value) for value in rotary.inputs[1:3])
-        reason = None
-        if cos is None or sin is None:
-            reason = "cos and sin are not rows by position; they stay outside"
-        elif not rotary.attributes.get_int("num_heads", 0):
-            reason = "the rotary embedding has four axes; it stays outside"
-        elif width_of(cos) is None or (width_of(cos) or 0) % 8:
-            reason = "angles are no multiple of 8; the rotary embedding stays outside"
-        if reason is not None or cos is None or sin is None:
-            self.refuse(body, rotary, reason or "")
+        found = tables_of(body, rotary)
+        if isinstance(found, str):
+            self.refuse(body, rotary, found)
             return None
-        return cos, sin
+        return found
 
 
 def _width(body: Body, node: ir.Node) -> int | None:

@@ -8,7 +8,7 @@ QuickGelu computes x * Sigmoid(alpha x). The standard op, Swish, takes three tim
 
 from __future__ import annotations
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.match import made_by
 
@@ -29,7 +29,7 @@ class LowerSilu(LeptonPass):
                 sigmoid = made_by(other, "Sigmoid")
                 if x is None or sigmoid is None or sigmoid.inputs[0] is not x:
                     continue
-                new = body.emit(node, "QuickGelu", [x], {"alpha": 1.0}, domain="com.microsoft")
+                new = body.emit(node, "QuickGelu", [x], {"alpha": 1.0}, domain=MICROSOFT)
                 body.replace(node.outputs[0], new.outputs[0])
                 self.fire(body)
                 break

@@ -15,11 +15,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import HALVES, type_of
 from lepton_passes.linear import linear_of
-from lepton_passes.match import NORMS, bias_of, made_by, norm_axis_is_last, sizes_of, vector_of
+from lepton_passes.match import (
+    NORMS,
+    bias_of,
+    input_at,
+    made_by,
+    norm_axis_is_last,
+    sizes_of,
+    vector_of,
+)
 
 __all__ = ["LowerSkipNorm"]
 
@@ -53,7 +61,7 @@ class LowerSkipNorm(LeptonPass):
 
     def _lower(self, body: Body, norm: ir.Node, add: ir.Node) -> None:
         x, skip, bias = _operands(body, add)
-        gamma, beta = norm.inputs[1], norm.inputs[2] if len(norm.inputs) > 2 else None
+        gamma, beta = norm.inputs[1], input_at(norm, 2)
         weights = [gamma, beta] if norm.op_type == "LayerNormalization" else [gamma]
         needs_sum = len(add.outputs[0].uses()) > 1
         # In front of the sum, not of the norm: another reader of the sum may come first.
@@ -62,7 +70,7 @@ class LowerSkipNorm(LeptonPass):
             _KERNELS[norm.op_type],
             [x, skip, *weights, bias],
             {"epsilon": norm.attributes.get_float("epsilon", 1e-5)},
-            domain="com.microsoft",
+            domain=MICROSOFT,
             outputs=_SUM + 1 if needs_sum else 1,
         )
         body.replace(norm.outputs[0], new.outputs[0])
@@ -101,7 +109,7 @@ def _refuses(body: Body, norm: ir.Node, add: ir.Node) -> str | None:
     width = vector_of(body, norm.inputs[1])
     if width is None or width < 2:  # one number is broadcast
         return "the weight of the norm is not a constant vector"
-    beta = norm.inputs[2] if len(norm.inputs) > 2 else None
+    beta = input_at(norm, 2)
     if beta is not None and vector_of(body, beta) != width:
         return "the bias of the norm is no constant vector as long as its weight"
     types = {type_of(body, value) for value in (add.outputs[0], norm.inputs[1])}

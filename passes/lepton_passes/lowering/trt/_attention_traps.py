@@ -12,6 +12,7 @@ import onnx_ir as ir
 from lepton_passes.body import Body
 from lepton_passes.lowering.trt._cache_traces import CONCAT, SLICE, WRITES, origins
 from lepton_passes.lowering.trt.forms import FUSED_WIDEST, plugin_lacks
+from lepton_passes.match import input_at
 
 __all__ = [
     "cache_update",
@@ -30,20 +31,20 @@ CACHE_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 def standard_attention(body: Body, node: ir.Node) -> Iterator[str]:
     """``Attention`` of the standard."""
-    if _given(node, 6):
+    if input_at(node, 6) is not None:
         yield "nonpad_kv_seqlen is dropped in silence; TRT_Attention takes kv_lengths"
-    if _given(node, 4) or _given(node, 5):
+    if input_at(node, 4) is not None or input_at(node, 5) is not None:
         yield "past_key and past_value are not supported; write the cache with TensorScatter"
     if node.attributes.get_float("softcap", 0.0) != 0:
         yield "softcap is not supported"
     if "softmax_precision" in node.attributes:
         yield "softmax_precision is not supported"
     if node.attributes.get_int("is_causal", 0):
-        if _given(node, 3):
+        if input_at(node, 3) is not None:
             yield "a mask and is_causal exclude each other"
         if origins(body, node.inputs[1]):
             yield "is_causal counts from the upper left, which is wrong behind a cache"
-    elif not _given(node, 3) and _padded(origins(body, node.inputs[1])):
+    elif input_at(node, 3) is None and _padded(origins(body, node.inputs[1])):
         yield UNFILLED.format("no mask")
     yield from _mask_type(node)
     yield from _kernel(node)
@@ -55,9 +56,9 @@ def fused_attention(body: Body, node: ir.Node) -> Iterator[str]:
     kind = node.attributes.get_string("causal_kind", "none")
     if kind not in KINDS:
         yield f"causal_kind is {kind!r}, not one of {', '.join(KINDS)}"
-    if kind != "none" and _given(node, 3):
+    if kind != "none" and input_at(node, 3) is not None:
         yield "a mask and causal_kind exclude each other"
-    if _given(node, 4):
+    if input_at(node, 4) is not None:
         yield "input 4 counts queries of the packed form, which has no kernel"
     if len(node.inputs) > 6:
         yield "kv_lengths is input 5; what comes behind is ignored in silence"
@@ -83,11 +84,11 @@ def _behind_cache(kind: str, node: ir.Node, found: set[str]) -> Iterator[str]:
     """How queries are kept from keys that are not theirs, or not there."""
     if kind == "upper_left" and found & {*WRITES, CONCAT}:
         yield "upper_left counts from the first key, which is wrong behind a cache"
-    if not _padded(found) or _given(node, 5):
+    if not _padded(found) or input_at(node, 5) is not None:
         return
     if kind == "lower_right":
         yield "lower_right counts from the end of the cache, filled or not, without kv_lengths"
-    elif kind == "none" and not _given(node, 3):
+    elif kind == "none" and input_at(node, 3) is None:
         yield UNFILLED.format("neither mask nor kv_lengths")
 
 
@@ -97,7 +98,7 @@ def _padded(found: set[str]) -> bool:
 
 
 def _mask_type(node: ir.Node) -> Iterator[str]:
-    query, mask = node.inputs[0], node.inputs[3] if _given(node, 3) else None
+    query, mask = node.inputs[0], input_at(node, 3)
     if query is None or mask is None or query.dtype is None:
         return
     if mask.dtype not in (None, ir.DataType.BOOL, query.dtype):
@@ -106,9 +107,9 @@ def _mask_type(node: ir.Node) -> Iterator[str]:
 
 def multi_head(body: Body, node: ir.Node) -> Iterator[str]:
     """``MultiHeadAttention`` of com.microsoft."""
-    if _given(node, 4):
+    if input_at(node, 4) is not None:
         yield "key_padding_mask is not supported"
-    if _given(node, 6) or _given(node, 7):
+    if input_at(node, 6) is not None or input_at(node, 7) is not None:
         yield "past_key and past_value are not supported"
     for name in node.attributes:
         if name not in ("num_heads", "scale", "unidirectional"):
@@ -178,13 +179,6 @@ def _head_width(node: ir.Node, query: ir.Value) -> int | None:
     return last // node.attributes.get_int("q_num_heads", 1) if len(query.shape) == 3 else last
 
 
-def _given(node: ir.Node, index: int) -> bool:
-    return len(node.inputs) > index and node.inputs[index] is not None
-
-
 def _leaves(body: Body, value: ir.Value) -> bool:
     """Whether every call hands the value out of the network."""
-    if not value.is_graph_output():
-        return False
-    places = [i for i, v in enumerate(body.graph.outputs) if v is value]
-    return all(call.outputs[places[0]].is_graph_output() for call in body.calls)
+    return value.is_graph_output() and all(v.is_graph_output() for v in body.results(value))

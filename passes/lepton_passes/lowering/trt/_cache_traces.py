@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.body import LAYER_DOMAIN, Body, bodies
-from lepton_passes.match import rank_of
+from lepton_passes.match import input_at, rank_of
 
 __all__ = ["CONCAT", "SLICE", "WRITES", "origins"]
 
@@ -77,6 +77,6 @@ def _along_keys(body: Body, node: ir.Node) -> bool:
     if node.op_type == CONCAT:
         axes = [node.attributes.get_int("axis", 0)]
     else:
-        given = body.constant(node.inputs[3]) if len(node.inputs) > 3 else None
+        given = body.constant(input_at(node, 3))
         axes = [int(axis) for axis in given.reshape(-1)] if given is not None else [0]
     return any(axis != -1 and (rank is None or axis != rank - 1) for axis in axes)

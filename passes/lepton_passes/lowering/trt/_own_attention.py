@@ -21,6 +21,7 @@ import onnx_ir as ir
 from lepton_passes.lowering.trt._causal import IDS, PADDING, makers_of, window_of
 from lepton_passes.lowering.trt.cache_values import CacheValues
 from lepton_passes.lowering.trt.forms import FORM
+from lepton_passes.match import KEYS_AND_VALUES
 
 __all__ = ["OwnAttention"]
 
@@ -138,7 +139,7 @@ def _extends(node: ir.Node) -> bool:
         and len(node.inputs) == 2
         and past is not None
         and past.is_graph_input()
-        and (past.name or "").startswith("past_key_values.")
+        and (past.name or "").startswith(KEYS_AND_VALUES)
         and node.attributes.get_int("axis", 0) in (2, -2)
         and node.outputs[0].is_graph_output()
     )

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body
 from lepton_passes.lowering.trt._importers import TYPES
+from lepton_passes.match import input_at
 
 __all__ = ["dequantize", "dynamic_blocks", "quantize", "same_types", "turned", "types"]
 
@@ -77,7 +78,7 @@ def dequantize(body: Body, node: ir.Node) -> Iterator[str]:
 
 def quantize(body: Body, node: ir.Node) -> Iterator[str]:
     """``QuantizeLinear``."""
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = input_at(node, 2)
     stated = node.attributes.get_int("output_dtype", 0)
     dtype = ir.DataType(stated) if stated else zero.dtype if zero is not None else None
     yield from _grid(body, node, dtype or ir.DataType.UINT8)
@@ -100,7 +101,7 @@ def _grid(body: Body, node: ir.Node, dtype: ir.DataType | None) -> Iterator[str]
     """The quantized type, and its zero point."""
     if dtype is not None and dtype not in QUANTIZED:
         yield f"{dtype} cannot be quantized to; there are INT8, INT4, FLOAT8E4M3FN, FLOAT4E2M1"
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = input_at(node, 2)
     if zero is None:
         return
     tensors = body.weights(zero)

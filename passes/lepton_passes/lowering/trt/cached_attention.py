@@ -36,13 +36,13 @@ from lepton_passes.lowering.trt.cache_values import CacheValues
 from lepton_passes.lowering.trt.forms import FORM, FORMS, FUSED_WIDEST, plugin_lacks
 from lepton_passes.lowering.trt.heads import DOMAIN, join_heads, scaled, split_heads
 from lepton_passes.lowering.trt.written import written_attention
+from lepton_passes.match import input_at
+from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["CACHE_LENGTH", "LowerTrtCachedAttention"]
 
 CACHE_LENGTH = "cache_length"
 """Input of the slice form, (1,) int64: tokens in the cache after this step, in every row."""
-
-PLUGIN_DOMAIN = "lepton"
 
 
 class LowerTrtCachedAttention(LeptonPass):
@@ -72,7 +72,7 @@ class LowerTrtCachedAttention(LeptonPass):
         for node in body.nodes("TensorScatter"):
             if node.metadata_props.get(FORM) == "own" and self._form != "auto":
                 self.refuse(body, node, f"its attention is the model's own code, not {self._form}")
-        for node in body.nodes("CachedAttention", domain=PLUGIN_DOMAIN):
+        for node in body.nodes(SPEC.name, domain=SPEC.namespace):
             if FORM in node.metadata_props:
                 continue
             form = self._form_of(body, node)
@@ -187,7 +187,7 @@ def _beyond_fused(node: ir.Node) -> str | None:
 
 
 def _sinks(node: ir.Node) -> bool:
-    return len(node.inputs) > 6 and node.inputs[6] is not None
+    return input_at(node, 6) is not None
 
 
 def _of_the_cache(node: ir.Node) -> str | None:

@@ -7,8 +7,9 @@ from collections import Counter
 import onnx_ir as ir
 
 from lepton_passes.body import bodies
+from lepton_plugins.attention.spec import HEAD_DIMS, HEAD_STEP
 
-__all__ = ["FORM", "FORMS", "FUSED_WIDEST", "PLUGIN_HEADS", "attention_forms", "plugin_lacks"]
+__all__ = ["FORM", "FORMS", "FUSED_WIDEST", "attention_forms", "plugin_lacks"]
 
 FORM = "lepton.attention"
 """Key in the metadata of an attention node."""
@@ -20,13 +21,10 @@ the model's own code computes attention it is ``own``."""
 FUSED_WIDEST = 256
 """Width of the widest heads that TensorRT has a fused kernel for."""
 
-PLUGIN_HEADS = (32, 512, 16)
-"""Heads of the attention plugin: narrowest, widest, step."""
-
 
 def plugin_lacks(heads: int, kv_heads: int, width: int, dtype: ir.DataType | None) -> list[str]:
     """Why the plugin has no kernels for attention of these sizes; empty where it has."""
-    least, most, step = PLUGIN_HEADS
+    (least, most), step = HEAD_DIMS, HEAD_STEP
     found = []
     if not least <= width <= most or width % step:
         found.append(f"heads of {width}, where the plugin has {least} to {most} in steps of {step}")

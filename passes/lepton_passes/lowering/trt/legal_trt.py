@@ -33,12 +33,13 @@ from lepton_passes.lowering.trt._importers import (
     OWN,
     REASONS,
 )
+from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["LegalTrt"]
 
 Trap = Callable[[Body, ir.Node], Iterator[str]]
 
-_PLUGIN = ("lepton", "CachedAttention")
+_PLUGIN = (SPEC.namespace, SPEC.name)
 _TRAPS: dict[str, tuple[Trap, ...]] = {
     "Attention": (attention.standard_attention, outputs.only_first),
     "DequantizeLinear": (typed.dequantize,),

@@ -36,12 +36,12 @@ from lepton_passes.lowering.trt._causal import PADDING
 from lepton_passes.lowering.trt._own_attention import OwnAttention
 from lepton_passes.lowering.trt.cache_values import PAST_LENGTHS, CacheValues
 from lepton_passes.lowering.trt.quantized_cache import note_scales, rounded, scaled_by
-from lepton_passes.match import is_decoder, made_by
+from lepton_passes.match import KEYS_AND_VALUES, input_at, is_decoder, made_by
 from lepton_passes.tensors import cast
+from lepton_plugins.attention.spec import SPEC
 
 __all__ = ["OPEN", "LowerTrtStaticCache"]
 
-PLUGIN_DOMAIN = "lepton"
 CAPACITY = "the capacity of the cache is unknown: shapes.sequence"
 OPEN = "capacity"
 """Dimension of caches of several capacities."""
@@ -127,9 +127,7 @@ class LowerTrtStaticCache(LeptonPass):
             key = scaled_by(body, node, "Div", keys.source, keys.scale)
             value = scaled_by(body, node, "Div", values.source, values.scale)
         inputs = [query, key, value, lengths, *node.inputs[4:6], *_sinks(body, node)]
-        new = body.emit(
-            node, "CachedAttention", inputs, attributes, domain=PLUGIN_DOMAIN, outputs=3
-        )
+        new = body.emit(node, SPEC.name, inputs, attributes, domain=SPEC.namespace, outputs=3)
         shape = ir.Shape(["batch", heads, self._length, width])
         for cache in (*new.inputs[4:6], *new.outputs[1:]):
             assert cache is not None
@@ -148,7 +146,7 @@ class LowerTrtStaticCache(LeptonPass):
             graph.inputs.remove(value)
             graph.initializers.pop(value.name or "", None)
         for value in (*graph.inputs, *graph.outputs):
-            if (value.name or "").startswith(("past_key_values.", "present.")):
+            if (value.name or "").startswith((KEYS_AND_VALUES, "present.")):
                 sizes = list(value.shape or ())
                 value.shape = ir.Shape([*sizes[:2], self._length, *sizes[3:]])
         for value in graph.outputs:
@@ -201,7 +199,7 @@ def _cache_sizes(body: Body, node: ir.Node) -> tuple[int, int]:
 
 def _sinks(body: Body, node: ir.Node) -> list[ir.Value]:
     """The sinks of an attention that has some, in fp32: the plugin takes no others."""
-    found = node.inputs[6] if len(node.inputs) > 6 else None
+    found = input_at(node, 6)
     if found is None:
         return []
     return [body.derive([found], f"{found.name}:fp32", lambda t: cast(t[0], ir.DataType.FLOAT))]

@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from lepton_passes.contract import CLOSE
 from lepton_passes.lowering.ort.half_cache import LowerHalfCache
 from tests.passes.support import LAYER, assert_close, load, ops, random, reasons, run
 from tests.plugins.cpu_library import needs_library
@@ -138,7 +137,3 @@ def test_refuses_heads_of_which_the_kernel_makes_no_halves(width: int | str) -> 
         0,
         ["heads are wider than 1024, or nobody knows how wide"],
     )
-
-
-def test_the_tolerance_is_that_of_halves() -> None:
-    assert all(each.error > CLOSE.error for each in LowerHalfCache.tolerances.values())

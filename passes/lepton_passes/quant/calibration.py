@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import Body, bodies
 from lepton_passes.linear import Linear, linears
-from lepton_passes.quant._ranges import InputRange
+from lepton_passes.quant.ranges import InputRange
 
 __all__ = ["Calibration", "Measure", "parameters_of", "unseen"]
 
