@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from lepton_passes.body import Body
+from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.match import SEQUENCE_MAJOR, split_of, width_of
@@ -28,7 +28,6 @@ from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeAttention"]
 
-MICROSOFT = "com.microsoft"
 # Beyond past, lengths and tables: positions, bias, sinks, norms; and where ours has the sinks.
 _CACHED_INPUTS, _SINKS, _OWN_SINKS = 9, 11, 14
 _CACHED_DEFAULTS = {"do_rotary": 0, "rotary_interleaved": 0, "local_window_size": -1}
