@@ -27,6 +27,7 @@ __all__ = [
     "own_vector",
     "reads_padding",
     "text_tower",
+    "tower_alone",
     "tower_class",
     "tower_of",
 ]
@@ -69,9 +70,14 @@ def text_tower(config: PretrainedConfig, task: str) -> PretrainedConfig | None:
     part: Any = getattr(config, "text_config", None)
     if task != "feature-extraction" or config.model_type not in TOWERS or part is None:
         return None
-    made: PretrainedConfig = copy.deepcopy(part)
-    if hasattr(config, "projection_dim"):
-        made.projection_dim = config.projection_dim  # said of the whole, which goes by it
+    return tower_alone(config, part)
+
+
+def tower_alone(whole: PretrainedConfig, part: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of one of several parts, with what the whole says of it."""
+    made = copy.deepcopy(part)
+    if hasattr(whole, "projection_dim"):
+        made.projection_dim = whole.projection_dim  # which the whole goes by
     return made
 
 

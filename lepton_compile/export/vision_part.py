@@ -6,7 +6,6 @@ which has a class of its own that reads the whole's weights.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from .patch_grid import patch_grid
 from .source.objects import read_object
 from .source.preprocessor import FILE, WHOLE, Preprocessing, preprocessing_of, settings_of
 from .source.sizing import BETWEEN, EDGE, FILL, GROW, SCALE
+from .text_tower import tower_alone
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,10 +70,7 @@ def vision_part(config: PretrainedConfig, task: str) -> PretrainedConfig | None:
     part: Any = getattr(config, "vision_config", None)
     if task != "image-feature-extraction" or type(part) not in AutoModel._model_mapping:
         return None
-    made: PretrainedConfig = copy.deepcopy(part)
-    if hasattr(config, "projection_dim"):
-        made.projection_dim = config.projection_dim  # said of the whole, which goes by it
-    return made
+    return tower_alone(config, part)
 
 
 def image_class(config: PretrainedConfig) -> Any:

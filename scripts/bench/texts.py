@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import contexts
 import numpy as np
 from hybrids import PACKAGES
 from outcome import tell, where
@@ -28,16 +29,7 @@ from outcome import tell, where
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-embedding-0.6b": (
         "Qwen3Config",
-        {
-            "vocab_size": 32768,
-            "hidden_size": 1024,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "max_position_embeddings": 4096,
-        },
+        {**contexts.SHAPES["qwen3-0.6b"].settings, "vocab_size": 32768},
     ),
     "modernbert-base": ("ModernBertConfig", {}),
 }
