@@ -78,7 +78,8 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
     inputs = {value.name for value in exported.model.graph.inputs}
     if SOURCE_IDS in inputs:
-        found["source"] = list(recipe.shapes.source or (1, exported.source_length))
+        longest = exported.source_length or UNKNOWN_LENGTH  # of a file nobody knows
+        found["source"] = list(recipe.shapes.source or (1, longest))
     for name, size in SIZES.items():
         rows = getattr(config, size, None)
         if name in inputs and rows:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.convenience import extract
 
+from lepton_passes.origin import from_file
+
 __all__ = ["ENCODER_INPUT", "is_encoder_decoder", "split"]
 
 ENCODER_INPUT = "encoder_"
@@ -18,8 +20,9 @@ ENCODER_INPUT = "encoder_"
 
 
 def is_encoder_decoder(model: ir.Model) -> bool:
-    """Whether a graph reads one text and writes another."""
-    return any(map(_is_source, model.graph.inputs))
+    """Whether a graph reads one text and writes another. Of a file names do not say so: it may be a
+    decoder alone, and what it gives need not come out of one of two parts."""
+    return not from_file(model) and any(map(_is_source, model.graph.inputs))
 
 
 def split(model: ir.Model) -> tuple[ir.Model, ir.Model]:

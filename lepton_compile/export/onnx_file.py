@@ -21,6 +21,7 @@ from lepton_compile.errors import RecipeError, SourceError
 from lepton_passes.body import Body, bodies
 from lepton_passes.linear import stored_precisions
 from lepton_passes.match import input_at
+from lepton_passes.origin import mark_file
 from lepton_passes.tensors import transposed
 
 from .export import ExportedModel
@@ -52,6 +53,7 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
     check_sound(model, source.path)
     weight_files(model, source.path)
     at_our_opset(model, source.path)
+    mark_file(model)
     _weights_as_initializers(model)
     _names_of_their_own(model)
     own_weights(model)

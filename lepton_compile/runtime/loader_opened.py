@@ -94,23 +94,24 @@ class Opened:
             from lepton_compile.runtime.loader_seer import without_pictures
 
             without_pictures(self, given)
-        if (ids := given.get("input_ids")) is not None and ids.ndim == 2:  # else no text
+        asked = [self.inputs.get(n, {}).get("shape") for n in ("input_ids", "attention_mask")]
+        ids, own = given.get("input_ids"), self.cache or asked[1] in (None, asked[0])
+        if own and ids is not None and ids.ndim == 2:  # else no text, or a mask of its own
             given.setdefault("token_type_ids", np.zeros_like(ids))
-            rows, total, own = *ids.shape, self.cache or "past_key_values.0.key" not in self.inputs
+            rows, total = ids.shape
             if self.cache:
                 from lepton_compile.runtime.loader_past import add_past
 
                 total += add_past(self, given)
             mask = given.setdefault("attention_mask", np.ones(size := (rows, total), np.int64))
-            refuse(own and mask.shape != size, f"attention_mask must be {rows} x {total}")
+            refuse(mask.shape != size, f"attention_mask must be {rows} x {total}")
             if "position_ids" in self.inputs.keys() - given.keys():
                 from lepton_compile.runtime.loader_positions import counted
 
                 given["position_ids"] = counted(mask, ids.shape[1])
         missing = [n for n, s in self.inputs.items() if n not in given and not s["optional"]]
         refuse(missing, f"no value for the inputs {[*{'input_ids'} & {*missing}] or missing}")
-        given = {name: value for name, value in given.items() if name in self.inputs}
-        seen: dict[Any, tuple[str, int]] = {}
+        given, seen = {n: a for n, a in given.items() if n in self.inputs}, dict[Any, Any]()
         for name, array in given.items():
             for dim, size in zip(self.inputs[name]["shape"], array.shape, strict=False):
                 other, expected = seen.setdefault(dim, (name, size))
@@ -129,9 +130,8 @@ class Opened:
         for size, dim in zip(array.shape, shape, strict=True):
             low, high = ranges.get(dim, (dim, dim) if isinstance(dim, int) else (0, sys.maxsize))
             refuse(not low <= size <= high, f"{takes}, {dim} from {low} to {high}, found {size}")
-        if name in ranges:
-            low, high = ranges[name]
+        if name in ranges.keys() - {"batch", "sequence", "source"}:  # those are of dimensions
             where = "the vocabulary" if name.endswith("input_ids") else "its range"
-            bad = array[(array < low) | (array > high)]
+            bad = array[(array < (low := ranges[name][0])) | (array > (high := ranges[name][1]))]
             refuse(bad.size, f"{name}: {bad[:3].tolist()} are outside {where}, {low} to {high}")
         return array

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
+from lepton_passes.origin import from_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -14,6 +15,7 @@ __all__ = ["pieces"]
 
 SLICE = 256
 """Tokens for each thread: what layers of an encoder write then lies in caches, not in memory."""
+_TOKENS = 2  # axes: (batch, sequence)
 
 
 def pieces(model: ir.Model) -> dict[str, int]:
@@ -45,12 +47,15 @@ def _by_rows(model: ir.Model) -> bool:
     """Whether it reads rows of tokens, keeps no cache, and has a row for each in all that it gives.
 
     Kernels of onnxruntime that multiply bytes round rows together, by the largest number in any.
+    In a file rows may read each other: a name does not say that they stand alone.
     """
-    if multiplies_bytes(model):
+    if from_file(model) or multiplies_bytes(model):
         return False
     inputs = {value.name: value for value in model.graph.inputs}
     rows = [_first(value) for value in (*inputs.values(), *model.graph.outputs)]
-    return "input_ids" in inputs and len({*rows}) == 1 and isinstance(rows[0], str)
+    ids = inputs.get("input_ids")
+    tokens = ids is not None and ids.shape is not None and len(ids.shape) == _TOKENS
+    return tokens and len({*rows}) == 1 and isinstance(rows[0], str)
 
 
 def _first(value: ir.Value) -> int | str | None:

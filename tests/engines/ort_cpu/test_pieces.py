@@ -12,6 +12,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.engines.ort_cpu.pieces import SLICE, pieces
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
+from lepton_passes.origin import mark_file
 from tests.plugins.cpu_library import needs_library
 from tests.small import saved
 
@@ -35,12 +36,19 @@ EMBED = "y = com.microsoft.GatherBlockQuantized (input_ids, input_ids, input_ids
         (_graph(TOKENS, "float[sequence, batch] y", EMBED), False),
         (_graph(f"{TOKENS}, float[8] bias", ROWS, EMBED), False),
         (_graph("int64[2, sequence] input_ids", "float[2, 8] y", EMBED), False),
+        (_graph("int64[batch] input_ids", "float[batch, 8] y", EMBED), False),
         (_graph("int64[batch, sequence] ids", ROWS, "y = Cast <to = 1> (ids)"), False),
         (_graph(TOKENS, ROWS, "y = DynamicQuantizeMatMul (input_ids, input_ids)"), False),
     ],
 )
 def test_rows_that_stand_alone_are_sliced(model: ir.Model, sliced: bool) -> None:
     assert pieces(model) == ({"slice": SLICE} if sliced else {})
+
+
+def test_rows_of_a_file_may_read_each_other() -> None:
+    model = _graph(TOKENS, ROWS, EMBED)
+    mark_file(model)
+    assert pieces(model) == {}
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from lepton_passes.body import LAYER_DOMAIN, Body, bodies
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import set_type
 from lepton_passes.match import KEYS_AND_VALUES, width_of
+from lepton_passes.origin import from_file
 from lepton_plugins.spec import CPU_DOMAIN
 
-__all__ = ["WIDEST", "CachePass"]
+__all__ = ["OF_FILE", "WIDEST", "CachePass"]
 
 WIDEST = 1024  # heads of which the kernel keeps other things than floats
+OF_FILE = "caches of an ONNX file go in and out in the type that it gives them"
 _OP = "GroupQueryAttention"
 _PAST = (3, 4)  # inputs of the kernel; of its outputs, all but the first are caches
 
@@ -30,7 +32,7 @@ class CachePass(LeptonPass):
         self.fired, self.refusals = 0, []
         past = {v for v in model.graph.inputs if (v.name or "").startswith(KEYS_AND_VALUES)}
         layers = bodies(model)
-        reason = self._refuses(layers, past) if past else None
+        reason = self._refuses(model, layers, past) if past else None
         if reason is not None:
             node, why = reason
             self.refuse(Body(model), node, why)
@@ -62,8 +64,14 @@ class CachePass(LeptonPass):
         if value.shape is not None and width is not None:
             value.shape = ir.Shape([*value.shape[:-1], self.row(width)])
 
-    def _refuses(self, layers: list[Body], past: set[ir.Value]) -> tuple[ir.Node, str] | None:
+    def _refuses(
+        self, model: ir.Model, layers: list[Body], past: set[ir.Value]
+    ) -> tuple[ir.Node, str] | None:
         """A node that keeps caches as they are, and why."""
+        if from_file(model):  # callers hold its caches, in the types that it says
+            readers = (use.node for v in model.graph.inputs if v in past for use in v.uses())
+            reader = next(readers, None)
+            return (reader, OF_FILE) if reader is not None else None
         known: set[ir.Value] = set()
         others = "it reads a cache, and is no attention of ours"
         for body in layers:

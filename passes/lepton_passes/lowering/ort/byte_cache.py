@@ -6,8 +6,9 @@
 `quantize: {cache: int8}` asks for it: a cache of halves takes 1.9 times as much memory, and as much
 longer to read where memory is what a token waits for. 32 numbers share a scale, as in Q8_0 of
 llama.cpp; they are rounded as they come, and no sample is run.
-Refuses, and the build fails: a cache that something else than our attention reads or makes; heads
-of more than 1,024, or whose width is no multiple of 32.
+Refuses, and the build fails: caches of an ONNX file, whose callers hold them as it says; a cache
+that something else than our attention reads or makes; heads of more than 1,024, or whose width is
+no multiple of 32.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ What a cache holds is read again for each token that is written: of a model of Q
 is as much as its weights of 4 bits from 1,000 tokens on. Halves take half of that, and half of the
 memory; what they lose is far less than layers lose that round what they read to 8 bits. A number
 beyond their range becomes the largest one.
-Refuses: a cache that something else than our attention reads or makes; heads of more than 1,024.
+Refuses: caches of an ONNX file, whose callers hold them as it says; a cache that something else
+than our attention reads or makes; heads of more than 1,024.
 """
 
 from __future__ import annotations

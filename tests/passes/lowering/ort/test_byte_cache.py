@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from lepton_passes.lowering.ort._kept_caches import OF_FILE
 from lepton_passes.lowering.ort.byte_cache import SHARE, LowerByteCache
+from lepton_passes.origin import mark_file
 from tests.passes.support import LAYER, assert_close, load, ops, random, reasons, run
 from tests.plugins.cpu_library import needs_library
 
@@ -110,3 +112,13 @@ def test_refuses_heads_that_are_no_whole_blocks(width: int | str, said: str) -> 
         [f"heads are no multiple of {SHARE} up to 1024 wide: {said}"],
     )
     assert lowered.must_not_refuse
+
+
+def test_refuses_caches_of_a_file() -> None:
+    """Callers hold them, in the type that it gives them."""
+    model = _decoder()
+    mark_file(model)
+    lowered = LowerByteCache()
+    lowered(model)
+    assert (lowered.fired, reasons(lowered)) == (0, [OF_FILE])
+    assert {value.dtype for value in list(model.graph.inputs)[1:5]} == {ir.DataType.FLOAT}

@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from lepton_passes.lowering.ort._kept_caches import OF_FILE
 from lepton_passes.lowering.ort.half_cache import LowerHalfCache
+from lepton_passes.origin import mark_file
 from tests.passes.support import LAYER, assert_close, load, ops, random, reasons, run
 from tests.plugins.cpu_library import needs_library
 
@@ -137,3 +139,13 @@ def test_refuses_heads_of_which_the_kernel_makes_no_halves(width: int | str) -> 
         0,
         ["heads are wider than 1024, or nobody knows how wide"],
     )
+
+
+def test_refuses_caches_of_a_file() -> None:
+    """Callers hold them, in the type that it gives them."""
+    model = _decoder()
+    mark_file(model)
+    lowered = LowerHalfCache()
+    lowered(model)
+    assert (lowered.fired, reasons(lowered)) == (0, [OF_FILE])
+    assert {value.dtype for value in list(model.graph.inputs)[1:5]} == {ir.DataType.FLOAT}
