@@ -19,7 +19,7 @@ from .scratch import Once, anew
 
 __all__ = ["with_unsigned_weights"]
 
-ZERO = np.array(128, dtype=np.uint8)
+ZERO, ZERO_AT = np.array(128, dtype=np.uint8), 3
 
 
 def with_unsigned_weights(model: ir.Model, once: Once = anew) -> ir.Model:
@@ -34,14 +34,16 @@ def with_unsigned_weights(model: ir.Model, once: Once = anew) -> ir.Model:
     for body in bodies(copy):
         for node in body.nodes("DynamicQuantizeMatMul", domain=MICROSOFT):
             weight = node.inputs[1]
+            if len(node.inputs) > ZERO_AT and node.inputs[ZERO_AT] is not None:
+                continue  # of a file, whose zero points are its own
             if weight is None or weight.dtype != ir.DataType.INT8 or not body.weights(weight):
                 continue
             name = f"{weight.name}:unsigned"
             made = body.derive([weight], name, lambda t: once(t[0], "unsigned", _unsigned))
             zero = body.constant_node(node, ZERO)
-            node.resize_inputs(max(4, len(node.inputs)))
+            node.resize_inputs(max(ZERO_AT + 1, len(node.inputs)))
             node.replace_input_with(1, made)
-            node.replace_input_with(3, zero)
+            node.replace_input_with(ZERO_AT, zero)
     sweep(copy)
     return copy
 

@@ -54,3 +54,17 @@ def test_an_encoder_with_a_quantized_table_passes_the_check(tmp_path: Path) -> N
         verify=False,
     )
     assert built.manifest.engines[0]["compared"]["passes"] is True
+
+
+def test_zero_points_of_a_file_are_its_own() -> None:
+    text = """main (float[b, s, 32] x) => (float[b, s, 16] y) {
+      y = com.microsoft.DynamicQuantizeMatMul (x, w, scale, zero)
+    }"""
+    weights = {
+        "w": np.arange(32 * 16).reshape(32, 16).astype(np.int8),
+        "scale": np.array(0.1, np.float32),
+        "zero": np.array(3, np.int8),
+    }
+    graph, feeds = load(text, weights), {"x": random(1, 4, 32)}
+    made = with_unsigned_weights(graph)
+    np.testing.assert_array_equal(run(made, feeds)[0], run(graph, feeds)[0])

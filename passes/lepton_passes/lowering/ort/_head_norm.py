@@ -112,6 +112,9 @@ class HeadNorm(LeptonPass):
             return "one of query and key has a norm, the other has none"
         if key is not None and query.epsilon != key.epsilon:
             return "the norms of query and key have different epsilons"
+        first = self.places[0]
+        if any(value is not None for value in node.inputs[first : first + 2]):
+            return "it has norms of heads already"
         width = _width(node)
         if width is None or width > self.most:
             return f"heads of {width} are wider than {self.most}"

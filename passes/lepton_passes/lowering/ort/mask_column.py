@@ -11,7 +11,8 @@ The column is made once for all layers with as many heads.
 Refuses: keys that are known to be few; a causal order, or a bias, with which the kernel holds all
 scores in any case; heads in an order of their own, or of no known width where no scale is given;
 other types than fp32; a mask made inside the layer, of another form, or with a value of its own;
-outputs for a cache.
+outputs for a cache; masks of ONNX files, by which a row may hide all of its keys: their order is
+then that of the scores, which 1e9 leaves nothing of.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort.sequence_lengths import MaskValues
 from lepton_passes.match import input_at, made_by, sizes_of
+from lepton_passes.origin import from_file
 
 __all__ = ["LONG", "LowerMaskColumn"]
 
@@ -50,7 +52,7 @@ class LowerMaskColumn(LeptonPass):
             if input_at(node, _MASK) is None:
                 continue
             masks = body.arguments(node.inputs[_MASK])
-            reason = _refuses(body, node) or _refuses_mask(node, masks)
+            reason = _refuses(body, node) or _refuses_mask(body, node, masks)
             if reason is not None or masks is None:
                 self.refuse(body, node, reason or "")
                 continue
@@ -94,7 +96,9 @@ def _scale(body: Body, node: ir.Node) -> float | None:
     )
 
 
-def _refuses_mask(node: ir.Node, masks: list[ir.Value] | None) -> str | None:
+def _refuses_mask(body: Body, node: ir.Node, masks: list[ir.Value] | None) -> str | None:
+    if from_file(body.model):
+        return "the mask is one of a file, which may hide all keys"
     if masks is None:
         return "the mask is made inside the layer"
     if any(_axes(mask) != _RANK for mask in masks):

@@ -12,7 +12,8 @@ Those are made once, and read anew for each token that is written: in heads, wha
 one behind the other. The kernels skip blocks of keys out of sight, and share the keys of a decode
 step among threads.
 Refuses: widths of heads that are no multiple of 8; a bias of scores; sinks where nothing is cached;
-other types than fp32.
+other types than fp32; inputs, outputs and attributes that our kernels do not have, which files may
+use: positions, other masks than (batch, keys), or of little weight, caches beside plain attention.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import onnx_ir as ir
 from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
-from lepton_passes.match import SEQUENCE_MAJOR, split_of, width_of
+from lepton_passes.lowering.ort._grouped_query import reads_another_cache
+from lepton_passes.match import SEQUENCE_MAJOR, rank_of, split_of, width_of
+from lepton_passes.origin import from_file
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeAttention"]
@@ -31,6 +34,13 @@ __all__ = ["LowerNativeAttention"]
 # Beyond past, lengths and tables: positions, bias, sinks, norms; and where ours has the sinks.
 _CACHED_INPUTS, _SINKS, _OWN_SINKS = 9, 11, 14
 _CACHED_DEFAULTS = {"do_rotary": 0, "rotary_interleaved": 0, "local_window_size": -1}
+# Attributes with a meaning that ours have, and values of others that mean nothing.
+_CACHED_KNOWN = {"num_heads", "kv_num_heads", "scale", "softcap", *_CACHED_DEFAULTS}
+_CACHED_IDLE = {"smooth_softmax": (-1, 0), "qk_output": (0,)}
+_PLAIN_KNOWN = {"num_heads", "scale", "unidirectional"}
+_FILTER, _FILTERED = "mask_filter_value", -10000.0  # of scores out of sight; ours hides them
+_MASKED, _AXES = 2, 3  # axes of a mask, and of heads side by side
+_PRESENTS = 3  # outputs of a kernel that gives a cache
 
 
 class LowerNativeAttention(LeptonPass):
@@ -43,7 +53,7 @@ class LowerNativeAttention(LeptonPass):
     def rewrite(self, body: Body) -> None:
         for node in body.nodes("GroupQueryAttention", "MultiHeadAttention", domain=MICROSOFT):
             cached = node.op_type == "GroupQueryAttention"
-            reason = _refuses_cached(node) if cached else _refuses(body, node)
+            reason = _refuses_cached(body, node) if cached else _refuses(body, node)
             if type_of(body, node.inputs[0]) not in (ir.DataType.FLOAT, None):
                 reason = "the kernel reads fp32 alone"
             if reason is not None:
@@ -97,7 +107,14 @@ class LowerNativeAttention(LeptonPass):
         self.fire(body)
 
 
-def _refuses_cached(node: ir.Node) -> str | None:
+def _refuses_cached(body: Body, node: ir.Node) -> str | None:
+    unknown = {*node.attributes} - _CACHED_KNOWN
+    for name in sorted(unknown):
+        idle = _CACHED_IDLE.get(name, ())
+        if not idle or node.attributes.get_int(name) not in idle:
+            return f"our kernel has no {name}"
+    if len(node.outputs) != _PRESENTS and not _of_another_cache(body, node):
+        return "our kernel gives a present of keys and one of values, and no more"
     others = (*node.inputs[_CACHED_INPUTS:_SINKS], *node.inputs[_SINKS + 1 :])
     if any(value is not None for value in others):
         return "positions, a bias or norms of heads are left to the kernel of onnxruntime"
@@ -109,10 +126,19 @@ def _refuses_cached(node: ir.Node) -> str | None:
     return None
 
 
+def _of_another_cache(body: Body, node: ir.Node) -> bool:
+    """Whether no keys are new. With one output a file may have some, and leave out the present."""
+    return reads_another_cache(node) and not from_file(body.model)
+
+
 def _refuses(body: Body, node: ir.Node) -> str | None:
     given = list(node.inputs) + [None] * 8
     if any(value is not None for value in (given[3], *given[5:])):
         return "a bias or a cache is left to the kernel of onnxruntime"
+    if any(out.uses() or out.is_graph_output() for out in node.outputs[1:]):
+        return "it gives a cache, which is left to the kernel of onnxruntime"
+    if (reason := _refuses_mask(body, node, given[4])) is not None:
+        return reason
     thirds = _thirds(body, node)
     widths = {thirds[1]} if thirds is not None else {width_of(value) for value in given[:3]}
     if None in widths:
@@ -120,7 +146,20 @@ def _refuses(body: Body, node: ir.Node) -> str | None:
     width = widths.pop() if len(widths) == 1 else None
     if not width or width % (8 * node.attributes.get_int("num_heads")):
         return "heads of keys and values differ, or are no multiple of 8"
-    return None if "scale" in node.attributes else "the scale is not given"
+    ranks = {rank_of(body, value) for value in given[:3] if value is not None}
+    if ranks - {None, _AXES}:
+        return "heads are not side by side"
+    return None if node.attributes.get_float("scale", 0.0) else "the scale is not given"
+
+
+def _refuses_mask(body: Body, node: ir.Node, mask: ir.Value | None) -> str | None:
+    if node.attributes.get_float(_FILTER, _FILTERED) > _FILTERED:
+        return "what the mask hides has some weight"
+    for name in sorted({*node.attributes} - _PLAIN_KNOWN - {_FILTER}):
+        return f"our kernel has no {name}"
+    rank = rank_of(body, mask)
+    known = rank == _MASKED or (rank is None and not from_file(body.model))
+    return None if mask is None or known else "the mask is not one of (batch, keys)"
 
 
 def _of_another(query: ir.Value | None, key: ir.Value | None) -> bool:

@@ -7,7 +7,8 @@
 A row is worked on while it is in the cache; the kernels of onnxruntime take about three times as
 long for the sum and the norm of MiniLM's 4,096 rows of 384.
 Refuses: a norm over other axes than the last, or not in fp32; a weight or a bias of the norm that
-is broadcast; a bias of the sum.
+is broadcast; a bias of the sum; sides of it that differ in size, of files also where that is not
+known; a mean that something reads; attributes that are not known.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import onnx_ir as ir
 from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
-from lepton_passes.match import NORMS, input_at, norm_axis_is_last, vector_of
+from lepton_passes.match import NORMS, input_at, norm_axis_is_last, sizes_of, vector_of
+from lepton_passes.origin import from_file
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerNativeNorm"]
@@ -25,6 +27,7 @@ __all__ = ["LowerNativeNorm"]
 _SKIP = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization")
 _RMS = ("RMSNormalization", "SkipSimplifiedLayerNormalization")
 _SUM = 3
+_EPSILON, _SKIP_EPSILON = 1e-5, 1e-12  # where none is given: of ONNX, and of onnxruntime
 
 
 class LowerNativeNorm(LeptonPass):
@@ -37,7 +40,7 @@ class LowerNativeNorm(LeptonPass):
     def rewrite(self, body: Body) -> None:
         for node in [*body.nodes(*NORMS), *body.nodes(*_SKIP, domain=MICROSOFT)]:
             skip = node.op_type in _SKIP
-            reason = _refuses_skip(node) if skip else _refuses(body, node)
+            reason = _refuses_skip(body, node) if skip else _refuses(body, node)
             if type_of(body, node.inputs[0]) not in (ir.DataType.FLOAT, None):
                 reason = "the kernel reads fp32 alone"
             if reason is not None:
@@ -48,7 +51,7 @@ class LowerNativeNorm(LeptonPass):
     def _lower(self, body: Body, node: ir.Node, skip: bool) -> None:
         op_type = "SkipNormalization" if skip else "Normalization"
         attributes: dict[str, int | float] = {
-            "epsilon": node.attributes.get_float("epsilon", 1e-5),
+            "epsilon": node.attributes.get_float("epsilon", _SKIP_EPSILON if skip else _EPSILON),
             "rms": int(node.op_type in _RMS),
         }
         summed = skip and len(node.outputs) > _SUM
@@ -84,6 +87,18 @@ def _width(body: Body, value: ir.Value | None) -> int | None:
     return len(constant) if constant is not None and constant.ndim == 1 else width
 
 
-def _refuses_skip(node: ir.Node) -> str | None:
+def _refuses_skip(body: Body, node: ir.Node) -> str | None:
     bias = 3 if node.op_type in _RMS else 4
-    return "the sum has a bias" if any(v is not None for v in node.inputs[bias:]) else None
+    if any(value is not None for value in node.inputs[bias:]):
+        return "the sum has a bias"
+    if any(out.uses() or out.is_graph_output() for out in node.outputs[1:_SUM]):
+        return "the norm gives its mean"
+    if others := {*node.attributes} - {"epsilon"}:
+        return f"our kernel has no {min(others)}"
+    # Of sums that lower-skip-norm made it has seen the sizes; those of files may broadcast.
+    sizes = [sizes_of(body, value) for value in node.inputs[:2]]
+    unknown = None in sizes
+    if sizes[0] == sizes[1] and not unknown:
+        return None
+    wrong = not unknown or from_file(body.model)
+    return "the two sides of the sum differ in size, or it is unknown" if wrong else None

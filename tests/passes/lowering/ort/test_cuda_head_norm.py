@@ -71,3 +71,16 @@ def test_refuses(how: dict[str, Any], reason: str) -> None:
     lowered(model)
     assert (lowered.fired, reasons(lowered)) == (0, [reason])
     assert {"RMSNormalization", "GroupQueryAttention"} <= set(ops(model))
+
+
+def test_refuses_attention_that_has_norms_of_its_own() -> None:
+    """As a file may."""
+    model = _model()
+    (node,) = (n for n in model.graph if n.op_type == "GroupQueryAttention")
+    norm = next(n for n in model.graph if n.op_type == "RMSNormalization")
+    node.resize_inputs(16)
+    for place in LowerCudaHeadNorm.places:
+        node.replace_input_with(place, norm.inputs[1])
+    lowered = LowerCudaHeadNorm()
+    lowered(model)
+    assert (lowered.fired, reasons(lowered)) == (0, ["it has norms of heads already"])

@@ -9,6 +9,7 @@ import pytest
 from lepton_passes.catalog import CATALOG
 from lepton_passes.contract import CLOSE, SAME
 from lepton_passes.lowering.ort.mask_column import LONG, LowerMaskColumn
+from lepton_passes.origin import mark_file
 from lepton_passes.settings import Settings
 from tests.passes.support import LAYER, check, load, ops, random, reasons, run
 
@@ -161,3 +162,17 @@ def test_for_long_texts_without_kernels_of_ours(
     (entry,) = (each for each in CATALOG if each.make is LowerMaskColumn)
     made = entry.instance(Settings(capacity=capacity, native=native))
     assert (made is not None) == wanted
+
+
+def test_refuses_masks_of_a_file() -> None:
+    """A row whose keys are all hidden has scores that differ by what a large number leaves of."""
+    model = _model()
+    mark_file(model)
+    before = run(model, {**FEEDS, "mask": np.zeros_like(MASK)})
+    column = LowerMaskColumn()
+    column(model)
+    assert (column.fired, {*reasons(column)}) == (
+        0,
+        {"the mask is one of a file, which may hide all keys"},
+    )
+    np.testing.assert_array_equal(run(model, {**FEEDS, "mask": np.zeros_like(MASK)}), before)

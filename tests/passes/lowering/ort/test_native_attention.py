@@ -8,6 +8,7 @@ import pytest
 
 from lepton_passes.contract import CLOSE
 from lepton_passes.lowering.ort.native_attention import LowerNativeAttention
+from lepton_passes.origin import mark_file
 from tests.passes.support import Arrays, check, load, ops, random, reasons
 from tests.plugins.cpu_library import needs_library
 
@@ -178,3 +179,91 @@ def test_refuses_other_types_than_fp32(name: str) -> None:
     native = LowerNativeAttention()
     native(model)
     assert (native.fired, reasons(native)) == (0, ["the kernel reads fp32 alone"])
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (", smooth_softmax = 1", "our kernel has no smooth_softmax"),
+        (", qk_output = 1", "our kernel has no qk_output"),
+        (", of_tomorrow = 0", "our kernel has no of_tomorrow"),
+    ],
+)
+def test_refuses_attributes_it_does_not_have(more: str, reason: str) -> None:
+    native = LowerNativeAttention()
+    native(_cached(more)[0])
+    assert (native.fired, reasons(native)) == (0, [reason])
+
+
+def test_attributes_that_say_what_is_so_anyway() -> None:
+    model, feeds = _cached(", smooth_softmax = 0, qk_output = 0")
+    assert check(LowerNativeAttention(), model, feeds, CLOSE).fired == 1
+
+
+@pytest.mark.parametrize("given", ["y", "y, present_k", "y, present_k, present_v, scores"])
+def test_refuses_other_outputs_of_a_file(given: str) -> None:
+    """With one, keys are new all the same: that there are none is what our own passes say so."""
+    model = load(
+        f"""main (float[b, s, 64] q, float[b, s, 32] k, float[b, 2, p, 16] pk, int32[b] lengths,
+          int32 total) => (y) {{
+      {given} = com.microsoft.GroupQueryAttention <num_heads = 4, kv_num_heads = 2>
+        (q, k, k, pk, pk, lengths, total)
+    }}"""
+    )
+    mark_file(model)
+    native = LowerNativeAttention()
+    native(model)
+    assert (native.fired, reasons(native)) == (
+        0,
+        ["our kernel gives a present of keys and one of values, and no more"],
+    )
+
+
+HEADS = "scale = 0.4, num_heads = 4"
+
+
+def _of_file(mask: str, how: str = HEADS, outputs: str = "y") -> ir.Model:
+    inputs = ", ".join(f"float[b, s, 32] {name}" for name in ("q", "k", "v"))
+    model = load(
+        f"""main ({inputs}, int32[{mask}] mask) => ({outputs}) {{
+      {outputs} = com.microsoft.MultiHeadAttention <{how}> (q, k, v, , mask)
+    }}"""
+    )
+    mark_file(model)
+    return model
+
+
+@pytest.mark.parametrize("more", ["", ", mask_filter_value = -50000.0"])
+def test_padding_of_a_file_is_out_of_sight(more: str) -> None:
+    feeds = {name: random(2, 5, 32, seed=seed) for seed, name in enumerate("qkv")}
+    feeds["mask"] = FEEDS["mask"]
+    model = _of_file("b, s", HEADS + more)
+    assert check(LowerNativeAttention(), model, feeds, CLOSE).fired == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (("b",), "the mask is not one of (batch, keys)"),
+        (("b, s, s",), "the mask is not one of (batch, keys)"),
+        (("b, s", f"{HEADS}, mask_filter_value = -1.0"), "what the mask hides has some weight"),
+        (("b, s", f"{HEADS}, of_tomorrow = 0"), "our kernel has no of_tomorrow"),
+        (("b, s", "scale = 0.0, num_heads = 4"), "the scale is not given"),
+        (
+            ("b, s", HEADS, "y, keys, values"),
+            "it gives a cache, which is left to the kernel of onnxruntime",
+        ),
+    ],
+)
+def test_refuses_plain_attention_of_a_file(how: tuple[str, ...], reason: str) -> None:
+    native = LowerNativeAttention()
+    native(_of_file(*how))
+    assert (native.fired, reasons(native)) == (0, [reason])
+
+
+def test_refuses_a_mask_of_a_file_that_is_of_no_known_form() -> None:
+    model = _of_file("b, s")
+    model.graph.inputs[3].shape = None
+    native = LowerNativeAttention()
+    native(model)
+    assert reasons(native) == ["the mask is not one of (batch, keys)"]

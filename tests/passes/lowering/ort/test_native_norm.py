@@ -9,6 +9,7 @@ import pytest
 from lepton_passes.contract import CLOSE
 from lepton_passes.lowering.ort.native_norm import LowerNativeNorm
 from lepton_passes.lowering.ort.skip_norm import LowerSkipNorm
+from lepton_passes.origin import mark_file
 from tests.passes.support import Arrays, check, load, ops, random, reasons
 from tests.plugins.cpu_library import needs_library
 
@@ -131,3 +132,40 @@ def test_refuses_other_types_than_fp32(norm: str, name: str, dtype: type) -> Non
     model = load(text, {key: array.astype(dtype) for key, array in WEIGHTS.items()})
     feeds = {key: array.astype(dtype) for key, array in FEEDS.items()}
     assert reasons(check(LowerNativeNorm(), model, feeds, CLOSE)) == ["the kernel reads fp32 alone"]
+
+
+SMALL = {name: array * 1e-2 for name, array in FEEDS.items()}
+
+
+@pytest.mark.parametrize(
+    "op",
+    ["SkipLayerNormalization (x, skip, g, c)", "SkipSimplifiedLayerNormalization (x, skip, g)"],
+)
+def test_an_epsilon_that_a_file_leaves_out_is_onnxruntimes(op: str) -> None:
+    weights = {name: WEIGHTS[name] for name in WEIGHTS if f", {name}" in op}
+    model = _model(f"y = com.microsoft.{op}", weights)
+    mark_file(model)
+    assert check(LowerNativeNorm(), model, SMALL, CLOSE).fired == 1
+    assert ops(model) == ["SkipNormalization"]
+
+
+SIZES = "the two sides of the sum differ in size, or it is unknown"
+
+
+@pytest.mark.parametrize(
+    ("made", "more", "reason"),
+    [
+        ("y = {} (x, row, g, c)", "", SIZES),
+        ("h = Tan (x) y = {} (h, skip, g, c)", "", SIZES),  # whose size nothing says
+        ("y, mean = {} (x, skip, g, c)", ", mean", "the norm gives its mean"),
+        ("y = {} <scale = 2.0> (x, skip, g, c)", "", "our kernel has no scale"),
+    ],
+)
+def test_refuses_of_a_file_what_our_kernel_does_not_do(made: str, more: str, reason: str) -> None:
+    body = made.format("com.microsoft.SkipLayerNormalization")
+    text = f"""main (float[b, s, 24] x, float[b, s, 24] skip, float[s, 24] row)
+        => (y{more}) {{ {body} }}"""
+    model, norm = load(text, WEIGHTS), LowerNativeNorm()
+    mark_file(model)
+    norm(model)
+    assert (norm.fired, reasons(norm)) == (0, [reason])
