@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from lepton_passes.match import KEYS_AND_VALUES, PAST
 
-__all__ = ["cache_type", "own_interface", "signature"]
+__all__ = ["cache_type", "own_interface", "signature", "sizes_of"]
 
 
 def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
@@ -18,11 +18,17 @@ def signature(values: Sequence[ir.Value]) -> list[dict[str, Any]]:
         {
             "name": value.name or "",
             "dtype": value.dtype.numpy().name if value.dtype is not None else None,
-            "shape": [
-                size if isinstance(size, int) else str(size.value) for size in value.shape or ()
-            ],
+            "shape": sizes_of(value),
         }
         for value in values
+    ]
+
+
+def sizes_of(value: ir.Value) -> list[int | str]:
+    """Size of each dimension, a number or a name: without one, a name of its own."""
+    return [
+        size if isinstance(size, int) else size.value or f"{value.name}.{axis}"
+        for axis, size in enumerate(value.shape or ())
     ]
 
 
