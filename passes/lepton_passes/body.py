@@ -207,7 +207,8 @@ class Body:
         if old.is_graph_output():
             if new.is_graph_output() or new.producer() is None:
                 raise ValueError(f"{new.name} cannot also stand for the output {old.name}")
-            name, old.name = old.name, None
+            # A node that stays for another of its outputs needs a name for this one, too.
+            name, old.name = old.name, self._unused(f"{old.name}.before")
             new.name = name
         new.type = new.type or old.type
         new.shape = old.shape if new.shape is None else new.shape
@@ -236,6 +237,13 @@ class Body:
         rest = [self._clone(calls) for calls in others]
         self.calls = tuple(first)
         return [self, *rest]
+
+    def _unused(self, name: str) -> str:
+        """``name``, or one like it, that no value of the graph has."""
+        nodes = list(self.graph.all_nodes())
+        taken = {value.name for node in nodes for value in (*node.inputs, *node.outputs) if value}
+        taken.update(value.name for value in self.graph.inputs)
+        return _unique(name, taken | {*self.graph.initializers})
 
     def _clone(self, calls: Sequence[ir.Node]) -> Body:
         assert self.function is not None

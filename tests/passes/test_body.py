@@ -134,3 +134,25 @@ def test_replace_keeps_the_name_of_an_output(model: ir.Model) -> None:
     assert not layer.can_replace(relu.outputs[0], layer.graph.inputs[0])
     with pytest.raises(ValueError, match="cannot also stand"):
         layer.replace(relu.outputs[0], layer.graph.inputs[0])
+
+
+def test_a_node_stays_for_another_output_of_it() -> None:
+    """What was replaced is an output of a node, which has to have a name."""
+    text = """main (float[n, 4] x) => (y, z) {
+      y.before = Neg (x)
+      y, z = Split <axis = 1, num_outputs = 2> (y.before)
+    }"""
+    graph = load(text.replace("y.before", "before"))
+    graph.graph[0].outputs[0].name = "y.before"
+    before = run(graph, {"x": random(3, 4)})
+    body, split = Body(graph), graph.graph[1]
+    half = body.emit(split, "Slice", [graph.graph[0].outputs[0], *_ends(body, split)])
+    body.replace(split.outputs[0], half.outputs[0])
+    assert [value.name for value in graph.graph.outputs] == ["y", "z"]
+    assert split.outputs[0].name == "y.before.1"
+    for one, other in zip(before, run(graph, {"x": random(3, 4)}), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _ends(body: Body, node: ir.Node) -> list[ir.Value]:
+    return [body.constant_node(node, np.array([n], np.int64)) for n in (0, 2, 1)]

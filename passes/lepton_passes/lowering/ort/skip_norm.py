@@ -8,7 +8,7 @@
 The sum is an output only where something else reads it. The bias is taken along from fp32 linear
 layers; the kernels of quantized ones add it themselves.
 Refuses: sizes that differ or are unknown; a norm over other axes; a sum with a constant; a weight
-or a bias of the norm that is broadcast; fp64.
+or a bias of the norm that is broadcast; a mean that something reads; fp64.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ def _operands(body: Body, add: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value | 
 
 
 def _refuses(body: Body, norm: ir.Node, add: ir.Node) -> str | None:
+    if any(out.uses() or out.is_graph_output() for out in norm.outputs[1:]):
+        return "the norm gives its mean"
     if not norm_axis_is_last(norm):
         return "the norm runs over other axes than the last"
     if norm.attributes.get_int("stash_type", 1) != 1:

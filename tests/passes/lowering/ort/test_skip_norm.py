@@ -156,3 +156,17 @@ def test_leaves_a_bias_that_is_broadcast(rows: int, bias: int) -> None:
     model = load(text, weights)
     check(LowerSkipNorm(), model, FEEDS, CLOSE)
     assert ops(model)[:3] == ["Transpose", "MatMul", "Add"]
+
+
+def test_refuses_a_norm_that_gives_its_mean() -> None:
+    """As a file may: the sum would be made twice."""
+    model = load(
+        """main (float[n, 8] x, float[n, 8] z) => (y, mean) {
+      s = Add (x, z)
+      y, mean = LayerNormalization (s, w)
+    }""",
+        {"w": random(8)},
+    )
+    norm = LowerSkipNorm()
+    norm(model)
+    assert (norm.fired, reasons(norm)) == (0, ["the norm gives its mean"])
