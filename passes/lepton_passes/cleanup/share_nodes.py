@@ -3,9 +3,9 @@
     Before   a = Cast<BOOL>(mask);  b = Cast<BOOL>(mask)
     After    a, read twice
 
-Nodes agree in op, attributes and inputs, and draw no random numbers. Weights are shared when they
-are the same tensor object, or small constants with the same content; a weight of the checkpoint is
-never read for this.
+Nodes agree in op, attributes, inputs and which outputs they give, and draw no random numbers.
+Weights are shared when they are the same tensor object, or small constants with the same content; a
+weight of the checkpoint is never read for this.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _key(node: ir.Node) -> Hashable | None:
         else:
             attributes.append((name, attribute.type, _exact(attribute)))
     inputs = tuple(id(value) for value in node.inputs)
-    return node.op_identifier(), inputs, tuple(attributes), len(node.outputs)
+    given = tuple(value.name != "" for value in node.outputs)
+    return node.op_identifier(), inputs, tuple(attributes), given
 
 
 def _exact(attribute: ir.Attr) -> Hashable:

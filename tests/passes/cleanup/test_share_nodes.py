@@ -126,3 +126,26 @@ def test_what_is_drawn_twice_is_two() -> None:
         model, share = load(text.format(op=op)), ShareNodes()
         share(model)
         assert share.fired == 0, op
+
+
+@pytest.mark.parametrize("left_out", ["first", "second", "both"])
+def test_what_gives_other_outputs_is_two(left_out: str) -> None:
+    """Of an LSTM the states of all steps may be left out: then nothing can read them."""
+    model = load(
+        """main (float[s, b, 8] x) => (z) {
+      first, one = LSTM <hidden_size = 8> (x, w, w)
+      second, two = LSTM <hidden_size = 8> (x, w, w)
+      read = ReduceSum (given)
+      sum = Add (one, two)
+      z = Add (sum, read)
+    }""",
+        {"w": random(1, 32, 8, scale=0.3)},
+    )
+    steps = {node.outputs[0].name: node.outputs[0] for node in model.graph}
+    given = steps["second" if left_out == "first" else "first"]
+    model.graph[2].replace_input_with(0, model.graph[0].inputs[0] if left_out == "both" else given)
+    for name in ("first", "second"):
+        if left_out in (name, "both"):
+            steps[name].name = ""
+    fired = check(ShareNodes(), model, {"x": random(4, 2, 8)}, SAME).fired
+    assert fired == (left_out == "both")
