@@ -249,7 +249,8 @@ def keeps_two(body: Body, reshape: ir.Node) -> bool:
     """Whether a Reshape leaves the first two axes as they are."""
     first = (ints_of(body, reshape.inputs[1]) or [])[:2]
     whole = sizes_of(body, reshape.inputs[0]) or ()
-    kept = [size in (0, *whole[axis : axis + 1]) for axis, size in enumerate(first)]
+    copied = () if reshape.attributes.get_int("allowzero", 0) else (0,)
+    kept = [size in (*copied, *whole[axis : axis + 1]) for axis, size in enumerate(first)]
     if kept == [True, True]:
         return True
     before, after = (sizes_of(body, value, 1) for value in (reshape.inputs[0], reshape.outputs[0]))

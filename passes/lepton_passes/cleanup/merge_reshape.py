@@ -6,8 +6,9 @@
     After    RMSNormalization
 
 A Reshape to as many axes as its input has, of which all but one are copied, changes nothing.
-Refuses: shapes that are not constant; a copied axis that the first Reshape infers (-1);
-a norm of a single head behind a Reshape that does not keep the first two axes.
+Refuses: shapes that are not constant; a copied axis that the first Reshape infers (-1), or a zero
+of it that is a size; a norm of a single head behind a Reshape that does not keep the first two
+axes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class MergeReshape(LeptonPass):
         shape, before = ints_of(body, node.inputs[1]), ints_of(body, first.inputs[1])
         if shape is None or before is None:
             self.refuse(body, node, "the shape is not constant")
+            return node
+        if 0 in before and first.attributes.get_int("allowzero", 0) != 0:
+            self.refuse(body, node, "a zero of the Reshape in front is a size, not a copied axis")
             return node
         merged = list(shape)
         for axis, size in enumerate(shape):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from lepton_passes.body import Body
 from lepton_passes.cleanup.merge_reshape import MergeReshape
 from lepton_passes.contract import SAME
-from tests.passes.support import check, load, ops, random, reasons
+from lepton_passes.match import keeps_two
+from tests.passes.support import check, load, ops, random, reasons, run
 
 FEEDS = {"x": random(2, 3, 8)}
 
@@ -91,3 +94,22 @@ def test_a_norm_of_a_single_head_for_each_position(first: list[int], fired: int)
     assert done.fired == fired
     refused = ["the Reshape in front does not keep the first two axes"]
     assert reasons(done) == ([] if fired else refused)
+
+
+def test_a_zero_that_is_a_size_is_not_copied() -> None:
+    model = load(_chain([3, 0], [0, 0]))
+    model.graph[2].attributes.add(ir.AttrInt64("allowzero", 1))
+    merge = MergeReshape()
+    merge(model)
+    (y,) = run(model, {"x": np.zeros((0, 3, 8), np.float32)})
+    assert y.shape == (3, 0)
+    why = "a zero of the Reshape in front is a size, not a copied axis"
+    assert reasons(merge) == [why]
+
+
+def test_a_norm_behind_sizes_of_zero_keeps_its_reshape() -> None:
+    node = load(_chain([0, 0, 1, 8], [0, 0, 8])).graph[2]
+    body = Body(load(_chain([0, 0, 1, 8], [0, 0, 8])))
+    assert keeps_two(body, node)
+    node.attributes.add(ir.AttrInt64("allowzero", 1))
+    assert not keeps_two(body, node)
