@@ -92,6 +92,8 @@ def _stored(model: ir.Model) -> str:
 def _load(path: Path) -> ir.Model:
     try:
         return load_onnx(path)
+    except SourceError:
+        raise
     except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
         cause: BaseException = error  # onnx_ir wraps what is wrong in what it was doing
         while cause.__cause__ is not None:
@@ -107,8 +109,9 @@ def _load(path: Path) -> ir.Model:
 def _names_of_their_own(model: ir.Model) -> None:
     """Leave the names free that passes give: a name is that of one value, inside and outside.
 
-    onnx_ir calls new values val_N, as PyTorch's exporter does, and counts graph by graph. Weights
-    that are made of another are called by its name and an ending.
+    onnx_ir calls new values val_N, as PyTorch's exporter does, and counts graph by graph; so does
+    the converter of onnx, with _v_N. Weights that are made of another are called by its name and an
+    ending.
     """
     weights, outer = set(model.graph.initializers), _made_in(model.graph)
     inner = [value for graph in model.graph.subgraphs() for value in _values(graph)]
@@ -117,7 +120,7 @@ def _names_of_their_own(model: ir.Model) -> None:
     for value in (*inner, *(value for value in outer if not value.is_graph_output())):
         name = value.name or ""
         begins = (name[: match.start()] for match in re.finditer(r"[_.:]", name))
-        counted = value.graph is not model.graph and re.fullmatch(r"val_\d+", name)
+        counted = value.graph is not model.graph and re.fullmatch(r"(val|_v)_\d+", name)
         if counted or not weights.isdisjoint(begins):
             value.name = next(name for name in names if name not in taken)
 

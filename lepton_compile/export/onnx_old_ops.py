@@ -1,9 +1,15 @@
 """Ops that meant something else in old opsets, and that the converter leaves as they were.
 
     Before   Resize of opset 10 and Upsample, turned into a Resize without a word on coordinates;
-             Hardmax of opset 12 and less, over all axes from `axis` on
+             Hardmax of opset 12 and less, over all axes from `axis` on;
+             the mask of a Dropout of opset 11 and less, a number up to opset 9
     After    Resize(coordinate_transformation_mode=asymmetric, nearest_mode=floor or ceil);
-             Flatten -> Hardmax(axis=-1) -> Reshape
+             Flatten -> Hardmax(axis=-1) -> Reshape;
+             zeros, or all false, which is what onnxruntime gives
+
+And what it cannot convert: a Softmax of opset 12 and less that a branch reads gets an Identity in
+between, for the converter puts another node in its place. Scan of opset 8, which goes over a batch,
+is refused: it has no place for that any more.
 
 What they mean is in the operators' changelog of ONNX, and in onnxruntime where that is silent:
 nearest numbers lie below where an axis grows, and above where it shrinks.
@@ -11,15 +17,57 @@ nearest numbers lie below where an axis grows, and above where it shrinks.
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from lepton_compile.errors import SourceError
 
-__all__ = ["keep_old_meanings"]
+__all__ = ["before_raising", "keep_old_meanings"]
 
-RESIZE, HARDMAX = 11, 13  # the opsets that gave them the meaning of today
+# The opsets that gave them the meaning of today.
+SCAN, RESIZE, DROPOUT, HARDMAX, SOFTMAX = 9, 11, 12, 13, 13
+BOOLEAN = 10  # the opset from which on the mask of a Dropout is one
+
+
+def before_raising(model: ir.Model, opset: int, path: Path) -> None:
+    """Have the converter find what it can convert.
+
+    Raises:
+        SourceError: a Scan over a batch.
+    """
+    for node in list(ir.traversal.RecursiveGraphIterator(model.graph)):
+        if node.domain:
+            continue
+        if node.op_type == "Scan" and opset < SCAN:
+            raise SourceError(
+                "a Scan of an old opset cannot be raised to a newer one",
+                where=": ".join([str(path), *filter(None, [node.name])]),
+                found=f"opset {opset}, where it goes over a batch",
+                available=[f"Scan of opset {SCAN} and more"],
+                hint=f"export the model again, with opset_version={SCAN} or more",
+            )
+        if node.op_type in ("Softmax", "LogSoftmax") and opset < SOFTMAX:
+            _set_apart(model, node)
+
+
+def _set_apart(model: ir.Model, node: ir.Node) -> None:
+    """Branches read a node of their own, which nothing puts another in the place of."""
+    (made,) = node.outputs
+    inside = [use for use in made.uses() if use.node.graph is not node.graph]
+    if not inside:
+        return
+    assert node.graph is not None
+    same = ir.node("Identity", [made])
+    out = same.outputs[0]
+    taken = {v.name for n in ir.traversal.RecursiveGraphIterator(model.graph) for v in n.outputs}
+    out.name = next(f"{made.name}.{n}" for n in count() if f"{made.name}.{n}" not in taken)
+    out.type, out.shape = made.type, made.shape
+    node.graph.insert_after(node, same)
+    for use in inside:
+        use.node.replace_input_with(use.idx, out)
 
 
 def keep_old_meanings(model: ir.Model, opset: int, path: Path) -> None:
@@ -34,6 +82,8 @@ def keep_old_meanings(model: ir.Model, opset: int, path: Path) -> None:
             continue
         if node.op_type == "Resize" and opset < RESIZE:
             _place(node, path)
+        if node.op_type == "Dropout" and opset < DROPOUT:
+            _nothing_dropped(node, boolean=opset >= BOOLEAN)
         if node.op_type == "Hardmax" and opset < HARDMAX:
             _flatten(node)
 
@@ -76,3 +126,24 @@ def _flatten(node: ir.Node) -> None:
     node.resize_inputs(2)
     node.replace_input_with(0, most.outputs[0])
     node.replace_input_with(1, shape.outputs[0])
+
+
+def _nothing_dropped(node: ir.Node, *, boolean: bool) -> None:
+    """The mask of a Dropout without training, where something reads it."""
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if mask is None or not (mask.uses() or mask.is_graph_output()):
+        return
+    x = node.inputs[0]
+    shape = ir.node("Shape", [x])
+    zero = ir.tensor(np.zeros(1, np.bool_))
+    made = [shape, ir.node("ConstantOfShape", shape.outputs, attributes={"value": zero})]
+    if not boolean:
+        made.append(ir.node("CastLike", [made[-1].outputs[0], x]))
+    assert node.graph is not None
+    node.graph.insert_after(node, made)
+    new, name = made[-1].outputs[0], mask.name
+    kind = ir.TensorType(ir.DataType.BOOL) if boolean else x.type if x is not None else None
+    mask.name = None
+    new.name, new.type, new.shape = name, kind, mask.shape
+    ir.convenience.replace_all_uses_with(mask, new, replace_graph_outputs=True)
+    node.resize_outputs(1)

@@ -22,7 +22,7 @@ from lepton_compile.errors import SourceError
 
 from .dialect import OPSET
 from .external import held_in_memory
-from .onnx_old_ops import keep_old_meanings
+from .onnx_old_ops import before_raising, keep_old_meanings
 
 __all__ = ["at_our_opset"]
 
@@ -140,6 +140,7 @@ def _checked(model: ir.Model, path: Path) -> None:
 def _raise_opset(model: ir.Model, opset: int, path: Path) -> None:
     from onnxscript.version_converter import convert_version
 
+    before_raising(model, opset, path)
     with _complaints() as complaints:
         convert_version(model, OPSET, fallback=True)
     if model.graph.opset_imports.get("") != OPSET or complaints:

@@ -143,3 +143,67 @@ def test_what_else_has_changed(op: str, tmp_path: Path) -> None:
     names = ["x", *(w.name for w in weights)] + ["w"] * (op == "InstanceNormalization")
     node = helper.make_node(op, names, ["y"], **given)
     assert _differ(_file(tmp_path / "m.onnx", [node], opset, *weights)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("opset", [9, 12, 13])
+def test_a_maximum_that_branches_read(op: str, opset: int, tmp_path: Path) -> None:
+    """At any depth; the names of what they read and make are those of others already."""
+    z, w = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "zw")
+    inmost = helper.make_graph([helper.make_node("Mul", ["h", "h.0"], ["w"])], "c", [], [w])
+    made = [
+        helper.make_node(op, ["h"], ["h.0"], axis=1),
+        helper.make_node("If", ["yes"], ["z"], then_branch=inmost, else_branch=inmost),
+    ]
+    branch = helper.make_graph(made, "b", [], [z])
+    nodes = [
+        helper.make_node(op, ["x"], ["h"], axis=1),
+        helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch),
+    ]
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    assert _differ(_file(tmp_path / "m.onnx", nodes, opset, yes)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("opset", [7, 9, 10, 11, 12])
+def test_what_is_dropped_without_training(given: bool, opset: int, tmp_path: Path) -> None:
+    """Nothing; its mask says so in numbers, then in no for all, then in yes for all."""
+    kind = TensorProto.FLOAT if opset < 10 else TensorProto.BOOL
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)
+    y, mask = (helper.make_tensor_value_info(name, kind, SHAPE) for name in ("y", "mask"))
+    ratio = {} if opset >= 12 else {"ratio": 0.5}
+    nodes = [
+        helper.make_node("Dropout", ["x"], ["kept", "mask"], **ratio),
+        helper.make_node("Cast", ["mask"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["kept", "number"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["y"], to=kind),
+    ]
+    graph = helper.make_graph(nodes, "old", [x], [y, mask] if given else [y])
+    path = tmp_path / "m.onnx"
+    opsets = [helper.make_opsetid("", opset)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    feeds = {"x": np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)}
+    wanted = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
+    imported = import_onnx(resolve(str(path), path.parent), None)
+    found = session_of(imported.model).run(None, feeds)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_steps_over_a_batch_are_refused(tmp_path: Path) -> None:
+    one = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "abcd"]
+    added = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Neg", ["c"], ["d"])]
+    body = helper.make_graph(added, "body", one[:2], one[2:])
+    node = helper.make_node(
+        "Scan", ["", "first", "x"], ["last", "y"], name="steps", body=body, num_scan_inputs=1
+    )
+    first = helper.make_tensor_value_info("first", TensorProto.FLOAT, [1, 2])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 2]) for name in "xy")
+    graph = helper.make_graph([node], "old", [first, x], [y])
+    path, opsets = tmp_path / "m.onnx", [helper.make_opsetid("", 8)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    with pytest.raises(SourceError, match="a Scan of an old opset") as caught:
+        import_onnx(resolve(str(path), tmp_path), None)
+    assert "steps" in (caught.value.where or "")
+    assert "opset_version=9" in (caught.value.hint or "")
