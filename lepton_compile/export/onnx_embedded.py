@@ -19,8 +19,11 @@ from typing import NamedTuple
 import onnx
 import onnx_ir as ir
 
+from lepton_compile.errors import SourceError
+
 __all__ = ["load_onnx", "load_proto", "parsed_bytes"]
 
+NAMED = 4  # weights that a message names
 LARGE = 4096  # bytes from which on a weight stays in the file
 
 _GRAPH, _INITIALIZER = 7, 5  # fields of a ModelProto, of a GraphProto
@@ -42,11 +45,21 @@ def load_onnx(path: Path) -> ir.Model:
     """The model of a file, its large weights where they are.
 
     Raises:
+        SourceError: weights are sparse, which onnx_ir reads a graph without.
         Exception: whatever protobuf, onnx_ir and the file system raise for a file that is no model.
     """
     proto = _without_weights(path)
     if proto is None:
         return ir.load(path)
+    sparse = [tensor.values.name for tensor in _sparse(proto.graph)]
+    if sparse:
+        raise SourceError(
+            "the ONNX file has weights that are sparse tensors",
+            where=str(path),
+            found=", ".join(sparse[:NAMED]) + (", .." if len(sparse) > NAMED else ""),
+            available=["dense weights"],
+            hint="export the model again, with these weights dense",
+        )
     model = ir.serde.deserialize_model(proto)
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
@@ -66,6 +79,15 @@ def parsed_bytes(path: Path) -> int:
     """How many bytes of a file ``load_onnx`` has protobuf read."""
     proto = _without_weights(path)
     return path.stat().st_size if proto is None else proto.ByteSize()
+
+
+def _sparse(graph: onnx.GraphProto) -> Iterator[onnx.SparseTensorProto]:
+    """Weights that are sparse, of branches, too."""
+    yield from graph.sparse_initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _sparse(inner)
 
 
 def _without_weights(path: Path) -> onnx.ModelProto | None:

@@ -160,3 +160,21 @@ def test_an_import_holds_a_small_part_of_the_file(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
     assert int(done.stdout) < size // 4
+
+
+@pytest.mark.parametrize("place", ["graph", "branch"])
+def test_sparse_weights_are_refused(place: str, tmp_path: Path) -> None:
+    """onnx_ir passes over them: what reads one then seems to read nothing."""
+    proto = a_model()
+    values = numpy_helper.from_array(np.ones(2, np.float32), "few")
+    places = numpy_helper.from_array(np.array([0, 9], np.int64), "places")
+    few = helper.make_sparse_tensor(values, places, [4, 4])
+    branch = helper.make_graph([], "b", [], [], sparse_initializer=[few])
+    if place == "graph":
+        proto.graph.sparse_initializer.append(few)
+    else:
+        proto.graph.node.append(helper.make_node("If", ["yes"], [], then_branch=branch))
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(SourceError, match="sparse") as caught:
+        import_onnx(resolve(str(tmp_path / "m.onnx"), tmp_path), None)
+    assert caught.value.found == "few"
