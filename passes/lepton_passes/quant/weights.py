@@ -6,7 +6,7 @@
 Experts have two weights in one format. What they are chosen by is declined: an error there is
 another expert. A tied weight stays one weight. When the choice differs between layers that share a
 function, the function is cloned. Refuses: columns that no group divides; a weight that something
-else reads too; a table of few rows.
+else reads too; one without numbers, which kernels do not take; a table of few rows.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def why_kept(body: Body, value: ir.Value, users: Sequence[ir.Node], rows: int) -
     others = [use.node for use in value.uses() if use.node not in users]
     if others:
         return f"the weight is also read by {others[0].op_type}"
+    if 0 in list(value.shape or ()):
+        return "it has no numbers"
     if is_router(body, value):
         return "experts are chosen by it"
     if is_table(value) and rows < SMALL_TABLE and len(users) == 1:

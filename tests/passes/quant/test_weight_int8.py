@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from lepton_passes.contract import Tolerance
@@ -174,3 +175,19 @@ def test_experts_are_rounded_and_what_chooses_them_is_not() -> None:
     assert (done.fired, reasons(done)) == (3, ["experts are chosen by it"])
     rounded = {n.removesuffix("_q") for n in graph.graph.initializers if n.endswith("_q")}
     assert rounded == {"gu", "dn", "other"}
+
+
+def test_refuses_a_weight_without_numbers() -> None:
+    """As a file may have: kernels of layers take no rows for an error."""
+    graph = load(
+        """main (float[n, 8] x) => (y, z) {
+      t = Transpose <perm = [1, 0]> (none)
+      y = MatMul (x, t)
+      u = Transpose <perm = [1, 0]> (some)
+      z = MatMul (x, u)
+    }""",
+        {"none": np.zeros((0, 8), np.float32), "some": random(8, 8)},
+    )
+    weights = WeightInt8()
+    weights(graph)
+    assert (weights.fired, reasons(weights)) == (1, ["it has no numbers"])
