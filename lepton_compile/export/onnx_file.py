@@ -28,7 +28,7 @@ from .export import ExportedModel
 from .external import weight_files
 from .onnx_embedded import load_onnx
 from .onnx_opset import at_our_opset
-from .onnx_sizes import name_sizes
+from .onnx_sizes import infer_sizes, name_sizes
 from .onnx_sound import check_sound
 from .onnx_weights import own_weights
 from .source import Source
@@ -55,6 +55,7 @@ def import_onnx(source: Source, task: str | None, length: int | None = None) -> 
     weight_files(model, source.path)
     at_our_opset(model, source.path)
     mark_file(model)
+    infer_sizes(model)
     name_sizes(model)
     _weights_as_initializers(model)
     _names_of_their_own(model)

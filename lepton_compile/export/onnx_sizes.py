@@ -3,6 +3,9 @@
     Before   float[,, 4] x                 float[?, ?] y              -1, None and "" likewise
     After    float[x.0, x.1, 4] x          float[y.0, y.1] y
 
+And those that can be told of it. The body of a Scan has to know its sizes, or onnxruntime does not
+run it, and behind our own kernels onnxruntime can tell none.
+
 What is called alike is of one size for passes and loaders, and nothing says that of these. Between
 the interface and its nodes such a size has no name, which is what passes know as unknown.
 """
@@ -15,10 +18,18 @@ from itertools import count
 
 import onnx_ir as ir
 
-__all__ = ["name_sizes"]
+__all__ = ["infer_sizes", "name_sizes"]
 
 NAMELESS = ("None", "unknown")
 _LETTER = re.compile(r"[^\W\d]")
+
+
+def infer_sizes(model: ir.Model) -> None:
+    """Note the sizes of all values, where a Scan may need them."""
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    if any(node.op_type == "Scan" for node in ir.traversal.RecursiveGraphIterator(model.graph)):
+        ShapeInferencePass()(model)
 
 
 def name_sizes(model: ir.Model) -> None:

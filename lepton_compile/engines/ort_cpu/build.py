@@ -11,6 +11,7 @@ from lepton_compile.engines.ort_cpu.kernels import entry, uses_library
 from lepton_compile.engines.ort_cpu.nodes import all_nodes
 from lepton_compile.engines.ort_cpu.probe import LEAST
 from lepton_compile.engines.ort_cpu.saturation import multiplies_bytes
+from lepton_compile.engines.ort_cpu.steps import check_steps
 from lepton_compile.engines.readable import check_readable
 from lepton_compile.errors import EngineError
 from lepton_passes.body import MICROSOFT
@@ -32,10 +33,11 @@ def build(job: EngineJob) -> BuiltEngine:
     """The engine is the graph itself, in the form the runtime has kernels for.
 
     Raises:
-        EngineError: it takes or gives what there are no arrays of; it is too large for a protobuf
-            file, onnxruntime does not read it, or the disk is full.
+        EngineError: it takes or gives what there are no arrays of; a Scan lacks sizes; it is too
+            large for a protobuf file, onnxruntime does not read it, or the disk is full.
     """
     _check_types(job.model.graph)
+    check_steps(job.model)
     library = job.library
     if library is not None and not uses_library(job.model):
         library.unlink()
