@@ -24,8 +24,13 @@ import onnx_ir as ir
 from lepton_passes.body import MICROSOFT, Body
 from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
-from lepton_passes.lowering.ort._grouped_query import reads_another_cache
-from lepton_passes.match import SEQUENCE_MAJOR, rank_of, split_of, width_of
+from lepton_passes.match import (
+    SEQUENCE_MAJOR,
+    rank_of,
+    reads_another_cache,
+    split_of,
+    width_of,
+)
 from lepton_passes.origin import from_file
 from lepton_plugins.spec import CPU_DOMAIN
 
