@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_plugins.attention.spec import FEW_ROUNDED
 from tests.plugins.attention.test_cpu_attention import Cached
 from tests.plugins.cpu_library import DOMAIN, OTHER_PROCESSORS, Array, needs_library, run
 
@@ -17,7 +16,7 @@ pytestmark = needs_library
 
 OP = "GroupQueryAttention"
 SHARE = 32
-FEW = 8  # queries that share keys, up to which they are words of 16 bits; of one token more
+FEW = 8  # queries that share keys, up to which they are words of 16 bits
 TOLERANCE = 1e-3  # of numbers about 1: queries have 16 bits, of the largest number
 
 
@@ -78,7 +77,7 @@ def test_numbers_are_those_of_the_cache(
     y, *caches = _bytes(cached, **more)
     assert [cache.dtype for cache in caches] == [np.int8, np.int8]
     expected = _whole(cached, caches, **more)
-    if new * heads[0] // heads[1] > (FEW_ROUNDED if new == 1 else FEW):
+    if new * heads[0] // heads[1] > FEW:
         assert np.array_equal(y, expected)
     assert y == pytest.approx(expected, abs=TOLERANCE)
     floats = cached.run(DOMAIN, **more)[1:]

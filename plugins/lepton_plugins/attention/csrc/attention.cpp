@@ -19,6 +19,7 @@ namespace {
 constexpr int kStrip = 64;          // rows of a block of queries, about
 constexpr int64_t kPart = 128;      // least keys of a part
 constexpr int64_t kMostParts = 64;
+constexpr int64_t kFewStrips = 8;
 
 // Many queries: a unit is a strip of them.
 struct Strips {
@@ -49,11 +50,13 @@ struct Strips {
   }
 };
 
-Kind kind_of_few(const Attention& a) {
+// Of rows whose keys are cut in parts.
+Kind kind_of_parts(const Attention& a, int count) {
+  if (count > kFew) return Kind::many;
   return a.key.kept == Kept::bytes ? Kind::few_bytes : Kind::few;
 }
 
-// Few queries, many keys: a unit is a part of the keys; the parts of a row are added up behind.
+// A query or a few, many keys: a unit is a part of the keys; the parts of a row are added up behind.
 struct Parts {
   const Attention& a;
   int group, count;
@@ -62,7 +65,7 @@ struct Parts {
   float* memory;
 
   Rows rows(int64_t unit) const {
-    return rows_in(memory + unit * floats, count, a.head_dim, group, 0, kind_of_few(a));
+    return rows_in(memory + unit * floats, count, a.head_dim, group, 0, kind_of_parts(a, count));
   }
 
   void run(int64_t unit) const {
@@ -122,9 +125,12 @@ bool attend_in_strips(const Parallel& parallel, const Attention& a, int64_t firs
 bool attend_in_parts(const Parallel& parallel, const Attention& a, int64_t longest) {
   const int group = a.heads / a.kv_heads, count = static_cast<int>(a.queries) * group;
   const int64_t pairs = a.rows * a.kv_heads;
-  const int64_t wanted = larger(1, smaller(kMostParts / pairs, longest / kPart));
+  const Kind kind = kind_of_parts(a, count);
+  // Where blocks of keys are turned over each part has room for one: there are fewer, and larger ones.
+  const int64_t most = kind == Kind::many ? kMostParts / 4 : kMostParts;
+  const int64_t wanted = larger(1, smaller(most / pairs, longest / kPart));
   const int64_t size = (longest + wanted - 1) / wanted;
-  const int64_t floats = (floats_of(count, a.head_dim, kind_of_few(a)) + 15) / 16 * 16;
+  const int64_t floats = (floats_of(count, a.head_dim, kind) + 15) / 16 * 16;
   void* memory = aligned_alloc(64, pairs * wanted * floats * sizeof(float));
   if (memory == nullptr) return false;
   Parts parts{a, group, count, wanted, size, floats, static_cast<float*>(memory)};
@@ -150,10 +156,11 @@ bool attend(const Parallel& parallel, const Attention& a) {
     first = smaller(first, from);
     end = larger(end, to);
   }
-  // Of a single query the heads of a group are few, too, wherever the keys are not rounded.
+  // Of a single query keys are cut in parts, too, where strips would be too few for the threads.
   const int64_t count = a.queries * (a.heads / a.kv_heads);
-  const bool few = count <= kFew || (a.queries == 1 && count <= kFewRounded);
-  return few ? attend_in_parts(parallel, a, longest) : attend_in_strips(parallel, a, first, end);
+  const bool single = a.queries == 1 && count <= kFewRounded && a.rows * a.kv_heads < kFewStrips;
+  const bool parts = count <= kFew || single;
+  return parts ? attend_in_parts(parallel, a, longest) : attend_in_strips(parallel, a, first, end);
 }
 
 }  // namespace lepton
