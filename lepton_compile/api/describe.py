@@ -73,8 +73,8 @@ def ranges_of(recipe: Recipe, exported: ExportedModel, config: Any = None) -> di
     wanted = recipe.shapes.sequence
     if sees(exported):  # images of one size have one number of patches
         return {"batch": list(recipe.shapes.batch), "sequence": [exported.length] * 2}
-    low = wanted[0] if wanted and exported.task not in GENERATING else 1
-    low = exported.length if exported.padded else low
+    least = wanted[0] if wanted and exported.task not in GENERATING else 1
+    low = exported.length if exported.padded else least
     found = {"batch": list(recipe.shapes.batch), "sequence": [low, exported.length]}
     inputs = {value.name for value in exported.model.graph.inputs}
     if SOURCE_IDS in inputs:

@@ -35,7 +35,6 @@ __all__ = [
 OWN = ("text_embeds", "pooler_output")
 """What transformers calls a text's one vector, the best first: in the space that pictures share,
 and what the model's own pooling gives."""
-WITH_PROJECTION = "TextModelWithProjection"
 
 
 @dataclass(frozen=True)

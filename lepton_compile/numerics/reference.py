@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lepton_compile.export.text_tower import own_vector
+
 __all__ = ["Later", "Reference", "module_of", "pool", "weigh"]
 
 Array = npt.NDArray[Any]
-
-OWN = ("text_embeds", "pooler_output")
-"""What transformers calls the vector that a model makes of a text itself (CLIP)."""
 
 
 class Later:
@@ -87,8 +86,7 @@ class Reference:
         self, found: Any, feeds: Mapping[str, Array], embedding: Mapping[str, Any]
     ) -> Array:
         if embedding["pooling"] == "own":
-            vectors = next(found[name] for name in OWN if found.get(name) is not None)
-            return _of_length(vectors.float().numpy(), embedding)
+            return _of_length(own_vector(found).float().numpy(), embedding)
         mask = feeds["attention_mask"]
         if "logarithms" in embedding:
             return weigh(found["logits"].float().numpy(), mask, embedding)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from lepton_passes.body import MICROSOFT, bodies, sweep
 from lepton_passes.lowering.ort.packing import nbits
+from lepton_passes.match import input_at
 from lepton_passes.tensors import StreamedTensor
 
 from .scratch import Once, anew
@@ -34,7 +35,7 @@ def with_unsigned_weights(model: ir.Model, once: Once = anew) -> ir.Model:
     for body in bodies(copy):
         for node in body.nodes("DynamicQuantizeMatMul", domain=MICROSOFT):
             weight = node.inputs[1]
-            if len(node.inputs) > ZERO_AT and node.inputs[ZERO_AT] is not None:
+            if input_at(node, ZERO_AT) is not None:
                 continue  # of a file, whose zero points are its own
             if weight is None or weight.dtype != ir.DataType.INT8 or not body.weights(weight):
                 continue

@@ -39,11 +39,10 @@ class Rereads:
 
     def step(self, tokens: list[int], alive: list[bool]) -> np.ndarray:
         """Logits after one more token per row; a row that is not alive stays where it is."""
-        before = [self._is_far(n) for n in range(len(self.rows))]
         for row, token, lives in zip(self.rows, tokens, alive, strict=True):
             row += [token] * lives
         far = [n for n in range(len(self.rows)) if alive[n] and self._is_far(n)]
-        if not all(before[n] for n in far):
+        if {*far} - {*self.numbers.get(True, ())}:  # one has become so
             self._read(True, far)
         elif far:
             self._step(True, tokens, alive)

@@ -14,6 +14,7 @@ import transformers
 import lepton_compile as lc
 from lepton_compile.serving import export_genai
 from tests.runtime.test_emit import imported
+from tests.small import SIZES
 
 LIMIT, ROOM, NEW = 64, 256, 24
 # A cache in place, and one that grows.
@@ -34,13 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": LIMIT}
     rope |= {"short_factor": [1.0] * 8, "long_factor": [2.0 + n for n in range(8)]}
     config = transformers.Phi3Config(
-        vocab_size=99,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        **(SIZES | {"max_position_embeddings": ROOM}),
         num_key_value_heads=2,
-        max_position_embeddings=ROOM,
         original_max_position_embeddings=LIMIT,
         rope_parameters=rope,
         bos_token_id=1,

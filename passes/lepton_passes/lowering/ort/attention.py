@@ -13,39 +13,28 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, MICROSOFT, Body
-from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering._unmasked import unmasked
-from lepton_passes.lowering.ort.sequence_lengths import MaskValues
+from lepton_passes.lowering.ort._masked_attention import MaskedAttentionPass
 from lepton_passes.match import sizes_of
 
 __all__ = ["LowerAttention"]
 
 
-class LowerAttention(LeptonPass):
+class LowerAttention(MaskedAttentionPass):
     """Lower attention without a cache to MultiHeadAttention."""
 
     name = "lower-attention"
     summary = "Attention without a cache to MultiHeadAttention"
-    changes_numbers = True
-    counts_as = "attention"
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        self._masks = MaskValues(model)
-        return super().call(model)
 
     def rewrite(self, body: Body) -> None:
         for node in filter(unmasked, body.nodes("Attention")):
             self._lower_unmasked(body, node)
-        for node in body.nodes("Attention", domain=DIALECT):
-            masks = body.arguments(node.inputs[3])
-            reason = _refuses(node)
-            if masks is None:
-                reason = "the mask is made inside the layer"
-            if reason is not None or masks is None:
-                self.refuse(body, node, reason or "")
-                continue
-            self._lower(body, node, masks)
+        self.lower_masked(body, body.nodes("Attention", domain=DIALECT))
+
+    def lacks(self, body: Body, node: ir.Node) -> str | None:
+        """What the kernel has not."""
+        return _refuses(node)
 
     def _lower_unmasked(self, body: Body, node: ir.Node) -> None:
         reason = _refuses(node) or _refuses_order(body, node) or _refuses_type(body, node)
@@ -61,7 +50,8 @@ class LowerAttention(LeptonPass):
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)
 
-    def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+    def lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+        """A mask is the kernel's padding, and a window a bias."""
         window = node.attributes.get_int("window", -1)
         padding = body.lift("key_padding_mask", [self._masks.padding(m) for m in masks])
         bias = None

@@ -15,46 +15,37 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from lepton_passes.body import DIALECT, Body
-from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.lowering.ort._grouped_query import grouped_query
-from lepton_passes.lowering.ort.sequence_lengths import MaskValues
+from lepton_passes.lowering.ort._masked_attention import MaskedAttentionPass
 from lepton_passes.match import width_of
 from lepton_plugins.spec import CPU_DOMAIN
 
 __all__ = ["LowerGroupedAttention"]
 
-_MASK, _SINKS = 3, 4
+_SINKS = 4
 
 
-class LowerGroupedAttention(LeptonPass):
+class LowerGroupedAttention(MaskedAttentionPass):
     """Lower grouped heads, windows and softcaps without a cache to a kernel of our own."""
 
     name = "lower-grouped-attention"
     summary = "Attention without a cache, grouped or with a window, to a kernel of our own"
-    changes_numbers = True
-    counts_as = "attention"
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        self._masks = MaskValues(model)
-        return super().call(model)
 
     def rewrite(self, body: Body) -> None:
-        for node in filter(_is_special, body.nodes("Attention", domain=DIALECT)):
-            masks, reason = body.arguments(node.inputs[_MASK]), _refuses(body, node)
-            if masks is None:
-                reason = "the mask is made inside the layer"
-            if reason is not None or masks is None:
-                self.refuse(body, node, reason or "")
-                continue
-            self._lower(body, node, masks)
+        self.lower_masked(body, filter(_is_special, body.nodes("Attention", domain=DIALECT)))
 
-    def _lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+    def lacks(self, body: Body, node: ir.Node) -> str | None:
+        """What our kernel has not."""
+        return _refuses(body, node)
+
+    def lower(self, body: Body, node: ir.Node, masks: list[ir.Value]) -> None:
+        """A mask is the kernel's padding; windows and groups are attributes."""
         attributes = grouped_query(node)
         attributes["window"] = attributes.pop("local_window_size")
         attributes["unidirectional"] = node.attributes.get_int("causal", 0)
         padding = body.lift("key_padding_mask", [self._masks.padding(m) for m in masks])
-        inputs = [*node.inputs[:_MASK], padding]
+        inputs = [*node.inputs[:3], padding]
         new = body.emit(node, "MultiHeadAttention", inputs, attributes, domain=CPU_DOMAIN)
         body.replace(node.outputs[0], new.outputs[0])
         self.fire(body)

@@ -26,6 +26,7 @@ from lepton_passes.contract import LeptonPass
 from lepton_passes.dtypes import type_of
 from lepton_passes.match import (
     SEQUENCE_MAJOR,
+    input_at,
     rank_of,
     reads_another_cache,
     split_of,
@@ -79,7 +80,7 @@ class LowerNativeAttention(LeptonPass):
         attributes |= {name: node.attributes.get_float(name, 0.0) for name in ("scale", "softcap")}
         attributes["epsilon"] = 0.0  # of norms of heads, which lower-native-head-norm brings
         inputs = list(node.inputs[:_CACHED_INPUTS])
-        sinks = node.inputs[_SINKS] if len(node.inputs) > _SINKS else None
+        sinks = input_at(node, _SINKS)
         if sinks is not None:
             inputs += [None] * (_OWN_SINKS - len(inputs)) + [sinks]
         new = body.emit(

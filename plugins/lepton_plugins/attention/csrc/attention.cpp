@@ -60,12 +60,13 @@ Kind kind_of_parts(const Attention& a, int count) {
 struct Parts {
   const Attention& a;
   int group, count;
+  Kind kind;
   int64_t parts, size;   // parts of a row and head, keys of a part
   int64_t floats;
   float* memory;
 
   Rows rows(int64_t unit) const {
-    return rows_in(memory + unit * floats, count, a.head_dim, group, 0, kind_of_parts(a, count));
+    return rows_in(memory + unit * floats, count, a.head_dim, group, 0, kind);
   }
 
   void run(int64_t unit) const {
@@ -133,7 +134,7 @@ bool attend_in_parts(const Parallel& parallel, const Attention& a, int64_t longe
   const int64_t floats = (floats_of(count, a.head_dim, kind) + 15) / 16 * 16;
   void* memory = aligned_alloc(64, pairs * wanted * floats * sizeof(float));
   if (memory == nullptr) return false;
-  Parts parts{a, group, count, wanted, size, floats, static_cast<float*>(memory)};
+  Parts parts{a, group, count, kind, wanted, size, floats, static_cast<float*>(memory)};
   parallel.run(
       pairs * wanted,
       [](void* user, size_t i) { static_cast<const Parts*>(user)->run(static_cast<int64_t>(i)); },

@@ -82,7 +82,8 @@ inline void all_rows(int rows, const Step& step) {
 }
 
 // Scores of R rows and up to four keys, as many of these at once as there are registers for.
-// `products(Count<J>, j, sums)` adds up those of J keys, from key j on; `worth(m)` is what row m is in units of.
+// `products(Count<J>, j, sums)` adds up those of J keys, from key j on; `worth(m, x)` is x in units of
+// row m.
 template <class Lanes, int R, class Products, class Worth>
 inline void scores_of(int count, float* scores, const Products& products, const Worth& worth) {
   constexpr int kAtOnce = Lanes::kLanes == 16 ? kFour : kFour / R;

@@ -10,9 +10,9 @@ namespace lepton {
 
 namespace {
 
-// 2047 * 2047 * 512 is below 2^31; 4 * 127 * 63 is below 2^15.
-constexpr float kLevelsOfFew = 32767.0f;  // 2 * 32767 * 127 is below 2^31
 constexpr int kFewRounded = 32;  // queries that are not worth rounding keys for (spec.py has it, too)
+constexpr float kLevelsOfFew = 32767.0f;  // beside bytes: 2 * 32767 * 127 is below 2^31
+// 2047 * 2047 * 512 is below 2^31; 4 * 127 * 63 is below 2^15.
 constexpr int kMostRounded = 512;  // width of a head
 constexpr float kLevels = 2047.0f, kLevelsOfWeights = 127.0f, kLevelsOfValues = 63.0f;
 
